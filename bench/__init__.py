@@ -1,0 +1,1 @@
+"""Benchmarks: what a start costs, what memory a process owns, and whether anything grows. See README.md here."""

@@ -1,0 +1,236 @@
+"""The benchmark ``create``: what starting a process costs, beside everything else that starts processes."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from statistics import median
+
+from .contenders import ALL, CONTENDERS, FIRST_BYTE, IN_FLIGHT, SEQUENTIAL, Contender
+from .driver import Driver, UnavailableError
+from .report import Report, Settings, progress
+from .samples import Samples
+from .startup import ExecCost, ImportCost, exec_cost, import_cost
+from .tables import NONE, number, rate, table
+from .targets import Target, at_least, at_most, targets_data, targets_table
+
+FLOOR, ANYFORK = "floor", "anyfork"
+FAULTS, IMPORT, EXEC = "faults", "import", "exec"
+NAMES = (*(contender.name for contender in CONTENDERS), FAULTS, IMPORT, EXEC)
+
+ROUNDS, QUICK_ROUNDS = 8, 2
+SLICE, QUICK_SLICE = 0.3, 0.12  # seconds
+FAULT_STARTS, QUICK_FAULT_STARTS = 300, 100
+INTERPRETERS, QUICK_INTERPRETERS = 25, 7
+
+TEMPLATE_FAULTS, PROCESS_FAULTS = 75, 170  # limits that hold for CPython 3.11
+IMPORT_LIMIT = 15.0  # ms
+
+Faults = dict[str, list[float]]  # by contender: of the template, of the process
+
+
+def run(settings: Settings) -> Report:
+    """Measure everything that is wanted."""
+    samples, missing = measure_starts(settings)
+    faults = count_faults(settings) if settings.wants(FAULTS) else {}
+    imports = measure_import(settings) if settings.wants(IMPORT) else None
+    execs = measure_exec(settings, missing) if settings.wants(EXEC) else None
+    targets = [*start_targets(samples, settings.pinned), *fault_targets(faults), *startup_targets(imports, execs)]
+    tables = [starts_table(samples, missing)] if samples.data() else []
+    tables += [faults_table(faults)] if faults else []
+    tables += [startup_table(imports, execs)] if imports or execs else []
+    data: dict[str, object] = {
+        "starts": samples.data(),
+        "missing": missing,
+        "faults": faults,
+        "import": imports and {"bare": imports.bare, "imported": imports.imported, "modules": imports.modules},
+        "exec": execs and {"ready": execs.ready, "bare": execs.bare},
+        "targets": targets_data(targets),
+    }
+    return Report([*tables, targets_table(targets)], data)
+
+
+# --- Measuring --------------------------------------------------------------------------------------------------
+
+
+def measure_starts(settings: Settings) -> tuple[Samples, dict[str, str]]:
+    """Start all owners, then give each of them a short slice in every round; also say who could not run, and why."""
+    samples, missing = Samples(), dict[str, str]()
+    wanted = [c for c in CONTENDERS if settings.wants(c.name)]
+    if not wanted:
+        return samples, missing
+    if wanted[0].name != FLOOR:
+        wanted.insert(0, CONTENDERS[0])  # all ratios are against it
+    rounds, seconds = (QUICK_ROUNDS, QUICK_SLICE) if settings.quick else (ROUNDS, SLICE)
+    with ExitStack() as stack:
+        drivers = launch(wanted, stack, missing)
+        for turn in range(rounds):
+            progress(f"create: round {turn + 1} of {rounds}")
+            _round(turn, wanted, seconds, drivers, samples, missing)
+    return samples, missing
+
+
+def launch(wanted: list[Contender], stack: ExitStack, missing: dict[str, str]) -> dict[str, Driver]:
+    """Start all owners at once, and wait for each of them."""
+    progress(f"create: starting {len(wanted)} owners")
+    started: dict[str, Driver] = {}
+    for contender in wanted:
+        try:
+            started[contender.name] = stack.enter_context(contender.launch())
+        except OSError as error:  # perl is not installed
+            missing[contender.name] = str(error)
+    for name, driver in list(started.items()):
+        try:
+            driver.answer()
+        except UnavailableError as error:
+            missing[name] = str(error)
+            del started[name]
+    return started
+
+
+def _round(
+    turn: int,
+    wanted: list[Contender],
+    seconds: float,
+    drivers: dict[str, Driver],
+    samples: Samples,
+    missing: dict[str, str],
+) -> None:
+    """One slice of each measure for everybody, every other round in the reverse order."""
+    order = wanted if turn % 2 == 0 else wanted[::-1]
+    for measure in ALL:
+        for contender in order:
+            name = contender.name
+            if name not in drivers or measure not in contender.measures or turn % contender.every:
+                continue
+            try:
+                samples.add(name, measure, turn, drivers[name].ask(measure, seconds))
+            except UnavailableError as error:
+                missing[name] = str(error)
+                del drivers[name]
+
+
+def count_faults(settings: Settings) -> Faults:
+    """Page faults of one start, of the floor and of anyfork."""
+    progress("create: page faults")
+    found = {}
+    for contender in CONTENDERS:
+        if contender.name in (FLOOR, ANYFORK):
+            with contender.launch() as driver:
+                driver.answer()
+                found[contender.name] = driver.ask("faults", QUICK_FAULT_STARTS if settings.quick else FAULT_STARTS)
+    return found
+
+
+def measure_import(settings: Settings) -> ImportCost:
+    """What ``import anyfork`` costs."""
+    progress("create: import")
+    return import_cost(QUICK_INTERPRETERS if settings.quick else INTERPRETERS)
+
+
+def measure_exec(settings: Settings, missing: dict[str, str]) -> ExecCost | None:
+    """What an exec'ed template costs."""
+    progress("create: exec'ed templates")
+    try:
+        return exec_cost(QUICK_INTERPRETERS if settings.quick else INTERPRETERS)
+    except UnavailableError as error:
+        missing[EXEC] = str(error)
+        return None
+
+
+# --- Tables -----------------------------------------------------------------------------------------------------
+
+
+def starts_table(samples: Samples, missing: dict[str, str]) -> str:
+    """Who starts how fast, and how that compares with the floor."""
+    heads = ["", "first byte\np50, ms", "\nx floor", "one at a time\na second", "\nx floor", "64 in flight\na second"]
+    rows = []
+    for contender in CONTENDERS:
+        name = contender.name
+        if name in samples.data():
+            rows.append([contender.label, *_start_cells(samples, name)])
+        elif name in missing:
+            rows.append([f"{contender.label} (not here)", *[NONE] * 6])
+    title = "Starting a process: medians of interleaved slices; ratios are medians of those within a round"
+    notes = [f"not measured: {name}: {why}" for name, why in missing.items()]
+    return "\n".join([table(title, [*heads, "\nx floor"], rows), *notes])
+
+
+def _start_cells(samples: Samples, name: str) -> list[str]:
+    latency = samples.median(name, FIRST_BYTE)
+    cells = [number(None if latency is None else latency * 1000), number(samples.ratio(name, FLOOR, FIRST_BYTE))]
+    for measure in (SEQUENTIAL, IN_FLIGHT):
+        cells += [rate(samples.median(name, measure)), number(samples.ratio(name, FLOOR, measure))]
+    return cells
+
+
+def faults_table(faults: Faults) -> str:
+    """Page faults of one start."""
+    labels = {contender.name: contender.label for contender in CONTENDERS}
+    rows = [[labels[name], *(number(count, 1) for count in counts)] for name, counts in faults.items()]
+    return table("Page faults of one start", ["", "in the template", "in the process"], rows)
+
+
+def startup_table(imports: ImportCost | None, execs: ExecCost | None) -> str:
+    """Interpreters, with and without anyfork."""
+    rows = []
+    if imports is not None:
+        loaded = f"import anyfork adds, which loads {imports.modules} modules"
+        rows += [["python -c pass", _ms(median(imports.bare))], [loaded, _ms(imports.seconds)]]
+    if execs is not None:
+        rows += [
+            ["python -I -c pass", _ms(median(execs.bare))],
+            ["Template.new_exec().ready()", _ms(median(execs.ready))],
+        ]
+    return table("Interpreters", ["", "ms"], rows)
+
+
+def _ms(seconds: float) -> str:
+    return number(seconds * 1000, 1)
+
+
+# --- Targets ----------------------------------------------------------------------------------------------------
+
+
+def start_targets(samples: Samples, pinned: bool) -> list[Target]:
+    """Those of speed; all of them are ratios."""
+    least = 0.80 if pinned else 0.85
+    ratio = samples.ratio
+    return [
+        at_least("one at a time, x floor", least, ratio(ANYFORK, FLOOR, SEQUENTIAL)),
+        at_least("64 in flight, x floor", least, ratio(ANYFORK, FLOOR, IN_FLIGHT)),
+        at_most("first byte, x floor", 1.2, ratio(ANYFORK, FLOOR, FIRST_BYTE)),
+        at_least("one at a time, x Perl's new", 1.5, ratio(ANYFORK, "perl-new", SEQUENTIAL)),
+        at_least("64 in flight, x Perl's new", 1.2, ratio(ANYFORK, "perl-new", IN_FLIGHT)),
+        at_least("one at a time, x forkserver", 10, ratio(ANYFORK, "mp-forkserver", SEQUENTIAL)),
+        at_least(
+            "one at a time, x forkserver, both with numpy+pandas",
+            10,
+            ratio("anyfork-heavy", "mp-forkserver-heavy", SEQUENTIAL),
+        ),
+        at_least(
+            "one at a time, owner of 2 GB x owner of 20 MB", 0.95, ratio("anyfork-2gb", "anyfork-20mb", SEQUENTIAL)
+        ),
+        at_least("64 in flight, owner of 2 GB x owner of 20 MB", 0.95, ratio("anyfork-2gb", "anyfork-20mb", IN_FLIGHT)),
+        at_least("one at a time, x os.fork, both from 2 GB", 10, ratio("anyfork-2gb", "os-fork-2gb", SEQUENTIAL)),
+    ]
+
+
+def fault_targets(faults: Faults) -> list[Target]:
+    """Those of page faults: counts that depend on the interpreter, and are set for 3.11."""
+    if sys.version_info[:2] != (3, 11):
+        return []
+    template, process = faults.get(ANYFORK, (None, None))
+    return [
+        at_most("page faults of a start in the template", TEMPLATE_FAULTS, template),
+        at_most("page faults of a start in the process", PROCESS_FAULTS, process),
+    ]
+
+
+def startup_targets(imports: ImportCost | None, execs: ExecCost | None) -> list[Target]:
+    """Those of the import and of exec'ed templates."""
+    return [
+        at_most("import anyfork, ms", IMPORT_LIMIT, None if imports is None else imports.seconds * 1000),
+        at_most("asyncio, AnyIO, multiprocessing loaded by it", 0, None if imports is None else len(imports.unwanted)),
+        at_most("exec'ed template ready, x python -I -c pass", 2, None if execs is None else execs.ratio),
+    ]

@@ -1,0 +1,79 @@
+"""What /proc tells about a process: page faults, memory, descriptors, zombies."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+_STATE, _PARENT, _MINOR_FAULTS, _CHILDREN_MINOR_FAULTS = 0, 1, 7, 8  # behind the name, which may contain anything
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Minor page faults: of a process itself, and of those of its children that it has reaped."""
+
+    own: float
+    children: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes: resident; owned alone (USS); owned, with shared pages divided among their users (PSS)."""
+
+    rss: int
+    private: int
+    pss: int
+
+
+def _stat(pid: int | str) -> list[str]:
+    with open(f"/proc/{pid}/stat", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()
+
+
+def faults(pid: int) -> Faults:
+    """The page faults of a process so far."""
+    fields = _stat(pid)
+    return Faults(int(fields[_MINOR_FAULTS]), int(fields[_CHILDREN_MINOR_FAULTS]))
+
+
+def memory(pid: int) -> Memory:
+    """The memory of a process now."""
+    sizes: dict[str, int] = {}
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        for line in file:
+            name, _, rest = line.partition(":")
+            if rest.endswith(" kB\n"):
+                sizes[name] = int(rest[:-4]) * 1024
+    private = sum(size for name, size in sizes.items() if name.startswith("Private_"))
+    return Memory(sizes["Rss"], private, sizes["Pss"])
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * _PAGE
+
+
+def available() -> int:
+    """Bytes that new programs may use on this machine without swapping."""
+    with open("/proc/meminfo") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
+
+
+def descriptors(pid: int) -> int:
+    """How many descriptors a process has open; asking about oneself counts the one that asks."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def zombies(parent: int) -> int:
+    """How many children of a process have ended and were not reaped."""
+    count = 0
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                fields = _stat(name)
+            except OSError:  # it has ended meanwhile
+                continue
+            count += fields[_STATE] == "Z" and int(fields[_PARENT]) == parent
+    return count

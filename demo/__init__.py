@@ -1,0 +1,1 @@
+"""What scripts/demo shows: a survey of the standard library by many short processes, and ten servers on one socket."""

@@ -1,0 +1,42 @@
+# Sourced by the scripts beside this file and by .ci/run. Needs the directory of the checkout in $root.
+
+# A Python that this project supports: $PYTHON, or that of the present environment, or the first that is found.
+find_python() {
+    if [ -z "${PYTHON:-}" ] && "$root/.venv/bin/python" -c '' 2>/dev/null; then
+        echo "$root/.venv/bin/python"
+        return
+    fi
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    echo "No Python 3.11 or newer was found${PYTHON:+ as $PYTHON}: name one in the variable PYTHON." >&2
+    return 1
+}
+
+# make_environment DIRECTORY PYTHON [GROUP...]
+# Make a virtual environment with this package and dependency groups of pyproject.toml in it: once, and again when
+# pyproject.toml or the interpreter have changed.
+make_environment() {
+    directory=$1 interpreter=$2
+    shift 2
+    version=$("$interpreter" -c 'import sys; print(sys.version, sys.base_prefix)') || return 1
+    stamp="$(cksum <"$root/pyproject.toml") $version"
+    stamped="$directory/stamp-$(echo "$*" | tr ' ' '-')"
+    [ "$(cat "$stamped" 2>/dev/null)" = "$stamp" ] && return
+    echo "Preparing ${directory##*/} ..." >&2
+    built=$("$directory/bin/python" -c 'import sys; print(sys.version, sys.base_prefix)' 2>/dev/null) || built=
+    if [ "$built" != "$version" ]; then
+        "$interpreter" -m venv --clear "$directory" || return 1
+    fi
+    (
+        cd "$root" || exit 1
+        groups=
+        for group; do groups="$groups --group $group"; done
+        install() { "$directory/bin/python" -m pip -qq --disable-pip-version-check --no-input install "$@"; }
+        install --upgrade 'pip>=25.1' && install --editable . $groups
+    ) || return 1
+    echo "$stamp" >"$stamped"
+}

@@ -1,0 +1,78 @@
+"""Entry of an exec'ed template: an interpreter that anyfork has started, with its descriptors as arguments."""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import os
+import sys
+
+from . import _birth
+from ._owner import Lifeline
+from ._template import Template
+from ._title import Title
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def main(*arguments: str) -> NoReturn:
+    """Be a template on the socket ``control`` until something takes this process over, then run that.
+
+    The arguments are the owner's pid, the descriptors of the control socket, the lifeline, the socket for last words
+    and the real standard error, and attributes as ``name=value``. Until here, descriptor 2 is a file of the owner's, so
+    that it can tell why an interpreter did not come this far.
+    """
+    owner, control, lifeline, reports, stderr = map(int, arguments[:5])
+    os.dup2(stderr, 2)
+    _close_all_but(0, 1, 2, control, lifeline, reports)
+    _open_stdio()
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # where the owner ignores it, nobody could be waited for
+    for fd in (control, lifeline, reports):
+        if fd >= 0:
+            os.set_inheritable(fd, False)
+    line = Lifeline(lifeline)
+    line.check()
+    line.follow(os.getpid())
+    template = Template(_stream(control), line, _datagram(reports), Title(owner))
+    template.keep(dict(part.split("=", 1) for part in arguments[5:]))
+    if "title" in template.attributes:
+        template.title.set(template.attributes["title"])
+    sys.argv[:] = [""]
+    run(template)
+
+
+def run(template: Template) -> NoReturn:
+    """Serve as this template, then run what takes it over. Also the entry of templates that were not exec'ed."""
+    call = template.serve()
+    _birth.run(call, template.reports)
+
+
+def _stream(fd: int) -> _socket.socket:
+    return _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
+
+
+def _datagram(fd: int) -> _socket.socket | None:
+    return None if fd < 0 else _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM, 0, fd)
+
+
+def _close_all_but(*keep: int) -> None:
+    """Close what leaked into this interpreter: descriptors that the owner's libraries made inheritable."""
+    start = 0
+    for fd in sorted(keep):
+        if fd > start:  # closerange(0, 0) would close everything: the kernel's range has an inclusive end
+            os.closerange(start, fd)
+        start = max(start, fd + 1)
+    os.closerange(start, os.sysconf("SC_OPEN_MAX"))
+
+
+def _open_stdio() -> None:
+    """Fill 0, 1 and 2 where the owner runs without them, or the next file would become standard output."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR)
+            os.set_inheritable(fd, True)

@@ -1,0 +1,107 @@
+"""One end of a stream socket over which frames and descriptors travel, in the owner and in its processes.
+
+``_socket.socket`` and not ``socket.socket``: importing the latter doubles the start of an interpreter, and making one
+costs a new process some 20 page faults more.
+"""
+
+from __future__ import annotations
+
+import _socket
+from os import close
+from struct import Struct
+from sys import byteorder
+
+from ._wire import DESCRIPTORS_A_MESSAGE, Decoder, Frame, messages
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+RIGHTS = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
+ROOM = _socket.CMSG_SPACE(DESCRIPTORS_A_MESSAGE * 4)
+CLOEXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)  # macOS has none
+NOSIGNAL = getattr(_socket, "MSG_NOSIGNAL", 0)
+NOWAIT = _socket.MSG_DONTWAIT
+TRUNCATED = _socket.MSG_CTRUNC
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close descriptors that are ours; those that were lost on the way are passed over."""
+    for fd in fds:
+        if fd >= 0:
+            close(fd)
+
+
+def pack_descriptors(fds: Sequence[int]) -> bytes:
+    """The descriptors as the C array that SCM_RIGHTS carries."""
+    if len(fds) == 1:  # as in every birth: making or using a Struct costs the template page faults
+        return fds[0].to_bytes(4, byteorder)
+    return Struct(f"{len(fds)}i").pack(*fds)
+
+
+def unpack_descriptors(data: bytes) -> Sequence[int]:
+    """The descriptors in what SCM_RIGHTS brought; a partial one at the end is cut off, as the kernel may cut it."""
+    if len(data) == 8:  # as in every request for a fork
+        return int.from_bytes(data[:4], byteorder), int.from_bytes(data[4:], byteorder)
+    count = len(data) // 4
+    return Struct(f"{count}i").unpack_from(data)
+
+
+class Channel:
+    """Reads and writes whole frames on one socket.
+
+    ``flags`` is MSG_DONTWAIT for an end that must not block and 0 for one that may.
+    """
+
+    __slots__ = ("_decoder", "fd", "sock")
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self._decoder = Decoder()
+
+    def receive(self, flags: int = 0) -> Frame | None:
+        """Read one frame; None at the end of the stream.
+
+        Raises BlockingIOError when nothing more is there now (call again later, nothing is lost), ProtocolError for
+        what is no frame, EOFError when the stream ends inside one.
+        """
+        decoder = self._decoder
+        while True:
+            data, ancillary, got, _ = self.sock.recvmsg(decoder.wanted, ROOM, flags | CLOEXEC)
+            if not data:
+                if decoder.idle:
+                    return None
+                raise EOFError("the stream ended in the middle of a frame")
+            if ancillary:
+                frame = decoder.feed(data, unpack_descriptors(ancillary[0][2]), got & TRUNCATED != 0)
+            else:
+                frame = decoder.feed(data, (), got & TRUNCATED != 0)
+            if frame is not None:
+                return frame
+
+    def send(self, frame: Frame) -> None:
+        """Write one frame and wait until the socket has taken it. The descriptors stay open here."""
+        for data, fds in messages(frame):
+            sent = send_some(self.sock, data, fds, 0) if fds else 0
+            self.sock.sendall(data[sent:] if sent else data, NOSIGNAL)
+
+    def close(self) -> None:
+        """Close the socket and what an unfinished frame brought. Closing twice is harmless."""
+        fds, self._decoder.fds = self._decoder.fds, ()
+        close_all(fds)
+        self.sock.close()
+
+
+def public_socket(sock: _socket.socket) -> _socket.socket:
+    """The same socket as an object of the socket module, which user code expects."""
+    import socket
+
+    return socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+
+
+def send_some(sock: _socket.socket, data: bytes | memoryview, fds: Sequence[int], flags: int) -> int:
+    """Send what the socket takes, the descriptors with the first byte; return how many bytes it took."""
+    if fds:
+        return sock.sendmsg([data], [(*RIGHTS, pack_descriptors(fds))], flags | NOSIGNAL)
+    return sock.send(data, flags | NOSIGNAL)

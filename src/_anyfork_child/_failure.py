@@ -1,0 +1,86 @@
+"""What went wrong in a process, on its way to the owner: text fields in the body of a FAILED frame, never pickled."""
+
+from __future__ import annotations
+
+from struct import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LENGTH = Struct("<I")
+_TEXT_LIMIT = 60_000  # bytes a field: below what a socket takes at once, above any traceback a person reads
+
+
+class Failure(Exception):  # noqa: N818  # on its way to the owner, which makes the error of it
+    """One failure: which step (``category``), of what (``subject``), with errno, one line, and the traceback."""
+
+    def __init__(self, category: str, subject: str, error: BaseException | str, remote_traceback: str = "") -> None:
+        super().__init__(category, subject, str(error))
+        self.category = category
+        self.subject = subject
+        self.errno = getattr(error, "errno", None) or 0
+        self.summary = error if isinstance(error, str) else _one_line(error)
+        self.traceback = remote_traceback
+
+    def pack(self) -> bytes:
+        """The body of a FAILED frame."""
+        return pack_texts((self.category, self.subject, str(self.errno), self.summary, self.traceback))
+
+
+def _one_line(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as second:  # a __str__ of the user's that raises must not hide the error itself
+        text = f"<its __str__ raised {type(second).__name__}>"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def failure_of(category: str, subject: str, error: BaseException, frames: int = 1) -> Failure:
+    """A failure with the error's traceback, without the first ``frames`` frames, which are ours."""
+    trace = error.__traceback__
+    for _ in range(frames):
+        trace = trace and trace.tb_next
+    error = error.with_traceback(trace)
+    return Failure(category, subject, error, format_error(error))
+
+
+def format_error(error: BaseException) -> str:
+    """The traceback as text; only what was raised where that cannot be had.
+
+    It is what tells the owner of a failure, so it must not fail itself: the traceback module may be unreadable for this
+    process, or import what is (after setuid, or without a descriptor), and it asks the user's exception for attributes.
+    """
+    try:
+        import traceback  # only now: it is large, and most processes never fail
+
+        return "".join(traceback.format_exception(error))
+    except Exception:
+        return _one_line(error) + "\n"
+
+
+def shorten(text: bytes) -> bytes:
+    """Cut the middle out of a text that is too long."""
+    half = _TEXT_LIMIT // 2
+    return text if len(text) <= _TEXT_LIMIT else text[:half] + b"\n[...]\n" + text[-half:]
+
+
+def pack_texts(texts: Iterable[str]) -> bytes:
+    """Texts one after the other, each behind its length: u32, little endian."""
+    parts = [shorten(text.encode("utf-8", "backslashreplace")) for text in texts]
+    return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
+
+
+def unpack_texts(body: bytes) -> list[str]:
+    """The inverse of pack_texts. Raises ValueError for anything else."""
+    texts: list[str] = []
+    at = 0
+    while at < len(body):
+        end = at + _LENGTH.size
+        if end > len(body):
+            raise ValueError("a text without its length")
+        at = end + _LENGTH.unpack_from(body, at)[0]
+        if at > len(body):
+            raise ValueError("a text shorter than its length")
+        texts.append(body[end:at].decode("utf-8", "replace"))
+    return texts

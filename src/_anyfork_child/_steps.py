@@ -1,0 +1,101 @@
+"""What prepares a template: each step runs code of the user's in it, and a failure says which step of what it was."""
+
+from __future__ import annotations
+
+import sys
+
+from ._failure import Failure, failure_of
+from ._values import DescriptorsLostError, Payload
+from ._wire import EXECUTE, INIT, PRELOAD, PREPARE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _initialise(payload: Payload) -> None:
+    """Take over what a program gives its interpreter: where modules are found, and its arguments."""
+    sys.path[:], sys.argv[:] = payload.load()
+
+
+def _preload(payload: Payload) -> None:
+    for name in payload.load():
+        try:
+            __import__(name)
+        except Exception as error:  # a module may raise anything while it is imported
+            raise failure_of("preload", name, error) from error
+
+
+def _execute(payload: Payload) -> None:
+    try:
+        code, *args = payload.load()
+    except Exception as error:
+        raise failure_of("execute", "its arguments", error) from error
+    main = sys.modules["__main__"].__dict__
+    name = f"<execute {len(_sources) + 1}>"
+    _sources[name] = code
+    main["args"] = tuple(args)
+    try:
+        exec(compile(code, name, "exec"), main)
+    except Exception as error:
+        _show_sources()
+        raise failure_of("execute", name, error) from error
+
+
+def _prepare(payload: Payload) -> None:
+    try:
+        function, *args = payload.load_call()
+    except Exception as error:
+        raise failure_of("prepare", "its arguments", error) from error
+    try:
+        function(*args)
+    except Exception as error:
+        raise failure_of("prepare", function_name(function), error) from error
+
+
+def warm(module: str) -> None:
+    """Import a module that forks will want, if it is there."""
+    try:
+        __import__(module)
+    except ImportError:  # a fork that cannot do without says so
+        pass
+
+
+_sources: dict[str, str] = {}  # what was executed, for the lines of a traceback
+
+
+def _show_sources() -> None:
+    import linecache  # only now: it is large, and most templates never fail
+
+    for name, code in _sources.items():
+        linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+
+
+def function_name(function: Callable[..., object] | str) -> str:
+    """What to call a function in titles and messages."""
+    if isinstance(function, str):
+        return function
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", None) or type(function).__name__
+    return f"{module}:{name}" if module else name
+
+
+STEPS: dict[int, Callable[[Payload], None]] = {
+    INIT: _initialise,
+    PRELOAD: _preload,
+    EXECUTE: _execute,
+    PREPARE: _prepare,
+}
+
+
+def run_step(kind: int, payload: Payload) -> None:
+    """Run one step. Raises Failure; SystemExit passes."""
+    if payload.lost:
+        payload.close()
+        raise Failure("descriptors", "prepare", DescriptorsLostError())
+    try:
+        STEPS[kind](payload)
+    except Failure:
+        raise
+    except Exception as error:  # what came does not say what to do
+        raise failure_of("protocol", "", error) from error

@@ -1,0 +1,74 @@
+"""The title of this process as ``ps`` shows it.
+
+Linux shows the memory between two addresses of the process as its command line, and the process may write there:
+through /proc/self/mem, which needs no C. Where there is no /proc, or another layout, titles stay as they are.
+"""
+
+from __future__ import annotations
+
+from os import O_CLOEXEC, O_RDWR, close, open, pwrite, read, write  # noqa: A004  # the builtin is not used here
+
+_FLAGS = O_RDWR | O_CLOEXEC
+_COMM = 15  # bytes: the kernel's TASK_COMM_LEN without the final zero
+
+
+class Title:
+    """The place of the command line in memory, looked up once and valid in every process forked from this one."""
+
+    __slots__ = ("_owner", "_room", "_start")
+
+    def __init__(self, owner: int) -> None:
+        self._owner = b"%d " % owner  # its pid stands before the title, so that ps can be searched for it
+        self._start, self._room = _command_line()
+
+    def set(self, text: str) -> None:
+        """Show this text, and its beginning as the short name of the process. Raises OSError."""
+        data = text.encode("utf-8", "replace")
+        if self._room:
+            self._write_short(data)
+            self._write(data)
+
+    def restore(self, text: str) -> None:
+        """Show this text again, if that can be done."""
+        try:
+            self.set(text)
+        except OSError:  # as in show
+            pass
+
+    def show(self, name: bytes, whole: bool = False) -> None:
+        """Show ``<pid of the owner> name`` in the command line, if that can be done, and as the short name, if asked.
+
+        Part of every start, so it does little.
+        """
+        if self._room:
+            try:
+                self._write(self._owner + name)
+                if whole:
+                    self._write_short(self._owner + name)
+            except OSError:  # no descriptor left, or not our own memory any more (after setuid)
+                pass
+
+    @staticmethod
+    def _write_short(data: bytes) -> None:
+        fd = open(b"/proc/self/comm", _FLAGS)
+        write(fd, data[:_COMM])
+        close(fd)
+
+    def _write(self, data: bytes) -> None:
+        room = self._room
+        fd = open(b"/proc/self/mem", _FLAGS)
+        pwrite(fd, data[: room - 1].ljust(room, b"\0"), self._start)
+        close(fd)
+
+
+def _command_line() -> tuple[int, int]:
+    try:
+        fd = open("/proc/self/stat", O_CLOEXEC)
+        fields = read(fd, 4096).rpartition(b")")[2].split()
+        close(fd)
+        start, end = int(fields[45]), int(fields[46])
+        for path in ("/proc/self/mem", "/proc/self/comm"):
+            close(open(path, _FLAGS))
+    except (OSError, IndexError):  # no /proc, or none that may be written
+        return 0, 0
+    return start, end - start

@@ -1,0 +1,215 @@
+"""Functions and arguments as they arrive: from bytes and descriptors back to objects.
+
+Runs in the process that uses them, never in a template that only hands them on. Imports what it needs when a value
+of that kind arrives, so that a bare template stays small.
+"""
+
+from __future__ import annotations
+
+import sys
+from _pickle import Unpickler, loads
+from io import BufferedReader, BytesIO, RawIOBase
+from os import close, preadv
+from sys import modules
+
+from ._wire import IN_FILE, LOST_DESCRIPTOR, Frame
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from _typeshed import WriteableBuffer
+
+
+class DescriptorsLostError(OSError):
+    """Descriptors did not fit into this process: its limit of open files (RLIMIT_NOFILE) is reached."""
+
+    def __init__(self) -> None:
+        super().__init__(24, "too many open files to receive the descriptors that were sent")
+
+
+class FunctionNotFoundError(LookupError):
+    """No function of that name is where it should be."""
+
+
+class Descriptor:
+    """A raw file descriptor that travels as such: ``Descriptor(fd)`` among the arguments arrives as a Descriptor.
+
+    The number differs on the other side. Nothing closes it but ``close``; ``detach`` gives the number away.
+    """
+
+    __slots__ = ("_fd",)
+    __module__ = "anyfork" if "anyfork" in sys.modules else __name__
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """The number in this process. Raises ValueError after close or detach."""
+        if self._fd < 0:
+            raise ValueError("this descriptor was closed or detached")
+        return self._fd
+
+    def detach(self) -> int:
+        """Return the number and forget it: closing is up to the caller."""
+        fd, self._fd = self.fileno(), -1
+        return fd
+
+    def close(self) -> None:
+        """Close it. Closing twice is harmless."""
+        if self._fd >= 0:
+            close(self.detach())
+
+    def __repr__(self) -> str:
+        return f"<Descriptor {self._fd}>" if self._fd >= 0 else "<Descriptor closed>"
+
+
+class Payload:
+    """Pickled values with their descriptors, as they came in a frame: not looked into before ``load``."""
+
+    __slots__ = ("_fds", "_file", "_pickle", "lost", "name")
+
+    def __init__(self, frame: Frame) -> None:
+        self.lost = LOST_DESCRIPTOR in frame.fds  # not all of its descriptors could be received
+        if frame.kind & IN_FILE:
+            self.name = frame.body  # of a function, before the pickle of its arguments; empty for one by value
+            self._file = frame.fds[-1]
+            self._fds = frame.fds[:-1]
+            self._pickle = b""
+        else:
+            self.name = frame.body[: frame.value]
+            self._file = -1
+            self._fds = frame.fds
+            self._pickle = frame.body[frame.value :]
+
+    def close(self) -> None:
+        """Close the descriptors, instead of ``load``."""
+        for fd in (*self._fds, self._file):
+            if fd >= 0:
+                close(fd)
+
+    def load(self) -> Any:
+        """Decode the values. Each descriptor can be taken once; so call it once.
+
+        Raises whatever the decoding raises: nothing is known of the values.
+        """
+        if self._file < 0 and not self._fds:
+            return loads(self._pickle) if self._pickle else ()
+        with BytesIO(self._pickle) if self._file < 0 else BufferedReader(_FileBody(self._file)) as file:
+            return _Unpickler(file, self._fds).load()
+
+    def load_call(self) -> list[Any]:
+        """A function and its arguments. Raises FunctionNotFoundError too."""
+        function = [find_function(str(self.name, "utf-8"))] if self.name else []
+        return [*function, *self.load()]
+
+
+def load_call(body: bytes, name_length: int) -> list[Any]:
+    """What Payload.load_call does, for a call without descriptors: part of most starts, so it does little."""
+    values = loads(body[name_length:]) if len(body) > name_length else ()
+    if not name_length:
+        return [*values]
+    name = str(body[:name_length], "utf-8")
+    module, _, path = name.partition(":")
+    try:
+        function = getattr(modules[module], path)
+    except (KeyError, AttributeError):
+        function = find_function(name)
+    return [function, *values]
+
+
+class _FileBody(RawIOBase):
+    """A file read by position: clones of a template share its offset, so nobody may move it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        count = preadv(self._fd, [buffer], self._position)
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            close(self._fd)
+        super().close()
+
+
+class _Unpickler(Unpickler):
+    """Gives the rebuilding functions of this module the descriptors that came beside the bytes."""
+
+    def __init__(self, file: BytesIO | BufferedReader[Any], fds: Sequence[int]) -> None:
+        super().__init__(file)
+        self._fds = fds
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module != __name__ or name not in REBUILD:
+            return super().find_class(module, name)
+        rebuild, fds = REBUILD[name], self._fds
+        return lambda index, *details: rebuild(fds[index], *details)
+
+
+def find_function(name: str) -> Callable[..., object]:
+    """The function called ``package.module:qualified.name``; without a module it is one of the template's __main__.
+
+    Raises FunctionNotFoundError, with the error of the import as its cause where that failed.
+    """
+    module_name, colon, path = name.rpartition(":")
+    if not colon:
+        module_name = "__main__"
+    try:
+        module = sys.modules.get(module_name)
+        if module is None:
+            __import__(module_name)
+            module = sys.modules[module_name]
+        found: Any = module
+        for part in path.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # an import may raise anything: it is reported
+        raise FunctionNotFoundError(f"there is no function {name!r}: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise FunctionNotFoundError(f"{name!r} is not callable but {type(found).__name__}")
+    return found  # type: ignore[no-any-return]  # getattr knows no types
+
+
+def _socket(fd: int, family: int, kind: int, proto: int, timeout: float | None) -> object:
+    import socket
+
+    sock = socket.socket(family, kind, proto, fd)
+    if timeout is not None:
+        sock.settimeout(timeout)
+    return sock
+
+
+def _binary(fd: int, mode: str, buffering: int, closefd: bool = True) -> object:
+    return open(fd, mode, buffering, closefd=closefd)
+
+
+def _text(fd: int, mode: str, encoding: str, errors: str, line_buffering: bool, write_through: bool) -> object:
+    file = open(fd, mode, encoding=encoding, errors=errors)
+    file.reconfigure(line_buffering=line_buffering, write_through=write_through)  # type: ignore[attr-defined]
+    return file
+
+
+def _connection(fd: int, readable: bool, writable: bool) -> object:
+    from multiprocessing.connection import Connection
+
+    return Connection(fd, readable, writable)
+
+
+def _descriptor(fd: int) -> Descriptor:
+    return Descriptor(fd)
+
+
+REBUILD: dict[str, Callable[..., object]] = {
+    "_socket": _socket,
+    "_binary": _binary,
+    "_text": _text,
+    "_connection": _connection,
+    "_descriptor": _descriptor,
+}

@@ -1,0 +1,158 @@
+"""The errors of anyfork. All survive pickle; all say whose fault it is and whether something may have run.
+
+AnyforkError
+├── ArgumentError            you: a value, function or attribute that cannot be handed over; raised at the call
+├── HandleError              you: this handle was closed, used up, or belongs to another process
+├── TemplateError            a template could not be prepared; it and all its forks answer with this
+│   ├── PreloadError         a module that cannot be imported
+│   ├── ExecuteError         code that raised or is not Python
+│   ├── PrepareError         a function that raised, is not there, or got arguments that cannot be decoded
+│   ├── UnsafeTemplateError  threads run in it
+│   ├── LaunchError          no interpreter, or one that does not start
+│   └── TemplateDiedError    it ended before it had done what it was asked
+├── StartError               a process was not started: nothing of the function has run
+│   ├── ForkError            the system refused: out of processes, memory or descriptors
+│   ├── HookError            a hook of os.register_at_fork raised in the new process
+│   ├── AttributeRefusedError
+│   ├── FunctionNotFoundError
+│   ├── ArgumentDecodeError
+│   ├── ProgramError         run_program: no such program, or one that cannot be executed
+│   ├── DiedBeforeReadyError it ended before it entered its function
+│   └── NotReadyError        the deadline passed; the process was killed (also a TimeoutError)
+├── StatusUnknownError       the process has ended and nobody can say how
+└── PeerError                what came from a process is not anyfork's protocol
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._status import ExitStatus
+
+
+class AnyforkError(Exception):
+    """Base of all errors of anyfork.
+
+    ``remote_traceback`` is the text of the traceback in the other process, or empty. It is also a note of the error,
+    so it is printed with it.
+    """
+
+    def __init__(self, message: str, *, remote_traceback: str = "", **details: object) -> None:
+        super().__init__(message)
+        self.remote_traceback = remote_traceback
+        for name, value in details.items():
+            setattr(self, name, value)
+        if remote_traceback:
+            self.add_note("In the other process:\n" + remote_traceback.rstrip("\n"))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        state = self.__dict__.copy()
+        if isinstance(self, OSError):
+            state["errno"] = self.errno  # OSError keeps it elsewhere
+        return (_rebuild, (type(self), self.args, state))
+
+
+def _rebuild(cls: type[AnyforkError], args: tuple[object, ...], state: dict[str, object]) -> AnyforkError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    for name, value in state.items():
+        setattr(error, name, value)
+    return error
+
+
+class ArgumentError(AnyforkError, TypeError):
+    """A value cannot be handed to another process. Raised by the call that got it; nothing was sent."""
+
+
+class HandleError(AnyforkError):
+    """The handle cannot be used: it was closed, its process was taken over, or it belongs to another process."""
+
+
+class TemplateError(AnyforkError):
+    """A template could not be prepared. The same error answers every later use of it and of its forks."""
+
+
+class PreloadError(TemplateError):
+    """A module could not be imported in the template; ``module`` is its name."""
+
+    module: str
+
+
+class ExecuteError(TemplateError):
+    """Code given to ``execute`` raised an exception or cannot be compiled."""
+
+
+class PrepareError(TemplateError):
+    """A function given to ``prepare`` raised, was not found, or its arguments could not be decoded."""
+
+
+class UnsafeTemplateError(TemplateError):
+    """Threads run in the template, so it must not be forked; ``threads`` names them."""
+
+    threads: str
+
+
+class LaunchError(TemplateError):
+    """An interpreter could not be found or started; ``stderr`` is what it said."""
+
+    stderr: str = ""
+
+
+class TemplateDiedError(TemplateError):
+    """The template ended before it had done what it was asked; ``status`` says how, ``stderr`` ends what it wrote."""
+
+    status: ExitStatus
+    stderr: str = ""
+
+
+class StartError(AnyforkError):
+    """A process was not started. Nothing of its function has run, and nothing of it is left."""
+
+
+class ForkError(StartError, OSError):
+    """The system refused a fork or what goes with it; ``errno`` is its reason. Trying again later may help."""
+
+
+class HookError(StartError):
+    """A hook of ``os.register_at_fork`` raised in the new process."""
+
+
+class AttributeRefusedError(StartError):
+    """An attribute could not be given to the new process; ``attribute`` is its name, ``errno`` the reason or 0."""
+
+    attribute: str
+    errno: int
+
+
+class FunctionNotFoundError(StartError):
+    """The function to run is not where its name says."""
+
+
+class ArgumentDecodeError(StartError):
+    """The function or its arguments could not be decoded in the new process."""
+
+
+class ProgramError(StartError):
+    """A program could not be executed; ``program`` is its name, ``errno`` the reason."""
+
+    program: str
+    errno: int
+
+
+class DiedBeforeReadyError(StartError):
+    """The process ended before it entered its function; ``status`` says how, ``stderr`` ends what it wrote."""
+
+    status: ExitStatus
+    stderr: str = ""
+
+
+class NotReadyError(StartError, TimeoutError):
+    """The process did not enter its function before the deadline. It was killed."""
+
+
+class StatusUnknownError(AnyforkError):
+    """The process has ended, and its template was gone before it could learn how."""
+
+
+class PeerError(AnyforkError):
+    """What a process sent is not anyfork's protocol; the process was killed."""

@@ -1,0 +1,31 @@
+"""How everything that this process has started notices its end: a pipe whose writing end this process alone holds.
+
+It is open as long as the process lives: templates and processes may outlive their handles, so no handle can hold it.
+What the other side makes of it is in _anyfork_child._owner.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock
+
+_pipe: list[int] = []  # reading and writing end, once there are any
+_lock = allocate_lock()
+
+
+def open_lifeline() -> int:
+    """A new descriptor to hand to a template. Raises OSError when descriptors have run out."""
+    with _lock:
+        if not _pipe:
+            _pipe.extend(os.pipe())
+        return os.dup(_pipe[0])
+
+
+def _forget() -> None:
+    """Runs in a forked copy of the owner, which must not keep alive what ends with the owner."""
+    while _pipe:
+        os.close(_pipe.pop())
+
+
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,179 @@
+"""Processes that run a function: the blocking face."""
+
+from __future__ import annotations
+
+import _socket
+from _signal import SIGKILL, SIGTERM
+from sys import getrefcount
+
+from ._errors import AnyforkError, HandleError, NotReadyError, StatusUnknownError
+from ._session import Phase
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Self
+
+    from ._link import Link
+    from ._status import ExitStatus
+
+
+class Process:
+    """A process that a function, or a program, has taken over. ``Template.start`` and ``run`` make them.
+
+    As a context manager it closes its channel at the end and waits for the process. Dropping the handle leaves the
+    process alone: it goes on, and sees the end of its channel.
+    """
+
+    __slots__ = ("__weakref__", "_channel", "_link")
+    _link: Link
+    _channel: socket.socket | None
+
+    def __init__(self) -> None:
+        raise TypeError("processes are made by Template.start, run and run_program")
+
+    @classmethod
+    def _of(cls, link: Link) -> Self:
+        process = cls.__new__(cls)
+        process._link = link
+        process._channel = None
+        return process
+
+    def ready(self, timeout: float | None = None) -> Self:
+        """Wait until the process has entered its function; raise why it has not.
+
+        With a ``timeout``, in seconds, raises NotReadyError when that is over: the process is killed, and has not
+        entered its function. Any other StartError or TemplateError, too, means that nothing of it has run.
+        """
+        link = self._link
+        self._check("ready")
+        if link.wait_answer(timeout):
+            if link.session.succeeded:
+                return self
+            raise link.error()
+        if not link.revoke():
+            return self
+        raise NotReadyError(f"the process did not enter its function within {timeout} seconds; it was killed")
+
+    def _ready_or_gone(self, timeout: float | None) -> Self:
+        """As ready; whatever interrupts the wait leaves no process behind that nobody has a handle of."""
+        try:
+            return self.ready(timeout)
+        except AnyforkError:
+            raise
+        except BaseException:
+            if not self._link.revoke():
+                self.kill()
+            raise
+
+    @property
+    def channel(self) -> socket.socket:
+        """The connected stream socket to the process: its function's first argument is the other end.
+
+        Waits until the process is ready, and raises what ``ready`` raises.
+        """
+        if self._channel is None:
+            self.ready()
+            link = self._link
+            link.wait_birth()  # without it the pid is only surely its own while the link has the socket
+            with link.lock:
+                if self._channel is None:
+                    import socket
+
+                    self._channel = socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, link.give_channel())
+        return self._channel
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, once it is known: after ``ready``."""
+        return self._link.session.pid
+
+    def wait(self, timeout: float | None = None) -> ExitStatus:
+        """Wait until the process has ended, and return how. Any number of threads may wait.
+
+        Raises TimeoutError when the timeout, in seconds, is over before; the process goes on. A status that is
+        neither a code nor a signal is unknown: the template was killed before the process ended.
+        """
+        self._check("wait")
+        if not self._link.wait_end(timeout):
+            raise TimeoutError(f"process {self.pid} has not ended within {timeout} seconds")
+        status = self._link.session.status
+        assert status is not None
+        return status
+
+    def poll(self) -> int | None:
+        """Return ``returncode``, after looking whether the process has ended."""
+        self._check("poll")
+        self._link.look()
+        return self.returncode
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or the negative number of the signal, as of the last ``wait`` or ``poll``; None before.
+
+        Raises StatusUnknownError when the process has ended and nobody can say how.
+        """
+        status = self._link.session.status
+        if status is None:
+            return None
+        if status.returncode is None:
+            raise StatusUnknownError(f"process {self.pid} has ended after its template: nobody can say how")
+        return status.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; nothing happens when it has ended."""
+        self._check("send_signal")
+        self._link.signal(number)
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        self.send_signal(SIGTERM)
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+        self.send_signal(SIGKILL)
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when the process has ended; it stays this object's.
+
+        Raises HandleError once the end has been seen by ``wait`` or ``poll``, which closes it.
+        """
+        self._check("fileno")
+        return self._link.end_descriptor()
+
+    def close(self) -> None:
+        """Close the channel and let the process go: it goes on. Closing twice is harmless."""
+        if self._channel is not None:
+            self._channel.close()
+        self._link.drop_process()
+
+    def _check(self, call: str) -> None:
+        if self._link.foreign:
+            raise HandleError(f"{call}() on a process handle in a forked copy of its owner: handles do not work there")
+        if self._link.session.phase is Phase.CLOSED:
+            raise HandleError(f"{call}() on a process handle that was closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        else:
+            self._link.close_channel()
+        self.wait()
+        self.close()
+
+    def __del__(self) -> None:
+        if not hasattr(self, "_link"):
+            return
+        channel, self._channel = self._channel, None
+        if channel is not None and getrefcount(channel) == 2:  # nobody else has it: this variable, and the argument
+            channel.close()
+        if not self._link.foreign:
+            self._link.drop_process()
+
+    def __repr__(self) -> str:
+        session = self._link.session
+        state = session.phase.value if session.status is None else str(session.status)
+        return f"<Process pid={session.pid} {state}>"

@@ -1,0 +1,133 @@
+"""How a process has ended."""
+
+from __future__ import annotations
+
+import os
+from collections import namedtuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+class _Frozen:
+    """A record that does not change: written out because dataclasses would double the cost of importing anyfork."""
+
+    __slots__ = ()
+    __match_args__: tuple[str, ...] = ()
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__match_args__)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), self._values())
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
+        return f"{type(self).__name__}({fields})"
+
+
+if TYPE_CHECKING:
+    from typing import NamedTuple
+
+    class _UsageFields(NamedTuple):
+        user_time: float
+        system_time: float
+        max_rss: int
+        minor_faults: int
+        major_faults: int
+        blocks_in: int
+        blocks_out: int
+        voluntary_switches: int
+        involuntary_switches: int
+else:  # loading typing would double the cost of importing anyfork
+    _UsageFields = namedtuple(  # noqa: PYI024
+        "_UsageFields",
+        "user_time system_time max_rss minor_faults major_faults blocks_in blocks_out "
+        "voluntary_switches involuntary_switches",
+    )
+
+
+class Usage(_UsageFields):
+    """The resources a process has used, as getrusage(2) counts them.
+
+    Times are in seconds, ``max_rss`` is in KiB, the rest are counts.
+    """
+
+    __slots__ = ()
+
+
+class ExitStatus(_Frozen):
+    """How a process has ended: with ``code``, or by ``signal``, or neither, which means that nobody knows.
+
+    ``usage`` is what it used, or None where nobody knows. ``error`` is the traceback of the exception that ended its
+    function, or None.
+    """
+
+    __match_args__: tuple[str, ...] = ("code", "signal", "usage", "error")
+    __slots__ = __match_args__
+    code: int | None
+    signal: int | None
+    usage: Usage | None
+    error: str | None
+
+    def __init__(
+        self,
+        code: int | None = None,
+        signal: int | None = None,
+        usage: Usage | None = None,
+        error: str | None = None,
+    ) -> None:
+        if code is not None and signal is not None:
+            raise ValueError("a process ends with a code or by a signal, not both")
+        keep = object.__setattr__
+        keep(self, "code", code)
+        keep(self, "signal", signal)
+        keep(self, "usage", usage)
+        keep(self, "error", error)
+
+    @property
+    def known(self) -> bool:
+        """False when the process has ended and nobody can say how."""
+        return self.code is not None or self.signal is not None
+
+    @property
+    def returncode(self) -> int | None:
+        """The code, or the negative number of the signal, as in subprocess; None when unknown."""
+        return self.code if self.signal is None else -self.signal
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"ended by signal {self.signal} ({signal_name(self.signal)})"
+        return "ended, nobody knows how" if self.code is None else f"ended with exit code {self.code}"
+
+
+UNKNOWN = ExitStatus()
+
+
+def exit_status(wait_status: int, usage: Usage | None = None, error: str | None = None) -> ExitStatus:
+    """The ExitStatus for a status of waitpid."""
+    code = os.waitstatus_to_exitcode(wait_status)
+    return ExitStatus(code, None, usage, error) if code >= 0 else ExitStatus(None, -code, usage, error)
+
+
+def signal_name(number: int) -> str:
+    """SIGTERM for 15."""
+    import signal
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has no name
+        return f"signal {number}"

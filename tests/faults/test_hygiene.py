@@ -1,0 +1,267 @@
+"""What a process must not share with its siblings: descriptors, secrets, randomness, output, exit handlers."""
+
+import os
+import select
+import socket
+
+import faulty
+import pytest
+from programs import Program
+
+from anyfork import CHANNEL, Descriptor, Template
+
+DEADLINE = 10.0  # seconds
+
+
+def answer(template, expression):
+    """What an expression is worth in a process of the template."""
+    with template.fork().run(faulty.send_value, expression) as process:
+        return process.channel.makefile().read()
+
+
+# --- Descriptors (scenarios 26 and 27) ---
+
+
+def test_the_end_of_one_process_is_seen_while_its_siblings_live():
+    """Scenario 26: no sibling holds a copy of its channel."""
+    with Template() as template:
+        processes = [template.fork().run(faulty.echo) for _ in range(5)]
+        processes[1].kill()
+        assert processes[1].channel.recv(1) == b""
+        assert all(not select.select([process], [], [], 0)[0] for process in processes if process is not processes[1])
+        for process in processes:
+            process.channel.close()
+            process.wait(DEADLINE)
+            process.close()
+
+
+def test_the_end_of_a_process_is_seen_while_its_younger_siblings_and_nested_templates_live():
+    """Scenario 26."""
+    with Template() as template:
+        first = template.fork().run(faulty.end_when_told, 0)
+        nested = template.fork().fork().ready()
+        last = template.fork().run(faulty.echo)
+        first.channel.sendall(b"x")
+        first.channel.recv(1)
+        assert first.channel.recv(1) == b""
+        for process in (first, last):
+            process.channel.close()
+            process.wait(DEADLINE)
+            process.close()
+        nested.close()
+
+
+def test_a_closed_channel_is_seen_by_its_process_while_siblings_live():
+    """Scenario 26, from the other side: the owner's end is in no sibling."""
+    with Template() as template:
+        first, second = (template.fork().run(faulty.echo) for _ in range(2))
+        first.channel.close()
+        assert first.wait(DEADLINE).code == 0
+        second.channel.close()
+        second.wait(DEADLINE)
+        first.close()
+        second.close()
+
+
+@pytest.mark.parametrize("siblings", [0, 1, 20])
+def test_a_process_has_no_descriptors_but_its_own(siblings):
+    """Scenario 26: standard streams, channel, lifeline, the way of its last words; the listing itself is one more."""
+    with Template() as template:
+        others = [template.fork().run(faulty.echo) for _ in range(siblings)]
+        names = answer(template, "sorted(map(int, os.listdir('/proc/self/fd')))")
+        for other in others:
+            other.channel.close()
+            other.wait(DEADLINE)
+            other.close()
+    assert len(eval(names)) <= 7, names
+
+
+def test_descriptors_of_one_start_are_in_no_sibling():
+    """Scenario 26."""
+    read, write = os.pipe()
+    with Template() as template:
+        process = template.fork().run(faulty.write_to, Descriptor(write))
+        sibling = template.fork().run(faulty.echo)
+        process.wait(DEADLINE)
+        os.close(write)
+        assert os.read(read, 100) == b"entered"
+        assert os.read(read, 100) == b""
+        sibling.channel.close()
+        sibling.wait(DEADLINE)
+        process.close()
+        sibling.close()
+    os.close(read)
+
+
+def test_descriptors_that_the_owner_did_not_send_are_in_no_template():
+    """Scenario 26: not even those that it made inheritable."""
+    source = """
+read, write = os.pipe()
+os.set_inheritable(write, True)
+templates = [Template().ready(), Template.new_exec().ready(), Template().fork().ready()]
+os.close(write)
+say(os.read(read, 1) == b"")
+"""
+    with Program(source) as program:
+        assert program.read() is True
+
+
+def test_a_process_that_ends_does_not_shut_down_a_connection_that_others_have():
+    """Scenario 27: its copy is closed, no more."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+    with ours, peer, Template().send(ours) as template:
+        for _ in range(3):
+            template.fork().run(faulty.end_with_anything).wait(DEADLINE)
+        assert not select.select([peer], [], [], 0.05)[0]
+        ours.sendall(b"still open")
+        assert peer.recv(100) == b"still open"
+
+
+# --- Secrets (scenario 28) ---
+
+
+def secret():
+    """A marker in two parts, which is nowhere in memory as a whole but where it was sent."""
+    return os.urandom(8).hex().encode(), os.urandom(8).hex().encode()
+
+
+def memory_count(template, parts):
+    with template.fork().run(faulty.find_in_memory, *parts) as process:
+        return int(process.channel.recv(100))
+
+
+@pytest.mark.parametrize("size", [0, 200_000])
+def test_the_arguments_of_one_process_are_not_in_the_memory_of_a_later_sibling(size):
+    """Scenario 28: a template never sees them, however they travel."""
+    first, second = secret()
+    with Template() as template:
+        template.fork().run(faulty.end_with_anything, first + second, bytes(size)).wait(DEADLINE)
+        assert memory_count(template, (first, second)) == 0
+
+
+def test_the_environment_of_one_process_is_not_in_the_memory_of_a_later_sibling():
+    """Scenario 28: attributes carry secrets too."""
+    first, second = secret()
+    with Template() as template:
+        fork = template.fork(env={"TOKEN": (first + second).decode()})
+        fork.run(faulty.end_with_anything).wait(DEADLINE)
+        assert memory_count(template, (first, second)) == 0
+
+
+def test_arguments_that_were_sent_to_the_template_itself_are_in_its_forks():
+    """Scenario 28: the search above finds what is there."""
+    first, second = secret()
+    with Template() as template:
+        template.send(first + second)
+        with template.fork().run(faulty.find_in_memory_too, first, second) as process:
+            assert int(process.channel.recv(100)) > 0
+
+
+# --- Randomness (scenario 29) ---
+
+SOURCES = {
+    "random": "random.random()",
+    "a random.Random of the module": "random._inst.getrandbits(64)",
+    "numpy's global generator": "numpy.random.random()",
+    "uuid1": "uuid.uuid1().node, uuid.uuid1().clock_seq",
+    "uuid4": "uuid.uuid4()",
+    "secrets": "secrets.token_hex()",
+    "os.urandom": "os.urandom(8)",
+    "random.SystemRandom": "random.SystemRandom().random()",
+    "multiprocessing's authkey": "bytes(multiprocessing.current_process().authkey)",
+    "tempfile": "next(tempfile._get_candidate_names())",
+}
+PRELOADS = ["random", "uuid", "secrets", "multiprocessing", "tempfile"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_two_processes_of_a_template_draw_different_randomness(source):
+    """Scenario 29, with generators that were used in the template already."""
+    expression = SOURCES[source]
+    with Template().preload(*PRELOADS, *["numpy"] * ("numpy" in expression)) as template:
+        template.prepare(faulty.evaluate, expression)
+        assert len({answer(template, expression) for _ in range(3)}) == 3
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_process_and_that_of_a_nested_template_draw_different_randomness(source):
+    """Scenario 29."""
+    expression = SOURCES[source]
+    with Template().preload(*PRELOADS, *["numpy"] * ("numpy" in expression)) as template:
+        template.prepare(faulty.evaluate, expression)
+        with template.fork() as nested:
+            assert len({answer(template, expression), answer(nested, expression), answer(nested, expression)}) == 3
+
+
+# --- Output and exit handlers (scenario 32) ---
+
+
+def printed(template, function, *args):
+    """What a process of the template writes to its standard output."""
+    with template.fork(stdout=CHANNEL) as fork, fork.run(function, *args) as process:
+        return process.channel.makefile().read()
+
+
+def test_what_a_template_has_buffered_is_not_written_again_by_its_processes():
+    """Scenario 32."""
+    read, write = os.pipe()
+    with open(write, "wb") as file, Template().fork(stdout=file) as template:
+        template.execute("import sys; sys.stdout.write('once ')")
+        for _ in range(5):
+            template.fork().run(faulty.print_text, "child ").wait(DEADLINE)
+    template.close()
+    with open(read) as output:
+        assert sorted(output.read().split()) == ["child"] * 5 + ["once"]
+
+
+def test_what_a_process_prints_is_flushed_at_its_end():
+    """Scenario 32."""
+    with Template() as template:
+        assert printed(template, faulty.print_text, "the end") == "the end"
+
+
+HANDLER = "import atexit, os; atexit.register(os.write, 1, b'of the template ')"
+
+
+def test_exit_handlers_of_the_template_do_not_run_in_its_processes():
+    """Scenario 32."""
+    with Template().execute(HANDLER) as template:
+        assert printed(template, faulty.print_text, "x") == "x"
+
+
+def test_exit_handlers_of_the_process_run_at_its_end():
+    """Scenario 32: its own, after the function, before the flush."""
+    with Template().execute(HANDLER) as template:
+        assert printed(template, faulty.register_handler) == "function handler"
+
+
+def test_exit_handlers_of_a_template_run_once_at_the_templates_own_end():
+    """Scenario 32: it is a program that ends, too."""
+    read, write = os.pipe()
+    with open(write, "wb") as file, Template().fork(stdout=file) as template:
+        template.execute(HANDLER)
+        for _ in range(3):
+            template.fork().run(faulty.end_with_anything).wait(DEADLINE)
+    template.close()
+    with open(read) as output:
+        assert output.read() == "of the template "
+
+
+def test_finalizers_of_the_template_do_not_run_in_its_processes():
+    """Scenario 32: weakref.finalize hooks into the exit, too."""
+    code = """
+import os, weakref
+class Thing: pass
+thing = Thing()
+weakref.finalize(thing, os.write, 1, b'finalized')
+"""
+    with Template().execute(code) as template:
+        assert printed(template, faulty.print_text, "x") == "x"
+
+
+def test_finalizers_of_the_process_run_at_its_end():
+    """Scenario 32."""
+    with Template().preload("weakref") as template:
+        assert printed(template, faulty.register_finalizer) == "finalized"

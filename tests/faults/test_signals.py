@@ -1,0 +1,462 @@
+"""Signals to the owner, to the group, to templates: none is lost, none reaches what it is not for."""
+
+import os
+import select
+import signal
+import time
+
+import faulty
+import pytest
+from programs import PAUSE, SECONDS, Program, run_program, state
+
+import anyfork
+from anyfork import Descriptor, Template
+
+DEADLINE = 10.0  # seconds
+
+
+def test_ctrl_c_leaves_idle_templates_alive():
+    """Scenario 22: SIGINT goes to the whole group; what it means is the owner's decision."""
+    source = """
+signal.signal(signal.SIGINT, lambda *_: None)
+templates = [Template().ready(), Template.new_exec().ready()]
+pids = [template.pid for template in templates]
+os.killpg(0, signal.SIGINT)
+codes = []
+for template in templates:
+    with template.fork().run(faulty.end_with, 3) as process:
+        pass
+    codes.append(process.returncode)
+say([codes, [template.ready().pid for template in templates] == pids])
+"""
+    assert run_program(source, start_new_session=True) == [[3, 3], True]
+
+
+def test_ctrl_c_leaves_a_template_alive_in_the_middle_of_a_step():
+    """Scenario 22: the step is not interrupted."""
+    source = """
+signal.signal(signal.SIGINT, lambda *_: None)
+read, write = os.pipe()
+go, went = os.pipe()
+template = Template().execute(
+    "import os; os.write(args[0].fileno(), b'.'); os.read(args[1].fileno(), 1)", Descriptor(write), Descriptor(go))
+os.read(read, 1)
+os.killpg(0, signal.SIGINT)
+os.write(went, b".")
+say(template.ready().pid is not None)
+"""
+    assert run_program(source, start_new_session=True) is True
+
+
+def test_ctrl_c_is_a_keyboard_interrupt_in_a_running_process():
+    """Scenario 22: as in any other program in the foreground."""
+    source = """
+signal.signal(signal.SIGINT, lambda *_: None)
+process = Template().run(faulty.forever)
+process.channel.recv(1)
+os.killpg(0, signal.SIGINT)
+status = process.wait(10)
+say([status.code, status.signal, "KeyboardInterrupt" in (status.error or "")])
+"""
+    assert run_program(source, start_new_session=True) == [1, None, True]
+
+
+def test_ctrl_c_ends_an_owner_that_waits_and_nothing_is_left():
+    """Scenario 22: KeyboardInterrupt in the middle of a run."""
+    source = """
+say(1)
+template = Template().execute("import signal\\nwhile True: signal.pause()")
+template.run(faulty.echo)
+"""
+    with Program(source, start_new_session=True) as program:
+        program.read()
+        end = time.monotonic() + SECONDS
+        while len(program.everyone()) < 2:
+            assert time.monotonic() < end
+            PAUSE.wait(0.002)
+        os.killpg(program.pid, signal.SIGINT)
+        assert program.wait() == -signal.SIGINT
+        assert program.errors().rstrip().endswith("KeyboardInterrupt")
+        program.wait_for(())
+
+
+def test_an_interrupted_run_leaves_no_process():
+    """Scenarios 22 and 39: at whatever moment the exception comes."""
+    source = """
+def interrupt(*_):
+    raise TimeoutError("enough")
+
+signal.signal(signal.SIGALRM, interrupt)
+template = Template().ready()
+read, write = os.pipe()
+interrupted = 0
+for delay in (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02):
+    for _ in range(10):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            process = template.fork().run(faulty.echo, Descriptor(write))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            process.close()
+        except TimeoutError:
+            interrupted += 1
+process = None
+os.close(write)
+template.ready()
+say([interrupted > 0, len(select.select([read], [], [], 5)[0])])
+"""
+    assert run_program(source) == [True, 1]
+
+
+def test_the_function_of_an_interrupted_run_is_never_entered():
+    """Scenarios 22 and 39: the request is taken back, although the template has not even read it."""
+    source = """
+def interrupt(*_):
+    raise TimeoutError("enough")
+
+signal.signal(signal.SIGALRM, interrupt)
+template = Template().ready()
+read, write = os.pipe()
+stop(template.pid)
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+try:
+    template.fork().run(faulty.write_to, Descriptor(write))
+except TimeoutError:
+    os.kill(template.pid, signal.SIGCONT)
+os.close(write)
+select.select([read], [], [], 5)
+say(os.read(read, 100).decode())
+"""
+    assert run_program(source) == ""
+
+
+def test_signals_during_starts_lose_no_process():
+    """Scenario 22: they are blocked around the fork, and what is stopped by one goes on."""
+    source = """
+template = Template().ready()
+stop_it = threading.Event()
+
+def storm():
+    while not stop_it.is_set():
+        for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGCONT, signal.SIGWINCH, signal.SIGURG):
+            os.kill(template.pid, number)
+
+thread = threading.Thread(target=storm)
+thread.start()
+codes = []
+for _ in range(100):
+    with template.fork().run(faulty.end_with, 3) as process:
+        pass
+    codes.append(process.returncode)
+stop_it.set()
+thread.join()
+say(codes == [3] * 100)
+"""
+    assert run_program(source) is True
+
+
+def test_sigterm_ends_a_template_and_its_processes():
+    """Scenario 22: it is how an owner's end reaches a template in the middle of a step."""
+    template = Template().ready()
+    process = template.fork().run(faulty.stubborn)
+    process.channel.recv(1)
+    os.kill(template.pid, signal.SIGTERM)
+    assert process.channel.recv(1) == b""
+    assert process.wait(DEADLINE).signal in (signal.SIGKILL, None)
+    with pytest.raises(anyfork.TemplateDiedError) as caught:
+        template.ready(DEADLINE)
+    assert caught.value.status.signal == signal.SIGTERM
+    process.close()
+    template.close()
+
+
+def test_a_second_sigterm_does_not_save_the_templates_processes():
+    """Scenario 22: a signal during the teardown is no excuse."""
+    template = Template().ready()
+    process = template.fork().run(faulty.stubborn)
+    process.channel.recv(1)
+    pidfd = os.pidfd_open(template.pid)
+    while not select.select([pidfd], [], [], 0.001)[0]:
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+    os.close(pidfd)
+    assert select.select([process.channel], [], [], DEADLINE)[0], "the process lives on"
+    process.kill()
+    process.wait(DEADLINE)
+    process.close()
+    template.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_that_ends_a_process_is_its_status(number):
+    """Scenario 22."""
+    process = Template().run(faulty.wait_for_signals)
+    process.channel.recv(1)
+    process.send_signal(number)
+    assert process.wait(DEADLINE).signal == number
+    process.close()
+
+
+SETTINGS = """
+import signal
+signal.signal(signal.SIGUSR1, lambda *_: None)
+signal.signal(signal.SIGHUP, lambda *_: None)
+"""
+
+
+@pytest.mark.parametrize("code", ["", SETTINGS])
+@pytest.mark.parametrize("generations", [1, 3])
+def test_a_function_starts_with_the_signals_of_a_fresh_interpreter(code, generations):
+    """Scenario 22: an empty mask, and no handler but that of Ctrl-C, whatever the template had."""
+    template = Template().execute(code)
+    for _ in range(generations - 1):
+        template = template.fork()
+    with template, template.fork().run(faulty.describe_signals) as process:
+        assert process.channel.recv(1000) == repr(([], [int(signal.SIGINT)])).encode()
+
+
+def test_a_function_starts_with_an_empty_mask_although_the_owner_blocks_signals():
+    """Scenario 22: in a default template that is started while they are blocked."""
+    source = """
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+with Template().run(faulty.describe_signals) as process:
+    say(process.channel.recv(1000).decode())
+"""
+    assert run_program(source) == repr(([], [int(signal.SIGINT)]))
+
+
+def test_a_program_starts_with_default_signals():
+    """Scenario 22: those that Python ignores, too."""
+    with Template().fork(stdout=anyfork.CHANNEL) as template:
+        process = template.run_program(["cat", "/proc/self/status"])
+        lines = dict(line.split(":", 1) for line in process.channel.makefile())
+        process.wait(DEADLINE)
+        process.close()
+    ours = sum(1 << number - 1 for number in signal.valid_signals())  # the C library keeps two for itself
+    assert [int(lines[name], 16) & ours for name in ("SigBlk", "SigIgn", "SigCgt")] == [0, 0, 0]
+
+
+def test_a_signal_to_a_process_does_not_reach_the_wakeup_descriptor_of_its_template():
+    """Scenario 23: an event loop in the template would otherwise take it for its own."""
+    code = """
+import signal, socket
+ours, theirs = socket.socketpair()
+ours.setblocking(False)
+theirs.setblocking(False)
+signal.set_wakeup_fd(theirs.fileno())
+"""
+    with Template().execute(code) as template:
+        process = template.fork().run(faulty.handle_signals)
+        process.channel.recv(1)
+        process.send_signal(signal.SIGUSR1)
+        assert process.channel.recv(100) == b"handled -1"
+        process.channel.close()
+        process.wait(DEADLINE)
+        process.close()
+        template.execute("try: raise RuntimeError(ours.recv(1))\nexcept BlockingIOError: pass").ready(DEADLINE)
+
+
+def test_the_owners_sigchld_handler_may_reap_everything():
+    """Scenario 24: waitpid(-1) in the application takes nothing that the library needs."""
+    source = """
+def reap(*_):
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+signal.signal(signal.SIGCHLD, reap)
+codes = []
+for number in range(30):
+    with Template().run(faulty.end_with, number) as process:
+        pass
+    codes.append(process.returncode)
+say(codes == list(range(30)))
+"""
+    assert run_program(source) is True
+
+
+def test_a_default_template_that_the_application_reaps_is_replaced():
+    """Scenarios 2 and 24: it is the only child of the owner."""
+    source = """
+from anyfork._default import default_template
+Template().ready().close()
+os.kill(default_template._link.session.pid, signal.SIGKILL)
+os.waitpid(-1, 0)
+with Template().run(faulty.end_with, 3) as process:
+    pass
+say(process.returncode)
+"""
+    assert run_program(source) == 3
+
+
+def test_an_owner_that_ignores_sigchld_gets_all_statuses():
+    """Scenario 24: its children vanish without a status; ours are not its children."""
+    source = """
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+with Template().run(faulty.end_with, 7) as process:
+    pass
+with Template.new_exec().run(faulty.end_with, 8) as other:
+    pass
+say([process.returncode, other.returncode])
+"""
+    assert run_program(source) == [7, 8]
+
+
+@pytest.mark.parametrize("first", ["", "signal.signal(signal.SIGCHLD, signal.SIG_IGN)"])
+def test_code_in_a_template_that_takes_a_status_leaves_it_unknown(first):
+    """Scenario 24, the other way round: the template lives on."""
+    code = f"""
+import os, signal
+{first}
+os.write(args[0].fileno(), b".")
+try:
+    os.wait()
+except ChildProcessError:  # that is what it raises where SIGCHLD is ignored
+    pass
+"""
+    read, write = os.pipe()
+    with Template() as template:
+        process = template.fork().run(faulty.end_when_told, 3)
+        process.channel.recv(1)
+        template.execute(code, Descriptor(write))
+        assert os.read(read, 1) == b"."
+        process.channel.sendall(b"x")
+        assert not process.wait(DEADLINE).known
+        process.close()
+        assert template.ready(DEADLINE) is template
+    os.close(read)
+    os.close(write)
+
+
+def test_code_in_a_template_that_wants_sigpipe_does_not_end_it_when_handles_are_dropped():
+    """Scenario 24: reports to nobody are not worth a signal."""
+    code = "import signal; signal.signal(signal.SIGPIPE, signal.SIG_DFL)"
+    with Template().execute(code) as template:
+        for _ in range(10):
+            template.fork().start(faulty.end_with, 3).close()
+            template.fork().close()
+        assert template.ready(DEADLINE) is template
+        with template.fork().run(faulty.end_with, 3) as process:
+            pass
+        assert process.returncode == 3
+
+
+def test_code_in_a_template_that_sets_handlers_does_not_change_what_signals_do_to_it():
+    """Scenario 22: many libraries set one for SIGINT or SIGTERM when they are imported."""
+    code = "from signal import *; signal(SIGINT, default_int_handler); signal(SIGTERM, print)"
+    with Template().execute(code) as template:
+        process = template.fork().run(faulty.stubborn)
+        process.channel.recv(1)
+        os.kill(template.pid or template.ready().pid, signal.SIGINT)
+        assert template.ready(DEADLINE) is template
+        os.kill(template.pid, signal.SIGTERM)
+        assert process.channel.recv(1) == b""
+        process.wait(DEADLINE)
+        process.close()
+
+
+def test_the_library_takes_no_status_of_the_owners_own_children():
+    """Scenario 24."""
+    source = """
+import subprocess
+own = [subprocess.Popen([sys.executable, "-S", "-c", f"raise SystemExit({code})"]) for code in range(5)]
+for _ in range(20):
+    Template().run(faulty.end_with, 0).wait()
+say([child.wait() for child in own])
+"""
+    assert run_program(source) == [0, 1, 2, 3, 4]
+
+
+def test_the_library_changes_no_signal_and_starts_no_thread_in_the_owner():
+    """Scenario 24."""
+    source = """
+def settings():
+    handlers = [str(signal.getsignal(number)) for number in sorted(signal.valid_signals())]
+    wakeup = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(wakeup)
+    return [handlers, wakeup, sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())), threading.active_count(),
+            len(os.listdir("/proc/self/task"))]
+
+before = settings()
+template = Template().preload("json").ready()
+process = template.fork().run(faulty.forever)
+during = settings()
+process.kill()
+process.wait()
+template.close()
+say([before == during, before == settings()])
+"""
+    assert run_program(source) == [True, True]
+
+
+REUSE = """
+def take_pid(pid):
+    '''Fork a bystander that gets just this pid.'''
+    for _ in range(200):
+        with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+            file.write(str(pid - 1))
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        if child == pid:
+            return child
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+template = Template().ready()
+process = template.fork().run(faulty.forever)
+process.channel.recv(1)
+pid = process.pid
+os.kill(pid, signal.SIGKILL)
+while os.path.exists(f"/proc/{pid}"):
+    pass
+bystander = take_pid(pid)
+"""
+NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may make a pid namespace")
+
+
+@needs_root
+@pytest.mark.parametrize("call", ["kill", "terminate"])
+def test_a_signal_to_a_process_that_has_ended_does_not_hit_who_has_its_pid_now(call):
+    """Scenario 21: signals go through the pidfd, whatever the number means by now."""
+    source = f"""
+process.{call}()
+template.fork().run(faulty.end_with, 0).wait()
+say([bystander == pid, os.waitpid(bystander, os.WNOHANG)[0]])
+"""
+    with Program(REUSE + source, command=NAMESPACE) as program:
+        assert program.read() == [True, 0]
+
+
+@needs_root
+def test_a_template_that_ends_does_not_kill_who_has_the_pid_of_a_process_of_its_own():
+    """Scenario 21: what was reaped is forgotten."""
+    source = """
+pidfd = os.pidfd_open(template.pid)
+os.kill(template.pid, signal.SIGTERM)
+select.select([pidfd], [], [], 5)
+say([bystander == pid, os.waitpid(bystander, os.WNOHANG)[0]])
+"""
+    with Program(REUSE + source, command=NAMESPACE) as program:
+        assert program.read() == [True, 0]
+
+
+@needs_root
+def test_the_status_of_a_process_is_its_own_although_its_pid_was_reused():
+    """Scenario 21."""
+    with Program(REUSE + "say([bystander == pid, process.wait(5).signal])", command=NAMESPACE) as program:
+        assert program.read() == [True, signal.SIGKILL]
+
+
+def test_a_stopped_process_is_not_taken_for_ended():
+    """Scenario 22: only the end is reported."""
+    process = Template().run(faulty.echo)
+    os.kill(process.pid, signal.SIGSTOP)
+    while state(process.pid) != "T":
+        PAUSE.wait(0.001)
+    assert process.poll() is None
+    process.send_signal(signal.SIGCONT)
+    process.channel.close()
+    assert process.wait(DEADLINE).code == 0
+    process.close()

@@ -1,0 +1,123 @@
+"""What the contract and unit tests need as an owner: kinds of templates, questions to processes, and other owners."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import anyfork
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator, Mapping
+
+    from anyfork import ExitStatus, Process, Template
+
+DEADLINE = 30.0  # seconds for what must end by itself
+
+# The contract holds for templates of every kind: what makes one of each.
+KINDS: dict[str, Callable[[], Template]] = {
+    "forked": lambda: anyfork.Template(),
+    "execed": lambda: anyfork.Template.new_exec(),
+    "twice_forked": lambda: anyfork.Template().fork().fork(),
+}
+
+
+def read_all(channel: socket.socket) -> bytes:
+    """All bytes up to the end of the stream."""
+    with channel.makefile("rb") as file:
+        return file.read()
+
+
+def result_of(process: Process) -> Any:
+    """What a process sends back pickled, once it has ended well."""
+    with process:
+        said = read_all(process.channel)
+        status = process.wait(DEADLINE)
+    assert status.code == 0, f"{status}: {status.error}"
+    return pickle.loads(said)
+
+
+def ask(template: Template, expression: str, *values: object) -> Any:
+    """The value of an expression in a process of this template; ``v`` are the values that were sent and these."""
+    return result_of(template.start("child_side:answer", *values, expression))
+
+
+def ended(process: Process) -> ExitStatus:
+    """How a process has ended; its handle is closed."""
+    with process:
+        return process.wait(DEADLINE)
+
+
+def run_python(
+    *args: str, text: str = "", env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run an interpreter, as another owner that inherits nothing."""
+    return subprocess.run(
+        [sys.executable, *args],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        env=None if env is None else dict(env),
+        check=False,
+        **options,
+    )
+
+
+def output_of(*args: str, text: str = "", env: Mapping[str, str] | None = None, **options: Any) -> str:
+    """What an interpreter prints; it must end well and say nothing on its standard error."""
+    done = run_python(*args, text=text, env=env, **options)
+    assert (done.returncode, done.stderr) == (0, ""), f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@contextlib.contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    """Both ends of a pipe; those still open at the end are closed."""
+    read, write = os.pipe()
+    identities = {end: os.fstat(end) for end in (read, write)}
+    try:
+        yield read, write
+    finally:
+        for end, identity in identities.items():
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(end), identity):
+                    os.close(end)
+
+
+@contextlib.contextmanager
+def stopped(pid: int | None) -> Iterator[None]:
+    """Stop a process meanwhile: it takes nothing from its sockets."""
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def interrupt_in(function: str) -> Iterator[None]:
+    """Raise KeyboardInterrupt once the main thread is inside a function of this name, as Ctrl-C would."""
+
+    def interrupt(_number: int, frame: Any) -> None:
+        while frame is not None and frame.f_code.co_name != function:
+            frame = frame.f_back
+        if frame is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

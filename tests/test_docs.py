@@ -1,0 +1,55 @@
+"""The documentation: every Python block in it runs, and prints what it says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import eventually, owned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+DEADLINE = 50  # seconds for one block
+
+
+def blocks() -> Iterator[object]:
+    """Each Python block with the output that is said to follow from it, or None."""
+    for page in PAGES:
+        text = page.read_text()
+        found = list(FENCE.finditer(text))
+        for block, following in zip(found, [*found[1:], None], strict=True):
+            if block[2] != "python":
+                continue
+            said = dedent(following[3]) if following is not None and following[2] == "output" else None
+            line = text.count("\n", 0, block.start()) + 2
+            yield pytest.param(dedent(block[3]), said, id=f"{page.name}:{line}")
+
+
+@pytest.mark.parametrize(("code", "said"), list(blocks()))
+def test_code_in_the_documentation_runs_and_prints_what_it_says(code: str, said: str | None, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    with subprocess.Popen(
+        [sys.executable, script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        output, errors = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, errors) == (0, "")
+    if said is not None:
+        assert output == said
+    eventually(lambda: not owned(process.pid), f"the block left processes: {owned(process.pid)}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    missing = [target for target in LINK.findall(page.read_text()) if not (page.parent / target).exists()]
+    assert missing == []

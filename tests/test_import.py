@@ -1,0 +1,149 @@
+"""What is imported where: little in the program, less in templates, and nothing of anyfork in processes."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import sys
+
+import child_side
+import pytest
+from owner_side import KINDS, ask, output_of, result_of
+
+import anyfork
+
+HERE = os.path.dirname(child_side.__file__)
+HEAVY = {
+    "asyncio",
+    "anyio",
+    "multiprocessing",
+    "cloudpickle",
+    "subprocess",
+    "dataclasses",
+    "typing",
+    "inspect",
+    "logging",
+}
+
+
+def loaded_by(code):
+    """The modules that a bare interpreter has after some code, beside those it has anyway."""
+    program = f"import sys; before = set(sys.modules); {code}; import json; print(json.dumps(sorted(set(sys.modules) - before)))"
+    return set(json.loads(output_of("-S", "-c", PATH + program)))
+
+
+PATH = f"import sys; sys.path.extend({[path for path in sys.path if path]!r}); "
+
+
+def test_importing_anyfork_loads_nothing_heavy():
+    assert loaded_by("import anyfork") & HEAVY == set()
+
+
+def test_importing_anyfork_loads_no_socket_module():
+    assert loaded_by("import anyfork") & {"socket", "selectors", "pickle", "tempfile", "threading", "resource"} == set()
+
+
+def test_importing_anyfork_starts_no_thread_and_no_process():
+    program = "import anyfork, os; print(os.listdir('/proc/self/task') == [str(os.getpid())]); print(open(f'/proc/self/task/{os.getpid()}/children').read())"
+    assert output_of("-c", program) == "True\n\n"
+
+
+def test_importing_anyfork_opens_no_descriptor():
+    program = "import os; before = len(os.listdir('/proc/self/fd')); import anyfork; print(len(os.listdir('/proc/self/fd')) - before)"
+    assert output_of("-c", program) == "0\n"
+
+
+def test_importing_anyfork_changes_no_signal_handler():
+    program = (
+        "import signal; see = lambda: [signal.getsignal(n) for n in signal.valid_signals()]; before = see(); "
+        "import anyfork; anyfork.Template().ready().close(); print(see() == before)"
+    )
+    assert output_of("-c", program) == "True\n"
+
+
+def test_making_templates_and_processes_loads_nothing_heavy_in_the_program():
+    program = (
+        "import anyfork; t = anyfork.Template(); t.send(1, 'x').preload('json'); "
+        "p = t.run('builtins:slice', timeout=10); p.wait(); p.close()"
+    )
+    assert loaded_by(program) & {"asyncio", "anyio", "multiprocessing", "cloudpickle", "logging"} == set()
+
+
+def in_another_program(kind, modules):
+    """The modules that an expression finds in a template of this kind, of a program that has used it for nothing else.
+
+    Functions that went by value make the template they were forked from load cloudpickle, the default one as well.
+    """
+    head = f"import sys; sys.path.insert(0, {HERE!r}); import owner_side; from owner_side import ask\n"
+    program = f"{head}template = owner_side.KINDS[{kind!r}]()\nprint(sorted({modules}))"
+    return set(ast.literal_eval(output_of("-c", program)))
+
+
+@pytest.fixture(params=KINDS)
+def modules(request):
+    """The modules of an idle template, as it sees them itself."""
+    seen = "template.execute('import sys; seen = list(sys.modules)')"
+    return in_another_program(request.param, f"""ask({seen}, "sys.modules['__main__'].seen")""")
+
+
+def test_a_template_has_nothing_of_anyfork(modules):
+    assert not {name for name in modules if name.split(".")[0] == "anyfork"}
+
+
+def test_a_template_has_nothing_heavy(modules):
+    heavy = HEAVY | {"threading", "traceback", "tempfile", "ssl", "random", "pickle"}
+    assert modules & heavy == set()
+
+
+def test_a_template_that_was_exec_ed_has_no_socket_module_until_it_forks():
+    with anyfork.Template.new_exec() as template:
+        template.execute("import sys; early = 'socket' in sys.modules").ready()
+        assert ask(template, "sys.modules['__main__'].early") is False
+
+
+def test_a_template_has_nothing_of_the_programs_main_module(modules):
+    assert "pytest" not in modules
+    assert "conftest" not in modules
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_process_has_nothing_of_anyfork(kind):
+    with KINDS[kind]() as template, open(os.devnull) as file:
+        expression = "[name for name in sys.modules if name.split('.')[0] == 'anyfork']"
+        assert ask(template, expression, anyfork.Descriptor(0), file) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_process_that_got_a_function_by_value_has_nothing_of_anyfork(kind):
+    with KINDS[kind]() as template:
+        names = result_of(template.run(lambda channel: child_side.answer(channel, "list(sys.modules)")))
+    assert not [name for name in names if name.split(".")[0] == "anyfork"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_process_has_nothing_of_asyncio_and_its_like(kind):
+    unwanted = {"asyncio", "anyio", "multiprocessing", "cloudpickle", "subprocess"}
+    assert in_another_program(kind, "ask(template, 'list(sys.modules)')") & unwanted == set()
+
+
+def test_a_process_may_import_anyfork_itself():
+    with anyfork.Template() as template:
+        assert ask(template, "__import__('anyfork').__version__") == anyfork.__version__
+
+
+def test_what_a_process_gets_is_what_anyfork_calls_it():
+    with anyfork.Template() as template:
+        assert ask(template, "type(v[0]) is __import__('anyfork').Descriptor", anyfork.Descriptor(0)) is True
+
+
+def test_public_names_say_that_they_are_public():
+    public = [name for name in dir(anyfork) if not name.startswith("_")]
+    classes = [getattr(anyfork, name) for name in public if isinstance(getattr(anyfork, name), type)]
+    assert {cls.__module__ for cls in classes} == {"anyfork"}
+
+
+def test_nothing_but_the_public_names_is_in_the_root():
+    public = {name for name in dir(anyfork) if not name.startswith("_")}
+    assert public >= {"Template", "Process", "ExitStatus", "Usage", "Descriptor", "DEVNULL", "CHANNEL", "AnyforkError"}
+    assert not public & {"sys", "os", "annotations", "TYPE_CHECKING"}
