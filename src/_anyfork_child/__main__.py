@@ -7,8 +7,10 @@ import _socket
 import os
 import sys
 
-from . import _birth
-from ._owner import Lifeline
+from . import _end
+from ._attributes import forget_bind_now
+from ._birth import serve
+from ._reports import to_nobody
 from ._template import Template
 from ._title import Title
 
@@ -21,10 +23,11 @@ def main(*arguments: str) -> NoReturn:
     """Be a template on the socket ``control`` until something takes this process over, then run that.
 
     The arguments are the owner's pid, the descriptors of the control socket, the lifeline, the socket for last words
-    and the real standard error, and attributes as ``name=value``. Until here, descriptor 2 is a file of the owner's, so
-    that it can tell why an interpreter did not come this far.
+    and the real standard error, flags as of a FORK frame, and attributes as ``name=value``. Until here, descriptor 2 is
+    a file of the owner's, so that it can tell why an interpreter did not come this far.
     """
-    owner, control, lifeline, reports, stderr = map(int, arguments[:5])
+    forget_bind_now(os.environb)
+    owner, control, lifeline, reports, stderr, flags = map(int, arguments[:6])
     os.dup2(stderr, 2)
     _close_all_but(0, 1, 2, control, lifeline, reports)
     _open_stdio()
@@ -33,11 +36,9 @@ def main(*arguments: str) -> NoReturn:
     for fd in (control, lifeline, reports):
         if fd >= 0:
             os.set_inheritable(fd, False)
-    line = Lifeline(lifeline)
-    line.check()
-    line.follow(os.getpid())
-    template = Template(_stream(control), line, _datagram(reports), Title(owner))
-    template.keep(dict(part.split("=", 1) for part in arguments[5:]))
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, control)
+    template = Template(sock, lifeline, flags, _reports(reports), Title(owner))
+    template.keep(dict(part.split("=", 1) for part in arguments[6:]))
     if "title" in template.attributes:
         template.title.set(template.attributes["title"])
     sys.argv[:] = [""]
@@ -46,16 +47,12 @@ def main(*arguments: str) -> NoReturn:
 
 def run(template: Template) -> NoReturn:
     """Serve as this template, then run what takes it over. Also the entry of templates that were not exec'ed."""
-    call = template.serve()
-    _birth.run(call, template.reports)
+    call = serve(template)
+    _end.run(call, template.reports)
 
 
-def _stream(fd: int) -> _socket.socket:
-    return _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
-
-
-def _datagram(fd: int) -> _socket.socket | None:
-    return None if fd < 0 else _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM, 0, fd)
+def _reports(fd: int) -> _socket.socket:
+    return to_nobody() if fd < 0 else _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM, 0, fd)
 
 
 def _close_all_but(*keep: int) -> None:

@@ -11,7 +11,7 @@ from os import close
 from struct import Struct
 from sys import byteorder
 
-from ._wire import DESCRIPTORS_A_MESSAGE, Decoder, Frame, messages
+from ._wire import DESCRIPTORS_A_MESSAGE, HEADER_SIZE, Decoder, Frame, messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,11 @@ ROOM = _socket.CMSG_SPACE(DESCRIPTORS_A_MESSAGE * 4)
 CLOEXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)  # macOS has none
 NOSIGNAL = getattr(_socket, "MSG_NOSIGNAL", 0)
 NOWAIT = _socket.MSG_DONTWAIT
+WAITALL = _socket.MSG_WAITALL
 TRUNCATED = _socket.MSG_CTRUNC
+
+
+unpack_three = Struct("3i").unpack
 
 
 def close_all(fds: Iterable[int]) -> None:
@@ -41,8 +45,8 @@ def pack_descriptors(fds: Sequence[int]) -> bytes:
 
 def unpack_descriptors(data: bytes) -> Sequence[int]:
     """The descriptors in what SCM_RIGHTS brought; a partial one at the end is cut off, as the kernel may cut it."""
-    if len(data) == 8:  # as in every request for a fork
-        return int.from_bytes(data[:4], byteorder), int.from_bytes(data[4:], byteorder)
+    if len(data) == 12:  # as in every request for a fork
+        return unpack_three(data)
     count = len(data) // 4
     return Struct(f"{count}i").unpack_from(data)
 
@@ -50,14 +54,17 @@ def unpack_descriptors(data: bytes) -> Sequence[int]:
 class Channel:
     """Reads and writes whole frames on one socket.
 
-    ``flags`` is MSG_DONTWAIT for an end that must not block and 0 for one that may.
+    ``flags`` is MSG_DONTWAIT for an end that must not block and 0 for one that may. ``wanted`` is how many bytes may be
+    read next; ``whole`` says that they begin a frame.
     """
 
-    __slots__ = ("_decoder", "fd", "sock")
+    __slots__ = ("_decoder", "fd", "sock", "wanted", "whole")
 
     def __init__(self, sock: _socket.socket) -> None:
         self.sock = sock
         self.fd = sock.fileno()
+        self.wanted = HEADER_SIZE
+        self.whole = True
         self._decoder = Decoder()
 
     def receive(self, flags: int = 0) -> Frame | None:
@@ -66,19 +73,24 @@ class Channel:
         Raises BlockingIOError when nothing more is there now (call again later, nothing is lost), ProtocolError for
         what is no frame, EOFError when the stream ends inside one.
         """
+        data, ancillary, got, _ = self.sock.recvmsg(self.wanted, ROOM, flags | CLOEXEC)
+        fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
+        return self.complete(data, fds, got, flags)
+
+    def complete(self, data: bytes, fds: Sequence[int], got: int, flags: int) -> Frame | None:
+        """Go on from what recvmsg has brought, as ``receive``."""
         decoder = self._decoder
-        while True:
-            data, ancillary, got, _ = self.sock.recvmsg(decoder.wanted, ROOM, flags | CLOEXEC)
-            if not data:
-                if decoder.idle:
-                    return None
-                raise EOFError("the stream ended in the middle of a frame")
-            if ancillary:
-                frame = decoder.feed(data, unpack_descriptors(ancillary[0][2]), got & TRUNCATED != 0)
-            else:
-                frame = decoder.feed(data, (), got & TRUNCATED != 0)
+        while data:
+            frame = decoder.feed(data, fds, got & TRUNCATED != 0)
+            self.wanted = decoder.wanted
+            self.whole = frame is not None
             if frame is not None:
                 return frame
+            data, ancillary, got, _ = self.sock.recvmsg(decoder.wanted, ROOM, flags | CLOEXEC)
+            fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
+        if decoder.idle:
+            return None
+        raise EOFError("the stream ended in the middle of a frame")
 
     def send(self, frame: Frame) -> None:
         """Write one frame and wait until the socket has taken it. The descriptors stay open here."""

@@ -9,90 +9,45 @@ How a death is noticed differs: by pidfd where there are some (_children_by_pidf
 
 from __future__ import annotations
 
-import _socket
 import os
 from _signal import SIGKILL
 from abc import ABC, abstractmethod
-from os import close, write
+from os import close, closerange, write
 from struct import Struct
 
-from ._channel import NOSIGNAL, NOWAIT
-from ._wire import DIED, HEADER, VERSION
+from ._reports import UNTOLD, Reports
+from ._wire import DETACHED, DIED, FOLLOWED, HEADER, VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Container, Iterable, Sequence
     from resource import struct_rusage
 
 # The status of waitpid and the sixteen fields of struct rusage in their order; behind them the text of an error, UTF-8.
 DEATH = Struct("<idd14q")
-REPORT = Struct("<i")  # in a process's last words to its template: its pid, before the text
-REPORT_LIMIT = 61_000  # bytes
-UNTOLD = b"\0"  # words of a process that becomes another program, which the kernel will not tell of the owner's end
-# Bound here, because looking through modules costs page faults at every birth.
-pack = HEADER.pack
-pack_death = DEATH.pack
-
-
-class Reports:
-    """The way of a process's last words to its template: a datagram socket that all its processes inherit."""
-
-    __slots__ = ("_inside", "_words", "fd", "outside")
-
-    def __init__(self) -> None:
-        self._inside, self.outside = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_DGRAM)
-        self.fd = self._inside.fileno()
-        self._words: dict[int, bytes] = {}
-
-    def forsake(self) -> None:
-        """As of Children."""
-        self._inside.detach()
-
-    def take(self, pid: int) -> bytes:
-        """What the process of this pid has said for its owner."""
-        self._receive()
-        return self._words.pop(pid, b"").removeprefix(UNTOLD)
-
-    def who_said(self, words: bytes) -> set[int]:
-        """The processes whose last words these were."""
-        self._receive()
-        return {pid for pid, said in self._words.items() if said == words}
-
-    def _receive(self) -> None:
-        try:
-            while True:
-                data = self._inside.recv(REPORT.size + REPORT_LIMIT, NOWAIT)
-                self._words[REPORT.unpack_from(data)[0]] = data[REPORT.size :]
-        except BlockingIOError:
-            return
-
-
-def say(reports: _socket.socket | None, words: str) -> None:
-    """Send this process's last words. Waits while the template is too busy to take them; a dead one needs none."""
-    if reports is None:
-        return
-    data = words.encode("utf-8", "backslashreplace")[-REPORT_LIMIT:]
-    try:
-        reports.send(REPORT.pack(os.getpid()) + data, NOSIGNAL)
-    except ConnectionError:
-        pass
-
-
-def answer(reports: _socket.socket | None, words: bytes = b"") -> None:
-    """Tell the template above: nothing, which says that this one is ending its own processes, or UNTOLD."""
-    if reports is not None:
-        try:
-            reports.send(REPORT.pack(os.getpid()) + words, NOSIGNAL | NOWAIT)
-        except OSError:  # it is gone, or so busy that it will be late itself
-            pass
+SIZE = DEATH.size
+pack_died = Struct(HEADER.format + DEATH.format.removeprefix("<")).pack
 
 
 class Children(ABC):
-    """What is the same however deaths are noticed."""
+    """What is the same however deaths are noticed.
+
+    A new process has no business with the descriptors that this holds, nor with those of its siblings. They are closed
+    by number there: all at once where nothing else is open from ``first`` upwards (``dense``), as is usual.
+    """
+
+    reserve = -1  # a descriptor to close when there is no other for a process just forked
 
     def __init__(self) -> None:
         self.reports = Reports()
-        self.own = [self.reports.fd]  # descriptors that are no business of what is forked from here
+        self.outside = self.reports.outside
+        self.own = [self.reports.inside, self.outside]
+        self.first = min(self.own)
+        self.high = 0  # the highest number that the template has had of those to close
+        self.dense = False
+        self.lost = OSError()  # why the last process could not be kept
+
+    # --- Watching ---
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -117,50 +72,84 @@ class Children(ABC):
         """Take back from user code the signals that this needs."""
 
     @abstractmethod
-    def add(self, pid: int, status: int, detached: int) -> None:
-        """Take charge of a process just forked, and tell its owner."""
+    def add(self, pid: int, status: int, flags: int) -> bool:
+        """Take charge of a process just forked, and tell its owner. ``flags`` are those of the FORK frame.
+
+        Return False when that cannot be done, for the reason in ``lost``: it is killed then.
+        """
 
     @abstractmethod
-    def wait(self, timeout: float = -1) -> list[int]:
+    def wait(self, timeout: float = -1) -> Sequence[int]:
         """Wait for something to happen, in seconds; reap what has ended; return which own descriptors are readable."""
+
+    def give_up(self, pid: int, error: OSError) -> bool:
+        """Kill and reap a process that has just been forked and cannot be kept."""
+        os.kill(pid, SIGKILL)
+        os.waitpid(pid, 0)
+        self.lost = error
+        return False
+
+    def tell_end(self, pid: int, socket: int, status: int, usage: struct_rusage) -> None:
+        """Tell the owner how a process has ended, on its status socket, and close that."""
+        words = self.reports.take(pid) if status else b""
+        try:
+            # Never blocks: it is the second frame of its life.
+            write(socket, pack_died(VERSION, DIED, 0, SIZE + len(words), pid, status, *usage) + words)
+        except OSError:
+            pass  # the owner has dropped its handle, or is gone: nobody wants to know
+        close(socket)
+
+    # --- Ending them ---
 
     @abstractmethod
     def living(self) -> Iterable[tuple[int, int, float]]:
-        """Pid, whether it is detached, and the time of birth (monotonic, seconds), of every process."""
+        """Pid, flags, and the time of birth (monotonic, seconds), of every process."""
 
     def followers(self, since: float) -> set[int]:
         """The processes that the kernel tells of the owner's end."""
-        return {pid for pid, _, born in self.living() if born < since} - self.reports.who_said(UNTOLD)
-
-    @abstractmethod
-    def close_siblings(self) -> None:
-        """Runs in a new process: close what belongs to the others."""
-
-    @abstractmethod
-    def forsake(self) -> None:
-        """Give up objects whose descriptors have been closed by number, as ``own`` was; close the one that was not."""
+        told = {pid for pid, flags, born in self.living() if flags & FOLLOWED and born < since}
+        return told - self.reports.who_said(UNTOLD)
 
     def any_attached(self) -> bool:
         """True while a process that is not detached is alive."""
-        return any(not detached for _, detached, _ in self.living())
+        return any(not flags & DETACHED for _, flags, _ in self.living())
 
     def kill_attached(self, number: int, spare: Container[int] = ()) -> bool:
         """Send a signal to all processes that are not detached; return whether there are any."""
-        attached = [pid for pid, detached, _ in self.living() if not detached and pid not in spare]
+        attached = [pid for pid, flags, _ in self.living() if not flags & DETACHED and pid not in spare]
         for pid in attached:
             os.kill(pid, number)  # not reaped yet, so the pid is theirs
         return bool(attached)
 
-    def tell_end(self, pid: int, socket: int, status: int, usage: struct_rusage) -> None:
-        """Tell the owner how a process has ended, on its status socket, and close that."""
-        body = pack_death(status, *usage)
-        if status:
-            body += self.reports.take(pid)
+    # --- Descriptors ---
+
+    @abstractmethod
+    def descriptors(self) -> list[int]:
+        """Those held for the processes."""
+
+    def gather(self, others: Sequence[int]) -> bool:
+        """Find out whether, beside ``others``, nothing but these is open from ``first`` upwards, and all below."""
+        lowest_free = os.dup(self.first)
+        os.close(lowest_free)
         try:
-            write(socket, pack(VERSION, DIED, 0, len(body), pid) + body)  # never blocks: the second frame of its life
-        except OSError:
-            pass  # the owner has dropped its handle, or is gone: nobody wants to know
-        close(socket)
+            opened = {int(name) for name in os.listdir("/proc/self/fd")}
+        except OSError:  # no /proc: nobody knows
+            opened = set()
+        opened -= {lowest_free, *others, *self.own, *self.descriptors()}  # the listing itself has had the lowest
+        self.dense = opened == {*range(self.first)} and min(others) > self.first
+        return self.dense
+
+    def close_in_copy(self, others: Sequence[int]) -> None:
+        """Runs in a new process: close what is not its own, ``others`` too, one by one."""
+        close_runs([*self.own, *self.descriptors(), *others])
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close everything: the template has no processes, and becomes something else or begins anew."""
+
+    @abstractmethod
+    def forsake(self) -> None:
+        """Give up objects whose descriptors have been closed by number."""
 
 
 def close_runs(fds: list[int]) -> None:
@@ -169,13 +158,7 @@ def close_runs(fds: list[int]) -> None:
     start = previous = fds[0]
     for fd in fds[1:]:
         if fd != previous + 1:
-            os.closerange(start, previous + 1)
+            closerange(start, previous + 1)
             start = fd
         previous = fd
-    os.closerange(start, previous + 1)
-
-
-def kill_now(pid: int) -> None:
-    """Kill and reap a process that has just been forked and cannot be kept."""
-    os.kill(pid, SIGKILL)
-    os.waitpid(pid, 0)
+    closerange(start, previous + 1)

@@ -14,12 +14,12 @@ from select import POLLIN, poll
 from time import monotonic
 
 from ._channel import NOWAIT, Channel
-from ._children import Children, close_runs
+from ._children import Children
 from ._wire import BORN, HEADER, SIGNAL, VERSION, ProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 class SignalChildren(Children):
@@ -27,37 +27,43 @@ class SignalChildren(Children):
 
     def __init__(self, *own: int) -> None:
         super().__init__()
-        self._by_pid: dict[int, tuple[Channel, int, float]] = {}  # status socket, detached, birth
+        self._by_pid: dict[int, tuple[Channel, int, float]] = {}  # status socket, flags, birth
         self._pid_of: dict[int, int] = {}  # by the number of the status socket, as long as the owner listens
-        self._read, write = os.pipe()
+        self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
-        os.set_blocking(write, False)
-        self.own += (self._read, write)
-        self._write = write
-        _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        _signal.signal(_signal.SIGCHLD, _no_action)
+        os.set_blocking(self._write, False)
+        self.own += (self._read, self._write)
         self._watched: set[int] = set()
         for fd in own:
             self.watch(fd)
+        self.take_signals()
+
+    def close(self) -> None:
+        self.reports.close()
+        os.close(self._read)
+        os.close(self._write)
+        self._forsake_signals()
 
     def forsake(self) -> None:
-        self.reports.outside.close()
         self.reports.forsake()
+        self._forsake_signals()
+
+    @staticmethod
+    def _forsake_signals() -> None:
         _signal.set_wakeup_fd(-1)
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
 
     def __len__(self) -> int:
         return len(self._by_pid)
 
-    def forget_own(self) -> None:
-        for fd in [*self._watched]:
-            self.forget(fd)
+    def watch(self, fd: int) -> None:
+        self._watched.add(fd)
 
     def forget(self, fd: int) -> None:
         self._watched.discard(fd)
 
-    def watch(self, fd: int) -> None:
-        self._watched.add(fd)
+    def forget_own(self) -> None:
+        self._watched.clear()
 
     def prepare(self) -> None:
         self.take_signals()
@@ -66,16 +72,17 @@ class SignalChildren(Children):
         _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         _signal.signal(_signal.SIGCHLD, _no_action)
 
-    def add(self, pid: int, status: int, detached: int) -> None:
+    def add(self, pid: int, status: int, flags: int) -> bool:
         channel = Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, status))
-        self._by_pid[pid] = (channel, detached, monotonic())
+        self._by_pid[pid] = (channel, flags, monotonic())
         self._pid_of[status] = pid
         try:
             channel.sock.send(HEADER.pack(VERSION, BORN, 0, 0, pid), NOWAIT)
         except OSError:
             pass  # the owner has dropped its handle, or is gone: nobody wants to know
+        return True
 
-    def wait(self, timeout: float = -1) -> list[int]:
+    def wait(self, timeout: float = -1) -> Sequence[int]:
         own = []
         self._reap()  # user code may have kept SIGCHLD from us
         poller = poll()  # one for each call: the handler of SIGTERM waits, too, and may do so in the middle of this
@@ -132,10 +139,10 @@ class SignalChildren(Children):
         return fd
 
     def living(self) -> Iterable[tuple[int, int, float]]:
-        return [(pid, detached, born) for pid, (_, detached, born) in self._by_pid.items()]
+        return [(pid, flags, born) for pid, (_, flags, born) in self._by_pid.items()]
 
-    def close_siblings(self) -> None:
-        close_runs([channel.fd for channel, *_ in self._by_pid.values()])
+    def descriptors(self) -> list[int]:
+        return [channel.fd for channel, *_ in self._by_pid.values()]
 
 
 def _reap_orphans(ours: set[int]) -> None:

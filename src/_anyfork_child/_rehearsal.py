@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import _signal
 import _socket
-import gc
 import os
 
-from ._birth import flush_stdio
+from ._birth import become, serve
 from ._channel import close_all, public_socket
-from ._owner import Lifeline
+from ._end import flush_stdio
 from ._template import Template
-from ._wire import FORK, HEADER, START, VERSION, Frame
+from ._wire import FOLLOWED, HEADER, START, VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 20  # CPython specialises a function after 8 calls, and an instruction some executions later
 SIGNALS = (_signal.SIGTERM, _signal.SIGINT)
-CALL = b"posix:getpid"
+CALL = b"builtins:id"
 
 
 def rehearse(title: Title) -> None:
@@ -36,7 +35,6 @@ def rehearse(title: Title) -> None:
             _once(title)
             flush_stdio()
     finally:
-        gc.disable()
         for number, handler in zip(SIGNALS, handlers, strict=True):
             _signal.signal(number, handler)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGNALS)
@@ -46,17 +44,18 @@ def _once(title: Title) -> None:
     first, first_far = _socket.socketpair()
     owner, far = _socket.socketpair()
     status, status_far = _socket.socketpair()
-    parent_reports = _socket.socketpair()
+    reports, reports_far = _socket.socketpair()
     line, held = os.pipe()
-    lifeline = Lifeline(line)
-    lifeline.check()
-    understudy = Template(public_socket(first_far), lifeline, parent_reports[0], title)
+    understudy = Template(public_socket(first_far), line, 0, reports, title)
     understudy.changed = False
-    understudy.children = children = understudy._make_children()
-    understudy._born(Frame(FORK, 0, b"", (far.detach(), status_far.detach())))
+    understudy.make_children()
+    children = understudy.children
+    assert children is not None
+    become(understudy, (far.detach(), status_far.detach(), os.dup(line)), FOLLOWED, b"")
     owner.sendall(HEADER.pack(VERSION, START, 0, len(CALL), len(CALL)) + CALL)
-    call = understudy.serve()
-    parent_reports[0].detach()
+    call = serve(understudy)
+    channel = call[1]
     children.forsake()
-    close_all((line, held, first.detach(), owner.detach(), status.detach(), parent_reports[1].detach()))
-    call[1].close()
+    for sock in (first, owner, status, reports, reports_far, channel):
+        sock.close()
+    close_all((line, held))

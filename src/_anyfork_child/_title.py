@@ -15,18 +15,17 @@ _COMM = 15  # bytes: the kernel's TASK_COMM_LEN without the final zero
 class Title:
     """The place of the command line in memory, looked up once and valid in every process forked from this one."""
 
-    __slots__ = ("_owner", "_room", "_start")
+    __slots__ = ("_owner", "_room", "_shown", "_start")
 
     def __init__(self, owner: int) -> None:
         self._owner = b"%d " % owner  # its pid stands before the title, so that ps can be searched for it
         self._start, self._room = _command_line()
+        self._shown = self._room - 1  # bytes that are not zero
 
     def set(self, text: str) -> None:
         """Show this text, and its beginning as the short name of the process. Raises OSError."""
-        data = text.encode("utf-8", "replace")
         if self._room:
-            self._write_short(data)
-            self._write(data)
+            self._write(text.encode("utf-8", "replace"), short=True)
 
     def restore(self, text: str) -> None:
         """Show this text again, if that can be done."""
@@ -35,30 +34,28 @@ class Title:
         except OSError:  # as in show
             pass
 
-    def show(self, name: bytes, whole: bool = False) -> None:
+    def show(self, name: bytes, short: bool = False) -> None:
         """Show ``<pid of the owner> name`` in the command line, if that can be done, and as the short name, if asked.
 
         Part of every start, so it does little.
         """
         if self._room:
             try:
-                self._write(self._owner + name)
-                if whole:
-                    self._write_short(self._owner + name)
+                self._write(self._owner + name, short)
             except OSError:  # no descriptor left, or not our own memory any more (after setuid)
                 pass
 
-    @staticmethod
-    def _write_short(data: bytes) -> None:
-        fd = open(b"/proc/self/comm", _FLAGS)
-        write(fd, data[:_COMM])
-        close(fd)
-
-    def _write(self, data: bytes) -> None:
-        room = self._room
+    def _write(self, data: bytes, short: bool) -> None:
+        if len(data) >= self._room:
+            data = data[: self._room - 1]
         fd = open(b"/proc/self/mem", _FLAGS)
-        pwrite(fd, data[: room - 1].ljust(room, b"\0"), self._start)
+        pwrite(fd, data.ljust(self._shown, b"\0"), self._start)
         close(fd)
+        self._shown = len(data)
+        if short:
+            fd = open(b"/proc/self/comm", _FLAGS)
+            write(fd, data[:_COMM])
+            close(fd)
 
 
 def _command_line() -> tuple[int, int]:

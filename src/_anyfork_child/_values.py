@@ -105,12 +105,15 @@ class Payload:
         return [*function, *self.load()]
 
 
-def load_call(body: bytes, name_length: int) -> list[Any]:
-    """What Payload.load_call does, for a call without descriptors: part of most starts, so it does little."""
-    values = loads(body[name_length:]) if len(body) > name_length else ()
-    if not name_length:
+def load_call(body: bytes, length: int) -> list[Any]:
+    """What Payload.load_call does, for a call without descriptors whose function's name has this length.
+
+    Part of most starts, so it does little.
+    """
+    values = loads(body[length:]) if len(body) > length else ()
+    if not length:
         return [*values]
-    name = str(body[:name_length], "utf-8")
+    name = body[:length].decode()
     module, _, path = name.partition(":")
     try:
         function = getattr(modules[module], path)

@@ -1,6 +1,6 @@
 """Processes from templates: everything you wanted to use fork() for, but couldn't."""
 
-from _anyfork_child._birth import CHANNEL as CHANNEL
+from _anyfork_child._attributes import CHANNEL as CHANNEL
 from _anyfork_child._values import Descriptor as Descriptor
 
 from ._attributes import DEVNULL as DEVNULL

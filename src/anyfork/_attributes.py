@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from _anyfork_child._birth import CHANNEL
+from _anyfork_child._attributes import CHANNEL
 
 from ._arguments import CannotTravelError, Encoded, pickle_into
 from ._errors import ArgumentError

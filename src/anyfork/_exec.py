@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from _anyfork_child._birth import STDIO
+from _anyfork_child._attributes import STDIO
 from _anyfork_child._channel import close_all
 
 from ._arguments import Encoded, body_file, pickle_into

@@ -13,6 +13,7 @@ import sys
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 import _anyfork_child
+from _anyfork_child._attributes import bind_now
 from _anyfork_child._wire import INIT
 
 from ._arguments import body_file, encode_values
@@ -76,13 +77,13 @@ def launch() -> Link:
     python = find_python()
     stderr = _stderr()  # first: where there is none, something of ours would get its number
     control, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    line = open_lifeline()
+    line, follows = open_lifeline()
     output = body_file()
     link = Link(control, None, None)
     link.interpreter = python
     link.watch_output(output)
     try:
-        pid = _spawn(python, command(python, None), far.fileno(), line, output, stderr)
+        pid = _spawn(python, command(python, None), (far.fileno(), line, stderr, output), follows)
     except OSError as error:
         raise LaunchError(f"the interpreter {python!r} cannot be executed: {error}") from error
     finally:
@@ -94,11 +95,12 @@ def launch() -> Link:
     return link
 
 
-def _spawn(python: str, argv: list[bytes], control: int, line: int, output: int, stderr: int) -> int:
-    high = [fcntl(fd, F_DUPFD_CLOEXEC, HIGH) for fd in (control, line, stderr, output)]
+def _spawn(python: str, argv: list[bytes], fds: Sequence[int], follows: int) -> int:
+    high = [fcntl(fd, F_DUPFD_CLOEXEC, HIGH) for fd in fds]
     try:
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in zip(high, (3, 4, 5, 2), strict=True)]
-        return os.posix_spawn(python, [*argv, b"3", b"4", b"-1", b"5"], os.environ, file_actions=actions)
+        numbers = (b"3", b"4", b"-1", b"5", b"%d" % follows)
+        return os.posix_spawn(python, [*argv, *numbers], bind_now(os.environb), file_actions=actions)
     finally:
         for fd in high:
             os.close(fd)

@@ -22,7 +22,19 @@ from time import monotonic
 from _anyfork_child._channel import NOWAIT, Channel, close_all, send_some
 from _anyfork_child._platform import has_pidfds
 from _anyfork_child._steps import warm
-from _anyfork_child._wire import CLOSE, DETACH, EXECUTING, PING, PREPARE, REVOKE, SIGNAL, Frame, ProtocolError, messages
+from _anyfork_child._wire import (
+    CLOSE,
+    DESCRIPTORS_A_MESSAGE,
+    DETACH,
+    EXECUTING,
+    PING,
+    PREPARE,
+    REVOKE,
+    SIGNAL,
+    Frame,
+    ProtocolError,
+    messages,
+)
 
 from ._arguments import encode_call
 from ._errors import AnyforkError, HandleError, LaunchError
@@ -162,7 +174,12 @@ class Link:
     def _queue(self, frame: Frame) -> None:
         if frame.kind == PING:
             self.session.pings += 1
-        if not self._outbox and not self._busy and len(frame.fds) <= 2 and self._send_at_once(frame):
+        if (
+            not self._outbox
+            and not self._busy
+            and len(frame.fds) <= DESCRIPTORS_A_MESSAGE
+            and self._send_at_once(frame)
+        ):
             return
         queue = [Message(data, fds) for data, fds in messages(frame)]
         self._outbox.extend(queue)

@@ -6,8 +6,7 @@ import _socket
 import os
 
 from _anyfork_child._channel import close_all
-from _anyfork_child._template import DETACHED
-from _anyfork_child._wire import ADOPT, EXECUTE, FORK, PRELOAD, PREPARE, PROGRAM, SEND, START, Frame
+from _anyfork_child._wire import ADOPT, DETACHED, EXECUTE, FORK, PRELOAD, PREPARE, PROGRAM, SEND, START, Frame
 
 from ._arguments import Encoded, encode_call, encode_values
 from ._attributes import encode_attributes
@@ -90,10 +89,10 @@ class Template:
             raise ArgumentError(f"from_socket() needs the socket of a detached template, not {sock!r}")
         link = Link(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, sock.detach()), None, None)
         link.session.forks = 1  # how often it was forked is not known here: see start
-        line = open_lifeline()
+        line, follows = open_lifeline()
         link.session.adopting = True
         link.session.pings += 1
-        link.send(Frame(ADOPT, 0, b"", (line,)), own=(line,))
+        link.send(Frame(ADOPT, follows, b"", (line,)), own=(line,))
         return cls._of(link)
 
     def detach(self) -> socket.socket:
@@ -267,16 +266,20 @@ def _fork_default(attributes: Attributes, encoded: Encoded) -> Link:
 
 
 def _fork(parent: Link, attributes: Attributes, encoded: Encoded) -> Link:
-    """Ask a template for a fork: two socketpairs, one frame with the far ends; nothing is awaited."""
-    control, far_control = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    """Ask a template for a fork: two socketpairs and a lifeline, one frame with the far ends; nothing is awaited."""
+    ends: list[_socket.socket] = []
     try:
-        status, far_status = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        ends += _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        ends += _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        line, flags = open_lifeline()
     except BaseException:
-        control.close()
-        far_control.close()
+        for end in ends:
+            end.close()
         raise
+    control, far_control, status, far_status = ends
     link = Link(control, status, parent)
-    value = DETACHED if attributes.get("detached") else 0
-    far = (far_control.detach(), far_status.detach())
-    parent.send_fork(Frame(FORK, value, b"".join(encoded.pieces), (*far, *encoded.fds)), far, link)
+    if attributes.get("detached"):
+        flags |= DETACHED
+    far = (far_control.detach(), far_status.detach(), line)
+    parent.send_fork(Frame(FORK, flags, b"".join(encoded.pieces), (*far, *encoded.fds)), far, link)
     return link

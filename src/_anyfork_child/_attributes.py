@@ -1,0 +1,172 @@
+"""The attributes of a new process: applied in it, in one fixed order, each failure with the attribute's name.
+
+Runs in the new process, before anything of the user's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ._channel import close_all
+from ._failure import Failure, failure_of
+from ._signals import program_signals
+from ._values import Payload
+from ._wire import FORK, Frame
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, MutableMapping, Sequence
+    from typing import Any
+
+    from ._template import Template
+    from ._title import Title
+
+CHANNEL = "channel"  # as stdin, stdout or stderr: the process's channel, connected when the function is entered
+STDIO = ("stdin", "stdout", "stderr")
+BIND_NOW, OURS = b"LD_BIND_NOW", b"anyfork"
+
+
+def bind_now(environ: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+    """The environment for an interpreter that becomes a template: its dynamic linker looks up all functions at once.
+
+    Otherwise each new process would look up those that its template never calls, os._exit first of all.
+    """
+    return environ if BIND_NOW in environ else {**environ, BIND_NOW: OURS}
+
+
+def forget_bind_now(environ: MutableMapping[bytes, bytes]) -> None:
+    """Undo that in the interpreter that has started."""
+    if environ.get(BIND_NOW) == OURS:
+        del environ[BIND_NOW]
+
+
+def _rlimits(limits: dict[int, tuple[int, int]]) -> None:
+    import resource
+
+    for limit, values in limits.items():
+        resource.setrlimit(limit, values)
+
+
+def _priority(value: int) -> None:
+    if os.getpriority(os.PRIO_PROCESS, 0) != value:
+        os.setpriority(os.PRIO_PROCESS, 0, value)
+
+
+def _user(user: int | str) -> None:
+    if isinstance(user, str):
+        import pwd
+
+        user = pwd.getpwnam(user).pw_uid
+    os.setuid(user)
+
+
+def _group_id(group: int | str) -> int:
+    if isinstance(group, str):
+        import grp
+
+        return grp.getgrnam(group).gr_gid
+    return group
+
+
+def _group(group: int | str) -> None:
+    os.setgid(_group_id(group))
+
+
+def _extra_groups(groups: Sequence[int | str]) -> None:
+    os.setgroups([_group_id(group) for group in groups])
+
+
+def _environment(env: dict[bytes, bytes]) -> None:
+    os.environb.clear()
+    os.environb.update(env)
+
+
+def _stdio(fd: int) -> Callable[[int | str], None]:
+    def redirect(source: int | str) -> None:
+        stream = getattr(sys, STDIO[fd])
+        if stream is not None and fd:
+            stream.flush()
+        if isinstance(source, str):
+            source = os.open(source, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(source, fd)
+        if stream is None:
+            setattr(sys, STDIO[fd], open(fd, "w" if fd else "r", closefd=False))
+
+    return redirect
+
+
+# In the order in which they are applied; the documentation carries the same order. What needs privileges comes
+# before user, and user before env, which cannot fail. What an exec'ed template takes from its owner without being asked
+# is here too: affinity, limits and priority.
+APPLY: dict[str, Callable[[Any], object]] = {
+    "new_session": lambda wanted: os.setsid() if wanted else None,
+    "affinity": lambda cpus: os.sched_setaffinity(0, cpus),
+    "priority": _priority,
+    "nice": os.nice,
+    "limits": _rlimits,
+    "rlimits": _rlimits,
+    "umask": os.umask,
+    "cwd": os.chdir,
+    "stdin": _stdio(0),
+    "stdout": _stdio(1),
+    "stderr": _stdio(2),
+    "title": lambda title: title,  # set by apply_attributes, which knows where
+    "extra_groups": _extra_groups,
+    "group": _group,
+    "user": _user,
+    "env": _environment,
+}
+BY_DESCRIPTOR = frozenset((*STDIO, "cwd"))
+
+
+def apply_attributes(attributes: dict[str, Any], fds: Sequence[int], title: Title) -> None:
+    """Apply the attributes of fork in their fixed order; ``fds`` are the descriptors that some of them index.
+
+    Raises Failure, which names the attribute that was refused.
+    """
+    for name, action in APPLY.items():
+        if name not in attributes or (name in STDIO and attributes[name] == CHANNEL):
+            continue
+        value = attributes[name]
+        try:
+            action(fds[value] if name in BY_DESCRIPTOR and isinstance(value, int) else value)
+            if name == "title":
+                title.set(value)
+        except Exception as error:  # whatever it is, the owner must learn which attribute it was
+            raise failure_of("attribute", name, error) from error
+
+
+def give(template: Template, body: bytes, fds: Sequence[int]) -> None:
+    """Apply what came with a FORK frame, and close its descriptors. Raises Failure."""
+    attributes = Payload(Frame(FORK, 0, body)).load()
+    template.keep(attributes)
+    try:
+        apply_attributes(attributes, fds, template.title)
+        if "exec" in attributes:
+            _become_interpreter(template, attributes["exec"], fds)
+    finally:
+        close_all(fds)
+
+
+def _become_interpreter(template: Template, command: list[bytes], fds: Sequence[int]) -> None:
+    """Replace this process by a fresh interpreter, which goes on as a template on the same sockets."""
+    stderr = os.dup(2)
+    os.dup2(fds[-1], 2)  # a file of the owner's, for what an interpreter that cannot start says
+    keep = [template.channel.fd, template.lifeline, template.reports_fd, stderr]
+    for fd in keep:
+        os.set_inheritable(fd, True)
+    try:
+        program_signals()
+        numbers = (str(number).encode() for number in (*keep, template.flags))
+        os.execve(command[0], [*command, *numbers, *_later(template)], bind_now(os.environb))
+    except OSError as error:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        raise Failure("interpreter", os.fsdecode(command[0]), error) from error
+
+
+def _later(template: Template) -> list[bytes]:
+    """The attributes that a fresh interpreter has to be told again, as they matter only later."""
+    wanted = {name: value for name, value in template.attributes.items() if name == "title" or value == CHANNEL}
+    return [f"{name}={value}".encode("utf-8", "replace") for name, value in wanted.items()]

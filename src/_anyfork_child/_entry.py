@@ -1,0 +1,135 @@
+"""How a function, or a program, takes a process over.
+
+Runs in the process. Whatever fails before the function is entered is one report to the owner, and an end. ``start`` and
+``enter`` are part of every start, and written for that (see _birth).
+"""
+
+from __future__ import annotations
+
+import os
+from _signal import SIG_DFL, SIGINT, SIGTERM, default_int_handler, signal
+
+from . import _demise
+from ._channel import NOSIGNAL, public_socket
+from ._failure import Failure, failure_of
+from ._owner import has_ended
+from ._reports import UNTOLD, answer
+from ._signals import default_actions, handled_signals, program_signals, unblock_all
+from ._steps import function_name
+from ._values import DescriptorsLostError, FunctionNotFoundError, Payload, load_call
+from ._wire import DETACHED, ENTERED, EXECUTING, HEADER, VERSION, Frame
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from typing import Any, NoReturn
+
+    from ._template import Template
+
+pack = HEADER.pack
+
+
+def start(template: Template, body: bytes, length: int) -> list[Any]:
+    """Decode a call without descriptors, say that it is entered, and return what to enter."""
+    try:
+        call = load_call(body, length)
+    except BaseException as error:  # decoding runs code of the values, which may raise anything
+        _refuse(template, error)
+    return enter(template, call, body[:length])
+
+
+def start_with_all(template: Template, frame: Frame) -> list[Any]:
+    """The same for a call with descriptors, or after others were sent."""
+    payload = Payload(frame)
+    try:
+        _check(template, payload)
+        call = payload.load_call()
+        call[1:1] = [value for part in template.arguments for value in part.load()]
+    except BaseException as error:  # as above
+        _refuse(template, error)
+    return enter(template, call, payload.name)
+
+
+def _refuse(template: Template, error: BaseException) -> NoReturn:
+    if isinstance(error, Failure):
+        _demise.fail(template, error)
+    category = "function" if isinstance(error, FunctionNotFoundError) else "argument"
+    _demise.fail(template, failure_of(category, "", error))
+
+
+def enter(template: Template, call: list[Any], name: bytes) -> list[Any]:
+    """Stop being a template; return the call with its channel."""
+    if "title" not in template.attributes:
+        template.title.show(name or function_name(call[0]).encode("utf-8", "replace"))
+    sock = template.channel.sock
+    try:
+        sock.send(pack(VERSION, ENTERED, 0, 0, template.pid), NOSIGNAL)
+    except ConnectionError:
+        _check_revoked(template)
+    if template.changed:
+        sock = _tidy(template)
+    if template.stdio or template.flags & DETACHED:
+        _connect(template)
+    signal(SIGTERM, SIG_DFL)
+    signal(SIGINT, default_int_handler)
+    call.insert(1, sock)
+    return call
+
+
+def _tidy(template: Template) -> _socket.socket:
+    """User code has run here: give it the signals of a fresh interpreter, and the channel as it expects a socket."""
+    default_actions(handled_signals())
+    unblock_all()
+    if template.children is not None:
+        template.children.close()
+    return public_socket(template.channel.sock)
+
+
+def _connect(template: Template) -> None:
+    """Connect what the channel was asked for, and forget an owner that is not waited for."""
+    for fd in template.stdio:
+        os.dup2(template.channel.fd, fd)
+    if template.flags & DETACHED:
+        os.close(template.lifeline)
+
+
+def _check_revoked(template: Template) -> None:
+    """The owner does not listen. It may have dropped the handle, then go on; or given up waiting; or ended."""
+    if template.channel.receive() is not None:
+        _demise.finish(template, 1)  # REVOKE: nothing else can stand behind START
+    if not template.flags & DETACHED and has_ended(template.lifeline):
+        _demise.owner_gone(template)
+
+
+def _check(template: Template, payload: Payload) -> None:
+    if template.failure is not None:
+        raise template.failure
+    if payload.lost:
+        raise Failure("descriptors", "start", DescriptorsLostError())
+    if template.children is not None and len(template.children):
+        raise Failure("children", "", "it has forked processes and must stay to reap them: start a fork of it")
+
+
+def start_program(template: Template, frame: Frame) -> NoReturn:
+    """Become another program. Whether that worked shows on a pipe: it ends with exec, or brings the failure."""
+    payload = Payload(frame)
+    try:
+        _check(template, payload)
+        argv = payload.load()
+        read, write = os.pipe()
+    except Failure as failure:
+        _demise.fail(template, failure)
+    except Exception as error:
+        _demise.fail(template, failure_of("program", "", error))
+    try:
+        template.channel.send(Frame(EXECUTING, template.pid, b"", (read,)))
+    except ConnectionError:
+        _check_revoked(template)
+    _connect(template)
+    answer(template.reports, UNTOLD)
+    program_signals()
+    try:
+        os.execvp(argv[0], argv)
+    except (OSError, ValueError) as error:
+        os.write(write, Failure("program", os.fsdecode(argv[0]), error).pack())
+    os._exit(127)

@@ -1,0 +1,104 @@
+"""Why a template cannot fork just now, and what has to be done before it can.
+
+Runs in templates.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import sys
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+from ._channel import Channel, close_all, public_socket
+from ._failure import Failure
+from ._settle import settle
+from ._signals import default_actions, handled_signals
+from ._values import DescriptorsLostError
+from ._wire import FAILED, LOST, LOST_DESCRIPTOR, Frame
+
+CHILDREN_DESCRIPTORS = 8  # at least as many as Children has
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._template import Template
+
+
+def obstacle(template: Template, fds: list[int]) -> Failure | None:
+    """Prepare this template for forks where it is not; return why it cannot be forked.
+
+    ``fds`` are the descriptors of the request. They get other numbers where they are in the way.
+    """
+    if LOST_DESCRIPTOR in fds:
+        return Failure("fork", "", DescriptorsLostError())
+    if template.failure is None and not template.settled:
+        try:
+            _settle(template, fds)
+        except OSError as error:
+            return Failure("fork", "", error)
+        except Failure as failure:
+            template.failure = failure
+    return template.failure
+
+
+def refuse(template: Template, fds: Sequence[int], number: int, failure: Failure) -> None:
+    """Answer in the place of a process that could not be made; without its socket, on the template's own."""
+    template.told = True
+    if fds[0] < 0:
+        template.send(Frame(LOST, number, failure.pack()))
+    else:
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fds[0])
+        try:
+            Channel(sock).send(Frame(FAILED, 0, failure.pack()))
+        except ConnectionError:
+            pass
+        sock.detach()
+    close_all(fds)
+
+
+def _settle(template: Template, fds: list[int]) -> None:
+    """Before the first fork of a process, and before the next one after anything else was asked of it."""
+    if template.children is None:
+        _make_children(template, fds)
+    elif not (len(template.children) or template.children.gather(fds)):
+        template.past.pop()  # in the last place: itself
+        template.children.close()
+        _make_children(template, fds)
+    if template.changed:
+        _settle_changed(template)
+    template.children.gather(fds)  # type: ignore[union-attr]  # made above
+    template.settled = True
+
+
+def _make_children(template: Template, fds: list[int]) -> None:
+    """Make them with the lowest numbers there are: what comes later then lies above (see Children)."""
+    above = max(fds) + CHILDREN_DESCRIPTORS
+    try:
+        moved = [fcntl(fd, F_DUPFD_CLOEXEC, above) for fd in fds]
+    except OSError:  # no room for that: it is no more than convenient
+        moved = []
+    close_all(fds if moved else ())
+    fds[:] = moved or fds
+    template.make_children()
+
+
+def _settle_changed(template: Template) -> None:
+    channel, children = template.channel, template.children
+    assert children is not None
+    if type(channel.sock) is _socket.socket:
+        # Every process gets its channel as an object of the socket module: loaded once here instead of in each.
+        channel.sock = public_socket(channel.sock)
+        from ._rehearsal import rehearse
+
+        rehearse(template.title)
+        template.show_idle()
+    children.take_signals()  # the rehearsal has given them up
+    resets = settle()
+    template.signals = [number for number in handled_signals() if _signal.getsignal(number) != template.handler]
+    if template.signals:
+        resets.append(lambda: default_actions(template.signals))
+    template.resets = resets
+    template.user_hook, sys.unraisablehook = sys.unraisablehook, template.unraisable
+    template.changed = False

@@ -1,0 +1,121 @@
+"""Making a template safe and cheap to fork, before the first fork after user code has run in it.
+
+Runs in templates.
+"""
+
+from __future__ import annotations
+
+import _signal
+import atexit
+import gc
+import os
+import sys
+from _thread import _count as count_threads  # Python threads beside the main one; threading need not be loaded
+
+from ._end import flush_stdio
+from ._failure import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+def check_threads() -> None:
+    """Raise Failure when a Python thread runs beside the main one: a fork would copy its locks without it."""
+    if count_threads():
+        threading = sys.modules.get("threading")
+        others = [t.name for t in threading.enumerate() if t is not threading.main_thread()] if threading else []
+        raise Failure("threads", ", ".join(others) or "unknown", "threads run in the template, and a fork copies none")
+
+
+def settle() -> list[Callable[[], object]]:
+    """Flush, collect and freeze; return what each new process has to do to differ from this one.
+
+    Raises Failure when a native thread runs that does not stop for a fork.
+    """
+    flush_stdio()
+    _check_native_threads()
+    gc.collect()
+    gc.freeze()
+    return _resets()
+
+
+def _resets() -> list[Callable[[], object]]:
+    resets: list[Callable[[], object]] = [atexit._clear] if atexit._ncallbacks() else []
+    modules = sys.modules
+    if "numpy.random" in modules:
+        resets.append(modules["numpy.random"].seed)
+    if "multiprocessing.process" in modules:
+        resets.append(_reset_multiprocessing)
+    if "uuid" in modules:
+        resets.append(_reset_uuid)
+    if "weakref" in modules and modules["weakref"].finalize._registered_with_atexit:
+        resets.append(_reset_finalizers)
+    wakeup = _signal.set_wakeup_fd(-1)
+    if wakeup >= 0:
+        _signal.set_wakeup_fd(wakeup)
+        resets.append(_reset_wakeup)
+    return resets
+
+
+# --- Native threads ---------------------------------------------------------------------------------------------
+
+
+def _check_native_threads() -> None:
+    """Judge threads that Python does not know after a probe fork: OpenBLAS stops its own for it and restarts them."""
+    if len(_tasks()) <= 1:
+        return
+    _probe_fork()
+    tasks = _tasks()
+    if len(tasks) > 1:
+        names = ", ".join(_task_name(task) for task in tasks if task != str(os.getpid()))
+        raise Failure("threads", names, "native threads run in the template and do not stop for a fork")
+
+
+def _probe_fork() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _tasks() -> list[str]:
+    try:
+        return os.listdir("/proc/self/task")
+    except OSError:  # no /proc: nothing can be said about native threads
+        return []
+
+
+def _task_name(task: str) -> str:
+    try:
+        with open(f"/proc/self/task/{task}/comm") as file:
+            return file.read().strip()
+    except OSError:  # it has ended meanwhile
+        return task
+
+
+# --- What a new process does not keep of its template -----------------------------------------------------------
+
+
+def _reset_wakeup() -> None:
+    _signal.set_wakeup_fd(-1)
+
+
+def _reset_multiprocessing() -> None:
+    process = sys.modules["multiprocessing.process"]
+    process.current_process().authkey = os.urandom(32)
+
+
+def _reset_uuid() -> None:
+    # The node, the clock sequence and libuuid's own state are the same in every fork; without them uuid1 draws anew.
+    uuid: Any = sys.modules["uuid"]
+    uuid._node = uuid._last_timestamp = uuid._generate_time_safe = None
+
+
+def _reset_finalizers() -> None:
+    # weakref.finalize hooks into atexit once, in the template; and what it would finalize is the template's.
+    finalize = sys.modules["weakref"].finalize
+    for info in finalize._registry.values():
+        info.atexit = False
+    finalize._registered_with_atexit = False

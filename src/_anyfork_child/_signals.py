@@ -1,0 +1,45 @@
+"""Signals, as a template has them for itself and as it hands them on to what it becomes."""
+
+from __future__ import annotations
+
+import _signal
+from _signal import SIG_DFL, SIGINT, SIGTERM, default_int_handler, signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def handled_signals() -> list[int]:
+    """The signals for which this process has handlers in Python."""
+    getsignal = _signal.getsignal
+    return [number for number in _signal.valid_signals() if callable(getsignal(number))]
+
+
+def default_actions(numbers: Iterable[int]) -> None:
+    """Give signals back their default action."""
+    for number in numbers:
+        signal(number, SIG_DFL)
+
+
+def unblock_all() -> None:
+    """Empty the mask."""
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def user_signals(changed: bool) -> None:
+    """Give this process the handlers of a fresh interpreter, without those of the template, and an empty mask.
+
+    ``changed`` says that user code has run in it, which may have changed any of them.
+    """
+    if changed:
+        default_actions(handled_signals())
+        unblock_all()
+    signal(SIGTERM, SIG_DFL)
+    signal(SIGINT, default_int_handler)
+
+
+def program_signals() -> None:
+    """Give this process the signals that a program expects: default actions, also where Python ignores, no mask."""
+    default_actions((*handled_signals(), SIGINT, _signal.SIGPIPE, _signal.SIGXFSZ))
+    unblock_all()
