@@ -37,7 +37,7 @@ def fill(template):
 
 
 def queued(handle):
-    return len(handle._link._outbox)
+    return len(handle._link.outbox)
 
 
 # --- Queueing -------------------------------------------------------------------------------------------------------

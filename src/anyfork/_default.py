@@ -10,8 +10,6 @@ from ._launch import launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ._link import Link
 
 
@@ -24,26 +22,24 @@ class DefaultTemplate:
         self._link: Link | None = None
         self._identity: tuple[object, ...] = ()
 
-    def use(self, ask: Callable[[Link], bool]) -> Link:
-        """Ask something of the template, of a new one where it is gone; return the one that took it.
-
-        ``ask`` returns False when the template is known to be gone. Raises LaunchError.
-        """
+    def get(self) -> Link:
+        """The template, started if there is none. Raises LaunchError."""
         identity = (os.getpid(), os.getuid(), os.geteuid(), os.getgid(), os.getegid())
         with self._lock:
             if self._ending:
                 self._reap()
             if self._link is not None and identity != self._identity:
                 self._let_go()
-            if self._link is not None:
-                if ask(self._link):
-                    return self._link
+            if self._link is None:
+                self._link = launch()
+                self._identity = identity
+            return self._link
+
+    def discard(self, link: Link) -> None:
+        """This one is known to be gone."""
+        with self._lock:
+            if self._link is link:
                 self._let_go()
-            self._link = launch()
-            self._identity = identity
-            link = self._link
-        ask(link)
-        return link
 
     def _let_go(self) -> None:
         link, self._link = self._link, None

@@ -6,8 +6,9 @@ import _socket
 from _signal import SIGKILL, SIGTERM
 from sys import getrefcount
 
-from ._errors import AnyforkError, HandleError, NotReadyError, StatusUnknownError
-from ._session import Phase
+from . import _dialogue
+from ._errors import AnyforkError, StatusUnknownError
+from ._waiting import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,15 +46,8 @@ class Process:
         With a ``timeout``, in seconds, raises NotReadyError when that is over: the process is killed, and has not
         entered its function. Any other StartError or TemplateError, too, means that nothing of it has run.
         """
-        link = self._link
-        self._check("ready")
-        if link.wait_answer(timeout):
-            if link.session.succeeded:
-                return self
-            raise link.error()
-        if not link.revoke():
-            return self
-        raise NotReadyError(f"the process did not enter its function within {timeout} seconds; it was killed")
+        run(_dialogue.enter(self._link, timeout))
+        return self
 
     def _ready_or_gone(self, timeout: float | None) -> Self:
         """As ready; whatever interrupts the wait leaves no process behind that nobody has a handle of."""
@@ -73,14 +67,14 @@ class Process:
         Waits until the process is ready, and raises what ``ready`` raises.
         """
         if self._channel is None:
-            self.ready()
             link = self._link
-            link.wait_birth()  # without it the pid is only surely its own while the link has the socket
+            run(_dialogue.enter(link, None))
+            run(_dialogue.birth(link))  # without it the pid is only surely its own while the link has the socket
             with link.lock:
                 if self._channel is None:
                     import socket
 
-                    self._channel = socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, link.give_channel())
+                    self._channel = socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, link.detach_control())
         return self._channel
 
     @property
@@ -94,17 +88,11 @@ class Process:
         Raises TimeoutError when the timeout, in seconds, is over before; the process goes on. A status that is
         neither a code nor a signal is unknown: the template was killed before the process ended.
         """
-        self._check("wait")
-        if not self._link.wait_end(timeout):
-            raise TimeoutError(f"process {self.pid} has not ended within {timeout} seconds")
-        status = self._link.session.status
-        assert status is not None
-        return status
+        return run(_dialogue.end(self._link, timeout))
 
     def poll(self) -> int | None:
         """Return ``returncode``, after looking whether the process has ended."""
-        self._check("poll")
-        self._link.look()
+        run(_dialogue.look(self._link))
         return self.returncode
 
     @property
@@ -122,8 +110,7 @@ class Process:
 
     def send_signal(self, number: int) -> None:
         """Send it a signal; nothing happens when it has ended."""
-        self._check("send_signal")
-        self._link.signal(number)
+        run(_dialogue.signal(self._link, number))
 
     def terminate(self) -> None:
         """Send it SIGTERM."""
@@ -138,20 +125,13 @@ class Process:
 
         Raises HandleError once the end has been seen by ``wait`` or ``poll``, which closes it.
         """
-        self._check("fileno")
-        return self._link.end_descriptor()
+        return run(_dialogue.end_descriptor(self._link))
 
     def close(self) -> None:
         """Close the channel and let the process go: it goes on. Closing twice is harmless."""
         if self._channel is not None:
             self._channel.close()
         self._link.drop_process()
-
-    def _check(self, call: str) -> None:
-        if self._link.foreign:
-            raise HandleError(f"{call}() on a process handle in a forked copy of its owner: handles do not work there")
-        if self._link.session.phase is Phase.CLOSED:
-            raise HandleError(f"{call}() on a process handle that was closed")
 
     def __enter__(self) -> Self:
         return self
@@ -160,7 +140,7 @@ class Process:
         if self._channel is not None:
             self._channel.close()
         else:
-            self._link.close_channel()
+            run(_dialogue.leave(self._link))
         self.wait()
         self.close()
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import _socket
 import os
 
-from _anyfork_child._channel import close_all
-from _anyfork_child._wire import ADOPT, DETACHED, EXECUTE, FORK, PRELOAD, PREPARE, PROGRAM, SEND, START, Frame
+from _anyfork_child._wire import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND, START
 
 from ._arguments import Encoded, encode_call, encode_values
 from ._attributes import encode_attributes
-from ._default import default_template
+from ._dialogue import hand_over, prepare
 from ._errors import ArgumentError
-from ._exec import exec_attributes
-from ._launch import initialise
-from ._lifeline import open_lifeline
-from ._link import Link
+from ._forks import NOTHING, adopt, fork, fork_default, fork_exec, take_over
 from ._process import Process
+from ._waiting import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from ._attributes import Attributes
+    from ._link import Link
 
 
 class Template:
@@ -41,7 +39,7 @@ class Template:
     _link: Link
 
     def __init__(self) -> None:
-        self._link = _fork_default({}, Encoded())
+        self._link = fork_default({}, NOTHING)
 
     @classmethod
     def _of(cls, link: Link) -> Self:
@@ -65,18 +63,7 @@ class Template:
         ``attributes`` are those of ``fork``. Raises ArgumentError, and LaunchError where no interpreter is found;
         one that does not start is a LaunchError of ``ready`` or ``run``.
         """
-        encoded, interpreter, output = exec_attributes(python, flags, attributes)
-        try:
-            link = _fork_default(attributes, encoded)
-        except BaseException:
-            os.close(output)
-            raise
-        finally:
-            close_all(encoded.made)
-        link.interpreter = interpreter
-        link.watch_output(output)
-        initialise(link)
-        return cls._of(link)
+        return cls._of(fork_exec(python, flags, attributes))
 
     @classmethod
     def from_socket(cls, sock: socket.socket) -> Self:
@@ -85,15 +72,7 @@ class Template:
         ``sock`` is used up. The template ends when this process does. Raises ArgumentError for anything but a
         connected Unix stream socket.
         """
-        if sock.fileno() < 0 or sock.family != _socket.AF_UNIX or sock.type & 0xF != _socket.SOCK_STREAM:
-            raise ArgumentError(f"from_socket() needs the socket of a detached template, not {sock!r}")
-        link = Link(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, sock.detach()), None, None)
-        link.session.forks = 1  # how often it was forked is not known here: see start
-        line, follows = open_lifeline()
-        link.session.adopting = True
-        link.session.pings += 1
-        link.send(Frame(ADOPT, follows, b"", (line,)), own=(line,))
-        return cls._of(link)
+        return cls._of(adopt(sock))
 
     def detach(self) -> socket.socket:
         """Give up the handle: everything queued is flushed, and the socket returned moves it to another process.
@@ -102,8 +81,7 @@ class Template:
         """
         import socket
 
-        self._link.check("detach")
-        return socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, self._link.hand_over())
+        return socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, run(hand_over(self._link)))
 
     @property
     def pid(self) -> int | None:
@@ -153,21 +131,15 @@ class Template:
         next ``ready`` or ``run``; one that makes no sense is an ArgumentError now.
         """
         self._link.check("fork")
-        encoded = encode_attributes("fork", attributes) if attributes else _NOTHING
-        return Template._of(_fork(self._link, attributes, encoded))
+        encoded = encode_attributes("fork", attributes) if attributes else NOTHING
+        return Template._of(fork(self._link, attributes, encoded))
 
     def ready(self, timeout: float | None = None) -> Self:
         """Wait until all of the above is done; raise what failed.
 
         With a ``timeout``, in seconds, raises TimeoutError when that is over; the template goes on.
         """
-        link = self._link
-        link.check("ready")
-        link.ask()
-        if not link.wait_answer(timeout):
-            raise TimeoutError(f"template {link.session.pid or ''} was not ready within {timeout} seconds")
-        if not link.session.succeeded:
-            raise link.error()
+        run(prepare(self._link, timeout))
         return self
 
     def start(self, function: Callable[..., object] | str, /, *args: object) -> Process:
@@ -220,19 +192,8 @@ class Template:
         return self
 
     def _start(self, call: str, kind: int, encoded: Encoded) -> Process:
-        link = self._link
-        link.check(call)
-        if link.session.forks:
-            # It has processes of its own, which only it can reap: so it stays, and a clone runs the function.
-            clone = _fork(link, {}, _NOTHING)
-            link.close_template()
-            link = clone
-        frame, made = encoded.frame(kind)
-        link.send(frame, own=made, call=call)
-        if encoded.by_value:
-            link.warm_parent()
-        self._link = link
-        return Process._of(link)
+        self._link = take_over(self._link, call, kind, encoded)
+        return Process._of(self._link)
 
     def __enter__(self) -> Self:
         return self
@@ -247,39 +208,3 @@ class Template:
     def __repr__(self) -> str:
         session = self._link.session
         return f"<Template pid={session.pid} {session.phase.value} forks={session.forks}>"
-
-
-_NOTHING = Encoded()
-
-
-def _fork_default(attributes: Attributes, encoded: Encoded) -> Link:
-    made: list[Link] = []
-
-    def ask(link: Link) -> bool:
-        if made:
-            made.pop().let_go()
-        made.append(_fork(link, attributes, encoded))
-        return not link.broken
-
-    default_template.use(ask)
-    return made[0]
-
-
-def _fork(parent: Link, attributes: Attributes, encoded: Encoded) -> Link:
-    """Ask a template for a fork: two socketpairs and a lifeline, one frame with the far ends; nothing is awaited."""
-    ends: list[_socket.socket] = []
-    try:
-        ends += _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        ends += _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        line, flags = open_lifeline()
-    except BaseException:
-        for end in ends:
-            end.close()
-        raise
-    control, far_control, status, far_status = ends
-    link = Link(control, status, parent)
-    if attributes.get("detached"):
-        flags |= DETACHED
-    far = (far_control.detach(), far_status.detach(), line)
-    parent.send_fork(Frame(FORK, flags, b"".join(encoded.pieces), (*far, *encoded.fds)), far, link)
-    return link

@@ -462,7 +462,7 @@ def test_tiny_socket_buffers_lose_nothing(size):
     """Scenario 14: frames arrive in pieces."""
     values = [bytes([number]) * 60_000 for number in range(20)]
     template = Template().ready()
-    template._link._channel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+    template._link._control.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
     for value in values:
         template.send(value)
     process = template.run(faulty.digest_of)
@@ -476,7 +476,7 @@ def test_tiny_socket_buffers_that_cannot_grow_lose_nothing():
     source = """
 import hashlib
 template = Template().ready()
-sock = template._link._channel.sock
+sock = template._link._control.sock
 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
 pid = template.pid
 stop(pid)

@@ -1,0 +1,212 @@
+"""What is waited for, and in which order, for each question that a handle is asked.
+
+Generators without I/O of their own: they yield what they need, a face waits for it in its own way (_waiting, aio), and
+sends back whether it came in time. So both faces decide nothing, and decide the same.
+"""
+
+from __future__ import annotations
+
+from select import POLLIN, poll
+
+from _anyfork_child._wire import DETACH, Frame
+
+from ._errors import HandleError, LaunchError, NotReadyError
+from ._session import Phase
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from typing import TypeAlias, TypeVar
+
+    from ._errors import AnyforkError
+    from ._link import Link, Source
+    from ._session import Report
+    from ._status import ExitStatus
+
+    Result = TypeVar("Result")
+    # Whose sockets; whether it has come; where it comes from; for how many seconds at most.
+    Need: TypeAlias = tuple[Link, Callable[[], bool], Callable[[], Source | None], float | None]
+    Dialogue: TypeAlias = Generator[Need, bool, Result]
+
+FATE = 1.0  # seconds to learn how a template ended whose forks came to nothing: it is reaped at once, or was killed too
+
+
+# --- Templates --------------------------------------------------------------------------------------------------
+
+
+def prepare(link: Link, timeout: float | None) -> Dialogue[None]:
+    """Until a template has done what it was asked. Raises what failed, and TimeoutError; the template goes on then."""
+    link.check("ready")
+    link.ask()
+    if not (yield link, link.answered, link.answer_source, timeout):
+        raise TimeoutError(f"template {link.session.pid or ''} was not ready within {timeout} seconds")
+    if not link.session.succeeded:
+        raise (yield from explain(link))
+
+
+def hand_over(link: Link) -> Dialogue[int]:
+    """Until everything queued is delivered, and status socket and pidfd are left with the template for its next owner.
+
+    Return the control socket's descriptor. Raises what became of the template.
+    """
+    link.check("detach")
+    yield from birth(link)
+    status, pidfd = link.status, link.session.pidfd
+    if status is None or link.session.status is not None:
+        raise (yield from explain(link))
+    link.send(Frame(DETACH, 0, b"", [status.fd, pidfd] if pidfd >= 0 else [status.fd]))
+    link.session.phase = Phase.CLOSED
+    yield link, link.delivered, link.nothing, None
+    fd = link.detach_control()
+    link.let_go()
+    return fd
+
+
+# --- Processes --------------------------------------------------------------------------------------------------
+
+
+def check(link: Link, call: str) -> None:
+    """Raise HandleError for the handle of a process that is not to be used."""
+    if link.foreign:
+        raise HandleError(f"{call}() on a process handle in a forked copy of its owner: handles do not work there")
+    if link.session.phase is Phase.CLOSED:
+        raise HandleError(f"{call}() on a process handle that was closed")
+
+
+def enter(link: Link, timeout: float | None) -> Dialogue[None]:
+    """Until a process has entered its function. Raises why it has not; after the timeout it is killed, and will not."""
+    check(link, "ready")
+    if not (yield link, link.answered, link.answer_source, timeout):
+        if link.revoke():
+            raise NotReadyError(f"the process did not enter its function within {timeout} seconds; it was killed")
+    elif not link.session.succeeded:
+        raise (yield from explain(link))
+
+
+def birth(link: Link) -> Dialogue[None]:
+    """Until the template has forked the process, or never will."""
+    yield from _ends(link)
+    if not link.read_news(link.born_or_not):
+        yield link, link.born_or_not, link.status_source, None
+
+
+def end(link: Link, timeout: float | None) -> Dialogue[ExitStatus]:
+    """Until a process has ended. Return how. Raises TimeoutError."""
+    check(link, "wait")
+    yield from _ends(link)
+    if not link.read_news(link.ended) and not (yield link, link.ended, link.status_source, timeout):
+        raise TimeoutError(f"process {link.session.pid} has not ended within {timeout} seconds")
+    status = link.session.status
+    assert status is not None
+    return status
+
+
+def leave(link: Link) -> Dialogue[None]:
+    """Let the function see the end of its channel, which nobody has asked for."""
+    yield link, link.answered, link.answer_source, None
+    link.close_control()
+
+
+def look(link: Link) -> Dialogue[None]:
+    """Learn whether a process has ended. Where its pidfd says so, the template says how in a moment."""
+    check(link, "poll")
+    yield from _ends(link)
+    if not (yield link, link.ended, link.status_source, 0.0) and _readable(link.session.pidfd):
+        yield link, link.ended, link.status_source, FATE
+
+
+def _readable(fd: int) -> bool:
+    if fd < 0:
+        return False
+    poller = poll()
+    poller.register(fd, POLLIN)
+    return bool(poller.poll(0))
+
+
+def signal(link: Link, number: int) -> Dialogue[None]:
+    """Send it a signal; that takes its birth."""
+    check(link, "send_signal")
+    yield from birth(link)
+    link.signal(number)
+
+
+def end_descriptor(link: Link) -> Dialogue[int]:
+    """The pidfd; where there is none, the status socket, which brings the news of the end."""
+    check(link, "fileno")
+    yield from birth(link)
+    session = link.session
+    if session.status is not None or (session.status_ended and session.pidfd < 0):
+        raise HandleError("the process has ended, and its descriptor is closed")
+    return session.pidfd if session.pidfd >= 0 or link.status is None else link.status.fd
+
+
+def _ends(link: Link) -> Dialogue[None]:
+    """A handle taken over from another process gets its status socket and pidfd with the first answer."""
+    if link.status is None and not link.session.answers and link.session.status is None:
+        yield link, link.answered, link.answer_source, None
+
+
+# --- Why the answer was no --------------------------------------------------------------------------------------
+
+
+def explain(link: Link) -> Dialogue[AnyforkError]:
+    """The error that says what became of a process, or of the template that should have forked it."""
+    session = link.session
+    if (yield from _failed_to_boot(link)):
+        return _launch_error(link)
+    parent = link.parent
+    if parent is None or session.born or session.report is not None:
+        return session.why("", link.output())
+    lost = yield from _find_lost(parent, link.number)
+    if lost is not None:
+        return lost.error()
+    if (yield from _failed_to_boot(parent)):
+        return _launch_error(parent)
+    return _refused_above(link) or session.why((yield from _fate(parent)), link.output())
+
+
+def _failed_to_boot(link: Link) -> Dialogue[bool]:
+    session = link.session
+    if link.interpreter and link.status is None and not session.answers:  # the default template: nobody asks it
+        yield link, link.heard, link.control_source, FATE
+    return bool(link.interpreter) and not session.answers and session.control_ended and session.report is None
+
+
+def _launch_error(link: Link) -> LaunchError:
+    said = link.output()
+    how = f" ({link.session.status})" if link.session.status else ""
+    text = f"the interpreter {link.interpreter!r} did not come up as a template{how}"
+    return LaunchError(f"{text}; it said:\n{said}" if said else text, stderr=said)
+
+
+def _find_lost(template: Link, number: int) -> Dialogue[Report | None]:
+    """What a template says, on its own socket, of a fork for which it did not even get the socket.
+
+    It says so right after that has come to its end, if it still can.
+    """
+
+    def known() -> bool:
+        while number not in template.session.lost and template.overhear():
+            pass
+        return number in template.session.lost or template.session.control_ended or template.closed
+
+    yield template, known, template.control_source, FATE
+    return template.session.lost.get(number)
+
+
+def _refused_above(link: Link) -> AnyforkError | None:
+    """Why the template of this process never came to be, where that is why this one did not either."""
+    parent, session = link.parent, link.session
+    if parent is None or session.born or session.report is not None or parent.session.born:
+        return None
+    with parent.lock:
+        while parent.session.report is None and parent.overhear():
+            pass
+    return _refused_above(parent) if parent.session.report is None else parent.session.report.error()
+
+
+def _fate(template: Link) -> Dialogue[str]:
+    session = template.session
+    if template.status is not None and session.status is None:
+        yield template, template.ended, template.status_source, FATE
+    return str(session.status) if session.status is not None and session.status.known else "is gone"

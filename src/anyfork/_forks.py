@@ -1,0 +1,121 @@
+"""How templates come to be, and how a function takes one over: what both faces ask of a link, without waiting."""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+from _anyfork_child._channel import close_all
+from _anyfork_child._steps import warm
+from _anyfork_child._wire import ADOPT, DETACHED, FORK, PREPARE, Frame
+
+from ._arguments import Encoded, encode_call
+from ._default import default_template
+from ._errors import ArgumentError
+from ._exec import exec_attributes
+from ._launch import initialise
+from ._lifeline import open_lifeline
+from ._link import Link
+from ._session import Phase
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping, Sequence
+
+PAIR = (_socket.AF_UNIX, _socket.SOCK_STREAM)
+NOTHING = Encoded()
+
+
+def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded) -> Link:
+    """Ask a template for a fork: two socketpairs and a lifeline, one frame with the far ends; nothing is awaited."""
+    ends: list[_socket.socket] = []
+    try:
+        ends += _socket.socketpair(*PAIR)
+        ends += _socket.socketpair(*PAIR)
+        line, flags = open_lifeline()
+    except BaseException:
+        for end in ends:
+            end.close()
+        raise
+    control, far_control, status, far_status = ends
+    link = Link(control, status, parent)
+    if attributes.get("detached"):
+        flags |= DETACHED
+    fds = (far_control.fileno(), far_status.fileno(), line, *encoded.fds)
+    try:
+        parent.send_fork(Frame(FORK, flags, b"".join(encoded.pieces), fds), link)
+    finally:
+        far_control.close()
+        far_status.close()
+        os.close(line)
+    return link
+
+
+def fork_default(attributes: Mapping[str, object], encoded: Encoded) -> Link:
+    """A fork of the default template, of a new one where that is gone. Raises LaunchError."""
+    template = default_template.get()
+    link = fork(template, attributes, encoded)
+    if template.outbox.broken:
+        link.let_go()
+        default_template.discard(template)
+        link = fork(default_template.get(), attributes, encoded)
+    return link
+
+
+def fork_exec(
+    python: str | os.PathLike[str] | None, flags: Sequence[str] | None, attributes: Mapping[str, object]
+) -> Link:
+    """A fresh interpreter: a fork of the default template that executes one. Raises ArgumentError and LaunchError."""
+    encoded, interpreter, output = exec_attributes(python, flags, attributes)
+    try:
+        link = fork_default(attributes, encoded)
+    except BaseException:
+        os.close(output)
+        raise
+    finally:
+        close_all(encoded.made)
+    link.interpreter = interpreter
+    link.watch_output(output)
+    initialise(link)
+    return link
+
+
+def adopt(sock: socket.socket) -> Link:
+    """Take over a template whose handle was given up. Raises ArgumentError for anything but a Unix stream socket."""
+    if sock.fileno() < 0 or sock.family != _socket.AF_UNIX or sock.type & 0xF != _socket.SOCK_STREAM:
+        raise ArgumentError(f"from_socket() needs the socket of a detached template, not {sock!r}")
+    link = Link(_socket.socket(*PAIR, 0, sock.detach()), None, None)
+    link.session.forks = 1  # how often it was forked is not known here: see take_over
+    link.session.adopting = True
+    link.session.pings += 1
+    line, flags = open_lifeline()
+    link.send(Frame(ADOPT, flags, b"", (line,)), own=(line,))
+    return link
+
+
+def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
+    """Let a function or a program take a template over; return the link to its process.
+
+    A template with processes of its own stays, because only it can reap them; then a clone is taken over. Raises
+    HandleError.
+    """
+    link.check(call)
+    if link.session.forks:
+        clone = fork(link, {}, NOTHING)
+        link.close_template()
+        link = clone
+    frame, made = encoded.frame(kind)
+    link.send(frame, own=made, call=call)
+    if encoded.by_value:
+        _warm(link.parent)
+    return link
+
+
+def _warm(template: Link | None) -> None:
+    """Have the template import what takes values apart that came by value, once: loading that takes a process longer
+    than all the rest of its start."""
+    if template is not None and not template.warmed and template.session.phase is Phase.PREPARING:
+        template.warmed = True
+        frame, _ = encode_call("prepare", warm, ("cloudpickle.cloudpickle",)).frame(PREPARE)
+        template.send(frame)
