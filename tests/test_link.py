@@ -18,7 +18,7 @@ from conftest import eventually
 from owner_side import DEADLINE, ask, ended, interrupt_in, output_of, pipe, read_all, result_of, stopped
 
 import anyfork
-from anyfork import _link
+from anyfork import _delivery
 
 BACKLOG = 800  # times 60 kB: more than any socket takes
 
@@ -144,7 +144,7 @@ def test_nothing_is_left_to_deliver_in_the_end(template):
     with stopped(template.pid):
         fill(template)
     template.ready(DEADLINE)
-    assert template._link not in _link._undelivered
+    assert template._link not in _delivery.undelivered
 
 
 def test_queues_that_come_and_go_leave_nothing_for_the_end_of_the_program(template):

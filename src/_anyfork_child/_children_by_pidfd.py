@@ -51,6 +51,10 @@ class PidfdChildren(Children):
     def forsake(self) -> None:
         self.reports.forsake()
         self._courier.detach()
+        try:
+            self._epoll.close()  # or its number would be closed with the object, when it is somebody else's
+        except OSError:  # it is closed
+            pass
 
     def __len__(self) -> int:
         return len(self._by_pidfd)

@@ -156,13 +156,17 @@ def explain(link: Link) -> Dialogue[AnyforkError]:
         return _launch_error(link)
     parent = link.parent
     if parent is None or session.born or session.report is not None:
-        return session.why("", link.output())
+        return session.why("", _output(link))
     lost = yield from _find_lost(parent, link.number)
     if lost is not None:
         return lost.error()
     if (yield from _failed_to_boot(parent)):
         return _launch_error(parent)
-    return _refused_above(link) or session.why((yield from _fate(parent)), link.output())
+    return _refused_above(link) or session.why((yield from _fate(parent)), _output(link))
+
+
+def _output(link: Link) -> str:
+    return link.output.tail() if link.output is not None else ""
 
 
 def _failed_to_boot(link: Link) -> Dialogue[bool]:
@@ -173,7 +177,7 @@ def _failed_to_boot(link: Link) -> Dialogue[bool]:
 
 
 def _launch_error(link: Link) -> LaunchError:
-    said = link.output()
+    said = _output(link)
     how = f" ({link.session.status})" if link.session.status else ""
     text = f"the interpreter {link.interpreter!r} did not come up as a template{how}"
     return LaunchError(f"{text}; it said:\n{said}" if said else text, stderr=said)

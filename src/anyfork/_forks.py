@@ -16,6 +16,7 @@ from ._exec import exec_attributes
 from ._launch import initialise
 from ._lifeline import open_lifeline
 from ._link import Link
+from ._output import Output
 from ._session import Phase
 
 TYPE_CHECKING = False
@@ -76,7 +77,7 @@ def fork_exec(
     finally:
         close_all(encoded.made)
     link.interpreter = interpreter
-    link.watch_output(output)
+    link.output = Output(output)
     initialise(link)
     return link
 

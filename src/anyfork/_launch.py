@@ -20,6 +20,7 @@ from ._arguments import body_file, encode_values
 from ._errors import LaunchError
 from ._lifeline import open_lifeline
 from ._link import Link
+from ._output import Output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def launch() -> Link:
     output = body_file()
     link = Link(control, None, None)
     link.interpreter = python
-    link.watch_output(output)
+    link.output = Output(output)
     try:
         pid = _spawn(python, command(python, None), (far.fileno(), line, stderr, output), follows)
     except OSError as error:

@@ -1,8 +1,7 @@
 """The owner's ends of one process: its sockets, what waits to be sent, and what is known. It never waits.
 
 Both faces use it. What a frame means is the session's part; what to wait for, and in which order, is in _dialogue; how
-one waits is the faces' part. A queue that a socket does not take at once is written on by whatever call on a handle
-comes next, and at the end of the program: no thread is started for it.
+one waits is the faces' part; what a socket does not take at once is in _outbox and _delivery.
 
 Locking: one lock a link, held while frames are moved. Locks are taken one at a time. A handle that the garbage
 collector drops inside one of these sections may enter again, hence the reentrant lock.
@@ -11,17 +10,16 @@ collector drops inside one of these sections may enter again, hence the reentran
 from __future__ import annotations
 
 import _socket
-import atexit
 import os
 from _signal import SIGKILL, pidfd_send_signal
 from _thread import RLock
-from select import POLLOUT, poll
-from time import monotonic
+from select import poll
 
 from _anyfork_child._channel import NOWAIT, Channel, close_all
 from _anyfork_child._platform import has_pidfds
 from _anyfork_child._wire import CLOSE, EXECUTING, PING, REVOKE, SIGNAL, Frame, ProtocolError
 
+from ._delivery import deliver, open_links, pending, undelivered, when_free
 from ._errors import HandleError
 from ._outbox import Outbox
 from ._session import Phase, Session
@@ -32,10 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias
 
+    from ._output import Output
+
     Source: TypeAlias = tuple[int, Callable[[], None]]  # a descriptor, and what to do when it is readable
 
-OUTPUT = 4096  # bytes of what a process wrote that go into an error
-EXIT = 1.0  # seconds at the end of the program for what could not be delivered before
+SCRAP = 4096  # bytes to read at once of what nobody wants
 
 
 class Link:
@@ -50,19 +49,22 @@ class Link:
     turns: dict[int, list[Any]] | None = None  # by descriptor: those behind the one that waits there (see _waiting)
     warmed = False  # has been told to import what most of its processes need
     executed = -1  # a pipe that ends when the program has been executed
-    _output = -1  # a file with what the process wrote to its standard error
+    output: Output | None = None
     _dropped = False
-    _unreferenced = False  # no handle and no fork knows it any more
+    _askers = 0  # its forks that may still want to know why they were never born
 
     def __init__(self, control: _socket.socket, status: _socket.socket | None, parent: Link | None) -> None:
         self.session = Session()
         self.outbox = Outbox(control)
-        self.parent = parent
         self.lock = RLock()
+        self.parent = parent
+        if parent is not None:
+            with parent.lock:
+                parent._askers += 1
         self.status = None if status is None else Channel(status)
         self._control = Channel(control)
         self._owner = os.getpid()
-        _open.add(self)
+        open_links.add(self)
 
     # --- Who may use it ---
 
@@ -104,7 +106,7 @@ class Link:
                 self._push(frame)
         finally:
             close_all(own)
-        if _undelivered:
+        if pending():
             deliver()
 
     def send_fork(self, frame: Frame, child: Link) -> None:
@@ -123,20 +125,20 @@ class Link:
     def _push(self, frame: Frame) -> None:
         self.outbox.push(frame)
         if self.outbox:
-            _undelivered.add(self)
+            undelivered.add(self)
 
     def flush(self) -> bool:
         """Send what the socket takes of the queue; False when polling the socket is no use. Holds the lock."""
         pollable = self.outbox.flush()
-        if not self.outbox and self in _undelivered:
-            _undelivered.discard(self)
+        if not self.outbox and self in undelivered:
+            undelivered.discard(self)
             if self._dropped:
                 self._close()
         return pollable
 
     def flush_line(self) -> bool:
         """Send what is queued here and in the templates above, whose queues may still hold this process's birth."""
-        if not _undelivered:
+        if not pending():
             return True
         deliver()
         pollable = True
@@ -154,7 +156,11 @@ class Link:
 
     def unsent(self) -> list[int]:
         """The sockets that have to take more before this process gets all that was asked of it."""
-        return [link._control.fd for link in self.line() if link.outbox] if _undelivered else []
+        return [fd for link in self.line() for fd in link.unsent_here()] if undelivered else []
+
+    def unsent_here(self) -> list[int]:
+        """This process's own socket, if it has to take more."""
+        return [self._control.fd] if self.outbox else []
 
     # --- What may be waited for: whether it is there, and which descriptor to read for it ---
 
@@ -269,7 +275,7 @@ class Link:
             frame = self._receive(self.status)
             if frame is not None:
                 session.take_status(frame)
-                self.parent = None  # was needed only as long as this process might not come to be
+                self._forget_parent()  # was needed only as long as this process might not come to be
                 if session.pidfd < 0 and frame.fds and session.pid is not None:  # no room for it here (EMFILE)
                     session.pidfd = self._open_pidfd(session.pid)
                 return
@@ -377,22 +383,6 @@ class Link:
             self._close_executed()
         return True
 
-    # --- What it wrote ---
-
-    def watch_output(self, fd: int) -> None:
-        """A file that the process writes its errors to, to tell why it ended. The descriptor is this link's now."""
-        self._output = fd
-
-    def output(self) -> str:
-        """The end of what it wrote there."""
-        if self._output < 0:
-            return ""
-        try:
-            size = os.fstat(self._output).st_size
-            return os.pread(self._output, OUTPUT, max(0, size - OUTPUT)).decode("utf-8", "replace").strip()
-        except OSError:  # not readable for us
-            return ""
-
     # --- The end of the handle ---
 
     def detach_control(self) -> int:
@@ -434,7 +424,7 @@ class Link:
         sock = self._control.sock
         try:
             sock.shutdown(_socket.SHUT_RD)
-            while sock.recv(OUTPUT, NOWAIT):
+            while sock.recv(SCRAP, NOWAIT):
                 pass
         except OSError:  # already disconnected
             pass
@@ -452,15 +442,34 @@ class Link:
             self._close_status()
 
     def _close(self) -> None:
-        _open.discard(self)
-        if not self._may_be_asked():
-            self._control.close()
-            self.parent = None
+        open_links.discard(self)
+        if self._may_be_asked():
+            return
+        self._forget_parent()
+        self._control.close()
         self._close_executed()
-        if self._output >= 0:
-            os.close(self._output)
-            self._output = -1
+        if self.output is not None:
+            self.output.close()
         self.close_finished()
+
+    def _may_be_asked(self) -> bool:
+        """True while a fork may want to know why this process, its template, was never born."""
+        session = self.session
+        if not self._askers:
+            return False
+        if not session.born:
+            self.read_status()
+        return not session.born and not session.status_ended and self.status is not None
+
+    def _forget_parent(self) -> None:
+        parent, self.parent = self.parent, None
+        if parent is not None:
+            when_free(parent, parent._forget_asker)
+
+    def _forget_asker(self) -> None:
+        self._askers -= 1
+        if self._dropped and not self.outbox:
+            self._close()
 
     def _close_status(self) -> None:
         session = self.session
@@ -475,52 +484,3 @@ class Link:
         if self.executed >= 0:
             os.close(self.executed)
             self.executed = -1
-
-    def _may_be_asked(self) -> bool:
-        """True while a fork may want to know why this process, its template, was never born."""
-        session = self.session
-        if self._unreferenced or not session.forks:
-            return False
-        if not session.born:
-            self.read_status()
-        return not session.born and self.status is not None
-
-    def __del__(self) -> None:
-        self._unreferenced = True
-        if self._dropped:
-            self._control.close()
-
-
-# Links that hold sockets. Handles may be collected as part of a cycle, and then the collector must not come to the
-# sockets before the handle has said its last word on them.
-_open: set[Link] = set()
-_undelivered: set[Link] = set()  # links with a queue, kept alive until it is delivered
-
-
-def deliver(timeout: float = 0.0) -> None:
-    """Write on what earlier calls could not deliver, of handles that may be gone; for at most ``timeout`` seconds."""
-    deadline = monotonic() + timeout
-    while _undelivered:
-        poller = poll()
-        for link in list(_undelivered):
-            # This may run in the destructor of a handle, so with another link's lock held: never wait for one here.
-            if not link.lock.acquire(blocking=False):
-                continue
-            try:
-                if link.foreign:
-                    _undelivered.discard(link)
-                else:
-                    link.flush()
-                    if link.outbox:
-                        poller.register(link._control.fd, POLLOUT)
-            except OSError:  # that process takes nothing any more, which is no concern of this call
-                pass
-            finally:
-                link.lock.release()
-        left = deadline - monotonic()
-        if left <= 0 or not _undelivered:
-            return
-        poller.poll(left * 1000)
-
-
-atexit.register(deliver, EXIT)

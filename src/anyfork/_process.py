@@ -7,6 +7,7 @@ from _signal import SIGKILL, SIGTERM
 from sys import getrefcount
 
 from . import _dialogue
+from ._delivery import when_free
 from ._errors import AnyforkError, StatusUnknownError
 from ._waiting import run
 
@@ -150,8 +151,7 @@ class Process:
         channel, self._channel = self._channel, None
         if channel is not None and getrefcount(channel) == 2:  # nobody else has it: this variable, and the argument
             channel.close()
-        if not self._link.foreign:
-            self._link.drop_process()
+        when_free(self._link, self._link.drop_process)
 
     def __repr__(self) -> str:
         session = self._link.session

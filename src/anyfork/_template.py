@@ -9,6 +9,7 @@ from _anyfork_child._wire import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND, START
 
 from ._arguments import Encoded, encode_call, encode_values
 from ._attributes import encode_attributes
+from ._delivery import when_free
 from ._dialogue import hand_over, prepare
 from ._errors import ArgumentError
 from ._forks import NOTHING, adopt, fork, fork_default, fork_exec, take_over
@@ -203,7 +204,7 @@ class Template:
 
     def __del__(self) -> None:
         if hasattr(self, "_link"):
-            self.close()
+            when_free(self._link, self._link.close_template)
 
     def __repr__(self) -> str:
         session = self._link.session

@@ -10,7 +10,7 @@ from _thread import allocate_lock
 from select import POLLIN, POLLOUT, poll
 from time import monotonic
 
-from . import _link
+from ._delivery import pending
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,6 +98,6 @@ def _poll(link: Link, fd: int, left: float | None, pollable: bool) -> list[int]:
 
 def _turn_timeout(left: float | None) -> float:
     """How long a thread waits for its turn, in seconds; -1 for ever. It also writes on what is not delivered."""
-    if _link._undelivered:
+    if pending():
         return RETRY / 1000 if left is None else min(RETRY / 1000, left)
     return -1 if left is None else left
