@@ -83,6 +83,12 @@ def eventually(condition: Callable[[], object], what: str = "", deadline: float 
         pause.wait(0.002)
 
 
+def pytest_collection_finish() -> None:
+    """Every test collects garbage twice: not that of the test framework, which takes longer than most tests."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _default_template() -> None:
     """Start the default template once, so that it does not count as left behind."""

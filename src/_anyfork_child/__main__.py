@@ -6,10 +6,11 @@ import _signal
 import _socket
 import os
 import sys
+from os import _exit
 
-from . import _end
 from ._attributes import forget_bind_now
 from ._birth import serve
+from ._end import run as run_call
 from ._reports import to_nobody
 from ._template import Template
 from ._title import Title
@@ -47,8 +48,7 @@ def main(*arguments: str) -> NoReturn:
 
 def run(template: Template) -> NoReturn:
     """Serve as this template, then run what takes it over. Also the entry of templates that were not exec'ed."""
-    call = serve(template)
-    _end.run(call, template.reports)
+    _exit(run_call(serve(template), template.reports))
 
 
 def _reports(fd: int) -> _socket.socket:

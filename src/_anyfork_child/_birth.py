@@ -17,14 +17,14 @@ from _signal import SIG_BLOCK, SIG_UNBLOCK
 from _signal import pthread_sigmask as sigmask
 from fcntl import fcntl
 from os import close, closerange, dup2, fork, getpid
-from sys import byteorder
 
 from . import _demise
 from ._channel import CLOEXEC, NOWAIT, ROOM, WAITALL, close_all, unpack_descriptors
-from ._entry import start
+from ._entry import enter, refuse_start
 from ._failure import Failure
 from ._obstacles import obstacle, refuse
-from ._owner import F_OWNER_PID, F_SETOWN_EX
+from ._owner import F_OWNER_PID, F_SETOWN_EX, pack_owner
+from ._values import load_call
 from ._wire import FOLLOWED, FORK, FORK_DESCRIPTORS, HEADER, HEADER_SIZE, LOST_DESCRIPTOR, MAX_BODY, START, VERSION
 
 TYPE_CHECKING = False
@@ -72,10 +72,14 @@ def serve(template: Template) -> list[Any]:
                     body = channel.sock.recv(length, WAITALL)
                     if len(body) < length:
                         _demise.owner_gone(template)
-                    return start(template, body, value)
-        call = template.hear(data, fds, got)
-        if call is not None:
-            return call
+                    try:
+                        call = load_call(body, value)
+                    except BaseException as error:  # decoding runs code of the values, which may raise anything
+                        refuse_start(template, error)
+                    return enter(template, call, body[:value])
+        taken_over = template.hear(data, fds, got)
+        if taken_over is not None:
+            return taken_over
 
 
 def fork_for(template: Template, fds: Sequence[int], flags: int, body: bytes) -> None:
@@ -138,6 +142,6 @@ def become(template: Template, fds: Sequence[int], flags: int, body: bytes) -> N
     template.generation = 1
     template.forks = 0
     if flags == FOLLOWED:
-        fcntl(template.lifeline, F_SETOWN_EX, F_OWNER_PID + pid.to_bytes(4, byteorder))
+        fcntl(template.lifeline, F_SETOWN_EX, pack_owner(F_OWNER_PID, pid))
     if template.resets or template.hook_errors or body:
         template.differ(body, fds[FORK_DESCRIPTORS:])

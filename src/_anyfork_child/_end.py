@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 from _thread import _count as count_threads  # Python threads beside the main one
+from atexit import _ncallbacks as count_handlers
+from atexit import _run_exitfuncs as run_handlers
+from sys import modules
 
 from ._failure import format_error
 from ._reports import say
@@ -16,13 +18,13 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 
-def run(call: list[Any], reports: _socket.socket) -> NoReturn:
-    """Call the function that takes this process over, and end the process as an interpreter ends.
+def run(call: list[Any], reports: _socket.socket) -> int:
+    """Call the function that takes this process over, do what an interpreter does at its end, and return the exit code.
 
     ``call`` is the function and its arguments, and is emptied: files among the arguments are flushed and closed with
-    the last reference, before the process ends. ``reports`` takes the traceback of an exception, for the owner.
+    the last reference, before the process ends. ``reports`` takes the traceback of an exception, for the owner. Part of
+    every start, and written for that (see _birth).
     """
-    channel = call[1]  # left to the end of the process: taking a socket apart that is open costs 50 page faults
     code = 0
     try:
         call.pop(0)(*call)
@@ -35,8 +37,8 @@ def run(call: list[Any], reports: _socket.socket) -> NoReturn:
         _print_error(error)
         say(reports, format_error(error))
     call.clear()
-    end(code)
-    del channel
+    wind_up()
+    return code
 
 
 def _print_error(error: BaseException) -> None:
@@ -57,19 +59,26 @@ def exit_code(stop: SystemExit) -> int:
     return 1
 
 
-def end(code: int) -> NoReturn:
-    """End this process: threads joined, exit handlers run, output flushed; nothing is torn down (it costs 100 ms)."""
+def wind_up() -> None:
+    """Join threads, run exit handlers, flush output; take nothing apart (which costs 100 ms)."""
     try:
-        threading = sys.modules.get("threading")
-        if threading is not None and (count_threads() or threading._threading_atexits):
-            threading._shutdown()
-        if atexit._ncallbacks():
-            atexit._run_exitfuncs()
+        if "threading" in modules and (count_threads() or modules["threading"]._threading_atexits):
+            modules["threading"]._shutdown()
+        if count_handlers():
+            run_handlers()
     except BaseException as error:
         _print_error(error)
-    finally:
+    try:  # as in flush_stdio, for less
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
         flush_stdio()
-        os._exit(code)
+
+
+def end(code: int) -> NoReturn:
+    """End this process as an interpreter ends."""
+    wind_up()
+    os._exit(code)
 
 
 def flush_stdio() -> None:

@@ -1,7 +1,7 @@
 """How a function, or a program, takes a process over.
 
-Runs in the process. Whatever fails before the function is entered is one report to the owner, and an end. ``start`` and
-``enter`` are part of every start, and written for that (see _birth).
+Runs in the process. Whatever fails before the function is entered is one report to the owner, and an end. ``enter`` is
+part of every start, and written for that (see _birth).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ._owner import has_ended
 from ._reports import UNTOLD, answer
 from ._signals import default_actions, handled_signals, program_signals, unblock_all
 from ._steps import function_name
-from ._values import DescriptorsLostError, FunctionNotFoundError, Payload, load_call
+from ._values import DescriptorsLostError, FunctionNotFoundError, Payload
 from ._wire import DETACHED, ENTERED, EXECUTING, HEADER, VERSION, Frame
 
 TYPE_CHECKING = False
@@ -29,28 +29,20 @@ if TYPE_CHECKING:
 pack = HEADER.pack
 
 
-def start(template: Template, body: bytes, length: int) -> list[Any]:
-    """Decode a call without descriptors, say that it is entered, and return what to enter."""
-    try:
-        call = load_call(body, length)
-    except BaseException as error:  # decoding runs code of the values, which may raise anything
-        _refuse(template, error)
-    return enter(template, call, body[:length])
-
-
 def start_with_all(template: Template, frame: Frame) -> list[Any]:
-    """The same for a call with descriptors, or after others were sent."""
+    """Decode a call and what was sent before, say that it is entered, and return what to enter."""
     payload = Payload(frame)
     try:
         _check(template, payload)
         call = payload.load_call()
         call[1:1] = [value for part in template.arguments for value in part.load()]
-    except BaseException as error:  # as above
-        _refuse(template, error)
+    except BaseException as error:  # decoding runs code of the values, which may raise anything
+        refuse_start(template, error)
     return enter(template, call, payload.name)
 
 
-def _refuse(template: Template, error: BaseException) -> NoReturn:
+def refuse_start(template: Template, error: BaseException) -> NoReturn:
+    """Tell the owner why the function cannot be entered, and end."""
     if isinstance(error, Failure):
         _demise.fail(template, error)
     category = "function" if isinstance(error, FunctionNotFoundError) else "argument"
@@ -59,7 +51,7 @@ def _refuse(template: Template, error: BaseException) -> NoReturn:
 
 def enter(template: Template, call: list[Any], name: bytes) -> list[Any]:
     """Stop being a template; return the call with its channel."""
-    if "title" not in template.attributes:
+    if template.shows_function:
         template.title.show(name or function_name(call[0]).encode("utf-8", "replace"))
     sock = template.channel.sock
     try:

@@ -96,9 +96,9 @@ def _settle_changed(template: Template) -> None:
         template.show_idle()
     children.take_signals()  # the rehearsal has given them up
     resets = settle()
-    template.signals = [number for number in handled_signals() if _signal.getsignal(number) != template.handler]
+    template.signals = tuple(n for n in handled_signals() if _signal.getsignal(n) != template.handler)
     if template.signals:
         resets.append(lambda: default_actions(template.signals))
-    template.resets = resets
+    template.resets = tuple(resets)
     template.user_hook, sys.unraisablehook = sys.unraisablehook, template.unraisable
     template.changed = False

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from fcntl import fcntl
 from os import read
-from sys import byteorder
+from struct import Struct
 
-F_SETOWN_EX = 15  # Linux. With bytes, for which fcntl() need not fail at first, as it does with an int: 6 page faults
-F_OWNER_PID = (1).to_bytes(4, byteorder)
+F_SETOWN_EX = 15  # Linux. It takes bytes, for which fcntl() need not fail at first, as it does for an int
+F_OWNER_PID = 1
+pack_owner = Struct("2i").pack
 
 
 def follow(lifeline: int, pid: int) -> None:
     """Have the kernel send SIGTERM to this process, ``pid``, at the owner's end, if it has not come yet."""
-    fcntl(lifeline, F_SETOWN_EX, F_OWNER_PID + pid.to_bytes(4, byteorder))
+    fcntl(lifeline, F_SETOWN_EX, pack_owner(F_OWNER_PID, pid))
 
 
 def has_ended(lifeline: int) -> bool:

@@ -13,7 +13,7 @@ import os
 
 from ._birth import become, serve
 from ._channel import close_all, public_socket
-from ._end import flush_stdio
+from ._end import run
 from ._template import Template
 from ._wire import FOLLOWED, HEADER, START, VERSION
 
@@ -33,7 +33,6 @@ def rehearse(title: Title) -> None:
     try:
         for _ in range(ROUNDS):
             _once(title)
-            flush_stdio()
     finally:
         for number, handler in zip(SIGNALS, handlers, strict=True):
             _signal.signal(number, handler)
@@ -55,6 +54,7 @@ def _once(title: Title) -> None:
     owner.sendall(HEADER.pack(VERSION, START, 0, len(CALL), len(CALL)) + CALL)
     call = serve(understudy)
     channel = call[1]
+    run(call, understudy.reports)
     children.forsake()
     for sock in (first, owner, status, reports, reports_far, channel):
         sock.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ._failure import Failure, failure_of
@@ -13,9 +14,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def is_standard_library(entry: str) -> bool:
+    """Whether this entry of sys.path is where this interpreter's own modules are, which are no other's."""
+    home = os.path.dirname(os.__file__)
+    above = os.path.dirname(home)
+    archive = os.path.join(above, "python{}{}.zip".format(*sys.version_info))
+    return entry in (home, os.path.join(home, "lib-dynload"), archive)
+
+
 def _initialise(payload: Payload) -> None:
-    """Take over what a program gives its interpreter: where modules are found, and its arguments."""
-    sys.path[:], sys.argv[:] = payload.load()
+    """Take over what a program gives its interpreter: where modules are found, and its arguments.
+
+    None in the path stands for the standard library.
+    """
+    path, sys.argv[:] = payload.load()
+    ours = [entry for entry in sys.path if is_standard_library(entry)]
+    at = path.index(None) if None in path else len(path)
+    path[at:at] = ours
+    sys.path[:] = [entry for entry in path if entry is not None]
 
 
 def _preload(payload: Payload) -> None:

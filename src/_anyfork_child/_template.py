@@ -83,6 +83,7 @@ class Template:
         "reports_fd",
         "resets",
         "settled",
+        "shows_function",
         "signals",
         "stdio",
         "title",
@@ -103,8 +104,10 @@ class Template:
         self.generation = 0  # whether it was exec'ed, or forked
         self.title = title
         self.titled = False
-        self.arguments: list[Payload] = []
+        # Empty tuples are one object, and so one page, whatever they are for.
+        self.arguments: tuple[Payload, ...] = ()
         self.attributes: dict[str, Any] = {}
+        self.shows_function = True  # as its title, when it is entered
         self.stdio: Sequence[int] = ()  # standard streams that become the channel
         self.failure: Failure | None = None
         self.told = False  # the owner has been answered since
@@ -120,7 +123,7 @@ class Template:
         self.resets: Sequence[Callable[[], object]] = ()  # what a new process does to differ from this one
         self.signals: Sequence[int] = ()  # those with a handler, which must not run in the middle of a birth
         self.forking = False
-        self.hook_errors: list[Any] = []
+        self.hook_errors: tuple[Any, ...] = ()
         self.user_hook = sys.unraisablehook
         self.handler = lambda number, _frame: _demise.terminated(self, number)
         if flags == FOLLOWED:
@@ -195,7 +198,7 @@ class Template:
         payload = Payload(frame)
         if payload.lost:
             self.failure = self.failure or Failure("descriptors", "send", DescriptorsLostError())
-        self.arguments.append(payload)
+        self.arguments = (*self.arguments, payload)
         self.settled = False
 
     # --- While nothing is asked ---
@@ -275,21 +278,21 @@ class Template:
         """As sys.unraisablehook: hooks of os.register_at_fork that raise fail the new process. Python only prints such
         an error, and this is how. At any other time all is as ever."""
         if self.forking:
-            self.hook_errors.append(error)
+            self.hook_errors = (*self.hook_errors, error)
         else:
             self.user_hook(error)
 
     def tell_hook_errors(self) -> None:
         """Runs in the template, after a fork: show what is not only the new process's affair."""
-        while self.hook_errors:
-            self.user_hook(self.hook_errors.pop())
+        errors, self.hook_errors = self.hook_errors, ()
+        for error in errors:
+            self.user_hook(error)
 
     def differ(self, body: bytes, fds: Sequence[int]) -> None:
         """Runs in a new process: undo what it must not have in common with its template, and apply its attributes."""
         try:
             if self.hook_errors:
-                error = self.hook_errors[0]
-                self.hook_errors.clear()
+                error, self.hook_errors = self.hook_errors[0], ()
                 raise failure_of("hook", str(error.object), error.exc_value, 0)
             for reset in self.resets:
                 reset()
@@ -303,7 +306,8 @@ class Template:
     def keep(self, attributes: dict[str, Any]) -> None:
         """Note the attributes that matter later: a title, and streams that become the channel. Forks inherit them."""
         self.attributes = {**self.attributes, **attributes}
-        self.stdio = [fd for fd, name in enumerate(STDIO) if self.attributes.get(name) == CHANNEL]
+        self.shows_function = "title" not in self.attributes
+        self.stdio = tuple(fd for fd, name in enumerate(STDIO) if self.attributes.get(name) == CHANNEL)
 
     # --- Moving to another owner ---
 

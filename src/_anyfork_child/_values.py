@@ -33,6 +33,20 @@ class FunctionNotFoundError(LookupError):
     """No function of that name is where it should be."""
 
 
+class OtherPythonError(Exception):
+    """A function or class came by value from another version of Python."""
+
+    def __init__(self, version: tuple[int, int]) -> None:
+        theirs, ours = (".".join(map(str, pair)) for pair in (version, sys.version_info[:2]))
+        super().__init__(
+            f"a function or class of Python {theirs} came by value, which is no use to Python {ours}: "
+            "put it into a module that both can import"
+        )
+
+
+CHECKED = object()
+
+
 class Descriptor:
     """A raw file descriptor that travels as such: ``Descriptor(fd)`` among the arguments arrives as a Descriptor.
 
@@ -95,9 +109,9 @@ class Payload:
         Raises whatever the decoding raises: nothing is known of the values.
         """
         if self._file < 0 and not self._fds:
-            return loads(self._pickle) if self._pickle else ()
+            return _plain(loads(self._pickle)) if self._pickle else ()
         with BytesIO(self._pickle) if self._file < 0 else BufferedReader(_FileBody(self._file)) as file:
-            return _Unpickler(file, self._fds).load()
+            return _plain(_Unpickler(file, self._fds).load())
 
     def load_call(self) -> list[Any]:
         """A function and its arguments. Raises FunctionNotFoundError too."""
@@ -110,7 +124,7 @@ def load_call(body: bytes, length: int) -> list[Any]:
 
     Part of most starts, so it does little.
     """
-    values = loads(body[length:]) if len(body) > length else ()
+    values = _plain(loads(body[length:])) if len(body) > length else ()
     if not length:
         return [*values]
     name = body[:length].decode()
@@ -120,6 +134,17 @@ def load_call(body: bytes, length: int) -> list[Any]:
     except (KeyError, AttributeError):
         function = find_function(name)
     return [function, *values]
+
+
+def check_version(version: tuple[int, int]) -> object:
+    """Decoded before what goes by value: code of one Python is no code in another."""
+    if version != sys.version_info[:2]:
+        raise OtherPythonError(version)
+    return CHECKED
+
+
+def _plain(values: Any) -> Any:
+    return values[1:] if isinstance(values, tuple) and values and values[0] is CHECKED else values
 
 
 class _FileBody(RawIOBase):

@@ -167,14 +167,14 @@ def _blame(values: Sequence[object], error: Exception) -> tuple[int, str]:
     return 0, f"{type(error).__name__}: {error}"
 
 
-def _pickle_values(values: object) -> Encoded:
+def _pickle_values(values: Sequence[object]) -> Encoded:
     encoded = Encoded()
     try:
         _Pickler(encoded).dump(values)
     except (_ByValueNeededError, _pickle.PicklingError, TypeError, AttributeError):
         encoded = Encoded()
         encoded.by_value = True
-        _by_value_pickler()(encoded).dump(values)
+        _by_value_pickler()(encoded).dump((_SameVersion(), *values))
     return encoded
 
 
@@ -189,6 +189,13 @@ def _short(value: object) -> str:
     except Exception:  # a repr of the user's; the type says enough
         text = ""
     return text if 0 < len(text) <= 80 else f"a {type(value).__name__}"
+
+
+class _SameVersion:
+    """Stands before values that only the same version of Python can decode."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _values.check_version, (sys.version_info[:2],)
 
 
 class _ByValueNeededError(Exception):

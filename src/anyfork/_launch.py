@@ -14,6 +14,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 import _anyfork_child
 from _anyfork_child._attributes import bind_now
+from _anyfork_child._steps import is_standard_library
 from _anyfork_child._wire import INIT
 
 from ._arguments import body_file, encode_values
@@ -63,11 +64,13 @@ def command(python: str, flags: Sequence[str] | None) -> list[bytes]:
 def initialise(link: Link) -> None:
     """Give a fresh interpreter what a program gives its own: where modules are found, and its arguments."""
     try:
-        here = [os.getcwd()]
+        here: list[str | None] = [os.getcwd()]
     except FileNotFoundError:  # it was removed: nothing can be found there
         here = []
-    parts = [part for part in sys.path if isinstance(part, str)]
-    path = [found for part in parts for found in ([part] if part else here)]
+    path: list[str | None] = []
+    for entry in sys.path:
+        if isinstance(entry, str):
+            path += here if not entry else [None if is_standard_library(entry) else entry]
     frame, made = encode_values("Template", (path, list(getattr(sys, "argv", [""])))).frame(INIT)
     link.send(frame, own=made)
     link.ask()
