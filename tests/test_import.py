@@ -91,11 +91,13 @@ def test_a_template_has_nothing_of_anyfork(modules):
     assert not {name for name in modules if name.split(".")[0] == "anyfork"}
 
 
+@pytest.mark.untraced
 def test_a_template_has_nothing_heavy(modules):
     heavy = HEAVY | {"threading", "traceback", "tempfile", "ssl", "random", "pickle"}
     assert modules & heavy == set()
 
 
+@pytest.mark.untraced
 def test_a_template_that_was_exec_ed_has_no_socket_module_until_it_forks():
     with anyfork.Template.new_exec() as template:
         template.execute("import sys; early = 'socket' in sys.modules").ready()
@@ -121,6 +123,7 @@ def test_a_process_that_got_a_function_by_value_has_nothing_of_anyfork(kind):
     assert not [name for name in names if name.split(".")[0] == "anyfork"]
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_process_has_nothing_of_asyncio_and_its_like(kind):
     unwanted = {"asyncio", "anyio", "multiprocessing", "cloudpickle", "subprocess"}

@@ -236,6 +236,7 @@ def test_the_error_names_the_threads(template):
 # --- Templates that end ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(
     ("step", "argument", "code", "number"),
     [
@@ -278,6 +279,7 @@ def test_starting_a_process_of_a_dead_template_tells_that_it_died_before_it_was_
     assert caught.value.status.signal == signal.SIGKILL
 
 
+@pytest.mark.untraced
 def test_forks_queued_behind_the_end_of_a_template_were_never_born(template):
     fork = template.prepare(os._exit, 3).fork()
     process = fork.start(child_side.enter)

@@ -365,6 +365,7 @@ def test_the_library_starts_no_thread(template):
 # --- The end of the program -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.untraced
 def test_a_program_may_end_with_everything_still_open():
     program = """
 import os, sys, anyfork

@@ -253,6 +253,7 @@ def test_a_template_that_was_forked_lets_a_clone_run_the_function(template):
         assert process.pid not in (pid, fork.ready().pid)
 
 
+@pytest.mark.untraced
 def test_fifty_generations_work_and_cost_no_stack(template):
     depths = []
     with contextlib.ExitStack() as line:
