@@ -104,22 +104,22 @@ def fork_for(template: Template, fds: Sequence[int], flags: int, body: bytes) ->
         template.forking = True
         pid = fork()
     except OSError as error:
-        template.forking = False
         refuse(template, fds, number, Failure("fork", "", error))
     else:
         if pid == 0:
             become(template, fds, flags, body)
+        elif children.add(pid, fds[1], flags):
+            close(fds[0])
+            close(fds[2])
+            if body:
+                close_all(fds[FORK_DESCRIPTORS:])
         else:
-            template.forking = False
-            if children.add(pid, fds[1], flags):
-                close(fds[0])
-                close(fds[2])
-                if body:
-                    close_all(fds[FORK_DESCRIPTORS:])
-            else:
-                refuse(template, fds, number, Failure("fork", "", children.lost))
+            refuse(template, fds, number, Failure("fork", "", children.lost))
+    template.forking = False
     if template.hook_errors:
         template.tell_hook_errors()
+    if template.told_to_end:
+        _demise.terminated(template, template.told_to_end)
     if template.signals:
         sigmask(SIG_UNBLOCK, template.signals)
 
@@ -136,7 +136,7 @@ def become(template: Template, fds: Sequence[int], flags: int, body: bytes) -> N
     else:
         children.close_in_copy(fds[:FORK_DESCRIPTORS])
     template.children = None
-    template.forking = template.settled = template.titled = False
+    template.settled = template.titled = False
     template.pid = pid = getpid()
     template.flags = flags
     template.generation = 1

@@ -69,8 +69,12 @@ def owner_gone(template: Template) -> NoReturn:
 
 def terminated(template: Template, number: int) -> None:
     """SIGTERM is how an owner's end reaches a template in the middle of a long step: pass it on, and die of it."""
+    mine = os.getpid() == template.pid  # and not a new process that has not become itself
+    if mine and template.forking:
+        template.told_to_end = number  # by a handler between a fork and its bookkeeping: see _birth
+        return
     signal(number, SIG_IGN)  # a second one must not begin anew in the middle of this
-    if os.getpid() == template.pid:  # not in a new process before it has become itself
+    if mine:
         _end_children(template)
     signal(number, SIG_DFL)
     os.kill(os.getpid(), number)

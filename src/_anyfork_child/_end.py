@@ -15,6 +15,7 @@ from ._reports import say
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
 
@@ -27,7 +28,10 @@ def run(call: list[Any], reports: _socket.socket) -> int:
     """
     code = 0
     try:
-        call.pop(0)(*call)
+        function = call.pop(0)
+        result = function(*call)
+        if result is not None and hasattr(result, "cr_frame"):
+            _run_async(result, function, call)
     except SystemExit as stop:
         code = exit_code(stop)
     except BaseException as error:
@@ -39,6 +43,14 @@ def run(call: list[Any], reports: _socket.socket) -> int:
     call.clear()
     wind_up()
     return code
+
+
+def _run_async(coroutine: Any, function: Callable[..., Any], args: list[Any]) -> None:
+    """It is an async function, and nothing of it has run yet: call it again, with its channel as a stream."""
+    from ._async import run_async
+
+    coroutine.close()
+    run_async("asyncio", function, *args)
 
 
 def _print_error(error: BaseException) -> None:

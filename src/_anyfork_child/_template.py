@@ -89,6 +89,7 @@ class Template:
         "title",
         "titled",
         "told",
+        "told_to_end",
         "user_hook",
     )
 
@@ -122,7 +123,8 @@ class Template:
         self.settled = False  # the next fork needs no preparation
         self.resets: Sequence[Callable[[], object]] = ()  # what a new process does to differ from this one
         self.signals: Sequence[int] = ()  # those with a handler, which must not run in the middle of a birth
-        self.forking = False
+        self.forking = False  # between a fork and its bookkeeping
+        self.told_to_end = 0  # the signal that came meanwhile
         self.hook_errors: tuple[Any, ...] = ()
         self.user_hook = sys.unraisablehook
         self.handler = lambda number, _frame: _demise.terminated(self, number)

@@ -74,18 +74,13 @@ class Encoded:
         self.fds.append(fd)
         return len(self.fds) - 1
 
-    def frame(self, kind: int) -> tuple[Frame, list[int]]:
-        """The frame that carries this, and the descriptors made for it, which the caller closes once it is sent."""
+    def frame(self, kind: int) -> tuple[Frame, list[int], Sequence[bytes]]:
+        """The frame that carries this; the descriptors made for it, which the caller closes once it is sent; and what
+        has to be written into the last of them before."""
         if self.size <= INLINE:
-            return Frame(kind, len(self.name), b"".join((self.name, *self.pieces)), self.fds), self.made
+            return Frame(kind, len(self.name), b"".join((self.name, *self.pieces)), self.fds), self.made, ()
         file = body_file()
-        try:
-            for piece in self.pieces:
-                write_all(file, piece)
-        except BaseException:
-            os.close(file)
-            raise
-        return Frame(kind | IN_FILE, self.size, self.name, [*self.fds, file]), [*self.made, file]
+        return Frame(kind | IN_FILE, self.size, self.name, [*self.fds, file]), [*self.made, file], self.pieces
 
 
 def body_file() -> int:
@@ -96,13 +91,6 @@ def body_file() -> int:
 
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of it. Raises OSError (ENOSPC, ENOMEM) when it does not fit."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
 
 
 def encode_values(call: str, values: Sequence[object]) -> Encoded:
@@ -124,6 +112,23 @@ def encode_call(call: str, function: Callable[..., object] | str, values: Sequen
     encoded = _encode(call, values, 1) if values else Encoded()
     encoded.name = name.encode()
     return encoded
+
+
+def encode_async_call(
+    call: str, backend: str, function: Callable[..., object] | str, values: Sequence[object]
+) -> Encoded:
+    """The same for an async function that runs under this backend."""
+    from functools import partial
+
+    from _anyfork_child._async import BACKENDS, run_async
+
+    if backend not in BACKENDS:
+        raise ArgumentError(f"{call}() has no backend {backend!r}; there are {' and '.join(BACKENDS)}")
+    if isinstance(function, str):
+        _check_name(call, function)
+    elif not callable(function):
+        raise ArgumentError(f"{call}() needs a function or 'module:name', not {type(function).__name__}")
+    return _encode(call, (partial(run_async, backend, function), *values), 0)
 
 
 def _check_name(call: str, name: str) -> None:

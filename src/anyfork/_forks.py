@@ -106,8 +106,7 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
         clone = fork(link, {}, NOTHING)
         link.close_template()
         link = clone
-    frame, made = encoded.frame(kind)
-    link.send(frame, own=made, call=call)
+    link.post(kind, encoded, call)
     if encoded.by_value:
         _warm(link.parent)
     return link
@@ -118,5 +117,4 @@ def _warm(template: Link | None) -> None:
     than all the rest of its start."""
     if template is not None and not template.warmed and template.session.phase is Phase.PREPARING:
         template.warmed = True
-        frame, _ = encode_call("prepare", warm, ("cloudpickle.cloudpickle",)).frame(PREPARE)
-        template.send(frame)
+        template.post(PREPARE, encode_call("prepare", warm, ("cloudpickle.cloudpickle",)))

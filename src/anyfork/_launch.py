@@ -71,8 +71,7 @@ def initialise(link: Link) -> None:
     for entry in sys.path:
         if isinstance(entry, str):
             path += here if not entry else [None if is_standard_library(entry) else entry]
-    frame, made = encode_values("Template", (path, list(getattr(sys, "argv", [""])))).frame(INIT)
-    link.send(frame, own=made)
+    link.post(INIT, encode_values("Template", (path, list(getattr(sys, "argv", [""])))))
     link.ask()
 
 

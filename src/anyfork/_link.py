@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias
 
+    from ._arguments import Encoded
     from ._output import Output
 
     Source: TypeAlias = tuple[int, Callable[[], None]]  # a descriptor, and what to do when it is readable
@@ -92,18 +93,25 @@ class Link:
 
     # --- Sending ---
 
-    def send(self, frame: Frame, own: Sequence[int] = (), call: str = "") -> None:
-        """Queue a frame and send what the socket takes now.
+    def post(self, kind: int, encoded: Encoded, call: str = "") -> None:
+        """Queue a frame with values, and send what the socket takes now.
 
-        The descriptors ``own`` of the frame are closed once it is sent. The frame of a ``call`` that takes the
-        template over is sent only if no other thread has done that.
+        That of a ``call`` that takes the template over is sent only if no other thread has done that.
+        """
+        frame, made, pieces = encoded.frame(kind)
+        self.send(frame, made, pieces, call)
+
+    def send(self, frame: Frame, own: Sequence[int] = (), pieces: Sequence[bytes] = (), call: str = "") -> None:
+        """Queue a frame and send what the socket takes now; see Outbox.push.
+
+        The descriptors ``own`` of the frame are closed then.
         """
         try:
             with self.lock:
                 if call:
                     self.check(call)
                     self.session.phase = Phase.STARTING
-                self._push(frame)
+                self._push(frame, pieces)
         finally:
             close_all(own)
         if pending():
@@ -122,8 +130,8 @@ class Link:
             self.session.pings += 1
             self.send(Frame(PING))
 
-    def _push(self, frame: Frame) -> None:
-        self.outbox.push(frame)
+    def _push(self, frame: Frame, pieces: Sequence[bytes] = ()) -> None:
+        self.outbox.push(frame, pieces)
         if self.outbox:
             undelivered.add(self)
 

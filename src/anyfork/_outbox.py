@@ -22,16 +22,49 @@ if TYPE_CHECKING:
 
 SO_SNDBUFFORCE = 32  # Linux: above the limit for everybody, where we may
 SEND_BUFFER = 1 << 24  # bytes
+PIECE = 1 << 20  # bytes: less than a millisecond's work
+
+
+class _Fill:
+    """What has to be written into a file before its descriptor is sent."""
+
+    __slots__ = ("_at", "_fd", "_pieces")
+
+    def __init__(self, fd: int, pieces: Sequence[bytes]) -> None:
+        self._fd = os.dup(fd)
+        self._pieces = list(reversed(pieces))
+        self._at = 0
+
+    def step(self, size: int) -> bool:
+        """Write at most so many bytes; True when nothing is left. Raises OSError (ENOSPC, ENOMEM)."""
+        while self._pieces and size > 0:
+            part = memoryview(self._pieces[-1])[self._at : self._at + size]
+            written = os.write(self._fd, part) if part else 0
+            self._at += written
+            size -= written
+            if self._at == len(self._pieces[-1]):
+                self._pieces.pop()
+                self._at = 0
+        if not self._pieces:
+            self.close()
+        return not self._pieces
+
+    def close(self) -> None:
+        """Give it up."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 class _Message:
     """Bytes, with descriptors that go with the first of them."""
 
-    __slots__ = ("_owned", "data", "fds")
+    __slots__ = ("_owned", "data", "fds", "fill")
 
     def __init__(self, data: bytes | memoryview, fds: Sequence[int]) -> None:
         self.data = data
         self.fds = fds
+        self.fill: _Fill | None = None
         self._owned = False
 
     def own(self) -> None:
@@ -48,6 +81,8 @@ class _Message:
         if self._owned:
             close_all(self.fds)
         self.fds = ()
+        if self.fill is not None:
+            self.fill.close()
 
 
 class Outbox:
@@ -57,28 +92,40 @@ class Outbox:
     queues is sent by the loop that it has interrupted.
     """
 
-    __slots__ = ("_busy", "_queue", "_sock", "broken")
+    __slots__ = ("_busy", "_queue", "_sock", "broken", "piecewise")
 
     def __init__(self, sock: _socket.socket) -> None:
         self._sock = sock
         self._queue: deque[_Message] | None = None  # made when there is something to wait for the first time
         self._busy = False
         self.broken = False  # the process is known to take nothing any more
+        self.piecewise = False  # write large files a piece at each flush: somebody calls it again and again
 
     def __len__(self) -> int:
         return len(self._queue) if self._queue else 0
 
-    def push(self, frame: Frame) -> None:
+    @property
+    def filling(self) -> bool:
+        """True when it is a file that has to be written on before anything else can be sent."""
+        return bool(self._queue) and self._queue[0].fill is not None  # type: ignore[index]  # not None either
+
+    def push(self, frame: Frame, pieces: Sequence[bytes] = ()) -> None:
         """Queue a frame, and send what the socket takes now. The descriptors stay the caller's.
 
-        Raises OSError when descriptors have run out, so that none could be kept: then nothing of the frame is sent.
+        ``pieces`` are written into the last of them before. Raises OSError when that fails, or when descriptors have
+        run out, so that none could be kept: then nothing of the frame is sent.
         """
         parts = messages(frame)
-        if not self._queue and not self._busy and len(parts) == 1 and self._send_at_once(*parts[0]):
+        if pieces and not self.piecewise:
+            _Fill(frame.fds[-1], pieces).step(sum(map(len, pieces)))
+            pieces = ()
+        if not pieces and not self._queue and not self._busy and len(parts) == 1 and self._send_at_once(*parts[0]):
             return
         if self._queue is None:
             self._queue = deque()
         queue = [_Message(data, fds) for data, fds in parts]
+        if pieces:
+            queue[0].fill = _Fill(frame.fds[-1], pieces)
         self._queue.extend(queue)
         self.flush()
         if not self._queue:
@@ -115,6 +162,10 @@ class Outbox:
         try:
             while queue:
                 message = queue[0]
+                if message.fill is not None:
+                    if not message.fill.step(PIECE):
+                        return True
+                    message.fill = None
                 try:
                     sent = send_some(self._sock, message.data, message.fds, NOWAIT)
                 except BlockingIOError:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import _socket
-from _signal import SIGKILL, SIGTERM
 from sys import getrefcount
 
 from . import _dialogue
 from ._delivery import when_free
-from ._errors import AnyforkError, StatusUnknownError
+from ._errors import AnyforkError
+from ._handles import ProcessHandle
 from ._waiting import run
 
 TYPE_CHECKING = False
@@ -20,19 +20,15 @@ if TYPE_CHECKING:
     from ._status import ExitStatus
 
 
-class Process:
+class Process(ProcessHandle):
     """A process that a function, or a program, has taken over. ``Template.start`` and ``run`` make them.
 
     As a context manager it closes its channel at the end and waits for the process. Dropping the handle leaves the
     process alone: it goes on, and sees the end of its channel.
     """
 
-    __slots__ = ("__weakref__", "_channel", "_link")
-    _link: Link
+    __slots__ = ("_channel",)
     _channel: socket.socket | None
-
-    def __init__(self) -> None:
-        raise TypeError("processes are made by Template.start, run and run_program")
 
     @classmethod
     def _of(cls, link: Link) -> Self:
@@ -78,11 +74,6 @@ class Process:
                     self._channel = socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, link.detach_control())
         return self._channel
 
-    @property
-    def pid(self) -> int | None:
-        """Its process id, once it is known: after ``ready``."""
-        return self._link.session.pid
-
     def wait(self, timeout: float | None = None) -> ExitStatus:
         """Wait until the process has ended, and return how. Any number of threads may wait.
 
@@ -96,30 +87,9 @@ class Process:
         run(_dialogue.look(self._link))
         return self.returncode
 
-    @property
-    def returncode(self) -> int | None:
-        """The exit code, or the negative number of the signal, as of the last ``wait`` or ``poll``; None before.
-
-        Raises StatusUnknownError when the process has ended and nobody can say how.
-        """
-        status = self._link.session.status
-        if status is None:
-            return None
-        if status.returncode is None:
-            raise StatusUnknownError(f"process {self.pid} has ended after its template: nobody can say how")
-        return status.returncode
-
     def send_signal(self, number: int) -> None:
         """Send it a signal; nothing happens when it has ended."""
         run(_dialogue.signal(self._link, number))
-
-    def terminate(self) -> None:
-        """Send it SIGTERM."""
-        self.send_signal(SIGTERM)
-
-    def kill(self) -> None:
-        """Send it SIGKILL."""
-        self.send_signal(SIGKILL)
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when the process has ended; it stays this object's.
@@ -152,8 +122,3 @@ class Process:
         if channel is not None and getrefcount(channel) == 2:  # nobody else has it: this variable, and the argument
             channel.close()
         when_free(self._link, self._link.drop_process)
-
-    def __repr__(self) -> str:
-        session = self._link.session
-        state = session.phase.value if session.status is None else str(session.status)
-        return f"<Process pid={session.pid} {state}>"

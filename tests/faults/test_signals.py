@@ -169,6 +169,17 @@ def test_sigterm_ends_a_template_and_its_processes():
     template.close()
 
 
+def test_sigterm_in_the_middle_of_a_birth_ends_that_process_too():
+    """Scenario 22: between a fork and its bookkeeping, when the template does not know the process yet."""
+    with Template() as template:
+        template.execute(
+            "import os, signal\nos.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))"
+        )
+        process = template.fork().start(faulty.stubborn)
+        assert process.wait(DEADLINE).signal in (signal.SIGTERM, signal.SIGKILL)
+        process.close()
+
+
 def test_a_second_sigterm_does_not_save_the_templates_processes():
     """Scenario 22: a signal during the teardown is no excuse."""
     template = Template().ready()

@@ -1,0 +1,223 @@
+"""What the handles of both faces have in common: all that returns at once."""
+
+from __future__ import annotations
+
+import os
+from _signal import SIGKILL, SIGTERM
+
+from _anyfork_child._wire import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND, START
+
+from ._arguments import encode_async_call, encode_call, encode_values
+from ._attributes import encode_attributes
+from ._delivery import when_free
+from ._errors import ArgumentError, StatusUnknownError
+from ._forks import NOTHING, adopt, fork, fork_default, fork_exec, take_over
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+    from typing import Literal, Self, TypeAlias, Unpack
+
+    from ._arguments import Encoded
+    from ._attributes import Attributes
+    from ._link import Link
+
+    Backend: TypeAlias = Literal["asyncio", "trio"]
+    Argument: TypeAlias = str | bytes | os.PathLike[str]
+
+
+class TemplateHandle:
+    """A template, as far as nothing is awaited."""
+
+    __slots__ = ("__weakref__", "_link")
+    _link: Link
+
+    def __init__(self) -> None:
+        self._link = fork_default({}, NOTHING)
+        self._queued()
+
+    @classmethod
+    def _of(cls, link: Link) -> Self:
+        template = cls.__new__(cls)
+        template._link = link
+        template._queued()
+        return template
+
+    def _queued(self) -> None:
+        """Something was handed to a link. A face that can see to the rest of a queue does so here."""
+
+    @classmethod
+    def new_exec(
+        cls,
+        *,
+        python: str | os.PathLike[str] | None = None,
+        flags: Sequence[str] | None = None,
+        **attributes: Unpack[Attributes],
+    ) -> Self:
+        """Start a fresh interpreter as a template.
+
+        It shares nothing with other templates: it has its own address space layout and hash seed, and sees the
+        present environment, directory and limits of this program. ``python`` is the interpreter (by default
+        ANYFORK_PYTHON or the running one), ``flags`` are its options (by default those of this program), and
+        ``attributes`` are those of ``fork``. Raises ArgumentError, and LaunchError where no interpreter is found;
+        one that does not start is a LaunchError of ``ready`` or ``run``.
+        """
+        return cls._of(fork_exec(python, flags, attributes))
+
+    @classmethod
+    def from_socket(cls, sock: socket.socket) -> Self:
+        """Take over a template whose handle was given up by ``detach``, in this or in another process.
+
+        ``sock`` is used up. The template ends when this process does. Raises ArgumentError for anything but a
+        connected Unix stream socket.
+        """
+        return cls._of(adopt(sock))
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, once it is known: after ``ready``."""
+        return self._link.session.pid
+
+    def preload(self, *modules: str) -> Self:
+        """Import modules in the template. A failure is a PreloadError of the next ``ready`` or ``run``."""
+        for module in modules:
+            if not isinstance(module, str) or not all(part.isidentifier() for part in module.split(".")):
+                raise ArgumentError(f"preload() needs names of modules, not {module!r}")
+        return self._send("preload", PRELOAD, encode_values("preload", modules))
+
+    def execute(self, code: str, *args: object) -> Self:
+        """Run code in the template's ``__main__``, where ``args`` is the tuple of the arguments.
+
+        Functions defined there can be run by their name alone. A failure is an ExecuteError of the next ``ready``
+        or ``run``.
+        """
+        if not isinstance(code, str):
+            raise ArgumentError(f"execute() needs code as a str, not {type(code).__name__}")
+        return self._send("execute", EXECUTE, encode_values("execute", (code, *args)))
+
+    def prepare(self, function: Callable[..., object] | str, /, *args: object) -> Self:
+        """Call a function in the template: load a model, warm a cache. Its result is dropped.
+
+        A failure is a PrepareError of the next ``ready`` or ``run``.
+        """
+        return self._send("prepare", PREPARE, encode_call("prepare", function, args))
+
+    def send(self, *args: object) -> Self:
+        """Queue positional arguments for the function, descriptors included. Forks get a copy of the queue.
+
+        Values are taken as they are now, descriptors are duplicated. Raises ArgumentError naming what cannot travel.
+        """
+        return self._send("send", SEND, encode_values("send", args))
+
+    def fork(self, **attributes: Unpack[Attributes]) -> Self:
+        """Make a clone of this template: loaded code, data, queued arguments; later changes to either are its own.
+
+        The attributes are given to the new process in this order: ``new_session`` (bool: setsid), ``nice`` (added to
+        the present value), ``rlimits`` ({resource.RLIMIT_x or "NOFILE": limit or (soft, hard)}), ``umask``, ``cwd``
+        (path or open directory), ``stdin``, ``stdout``, ``stderr`` (a file, a descriptor, DEVNULL, or CHANNEL, which
+        connects the process's channel when its function is entered), ``title`` (as ps shows it), ``extra_groups``,
+        ``group``, ``user`` (names or numbers), ``env`` (replaces the whole environment). With ``detached=True`` it
+        survives the owner's end, once a function runs in it. One that is refused is an AttributeRefusedError of the
+        next ``ready`` or ``run``; one that makes no sense is an ArgumentError now.
+        """
+        self._link.check("fork")
+        encoded = encode_attributes("fork", attributes) if attributes else NOTHING
+        return type(self)._of(fork(self._link, attributes, encoded))
+
+    def close(self) -> None:
+        """Let the template end. What is queued is still done, and what was forked from it goes on.
+
+        Closing twice is harmless. Dropping the last reference does the same.
+        """
+        self._link.close_template()
+        self._queued()
+
+    def _send(self, call: str, kind: int, encoded: Encoded) -> Self:
+        self._link.check(call)
+        self._link.post(kind, encoded)
+        self._queued()
+        return self
+
+    def _take_over(
+        self, call: str, function: Callable[..., object] | str, args: Sequence[object], backend: Backend | None
+    ) -> Link:
+        """Let a function take the process over; this handle is used up."""
+        if backend is None:
+            encoded = encode_call(call, function, args)
+        else:
+            encoded = encode_async_call(call, backend, function, args)
+        self._link = take_over(self._link, call, START, encoded)
+        self._queued()
+        return self._link
+
+    def _take_over_by_program(self, argv: Sequence[Argument]) -> Link:
+        """Let a program take the process over; this handle is used up."""
+        self._link = take_over(self._link, "run_program", PROGRAM, encode_values("run_program", _arguments(argv)))
+        self._queued()
+        return self._link
+
+    def __del__(self) -> None:
+        if hasattr(self, "_link"):
+            when_free(self._link, self._link.close_template)
+
+    def __repr__(self) -> str:
+        session = self._link.session
+        return f"<Template pid={session.pid} {session.phase.value} forks={session.forks}>"
+
+
+def _arguments(argv: Sequence[Argument]) -> list[bytes]:
+    if isinstance(argv, str | bytes):
+        raise ArgumentError("run_program() needs a sequence of arguments, not one string")
+    try:
+        encoded = [os.fsencode(part) for part in argv]
+    except TypeError as error:
+        raise ArgumentError(f"run_program() needs strings or paths: {error}") from error
+    if not encoded:
+        raise ArgumentError("run_program() needs at least the program's name")
+    return encoded
+
+
+class ProcessHandle:
+    """A process, as far as nothing is awaited."""
+
+    __slots__ = ("__weakref__", "_link")
+    _link: Link
+
+    def __init__(self) -> None:
+        raise TypeError("processes are made by Template.start, run and run_program")
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, once it is known: after ``ready``."""
+        return self._link.session.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or the negative number of the signal, as of the last ``wait`` or ``poll``; None before.
+
+        Raises StatusUnknownError when the process has ended and nobody can say how.
+        """
+        status = self._link.session.status
+        if status is None:
+            return None
+        if status.returncode is None:
+            raise StatusUnknownError(f"process {self.pid} has ended after its template: nobody can say how")
+        return status.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; nothing happens when it has ended."""
+        raise NotImplementedError
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        self.send_signal(SIGTERM)
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+        self.send_signal(SIGKILL)
+
+    def __repr__(self) -> str:
+        session = self._link.session
+        state = session.phase.value if session.status is None else str(session.status)
+        return f"<Process pid={session.pid} {state}>"
