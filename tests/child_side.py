@@ -287,3 +287,25 @@ def count_into(channel, *values):
     """Write into a file how many values there were; its name is the last of them."""
     with open(values[-1], "w") as file:
         file.write(str(len(values)))
+
+
+def tell_modules(channel, *names):
+    """Say which of the modules of these names are loaded."""
+    channel.sendall(" ".join(name for name in names if name in sys.modules).encode())
+
+
+async def tell_modules_async(channel, *names):
+    """The same, in an async function."""
+    await channel.send(" ".join(name for name in names if name in sys.modules).encode())
+
+
+def count_arguments(channel, *values):
+    """Say how many there were."""
+    channel.sendall(b"%d" % len(values))
+
+
+def stay_whatever_comes(channel, *_):
+    """Stay, whether the channel ends or SIGTERM comes."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        signal.pause()

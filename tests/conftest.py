@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import faces
 import pytest
 from owner_side import KINDS
 
 import anyfork
+from anyfork import aio
 from anyfork._default import default_template
 
 if TYPE_CHECKING:
@@ -91,13 +93,20 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _default_template() -> None:
-    """Start the default template once, so that it does not count as left behind."""
+    """Start the default template and the loops once, so that they do not count as left behind."""
     anyfork.Template().ready().close()
+    for name in faces.BACKENDS:
+        faces.Template.make(name, aio.Template).ready().close()
 
 
 def new_descriptors(before: dict[int, str]) -> dict[int, str]:
     """What is open now and was not before."""
     return {fd: text for fd, text in descriptors().items() if fd not in before}
+
+
+def own_threads() -> set[threading.Thread]:
+    """The threads of this program, without those that the loops of the tests keep for later."""
+    return {thread for thread in threading.enumerate() if not thread.name.startswith(("Trio thread", "AnyIO worker"))}
 
 
 def settled(count: int) -> bool:
@@ -113,7 +122,7 @@ def settled(count: int) -> bool:
 def nothing_left_behind() -> Iterator[None]:
     """Prove that the test has left nothing, and that the default template still answers."""
     gc.collect()
-    before, threads = descriptors(), set(threading.enumerate())
+    before, threads = descriptors(), own_threads()
     processes = descendants()
     yield
     gc.collect()
@@ -126,8 +135,15 @@ def nothing_left_behind() -> Iterator[None]:
 
     eventually(lambda: not left(), f"processes are left: {left()}")
     eventually(lambda: settled(len(before)), f"descriptors are left: {new_descriptors(before)}")
-    assert set(threading.enumerate()) <= threads, "threads are left"
+    assert own_threads() <= threads, "threads are left"
     anyfork.Template().ready(DEADLINE).close()
+
+
+@pytest.fixture(params=faces.BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    """The loop that an async test runs in: each of those that are supported."""
+    options = faces.BACKENDS[request.param]
+    return options["backend"], options.get("backend_options", {})
 
 
 @pytest.fixture(params=KINDS)

@@ -10,7 +10,11 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import faces
+import pytest
+
 import anyfork
+from anyfork import aio
 
 if TYPE_CHECKING:
     import socket
@@ -25,7 +29,12 @@ KINDS: dict[str, Callable[[], Template]] = {
     "forked": lambda: anyfork.Template(),
     "execed": lambda: anyfork.Template.new_exec(),
     "twice_forked": lambda: anyfork.Template().fork().fork(),
+    "asyncio": lambda: faces.Template.make("asyncio", aio.Template),
+    "trio": lambda: faces.Template.make("trio", lambda: aio.Template().fork()),
+    "uvloop": lambda: faces.Template.make("uvloop", aio.Template),
 }
+# For what concerns the blocking face alone.
+blocking_only = pytest.mark.parametrize("new_template", ["forked", "execed", "twice_forked"], indirect=True)
 
 
 def read_all(channel: socket.socket) -> bytes:

@@ -7,6 +7,7 @@ import signal
 import textwrap
 
 import child_side
+import pytest
 from conftest import descendants, eventually
 from owner_side import DEADLINE, ask, output_of, run_python
 
@@ -52,6 +53,7 @@ def test_a_fresh_interpreter_is_forked_from_it_as_well():
     assert said == "True\n"
 
 
+@pytest.mark.untraced
 def test_threads_that_need_it_at_once_start_one():
     said = in_another_program("""
         barrier = threading.Barrier(16)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
+import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from conftest import eventually, owned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DEADLINE = 50  # seconds for one program
@@ -26,7 +34,10 @@ SAYS = {
 }
 
 
-@pytest.mark.parametrize("program", sorted(EXAMPLES.glob("*.py")), ids=lambda program: program.stem)
+PROGRAMS = sorted(program for program in EXAMPLES.glob("*.py") if program.stem != "asgi_workers")
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.stem)
 def test_an_example_does_what_it_shows_and_leaves_nothing(program: Path, tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-W", "error", program],
@@ -39,3 +50,36 @@ def test_an_example_does_what_it_shows_and_leaves_nothing(program: Path, tmp_pat
     assert (process.returncode, errors) == (0, "")
     assert re.fullmatch(SAYS[program.stem], output), output
     eventually(lambda: not owned(process.pid), f"the example left processes: {owned(process.pid)}")
+
+
+@pytest.fixture
+def server() -> Iterator[int]:
+    """The port of the server of asgi_workers, started as its head says."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    command = [sys.executable, "-W", "error", EXAMPLES / "asgi_workers.py", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        eventually(lambda: listens(port) or process.poll() is not None, "the server does not listen")
+        yield port
+        process.terminate()
+        output, _ = process.communicate(timeout=DEADLINE)
+    assert (output, process.returncode) == ("", -signal.SIGTERM)
+    eventually(lambda: not owned(process.pid), f"the server left processes: {owned(process.pid)}")
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_an_asgi_application_answers_many_clients_with_workers_from_a_template(server: int) -> None:
+    expected = {10: 4, 1000: 168, 100_000: 9592}
+
+    def ask(limit: int) -> int:
+        return int(httpx.get(f"http://127.0.0.1:{server}/primes/{limit}", timeout=DEADLINE).json()["primes"])
+
+    with ThreadPoolExecutor(8) as clients:
+        assert list(clients.map(ask, list(expected) * 10)) == list(expected.values()) * 10

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 BACKENDS = ("asyncio", "trio")
 
 
-def run_async(
-    backend: str, function: Callable[..., object] | str, channel: socket.socket, *args: object
-) -> None:
+def run_async(backend: str, function: Callable[..., object] | str, channel: socket.socket, *args: object) -> None:
     """Run ``function(stream, *args)``, an async function or its name, to its end."""
     import anyio
 

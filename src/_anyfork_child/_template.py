@@ -171,6 +171,7 @@ class Template:
         elif kind == CLOSE:
             _demise.close(self)
         elif kind == DETACH:
+            close_all(self.kept)
             self.kept = frame.fds
         elif kind == ADOPT:
             self._adopt(frame)

@@ -6,6 +6,7 @@ sends back whether it came in time. So both faces decide nothing, and decide the
 
 from __future__ import annotations
 
+from _signal import SIGKILL
 from select import POLLIN, poll
 
 from _anyfork_child._wire import DETACH, Frame
@@ -56,7 +57,12 @@ def hand_over(link: Link) -> Dialogue[int]:
         raise (yield from explain(link))
     link.send(Frame(DETACH, 0, b"", [status.fd, pidfd] if pidfd >= 0 else [status.fd]))
     link.session.phase = Phase.CLOSED
-    yield link, link.delivered, link.nothing, None
+    try:
+        yield link, link.delivered, link.nothing, None
+    except GeneratorExit:  # nobody waits any more: it is not given up
+        link.session.phase = Phase.PREPARING
+        link.send(Frame(DETACH))
+        raise
     fd = link.detach_control()
     link.let_go()
     return fd
@@ -69,8 +75,8 @@ def check(link: Link, call: str) -> None:
     """Raise HandleError for the handle of a process that is not to be used."""
     if link.foreign:
         raise HandleError(f"{call}() on a process handle in a forked copy of its owner: handles do not work there")
-    if link.session.phase is Phase.CLOSED:
-        raise HandleError(f"{call}() on a process handle that was closed")
+    if link.session.phase in (Phase.CLOSED, Phase.MOVED):
+        raise HandleError(f"{call}() on a process handle that was {link.session.phase.value}")
 
 
 def enter(link: Link, timeout: float | None) -> Dialogue[None]:
@@ -105,6 +111,15 @@ def leave(link: Link) -> Dialogue[None]:
     """Let the function see the end of its channel, which nobody has asked for."""
     yield link, link.answered, link.answer_source, None
     link.close_control()
+
+
+def put_down(link: Link) -> Dialogue[None]:
+    """Kill a process and wait until it has gone; for its status just a moment, because its template may be stopped."""
+    link.signal_now_or_at_birth(SIGKILL)
+    pidfd = link.session.pidfd
+    if pidfd >= 0:
+        yield link, lambda: link.ended() or _readable(pidfd), lambda: (pidfd, lambda: None), None
+    yield link, link.ended, link.status_source, FATE
 
 
 def look(link: Link) -> Dialogue[None]:

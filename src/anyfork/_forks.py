@@ -41,6 +41,7 @@ def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded) -> Li
         raise
     control, far_control, status, far_status = ends
     link = Link(control, status, parent)
+    link.outbox.piecewise = parent.outbox.piecewise
     if attributes.get("detached"):
         flags |= DETACHED
     fds = (far_control.fileno(), far_status.fileno(), line, *encoded.fds)

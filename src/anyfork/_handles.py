@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 from _signal import SIGKILL, SIGTERM
+from _thread import RLock
 
 from _anyfork_child._wire import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND, START
 
 from ._arguments import encode_async_call, encode_call, encode_values
 from ._attributes import encode_attributes
 from ._delivery import when_free
-from ._errors import ArgumentError, StatusUnknownError
+from ._dialogue import check
+from ._errors import ArgumentError, HandleError, StatusUnknownError
 from ._forks import NOTHING, adopt, fork, fork_default, fork_exec, take_over
+from ._session import Phase, Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
-    from typing import Literal, Self, TypeAlias, Unpack
+    from typing import Literal, NoReturn, Self, TypeAlias, Unpack
 
     from ._arguments import Encoded
     from ._attributes import Attributes
@@ -25,6 +28,30 @@ if TYPE_CHECKING:
 
     Backend: TypeAlias = Literal["asyncio", "trio"]
     Argument: TypeAlias = str | bytes | os.PathLike[str]
+
+
+class _Moved:
+    """In the place of the link of a handle that was given up for another one."""
+
+    def __init__(self) -> None:
+        self.session = Session()
+        self.session.phase = Phase.MOVED
+        self.foreign = False
+        self.lock = RLock()
+        self.outbox = ()
+
+    def check(self, call: str) -> NoReturn:
+        """Raise HandleError."""
+        raise HandleError(f"{call}() on a handle that was moved to another one")
+
+    def close_template(self) -> None:
+        """Nothing is left to close."""
+
+    drop_process = close_template
+
+
+def _moved() -> Link:
+    return _Moved()  # type: ignore[return-value]  # all that a handle asks of a link it may not use
 
 
 class TemplateHandle:
@@ -157,6 +184,13 @@ class TemplateHandle:
         self._queued()
         return self._link
 
+    def _give_up(self, call: str) -> Link:
+        """Hand the link to another handle: this one is used up."""
+        link = self._link
+        link.check(call)
+        self._link = _moved()
+        return link
+
     def __del__(self) -> None:
         if hasattr(self, "_link"):
             when_free(self._link, self._link.close_template)
@@ -208,6 +242,13 @@ class ProcessHandle:
     def send_signal(self, number: int) -> None:
         """Send it a signal; nothing happens when it has ended."""
         raise NotImplementedError
+
+    def _give_up(self, call: str) -> Link:
+        """Hand the link to another handle: this one is used up."""
+        link = self._link
+        check(link, call)
+        self._link = _moved()
+        return link
 
     def terminate(self) -> None:
         """Send it SIGTERM."""

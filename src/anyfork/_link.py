@@ -51,6 +51,7 @@ class Link:
     warmed = False  # has been told to import what most of its processes need
     executed = -1  # a pipe that ends when the program has been executed
     output: Output | None = None
+    _signals_at_birth: tuple[int, ...] = ()
     _dropped = False
     _askers = 0  # its forks that may still want to know why they were never born
 
@@ -286,6 +287,7 @@ class Link:
                 self._forget_parent()  # was needed only as long as this process might not come to be
                 if session.pidfd < 0 and frame.fds and session.pid is not None:  # no room for it here (EMFILE)
                     session.pidfd = self._open_pidfd(session.pid)
+                self._send_late_signals()
                 return
         except BlockingIOError:
             return
@@ -304,6 +306,23 @@ class Link:
                 if session.born == before:
                     break
             return done()
+
+    def _send_late_signals(self) -> None:
+        numbers, self._signals_at_birth = self._signals_at_birth, ()
+        for number in numbers:
+            self._signal(number)
+
+    def news(self) -> tuple[object, ...]:
+        """Something that differs when anything has been read."""
+        session = self.session
+        return (
+            session.born,
+            session.answers,
+            session.report,
+            session.status,
+            session.status_ended,
+            session.control_ended,
+        )
 
     def _take_pidfd(self) -> None:
         """The template is gone. Where it could not hand over a pidfd, take one, while the pid is surely its own."""
@@ -363,6 +382,18 @@ class Link:
                 Channel(self.status.sock).send(Frame(SIGNAL, number))
             except ConnectionError:
                 pass  # ended, and not yet said so; or the template is gone
+
+    def signal_now_or_at_birth(self, number: int) -> None:
+        """Send it a signal without waiting: if nothing has come yet that tells who it is, when that comes."""
+        self.read_news(self.born_or_not)
+        with self.lock:
+            session = self.session
+            if not session.born and session.pid is not None and session.phase is Phase.ENTERED:
+                session.pidfd = self._open_pidfd(session.pid)
+            if session.born or session.pidfd >= 0 or session.status_ended:
+                self._signal(number)
+            else:
+                self._signals_at_birth = (*self._signals_at_birth, number)
 
     def _kill(self) -> None:
         if self.session.born:
@@ -445,20 +476,24 @@ class Link:
                 self._close()
 
     def close_finished(self) -> None:
-        """Close the ends of a process that has ended, when nobody waits on them any more. Holds the lock."""
-        if not self.waiters and (self._dropped or self.session.status is not None):
+        """Close what is not needed any more, when nobody waits on it. Holds the lock."""
+        if self.waiters:
+            return
+        if self.session.status is not None:
             self._close_status()
+        if self._dropped and not self.outbox:
+            self._close()
 
     def _close(self) -> None:
         open_links.discard(self)
-        if self._may_be_asked():
+        if self.waiters or self._may_be_asked():
             return
         self._forget_parent()
         self._control.close()
         self._close_executed()
         if self.output is not None:
             self.output.close()
-        self.close_finished()
+        self._close_status()
 
     def _may_be_asked(self) -> bool:
         """True while a fork may want to know why this process, its template, was never born."""

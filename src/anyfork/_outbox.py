@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SO_SNDBUFFORCE = 32  # Linux: above the limit for everybody, where we may
 SEND_BUFFER = 1 << 24  # bytes
-PIECE = 1 << 20  # bytes: less than a millisecond's work
+PIECE = 1 << 18  # bytes: a fraction of a millisecond
 
 
 class _Fill:

@@ -31,11 +31,17 @@ class Process(ProcessHandle):
     _channel: socket.socket | None
 
     @classmethod
-    def _of(cls, link: Link) -> Self:
+    def _of(cls, link: Link, channel: socket.socket | None = None) -> Self:
         process = cls.__new__(cls)
         process._link = link
-        process._channel = None
+        process._channel = channel
         return process
+
+    def _give_up_both(self) -> tuple[Link, socket.socket | None]:
+        """Hand link and channel to another handle: this one is used up."""
+        link = self._give_up("from_blocking")
+        channel, self._channel = self._channel, None
+        return link, channel
 
     def ready(self, timeout: float | None = None) -> Self:
         """Wait until the process has entered its function; raise why it has not.

@@ -38,6 +38,7 @@ class Phase(Enum):
     STARTING = "starting"  # told what to run
     ENTERED = "running"  # its function has been entered; its control socket is the channel
     CLOSED = "closed"  # the handle is used up
+    MOVED = "moved"  # to another handle
 
 
 class Report:

@@ -26,6 +26,7 @@ MAKERS = {
     **{
         f"fork of {name}": lambda make=make, **attributes: make().preload(*NEEDED).fork(**attributes)
         for name, make in KINDS.items()
+        if name not in ("trio", "uvloop")  # what is applied is the same, whatever the loop
     },
     "new_exec": anyfork.Template.new_exec,
 }

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import child_side
 import pytest
 from conftest import descendants, eventually
-from owner_side import DEADLINE, ask, ended, output_of, pipe, read_all, result_of, stopped
+from owner_side import DEADLINE, ask, blocking_only, ended, output_of, pipe, read_all, result_of, stopped
 
 import anyfork
 
@@ -379,6 +379,7 @@ print("end")
     assert output_of("-W", "error", "-c", program, os.path.dirname(child_side.__file__)) == "end\n"
 
 
+@blocking_only
 def test_handles_refuse_in_a_forked_copy_of_their_owner(template):
     with template.ready(), template.fork().run(child_side.until_closed) as process:
         with pipe() as (read, write):

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import child_side
 import pytest
 from conftest import eventually
-from owner_side import DEADLINE, ask, ended, pipe
+from owner_side import DEADLINE, ask, blocking_only, ended, pipe
 
 import anyfork
 
@@ -198,6 +198,7 @@ def test_wait_with_a_timeout_gives_up_and_the_process_goes_on(template):
         assert process.channel.recv(100) == b"alive"
 
 
+@blocking_only
 def test_wait_answers_the_same_as_often_as_asked(template):
     with template.run(child_side.leave, 5) as process:
         assert process.wait(DEADLINE) is process.wait(0)
@@ -211,6 +212,7 @@ def test_returncode_is_none_until_somebody_has_looked(template):
         assert process.returncode == 5
 
 
+@blocking_only
 def test_poll_has_the_code_as_soon_as_the_descriptor_says_that_the_process_has_ended(template):
     processes = [template.fork().start(child_side.leave, 5) for _ in range(20)]
     with contextlib.ExitStack() as stack:
@@ -384,6 +386,7 @@ def test_the_channel_is_one_object(template):
         assert process.channel is process.channel
 
 
+@blocking_only
 def test_the_channel_is_a_blocking_socket_that_is_not_inherited(template):
     with template.run(child_side.enter) as process:
         assert (process.channel.gettimeout(), process.channel.get_inheritable()) == (None, False)

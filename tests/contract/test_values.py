@@ -17,7 +17,7 @@ from pathlib import Path
 
 import child_side
 import pytest
-from owner_side import ask, ended, pipe, read_all
+from owner_side import ask, blocking_only, ended, pipe, read_all
 
 import anyfork
 
@@ -197,6 +197,7 @@ def test_a_socket_arrives_as_a_socket_of_the_same_kind(template):
         assert ask(template, expression, sock) == (True, socket.AF_INET6, socket.SOCK_DGRAM, sock.proto, False)
 
 
+@blocking_only
 def test_a_process_may_get_the_channel_of_another(template):
     with template.fork().run(child_side.echo) as echo:
         assert ask(template.fork(), "(v[0].sendall(b'through'), v[0].recv(100))[1]", echo.channel) == b"through"

@@ -73,6 +73,11 @@ def echo_exactly(channel: socket.socket, count: int) -> None:
     channel.sendall(b"|" + receive_all(channel))
 
 
+def answer_once(channel: socket.socket) -> None:
+    """Send back what comes first, and end."""
+    channel.sendall(channel.recv(100))
+
+
 def speak_first(channel: socket.socket) -> None:
     """Send bytes that a reader of frames would take for frames of its own."""
     channel.sendall(bytes(range(256)) * 4)

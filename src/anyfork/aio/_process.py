@@ -1,0 +1,161 @@
+"""Processes that run a function: the async face."""
+
+from __future__ import annotations
+
+import socket
+from sys import getrefcount
+
+from anyio import CancelScope
+from anyio.abc import SocketAttribute, UNIXSocketStream
+
+from .. import _dialogue
+from .._delivery import when_free
+from .._errors import AnyforkError, HandleError
+from .._handles import ProcessHandle
+from .._process import Process as BlockingProcess
+from ._waiting import run, run_now
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+    from .._link import Link
+    from .._status import ExitStatus
+
+
+class Process(ProcessHandle):
+    """A process that a function, or a program, has taken over. ``Template.start`` and ``run`` make them.
+
+    As an async context manager it closes its channel at the end and waits for the process; cancelled meanwhile, it
+    kills it. Dropping the handle leaves the process alone: it goes on, and sees the end of its channel.
+    """
+
+    __slots__ = ("_sock", "_stream")
+    _sock: socket.socket | None  # the channel, before it is a stream
+    _stream: UNIXSocketStream | None
+
+    @classmethod
+    def _of(cls, link: Link, channel: socket.socket | None = None) -> Self:
+        process = cls.__new__(cls)
+        process._link = link
+        process._sock = channel
+        process._stream = None
+        return process
+
+    async def ready(self) -> Self:
+        """Wait until the process has entered its function; raise why it has not.
+
+        Any StartError or TemplateError means that nothing of the function has run. Cancelled, it can be awaited again.
+        """
+        link = self._link
+        await run(_dialogue.enter(link, None))
+        await run(_dialogue.birth(link))
+        if self._stream is None:
+            if self._sock is None:
+                self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, link.detach_control())
+            sock, self._sock = self._sock, None
+            self._stream = await UNIXSocketStream.from_socket(sock)
+        return self
+
+    async def _ready_or_gone(self) -> Self:
+        """As ready; whatever interrupts the wait leaves no process behind that nobody has a handle of."""
+        try:
+            return await self.ready()
+        except AnyforkError:
+            raise
+        except BaseException:
+            if not self._link.revoke():
+                self.kill()
+            raise
+
+    @property
+    def channel(self) -> UNIXSocketStream:
+        """The connected Unix socket stream to the process: its function's first argument is the other end.
+
+        Descriptors can be sent over it. Raises HandleError before ``ready`` has been awaited; ``run`` does that.
+        """
+        _dialogue.check(self._link, "channel")
+        if self._stream is None:
+            raise HandleError("the channel of a process is there once its ready() has been awaited")
+        return self._stream
+
+    async def wait(self) -> ExitStatus:
+        """Wait until the process has ended, and return how. Any number of tasks may wait, and be cancelled.
+
+        A status that is neither a code nor a signal is unknown: the template was killed before the process ended.
+        """
+        return await run(_dialogue.end(self._link, None))
+
+    def poll(self) -> int | None:
+        """Return ``returncode``, after looking whether the process has ended."""
+        run_now(_dialogue.look(self._link))
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; nothing happens when it has ended. One that is not born yet gets it at its birth."""
+        _dialogue.check(self._link, "send_signal")
+        self._link.signal_now_or_at_birth(number)
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when the process has ended; it stays this object's.
+
+        Raises HandleError before ``ready`` has been awaited, and once the end has been seen by ``wait`` or ``poll``,
+        which closes it.
+        """
+        return run_now(_dialogue.end_descriptor(self._link))
+
+    async def aclose(self) -> None:
+        """Close the channel and let the process go: it goes on. Closing twice is harmless."""
+        try:
+            if self._stream is not None:
+                await self._stream.aclose()
+        finally:
+            if self._sock is not None:
+                self._sock.close()
+            self._link.drop_process()
+
+    @classmethod
+    def from_blocking(cls, process: BlockingProcess) -> Self:
+        """Make an async handle of a blocking one, which is used up. Its ``channel`` is there after ``ready``."""
+        return cls._of(*process._give_up_both())
+
+    async def to_blocking(self) -> BlockingProcess:
+        """Make a blocking handle of this one, which is used up. Raises HandleError."""
+        stream, channel = self._stream, self._sock
+        if stream is not None:
+            channel = stream.extra(SocketAttribute.raw_socket).dup()
+            channel.setblocking(True)
+        process = BlockingProcess._of(self._give_up("to_blocking"), channel)
+        self._stream = self._sock = None
+        if stream is not None:
+            with CancelScope(shield=True):
+                await stream.aclose()
+        return process
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            if self._stream is not None:
+                await self._stream.aclose()
+            else:
+                await run(_dialogue.leave(self._link))
+            await self.wait()
+        except BaseException:
+            # Cancelled: whoever leaves the block relies on it that the process has ended.
+            with CancelScope(shield=True):
+                await run(_dialogue.put_down(self._link))
+            raise
+        finally:
+            with CancelScope(shield=True):
+                await self.aclose()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_link"):
+            if self._sock is not None:
+                self._sock.close()
+            stream, self._stream = self._stream, None
+            if stream is not None and getrefcount(stream) == 2:  # nobody else has it: this variable, and the argument
+                stream.extra(SocketAttribute.raw_socket).close()
+            when_free(self._link, self._link.drop_process)

@@ -1,0 +1,111 @@
+"""Templates: the async face."""
+
+from __future__ import annotations
+
+import _socket
+
+from .._dialogue import hand_over, prepare
+from .._handles import TemplateHandle
+from .._template import Template as BlockingTemplate
+from ._process import Process
+from ._pump import attend, delivered
+from ._waiting import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+    from typing import Self
+
+    from .._handles import Argument, Backend
+    from .._link import Link
+
+
+class Template(TemplateHandle):
+    """A process that has not been told to run anything yet: prepare it, fork it, and let a function take it over.
+
+    As ``anyfork.Template``. ``preload``, ``execute``, ``prepare``, ``send``, ``fork``, ``start`` and ``close`` are
+    plain calls that never block; ``ready``, ``run``, ``run_program``, ``detach`` and ``aclose`` are awaited.
+    """
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._link.outbox.piecewise = True
+
+    @classmethod
+    def _of(cls, link: Link) -> Self:
+        link.outbox.piecewise = True
+        return super()._of(link)
+
+    def _queued(self) -> None:
+        attend()
+
+    async def ready(self) -> Self:
+        """Wait until all of the above is done; raise what failed. Cancelled, it can be awaited again."""
+        await run(prepare(self._link, None))
+        return self
+
+    def start(self, function: Callable[..., object] | str, /, *args: object, backend: Backend | None = None) -> Process:
+        """Let ``function(channel, *sent, *args)`` take the process over, and return at once.
+
+        ``channel`` is a connected stream socket to this program. ``function`` is a function or its name as
+        ``"package.module:qualified.name"``, or ``"name"`` for one that ``execute`` defined. This handle is used up. A
+        template that has been forked stays behind until its forks have ended, and a clone of it runs the function.
+
+        An async function gets its channel as an AnyIO Unix socket stream, and runs under asyncio or the ``backend``.
+        """
+        return Process._of(self._take_over("start", function, args, backend))
+
+    async def run(
+        self, function: Callable[..., object] | str, /, *args: object, backend: Backend | None = None
+    ) -> Process:
+        """As ``start``, and wait until the function has been entered; raise why it was not.
+
+        Cancelled, it leaves no process: either the function is never entered, or its process is killed.
+        """
+        return await Process._of(self._take_over("run", function, args, backend))._ready_or_gone()
+
+    async def run_program(self, argv: Sequence[Argument], /) -> Process:
+        """Replace the process by a program, found by PATH, and wait until it has been executed.
+
+        It has the standard streams of the process; make them with ``fork(stdin=..., stdout=...)``, CHANNEL among
+        others. It gets no other descriptors and no arguments of ``send``. Raises ProgramError where it cannot be
+        executed. Cancelled, it leaves no process.
+        """
+        return await Process._of(self._take_over_by_program(argv))._ready_or_gone()
+
+    async def detach(self) -> socket.socket:
+        """Give up the handle: everything queued is flushed, and the socket returned moves it to another process.
+
+        Send the socket there and use ``Template.from_socket``. Closing it instead ends the template. Cancelled, the
+        handle works on.
+        """
+        import socket
+
+        return socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, await run(hand_over(self._link)))
+
+    async def aclose(self) -> None:
+        """Let the template end, and wait until all that is queued is delivered. What was forked from it goes on.
+
+        Closing twice is harmless. ``close``, and dropping the last reference, do the same without waiting.
+        """
+        link = self._link
+        self.close()
+        await delivered(link)
+
+    @classmethod
+    def from_blocking(cls, template: BlockingTemplate) -> Self:
+        """Make an async handle of a blocking one, which is used up. Raises HandleError."""
+        return cls._of(template._give_up("from_blocking"))
+
+    def to_blocking(self) -> BlockingTemplate:
+        """Make a blocking handle of this one, which is used up. Raises HandleError."""
+        return BlockingTemplate._of(self._give_up("to_blocking"))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()

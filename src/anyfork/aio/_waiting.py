@@ -1,0 +1,94 @@
+"""How the async face waits: through the loop, with many tasks on one process.
+
+Of the tasks that wait for the same descriptor one watches it, and reads what comes; the others wait for their turn. It
+may read what they wait for, and then nothing more would come.
+"""
+
+from __future__ import annotations
+
+from anyio import CancelScope, Event, move_on_after, wait_readable
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+
+from ._pump import attend, delivered
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._dialogue import Dialogue, Result
+    from .._link import Link, Source
+
+
+async def run(dialogue: Dialogue[Result]) -> Result:
+    """Go through a dialogue, waiting for all that it needs. Raises what it raises.
+
+    Cancelled, it leaves the link as it is: the same dialogue can be begun anew.
+    """
+    await checkpoint_if_cancelled()
+    attend()
+    try:
+        need = next(dialogue)
+        while True:
+            need = dialogue.send(await _wait(*need))
+    except StopIteration as stop:
+        await cancel_shielded_checkpoint()
+        return stop.value  # type: ignore[no-any-return]  # StopIteration does not know its type
+    finally:
+        dialogue.close()
+
+
+def run_now(dialogue: Dialogue[Result]) -> Result:
+    """Go through a dialogue without waiting: with what has come already."""
+    try:
+        link, done, source, _ = next(dialogue)
+        while True:
+            link, done, source, _ = dialogue.send(_look(link, done, source))
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]  # as above
+
+
+def _look(link: Link, done: Callable[[], bool], source: Callable[[], Source | None]) -> bool:
+    before = None
+    while not done() and (watched := source()) is not None and link.news() != before:
+        before = link.news()
+        if not link.waiters:  # or somebody would wait for what is read here
+            watched[1]()
+    return done()
+
+
+async def _wait(
+    link: Link, done: Callable[[], bool], source: Callable[[], Source | None], timeout: float | None
+) -> bool:
+    """Read the source whenever it is readable, until it is done; False when the timeout, in seconds, is over before."""
+    with move_on_after(timeout) if timeout is not None else CancelScope():
+        while not done():
+            watched = source()
+            if watched is None:
+                await delivered(link)
+            else:
+                await _read(link, *watched)
+    return done()
+
+
+async def _read(link: Link, fd: int, read: Callable[[], None]) -> None:
+    """Wait for the descriptor and read it, or wait until another task has."""
+    if link.turns is None:
+        link.turns = {}
+    behind = link.turns.get(fd)
+    link.waiters += 1
+    try:
+        if behind is not None:
+            turn = Event()
+            behind.append(turn)
+            await turn.wait()
+            return
+        link.turns[fd] = []
+        try:
+            await wait_readable(fd)
+            read()
+        finally:
+            for turn in link.turns.pop(fd):
+                turn.set()
+    finally:
+        link.waiters -= 1
+        link.close_finished()

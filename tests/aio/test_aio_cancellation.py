@@ -1,0 +1,252 @@
+"""Cancellation, at every checkpoint of every operation: nothing is half done, and what was cancelled can be done again."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+
+import anyio
+import child_side
+import pytest
+from conftest import descendants, eventually
+from owner_side import pipe, stopped
+
+import anyfork
+from anyfork import aio
+from anyfork.aio import _pump, _waiting
+
+pytestmark = pytest.mark.anyio
+
+CHECKPOINTS = [
+    (_waiting, "checkpoint_if_cancelled"),
+    (_waiting, "cancel_shielded_checkpoint"),
+    (_waiting, "wait_readable"),
+    (_pump, "checkpoint"),
+    (_pump, "wait_writable"),
+]
+
+
+@pytest.fixture
+async def template(anyio_backend):
+    """A template, closed at the end."""
+    async with aio.Template() as template:
+        yield await template.preload("child_side").ready()
+
+
+@contextlib.contextmanager
+def cancelled_at(number):
+    """Cancel what is awaited in this block when it comes to its checkpoint of this number; say whether it came there."""
+    scope, count = anyio.CancelScope(), itertools.count(1)
+    originals = [(module, name, getattr(module, name)) for module, name in CHECKPOINTS]
+
+    def counting(original):
+        async def checkpoint(*args):
+            if next(count) == number:
+                scope.cancel()
+            return await original(*args)
+
+        return checkpoint
+
+    for module, name, original in originals:
+        setattr(module, name, counting(original))
+    try:
+        with scope:
+            yield scope
+    finally:
+        for module, name, original in originals:
+            setattr(module, name, original)
+
+
+async def at_every_checkpoint(operation):
+    """Call an operation again and again with a number, until it comes to no checkpoint of that number; return how many
+    there were."""
+    number = 1
+    while await operation(number):
+        number += 1
+    return number - 1
+
+
+async def test_a_cancelled_run_leaves_no_process(template):
+    before = set(descendants(template.pid))
+
+    async def cancel(number):
+        with pipe() as (read, write), cancelled_at(number) as scope:
+            process = await template.fork().run(child_side.until_closed, anyfork.Descriptor(write))
+            process.kill()
+            await process.aclose()
+        # The process had a copy of the pipe's writing end; this one is closed by now.
+        eventually(lambda: set(descendants(template.pid)) <= before, "a process is left")
+        return scope.cancel_called
+
+    assert await at_every_checkpoint(cancel) >= 3
+
+
+async def test_the_function_of_a_run_that_was_cancelled_before_it_was_ready_is_never_entered(template):
+    with pipe() as (listen, said), pipe() as (read, write):
+        value = child_side.Decoding(child_side.stay_when_decoded, anyfork.Descriptor(read))
+        with os.fdopen(os.dup(said), "wb", 0) as file:
+            os.close(said)
+            with anyio.move_on_after(0.05) as scope:
+                await template.fork().run(child_side.write_to, file, value)
+            assert scope.cancelled_caught
+        os.close(write)
+        await anyio.wait_readable(listen)
+        assert os.read(listen, 10) == b""
+
+
+async def test_a_run_that_is_cancelled_while_its_template_is_stopped_never_enters(template):
+    with pipe() as (listen, said):
+        with stopped(template.pid), os.fdopen(os.dup(said), "wb", 0) as file:
+            os.close(said)
+            with anyio.move_on_after(0.05) as scope:
+                await template.fork().run(child_side.write_to, file, b"entered")
+            assert scope.cancelled_caught
+        await anyio.wait_readable(listen)
+        assert os.read(listen, 10) == b""
+
+
+async def test_a_cancelled_run_program_leaves_no_process(template):
+    before = set(descendants(template.pid))
+
+    async def cancel(number):
+        with cancelled_at(number) as scope:
+            process = await template.fork().run_program(["sleep", "1000"])
+            process.kill()
+            await process.aclose()
+        eventually(lambda: set(descendants(template.pid)) <= before, "a program is left")
+        return scope.cancel_called
+
+    assert await at_every_checkpoint(cancel) >= 3
+
+
+async def test_a_cancelled_ready_of_a_template_can_be_awaited_again(template):
+    async def cancel(number):
+        async with template.fork() as fork:
+            with cancelled_at(number) as scope:
+                await fork.ready()
+            assert (await fork.ready()).pid
+        return scope.cancel_called
+
+    assert await at_every_checkpoint(cancel) >= 2
+
+
+async def test_a_cancelled_ready_of_a_template_that_fails_tells_the_failure_later(template):
+    async def cancel(number):
+        async with template.fork().preload("no_such_module") as fork:
+            with cancelled_at(number) as scope, contextlib.suppress(anyfork.PreloadError):
+                await fork.ready()
+            with pytest.raises(anyfork.PreloadError):
+                await fork.ready()
+        return scope.cancel_called
+
+    assert await at_every_checkpoint(cancel) >= 2
+
+
+async def test_a_cancelled_ready_of_a_process_can_be_awaited_again(template):
+    async def cancel(number):
+        process = template.fork().start(child_side.echo)
+        with cancelled_at(number) as scope:
+            await process.ready()
+        async with await process.ready():
+            await process.channel.send(b"alive")
+            assert await process.channel.receive() == b"alive"
+        return scope.cancel_called
+
+    assert await at_every_checkpoint(cancel) >= 3
+
+
+async def test_a_cancelled_wait_is_harmless(template):
+    async def cancel(number):
+        process = await template.fork().run(child_side.leave, 5)
+        with cancelled_at(number) as scope:
+            await process.wait()
+        assert (await process.wait()).code == 5
+        await process.aclose()
+        return scope.cancel_called
+
+    assert await at_every_checkpoint(cancel) >= 2
+
+
+async def test_a_cancelled_detach_leaves_the_handle_usable(template):
+    async def cancel(number):
+        fork = template.fork().send(1)
+        with cancelled_at(number) as scope:
+            (await fork.detach()).close()
+        if scope.cancelled_caught:
+            async with aio.Template.from_socket(await fork.detach()) as moved:
+                assert await peek(moved) == b"1"
+        return scope.cancel_called
+
+    assert await at_every_checkpoint(cancel) >= 2
+
+
+async def peek(template):
+    async with await template.run(child_side.count_arguments) as process:
+        return await process.channel.receive()
+
+
+async def test_a_detach_that_is_cancelled_with_its_queue_not_delivered_leaves_the_handle_usable(template):
+    fork = await template.fork().ready()
+    with stopped(fork.pid):
+        for _ in range(800):
+            fork.send(b"x" * 60_000)
+        with anyio.move_on_after(0.05) as scope:
+            await fork.detach()
+        assert scope.cancelled_caught
+    fork.send(1)
+    async with fork:
+        assert await peek(fork) == b"801"
+
+
+async def test_a_cancelled_aclose_closes_all_the_same(template):
+    async def cancel(number):
+        fork = await template.fork().ready()
+        pid = fork.pid
+        with cancelled_at(number) as scope:
+            await fork.aclose()
+        eventually(lambda: not os.path.exists(f"/proc/{pid}"))
+        return scope.cancel_called
+
+    await at_every_checkpoint(cancel)
+
+
+async def test_a_block_that_is_cancelled_ends_its_process(template):
+    async def cancel(number):
+        with cancelled_at(number) as scope:
+            async with await template.fork().run(child_side.until_closed):
+                pass
+        eventually(lambda: set(descendants(template.pid)) <= before, "a process is left")
+        return scope.cancel_called
+
+    before = set(descendants(template.pid))
+    assert await at_every_checkpoint(cancel) >= 5
+
+
+async def test_leaving_a_task_group_ends_what_was_started_in_it(template):
+    started = []
+
+    async def one():
+        async with await template.fork().run(child_side.stay_whatever_comes) as process:
+            started.append(process)
+            await process.wait()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(one)
+        while len(started) < 10:
+            await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+    assert {process.returncode for process in started} == {-9}
+
+
+async def test_a_block_that_is_cancelled_does_not_wait_for_a_template_that_is_stopped(template):
+    process = await template.fork().run(child_side.stay_whatever_comes)
+    pidfd = os.pidfd_open(process.pid)
+    with stopped(template.pid):
+        with anyio.CancelScope() as scope:
+            async with process:
+                scope.cancel()
+                await process.wait()
+        await anyio.wait_readable(pidfd)
+    os.close(pidfd)
