@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import create, machine, memory, soak
+from . import create, create_aio, machine, memory, soak
 from .report import Settings, progress
 
 TYPE_CHECKING = False
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .report import Report
 
 BENCHMARKS: dict[str, Callable[[Settings], Report]] = {"create": create.run, "memory": memory.run, "soak": soak.run}
+FACES: dict[str, Callable[[Settings], Report]] = {"blocking": create.run, "aio": create_aio.run}  # of create
 RESULTS = Path("bench-results")
 
 
@@ -24,7 +25,7 @@ def main() -> int:
     """Run what is asked; return 1 when something must not be as it is (only ``soak`` says so)."""
     parser = _parser()
     options = parser.parse_args()
-    names = {*create.NAMES, *memory.NAMES}
+    names = {*create.NAMES, *create_aio.NAMES, *memory.NAMES}
     if unknown := set(options.only) - names:
         parser.error(f"--only knows no {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}")
     machine.compile_packages()
@@ -35,9 +36,13 @@ def main() -> int:
     failed = False
     about = machine.description(cpu)  # once: the load of the first benchmark is no disturbance of the second
     for name in options.benchmark:
-        report = BENCHMARKS[name](settings)
+        report = (FACES[options.face] if name == "create" else BENCHMARKS[name])(settings)
         progress("")
-        results[name] = {"machine": about, "quick": options.quick, **report.data}
+        results[name + ("" if options.face == "blocking" else f"-{options.face}")] = {
+            "machine": about,
+            "quick": options.quick,
+            **report.data,
+        }
         files = write(results, options.json)  # before anything is printed: the reader of a pipe may leave early
         print(f"\n=== {name}{' (quick)' if options.quick else ''}\n{machine.heading(about)}\n")
         print("\n\n".join(report.tables), flush=True)
@@ -49,6 +54,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m bench", description="Benchmarks of anyfork; see bench/README.md.")
     parser.add_argument("benchmark", nargs="+", choices=BENCHMARKS)
+    parser.add_argument("--face", choices=FACES, default="blocking", help="of create (%(default)s)")
     parser.add_argument("--pin", action="store_true", help="run everything on one CPU")
     parser.add_argument("--quick", action="store_true", help="less of everything: to see that it runs")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="contenders to measure")

@@ -1,4 +1,4 @@
-"""The contenders of the benchmark ``create``: who is measured, by what measures, in which order."""
+"""The contenders of the benchmark ``create``, for each face: who is measured, by what measures, in which order."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from .driver import ROOT, Driver
 
-FIRST_BYTE, SEQUENTIAL, IN_FLIGHT = "first_byte", "sequential", "in_flight"
+FIRST_BYTE, SEQUENTIAL, IN_FLIGHT, MANY = "first_byte", "sequential", "in_flight", "many"
 ALL = (FIRST_BYTE, SEQUENTIAL, IN_FLIGHT)
 RATES = (SEQUENTIAL, IN_FLIGHT)
+AT_ONCE = 500  # processes of the measure MANY
 HEAVY = ("numpy", "pandas")
+ASYNC = "bench.async_owner"
 SLOW = 3  # those that need seconds for 64 processes are measured in every third round only
 
 
@@ -27,12 +29,14 @@ class Contender:
     preload: tuple[str, ...] = ()
     measures: tuple[str, ...] = ALL
     every: int = 1
+    owner: str = "bench.owner"
 
     def launch(self) -> Driver:
         """Start its owner."""
         if self.kind.startswith("perl-"):
             return Driver(["perl", str(ROOT / "bench" / "perl" / "contender.pl")], [self.kind.removeprefix("perl-")])
-        return Driver.python("bench.owner", self.kind, str(self.megabytes), *self.preload)
+        size = [] if self.owner == ASYNC else [str(self.megabytes)]
+        return Driver.python(self.owner, self.kind, *size, *self.preload)
 
 
 # What is compared by a target stands close together, so that it is measured within a second or two.
@@ -55,4 +59,28 @@ CONTENDERS = (
     Contender("anyfork-exec", "anyfork: Template.new_exec().start()", "anyfork-exec", every=SLOW),
     Contender("perl-new-exec", "Perl AnyEvent::Fork: new_exec", "perl-new_exec"),
     Contender("mp-spawn", "multiprocessing spawn", "mp-spawn", every=SLOW),
+)
+
+ASYNC_RATES = (SEQUENTIAL, IN_FLIGHT, MANY)
+AIO_CONTENDERS = (
+    Contender("anyfork", "anyfork: template.fork().run()", "anyfork", measures=ASYNC_RATES),
+    Contender("aio", "anyfork.aio, asyncio", "aio", measures=ASYNC_RATES, owner=ASYNC),
+    Contender("aio-uvloop", "anyfork.aio, asyncio with uvloop", "aio-uvloop", measures=ASYNC_RATES, owner=ASYNC),
+    Contender("aio-trio", "anyfork.aio, trio", "aio-trio", measures=ASYNC_RATES, owner=ASYNC),
+    Contender(
+        "asyncio-subprocess",
+        "asyncio.create_subprocess_exec /bin/true",
+        "asyncio-subprocess",
+        measures=ASYNC_RATES,
+        owner=ASYNC,
+    ),
+    Contender("trio-run-process", "trio.run_process /bin/true", "trio-run-process", measures=ASYNC_RATES, owner=ASYNC),
+    Contender(
+        "to-process",
+        "anyio.to_process, a new worker each",
+        "to-process",
+        measures=(SEQUENTIAL, IN_FLIGHT),
+        owner=ASYNC,
+        every=SLOW,
+    ),
 )

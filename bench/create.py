@@ -1,25 +1,29 @@
-"""The benchmark ``create``: what starting a process costs, beside everything else that starts processes."""
+"""The benchmark ``create``: what starting a process costs, beside everything else that starts processes.
+
+The blocking face; that of the async one is create_aio.
+"""
 
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from statistics import median
 
-from .contenders import ALL, CONTENDERS, FIRST_BYTE, IN_FLIGHT, SEQUENTIAL, Contender
-from .driver import Driver, UnavailableError
+from .contenders import ALL, CONTENDERS, FIRST_BYTE, IN_FLIGHT, SEQUENTIAL
+from .driver import UnavailableError
 from .report import Report, Settings, progress
-from .samples import Samples
+from .rounds import measure_starts
 from .startup import ExecCost, ImportCost, exec_cost, import_cost
 from .tables import NONE, number, rate, table
 from .targets import Target, at_least, at_most, targets_data, targets_table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .samples import Samples
 
 FLOOR, ANYFORK = "floor", "anyfork"
 FAULTS, IMPORT, EXEC = "faults", "import", "exec"
 NAMES = (*(contender.name for contender in CONTENDERS), FAULTS, IMPORT, EXEC)
 
-ROUNDS, QUICK_ROUNDS = 8, 2
-SLICE, QUICK_SLICE = 0.3, 0.12  # seconds
 FAULT_STARTS, QUICK_FAULT_STARTS = 300, 100
 INTERPRETERS, QUICK_INTERPRETERS = 25, 7
 
@@ -31,7 +35,7 @@ Faults = dict[str, list[float]]  # by contender: of the template, of the process
 
 def run(settings: Settings) -> Report:
     """Measure everything that is wanted."""
-    samples, missing = measure_starts(settings)
+    samples, missing = measure_starts(CONTENDERS, ALL, settings)
     faults = count_faults(settings) if settings.wants(FAULTS) else {}
     imports = measure_import(settings) if settings.wants(IMPORT) else None
     execs = measure_exec(settings, missing) if settings.wants(EXEC) else None
@@ -51,63 +55,6 @@ def run(settings: Settings) -> Report:
 
 
 # --- Measuring --------------------------------------------------------------------------------------------------
-
-
-def measure_starts(settings: Settings) -> tuple[Samples, dict[str, str]]:
-    """Start all owners, then give each of them a short slice in every round; also say who could not run, and why."""
-    samples, missing = Samples(), dict[str, str]()
-    wanted = [c for c in CONTENDERS if settings.wants(c.name)]
-    if not wanted:
-        return samples, missing
-    if wanted[0].name != FLOOR:
-        wanted.insert(0, CONTENDERS[0])  # all ratios are against it
-    rounds, seconds = (QUICK_ROUNDS, QUICK_SLICE) if settings.quick else (ROUNDS, SLICE)
-    with ExitStack() as stack:
-        drivers = launch(wanted, stack, missing)
-        for turn in range(rounds):
-            progress(f"create: round {turn + 1} of {rounds}")
-            _round(turn, wanted, seconds, drivers, samples, missing)
-    return samples, missing
-
-
-def launch(wanted: list[Contender], stack: ExitStack, missing: dict[str, str]) -> dict[str, Driver]:
-    """Start all owners at once, and wait for each of them."""
-    progress(f"create: starting {len(wanted)} owners")
-    started: dict[str, Driver] = {}
-    for contender in wanted:
-        try:
-            started[contender.name] = stack.enter_context(contender.launch())
-        except OSError as error:  # perl is not installed
-            missing[contender.name] = str(error)
-    for name, driver in list(started.items()):
-        try:
-            driver.answer()
-        except UnavailableError as error:
-            missing[name] = str(error)
-            del started[name]
-    return started
-
-
-def _round(
-    turn: int,
-    wanted: list[Contender],
-    seconds: float,
-    drivers: dict[str, Driver],
-    samples: Samples,
-    missing: dict[str, str],
-) -> None:
-    """One slice of each measure for everybody, every other round in the reverse order."""
-    order = wanted if turn % 2 == 0 else wanted[::-1]
-    for measure in ALL:
-        for contender in order:
-            name = contender.name
-            if name not in drivers or measure not in contender.measures or turn % contender.every:
-                continue
-            try:
-                samples.add(name, measure, turn, drivers[name].ask(measure, seconds))
-            except UnavailableError as error:
-                missing[name] = str(error)
-                del drivers[name]
 
 
 def count_faults(settings: Settings) -> Faults:

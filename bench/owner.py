@@ -109,6 +109,14 @@ def in_flight(starter: Starter[Any], seconds: float) -> list[float]:
     return [count, perf_counter() - begin]
 
 
+def many(starter: Starter[Any], count: float) -> list[float]:
+    """The same with so many processes started before the first is waited for."""
+    begin = perf_counter()
+    for process in [starter.start() for _ in range(int(count))]:
+        starter.end(process)
+    return [count, perf_counter() - begin]
+
+
 def count_faults(starter: Any, count: float) -> list[float]:
     """Page faults of one start in the template and in the process."""
     starter.faults(starters.FAULTS_SKIPPED)
@@ -125,6 +133,7 @@ MEASURES: dict[str, Callable[[Any, float], list[float]]] = {
     "first_byte": first_byte,
     "sequential": sequential,
     "in_flight": in_flight,
+    "many": many,
     "faults": count_faults,
     "exec_ready": exec_ready,
 }

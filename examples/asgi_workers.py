@@ -6,6 +6,7 @@ Needs starlette and uvicorn. Try it: ``python asgi_workers.py 8000``, and then g
 import json
 import socket
 import sys
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -39,7 +40,7 @@ async def primes(request: Request) -> JSONResponse:
 
 
 @asynccontextmanager
-async def lifespan(_app: Starlette):  # as Starlette's documentation writes it
+async def lifespan(_app: Starlette) -> AsyncIterator[None]:
     """The template is made before the server accepts, and ends with it."""
     await workers.ready()
     yield

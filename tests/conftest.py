@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import faces
+import hypothesis  # noqa: F401  # before garbage is frozen: its hook for trio looks for references in what is not
 import pytest
 from owner_side import KINDS
 
@@ -36,43 +37,44 @@ def descriptors() -> dict[int, str]:
     return found
 
 
+def state_and_command(pid: int) -> str:
+    """What a process is: its state, and its command line. Raises OSError when it has ended."""
+    with open(f"/proc/{pid}/stat") as stat, open(f"/proc/{pid}/cmdline", "rb") as command:
+        state = stat.read().rpartition(")")[2].split()[0]
+        return f"{state} {command.read().replace(bytes(1), b' ').decode(errors='replace').strip()}"
+
+
+def children(pid: int) -> list[int]:
+    """The children of all threads of a process, zombies included."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):  # it ends meanwhile
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as listed:
+                found += map(int, listed.read().split())
+    return found
+
+
 def descendants(pid: int | None = None) -> dict[int, str]:
     """The processes below one, zombies included: their state and command line, by pid."""
-    parents: dict[int, int] = {}
-    texts: dict[int, str] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            stat = (entry / "stat").read_text()
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        except OSError:  # it has ended meanwhile
-            continue
-        fields = stat.rpartition(")")[2].split()
-        parents[int(entry.name)] = int(fields[1])
-        texts[int(entry.name)] = f"{fields[0]} {command}"
-    root = os.getpid() if pid is None else pid
     below: dict[int, str] = {}
-    for child in parents:
-        ancestor = child
-        while ancestor in parents and ancestor != root:
-            ancestor = parents[ancestor]
-        if ancestor == root and child != root:
-            below[child] = texts[child]
+    ahead = children(pid or os.getpid())
+    while ahead:
+        child = ahead.pop()
+        with contextlib.suppress(OSError):
+            below[child] = state_and_command(child)
+            ahead += children(child)
     return below
 
 
 def owned(owner: int) -> dict[int, str]:
     """All processes that anyfork has started for an owner, wherever they hang now: their titles begin with its pid."""
     found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            except OSError:
-                continue
-            if title.startswith(f"{owner} "):
-                found[int(entry.name)] = title
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                title = state_and_command(int(name)).partition(" ")[2]
+                if title.startswith(f"{owner} "):
+                    found[int(name)] = title
     return found
 
 
@@ -86,7 +88,7 @@ def eventually(condition: Callable[[], object], what: str = "", deadline: float 
 
 
 def pytest_collection_finish() -> None:
-    """Every test collects garbage twice: not that of the test framework, which takes longer than most tests."""
+    """Every test collects garbage: not what was there before it, which takes longer than most tests."""
     gc.collect()
     gc.freeze()
 
@@ -121,7 +123,6 @@ def settled(count: int) -> bool:
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """Prove that the test has left nothing, and that the default template still answers."""
-    gc.collect()
     before, threads = descriptors(), own_threads()
     processes = descendants()
     yield
@@ -137,6 +138,7 @@ def nothing_left_behind() -> Iterator[None]:
     eventually(lambda: settled(len(before)), f"descriptors are left: {new_descriptors(before)}")
     assert own_threads() <= threads, "threads are left"
     anyfork.Template().ready(DEADLINE).close()
+    gc.freeze()
 
 
 @pytest.fixture(params=faces.BACKENDS)

@@ -28,12 +28,13 @@ PIECE = 1 << 18  # bytes: a fraction of a millisecond
 class _Fill:
     """What has to be written into a file before its descriptor is sent."""
 
-    __slots__ = ("_at", "_fd", "_pieces")
+    __slots__ = ("_at", "_fd", "_pieces", "size")
 
     def __init__(self, fd: int, pieces: Sequence[bytes]) -> None:
         self._fd = os.dup(fd)
         self._pieces = list(reversed(pieces))
         self._at = 0
+        self.size = sum(map(len, pieces))
 
     def step(self, size: int) -> bool:
         """Write at most so many bytes; True when nothing is left. Raises OSError (ENOSPC, ENOMEM)."""
@@ -45,12 +46,10 @@ class _Fill:
             if self._at == len(self._pieces[-1]):
                 self._pieces.pop()
                 self._at = 0
-        if not self._pieces:
-            self.close()
         return not self._pieces
 
     def close(self) -> None:
-        """Give it up."""
+        """All is written, or it is given up."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -117,8 +116,11 @@ class Outbox:
         """
         parts = messages(frame)
         if pieces and not self.piecewise:
-            _Fill(frame.fds[-1], pieces).step(sum(map(len, pieces)))
-            pieces = ()
+            fill, pieces = _Fill(frame.fds[-1], pieces), ()
+            try:
+                fill.step(fill.size)
+            finally:
+                fill.close()
         if not pieces and not self._queue and not self._busy and len(parts) == 1 and self._send_at_once(*parts[0]):
             return
         if self._queue is None:
@@ -165,6 +167,7 @@ class Outbox:
                 if message.fill is not None:
                     if not message.fill.step(PIECE):
                         return True
+                    message.fill.close()
                     message.fill = None
                 try:
                     sent = send_some(self._sock, message.data, message.fds, NOWAIT)
