@@ -502,7 +502,11 @@ class Link:
             return False
         if not session.born:
             self.read_status()
-        return not session.born and not session.status_ended and self.status is not None
+        if session.born or self.status is None:
+            return False
+        while session.status_ended and self.overhear():  # it has been refused, and this says why
+            pass
+        return not session.status_ended
 
     def _forget_parent(self) -> None:
         parent, self.parent = self.parent, None

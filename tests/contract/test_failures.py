@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
 
 import child_side
@@ -151,6 +152,27 @@ def test_a_refused_attribute_is_raised_by_the_forks_behind_it(template):
         pytest.raises(anyfork.AttributeRefusedError, match="its cwd"),
     ):
         last.run(child_side.enter, timeout=DEADLINE)
+
+
+def test_a_fork_that_was_refused_before_its_handle_is_dropped_says_why_to_those_behind_it(template):
+    first = template.fork(cwd="/no/such/directory")
+    second = first.fork()
+    third = second.fork()
+    for refused in (second, third):
+        hung_up(refused)
+    first.close()
+    second.close()
+    del first, second, refused
+    with third, pytest.raises(anyfork.AttributeRefusedError, match="its cwd"):
+        third.run(child_side.enter, timeout=DEADLINE)
+
+
+def hung_up(template):
+    """Wait until the other end of its status socket is closed."""
+    link = getattr(template, "_template", template)._link
+    poller = select.poll()
+    poller.register(link.status.fd, 0)
+    assert poller.poll(DEADLINE * 1000)
 
 
 def test_a_failed_step_leaves_the_forks_before_it_alone(template, failing):

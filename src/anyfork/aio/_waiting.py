@@ -52,7 +52,8 @@ def _look(link: Link, done: Callable[[], bool], source: Callable[[], Source | No
     while not done() and (watched := source()) is not None and link.news() != before:
         before = link.news()
         if not link.waiters:  # or somebody would wait for what is read here
-            watched[1]()
+            with link.lock:
+                watched[1]()
     return done()
 
 
@@ -75,7 +76,8 @@ async def _read(link: Link, fd: int, read: Callable[[], None]) -> None:
     if link.turns is None:
         link.turns = {}
     behind = link.turns.get(fd)
-    link.waiters += 1
+    with link.lock:  # a handle, of another process too, may be dropped by any thread
+        link.waiters += 1
     try:
         if behind is not None:
             turn = Event()
@@ -85,10 +87,12 @@ async def _read(link: Link, fd: int, read: Callable[[], None]) -> None:
         link.turns[fd] = []
         try:
             await wait_readable(fd)
-            read()
+            with link.lock:
+                read()
         finally:
             for turn in link.turns.pop(fd):
                 turn.set()
     finally:
-        link.waiters -= 1
-        link.close_finished()
+        with link.lock:
+            link.waiters -= 1
+            link.close_finished()
