@@ -136,7 +136,7 @@ def nothing_left_behind() -> Iterator[None]:
 
     eventually(lambda: not left(), f"processes are left: {left()}")
     eventually(lambda: settled(len(before)), f"descriptors are left: {new_descriptors(before)}")
-    assert own_threads() <= threads, "threads are left"
+    eventually(lambda: own_threads() <= threads, f"threads are left: {own_threads() - threads}")
     anyfork.Template().ready(DEADLINE).close()
     gc.freeze()
 
