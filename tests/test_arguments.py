@@ -23,7 +23,7 @@ import pytest
 from owner_side import ask, output_of, pipe, run_python
 
 import anyfork
-from anyfork._arguments import importable_name
+from _anyfork_child._encoding import importable_name
 
 # --- What cannot travel ---------------------------------------------------------------------------------------------
 

@@ -1,96 +1,14 @@
-"""Functions and values into bytes and descriptors.
-
-Values travel by pickle 5. Descriptors among them (sockets, files, pipes, connections, Descriptor) travel beside the
-bytes, whatever they are nested in, and are rebuilt by ``_anyfork_child._values``. What pickle cannot name, that is
-lambdas, closures and everything of ``__main__``, goes by value with cloudpickle, which is loaded only then.
-"""
+"""Functions and arguments as they are handed over: bytes and descriptors, or an error that names what cannot travel."""
 
 from __future__ import annotations
 
-import _pickle
-import _socket
-import io
-import os
-import stat
-import sys
-from types import BuiltinFunctionType, FunctionType
-
-from _anyfork_child import _values
-from _anyfork_child._values import Descriptor
-from _anyfork_child._wire import IN_FILE, MAX_DESCRIPTORS, Frame
+from _anyfork_child._encoding import CannotTravelError, Encoded, encode, importable_name
 
 from ._errors import ArgumentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
-
-    from _typeshed import ReadableBuffer
-
-PROTOCOL = 5
-INLINE = 64 << 10  # bytes: more would fill a socket's buffer (208 KiB by default) and wait there for the reader
-
-
-class Encoded:
-    """Pickled values: pieces of bytes, and the descriptors that go with them.
-
-    The descriptors belong to ``holders``, which are kept so that dropping them elsewhere does not close them.
-    """
-
-    __slots__ = ("by_value", "fds", "holders", "made", "name", "pieces", "size")
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-        self.fds: list[int] = []
-        self.holders: list[object] = []
-        self.made: list[int] = []
-        self.size = 0
-        self.by_value = False  # with cloudpickle, which the other side needs too
-        self.name = b""  # of a function, before the pickle of its arguments; empty for one among the values
-
-    def write(self, data: ReadableBuffer) -> int:
-        """Take the next piece from a pickler: large bytes objects come as themselves and are not copied."""
-        piece = data if type(data) is bytes else bytes(data)
-        self.pieces.append(piece)
-        self.size += len(piece)
-        return len(piece)
-
-    def add_descriptor(self, holder: object, fd: int) -> int:
-        """Note a descriptor; return its index."""
-        try:
-            os.fstat(fd)
-        except OSError as error:
-            raise CannotTravelError(f"its descriptor {fd} is not open") from error
-        if len(self.fds) >= MAX_DESCRIPTORS:
-            raise CannotTravelError(f"more than {MAX_DESCRIPTORS} descriptors in one call")
-        self.fds.append(fd)
-        self.holders.append(holder)
-        return len(self.fds) - 1
-
-    def add_made(self, fd: int) -> int:
-        """Note a descriptor that was made for this and is closed with it; return its index."""
-        self.made.append(fd)
-        self.fds.append(fd)
-        return len(self.fds) - 1
-
-    def frame(self, kind: int) -> tuple[Frame, list[int], Sequence[bytes]]:
-        """The frame that carries this; the descriptors made for it, which the caller closes once it is sent; and what
-        has to be written into the last of them before."""
-        if self.size <= INLINE:
-            return Frame(kind, len(self.name), b"".join((self.name, *self.pieces)), self.fds), self.made, ()
-        file = body_file()
-        return Frame(kind | IN_FILE, self.size, self.name, [*self.fds, file]), [*self.made, file], self.pieces
-
-
-def body_file() -> int:
-    """An anonymous file in memory for a body that is too long for the socket; an unlinked one where there are none."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("anyfork", os.MFD_CLOEXEC)
-    import tempfile
-
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 def encode_values(call: str, values: Sequence[object]) -> Encoded:
@@ -136,26 +54,9 @@ def _check_name(call: str, name: str) -> None:
         raise ArgumentError(f"{call}() needs a function's name as 'package.module:qualified.name', not {name!r}")
 
 
-def importable_name(function: object) -> str | None:
-    """``module:qualname`` if another interpreter finds this very function there; None if it must go by value."""
-    if not isinstance(function, FunctionType | BuiltinFunctionType | type):
-        return None
-    module_name = getattr(function, "__module__", None)
-    path = getattr(function, "__qualname__", "")
-    if not module_name or module_name == "__main__":
-        return None
-    found: Any = sys.modules.get(module_name)
-    try:
-        for part in path.split("."):
-            found = getattr(found, part)
-    except AttributeError:
-        return None
-    return f"{module_name}:{path}" if found is function else None
-
-
 def _encode(call: str, values: Sequence[object], first: int) -> Encoded:
     try:
-        return _pickle_values(values)
+        return encode(values)
     except Exception as error:  # pickling runs code of the values, which may raise anything
         index, why = _blame(values, error)
         what = f"argument {index + first}" if index + first else "the function"
@@ -166,26 +67,10 @@ def _encode(call: str, values: Sequence[object], first: int) -> Encoded:
 def _blame(values: Sequence[object], error: Exception) -> tuple[int, str]:
     for index, value in enumerate(values):
         try:
-            _pickle_values((value,))
+            encode((value,))
         except Exception as again:
             return index, f"{again}" if isinstance(again, CannotTravelError) else f"{type(again).__name__}: {again}"
     return 0, f"{type(error).__name__}: {error}"
-
-
-def _pickle_values(values: Sequence[object]) -> Encoded:
-    encoded = Encoded()
-    try:
-        _Pickler(encoded).dump(values)
-    except (_ByValueNeededError, _pickle.PicklingError, TypeError, AttributeError):
-        encoded = Encoded()
-        encoded.by_value = True
-        _by_value_pickler()(encoded).dump((_SameVersion(), *values))
-    return encoded
-
-
-def pickle_into(encoded: Encoded, value: object) -> None:
-    """Pickle plain data of our own."""
-    _Pickler(encoded).dump(value)
 
 
 def _short(value: object) -> str:
@@ -194,129 +79,3 @@ def _short(value: object) -> str:
     except Exception:  # a repr of the user's; the type says enough
         text = ""
     return text if 0 < len(text) <= 80 else f"a {type(value).__name__}"
-
-
-class _SameVersion:
-    """Stands before values that only the same version of Python can decode."""
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _values.check_version, (sys.version_info[:2],)
-
-
-class _ByValueNeededError(Exception):
-    """Something among the values has no name by which another interpreter would find it."""
-
-
-class CannotTravelError(Exception):
-    """A value that another process cannot be given."""
-
-
-class _Pickler(_pickle.Pickler):
-    """Pickles by name what has one, takes descriptors out, and gives up at the first value that needs cloudpickle."""
-
-    def __init__(self, encoded: Encoded) -> None:
-        super().__init__(encoded, PROTOCOL)
-        self._encoded = encoded
-
-    def reducer_override(self, value: Any) -> Any:
-        reduced = _reduce_descriptor(self._encoded, value)
-        if reduced is not None:
-            return reduced
-        if isinstance(value, FunctionType | type) and importable_name(value) is None:
-            raise _ByValueNeededError
-        return NotImplemented
-
-
-def _by_value_pickler() -> type[Any]:
-    """The pickler on cloudpickle, made at the first need: importing cloudpickle costs more than all of anyfork."""
-    import cloudpickle
-
-    class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-        def __init__(self, encoded: Encoded) -> None:
-            super().__init__(encoded, PROTOCOL)
-            self._encoded = encoded
-
-        def reducer_override(self, value: Any) -> Any:
-            reduced = _reduce_descriptor(self._encoded, value)
-            return super().reducer_override(value) if reduced is None else reduced
-
-    return ByValuePickler
-
-
-# --- Descriptors ------------------------------------------------------------------------------------------------
-
-
-def _reduce_descriptor(encoded: Encoded, value: Any) -> tuple[object, tuple[object, ...]] | None:
-    """How to rebuild an object around a descriptor, or None for any other object."""
-    kind = type(value)
-    if isinstance(value, _socket.socket):
-        return _reduce_socket(encoded, value)
-    if isinstance(value, io.IOBase):
-        return _reduce_file(encoded, value)
-    if kind is Descriptor:
-        return _values._descriptor, (encoded.add_descriptor(value, value.fileno()),)
-    if kind.__module__ == "multiprocessing.connection" and kind.__name__ == "Connection":
-        index = encoded.add_descriptor(value, value.fileno())
-        return _values._connection, (index, value.readable, value.writable)
-    if kind.__module__ == "tempfile" and isinstance(getattr(value, "file", None), io.IOBase):
-        return _reduce_file(encoded, value.file)
-    return None
-
-
-def _reduce_socket(encoded: Encoded, value: Any) -> tuple[object, tuple[object, ...]]:
-    socket = sys.modules.get("socket")
-    if type(value) is not _socket.socket and (socket is None or type(value) is not socket.socket):
-        raise CannotTravelError(f"a {type(value).__qualname__} has state beyond its descriptor")
-    if value.fileno() < 0:
-        raise CannotTravelError("the socket is closed")
-    index = encoded.add_descriptor(value, value.fileno())
-    # The number of the family, not the enum: the class of the enum need not be loaded on the other side.
-    return _values._socket, (index, int(value.family), int(value.type), value.proto, value.gettimeout())
-
-
-def _reduce_file(encoded: Encoded, value: Any) -> tuple[object, tuple[object, ...]]:
-    if value.closed:
-        raise CannotTravelError("the file is closed")
-    kind = type(value)
-    if kind not in _BINARY and kind is not io.TextIOWrapper:
-        raise CannotTravelError(f"a {kind.__qualname__} is no file of the system, or not only that")
-    try:
-        fd = value.fileno()
-    except OSError as error:
-        raise CannotTravelError("it has no descriptor") from error
-    _synchronise(value, fd)
-    index = encoded.add_descriptor(value, fd)
-    if kind is io.TextIOWrapper:
-        mode = _mode(value.buffer).replace("b", "")
-        return _values._text, (
-            index,
-            mode,
-            value.encoding,
-            value.errors,
-            value.line_buffering,
-            value.write_through,
-        )
-    return _values._binary, (index, _mode(value), 0 if kind is io.FileIO else -1)
-
-
-_BINARY = (io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.FileIO)
-
-
-def _mode(value: Any) -> str:
-    raw = value if isinstance(value, io.FileIO) else value.raw
-    mode: str = raw.mode
-    return mode.replace("x", "w")  # the file exists by now
-
-
-def _synchronise(value: Any, fd: int) -> None:
-    """Make the position of the descriptor that of the object: write out what it buffers, go back to where it reads."""
-    if value.writable():
-        value.flush()
-    if value.readable() and stat.S_ISREG(os.fstat(fd).st_mode) and type(value) is not io.FileIO:
-        try:
-            position = value.tell()
-        except OSError as error:
-            raise CannotTravelError(f"its position is not known: {error}") from error
-        if position >= 1 << 64:  # a text file in the middle of a stateful encoding: its position is no number of bytes
-            raise CannotTravelError("its decoder has state that another process cannot be given")
-        os.lseek(fd, position, os.SEEK_SET)

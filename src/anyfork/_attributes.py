@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from _anyfork_child._attributes import CHANNEL
+from _anyfork_child._encoding import CannotTravelError, Encoded, pickle_into
 
-from ._arguments import CannotTravelError, Encoded, pickle_into
 from ._errors import ArgumentError
 
 TYPE_CHECKING = False

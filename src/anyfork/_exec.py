@@ -6,8 +6,8 @@ import os
 
 from _anyfork_child._attributes import STDIO
 from _anyfork_child._channel import close_all
+from _anyfork_child._encoding import Encoded, body_file, pickle_into
 
-from ._arguments import Encoded, body_file, pickle_into
 from ._attributes import check_attributes
 from ._launch import command, find_python
 

@@ -6,10 +6,11 @@ import _socket
 import os
 
 from _anyfork_child._channel import close_all
+from _anyfork_child._encoding import Encoded
 from _anyfork_child._steps import warm
 from _anyfork_child._wire import ADOPT, DETACHED, FORK, PREPARE, Frame
 
-from ._arguments import Encoded, encode_call
+from ._arguments import encode_call
 from ._default import default_template
 from ._errors import ArgumentError
 from ._exec import exec_attributes

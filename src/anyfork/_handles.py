@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Literal, NoReturn, Self, TypeAlias, Unpack
 
-    from ._arguments import Encoded
+    from _anyfork_child._encoding import Encoded
+
     from ._attributes import Attributes
     from ._link import Link
 

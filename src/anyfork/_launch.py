@@ -14,10 +14,11 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 import _anyfork_child
 from _anyfork_child._attributes import bind_now
+from _anyfork_child._encoding import body_file
 from _anyfork_child._steps import is_standard_library
 from _anyfork_child._wire import INIT
 
-from ._arguments import body_file, encode_values
+from ._arguments import encode_values
 from ._errors import LaunchError
 from ._lifeline import open_lifeline
 from ._link import Link

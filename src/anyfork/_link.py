@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias
 
-    from ._arguments import Encoded
+    from _anyfork_child._encoding import Encoded
+
     from ._output import Output
 
     Source: TypeAlias = tuple[int, Callable[[], None]]  # a descriptor, and what to do when it is readable
