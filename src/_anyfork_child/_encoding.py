@@ -21,12 +21,14 @@ from ._wire import IN_FILE, MAX_DESCRIPTORS, Frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from _typeshed import ReadableBuffer
 
 PROTOCOL = 5
+LARGE = 64 << 10  # bytes of a buffer that is worth a file of its own
+MAX_BUFFERS = 64  # of one message: each of them is a descriptor for a moment
 INLINE = 64 << 10  # bytes: more would fill a socket's buffer (208 KiB by default) and wait there for the reader
 
 
@@ -36,13 +38,14 @@ class Encoded:
     The descriptors belong to ``holders``, which are kept so that dropping them elsewhere does not close them.
     """
 
-    __slots__ = ("by_value", "fds", "holders", "made", "name", "pieces", "size")
+    __slots__ = ("buffers", "by_value", "fds", "holders", "made", "name", "pieces", "size")
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
         self.fds: list[int] = []
         self.holders: list[object] = []
         self.made: list[int] = []
+        self.buffers: list[memoryview] = []  # large ones, which travel beside the bytes too
         self.size = 0
         self.by_value = False  # with cloudpickle, which the other side needs too
         self.name = b""  # of a function, before the pickle of its arguments; empty for one among the values
@@ -53,6 +56,17 @@ class Encoded:
         self.pieces.append(piece)
         self.size += len(piece)
         return len(piece)
+
+    def take_buffer(self, buffer: _pickle.PickleBuffer) -> bool:
+        """Whether a pickler is to put a buffer among the bytes, as its buffer_callback."""
+        try:
+            raw = buffer.raw()
+        except BufferError:  # not contiguous
+            return True
+        if raw.nbytes < LARGE or len(self.buffers) == MAX_BUFFERS:
+            return True
+        self.buffers.append(raw)
+        return False
 
     def add_descriptor(self, holder: object, fd: int) -> int:
         """Note a descriptor; return its index."""
@@ -91,15 +105,29 @@ def body_file() -> int:
         return os.dup(file.fileno())
 
 
-def encode(values: Sequence[object]) -> Encoded:
-    """Pickle values. Raises whatever their pickling raises, CannotTravelError among others."""
+_SCALARS = frozenset({int, float, bool, type(None), complex})
+_SIZED = frozenset({str, bytes})
+
+
+def is_plain(value: object) -> bool:
+    """Whether it is small, and pickle alone does right with it: no descriptor in it, and nothing that goes by value."""
+    kind = type(value)
+    return kind in _SCALARS or (kind in _SIZED and len(value) <= INLINE)  # type: ignore[arg-type]  # it has a size
+
+
+def encode(values: Sequence[object], beside: bool = False) -> Encoded:
+    """Pickle values; large buffers travel ``beside`` the bytes, where the other side can take them from there.
+
+    Raises whatever their pickling raises, CannotTravelError among others.
+    """
     encoded = Encoded()
     try:
-        _Pickler(encoded).dump(values)
+        _Pickler(encoded, encoded.take_buffer if beside else None).dump(values)
     except (_ByValueNeededError, _pickle.PicklingError, TypeError, AttributeError):
         encoded = Encoded()
         encoded.by_value = True
-        _by_value_pickler()(encoded).dump((_SameVersion(), *values))
+        pickler = _by_value_pickler()
+        pickler(encoded, encoded.take_buffer if beside else None).dump((_SameVersion(), *values))
     return encoded
 
 
@@ -143,8 +171,8 @@ class CannotTravelError(Exception):
 class _Pickler(_pickle.Pickler):
     """Pickles by name what has one, takes descriptors out, and gives up at the first value that needs cloudpickle."""
 
-    def __init__(self, encoded: Encoded) -> None:
-        super().__init__(encoded, PROTOCOL)
+    def __init__(self, encoded: Encoded, buffer_callback: Callable[[Any], bool] | None = None) -> None:
+        super().__init__(encoded, PROTOCOL, buffer_callback=buffer_callback)
         self._encoded = encoded
 
     def reducer_override(self, value: Any) -> Any:
@@ -161,8 +189,8 @@ def _by_value_pickler() -> type[Any]:
     import cloudpickle
 
     class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-        def __init__(self, encoded: Encoded) -> None:
-            super().__init__(encoded, PROTOCOL)
+        def __init__(self, encoded: Encoded, buffer_callback: Callable[[Any], bool] | None) -> None:
+            super().__init__(encoded, PROTOCOL, buffer_callback)
             self._encoded = encoded
 
         def reducer_override(self, value: Any) -> Any:

@@ -110,8 +110,7 @@ class Payload:
         """
         if self._file < 0 and not self._fds:
             return _plain(loads(self._pickle)) if self._pickle else ()
-        with BytesIO(self._pickle) if self._file < 0 else BufferedReader(_FileBody(self._file)) as file:
-            return _plain(_Unpickler(file, self._fds).load())
+        return load_values(self._pickle, self._file, self._fds, ())
 
     def load_call(self) -> list[Any]:
         """A function and its arguments. Raises FunctionNotFoundError too."""
@@ -168,11 +167,17 @@ class _FileBody(RawIOBase):
         super().close()
 
 
+def load_values(body: bytes, file: int, fds: Sequence[int], buffers: Sequence[object]) -> Any:
+    """Decode values that came in bytes, or in a file, which is closed, with descriptors and large buffers beside."""
+    with BytesIO(body) if file < 0 else BufferedReader(_FileBody(file)) as stream:
+        return _plain(_Unpickler(stream, fds, buffers).load())
+
+
 class _Unpickler(Unpickler):
     """Gives the rebuilding functions of this module the descriptors that came beside the bytes."""
 
-    def __init__(self, file: BytesIO | BufferedReader[Any], fds: Sequence[int]) -> None:
-        super().__init__(file)
+    def __init__(self, file: BytesIO | BufferedReader[Any], fds: Sequence[int], buffers: Sequence[object] = ()) -> None:
+        super().__init__(file, buffers=buffers)
         self._fds = fds
 
     def find_class(self, module: str, name: str) -> Any:

@@ -13,21 +13,16 @@ if TYPE_CHECKING:
 
 def encode_values(call: str, values: Sequence[object]) -> Encoded:
     """Pickle positional arguments. Raises ArgumentError that names the argument which cannot travel."""
-    return _encode(call, values, 1)
+    return encode_for(call, values, 1)
 
 
 def encode_call(call: str, function: Callable[..., object] | str, values: Sequence[object]) -> Encoded:
     """A function, by name where it has one, and its arguments. Raises ArgumentError."""
-    if isinstance(function, str):
-        _check_name(call, function)
-        name: str | None = function
-    elif callable(function):
-        name = importable_name(function)
-    else:
-        raise ArgumentError(f"{call}() needs a function or 'module:name', not {type(function).__name__}")
+    check_function(call, function)
+    name = function if isinstance(function, str) else importable_name(function)
     if name is None:
-        return _encode(call, (function, *values), 0)
-    encoded = _encode(call, values, 1) if values else Encoded()
+        return encode_for(call, (function, *values), 0)
+    encoded = encode_for(call, values, 1) if values else Encoded()
     encoded.name = name.encode()
     return encoded
 
@@ -42,21 +37,26 @@ def encode_async_call(
 
     if backend not in BACKENDS:
         raise ArgumentError(f"{call}() has no backend {backend!r}; there are {' and '.join(BACKENDS)}")
-    if isinstance(function, str):
-        _check_name(call, function)
-    elif not callable(function):
-        raise ArgumentError(f"{call}() needs a function or 'module:name', not {type(function).__name__}")
-    return _encode(call, (partial(run_async, backend, function), *values), 0)
+    check_function(call, function)
+    return encode_for(call, (partial(run_async, backend, function), *values), 0)
 
 
-def _check_name(call: str, name: str) -> None:
-    if not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
-        raise ArgumentError(f"{call}() needs a function's name as 'package.module:qualified.name', not {name!r}")
+def check_function(call: str, function: object) -> None:
+    """Raise ArgumentError for what is neither a function nor the name of one."""
+    if not isinstance(function, str):
+        if not callable(function):
+            raise ArgumentError(f"{call}() needs a function or 'module:name', not {type(function).__name__}")
+    elif not all(part.isidentifier() for part in function.replace(":", ".", 1).split(".")):
+        raise ArgumentError(f"{call}() needs a function's name as 'package.module:qualified.name', not {function!r}")
 
 
-def _encode(call: str, values: Sequence[object], first: int) -> Encoded:
+def encode_for(call: str, values: Sequence[object], first: int, beside: bool = False) -> Encoded:
+    """Pickle values, of which the first has this number among the arguments of the call, 0 for the function.
+
+    Raises ArgumentError that names the one which cannot travel.
+    """
     try:
-        return encode(values)
+        return encode(values, beside)
     except Exception as error:  # pickling runs code of the values, which may raise anything
         index, why = _blame(values, error)
         what = f"argument {index + first}" if index + first else "the function"

@@ -219,8 +219,7 @@ def _refused_above(link: Link) -> AnyforkError | None:
     if parent is None or session.born or session.report is not None or parent.session.born:
         return None
     with parent.lock:
-        while parent.session.report is None and parent.overhear():
-            pass
+        parent.learn_refusal()
     return _refused_above(parent) if parent.session.report is None else parent.session.report.error()
 
 

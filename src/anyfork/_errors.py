@@ -19,6 +19,13 @@ AnyforkError
 │   ├── ProgramError         run_program: no such program, or one that cannot be executed
 │   ├── DiedBeforeReadyError it ended before it entered its function
 │   └── NotReadyError        the deadline passed; the process was killed (also a TimeoutError)
+├── CallError                a call has no result; ``may_have_run`` says whether anything of the function may have run
+│   ├── WorkerDiedError      the worker ended before it had answered
+│   ├── CallTimeoutError     the deadline passed (also a TimeoutError)
+│   ├── CallCancelledError   it was given up: its map or stream was closed
+│   ├── RemoteError          the function raised an exception that cannot be rebuilt here
+│   ├── ResultError          the result cannot travel
+│   └── InitializerError     the worker's initializer raised: the worker is of no use
 ├── StatusUnknownError       the process has ended and nobody can say how
 └── PeerError                what came from a process is not anyfork's protocol
 """
@@ -148,6 +155,44 @@ class DiedBeforeReadyError(StartError):
 
 class NotReadyError(StartError, TimeoutError):
     """The process did not enter its function before the deadline. It was killed."""
+
+
+class CallError(AnyforkError):
+    """A call has no result. ``may_have_run`` says whether anything of the function may have run."""
+
+    may_have_run: bool = True
+
+
+class WorkerDiedError(CallError):
+    """The worker ended before it had answered: ``pid``, ``status`` says how, ``stderr`` ends what it wrote, where that
+    is known (with exec'ed templates)."""
+
+    pid: int | None
+    status: ExitStatus
+    stderr: str = ""
+
+
+class CallTimeoutError(CallError, TimeoutError):
+    """The deadline of a call passed. One that was running has ended its worker, or runs on if it is one of several."""
+
+
+class CallCancelledError(CallError):
+    """The call was given up before it had a result."""
+
+
+class RemoteError(CallError):
+    """The function raised an exception that cannot be rebuilt here: ``type_name`` and ``text`` say which."""
+
+    type_name: str
+    text: str
+
+
+class ResultError(CallError):
+    """The function has returned, but its result cannot travel or cannot be decoded here."""
+
+
+class InitializerError(CallError):
+    """The initializer of a worker raised. No call of it runs."""
 
 
 class StatusUnknownError(AnyforkError):

@@ -110,13 +110,14 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
         link = clone
     link.post(kind, encoded, call)
     if encoded.by_value:
-        _warm(link.parent)
+        warm_parent(link, "cloudpickle.cloudpickle")
     return link
 
 
-def _warm(template: Link | None) -> None:
-    """Have the template import what takes values apart that came by value, once: loading that takes a process longer
+def warm_parent(link: Link, module: str) -> None:
+    """Have the template above import what more of its processes will need, once: loading that takes a process longer
     than all the rest of its start."""
-    if template is not None and not template.warmed and template.session.phase is Phase.PREPARING:
-        template.warmed = True
-        template.post(PREPARE, encode_call("prepare", warm, ("cloudpickle.cloudpickle",)))
+    template = link.parent
+    if template is not None and module not in template.warmed and template.session.phase is Phase.PREPARING:
+        template.warmed = (*template.warmed, module)
+        template.post(PREPARE, encode_call("prepare", warm, (module,)))

@@ -49,7 +49,7 @@ class Link:
     interpreter = ""  # the command, if it was executed for this process
     waiters = 0  # how many wait on its descriptors, which are not closed meanwhile
     turns: dict[int, list[Any]] | None = None  # by descriptor: those behind the one that waits there (see _waiting)
-    warmed = False  # has been told to import what most of its processes need
+    warmed: tuple[str, ...] = ()  # what it has been told to import because most of its processes need it
     executed = -1  # a pipe that ends when the program has been executed
     output: Output | None = None
     _signals_at_birth: tuple[int, ...] = ()
@@ -284,7 +284,10 @@ class Link:
         try:
             frame = self._receive(self.status)
             if frame is not None:
+                known = session.pidfd
                 session.take_status(frame)
+                if known not in (-1, session.pidfd):
+                    os.close(known)
                 self._forget_parent()  # was needed only as long as this process might not come to be
                 if session.pidfd < 0 and frame.fds and session.pid is not None:  # no room for it here (EMFILE)
                     session.pidfd = self._open_pidfd(session.pid)
@@ -390,14 +393,14 @@ class Link:
         with self.lock:
             session = self.session
             if not session.born and session.pid is not None and session.phase is Phase.ENTERED:
-                session.pidfd = self._open_pidfd(session.pid)
+                self._recognise(session.pid)
             if session.born or session.pidfd >= 0 or session.status_ended:
                 self._signal(number)
             else:
                 self._signals_at_birth = (*self._signals_at_birth, number)
 
     def _kill(self) -> None:
-        if self.session.born:
+        if self.session.born or self.session.pidfd >= 0:
             self._signal(SIGKILL)
 
     def revoke(self) -> bool:
@@ -419,9 +422,25 @@ class Link:
         self.send(Frame(REVOKE))
         with self.lock:
             self.read_status()
+            if not self.session.born and self.session.pid is not None:
+                self._recognise(self.session.pid)
             self._kill()
             self._close_executed()
         return True
+
+    def _recognise(self, pid: int) -> None:
+        """It has said what it does before its template has said that it was born."""
+        try:
+            pidfd = os.pidfd_open(pid) if has_pidfds() else -1
+        except OSError:  # it has ended
+            return
+        self.read_status()
+        session = self.session
+        if session.born or session.status_ended or pidfd < 0:
+            if pidfd >= 0:
+                os.close(pidfd)
+        else:  # its template has not reaped it when the pid was looked up: it says so before it does
+            session.pidfd = pidfd
 
     # --- The end of the handle ---
 
@@ -505,9 +524,25 @@ class Link:
             self.read_status()
         if session.born or self.status is None:
             return False
-        while session.status_ended and self.overhear():  # it has been refused, and this says why
+        return not (session.status_ended and self.learn_refusal())
+
+    def learn_refusal(self) -> bool:
+        """It was never born: keep what it has been told why, or its template has. False when that has to wait, because
+        another thread has the template's lock."""
+        while self.overhear():
             pass
-        return not session.status_ended
+        above, session = self.parent, self.session
+        if session.report is not None or above is None:
+            return True
+        if not above.lock.acquire(blocking=False):
+            return False
+        try:
+            known = above.session.born or above.learn_refusal()
+            if not above.session.born:
+                session.report = above.session.report
+            return known
+        finally:
+            above.lock.release()
 
     def _forget_parent(self) -> None:
         parent, self.parent = self.parent, None

@@ -167,6 +167,20 @@ def test_a_fork_that_was_refused_before_its_handle_is_dropped_says_why_to_those_
         third.run(child_side.enter, timeout=DEADLINE)
 
 
+def test_so_does_one_whose_own_template_was_refused(template):
+    template.preload("no_such_module")
+    first = template.fork()
+    second = first.fork()
+    third = second.fork()
+    for refused in (first, second, third):
+        hung_up(refused)
+    first.close()
+    second.close()
+    del first, second, refused
+    with third, pytest.raises(anyfork.PreloadError, match="no_such_module"):
+        third.run(child_side.enter, timeout=DEADLINE)
+
+
 def hung_up(template):
     """Wait until the other end of its status socket is closed."""
     link = getattr(template, "_template", template)._link
