@@ -8,27 +8,42 @@ from ._errors import AnyforkError as AnyforkError
 from ._errors import ArgumentDecodeError as ArgumentDecodeError
 from ._errors import ArgumentError as ArgumentError
 from ._errors import AttributeRefusedError as AttributeRefusedError
+from ._errors import CallCancelledError as CallCancelledError
+from ._errors import CallError as CallError
+from ._errors import CallTimeoutError as CallTimeoutError
 from ._errors import DiedBeforeReadyError as DiedBeforeReadyError
 from ._errors import ExecuteError as ExecuteError
 from ._errors import ForkError as ForkError
 from ._errors import FunctionNotFoundError as FunctionNotFoundError
 from ._errors import HandleError as HandleError
 from ._errors import HookError as HookError
+from ._errors import InitializerError as InitializerError
 from ._errors import LaunchError as LaunchError
 from ._errors import NotReadyError as NotReadyError
 from ._errors import PeerError as PeerError
 from ._errors import PreloadError as PreloadError
 from ._errors import PrepareError as PrepareError
 from ._errors import ProgramError as ProgramError
+from ._errors import RemoteError as RemoteError
+from ._errors import ResultError as ResultError
 from ._errors import StartError as StartError
 from ._errors import StatusUnknownError as StatusUnknownError
 from ._errors import TemplateDiedError as TemplateDiedError
 from ._errors import TemplateError as TemplateError
 from ._errors import UnsafeTemplateError as UnsafeTemplateError
+from ._errors import WorkerDiedError as WorkerDiedError
 from ._process import Process as Process
 from ._status import ExitStatus as ExitStatus
 from ._status import Usage as Usage
 from ._template import Template as Template
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _anyfork_child._worker import emit as emit
+
+    from ._call import call as call
+    from ._worker import Stream as Stream
+    from ._worker import Worker as Worker
 
 __version__ = "0.1.0"
 
@@ -36,3 +51,18 @@ for _name in [name for name in globals() if not name.startswith("_")]:
     if isinstance(globals()[_name], type):
         globals()[_name].__module__ = __name__
 del _name
+
+_LATER = {"Worker": "._worker", "Stream": "._worker", "call": "._call", "emit": "_anyfork_child._worker"}
+
+
+def __getattr__(name: str) -> object:
+    """Load what most programs do not need when it is asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = getattr(import_module(_LATER[name], __name__), name)
+    if isinstance(found, type):
+        found.__module__ = __name__
+    globals()[name] = found
+    return found

@@ -1,0 +1,96 @@
+"""The wire format of calls, on the channel of a worker, used by both sides. No I/O here.
+
+A message is a header (little endian: u32 length of the body, u32 number of the call, u32 detail, u8 kind, u8 flags, u16
+count of descriptors) and its body. The descriptors go with its first byte: first those among the values, then one file
+for each large buffer, then a file with the body where it is too long for the socket (IN_FILE). A reader takes whatever
+has come: nothing but messages is ever on this socket, so that many of them need one call.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from ._wire import LOST_DESCRIPTOR, ProtocolError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    # Kind, number of the call, detail, flags, body, descriptors.
+    Message: TypeAlias = tuple[int, int, int, int, bytes, Sequence[int]]
+
+VERSION = 1  # of this format and of what the messages mean
+HEADER = Struct("<IIIBBH")
+HEADER_SIZE = HEADER.size
+MAX_BODY = 1 << 20  # bytes, of one that is not in a file: more than this side ever sends
+MAX_DESCRIPTORS = 253  # SCM_MAX_FD: all descriptors of a message go with one byte
+READ_SIZE = 256 << 10  # bytes to read at once: as much as a socket holds
+
+# Owner to worker. The detail of CALL and STREAM is the number of the function, 0 for one among the values; that of
+# FUNCTION is the number for the function of this name; that of MORE is how many further items a stream may send.
+CALL, STREAM, FUNCTION, MORE, CANCEL = range(1, 6)
+# Worker to owner. The detail of READY is the VERSION, that of ERROR says what went wrong.
+READY, RESULT, ERROR, EVENT, ITEM, END, CANCELLED, FAILED = range(32, 40)
+KINDS = frozenset((*range(1, 6), *range(32, 40)))
+RAISED, NO_FUNCTION, BAD_ARGUMENT, BAD_RESULT = range(4)  # details of ERROR
+IN_FILE = 0x80  # flag: the last descriptor is a file with the body
+BUFFERS = 0x7F  # the other bits: how many large buffers there are
+
+STREAM_WINDOW = 16  # items that a stream may send ahead of whoever reads it
+
+
+class Inbox:
+    """Cuts what is read into messages."""
+
+    __slots__ = ("_rest", "_sets")
+
+    def __init__(self) -> None:
+        self._rest = b""  # the beginning of a message
+        self._sets: list[Sequence[int]] = []  # descriptors, by message
+
+    @property
+    def idle(self) -> bool:
+        """True between two messages, the only place where the stream may end."""
+        return not self._rest
+
+    def take(self, data: bytes, fds: Sequence[int] = (), truncated: bool = False) -> list[Message]:
+        """Take bytes, and the descriptors that came with them; return the messages that are complete.
+
+        ``truncated`` says that some of the descriptors were lost (MSG_CTRUNC). Raises ProtocolError for what is no
+        message.
+        """
+        if truncated:
+            fds = [*fds, *[LOST_DESCRIPTOR] * (MAX_DESCRIPTORS - len(fds))]
+        if fds:
+            self._sets.append(fds)
+        if self._rest:
+            data = self._rest + data
+        at, end = 0, len(data)
+        found: list[Message] = []
+        while end - at >= HEADER_SIZE:
+            length, number, detail, kind, flags, count = HEADER.unpack_from(data, at)
+            if kind not in KINDS or length > MAX_BODY or count < (flags >> 7) + (flags & BUFFERS):
+                raise ProtocolError(f"a message of kind {kind}, {length} bytes, {count} descriptors, flags {flags}")
+            start = at + HEADER_SIZE
+            stop = start + length
+            if stop > end:
+                break
+            found.append((kind, number, detail, flags, data[start:stop], self._descriptors(count) if count else ()))
+            at = stop
+        self._rest = data[at:]
+        return found
+
+    def _descriptors(self, count: int) -> Sequence[int]:
+        fds = self._sets.pop(0) if self._sets else ()
+        if len(fds) > count and fds[-1] == LOST_DESCRIPTOR:
+            fds = fds[:count]
+        if len(fds) != count:
+            self._sets.insert(0, fds)
+            raise ProtocolError(f"{len(fds)} descriptors came where {count} were announced")
+        return fds
+
+    def unclaimed(self) -> list[int]:
+        """The descriptors of unfinished messages, for whoever gives up reading to close."""
+        sets, self._sets = self._sets, []
+        return [fd for fds in sets for fd in fds if fd >= 0]

@@ -1,0 +1,100 @@
+"""Messages of calls on their way out, with the descriptors and files that go with them. Used by both sides."""
+
+from __future__ import annotations
+
+import os
+
+from ._call_wire import HEADER, IN_FILE, MAX_DESCRIPTORS
+from ._channel import close_all
+from ._encoding import INLINE, CannotTravelError, Encoded
+from ._files import new_file, write_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from _typeshed import ReadableBuffer
+
+
+class Message:
+    """Bytes, the descriptors that go with the first of them, and the files among those that have to be written before.
+
+    ``close`` closes what was made for it, when it has been sent or is given up.
+    """
+
+    __slots__ = ("_holders", "_made", "data", "fds", "fills", "size")
+
+    def __init__(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        self.data: bytes | memoryview = data
+        self.fds = fds
+        self.fills: list[tuple[int, Sequence[ReadableBuffer]]] = []
+        self.size = len(data)
+        self._made: list[int] = []
+        self._holders: object = None  # what the other descriptors belong to
+
+    def hold(self, holders: object) -> None:
+        """Keep what the descriptors belong to, or they would be closed with it."""
+        self._holders = holders
+
+    def keep(self) -> None:
+        """It has to wait: take copies of the descriptors, whose owners may close them meanwhile. Raises OSError."""
+        made = set(self._made)
+        if self._holders is None:
+            return
+        fds = list(self.fds)
+        try:
+            for index, fd in enumerate(fds):
+                if fd not in made:
+                    fds[index] = os.dup(fd)
+                    self._made.append(fds[index])
+        finally:
+            self.fds, self._holders = fds, None
+
+    def add_file(self, parts: Sequence[ReadableBuffer], size: int) -> int:
+        """Have these bytes go in a file; return its descriptor. Raises OSError."""
+        fd = new_file()
+        self._made.append(fd)
+        self.fills.append((fd, parts))
+        self.size += size
+        return fd
+
+    def write_files(self) -> None:
+        """Write them. Raises OSError; the message is closed then."""
+        fills, self.fills = self.fills, []
+        try:
+            for fd, parts in fills:
+                write_all(fd, parts)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the files that were made for it."""
+        made, self._made = self._made, []
+        close_all(made)
+
+
+def message_of(kind: int, number: int, detail: int, encoded: Encoded) -> Message:
+    """The message that carries encoded values; its files are not written yet. Raises OSError, CannotTravelError."""
+    message = Message(b"")
+    flags = len(encoded.buffers)
+    fds = list(encoded.fds)
+    try:
+        fds += [message.add_file((buffer,), buffer.nbytes) for buffer in encoded.buffers]
+        if encoded.size > INLINE:
+            flags |= IN_FILE
+            fds.append(message.add_file(encoded.pieces, encoded.size))
+            body = b""
+        else:
+            body = b"".join(encoded.pieces)
+        if len(fds) > MAX_DESCRIPTORS:
+            raise CannotTravelError(f"{len(fds)} descriptors in one message; at most {MAX_DESCRIPTORS} can travel")
+    except BaseException:
+        message.close()
+        raise
+    message.data = HEADER.pack(len(body), number, detail, kind, flags, len(fds)) + body
+    message.size += len(message.data)
+    message.fds = fds
+    if encoded.fds:
+        message.hold(encoded.holders)
+    return message

@@ -1,0 +1,185 @@
+"""The call loop of workers that answer several calls at once: async functions, under asyncio or trio.
+
+Runs in workers. AnyIO and what it loads are imported here only when such a worker is wanted. What is sent is sent at
+once and whole, also from here: a slow owner stops the worker, as it stops one without a loop.
+"""
+
+from __future__ import annotations
+
+from _signal import SIG_IGN, SIGINT, signal
+from contextvars import ContextVar
+
+import anyio
+
+from ._call_wire import (
+    BAD_ARGUMENT,
+    BAD_RESULT,
+    CALL,
+    CANCEL,
+    CANCELLED,
+    END,
+    FUNCTION,
+    HEADER,
+    ITEM,
+    MORE,
+    NO_FUNCTION,
+    RESULT,
+    STREAM,
+    STREAM_WINDOW,
+)
+from ._channel import NOWAIT
+from ._values import FunctionNotFoundError
+from ._worker import Serving
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from typing import Any
+
+    from . import _call_wire
+
+_number: ContextVar[int] = ContextVar("number of the call", default=0)
+
+
+class AsyncServing(Serving):
+    """As Serving, for calls that run at the same time."""
+
+    @property
+    def number(self) -> int:  # type: ignore[override]  # of the call that this task belongs to
+        """Of the call that asks."""
+        return _number.get()
+
+
+def serve_concurrently(serving: Serving, backend: str) -> None:
+    """Answer calls until the owner wants nothing more."""
+    signal(SIGINT, SIG_IGN)  # the owner decides what becomes of its workers
+    serving.__class__ = AsyncServing
+    loop = _Loop(serving)
+    anyio.run(loop.run, backend=backend)
+    if loop.stop is not None:
+        raise loop.stop
+
+
+class _Loop:
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._scopes: dict[int, anyio.CancelScope] = {}
+        self._credits: dict[int, anyio.Semaphore] = {}
+        self.stop: SystemExit | None = None
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as self._group:
+            sock = self._serving.sock
+            while True:
+                await anyio.wait_readable(sock)
+                try:
+                    messages = self._serving.read(NOWAIT)
+                except BlockingIOError:
+                    continue
+                if messages is None:
+                    break
+                for message in messages:
+                    self._take(message)
+
+    def _take(self, message: _call_wire.Message) -> None:
+        kind, number, detail, flags, body, fds = message
+        if kind in (CALL, STREAM):
+            self._scopes[number] = anyio.CancelScope()
+            if kind == STREAM:
+                self._credits[number] = anyio.Semaphore(STREAM_WINDOW)
+            answer = self._answer if kind == CALL else self._answer_by_items
+            self._group.start_soon(self._within, answer, number, detail, flags, body, fds)
+        elif kind == FUNCTION:
+            self._serving.define(number, body)
+        elif kind == MORE:
+            if number in self._credits:
+                for _ in range(detail):
+                    self._credits[number].release()
+        elif kind == CANCEL and number in self._scopes:
+            self._scopes[number].cancel()
+
+    async def _within(
+        self,
+        answer: Callable[[int, list[Any]], Awaitable[None]],
+        number: int,
+        detail: int,
+        flags: int,
+        body: bytes,
+        fds: Sequence[int],
+    ) -> None:
+        """Run one call in a scope of its own, and say what became of it."""
+        _number.set(number)
+        serving = self._serving
+        scope = self._scopes[number]
+        try:
+            with scope:
+                try:
+                    call = serving.decode(detail, flags, body, fds)
+                except Exception as error:
+                    category = NO_FUNCTION if isinstance(error, FunctionNotFoundError) else BAD_ARGUMENT
+                    serving.send_error(number, category, error)
+                    return
+                await answer(number, call)
+            if scope.cancelled_caught:
+                serving.send(HEADER.pack(0, number, 0, CANCELLED, 0, 0))
+        except SystemExit as stop:
+            self.stop = self.stop or stop
+            self._group.cancel_scope.cancel()
+        finally:
+            del self._scopes[number]
+            self._credits.pop(number, None)
+
+    async def _answer(self, number: int, call: list[Any]) -> None:
+        serving = self._serving
+        try:
+            result = call.pop(0)(*call)
+            if hasattr(result, "__await__"):
+                result = await result
+        except BaseException as error:
+            self._failed(number, error)
+            return
+        try:
+            serving.send_value(RESULT, number, result)
+        except Exception as error:
+            serving.send_error(number, BAD_RESULT, error)
+
+    def _failed(self, number: int, error: BaseException) -> None:
+        """Runs where an exception was caught: that of a cancelled scope goes on, so that the scope sees it."""
+        if isinstance(error, SystemExit) or (
+            isinstance(error, anyio.get_cancelled_exc_class()) and self._scopes[number].cancel_called
+        ):
+            raise
+        self._serving.send_failure(number, error)
+
+    async def _answer_by_items(self, number: int, call: list[Any]) -> None:
+        serving = self._serving
+        try:
+            items = call.pop(0)(*call)
+            if not hasattr(items, "__anext__"):
+                items = _stepwise(iter(items))
+            try:
+                async for item in items:
+                    await self._credits[number].acquire()
+                    try:
+                        serving.send_value(ITEM, number, item)
+                    except Exception as error:
+                        serving.send_error(number, BAD_RESULT, error)
+                        return
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await items.aclose()
+        except BaseException as error:
+            self._failed(number, error)
+            return
+        serving.send(HEADER.pack(0, number, 0, END, 0, 0))
+
+
+async def _stepwise(items: Any) -> Any:
+    """A plain generator, item by item, with the loop's other tasks in between."""
+    try:
+        for item in items:
+            yield item
+            await anyio.lowlevel.checkpoint()
+    finally:
+        if hasattr(items, "close"):
+            items.close()

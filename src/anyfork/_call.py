@@ -1,0 +1,74 @@
+"""One call in a process of its own: the blocking face."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from _anyfork_child._wire import START
+
+from ._arguments import check_function, encode_for
+from ._calls import Calls, State
+from ._errors import CallTimeoutError, NotReadyError
+from ._forks import take_over, warm_parent
+from ._process import Process
+from ._template import Template
+from ._worker import Conversation
+from ._worker_options import MODULE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from ._calls import Handler
+    from ._handles import TemplateHandle
+    from ._link import Link
+
+
+def call(
+    function: Callable[..., Any] | str,
+    /,
+    *args: object,
+    template: Template | None = None,
+    timeout: float | None = None,
+    on_event: Handler | None = None,
+) -> Any:
+    """The result of ``function(*args)`` in a process of its own, which is gone when this returns.
+
+    The process is a fork of the template, which stays, or of the default one. Raises what the function raises, with the
+    remote traceback as its cause; otherwise as ``Worker.call``. After the timeout, in seconds, the process is killed.
+    """
+    process = Process._of(start_one(Template() if template is None else template.fork(), function, args))
+    deadline = None if timeout is None else monotonic() + timeout
+    talk = Conversation(process, Calls(None, None, None))
+    asked = talk.calls.expect(on_event)
+    try:
+        process.ready(timeout)
+        talk.connect()
+        talk.wait(lambda: asked.state == State.DONE, deadline)
+    except TimeoutError as error:
+        process.kill()
+        raise too_late(timeout, error) from None
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.wait()
+        talk.drop()
+    return asked.result()
+
+
+def start_one(template: TemplateHandle, function: Callable[..., Any] | str, args: Sequence[object]) -> Link:
+    """Let one call take a template over. Raises ArgumentError."""
+    check_function("call", function)
+    encoded = encode_for("call", (function, *args, len(args)), 0)
+    encoded.name = f"{MODULE}:serve_one".encode()
+    warm_parent(template._link, MODULE)
+    return take_over(template._link, "call", START, encoded)
+
+
+def too_late(timeout: float | None, error: BaseException) -> CallTimeoutError:
+    """The error of a call whose deadline has passed."""
+    started = not isinstance(error, NotReadyError)
+    what = "it may have run" if started else "nothing of it has run"
+    return CallTimeoutError(f"the call had no result within {timeout} seconds; {what}", may_have_run=started)

@@ -1,0 +1,493 @@
+"""The owner's side of the calls of one worker, without I/O: what may be sent when, and what an answer means.
+
+Calls wait here until the worker is free for them, so one that is given up before has surely not run. Faces send
+``out``, give what comes to ``take``, and are woken through ``Call.wake``.
+"""
+
+from __future__ import annotations
+
+from _pickle import dumps, loads
+from collections import deque
+from enum import IntEnum
+from itertools import count
+
+from _anyfork_child._call_wire import (
+    BAD_ARGUMENT,
+    BAD_RESULT,
+    CALL,
+    CANCEL,
+    CANCELLED,
+    END,
+    ERROR,
+    EVENT,
+    FAILED,
+    FUNCTION,
+    HEADER,
+    IN_FILE,
+    ITEM,
+    MORE,
+    NO_FUNCTION,
+    READY,
+    RESULT,
+    STREAM,
+    STREAM_WINDOW,
+    VERSION,
+)
+from _anyfork_child._channel import close_all
+from _anyfork_child._encoding import INLINE, PROTOCOL, CannotTravelError, importable_name, is_plain
+from _anyfork_child._failure import unpack_texts
+from _anyfork_child._files import read_all
+from _anyfork_child._message import Message, message_of
+from _anyfork_child._wire import ProtocolError
+from _anyfork_child._worker import MAX_IN_FILE, decode_values, in_pieces
+
+from ._arguments import check_function, encode_for
+from ._errors import (
+    AnyforkError,
+    ArgumentDecodeError,
+    ArgumentError,
+    CallCancelledError,
+    FunctionNotFoundError,
+    InitializerError,
+    PeerError,
+    RemoteError,
+    ResultError,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from _anyfork_child import _call_wire
+    from _anyfork_child._serializers import Serializer
+
+    Handler = Callable[[Any], object]
+
+MAX_CALLS = 1000  # that wait here; whoever wants to add one waits
+MAX_BYTES = 64 << 20  # of those
+MAX_FUNCTIONS = 1000  # that are known by number
+LAST_NUMBER = 0xFFFFFFFF
+
+
+class State(IntEnum):
+    """How far a call has come."""
+
+    QUEUED = 0
+    SENT = 1
+    GIVEN_UP = 2  # sent, and nobody waits for it any more
+    DONE = 3
+
+
+class RemoteTraceback(Exception):  # noqa: N818  # no error, but where one comes from
+    """The traceback in the worker, as the cause of an exception that was raised there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+class Call:
+    """One call. ``result`` gives its result once its state is DONE, ``item`` those of a stream one by one."""
+
+    __slots__ = (
+        "_answer",
+        "_serializer",
+        "ahead",
+        "consumed",
+        "ended",
+        "error",
+        "items",
+        "kind",
+        "message",
+        "number",
+        "on_event",
+        "state",
+        "wake",
+    )
+
+    def __init__(self, kind: int, serializer: Serializer | None, on_event: Handler | None, ahead: int) -> None:
+        self.kind = kind
+        self.on_event = on_event
+        self.ahead = ahead  # how many such calls may be with the worker at the same time, though it runs one; or 0
+        self.number = 0
+        self.state = State.QUEUED
+        self.message: Message | None = None
+        self.wake: Callable[[], None] | None = None
+        self.error: BaseException | None = None  # instead of an answer
+        self.items: deque[_call_wire.Message] = deque()
+        self.ended = False  # the end of a stream has been seen
+        self.consumed = 0  # items that the worker has not been told of
+        self._answer: _call_wire.Message | None = None
+        self._serializer = serializer
+
+    @property
+    def done(self) -> bool:
+        """Whether there is a result, or an error."""
+        return self.state == State.DONE
+
+    def finish(self, answer: _call_wire.Message | None, error: BaseException | None = None) -> None:
+        """There is an answer, or an error instead."""
+        abandoned = self.state == State.GIVEN_UP
+        self._answer, self.error, self.state = answer, error, State.DONE
+        if abandoned:
+            self.drop()
+        if self.wake is not None:
+            self.wake()
+
+    def add_item(self, item: _call_wire.Message) -> None:
+        """A stream has gone on."""
+        if self.state == State.GIVEN_UP:
+            close_all(item[5])
+            return
+        self.items.append(item)
+        if self.wake is not None:
+            self.wake()
+
+    def drop(self) -> None:
+        """Close what has come and nobody wants."""
+        answer, self._answer = self._answer, None
+        for message in (*self.items, *([answer] if answer else ())):
+            close_all(message[5])
+        self.items.clear()
+
+    def result(self) -> Any:
+        """Its result, once. Raises what the function has raised, CallError, or what stands in the way of a result."""
+        if self.error is not None:
+            raise self.error
+        answer, self._answer = self._answer, None
+        assert answer is not None
+        kind, _, detail, flags, body, fds = answer
+        if kind == RESULT:
+            if not (detail or fds or self._serializer):
+                return loads(body)
+            return self._decode(answer)
+        if kind == END:
+            return None
+        if kind == CANCELLED:
+            raise CallCancelledError("the call was cancelled")
+        raise error_of(detail, flags, body, fds)
+
+    def item(self) -> Any:
+        """The next item of those that are there. Raises ResultError."""
+        return self._decode(self.items.popleft())
+
+    def event(self, message: _call_wire.Message) -> Any:
+        """The value of an event."""
+        return self._decode(message)
+
+    def _decode(self, message: _call_wire.Message) -> Any:
+        return decode_value(self._serializer, message)
+
+
+def decode_value(serializer: Serializer | None, message: _call_wire.Message) -> Any:
+    """The value in a message of a worker. Raises ResultError."""
+    _, _, detail, flags, body, fds = message
+    try:
+        if serializer is not None:
+            data = read_all(fds[0], MAX_IN_FILE) if flags & IN_FILE else body
+            (value,) = serializer.loads(data)
+            return value
+        value = decode_values(flags, body, fds)
+        return value[0] if detail else value
+    except Exception as error:  # decoding runs code of the value, which may raise anything
+        raise ResultError(f"what the worker sent cannot be decoded here: {type(error).__name__}: {error}") from error
+
+
+def error_of(detail: int, flags: int, body: bytes, fds: Sequence[int]) -> BaseException:
+    """The exception that an answer brings, of its own type where that can be rebuilt."""
+    if flags & IN_FILE:
+        body, fds = read_all(fds[-1], MAX_IN_FILE), fds[:-1]
+    end = 4 + int.from_bytes(body[:4], "little")
+    try:
+        name, text, trace = unpack_texts(body[4:end])
+    except ValueError as error:
+        close_all(fds)
+        return PeerError(f"the worker sent an error that is none: {error}")
+    summary = f"{name}: {text}" if text else name
+    if detail == NO_FUNCTION:
+        return FunctionNotFoundError(f"the function was not found in the worker: {text}", remote_traceback=trace)
+    if detail == BAD_ARGUMENT:
+        return ArgumentDecodeError(f"the arguments cannot be decoded in the worker: {summary}", remote_traceback=trace)
+    if detail == BAD_RESULT:
+        return ResultError(f"the result cannot travel: {summary}", remote_traceback=trace)
+    why = "it cannot be pickled there, or may not"
+    if len(body) > end:
+        try:
+            (raised,) = decode_values(0, body[end:], fds)
+            if isinstance(raised, BaseException):
+                raised.__cause__ = RemoteTraceback(trace)
+                return raised
+            why = "what came instead is none"
+        except Exception as failure:  # rebuilding an exception calls its constructor, which may raise anything
+            why = f"{type(failure).__name__}: {failure}"
+    remote = RemoteError(
+        f"the function raised {summary} (which cannot be rebuilt here: {why})", type_name=name, text=text
+    )
+    remote.__cause__ = RemoteTraceback(trace)
+    return remote
+
+
+class Calls:
+    """All calls of one worker. ``concurrency`` is None for a worker that runs one after the other."""
+
+    def __init__(self, serializer: Serializer | None, concurrency: int | None, on_event: Handler | None) -> None:
+        self.out: deque[Message] = deque()
+        self.ready = False  # it has said so
+        self.failure: BaseException | None = None  # the same for all calls from here on
+        self.room: deque[Callable[[], None]] = deque()  # to be called when there is room for more
+        self._serializer = serializer
+        self._concurrency = concurrency
+        self._on_event = on_event
+        self._queue: deque[Call] = deque()
+        self._bytes = 0  # of what is queued
+        self._sent: dict[int, Call] = {}
+        self._running = 0  # of those, without streams
+        self._alone = 0  # of those, which let no other run
+        self._numbers = count(1)
+        self._functions: dict[object, int] = {}
+        self._function_numbers = count(1)
+
+    # --- What is asked ---
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more should be added now."""
+        return len(self._queue) >= MAX_CALLS or self._bytes >= MAX_BYTES
+
+    @property
+    def outstanding(self) -> int:
+        """How many calls have no answer yet."""
+        return len(self._queue) + len(self._sent)
+
+    def expect(self, on_event: Handler | None) -> Call:
+        """The one call of a process that has got it already, number 1."""
+        call = Call(CALL, None, on_event, 0)
+        call.number, call.state = 1, State.SENT
+        self._sent[1] = call
+        self._running = 1
+        return call
+
+    def make(
+        self,
+        name: str,
+        kind: int,
+        function: Callable[..., object] | str,
+        args: Sequence[object],
+        on_event: Handler | None,
+        ahead: int = 0,
+    ) -> Call:
+        """A call, encoded. Raises ArgumentError, and what has happened to the worker."""
+        if self.failure is not None:
+            raise self.failure
+        call = Call(kind, self._serializer, on_event, ahead)
+        call.number = number = self._next_number()
+        try:
+            detail = self._functions[function]
+        except (KeyError, TypeError):
+            detail = self._define(name, function)
+        if self._serializer is None and detail:
+            for value in args:
+                if not is_plain(value):
+                    break
+            else:
+                body = dumps(args, PROTOCOL)
+                if len(body) <= INLINE:
+                    call.message = Message(HEADER.pack(len(body), number, detail, kind, 0, 0) + body)
+                    return call
+        call.message = self._encoded(name, kind, number, detail, function, args)
+        return call
+
+    def _next_number(self) -> int:
+        number = next(self._numbers)
+        while number > LAST_NUMBER or number in self._sent:
+            if number > LAST_NUMBER:
+                self._numbers = count(1)
+            number = next(self._numbers)
+        return number
+
+    def _define(self, call: str, function: Callable[..., object] | str) -> int:
+        """A number for a function that can be named, of which the worker is told; 0 for one that goes by value."""
+        check_function(call, function)
+        name = function if isinstance(function, str) else importable_name(function)
+        if name is None or len(self._functions) >= MAX_FUNCTIONS:
+            return 0
+        body = name.encode()
+        number = next(self._function_numbers)
+        self.out.append(Message(HEADER.pack(len(body), number, 0, FUNCTION, 0, 0) + body))
+        self._functions[function] = number
+        return number
+
+    def _encoded(
+        self, name: str, kind: int, number: int, detail: int, function: Callable[..., object] | str, args: Sequence[Any]
+    ) -> Message:
+        if self._serializer is None:
+            values = args if detail else (function, *args)
+            encoded = encode_for(name, values, 1 if detail else 0, beside=True)
+        else:
+            try:
+                body = self._serializer.dumps(args)
+            except Exception as error:  # a serializer may raise anything
+                what = f"the arguments of {name}() cannot travel by {self._serializer.name}"
+                raise ArgumentError(f"{what}: {type(error).__name__}: {error}") from error
+            if detail:
+                encoded = in_pieces(body)
+            else:
+                by_value = encode_for(name, (function,), 0)
+                if by_value.fds:
+                    raise ArgumentError(f"the function of {name}() holds a descriptor, which pickle alone can send")
+                encoded = in_pieces(by_value.size.to_bytes(4, "little"), *by_value.pieces, body)
+        try:
+            message = message_of(kind, number, detail, encoded)
+        except CannotTravelError as error:
+            raise ArgumentError(f"the arguments of {name}() cannot travel to another process: {error}") from error
+        return message
+
+    def add(self, call: Call) -> None:
+        """Queue it; it goes out as soon as the worker is free for it. Raises what has happened to the worker."""
+        message = call.message
+        assert message is not None
+        if self.failure is not None:
+            message.close()
+            raise self.failure
+        if not self._queue and self._free_for(call):
+            self._send(call)
+            return
+        message.keep()
+        self._queue.append(call)
+        self._bytes += message.size
+
+    def _free_for(self, call: Call) -> bool:
+        if self._concurrency is not None:
+            return self._running < self._concurrency
+        if call.ahead:
+            return not self._alone and self._running < call.ahead
+        return not self._running
+
+    def _send(self, call: Call) -> None:
+        message, call.message = call.message, None
+        assert message is not None
+        call.state = State.SENT
+        self._sent[call.number] = call
+        if call.kind == CALL:
+            self._running += 1
+            self._alone += not call.ahead
+        self.out.append(message)
+
+    def admit(self) -> None:
+        """Send what the worker is free for now."""
+        queue = self._queue
+        while queue and self._free_for(queue[0]):
+            call = queue.popleft()
+            assert call.message is not None
+            self._bytes -= call.message.size
+            self._send(call)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while self.room and not self.full:
+            self.room.popleft()()
+
+    def give_up(self, call: Call) -> bool:
+        """Nobody waits for it any more. False when it has surely not run, and will not."""
+        if call.state == State.QUEUED:
+            self._queue.remove(call)
+            assert call.message is not None
+            self._bytes -= call.message.size
+            call.message.close()
+            call.state = State.DONE
+            self.admit()
+            return False
+        if call.state == State.SENT:
+            call.state = State.GIVEN_UP
+            call.drop()
+            if call.ahead or call.kind == STREAM or self._concurrency is not None:
+                self.out.append(Message(HEADER.pack(0, call.number, 0, CANCEL, 0, 0)))
+        return True
+
+    def consumed(self, call: Call) -> None:
+        """An item of a stream has been taken: the worker may send more."""
+        call.consumed += 1
+        if call.consumed >= STREAM_WINDOW // 2 and call.state == State.SENT:
+            self.out.append(Message(HEADER.pack(0, call.number, call.consumed, MORE, 0, 0)))
+            call.consumed = 0
+
+    # --- What comes ---
+
+    def take(self, message: _call_wire.Message) -> tuple[Handler | None, _call_wire.Message] | None:
+        """Take a message. For an event: its handler, and the message, for ``decode``. Raises ProtocolError."""
+        kind, number, detail, flags, _, fds = message
+        if fds and self._serializer is not None and (len(fds) != 1 or flags != IN_FILE):
+            close_all(fds)
+            raise ProtocolError("descriptors from a worker whose serializer knows none")
+        if kind == EVENT:
+            call = self._sent.get(number)
+            handler = self._on_event if call is None or call.on_event is None else call.on_event
+            return handler, message
+        if kind == READY:
+            if detail != VERSION:
+                raise ProtocolError(f"the worker speaks version {detail} of calls, this program version {VERSION}")
+            self.ready = True
+            return None
+        if kind == FAILED:
+            self._fail_to_begin(message)
+            return None
+        call = self._sent.get(number)
+        if call is None or kind not in (
+            (ITEM, END, ERROR, CANCELLED) if call.kind == STREAM else (RESULT, ERROR, CANCELLED)
+        ):
+            close_all(fds)
+            raise ProtocolError(f"a message of kind {kind} for call {number}, which does not expect it")
+        if kind == ITEM:
+            call.add_item(message)
+            return None
+        del self._sent[number]
+        if call.kind == CALL:
+            self._running -= 1
+            self._alone -= not call.ahead
+        call.finish(message)
+        if self._queue:
+            self.admit()
+        return None
+
+    def decode(self, message: _call_wire.Message) -> Any:
+        """The value of an event. Raises ResultError."""
+        return decode_value(self._serializer, message)
+
+    def _fail_to_begin(self, message: _call_wire.Message) -> None:
+        _, _, detail, flags, body, fds = message
+        error = error_of(detail, flags, body, fds)
+        name = getattr(error, "type_name", type(error).__name__)
+        if name == "WorkerVersionError":
+            self.fail(lambda _: PeerError(str(error)))
+            return
+
+        def make(_: bool) -> AnyforkError:
+            failure = InitializerError(f"the worker's initializer raised {name}: {error}", may_have_run=False)
+            failure.__cause__ = error
+            return failure
+
+        self.fail(make)
+
+    def fail(self, make: Callable[[bool], AnyforkError]) -> None:
+        """There is no worker any more. ``make`` makes the error of a call, which may have run or has surely not."""
+        if self.failure is not None:
+            return
+        self.failure = make(False)
+        queue, sent = list(self._queue), list(self._sent.values())
+        self._queue.clear()
+        self._sent.clear()
+        self._running = self._alone = self._bytes = 0
+        for message in self.out:
+            message.close()
+        self.out.clear()
+        for call in queue:
+            assert call.message is not None
+            call.message.close()
+            call.finish(None, make(False))
+        for call in sent:
+            call.finish(None, make(True))
+        self._make_room()
