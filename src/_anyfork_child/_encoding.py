@@ -105,14 +105,14 @@ def body_file() -> int:
         return os.dup(file.fileno())
 
 
-_SCALARS = frozenset({int, float, bool, type(None), complex})
+SCALARS = frozenset({int, float, bool, type(None), complex})
 _SIZED = frozenset({str, bytes})
 
 
 def is_plain(value: object) -> bool:
     """Whether it is small, and pickle alone does right with it: no descriptor in it, and nothing that goes by value."""
     kind = type(value)
-    return kind in _SCALARS or (kind in _SIZED and len(value) <= INLINE)  # type: ignore[arg-type]  # it has a size
+    return kind in SCALARS or (kind in _SIZED and len(value) <= INLINE)  # type: ignore[arg-type]  # it has a size
 
 
 def encode(values: Sequence[object], beside: bool = False) -> Encoded:

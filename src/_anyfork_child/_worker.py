@@ -6,7 +6,7 @@ workers of both kinds have in common is in Serving.
 
 from __future__ import annotations
 
-from _pickle import dumps
+from _pickle import dumps, loads
 from _signal import SIGINT, signal
 from _thread import allocate_lock
 from collections import deque
@@ -33,13 +33,14 @@ from ._call_wire import (
     READ_SIZE,
     READY,
     RESULT,
+    SMALL_CALL,
     STREAM,
     STREAM_WINDOW,
     VERSION,
     Inbox,
 )
 from ._channel import CLOEXEC, NOSIGNAL, NOWAIT, ROOM, TRUNCATED, send_some, unpack_descriptors
-from ._encoding import INLINE, PROTOCOL, Encoded, encode, is_plain
+from ._encoding import INLINE, PROTOCOL, SCALARS, Encoded, encode, is_plain
 from ._failure import format_error, pack_texts
 from ._files import read_all, take
 from ._message import Message, message_of
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from . import _call_wire
     from ._serializers import Serializer
 
+pack = HEADER.pack
 QUICK = 0.0002  # seconds: after a longer call it is looked whether those behind it have been cancelled
 MAX_IN_FILE = (1 << 32) - 1  # bytes of a message
 
@@ -74,7 +76,7 @@ class Serving:
         self.sock = sock
         self.serializer = serializer
         self.inbox = Inbox()
-        self._functions: dict[int, Callable[..., Any] | str] = {}
+        self.functions: dict[int, Callable[..., Any] | str] = {}
         self._lock = allocate_lock()
 
     # --- In ---
@@ -92,7 +94,7 @@ class Serving:
 
     def define(self, number: int, name: bytes) -> None:
         """From now on this is the function of that number."""
-        self._functions[number] = name.decode()
+        self.functions[number] = name.decode()
 
     def decode(self, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> list[Any]:
         """A function and its arguments. Raises FunctionNotFoundError, and whatever the decoding raises."""
@@ -103,9 +105,9 @@ class Serving:
         return [*values] if function is None else [function, *values]
 
     def _function(self, number: int) -> Callable[..., Any]:
-        function = self._functions[number]
+        function = self.functions[number]
         if type(function) is str:
-            function = self._functions[number] = find_function(function)
+            function = self.functions[number] = find_function(function)
         return function  # type: ignore[return-value]  # no name any more
 
     def _decode_by(
@@ -287,14 +289,12 @@ class _Loop:
             waiting.extend(messages)
             while waiting:
                 kind, number, detail, flags, body, fds = waiting.popleft()
-                if kind == CALL:
-                    if waiting:
-                        began = monotonic()
+                if kind in (SMALL_CALL, CALL):
+                    began = monotonic() if waiting else 0.0
+                    if kind == CALL or self._cancelled or not self._small_call(number, detail, body):
                         self._call(number, detail, flags, body, fds)
-                        if monotonic() - began > QUICK:
-                            self._look_ahead()
-                    else:
-                        self._call(number, detail, flags, body, fds)
+                    if began and monotonic() - began > QUICK:
+                        self._look_ahead()
                 elif kind == FUNCTION:
                     serving.define(number, body)
                 elif kind == STREAM:
@@ -310,6 +310,30 @@ class _Loop:
         """Ctrl-C is the running call's, and nobody's while none runs: the owner decides what becomes of its workers."""
         if self._serving.number:
             raise KeyboardInterrupt
+
+    def _small_call(self, number: int, detail: int, body: bytes) -> bool:
+        """What _call does, in the usual case and for less. False when it is not that, and nothing was done."""
+        serving = self._serving
+        function = serving.functions[detail]
+        if type(function) is str:
+            return False
+        args = loads(body)
+        try:
+            serving.number = number
+            result = function(*args)  # type: ignore[operator]  # no name any more
+            serving.number = 0
+        except SystemExit:
+            raise
+        except BaseException as error:
+            serving.number = 0
+            serving.send_failure(number, error)
+            return True
+        if type(result) in SCALARS:
+            answer = dumps(result, PROTOCOL)
+            serving.send(pack(len(answer), number, 0, RESULT, 0, 0) + answer)
+        else:
+            self._send_result(number, result)
+        return True
 
     def _call(self, number: int, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> None:
         if self._cancelled and number in self._cancelled:
@@ -340,12 +364,13 @@ class _Loop:
             serving.number = 0
             serving.send_failure(number, error)
             return
+        self._send_result(number, result)
+
+    def _send_result(self, number: int, result: Any) -> None:
         try:
-            serving.send_value(RESULT, number, result)
-        except SystemExit:
-            raise
-        except Exception as error:
-            serving.send_error(number, BAD_RESULT, error)
+            self._serving.send_value(RESULT, number, result)
+        except Exception as error:  # encoding runs code of the result, which may raise anything
+            self._serving.send_error(number, BAD_RESULT, error)
 
     def _look_ahead(self) -> None:
         """Whether calls that wait here have been cancelled meanwhile."""

@@ -24,6 +24,7 @@ from ._call_wire import (
     MORE,
     NO_FUNCTION,
     RESULT,
+    SMALL_CALL,
     STREAM,
     STREAM_WINDOW,
 )
@@ -83,11 +84,11 @@ class _Loop:
 
     def _take(self, message: _call_wire.Message) -> None:
         kind, number, detail, flags, body, fds = message
-        if kind in (CALL, STREAM):
+        if kind in (CALL, SMALL_CALL, STREAM):
             self._scopes[number] = anyio.CancelScope()
             if kind == STREAM:
                 self._credits[number] = anyio.Semaphore(STREAM_WINDOW)
-            answer = self._answer if kind == CALL else self._answer_by_items
+            answer = self._answer_by_items if kind == STREAM else self._answer
             self._group.start_soon(self._within, answer, number, detail, flags, body, fds)
         elif kind == FUNCTION:
             self._serving.define(number, body)

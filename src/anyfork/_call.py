@@ -41,7 +41,7 @@ def call(
     process = Process._of(start_one(Template() if template is None else template.fork(), function, args))
     deadline = None if timeout is None else monotonic() + timeout
     talk = Conversation(process, Calls(None, None, None))
-    asked = talk.calls.expect(on_event)
+    asked = talk.calls.expect(1, on_event)
     try:
         process.ready(timeout)
         talk.connect()

@@ -29,6 +29,7 @@ from _anyfork_child._call_wire import (
     NO_FUNCTION,
     READY,
     RESULT,
+    SMALL_CALL,
     STREAM,
     STREAM_WINDOW,
     VERSION,
@@ -183,6 +184,9 @@ class Call:
         return decode_value(self._serializer, message)
 
 
+_SMALL = Call(CALL, None, None, 0)  # in the place of those that are not made
+
+
 def decode_value(serializer: Serializer | None, message: _call_wire.Message) -> Any:
     """The value in a message of a worker. Raises ResultError."""
     _, _, detail, flags, body, fds = message
@@ -231,6 +235,15 @@ def error_of(detail: int, flags: int, body: bytes, fds: Sequence[int]) -> BaseEx
     return remote
 
 
+def small(args: Sequence[object]) -> bytes:
+    """The pickle of arguments with which pickle alone does right, if it is short; otherwise nothing."""
+    for value in args:
+        if not is_plain(value):
+            return b""
+    body = dumps(args, PROTOCOL)
+    return body if len(body) <= INLINE else b""
+
+
 class Calls:
     """All calls of one worker. ``concurrency`` is None for a worker that runs one after the other."""
 
@@ -263,12 +276,12 @@ class Calls:
         """How many calls have no answer yet."""
         return len(self._queue) + len(self._sent)
 
-    def expect(self, on_event: Handler | None) -> Call:
-        """The one call of a process that has got it already, number 1."""
+    def expect(self, number: int, on_event: Handler | None = None) -> Call:
+        """A call that the worker has got already."""
         call = Call(CALL, None, on_event, 0)
-        call.number, call.state = 1, State.SENT
-        self._sent[1] = call
-        self._running = 1
+        call.number, call.state = number, State.SENT
+        self._sent[number] = call
+        self._running = self._alone = 1
         return call
 
     def make(
@@ -289,15 +302,9 @@ class Calls:
             detail = self._functions[function]
         except (KeyError, TypeError):
             detail = self._define(name, function)
-        if self._serializer is None and detail:
-            for value in args:
-                if not is_plain(value):
-                    break
-            else:
-                body = dumps(args, PROTOCOL)
-                if len(body) <= INLINE:
-                    call.message = Message(HEADER.pack(len(body), number, detail, kind, 0, 0) + body)
-                    return call
+        if self._serializer is None and detail and kind == CALL and (body := small(args)):
+            call.message = Message(HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body)
+            return call
         call.message = self._encoded(name, kind, number, detail, function, args)
         return call
 
@@ -376,6 +383,34 @@ class Calls:
             self._running += 1
             self._alone += not call.ahead
         self.out.append(message)
+
+    def begin_small(self, function: Callable[..., object] | str, args: Sequence[object]) -> tuple[int, bytes] | None:
+        """Begin a call that meets no other, for less than ``make`` and ``add`` do: its number, and what to send.
+
+        None where that cannot be. ``end_small`` has to follow, or ``expect`` with this number.
+        """
+        if self._sent or self._queue or self.out or self._serializer is not None or self.failure is not None:
+            return None
+        try:
+            detail = self._functions[function]
+        except (KeyError, TypeError):
+            return None
+        body = small(args)
+        if not body:
+            return None
+        number = next(self._numbers)
+        if number > LAST_NUMBER:
+            return None
+        self._sent[number] = _SMALL
+        self._running = self._alone = 1
+        return number, HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body
+
+    def end_small(self, number: int) -> None:
+        """It has its answer."""
+        del self._sent[number]
+        self._running = self._alone = 0
+        if self._queue:
+            self.admit()
 
     def admit(self) -> None:
         """Send what the worker is free for now."""
