@@ -7,7 +7,7 @@ import os
 from ._call_wire import HEADER, IN_FILE, MAX_DESCRIPTORS
 from ._channel import close_all
 from ._encoding import INLINE, CannotTravelError, Encoded
-from ._files import new_file, write_all
+from ._files import new_file, seal, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +67,12 @@ class Message:
         except BaseException:
             self.close()
             raise
+
+    def seal_files(self) -> None:
+        """Somebody else has written them."""
+        fills, self.fills = self.fills, []
+        for fd, _ in fills:
+            seal(fd)
 
     def close(self) -> None:
         """Close the files that were made for it."""

@@ -11,8 +11,8 @@ from ._calls import Calls, State
 from ._errors import CallTimeoutError, NotReadyError
 from ._forks import take_over, warm_parent
 from ._process import Process
+from ._talk import Talk
 from ._template import Template
-from ._worker import Conversation
 from ._worker_options import MODULE
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ def call(
     """
     process = Process._of(start_one(Template() if template is None else template.fork(), function, args))
     deadline = None if timeout is None else monotonic() + timeout
-    talk = Conversation(process, Calls(None, None, None))
+    talk = Talk(process, Calls(None, None, None))
     asked = talk.calls.expect(1, on_event)
     try:
         process.ready(timeout)
@@ -48,7 +48,7 @@ def call(
         talk.wait(lambda: asked.state == State.DONE, deadline)
     except TimeoutError as error:
         process.kill()
-        raise too_late(timeout, error) from None
+        raise too_late(timeout, not isinstance(error, NotReadyError)) from None
     except BaseException:
         process.kill()
         raise
@@ -67,8 +67,7 @@ def start_one(template: TemplateHandle, function: Callable[..., Any] | str, args
     return take_over(template._link, "call", START, encoded)
 
 
-def too_late(timeout: float | None, error: BaseException) -> CallTimeoutError:
+def too_late(timeout: float | None, started: bool) -> CallTimeoutError:
     """The error of a call whose deadline has passed."""
-    started = not isinstance(error, NotReadyError)
     what = "it may have run" if started else "nothing of it has run"
     return CallTimeoutError(f"the call had no result within {timeout} seconds; {what}", may_have_run=started)

@@ -74,10 +74,11 @@ LAST_NUMBER = 0xFFFFFFFF
 class State(IntEnum):
     """How far a call has come."""
 
-    QUEUED = 0
-    SENT = 1
-    GIVEN_UP = 2  # sent, and nobody waits for it any more
-    DONE = 3
+    NEW = 0
+    QUEUED = 1
+    SENT = 2
+    GIVEN_UP = 3  # sent, and nobody waits for it any more
+    DONE = 4
 
 
 class RemoteTraceback(Exception):  # noqa: N818  # no error, but where one comes from
@@ -115,7 +116,7 @@ class Call:
         self.on_event = on_event
         self.ahead = ahead  # how many such calls may be with the worker at the same time, though it runs one; or 0
         self.number = 0
-        self.state = State.QUEUED
+        self.state = State.NEW
         self.message: Message | None = None
         self.wake: Callable[[], None] | None = None
         self.error: BaseException | None = None  # instead of an answer
@@ -364,6 +365,7 @@ class Calls:
             self._send(call)
             return
         message.keep()
+        call.state = State.QUEUED
         self._queue.append(call)
         self._bytes += message.size
 
@@ -428,13 +430,14 @@ class Calls:
 
     def give_up(self, call: Call) -> bool:
         """Nobody waits for it any more. False when it has surely not run, and will not."""
-        if call.state == State.QUEUED:
-            self._queue.remove(call)
+        if call.state in (State.NEW, State.QUEUED):
             assert call.message is not None
-            self._bytes -= call.message.size
             call.message.close()
+            if call.state == State.QUEUED:
+                self._queue.remove(call)
+                self._bytes -= call.message.size
+                self.admit()
             call.state = State.DONE
-            self.admit()
             return False
         if call.state == State.SENT:
             call.state = State.GIVEN_UP

@@ -1,315 +1,29 @@
-"""Workers, which answer calls: the blocking face.
-
-Of the threads that wait for answers of one worker one reads, for all of them; the others wait until theirs has come, or
-it is their turn to read. No thread is started for it.
-"""
+"""Workers, which answer calls: the blocking face."""
 
 from __future__ import annotations
 
-import os
-from _pickle import loads
-from _thread import RLock, allocate_lock, get_ident
 from collections import deque
-from select import POLLIN, POLLOUT, poll
 from time import monotonic
 
-from _anyfork_child._call_wire import CALL, HEADER, HEADER_SIZE, READ_SIZE, RESULT, STREAM, Inbox
-from _anyfork_child._channel import CLOEXEC, NOSIGNAL, NOWAIT, ROOM, TRUNCATED, close_all, send_some, unpack_descriptors
-from _anyfork_child._message import Message
-from _anyfork_child._wire import ProtocolError
+from _anyfork_child._call_wire import CALL, STREAM
 
 from ._calls import Calls, State
-from ._errors import AnyforkError, ArgumentError, CallTimeoutError, HandleError, PeerError, WorkerDiedError
+from ._conversation import join_small
+from ._errors import AnyforkError, ArgumentError, CallTimeoutError, HandleError
 from ._process import Process
-from ._status import UNKNOWN
+from ._talk import Talk
 from ._template import Template
 from ._worker_options import WINDOW, Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
-    from _thread import LockType
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any, Literal, Self
 
-    from _anyfork_child import _call_wire
     from _anyfork_child._serializers import Serializer
 
     from ._calls import Call, Handler
     from ._status import ExitStatus
-
-JOINED = 64 << 10  # bytes sent at once
-FATE = 1.0  # seconds for a worker that has closed its channel to end, and for its template to tell how
-
-
-class Conversation:
-    """The owner's end of one worker's channel, for any number of threads."""
-
-    def __init__(self, process: Process, calls: Calls) -> None:
-        self.process = process
-        self.calls = calls
-        self.lock = RLock()  # the calls, and what is written
-        self._owner = os.getpid()
-        self._sock: socket.socket | None = None
-        self._end = -1
-        self._inbox = Inbox()
-        self._incoming: deque[_call_wire.Message] = deque()
-        self._reader = 0  # the thread that reads, or 0
-        self._waiting: dict[LockType, Callable[[], bool]] = {}  # the other threads: what releases them, what they want
-        self._poller = poll()
-
-    def connect(self) -> None:
-        """Wait until the worker has been started. Raises why it has not."""
-        if self._owner != os.getpid():
-            raise HandleError("the handle of a worker does not work in a forked copy of its owner")
-        if self._sock is not None:
-            return
-        sock = self.process.channel
-        with self.lock:
-            if self._sock is None:
-                self._end = self.process.fileno()
-                self._poller.register(self._end, POLLIN)
-                self._poller.register(sock, POLLIN)
-                self._sock = sock
-
-    # --- Asking ---
-
-    def begin(self, call: Call) -> None:
-        """Queue a call, and send what the socket takes. Waits while too many are queued."""
-        message = call.message
-        assert message is not None
-        if message.fills:
-            message.write_files()
-        calls = self.calls
-        while True:
-            with self.lock:
-                if not calls.full:
-                    calls.add(call)
-                    self.flush()
-                    return
-            self.wait(lambda: not calls.full)
-
-    def flush(self) -> None:
-        """Send what the socket takes now. Holds the lock."""
-        send_waiting(self._socket, self.calls.out)
-
-    @property
-    def _socket(self) -> socket.socket:
-        assert self._sock is not None
-        return self._sock
-
-    def exchange(
-        self,
-        function: Callable[..., object] | str,
-        args: Sequence[object],
-        give_up: Callable[[Call, BaseException, None], None],
-    ) -> tuple[bool, Any]:
-        """Send a small call that meets no other, and take its answer, in as few steps as can be.
-
-        True, and its result; False, and the call, where the rest takes more; False, and None, where nothing was done.
-        """
-        calls, sock = self.calls, self._sock
-        with self.lock:
-            if self._reader or sock is None or self._incoming or self._owner != os.getpid():
-                return False, None
-            begun = calls.begin_small(function, args)
-            if begun is None:
-                return False, None
-            number, data = begun
-            self._reader = get_ident()
-        answered = False
-        try:
-            sent = sock.send(data, NOWAIT | NOSIGNAL)
-            if sent < len(data):
-                calls.out.append(Message(data[sent:]))
-            else:
-                self._poller.poll()
-                data, ancillary, got, _ = sock.recvmsg(READ_SIZE, ROOM, NOWAIT | CLOEXEC)
-                if not ancillary and len(data) >= HEADER_SIZE and self._inbox.idle:
-                    answered = HEADER.unpack_from(data) == (len(data) - HEADER_SIZE, number, 0, RESULT, 0, 0)
-                if not answered and data:
-                    fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
-                    self._incoming.extend(self._inbox.take(data, fds, got & TRUNCATED != 0))
-        except (BlockingIOError, ConnectionError):  # its end: whoever reads next learns why
-            pass
-        except ProtocolError as error:
-            self._distrust(error)
-        except BaseException as error:
-            call = calls.expect(number)
-            self._reader = 0
-            give_up(call, error, None)
-        with self.lock:
-            self._reader = 0
-            if answered:
-                calls.end_small(number)
-                if calls.out:
-                    self.flush()
-            else:
-                call = calls.expect(number)
-            if self._waiting:
-                self._wake()
-        return (True, loads(data[HEADER_SIZE:])) if answered else (False, call)
-
-    # --- Waiting ---
-
-    def wait(self, done: Callable[[], bool], deadline: float | None = None) -> None:
-        """Until it is done: read what comes, or wait until another thread has. Raises TimeoutError."""
-        me = get_ident()
-        while True:
-            with self.lock:
-                if done():
-                    return
-                before = self._reader
-                if before in (0, me):  # me: a handler of an event makes a call
-                    self._reader = me
-                    break
-                turn = allocate_lock()
-                turn.acquire()
-                self._waiting[turn] = done
-            self._wait_for(turn, deadline)
-        try:
-            while not done():
-                self._read(deadline)
-        finally:
-            with self.lock:
-                self._reader = before
-                self._wake()
-
-    def _wait_for(self, turn: LockType, deadline: float | None) -> None:
-        acquired = False
-        try:
-            acquired = turn.acquire(timeout=-1 if deadline is None else max(0.0, deadline - monotonic()))
-        finally:
-            with self.lock:
-                if not acquired and self._waiting.pop(turn, None) is None:
-                    self._wake()  # it was its turn to read
-        if not acquired:
-            raise TimeoutError
-
-    def _wake(self) -> None:
-        """Release those who have what they want, and one that reads on where nobody does. Holds the lock."""
-        for turn in [turn for turn, done in self._waiting.items() if done()]:
-            del self._waiting[turn]
-            turn.release()
-        if not self._reader and self._waiting:
-            turn = next(iter(self._waiting))
-            del self._waiting[turn]
-            turn.release()
-
-    def _read(self, deadline: float | None) -> None:
-        """Wait for something to come, and take all that has come. Raises TimeoutError, and what a handler raises."""
-        incoming = self._incoming
-        if not incoming and self._receive(deadline):
-            self._died()
-            return
-        while incoming:
-            with self.lock:
-                try:
-                    event = self.calls.take(incoming.popleft())
-                except ProtocolError as error:
-                    self._distrust(error)
-                    return
-                if self.calls.out:
-                    self.flush()
-            if event is not None:
-                handle_event(*event, self.calls)
-        if self._waiting:
-            with self.lock:
-                self._wake()
-
-    def _receive(self, deadline: float | None) -> bool:
-        """Read what has come; True at the end of the stream. Raises TimeoutError."""
-        sock = self._socket
-        while True:
-            ready = self._poll(sock, deadline)
-            try:
-                data, ancillary, got, _ = sock.recvmsg(READ_SIZE, ROOM, NOWAIT | CLOEXEC)
-            except BlockingIOError:
-                if any(fd == self._end for fd, _ in ready):
-                    return True  # it has ended, and something else still holds its end of the channel
-                continue
-            except ConnectionError:
-                return True
-            if not data:
-                return True
-            fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
-            try:
-                self._incoming.extend(self._inbox.take(data, fds, got & TRUNCATED != 0))
-            except ProtocolError as error:
-                self._distrust(error)
-            return False
-
-    def _poll(self, sock: socket.socket, deadline: float | None) -> list[tuple[int, int]]:
-        if not self.calls.out:
-            return self._poll_until(deadline)
-        self._poller.modify(sock, POLLIN | POLLOUT)
-        try:
-            return self._poll_until(deadline)
-        finally:
-            self._poller.modify(sock, POLLIN)
-            with self.lock:
-                self.flush()
-
-    def _poll_until(self, deadline: float | None) -> list[tuple[int, int]]:
-        if deadline is None:
-            return self._poller.poll()
-        ready = self._poller.poll(max(0.0, deadline - monotonic()) * 1000)
-        if not ready:
-            raise TimeoutError
-        return ready
-
-    # --- The end ---
-
-    def _distrust(self, error: ProtocolError) -> None:
-        text = f"the worker sent what is not anyfork's protocol, and was killed: {error}"
-        self.process.kill()
-        self._fail(lambda _: PeerError(text))
-
-    def _died(self) -> None:
-        """The channel has come to its end: so has the worker."""
-        try:
-            status = self.process.wait(FATE)
-        except TimeoutError:  # it goes on without its channel, or its template is stopped
-            self.process.kill()
-            status = UNKNOWN
-        pid, stderr = self.process.pid, self.process._link.output
-        self._fail(died(pid, status, stderr.tail() if stderr is not None else ""))
-
-    def _fail(self, make: Callable[[bool], AnyforkError]) -> None:
-        with self.lock:
-            self.calls.fail(make)
-            close_all(self._inbox.unclaimed())
-            for message in self._incoming:
-                close_all(message[5])
-            self._incoming.clear()
-
-    def finish(self) -> ExitStatus:
-        """Wait for all answers, let the worker end, and wait until it has."""
-        calls = self.calls
-        self.wait(lambda: not calls.outstanding or calls.failure is not None)
-        with self.lock:
-            if calls.failure is None:
-                self.shut()
-        return self.listen(None)
-
-    def listen(self, deadline: float | None) -> ExitStatus:
-        """Take what comes until the worker has ended; return how. Raises TimeoutError."""
-        self.wait(lambda: self.calls.failure is not None, deadline)
-        return self.process.wait(None if deadline is None else max(0.0, deadline - monotonic()))
-
-    def shut(self) -> None:
-        """Let the worker see that nothing more will come."""
-        import socket
-
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-        except OSError:  # it has ended
-            pass
-
-    def drop(self) -> None:
-        """Let go of what this holds."""
-        self.process.close()
-        close_all(self._inbox.unclaimed())
 
 
 class Worker:
@@ -342,7 +56,7 @@ class Worker:
     ) -> None:
         options = Options(serializer, concurrency, backend, initializer, initargs, on_cancel)
         link = options.start(Template() if template is None else template)
-        self._talk = Conversation(Process._of(link), Calls(options.serializer, concurrency, on_event))
+        self._talk = Talk(Process._of(link), Calls(options.serializer, concurrency, on_event))
         self._waits = on_cancel == "wait"
         self._cancels = concurrency is not None
         self._closed = False
@@ -411,7 +125,7 @@ class Worker:
         return self._map(self._connected("map"), function, iter(items), window)
 
     def _map(
-        self, talk: Conversation, function: Callable[..., Any] | str, items: Iterator[object], window: int
+        self, talk: Talk, function: Callable[..., Any] | str, items: Iterator[object], window: int
     ) -> Iterator[Any]:
         ahead: deque[Call] = deque()
         calls = talk.calls
@@ -435,7 +149,7 @@ class Worker:
 
     def _fill(
         self,
-        talk: Conversation,
+        talk: Talk,
         function: Callable[..., Any] | str,
         items: Iterator[object],
         window: int,
@@ -500,7 +214,7 @@ class Worker:
         talk.finish()
         talk.drop()
 
-    def _connected(self, call: str, closed: bool = False) -> Conversation:
+    def _connected(self, call: str, closed: bool = False) -> Talk:
         if self._closed and not closed:
             raise HandleError(f"{call}() on a worker that was closed")
         talk = self._talk
@@ -511,7 +225,7 @@ class Worker:
         """Nobody waits for the call any more: raise why, unless its result is wanted nevertheless."""
         talk = self._talk
         with talk.lock:
-            started = call.state != State.QUEUED
+            started = call.state not in (State.NEW, State.QUEUED)
             if started and self._waits:
                 pass
             else:
@@ -546,7 +260,7 @@ class Worker:
 class Stream:
     """The items of a generator in a worker, as an iterator. As a context manager it is closed at the end."""
 
-    def __init__(self, talk: Conversation, call: Call) -> None:
+    def __init__(self, talk: Talk, call: Call) -> None:
         self._talk = talk
         self._call = call
 
@@ -600,61 +314,3 @@ class Stream:
 
 def _deadline(timeout: float | None) -> float | None:
     return None if timeout is None else monotonic() + timeout
-
-
-def join_small(out: deque[Message]) -> None:
-    """Make one message of those at the end that have no descriptors, so that one call sends them."""
-    joined: list[bytes | memoryview] = []
-    size = 0
-    while out and not out[-1].fds and size + len(out[-1].data) <= JOINED:
-        data = out.pop().data
-        joined.append(data)
-        size += len(data)
-    if joined:
-        out.append(Message(b"".join(reversed(joined))))
-
-
-def send_waiting(sock: socket.socket, out: deque[Message]) -> None:
-    """Send what the socket takes now of what is to be sent; the rest stays."""
-    while out:
-        message = out[0]
-        try:
-            sent = send_some(sock, message.data, message.fds, NOWAIT)
-        except BlockingIOError:
-            for waiting in out:
-                waiting.keep()
-            return
-        except ConnectionError:  # whoever reads learns why
-            for waiting in out:
-                waiting.close()
-            out.clear()
-            return
-        message.fds = ()
-        if sent == len(message.data):
-            message.close()
-            out.popleft()
-        else:
-            message.data = memoryview(message.data)[sent:]
-
-
-def died(pid: int | None, status: ExitStatus, stderr: str) -> Callable[[bool], WorkerDiedError]:
-    """What makes the errors of the calls of a worker that has ended."""
-    tail = f"; it wrote:\n{stderr}" if stderr else ""
-
-    def make(may_have_run: bool) -> WorkerDiedError:
-        what = "the call may have run" if may_have_run else "nothing of the call has run"
-        text = f"worker {pid} {status}; {what}{tail}"
-        return WorkerDiedError(text, pid=pid, status=status, stderr=stderr, may_have_run=may_have_run)
-
-    return make
-
-
-def handle_event(handler: Handler | None, message: _call_wire.Message, calls: Calls) -> Any:
-    """Give an event to who wants it; what the handler returns."""
-    if handler is not None:
-        return handler(calls.decode(message))
-    import logging
-
-    close_all(message[5])
-    logging.getLogger("anyfork").warning("an event of a worker was dropped: there is no on_event for it")
-    return None

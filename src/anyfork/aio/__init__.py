@@ -4,9 +4,13 @@ What takes no waiting is a plain call here too. What waits is awaited, and can b
 to the event loop that it is used in.
 """
 
+from ._call import call as call
 from ._process import Process as Process
 from ._template import Template as Template
+from ._worker import Map as Map
+from ._worker import Stream as Stream
+from ._worker import Worker as Worker
 
-for _name in ("Process", "Template"):
+for _name in ("Map", "Process", "Stream", "Template", "Worker"):
     globals()[_name].__module__ = __name__
 del _name

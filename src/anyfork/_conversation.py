@@ -1,0 +1,162 @@
+"""The owner's end of one worker's channel, as far as both faces do the same with it: nothing here waits."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+
+from _anyfork_child._call_wire import READ_SIZE, Inbox
+from _anyfork_child._channel import CLOEXEC, NOWAIT, ROOM, TRUNCATED, close_all, send_some, unpack_descriptors
+from _anyfork_child._message import Message
+from _anyfork_child._wire import ProtocolError
+
+from ._errors import AnyforkError, HandleError, PeerError, WorkerDiedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from _anyfork_child import _call_wire
+
+    from ._calls import Calls, Handler
+    from ._handles import ProcessHandle
+    from ._status import ExitStatus
+
+JOINED = 64 << 10  # bytes sent at once
+FATE = 1.0  # seconds for a worker that has closed its channel to end, and for its template to tell how
+
+
+class Conversation:
+    """A worker's channel, and what has come over it and is not looked at yet."""
+
+    def __init__(self, process: ProcessHandle, calls: Calls) -> None:
+        self.handle = process
+        self.calls = calls
+        self.sock: socket.socket | None = None
+        self.incoming: deque[_call_wire.Message] = deque()
+        self.inbox = Inbox()
+        self._owner = os.getpid()
+
+    def check(self) -> None:
+        """Raise HandleError in a forked copy of the process that made it."""
+        if self._owner != os.getpid():
+            raise HandleError("the handle of a worker does not work in a forked copy of its owner")
+
+    def flush(self) -> None:
+        """Send what the socket takes now; the rest stays."""
+        assert self.sock is not None
+        out = self.calls.out
+        while out:
+            message = out[0]
+            try:
+                sent = send_some(self.sock, message.data, message.fds, NOWAIT)
+            except BlockingIOError:
+                for waiting in out:
+                    waiting.keep()
+                return
+            except OSError:  # it takes nothing any more: whoever reads learns why
+                for waiting in out:
+                    waiting.close()
+                out.clear()
+                return
+            message.fds = ()
+            if sent == len(message.data):
+                message.close()
+                out.popleft()
+            else:
+                message.data = memoryview(message.data)[sent:]
+
+    def receive(self) -> bool:
+        """Read what has come; False at the end of the stream. Raises BlockingIOError when nothing has."""
+        assert self.sock is not None
+        try:
+            data, ancillary, got, _ = self.sock.recvmsg(READ_SIZE, ROOM, NOWAIT | CLOEXEC)
+        except ConnectionError:  # it ended with something of ours unread
+            return False
+        if not data:
+            return False
+        self.accept(data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got)
+        return True
+
+    def accept(self, data: bytes, fds: Sequence[int], got: int) -> None:
+        """Cut what was read into messages."""
+        try:
+            self.incoming.extend(self.inbox.take(data, fds, got & TRUNCATED != 0))
+        except ProtocolError as error:
+            self.distrust(error)
+
+    def take(self) -> tuple[Handler | None, _call_wire.Message] | None:
+        """Take one of the messages that have come; an event is returned with its handler."""
+        try:
+            event = self.calls.take(self.incoming.popleft())
+        except ProtocolError as error:
+            self.distrust(error)
+            return None
+        if self.calls.out:
+            self.flush()
+        return event
+
+    def handle_event(self, handler: Handler | None, message: _call_wire.Message) -> Any:
+        """Give an event to who wants it; return what the handler returns. Raises what it raises."""
+        if handler is not None:
+            return handler(self.calls.decode(message))
+        import logging
+
+        close_all(message[5])
+        logging.getLogger("anyfork").warning("an event of a worker was dropped: there is no on_event for it")
+        return None
+
+    def distrust(self, error: ProtocolError) -> None:
+        """What came is not what a worker sends: it is killed."""
+        text = f"the worker sent what is not anyfork's protocol, and was killed: {error}"
+        self.handle.kill()
+        self.fail(lambda _: PeerError(text))
+
+    def died(self, status: ExitStatus) -> None:
+        """It has ended: so do all calls that have no answer."""
+        output = self.handle._link.output
+        stderr = output.tail() if output is not None else ""
+        pid, tail = self.handle.pid, f"; it wrote:\n{stderr}" if stderr else ""
+
+        def make(may_have_run: bool) -> WorkerDiedError:
+            what = "the call may have run" if may_have_run else "nothing of the call has run"
+            text = f"worker {pid} {status}; {what}{tail}"
+            return WorkerDiedError(text, pid=pid, status=status, stderr=stderr, may_have_run=may_have_run)
+
+        self.fail(make)
+
+    def fail(self, make: Callable[[bool], AnyforkError]) -> None:
+        """Let all calls fail; see Calls.fail."""
+        self.calls.fail(make)
+        self.close_unread()
+
+    def close_unread(self) -> None:
+        """Close the descriptors of what nobody will look at."""
+        close_all(self.inbox.unclaimed())
+        for message in self.incoming:
+            close_all(message[5])
+        self.incoming.clear()
+
+    def shut(self) -> None:
+        """Let the worker see that nothing more will come."""
+        import socket
+
+        assert self.sock is not None
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:  # it has ended
+            pass
+
+
+def join_small(out: deque[Message]) -> None:
+    """Make one message of those at the end that have no descriptors, so that one call sends them."""
+    joined: list[bytes | memoryview] = []
+    size = 0
+    while out and not out[-1].fds and size + len(out[-1].data) <= JOINED:
+        data = out.pop().data
+        joined.append(data)
+        size += len(data)
+    if joined:
+        out.append(Message(b"".join(reversed(joined))))

@@ -1,0 +1,249 @@
+"""How threads talk with a worker.
+
+Of the threads that wait for answers of one worker one reads, for all of them; the others wait until theirs has come, or
+it is their turn to read. No thread is started for it.
+"""
+
+from __future__ import annotations
+
+import os
+from _pickle import loads
+from _thread import RLock, allocate_lock, get_ident
+from select import POLLIN, POLLOUT, poll
+from time import monotonic
+
+from _anyfork_child._call_wire import HEADER, HEADER_SIZE, READ_SIZE, RESULT
+from _anyfork_child._channel import CLOEXEC, NOSIGNAL, NOWAIT, ROOM, unpack_descriptors
+from _anyfork_child._message import Message
+
+from ._conversation import FATE, Conversation
+from ._status import UNKNOWN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from _thread import LockType
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from ._calls import Call, Calls
+    from ._process import Process
+    from ._status import ExitStatus
+
+
+class Talk(Conversation):
+    """The channel of one worker, for any number of threads."""
+
+    def __init__(self, process: Process, calls: Calls) -> None:
+        super().__init__(process, calls)
+        self.process = process
+        self.lock = RLock()  # the calls, and what is written
+        self._end = -1
+        self._reader = 0  # the thread that reads, or 0
+        self._waiting: dict[LockType, Callable[[], bool]] = {}  # the other threads: what releases them, what they want
+        self._poller = poll()
+
+    def connect(self) -> None:
+        """Wait until the worker has been started. Raises why it has not."""
+        self.check()
+        if self.sock is not None:
+            return
+        sock = self.process.channel
+        with self.lock:
+            if self.sock is None:
+                self._end = self.process.fileno()
+                self._poller.register(self._end, POLLIN)
+                self._poller.register(sock, POLLIN)
+                self.sock = sock
+
+    # --- Asking ---
+
+    def begin(self, call: Call) -> None:
+        """Queue a call, and send what the socket takes. Waits while too many are queued."""
+        message = call.message
+        assert message is not None
+        if message.fills:
+            message.write_files()
+        calls = self.calls
+        while True:
+            with self.lock:
+                if not calls.full:
+                    calls.add(call)
+                    self.flush()
+                    return
+            try:
+                self.wait(lambda: not calls.full)
+            except BaseException:
+                message.close()
+                raise
+
+    def exchange(
+        self,
+        function: Callable[..., object] | str,
+        args: Sequence[object],
+        give_up: Callable[[Call, BaseException, None], None],
+    ) -> tuple[bool, Any]:
+        """Send a small call that meets no other, and take its answer, in as few steps as can be.
+
+        True, and its result; False, and the call, where the rest takes more; False, and None, where nothing was done.
+        """
+        calls, sock = self.calls, self.sock
+        with self.lock:
+            if self._reader or sock is None or self.incoming or self._owner != os.getpid():
+                return False, None
+            begun = calls.begin_small(function, args)
+            if begun is None:
+                return False, None
+            number, data = begun
+            self._reader = get_ident()
+        answered = False
+        call: Call | None = None
+        try:
+            sent = sock.send(data, NOWAIT | NOSIGNAL)
+            if sent < len(data):
+                calls.out.append(Message(data[sent:]))
+            else:
+                self._poller.poll()
+                data, ancillary, got, _ = sock.recvmsg(READ_SIZE, ROOM, NOWAIT | CLOEXEC)
+                if not ancillary and len(data) >= HEADER_SIZE and self.inbox.idle:
+                    answered = HEADER.unpack_from(data) == (len(data) - HEADER_SIZE, number, 0, RESULT, 0, 0)
+                if not answered and data:
+                    self.accept(data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got)
+        except (BlockingIOError, ConnectionError):  # its end: whoever reads next learns why
+            pass
+        except BaseException as error:
+            call = calls.expect(number)
+            self._reader = 0
+            give_up(call, error, None)
+        with self.lock:
+            self._reader = 0
+            if answered:
+                calls.end_small(number)
+                if calls.out:
+                    self.flush()
+            else:
+                call = calls.expect(number) if calls.failure is None else None
+            if self._waiting:
+                self._wake()
+        return (True, loads(data[HEADER_SIZE:])) if answered else (False, call)
+
+    # --- Waiting ---
+
+    def wait(self, done: Callable[[], bool], deadline: float | None = None) -> None:
+        """Until it is done: read what comes, or wait until another thread has. Raises TimeoutError."""
+        me = get_ident()
+        while True:
+            with self.lock:
+                if done():
+                    return
+                before = self._reader
+                if before in (0, me):  # me: a handler of an event makes a call
+                    self._reader = me
+                    break
+                turn = allocate_lock()
+                turn.acquire()
+                self._waiting[turn] = done
+            self._wait_for(turn, deadline)
+        try:
+            while not done():
+                self._read(deadline)
+        finally:
+            with self.lock:
+                self._reader = before
+                self._wake()
+
+    def _wait_for(self, turn: LockType, deadline: float | None) -> None:
+        acquired = False
+        try:
+            acquired = turn.acquire(timeout=-1 if deadline is None else max(0.0, deadline - monotonic()))
+        finally:
+            with self.lock:
+                if not acquired and self._waiting.pop(turn, None) is None:
+                    self._wake()  # it was its turn to read
+        if not acquired:
+            raise TimeoutError
+
+    def _wake(self) -> None:
+        """Release those who have what they want, and one that reads on where nobody does. Holds the lock."""
+        for turn in [turn for turn, done in self._waiting.items() if done()]:
+            del self._waiting[turn]
+            turn.release()
+        if not self._reader and self._waiting:
+            turn = next(iter(self._waiting))
+            del self._waiting[turn]
+            turn.release()
+
+    def _read(self, deadline: float | None) -> None:
+        """Wait for something to come, and take all that has come. Raises TimeoutError, and what a handler raises."""
+        if not self.incoming and self._ended(deadline):
+            self._bury()
+            return
+        while self.incoming:
+            with self.lock:
+                event = self.take()
+            if event is not None:
+                self.handle_event(*event)
+        if self._waiting:
+            with self.lock:
+                self._wake()
+
+    def _ended(self, deadline: float | None) -> bool:
+        """Read what comes next; True at the end of the stream. Raises TimeoutError."""
+        assert self.sock is not None
+        while True:
+            ready = self._poll(self.sock, deadline)
+            try:
+                return not self.receive()
+            except BlockingIOError:
+                if any(fd == self._end for fd, _ in ready):
+                    return True  # and something else still holds its end of the channel
+
+    def _poll(self, sock: socket.socket, deadline: float | None) -> list[tuple[int, int]]:
+        if not self.calls.out:
+            return self._poll_until(deadline)
+        self._poller.modify(sock, POLLIN | POLLOUT)
+        try:
+            return self._poll_until(deadline)
+        finally:
+            self._poller.modify(sock, POLLIN)
+            with self.lock:
+                self.flush()
+
+    def _poll_until(self, deadline: float | None) -> list[tuple[int, int]]:
+        if deadline is None:
+            return self._poller.poll()
+        ready = self._poller.poll(max(0.0, deadline - monotonic()) * 1000)
+        if not ready:
+            raise TimeoutError
+        return ready
+
+    # --- The end ---
+
+    def _bury(self) -> None:
+        """The channel has come to its end: so has the worker."""
+        try:
+            status = self.process.wait(FATE)
+        except TimeoutError:  # it goes on without its channel, or its template is stopped
+            self.process.kill()
+            status = UNKNOWN
+        with self.lock:
+            self.died(status)
+
+    def finish(self) -> ExitStatus:
+        """Wait for all answers, let the worker end, and wait until it has."""
+        calls = self.calls
+        self.wait(lambda: not calls.outstanding or calls.failure is not None)
+        with self.lock:
+            if calls.failure is None:
+                self.shut()
+        return self.listen(None)
+
+    def listen(self, deadline: float | None) -> ExitStatus:
+        """Take what comes until the worker has ended; return how. Raises TimeoutError."""
+        self.wait(lambda: self.calls.failure is not None, deadline)
+        return self.process.wait(None if deadline is None else max(0.0, deadline - monotonic()))
+
+    def drop(self) -> None:
+        """Let go of what this holds."""
+        self.process.close()
+        self.close_unread()

@@ -1,0 +1,57 @@
+"""One call in a process of its own: the async face."""
+
+from __future__ import annotations
+
+from anyio import CancelScope, fail_after
+
+from .._call import start_one, too_late
+from .._calls import Calls, State
+from .._errors import AnyforkError
+from ._process import Process
+from ._talk import Talk
+from ._template import Template
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .._calls import Handler
+
+
+async def call(
+    function: Callable[..., Any] | str,
+    /,
+    *args: object,
+    template: Template | None = None,
+    timeout: float | None = None,
+    on_event: Handler | None = None,
+) -> Any:
+    """The result of ``function(*args)`` in a process of its own, which is gone when this returns.
+
+    As ``anyfork.call``. Cancelled, it kills the process.
+    """
+    taken = Template() if template is None else template.fork()
+    process = Process._of(start_one(taken, function, args))
+    taken._queued()
+    talk = Talk(process, Calls(None, None, None))
+    asked = talk.calls.expect(1, on_event)
+    try:
+        with fail_after(timeout):
+            await talk.connect()
+            await talk.wait(lambda: asked.state == State.DONE)
+            await process.wait()
+    except BaseException as error:
+        started = process._link.session.succeeded
+        if started or not process._link.revoke():
+            process.kill()
+            if process._link.session.born:
+                with CancelScope(shield=True):
+                    await process.wait()
+        if isinstance(error, TimeoutError) and not isinstance(error, AnyforkError):
+            raise too_late(timeout, started) from None
+        raise
+    finally:
+        with CancelScope(shield=True):
+            await talk.drop()
+    return asked.result()

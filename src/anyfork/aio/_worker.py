@@ -1,0 +1,331 @@
+"""Workers, which answer calls: the async face."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from anyio import CancelScope, fail_after
+
+from _anyfork_child._call_wire import CALL, STREAM
+
+from .._calls import Calls, State
+from .._conversation import join_small
+from .._errors import AnyforkError, ArgumentError, CallTimeoutError, HandleError
+from .._worker_options import WINDOW, Options
+from ._process import Process
+from ._talk import Talk, write_files
+from ._template import Template
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+    from typing import Any, Literal, Self
+
+    from _anyfork_child._serializers import Serializer
+
+    from .._calls import Call, Handler
+    from .._status import ExitStatus
+
+
+class Worker:
+    """A process that answers calls. It takes a template over, as ``run`` does.
+
+    As ``anyfork.Worker``; ``on_event`` may be an async function. A call that is cancelled before the worker has got it
+    does not run. What becomes of one that runs is said by ``on_cancel``: "kill" ends the worker, with "wait" it cannot
+    be cancelled. One of several concurrent calls is cancelled in the worker.
+
+    As an async context manager it is closed at the end; cancelled meanwhile, it is killed.
+    """
+
+    def __init__(
+        self,
+        template: Template | None = None,
+        *,
+        on_event: Handler | None = None,
+        serializer: str | Serializer = "pickle",
+        initializer: Callable[..., object] | str | None = None,
+        initargs: Sequence[object] = (),
+        concurrency: int | None = None,
+        backend: Literal["asyncio", "trio"] = "asyncio",
+        on_cancel: Literal["kill", "wait"] = "kill",
+    ) -> None:
+        options = Options(serializer, concurrency, backend, initializer, initargs, on_cancel)
+        template = Template() if template is None else template
+        link = options.start(template)
+        template._queued()
+        self._talk = Talk(Process._of(link), Calls(options.serializer, concurrency, on_event))
+        self._waits = on_cancel == "wait"
+        self._cancels = concurrency is not None
+        self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, once it is known: after ``ready`` or the first call."""
+        return self._talk.process.pid
+
+    async def ready(self) -> Self:
+        """Wait until it has been started, and its initializer has run; raise what failed."""
+        talk = await self._connected("ready")
+        calls = talk.calls
+        await talk.wait(lambda: calls.ready or calls.failure is not None)
+        if calls.failure is not None:
+            raise calls.failure
+        return self
+
+    async def call(
+        self,
+        function: Callable[..., Any] | str,
+        /,
+        *args: object,
+        timeout: float | None = None,
+        on_event: Handler | None = None,
+    ) -> Any:
+        """The result of ``function(*args)`` in the worker; raises what it raises, with the remote traceback as cause.
+
+        As ``anyfork.Worker.call``. A cancel scope does what ``timeout`` does; only the error of the latter says whether
+        the call may have run.
+        """
+        talk = await self._connected("call")
+        call = talk.calls.make("call", CALL, function, args, on_event)
+        try:
+            with fail_after(timeout):
+                await talk.begin(call)
+                if self._waits:
+                    await talk.wait(lambda: call.state > State.QUEUED)
+                with CancelScope(shield=self._waits):
+                    await talk.wait(lambda: call.state == State.DONE)
+        except BaseException as error:
+            if call.state == State.DONE:
+                if isinstance(error, TimeoutError):
+                    return call.result()
+                call.drop()
+                raise
+            self._give_up(call, error, timeout)
+        return call.result()
+
+    def map(
+        self,
+        function: Callable[..., Any] | str,
+        items: Iterable[object] | AsyncIterable[object],
+        /,
+        *,
+        window: int = WINDOW,
+    ) -> Map:
+        """The results of ``function(item)`` for all items, in their order, as an async iterator.
+
+        At most ``window`` items are on their way at a time. It raises what a call raises, and ends with that; closing
+        it early (``aclose``, or its end as an async context manager) cancels those that have not begun.
+        """
+        if window < 1:
+            raise ArgumentError(f"the window of map() must be 1 or more, not {window}")
+        self._check("map")
+        return Map(self._talk, function, items, window)
+
+    async def stream(
+        self, function: Callable[..., Any] | str, /, *args: object, on_event: Handler | None = None
+    ) -> Stream:
+        """The items that a generator function, or an async one, yields in the worker, as an async iterator.
+
+        The worker produces at most some items ahead. Closing the stream closes the generator.
+        """
+        talk = await self._connected("stream")
+        call = talk.calls.make("stream", STREAM, function, args, on_event)
+        await talk.begin(call)
+        return Stream(talk, call)
+
+    async def wait(self) -> ExitStatus:
+        """Wait until the worker has ended, and return how. Events are handled meanwhile."""
+        talk = self._talk
+        await talk.connect()
+        return await talk.listen()
+
+    def kill(self) -> None:
+        """End it now. Calls that have no answer yet fail."""
+        self._talk.process.kill()
+
+    async def aclose(self) -> None:
+        """Let it answer what was asked, then end it, and wait for its end. Closing twice is harmless."""
+        talk = self._talk
+        if self._closed and talk.sock is not None and talk.sock.fileno() < 0:
+            return
+        self._closed = True
+        try:
+            await talk.connect()
+        except AnyforkError:  # it was never started
+            await talk.drop()
+            return
+        await talk.finish()
+        await talk.drop()
+
+    def _check(self, call: str) -> None:
+        if self._closed:
+            raise HandleError(f"{call}() on a worker that was closed")
+
+    async def _connected(self, call: str) -> Talk:
+        self._check(call)
+        talk = self._talk
+        if talk.sock is None:
+            await talk.connect()
+        return talk
+
+    def _give_up(self, call: Call, error: BaseException, timeout: float | None) -> None:
+        """Nobody waits for the call any more: raise why."""
+        talk = self._talk
+        started = talk.calls.give_up(call)
+        if talk.calls.out and talk.sock is not None:
+            talk.flush()
+        if started and not self._cancels:
+            self.kill()
+        if isinstance(error, TimeoutError) and not isinstance(error, AnyforkError):
+            what = "it may have run" if started else "nothing of it has run"
+            text = f"the call had no result within {timeout} seconds; {what}"
+            raise CallTimeoutError(text, may_have_run=started) from None
+        raise error
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await self.aclose()
+        except BaseException:
+            self.kill()
+            with CancelScope(shield=True):
+                await self._talk.process.wait()
+                await self._talk.drop()
+            raise
+
+    def __del__(self) -> None:
+        if hasattr(self, "_talk"):
+            self._talk.let_go()
+
+    def __repr__(self) -> str:
+        failure = self._talk.calls.failure
+        state = "closed" if self._closed else "working" if failure is None else str(failure)
+        return f"<Worker pid={self.pid} {state}>"
+
+
+class Map:
+    """The results of the calls for many items, as an async iterator; ``aclose`` cancels those that have not begun."""
+
+    def __init__(
+        self,
+        talk: Talk,
+        function: Callable[..., Any] | str,
+        items: Iterable[object] | AsyncIterable[object],
+        window: int,
+    ) -> None:
+        self._talk = talk
+        self._function = function
+        self._later = items.__aiter__() if hasattr(items, "__aiter__") else None
+        self._items = iter(items) if self._later is None else iter(())  # type: ignore[arg-type]  # it is one of the two
+        self._window = window
+        self._ahead: deque[Call] = deque()
+        self._more = True
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        talk, ahead = self._talk, self._ahead
+        if talk.sock is None:
+            await talk.connect()
+        if self._more and len(ahead) <= self._window // 2:
+            await self._fill()
+        if not ahead:
+            raise StopAsyncIteration
+        call = ahead[0]
+        if call.state != State.DONE:
+            await talk.wait(lambda: call.state == State.DONE)
+        ahead.popleft()
+        try:
+            return call.result()
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _fill(self) -> None:
+        """Ask for further items, all in one go."""
+        calls = self._talk.calls
+        made: list[Call] = []
+        try:
+            while len(made) + len(self._ahead) < self._window:
+                try:
+                    item = next(self._items) if self._later is None else await self._later.__anext__()
+                except (StopIteration, StopAsyncIteration):
+                    self._more = False
+                    break
+                call = calls.make("map", CALL, self._function, (item,), None, self._window)
+                made.append(call)
+                assert call.message is not None
+                if call.message.fills:
+                    await write_files(call)
+        finally:
+            for call in made:
+                calls.add(call)
+                self._ahead.append(call)
+            join_small(calls.out)
+            self._talk.flush()
+
+    async def aclose(self) -> None:
+        """Ask for nothing more, and cancel what has not begun."""
+        self._more = False
+        for call in self._ahead:
+            self._talk.calls.give_up(call)
+        self._ahead.clear()
+        if self._talk.calls.out:
+            self._talk.flush()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class Stream:
+    """The items of a generator in a worker, as an async iterator. As a context manager it is closed at the end."""
+
+    def __init__(self, talk: Talk, call: Call) -> None:
+        self._talk = talk
+        self._call = call
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        call, talk = self._call, self._talk
+        if not call.items and call.state < State.GIVEN_UP:
+            await talk.wait(lambda: bool(call.items) or call.state == State.DONE)
+        if not call.items:
+            if not call.ended and call.state == State.DONE:
+                call.ended = True
+                call.result()
+            raise StopAsyncIteration
+        talk.calls.consumed(call)
+        if talk.calls.out:
+            talk.flush()
+        return call.item()
+
+    async def aclose(self) -> None:
+        """Close the generator in the worker, without waiting for it. Closing twice is harmless."""
+        self._close()
+
+    def _close(self) -> None:
+        talk, call = self._talk, self._call
+        call.ended = True
+        if call.state in (State.QUEUED, State.SENT):
+            talk.calls.give_up(call)
+            talk.flush()
+        else:
+            call.drop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._close()
+
+    def __del__(self) -> None:
+        if self._talk.sock is not None and self._talk.sock.fileno() >= 0:
+            self._close()
