@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import create, create_aio, machine, memory, soak
+from . import calls, create, create_aio, data, machine, memory, soak
 from .report import Settings, progress
 
 TYPE_CHECKING = False
@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
     from .report import Report
 
-BENCHMARKS: dict[str, Callable[[Settings], Report]] = {"create": create.run, "memory": memory.run, "soak": soak.run}
+BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
+    "create": create.run,
+    "calls": calls.run,
+    "data": data.run,
+    "memory": memory.run,
+    "soak": soak.run,
+}
 FACES: dict[str, Callable[[Settings], Report]] = {"blocking": create.run, "aio": create_aio.run}  # of create
 RESULTS = Path("bench-results")
 
@@ -25,7 +31,7 @@ def main() -> int:
     """Run what is asked; return 1 when something must not be as it is (only ``soak`` says so)."""
     parser = _parser()
     options = parser.parse_args()
-    names = {*create.NAMES, *create_aio.NAMES, *memory.NAMES}
+    names = {*create.NAMES, *create_aio.NAMES, *calls.NAMES, *data.NAMES, *memory.NAMES}
     if unknown := set(options.only) - names:
         parser.error(f"--only knows no {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}")
     machine.compile_packages()

@@ -6,8 +6,10 @@ import os
 import sys
 from importlib.util import find_spec
 
-from .async_starters import KINDS
+from . import async_callers, async_starters
 from .owner import serve
+
+KINDS = {**async_starters.KINDS, **async_callers.KINDS}
 
 
 def main() -> None:

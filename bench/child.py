@@ -1,4 +1,4 @@
-"""What the started processes run: the same functions for every contender, in a module that loads nothing heavy."""
+"""What processes run: the same functions for every contender, in a module that loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing import Protocol, TypeVar
+
+    Value = TypeVar("Value")
 
     class Channel(Protocol):
         """A socket, a pipe end or a Connection."""
@@ -20,6 +22,11 @@ PING, COLLECT, WORK = b"p", b"g", b"w"
 
 def nothing(_channel: Channel | None = None) -> None:
     """Return at once."""
+
+
+def echo(value: Value) -> Value:
+    """Send back what came."""
+    return value
 
 
 def send_byte(channel: Channel) -> None:

@@ -1,4 +1,4 @@
-"""The contenders of the benchmark ``create``, for each face: who is measured, by what measures, in which order."""
+"""The contenders of every benchmark that goes in rounds: who is measured, by what measures, in which order."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from .driver import ROOT, Driver
 FIRST_BYTE, SEQUENTIAL, IN_FLIGHT, MANY = "first_byte", "sequential", "in_flight", "many"
 ALL = (FIRST_BYTE, SEQUENTIAL, IN_FLIGHT)
 RATES = (SEQUENTIAL, IN_FLIGHT)
+SIZES = ("1MB", "10MB", "100MB")
+LATENCIES = frozenset({FIRST_BYTE, *SIZES})  # measures that are times, not rates
 AT_ONCE = 500  # processes of the measure MANY
 HEAVY = ("numpy", "pandas")
-ASYNC = "bench.async_owner"
+STARTS, ASYNC, CALLS, DATA = "bench.owner", "bench.async_owner", "bench.call_owner", "bench.data_owner"
+PERL = {STARTS: "contender.pl", CALLS: "calls.pl"}  # by the owner whose place the program takes
 SLOW = 3  # those that need seconds for 64 processes are measured in every third round only
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One way to start processes, from an owner of one size.
+    """One way to do what a benchmark measures.
 
-    ``megabytes`` is the size its owner is brought to, 0 to leave it as small as it comes.
+    ``megabytes``, where processes are started, is the size its owner is brought to; 0 leaves it as small as it comes.
     """
 
     name: str
@@ -29,13 +32,14 @@ class Contender:
     preload: tuple[str, ...] = ()
     measures: tuple[str, ...] = ALL
     every: int = 1
-    owner: str = "bench.owner"
+    owner: str = STARTS
 
     def launch(self) -> Driver:
         """Start its owner."""
         if self.kind.startswith("perl-"):
-            return Driver(["perl", str(ROOT / "bench" / "perl" / "contender.pl")], [self.kind.removeprefix("perl-")])
-        size = [] if self.owner == ASYNC else [str(self.megabytes)]
+            script = ROOT / "bench" / "perl" / PERL[self.owner]
+            return Driver(["perl", str(script)], [self.kind.removeprefix("perl-")])
+        size = [str(self.megabytes)] if self.owner == STARTS else []
         return Driver.python(self.owner, self.kind, *size, *self.preload)
 
 
@@ -83,4 +87,37 @@ AIO_CONTENDERS = (
         owner=ASYNC,
         every=SLOW,
     ),
+)
+
+
+def _caller(name: str, label: str, kind: str = "", measures: tuple[str, ...] = RATES, owner: str = CALLS) -> Contender:
+    return Contender(name, label, kind or name, measures=measures, owner=owner)
+
+
+CALL_CONTENDERS = (
+    _caller("floor", "floor: pickles on a socketpair"),
+    _caller("anyfork", "anyfork: worker.call, worker.map"),
+    _caller("aio", "anyfork.aio, asyncio", "call-aio", owner=ASYNC),
+    _caller("aio-tasks", "anyfork.aio, asyncio, 64 tasks that call", "call-aio-tasks", (IN_FLIGHT,), ASYNC),
+    _caller("to-process", "anyio.to_process, asyncio", "call-to-process", owner=ASYNC),
+    _caller("aio-trio", "anyfork.aio, trio", "call-aio-trio", owner=ASYNC),
+    _caller("to-process-trio", "anyio.to_process, trio", "call-to-process-trio", owner=ASYNC),
+    _caller("perl-rpc", "Perl AnyEvent::Fork::RPC"),
+    _caller("executor", "ProcessPoolExecutor(1)"),
+    _caller("mp-pool", "multiprocessing.Pool(1)"),
+    _caller("loky", "loky"),
+    _caller("pebble", "pebble"),
+    _caller("mpire", "mpire"),
+    _caller("execnet", "execnet"),
+    _caller("call-once", "anyfork.call: a process for each call", measures=(SEQUENTIAL,)),
+    _caller("start-and-trip", "a bare start and a round trip", measures=(SEQUENTIAL,)),
+)
+
+DATA_CONTENDERS = (
+    _caller("floor", "floor: two copies into new memory", "fresh-copy", SIZES, DATA),
+    _caller("numpy-copy", "two copies as numpy makes them", "numpy-copy", SIZES, DATA),
+    _caller("anyfork", "anyfork: worker.call", "anyfork", SIZES, DATA),
+    _caller("executor", "ProcessPoolExecutor(1)", "executor", SIZES, DATA),
+    _caller("mp-pool", "multiprocessing.Pool(1)", "mp-pool", SIZES, DATA),
+    _caller("loky", "loky", "loky", SIZES, DATA),
 )

@@ -11,7 +11,7 @@ from statistics import median
 from .contenders import ALL, CONTENDERS, FIRST_BYTE, IN_FLIGHT, SEQUENTIAL
 from .driver import UnavailableError
 from .report import Report, Settings, progress
-from .rounds import measure_starts
+from .rounds import measure_in_rounds
 from .startup import ExecCost, ImportCost, exec_cost, import_cost
 from .tables import NONE, number, rate, table
 from .targets import Target, at_least, at_most, targets_data, targets_table
@@ -35,7 +35,7 @@ Faults = dict[str, list[float]]  # by contender: of the template, of the process
 
 def run(settings: Settings) -> Report:
     """Measure everything that is wanted."""
-    samples, missing = measure_starts(CONTENDERS, ALL, settings)
+    samples, missing = measure_in_rounds("create", CONTENDERS, ALL, settings)
     faults = count_faults(settings) if settings.wants(FAULTS) else {}
     imports = measure_import(settings) if settings.wants(IMPORT) else None
     execs = measure_exec(settings, missing) if settings.wants(EXEC) else None

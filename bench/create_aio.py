@@ -7,7 +7,7 @@ from statistics import median
 from .contenders import AIO_CONTENDERS, ASYNC_RATES, IN_FLIGHT, MANY
 from .driver import UnavailableError
 from .report import Report, Settings, progress
-from .rounds import measure_starts
+from .rounds import measure_in_rounds
 from .tables import NONE, number, rate, table
 from .targets import Target, at_least, at_most, targets_data, targets_table
 
@@ -28,7 +28,7 @@ Lateness = dict[str, list[list[float]]]  # by loop and round: worst and median w
 
 def run(settings: Settings) -> Report:
     """Measure everything that is wanted."""
-    samples, missing = measure_starts(AIO_CONTENDERS, ASYNC_RATES, settings)
+    samples, missing = measure_in_rounds("create", AIO_CONTENDERS, ASYNC_RATES, settings)
     late = measure_ticker(settings) if settings.wants(TICKER) else {}
     targets = [*start_targets(samples), *ticker_targets(late)]
     tables = [starts_table(samples, missing)] if samples.data() else []

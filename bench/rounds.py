@@ -17,8 +17,8 @@ ROUNDS, QUICK_ROUNDS = 8, 2
 SLICE, QUICK_SLICE = 0.3, 0.12  # seconds
 
 
-def measure_starts(
-    contenders: Sequence[Contender], measures: Sequence[str], settings: Settings
+def measure_in_rounds(
+    benchmark: str, contenders: Sequence[Contender], measures: Sequence[str], settings: Settings
 ) -> tuple[Samples, dict[str, str]]:
     """Start all owners, then give each of them a short slice in every round; also say who could not run, and why.
 
@@ -32,16 +32,16 @@ def measure_starts(
         wanted.insert(0, contenders[0])
     rounds, seconds = (QUICK_ROUNDS, QUICK_SLICE) if settings.quick else (ROUNDS, SLICE)
     with ExitStack() as stack:
+        progress(f"{benchmark}: starting {len(wanted)} owners")
         drivers = _launch(wanted, stack, missing)
         for turn in range(rounds):
-            progress(f"create: round {turn + 1} of {rounds}")
+            progress(f"{benchmark}: round {turn + 1} of {rounds}")
             _round(turn, wanted, measures, seconds, drivers, samples, missing)
     return samples, missing
 
 
 def _launch(wanted: list[Contender], stack: ExitStack, missing: dict[str, str]) -> dict[str, Driver]:
     """Start all owners at once, and wait for each of them."""
-    progress(f"create: starting {len(wanted)} owners")
     started: dict[str, Driver] = {}
     for contender in wanted:
         try:

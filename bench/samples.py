@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from .contenders import FIRST_BYTE
+from .contenders import LATENCIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def figure(measure: str, numbers: Sequence[float]) -> float:
-    """The figure of one slice: median seconds of a latency, or processes a second."""
-    if measure == FIRST_BYTE:
+    """The figure of one slice: median seconds of a latency, or how many a second."""
+    if measure in LATENCIES:
         return median(numbers)
     count, seconds = numbers
     return count / seconds

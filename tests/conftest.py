@@ -101,6 +101,15 @@ def _default_template() -> None:
         faces.Template.make(name, aio.Template).ready().close()
 
 
+@pytest.fixture(scope="session")
+def warm_templates() -> None:
+    """Templates for workers that have loaded the event loops already: importing them takes longer than a test."""
+    from call_makers import MAKERS
+
+    for make in MAKERS.values():
+        make.warm()
+
+
 def new_descriptors(before: dict[int, str]) -> dict[int, str]:
     """What is open now and was not before."""
     return {fd: text for fd, text in descriptors().items() if fd not in before}

@@ -21,7 +21,7 @@ from anyfork import aio
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from anyio.from_thread import BlockingPortal
 
@@ -206,6 +206,77 @@ class Process:
 
     def __repr__(self) -> str:
         return repr(self._process)
+
+
+class Worker:
+    """An async worker, as if it were a blocking one."""
+
+    def __init__(self, name: str, template: Template | None = None, **options: Any) -> None:
+        self._loop = Loop(name)
+        taken = None if template is None else template._template
+        self._worker = self._loop.call(aio.Worker, taken, **options)
+
+    @property
+    def pid(self) -> int | None:
+        return self._worker.pid
+
+    @property
+    def _talk(self) -> Any:
+        return self._worker._talk
+
+    def ready(self) -> Worker:
+        self._loop.wait(self._worker.ready)
+        return self
+
+    def call(self, function: Any, /, *args: object, **options: Any) -> Any:
+        return self._loop.wait(partial(self._worker.call, function, *args, **options))
+
+    def map(self, function: Any, items: Any, /, **options: Any) -> Iterator[Any]:
+        return _Items(self._loop, self._loop.call(self._worker.map, function, items, **options))
+
+    def stream(self, function: Any, /, *args: object, **options: Any) -> _Items:
+        return _Items(self._loop, self._loop.wait(partial(self._worker.stream, function, *args, **options)))
+
+    def wait(self, timeout: float | None = None) -> anyfork.ExitStatus:
+        return self._loop.wait(self._worker.wait, seconds=timeout)
+
+    def kill(self) -> None:
+        self._loop.call(self._worker.kill)
+
+    def close(self) -> None:
+        self._loop.wait(self._worker.aclose)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._loop.wait(self._worker.__aexit__, *raised)
+
+
+class _Items:
+    """An async iterator, as if it were a plain one."""
+
+    def __init__(self, loop: Loop, items: Any) -> None:
+        self._loop = loop
+        self._items = items
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self._loop.wait(self._items.__anext__)
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def close(self) -> None:
+        self._loop.wait(self._items.aclose)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Channel:

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from ._serializers import Serializer
 
 pack = HEADER.pack
-QUICK = 0.0002  # seconds: after a longer call it is looked whether those behind it have been cancelled
+QUICK = 0.0002  # seconds: after a longer call it is looked whether those behind it have been cancelled meanwhile
 MAX_IN_FILE = (1 << 32) - 1  # bytes of a message
 
 serving: Serving | None = None  # in a worker: what emit uses
@@ -290,10 +290,10 @@ class _Loop:
             while waiting:
                 kind, number, detail, flags, body, fds = waiting.popleft()
                 if kind in (SMALL_CALL, CALL):
-                    began = monotonic() if waiting else 0.0
+                    began = monotonic()
                     if kind == CALL or self._cancelled or not self._small_call(number, detail, body):
                         self._call(number, detail, flags, body, fds)
-                    if began and monotonic() - began > QUICK:
+                    if monotonic() - began > QUICK:
                         self._look_ahead()
                 elif kind == FUNCTION:
                     serving.define(number, body)
@@ -375,13 +375,13 @@ class _Loop:
     def _look_ahead(self) -> None:
         """Whether calls that wait here have been cancelled meanwhile."""
         try:
-            messages = self._serving.read(NOWAIT)
+            while messages := self._serving.read(NOWAIT):
+                for message in messages:
+                    if message[0] == CANCEL:
+                        self._cancelled.add(message[1])
+                    self._waiting.append(message)
         except BlockingIOError:
             return
-        for message in messages or ():
-            if message[0] == CANCEL:
-                self._cancelled.add(message[1])
-            self._waiting.append(message)
 
     # --- Streams ---
 

@@ -171,7 +171,7 @@ class Call:
             return None
         if kind == CANCELLED:
             raise CallCancelledError("the call was cancelled")
-        raise error_of(detail, flags, body, fds)
+        raise error_of(detail, flags, body, fds, self._serializer is None)
 
     def item(self) -> Any:
         """The next item of those that are there. Raises ResultError."""
@@ -202,8 +202,10 @@ def decode_value(serializer: Serializer | None, message: _call_wire.Message) -> 
         raise ResultError(f"what the worker sent cannot be decoded here: {type(error).__name__}: {error}") from error
 
 
-def error_of(detail: int, flags: int, body: bytes, fds: Sequence[int]) -> BaseException:
-    """The exception that an answer brings, of its own type where that can be rebuilt."""
+def error_of(detail: int, flags: int, body: bytes, fds: Sequence[int], trusted: bool) -> BaseException:
+    """The exception that an answer brings: of its own type where that can be rebuilt, and only if the worker is
+    ``trusted``, because unpickling may run any code.
+    """
     if flags & IN_FILE:
         body, fds = read_all(fds[-1], MAX_IN_FILE), fds[:-1]
     end = 4 + int.from_bytes(body[:4], "little")
@@ -219,14 +221,14 @@ def error_of(detail: int, flags: int, body: bytes, fds: Sequence[int]) -> BaseEx
         return ArgumentDecodeError(f"the arguments cannot be decoded in the worker: {summary}", remote_traceback=trace)
     if detail == BAD_RESULT:
         return ResultError(f"the result cannot travel: {summary}", remote_traceback=trace)
-    why = "it cannot be pickled there, or may not"
-    if len(body) > end:
+    why = "it cannot be pickled there" if trusted else "this serializer carries no exceptions"
+    if trusted and len(body) > end:
         try:
             (raised,) = decode_values(0, body[end:], fds)
-            if isinstance(raised, BaseException):
+            if isinstance(raised, Exception):
                 raised.__cause__ = RemoteTraceback(trace)
                 return raised
-            why = "what came instead is none"
+            why = "in this program it would mean something else"  # KeyboardInterrupt, or the end of a task
         except Exception as failure:  # rebuilding an exception calls its constructor, which may raise anything
             why = f"{type(failure).__name__}: {failure}"
     remote = RemoteError(
@@ -497,7 +499,7 @@ class Calls:
 
     def _fail_to_begin(self, message: _call_wire.Message) -> None:
         _, _, detail, flags, body, fds = message
-        error = error_of(detail, flags, body, fds)
+        error = error_of(detail, flags, body, fds, self._serializer is None)
         name = getattr(error, "type_name", type(error).__name__)
         if name == "WorkerVersionError":
             self.fail(lambda _: PeerError(str(error)))

@@ -67,7 +67,8 @@ class Talk(Conversation):
         try:
             if message.fills:
                 await write_files(call)
-            await self.wait(lambda: not calls.full)
+            while calls.full:
+                await self.wait(lambda: not calls.full)
         except BaseException:
             message.close()
             raise

@@ -1,0 +1,50 @@
+"""What makes workers, in each face and under each loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faces
+
+import anyfork
+from anyfork import aio
+
+LOADED = ("anyio", "anyio.to_thread", "anyio._backends._asyncio", "anyio._backends._trio", "logging.handlers")
+
+
+class Blocking:
+    """Workers of the blocking face."""
+
+    loop = ""
+    _template: Any = None
+
+    def template(self) -> Any:
+        """One that a worker of this kind can take over, with nothing prepared."""
+        return anyfork.Template()
+
+    def warm(self) -> None:
+        """Make the template whose forks become workers."""
+        self._template = self.template().preload(*LOADED).ready()
+
+    def make(self, template: Any, **options: Any) -> Any:
+        """The worker."""
+        return anyfork.Worker(template, **options)
+
+    def __call__(self, template: Any = None, **options: Any) -> Any:
+        return self.make(self._template.fork() if template is None else template, **options)
+
+
+class Async(Blocking):
+    """Workers of the async face, behind the interface of the blocking one."""
+
+    def __init__(self, loop: str) -> None:
+        self.loop = loop
+
+    def template(self) -> Any:
+        return faces.Template.make(self.loop, aio.Template)
+
+    def make(self, template: Any, **options: Any) -> Any:
+        return faces.Worker(self.loop, template, **options)
+
+
+MAKERS: dict[str, Blocking] = {"blocking": Blocking(), **{name: Async(name) for name in faces.BACKENDS}}

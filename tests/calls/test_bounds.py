@@ -1,0 +1,180 @@
+"""Nothing of ours grows without bound: a slow worker stops its callers, a slow owner stops its worker."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+
+import anyio
+import call_functions
+import pytest
+from call_makers import MAKERS
+from conftest import eventually
+from owner_side import DEADLINE, pipe, stopped
+
+import anyfork
+from anyfork import _calls, aio
+
+pytestmark = pytest.mark.usefixtures("warm_templates")
+
+PIECE = 1 << 20  # bytes
+ENOUGH = 96 << 20  # bytes that no bounded queue holds
+
+
+@pytest.fixture(params=["blocking", "asyncio", "trio"])
+def worker(request):
+    with MAKERS[request.param]() as worker:
+        yield worker.ready()
+
+
+def resident(pid):
+    """Bytes of a process that are in memory and its own: its heap, not files that it maps."""
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon"))
+
+
+def test_a_worker_that_emits_without_end_waits_for_its_owner(worker):
+    """10,000 events of 60 kB are far more than the socket holds: none of them may wait in the worker."""
+    seen = []
+
+    def look(event):
+        if len(seen) < 20:
+            seen.append(resident(worker.pid))
+
+    before = resident(worker.pid)
+    worker.call(call_functions.flood, 2000, 60_000, on_event=look)
+    assert max(seen) < before + ENOUGH // 8
+
+
+def test_an_owner_that_reads_events_keeps_none_of_them(worker):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    worker.call(call_functions.flood, 4000, 60_000, on_event=len)
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < ENOUGH
+
+
+def test_a_stream_that_is_not_read_stops_its_generator(worker):
+    before = resident(worker.pid)
+    with worker.stream(call_functions.pieces, 1000, PIECE) as items:
+        assert len(next(items)) == PIECE
+        worker.call(call_functions.echo, 1)
+        assert resident(worker.pid) < before + ENOUGH // 2
+
+
+def test_a_map_takes_no_more_items_than_its_window_from_a_stopped_worker(worker):
+    taken = []
+
+    def items():
+        for number in range(10_000):
+            taken.append(number)
+            yield os.urandom(1000)
+
+    results = worker.map(call_functions.echo, items(), window=50)
+    for _ in range(500):
+        next(results)
+    assert len(taken) <= 550
+    results.close()
+
+
+def test_callers_wait_where_too_many_calls_are_queued(monkeypatch):
+    """They are not encoded twice, none is lost, and all get their results when the worker goes on."""
+    monkeypatch.setattr(_calls, "MAX_CALLS", 3)
+    with anyfork.Worker() as worker:
+        worker.ready()
+        results = []
+        with stopped(worker.pid):
+            threads = [
+                threading.Thread(target=lambda n=n: results.append(worker.call(call_functions.echo, n)))
+                for n in range(20)
+            ]
+            for thread in threads:
+                thread.start()
+            eventually(lambda: len(worker._talk.calls._queue) == 3 and len(worker._talk._waiting) >= 18)
+            assert worker._talk.calls.outstanding == 4
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert sorted(results) == list(range(20))
+
+
+def test_the_bytes_of_queued_calls_are_limited_too(monkeypatch):
+    monkeypatch.setattr(_calls, "MAX_BYTES", 100_000)
+    with anyfork.Worker() as worker:
+        worker.ready()
+        results = []
+        with stopped(worker.pid):
+            threads = [
+                threading.Thread(target=lambda: results.append(len(worker.call(call_functions.echo, bytes(60_000)))))
+                for _ in range(6)
+            ]
+            for thread in threads:
+                thread.start()
+            eventually(lambda: len(worker._talk._waiting) == 5)
+            assert len(worker._talk.calls._queue) == 2
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert results == [60_000] * 6
+
+
+@pytest.mark.anyio
+async def test_tasks_wait_where_too_many_calls_are_queued(monkeypatch):
+    monkeypatch.setattr(_calls, "MAX_CALLS", 3)
+    results = []
+    async with aio.Worker() as worker:
+        await worker.ready()
+
+        async def call(number):
+            results.append(await worker.call(call_functions.echo, number))
+
+        async with anyio.create_task_group() as group:
+            with stopped(worker.pid):
+                for number in range(50):
+                    group.start_soon(call, number)
+                for _ in range(10):
+                    await anyio.lowlevel.checkpoint()
+                assert worker._talk.calls.outstanding == 4
+    assert sorted(results) == list(range(50))
+
+
+@pytest.mark.anyio
+async def test_a_worker_that_does_not_read_never_stops_the_loop():
+    """Large arguments of several calls, to a worker that is stopped: other tasks go on."""
+    data = os.urandom(60_000)
+    async with aio.Worker(concurrency=50) as worker:
+        await worker.ready()
+        results = []
+
+        async def call():
+            results.append(await worker.call(call_functions.echo_later, data))
+
+        async with anyio.create_task_group() as group:
+            with stopped(worker.pid):
+                for _ in range(50):
+                    group.start_soon(call)
+                for _ in range(20):
+                    await anyio.lowlevel.checkpoint()
+                assert results == []
+                assert worker._talk.calls.out
+    assert results == [data] * 50
+
+
+def test_both_sides_flood_each_other(worker):
+    """Large arguments and large results, many under way: neither waits for the other to read."""
+    data = os.urandom(60_000)
+    for number, result in enumerate(worker.map(call_functions.flood_back, [data] * 300)):
+        assert result == data, number
+
+
+def test_calls_of_many_threads_get_their_own_results():
+    with anyfork.Worker() as worker, pipe() as (read, write):
+        results = {}
+
+        def calls(thread):
+            results[thread] = [worker.call(call_functions.echo, (thread, number)) for number in range(200)]
+
+        threads = [threading.Thread(target=calls, args=(thread,)) for thread in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert results == {thread: [(thread, number) for number in range(200)] for thread in range(16)}
+        assert worker.call(call_functions.echo, read, write) == (read, write)
