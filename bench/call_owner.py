@@ -22,5 +22,5 @@ def main() -> None:
             return
         if caller.call(neg, 1) != -1:
             raise RuntimeError(f"{kind} gives wrong answers")
-        serve(control, lambda measure, seconds: getattr(caller, measure)(seconds))  # type: ignore[no-any-return]
+        serve(control, lambda measure, seconds: getattr(caller, measure)(seconds))
         caller.close()

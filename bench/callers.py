@@ -187,7 +187,7 @@ class Pebble(Windowed):
 
         from pebble import ProcessPool
 
-        self._pool = ProcessPool(1, context=get_context("fork"))
+        self._pool: Any = ProcessPool(1, context=get_context("fork"))
 
     def begin(self, function: Callable[..., Any], argument: object) -> Any:
         return self._pool.schedule(function, args=(argument,))
@@ -201,7 +201,7 @@ class Mpire(Caller):
     """mpire's pools: one to apply, one to map, because a pool that has applied does not map rightly any more."""
 
     def __init__(self) -> None:
-        from mpire import WorkerPool
+        from mpire.pool import WorkerPool
 
         self._applying = WorkerPool(1, start_method="fork", keep_alive=True)
         self._mapping = WorkerPool(1, start_method="fork", keep_alive=True)
@@ -211,7 +211,7 @@ class Mpire(Caller):
         return self._applying.apply(function, (argument,))
 
     def results(self, items: Iterable[int]) -> Iterable[int]:
-        return self._mapping.imap(neg, items, chunk_size=1, max_tasks_active=IN_FLIGHT)  # type: ignore[no-any-return]
+        return self._mapping.imap(neg, items, chunk_size=1, max_tasks_active=IN_FLIGHT)
 
     def close(self) -> None:
         self._applying.terminate()

@@ -2,8 +2,9 @@
 
 A message is a header (little endian: u32 length of the body, u32 number of the call, u32 detail, u8 kind, u8 flags, u16
 count of descriptors) and its body. The descriptors go with its first byte: first those among the values, then one file
-for each large buffer, then a file with the body where it is too long for the socket (IN_FILE). A reader takes whatever
-has come: nothing but messages is ever on this socket, so that many of them need one call.
+for each large buffer, then a file with the body where it is too long for the socket (IN_FILE). What stands behind the
+pickle in the body of a message with files, or in the place of one that is in a file, means nothing. A reader takes
+whatever has come: nothing but messages is ever on this socket, so that many of them need one call.
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
+WEIGHT = 3  # of the size of a message in files one part in 1 << WEIGHT goes over the socket, up to INLINE
+
+
 class Message:
     """Bytes, the descriptors that go with the first of them, and the files among those that have to be written before.
 
@@ -98,6 +101,8 @@ def message_of(kind: int, number: int, detail: int, encoded: Encoded) -> Message
     except BaseException:
         message.close()
         raise
+    if message.fills:  # a file weighs in the socket too, which stops whoever sends without being read
+        body += bytes(min(message.size >> WEIGHT, INLINE - len(body)))
     message.data = HEADER.pack(len(body), number, detail, kind, flags, len(fds)) + body
     message.size += len(message.data)
     message.fds = fds

@@ -25,6 +25,7 @@ from ._call_wire import (
     FAILED,
     FUNCTION,
     HEADER,
+    HEADER_SIZE,
     IN_FILE,
     ITEM,
     MORE,
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from . import _call_wire
     from ._serializers import Serializer
 
-pack = HEADER.pack
+pack, unpack_from = HEADER.pack, HEADER.unpack_from
 QUICK = 0.0002  # seconds: after a longer call it is looked whether those behind it have been cancelled meanwhile
 MAX_IN_FILE = (1 << 32) - 1  # bytes of a message
 
@@ -77,7 +78,7 @@ class Serving:
         self.serializer = serializer
         self.inbox = Inbox()
         self.functions: dict[int, Callable[..., Any] | str] = {}
-        self._lock = allocate_lock()
+        self.lock = allocate_lock()
 
     # --- In ---
 
@@ -131,7 +132,7 @@ class Serving:
     def send(self, data: bytes) -> None:
         """Send a whole message. Ends this process when nobody listens any more."""
         try:
-            with self._lock:
+            with self.lock:
                 self.sock.sendall(data, NOSIGNAL)
         except ConnectionError:
             raise SystemExit(0) from None
@@ -140,7 +141,7 @@ class Serving:
         """The same with descriptors and files."""
         try:
             message.write_files()
-            with self._lock:
+            with self.lock:
                 sent = send_some(self.sock, message.data, message.fds, 0) if message.fds else 0
                 self.sock.sendall(message.data[sent:], NOSIGNAL)
         except ConnectionError:
@@ -285,7 +286,7 @@ class _Loop:
         """Answer until the owner wants nothing more."""
         signal(SIGINT, self._interrupted)
         serving, waiting = self._serving, self._waiting
-        while (messages := serving.read()) is not None:
+        while (messages := self._next()) is not None:
             waiting.extend(messages)
             while waiting:
                 kind, number, detail, flags, body, fds = waiting.popleft()
@@ -305,6 +306,28 @@ class _Loop:
                     self._cancel(number)
         for number in list(self._streams):
             self._streams.pop(number)[0].close()  # type: ignore[attr-defined]  # a generator
+
+    def _next(self) -> list[_call_wire.Message] | None:
+        """The next messages; a small call that comes alone is answered at once, in as few steps as can be."""
+        serving = self._serving
+        receive, inbox = serving.sock.recvmsg, serving.inbox
+        while True:
+            try:
+                data, ancillary, got, _ = receive(READ_SIZE, ROOM, CLOEXEC)
+            except ConnectionError:  # the owner ended with something of ours unread
+                return None
+            if not ancillary and len(data) >= HEADER_SIZE and inbox.idle:
+                length, number, detail, kind, _, _ = unpack_from(data)
+                if kind == SMALL_CALL and length + HEADER_SIZE == len(data) and not self._cancelled:
+                    began = monotonic()
+                    if self._small_call(number, detail, data[HEADER_SIZE:]):
+                        if monotonic() - began > QUICK:
+                            self._look_ahead()
+                            return []
+                        continue
+            if not data:
+                return None
+            return inbox.take(data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got & TRUNCATED != 0)
 
     def _interrupted(self, *_: object) -> None:
         """Ctrl-C is the running call's, and nobody's while none runs: the owner decides what becomes of its workers."""
@@ -330,7 +353,12 @@ class _Loop:
             return True
         if type(result) in SCALARS:
             answer = dumps(result, PROTOCOL)
-            serving.send(pack(len(answer), number, 0, RESULT, 0, 0) + answer)
+            answer = pack(len(answer), number, 0, RESULT, 0, 0) + answer
+            try:
+                with serving.lock:
+                    serving.sock.sendall(answer, NOSIGNAL)
+            except ConnectionError:
+                raise SystemExit(0) from None
         else:
             self._send_result(number, result)
         return True

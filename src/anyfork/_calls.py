@@ -107,6 +107,7 @@ class Call:
         "message",
         "number",
         "on_event",
+        "size",
         "state",
         "wake",
     )
@@ -116,10 +117,11 @@ class Call:
         self.on_event = on_event
         self.ahead = ahead  # how many such calls may be with the worker at the same time, though it runs one; or 0
         self.number = 0
+        self.size = 0  # bytes of its message
         self.state = State.NEW
         self.message: Message | None = None
         self.wake: Callable[[], None] | None = None
-        self.error: BaseException | None = None  # instead of an answer
+        self.error: BaseException | None = None  # instead of an answer: also that of a handler of its events
         self.items: deque[_call_wire.Message] = deque()
         self.ended = False  # the end of a stream has been seen
         self.consumed = 0  # items that the worker has not been told of
@@ -134,7 +136,7 @@ class Call:
     def finish(self, answer: _call_wire.Message | None, error: BaseException | None = None) -> None:
         """There is an answer, or an error instead."""
         abandoned = self.state == State.GIVEN_UP
-        self._answer, self.error, self.state = answer, error, State.DONE
+        self._answer, self.error, self.state = answer, self.error or error, State.DONE
         if abandoned:
             self.drop()
         if self.wake is not None:
@@ -159,6 +161,7 @@ class Call:
     def result(self) -> Any:
         """Its result, once. Raises what the function has raised, CallError, or what stands in the way of a result."""
         if self.error is not None:
+            self.drop()
             raise self.error
         answer, self._answer = self._answer, None
         assert answer is not None
@@ -177,12 +180,37 @@ class Call:
         """The next item of those that are there. Raises ResultError."""
         return self._decode(self.items.popleft())
 
-    def event(self, message: _call_wire.Message) -> Any:
-        """The value of an event."""
-        return self._decode(message)
-
     def _decode(self, message: _call_wire.Message) -> Any:
         return decode_value(self._serializer, message)
+
+
+class Event:
+    """A value that a worker has emitted, for its handler."""
+
+    __slots__ = ("_call", "_message", "_serializer", "handler")
+
+    def __init__(
+        self, message: _call_wire.Message, serializer: Serializer | None, handler: Handler | None, call: Call | None
+    ) -> None:
+        self.handler = handler
+        self._message = message
+        self._serializer = serializer
+        self._call = call
+
+    def value(self) -> Any:
+        """The value. Raises ResultError."""
+        return decode_value(self._serializer, self._message)
+
+    def drop(self) -> None:
+        """Nobody wants it."""
+        close_all(self._message[5])
+
+    def failed(self, error: Exception) -> bool:
+        """Its handler has raised: that is its call's error, if it has one. False for one of the worker's own."""
+        if self._call is None:
+            return False
+        self._call.error = self._call.error or error
+        return True
 
 
 _SMALL = Call(CALL, None, None, 0)  # in the place of those that are not made
@@ -360,6 +388,7 @@ class Calls:
         """Queue it; it goes out as soon as the worker is free for it. Raises what has happened to the worker."""
         message = call.message
         assert message is not None
+        call.size = message.size
         if self.failure is not None:
             message.close()
             raise self.failure
@@ -457,16 +486,17 @@ class Calls:
 
     # --- What comes ---
 
-    def take(self, message: _call_wire.Message) -> tuple[Handler | None, _call_wire.Message] | None:
-        """Take a message. For an event: its handler, and the message, for ``decode``. Raises ProtocolError."""
+    def take(self, message: _call_wire.Message) -> Event | None:
+        """Take a message; return it if it is an event, for its handler. Raises ProtocolError."""
         kind, number, detail, flags, _, fds = message
         if fds and self._serializer is not None and (len(fds) != 1 or flags != IN_FILE):
             close_all(fds)
             raise ProtocolError("descriptors from a worker whose serializer knows none")
         if kind == EVENT:
             call = self._sent.get(number)
-            handler = self._on_event if call is None or call.on_event is None else call.on_event
-            return handler, message
+            if call is None or call.on_event is None:
+                return Event(message, self._serializer, self._on_event, None)
+            return Event(message, self._serializer, call.on_event, call)
         if kind == READY:
             if detail != VERSION:
                 raise ProtocolError(f"the worker speaks version {detail} of calls, this program version {VERSION}")
@@ -492,10 +522,6 @@ class Calls:
         if self._queue:
             self.admit()
         return None
-
-    def decode(self, message: _call_wire.Message) -> Any:
-        """The value of an event. Raises ResultError."""
-        return decode_value(self._serializer, message)
 
     def _fail_to_begin(self, message: _call_wire.Message) -> None:
         _, _, detail, flags, body, fds = message

@@ -10,17 +10,18 @@ from _anyfork_child._channel import CLOEXEC, NOWAIT, ROOM, TRUNCATED, close_all,
 from _anyfork_child._message import Message
 from _anyfork_child._wire import ProtocolError
 
+from ._calls import MAX_BYTES
 from ._errors import AnyforkError, HandleError, PeerError, WorkerDiedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
     from _anyfork_child import _call_wire
 
-    from ._calls import Calls, Handler
+    from ._calls import Call, Calls, Event
     from ._handles import ProcessHandle
     from ._status import ExitStatus
 
@@ -31,8 +32,10 @@ FATE = 1.0  # seconds for a worker that has closed its channel to end, and for i
 class Conversation:
     """A worker's channel, and what has come over it and is not looked at yet."""
 
+    process: ProcessHandle
+
     def __init__(self, process: ProcessHandle, calls: Calls) -> None:
-        self.handle = process
+        self.process = process
         self.calls = calls
         self.sock: socket.socket | None = None
         self.incoming: deque[_call_wire.Message] = deque()
@@ -87,8 +90,8 @@ class Conversation:
         except ProtocolError as error:
             self.distrust(error)
 
-    def take(self) -> tuple[Handler | None, _call_wire.Message] | None:
-        """Take one of the messages that have come; an event is returned with its handler."""
+    def take(self) -> Event | None:
+        """Take one of the messages that have come; an event is returned."""
         try:
             event = self.calls.take(self.incoming.popleft())
         except ProtocolError as error:
@@ -98,27 +101,34 @@ class Conversation:
             self.flush()
         return event
 
-    def handle_event(self, handler: Handler | None, message: _call_wire.Message) -> Any:
-        """Give an event to who wants it; return what the handler returns. Raises what it raises."""
-        if handler is not None:
-            return handler(self.calls.decode(message))
-        import logging
+    def handle(self, event: Event) -> Any:
+        """Give an event to who wants it; return what the handler returns."""
+        if event.handler is None:
+            event.drop()
+            _log("an event of a worker was dropped: there is no on_event for it")
+            return None
+        try:
+            return event.handler(event.value())
+        except Exception as error:
+            self.not_handled(event, error)
+            return None
 
-        close_all(message[5])
-        logging.getLogger("anyfork").warning("an event of a worker was dropped: there is no on_event for it")
-        return None
+    def not_handled(self, event: Event, error: Exception) -> None:
+        """A handler has raised. Whoever reads may wait for another call, which is not to suffer from it."""
+        if not event.failed(error):
+            _log("the on_event of a worker has raised", error)
 
     def distrust(self, error: ProtocolError) -> None:
         """What came is not what a worker sends: it is killed."""
         text = f"the worker sent what is not anyfork's protocol, and was killed: {error}"
-        self.handle.kill()
+        self.process.kill()
         self.fail(lambda _: PeerError(text))
 
     def died(self, status: ExitStatus) -> None:
         """It has ended: so do all calls that have no answer."""
-        output = self.handle._link.output
+        output = self.process._link.output
         stderr = output.tail() if output is not None else ""
-        pid, tail = self.handle.pid, f"; it wrote:\n{stderr}" if stderr else ""
+        pid, tail = self.process.pid, f"; it wrote:\n{stderr}" if stderr else ""
 
         def make(may_have_run: bool) -> WorkerDiedError:
             what = "the call may have run" if may_have_run else "nothing of the call has run"
@@ -160,3 +170,15 @@ def join_small(out: deque[Message]) -> None:
         size += len(data)
     if joined:
         out.append(Message(b"".join(reversed(joined))))
+
+
+def too_much(made: Iterable[Call], ahead: Iterable[Call]) -> bool:
+    """Whether what is made, and what is under way, is enough in bytes for now."""
+    size = sum(call.message.size for call in made if call.message is not None)
+    return size + sum(call.size for call in ahead) >= MAX_BYTES
+
+
+def _log(text: str, error: Exception | None = None) -> None:
+    import logging
+
+    logging.getLogger("anyfork").warning(text, exc_info=error)

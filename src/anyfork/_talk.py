@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from _pickle import loads
+from _socket import SO_RCVTIMEO, SOL_SOCKET
 from _thread import RLock, allocate_lock, get_ident
 from select import POLLIN, POLLOUT, poll
+from struct import Struct
 from time import monotonic
 
 from _anyfork_child._call_wire import HEADER, HEADER_SIZE, READ_SIZE, RESULT
@@ -31,12 +33,16 @@ if TYPE_CHECKING:
     from ._status import ExitStatus
 
 
+SOON = Struct("ll").pack(0, 40_000)  # a struct timeval: how long an answer is waited for in the simplest way
+
+
 class Talk(Conversation):
     """The channel of one worker, for any number of threads."""
 
+    process: Process
+
     def __init__(self, process: Process, calls: Calls) -> None:
         super().__init__(process, calls)
-        self.process = process
         self.lock = RLock()  # the calls, and what is written
         self._end = -1
         self._reader = 0  # the thread that reads, or 0
@@ -54,6 +60,7 @@ class Talk(Conversation):
                 self._end = self.process.fileno()
                 self._poller.register(self._end, POLLIN)
                 self._poller.register(sock, POLLIN)
+                sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, SOON)
                 self.sock = sock
 
     # --- Asking ---
@@ -103,13 +110,12 @@ class Talk(Conversation):
             if sent < len(data):
                 calls.out.append(Message(data[sent:]))
             else:
-                self._poller.poll()
-                data, ancillary, got, _ = sock.recvmsg(READ_SIZE, ROOM, NOWAIT | CLOEXEC)
+                data, ancillary, got, _ = sock.recvmsg(READ_SIZE, ROOM, CLOEXEC)  # for SOON at most
                 if not ancillary and len(data) >= HEADER_SIZE and self.inbox.idle:
                     answered = HEADER.unpack_from(data) == (len(data) - HEADER_SIZE, number, 0, RESULT, 0, 0)
                 if not answered and data:
                     self.accept(data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got)
-        except (BlockingIOError, ConnectionError):  # its end: whoever reads next learns why
+        except (BlockingIOError, ConnectionError):  # not soon, or its end: whoever reads next learns why
             pass
         except BaseException as error:
             call = calls.expect(number)
@@ -182,7 +188,7 @@ class Talk(Conversation):
             with self.lock:
                 event = self.take()
             if event is not None:
-                self.handle_event(*event)
+                self.handle(event)
         if self._waiting:
             with self.lock:
                 self._wake()
@@ -247,3 +253,8 @@ class Talk(Conversation):
         """Let go of what this holds."""
         self.process.close()
         self.close_unread()
+
+    def __del__(self) -> None:
+        if self.sock is not None:
+            self.sock.close()
+            self.close_unread()

@@ -8,7 +8,7 @@ from time import monotonic
 from _anyfork_child._call_wire import CALL, STREAM
 
 from ._calls import Calls, State
-from ._conversation import join_small
+from ._conversation import join_small, too_much
 from ._errors import AnyforkError, ArgumentError, CallTimeoutError, HandleError
 from ._process import Process
 from ._talk import Talk
@@ -161,7 +161,7 @@ class Worker:
         try:
             for item in items:
                 made.append(calls.make("map", CALL, function, (item,), None, window))
-                if len(made) + len(ahead) >= window:
+                if len(made) + len(ahead) >= window or too_much(made, ahead):
                     return True
             return False
         finally:

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import select
 
 import anyio
 import child_side
 import pytest
+from cancelling import at_every_checkpoint, cancelled_at
 from conftest import descendants, eventually
 from owner_side import DEADLINE, pipe, stopped
 
 import anyfork
 from anyfork import aio
-from anyfork.aio import _pump, _waiting
 
 pytestmark = pytest.mark.anyio
-
-CHECKPOINTS = [
-    (_waiting, "checkpoint_if_cancelled"),
-    (_waiting, "cancel_shielded_checkpoint"),
-    (_waiting, "wait_readable"),
-    (_pump, "checkpoint"),
-    (_pump, "wait_writable"),
-]
 
 
 @pytest.fixture
@@ -33,39 +24,6 @@ async def template(anyio_backend):
     """A template, closed at the end."""
     async with aio.Template() as template:
         yield await template.preload("child_side").ready()
-
-
-@contextlib.contextmanager
-def cancelled_at(number):
-    """Cancel what is awaited in this block when it comes to its checkpoint of this number; say whether it came there."""
-    scope, count = anyio.CancelScope(), itertools.count(1)
-    originals = [(module, name, getattr(module, name)) for module, name in CHECKPOINTS]
-
-    def counting(original):
-        async def checkpoint(*args):
-            if next(count) == number:
-                scope.cancel()
-            return await original(*args)
-
-        return checkpoint
-
-    for module, name, original in originals:
-        setattr(module, name, counting(original))
-    try:
-        with scope:
-            yield scope
-    finally:
-        for module, name, original in originals:
-            setattr(module, name, original)
-
-
-async def at_every_checkpoint(operation):
-    """Call an operation again and again with a number, until it comes to no checkpoint of that number; return how many
-    there were."""
-    number = 1
-    while await operation(number):
-        number += 1
-    return number - 1
 
 
 async def test_a_cancelled_run_leaves_no_process(template):

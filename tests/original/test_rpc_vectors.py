@@ -388,14 +388,27 @@ def test_an_event_that_nobody_asked_for_is_logged_and_the_result_still_comes(opt
     assert "no on_event" in caplog.text
 
 
-def test_an_exception_of_a_handler_is_raised_by_the_call_that_waits():
+def test_an_exception_of_a_handler_of_a_worker_is_logged_and_its_calls_go_on(caplog):
     """! 2.5: the original's event loop prints and ignores those of its callbacks."""
 
     def handle(value: int) -> None:
         raise ZeroDivisionError(f"cannot take {value}")
 
-    with working(on_event=handle) as worker, pytest.raises(ZeroDivisionError, match="cannot take 7"):
+    with working(on_event=handle) as worker:
         worker.call(rpc.announce, 7)
+    assert "cannot take 7" in caplog.text
+
+
+def test_an_exception_of_a_handler_of_a_call_is_raised_by_that_call():
+    """! 2.5: the worker lives on."""
+
+    def handle(value: int) -> None:
+        raise ZeroDivisionError(f"cannot take {value}")
+
+    with working() as worker:
+        with pytest.raises(ZeroDivisionError, match="cannot take 7"):
+            worker.call(rpc.announce, 7, on_event=handle)
+        worker.call(rpc.announce, 7, on_event=print)
 
 
 @concurrent_kinds

@@ -32,9 +32,10 @@ PIECE = 1 << 20  # bytes that are written into a file before other tasks go on
 class Talk(Conversation):
     """The channel of one worker, for any number of tasks of one loop."""
 
+    process: Process
+
     def __init__(self, process: Process, calls: Calls) -> None:
         super().__init__(process, calls)
-        self.process = process
         self._end = -1
         self._reading = False  # a task does
         self._waiting: dict[Event, Callable[[], bool]] = {}  # the other tasks: what wakes them, and what they want
@@ -123,9 +124,12 @@ class Talk(Conversation):
         while self.incoming:
             event = self.take()
             if event is not None:
-                answer = self.handle_event(*event)
+                answer = self.handle(event)
                 if hasattr(answer, "__await__"):
-                    await answer
+                    try:
+                        await answer
+                    except Exception as error:
+                        self.not_handled(event, error)
         if self._waiting:
             self._wake()
 
@@ -188,6 +192,9 @@ class Talk(Conversation):
             self._events = None
         if self.sock is not None:
             self.sock.close()
+
+    def __del__(self) -> None:
+        self.let_go()
 
 
 async def write_files(call: Call) -> None:

@@ -9,7 +9,7 @@ from anyio import CancelScope, fail_after
 from _anyfork_child._call_wire import CALL, STREAM
 
 from .._calls import Calls, State
-from .._conversation import join_small
+from .._conversation import join_small, too_much
 from .._errors import AnyforkError, ArgumentError, CallTimeoutError, HandleError
 from .._worker_options import WINDOW, Options
 from ._process import Process
@@ -195,10 +195,6 @@ class Worker:
                 await self._talk.drop()
             raise
 
-    def __del__(self) -> None:
-        if hasattr(self, "_talk"):
-            self._talk.let_go()
-
     def __repr__(self) -> str:
         failure = self._talk.calls.failure
         state = "closed" if self._closed else "working" if failure is None else str(failure)
@@ -249,7 +245,7 @@ class Map:
         calls = self._talk.calls
         made: list[Call] = []
         try:
-            while len(made) + len(self._ahead) < self._window:
+            while len(made) + len(self._ahead) < self._window and not too_much(made, self._ahead):
                 try:
                     item = next(self._items) if self._later is None else await self._later.__anext__()
                 except (StopIteration, StopAsyncIteration):

@@ -1,0 +1,55 @@
+"""Cancelling what is awaited at every one of its checkpoints in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+
+import anyio
+
+from anyfork.aio import _pump, _talk, _waiting
+
+CHECKPOINTS = [
+    (_waiting, "checkpoint_if_cancelled"),
+    (_waiting, "cancel_shielded_checkpoint"),
+    (_waiting, "wait_readable"),
+    (_talk, "checkpoint_if_cancelled"),
+    (_talk, "cancel_shielded_checkpoint"),
+    (_talk, "checkpoint"),
+    (_talk, "wait_readable"),
+    (_pump, "checkpoint"),
+    (_pump, "wait_writable"),
+]
+
+
+@contextlib.contextmanager
+def cancelled_at(number):
+    """Cancel what is awaited in this block when it comes to its checkpoint of this number; say whether it came there."""
+    scope, count = anyio.CancelScope(), itertools.count(1)
+    originals = [(module, name, getattr(module, name)) for module, name in CHECKPOINTS]
+
+    def counting(original):
+        async def checkpoint(*args):
+            if next(count) == number:
+                scope.cancel()
+            return await original(*args)
+
+        return checkpoint
+
+    for module, name, original in originals:
+        setattr(module, name, counting(original))
+    try:
+        with scope:
+            yield scope
+    finally:
+        for module, name, original in originals:
+            setattr(module, name, original)
+
+
+async def at_every_checkpoint(operation):
+    """Call an operation again and again with a number, until it comes to no checkpoint of that number; return how many
+    there were."""
+    number = 1
+    while await operation(number):
+        number += 1
+    return number - 1
