@@ -7,7 +7,7 @@ import itertools
 
 import anyio
 
-from anyfork.aio import _pump, _talk, _waiting
+from anyfork.aio import _pump, _readiness, _talk, _waiting
 
 CHECKPOINTS = [
     (_waiting, "checkpoint_if_cancelled"),
@@ -16,7 +16,8 @@ CHECKPOINTS = [
     (_talk, "checkpoint_if_cancelled"),
     (_talk, "cancel_shielded_checkpoint"),
     (_talk, "checkpoint"),
-    (_talk, "wait_readable"),
+    (_readiness, "wait_readable"),
+    (_readiness.Readiness, "wait"),
     (_pump, "checkpoint"),
     (_pump, "wait_writable"),
 ]

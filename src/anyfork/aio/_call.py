@@ -5,7 +5,7 @@ from __future__ import annotations
 from anyio import CancelScope, fail_after
 
 from .._call import start_one, too_late
-from .._calls import Calls, State
+from .._calls import Calls
 from .._errors import AnyforkError
 from ._process import Process
 from ._talk import Talk
@@ -39,7 +39,7 @@ async def call(
     try:
         with fail_after(timeout):
             await talk.connect()
-            await talk.wait(lambda: asked.state == State.DONE)
+            await talk.wait_for(asked)
             await process.wait()
     except BaseException as error:
         started = process._link.session.succeeded

@@ -9,18 +9,26 @@ from __future__ import annotations
 import os
 import select
 import socket
+from _pickle import loads
 
-from anyio import CancelScope, Event, move_on_after, wait_readable
+from anyio import CancelScope, Event, move_on_after
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
+from _anyfork_child._call_wire import HEADER, HEADER_SIZE, READ_SIZE, RESULT
+from _anyfork_child._channel import CLOEXEC, NOSIGNAL, NOWAIT, ROOM, unpack_descriptors
+from _anyfork_child._message import Message
+
 from .. import _dialogue
+from .._calls import State
 from .._conversation import FATE, Conversation
 from .._status import UNKNOWN
+from ._readiness import Readiness
 from ._waiting import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from .._calls import Call, Calls
     from .._status import ExitStatus
@@ -38,8 +46,9 @@ class Talk(Conversation):
         super().__init__(process, calls)
         self._end = -1
         self._reading = False  # a task does
-        self._waiting: dict[Event, Callable[[], bool]] = {}  # the other tasks: what wakes them, and what they want
-        self._events: select.epoll | None = None  # what comes, and the end of the worker
+        # The other tasks: what wakes them, and what they want, if it is no call.
+        self._waiting: dict[Event, Callable[[], bool] | None] = {}
+        self._readiness: Readiness | None = None  # of what comes, and of the end of the worker
         self._writes = False  # it is also watched whether the socket takes more
 
     async def connect(self) -> None:
@@ -54,9 +63,10 @@ class Talk(Conversation):
             return
         self._end = self.process.fileno()
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, link.detach_control())
-        self._events = select.epoll()
-        self._events.register(self._end, select.EPOLLIN)
-        self._events.register(self.sock, select.EPOLLIN)
+        events = select.epoll()
+        events.register(self._end, select.EPOLLIN)
+        events.register(self.sock, select.EPOLLIN)
+        self._readiness = Readiness(events)
 
     # --- Asking ---
 
@@ -76,17 +86,69 @@ class Talk(Conversation):
         calls.add(call)
         self.flush()
 
+    async def exchange(
+        self, function: Callable[..., object] | str, args: Sequence[object]
+    ) -> tuple[bool, Any, BaseException | None]:
+        """Send a small call that meets no other, and take its answer, in as few steps as can be.
+
+        True, and its result; False, and the call, where the rest takes more, or what has interrupted it; False, and
+        None, where nothing was done.
+        """
+        calls, sock = self.calls, self.sock
+        if self._reading or sock is None or self.incoming or self._owner != os.getpid():
+            return False, None, None
+        begun = calls.begin_small(function, args)
+        if begun is None:
+            return False, None, None
+        number, data = begun
+        self._reading = True
+        answered, interrupted = False, None
+        call: Call | None = None
+        try:
+            sent = sock.send(data, NOWAIT | NOSIGNAL)
+            if sent < len(data):
+                calls.out.append(Message(data[sent:]))
+            else:
+                await self._readable()
+                data, ancillary, got, _ = sock.recvmsg(READ_SIZE, ROOM, NOWAIT | CLOEXEC)
+                if not ancillary and len(data) >= HEADER_SIZE and self.inbox.idle:
+                    answered = HEADER.unpack_from(data) == (len(data) - HEADER_SIZE, number, 0, RESULT, 0, 0)
+                if not answered and data:
+                    self.accept(data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got)
+        except (BlockingIOError, ConnectionError):  # its end: whoever reads next learns why
+            pass
+        except BaseException as error:
+            interrupted = error
+        self._reading = False
+        if answered:
+            calls.end_small(number)
+            if calls.out:
+                self.flush()
+        elif calls.failure is None:
+            call = calls.expect(number)
+        if self._waiting:
+            self._wake()
+        return (True, loads(data[HEADER_SIZE:]), None) if answered else (False, call, interrupted)
+
+    async def _readable(self) -> None:
+        assert self._readiness is not None
+        await self._readiness.wait()
+
     # --- Waiting ---
 
-    async def wait(self, done: Callable[[], bool]) -> None:
-        """Until it is done: read what comes, or wait until another task has."""
+    async def wait_for(self, call: Call) -> None:
+        """Until a call is done."""
+        await self.wait(lambda: call.state == State.DONE, call)
+
+    async def wait(self, done: Callable[[], bool], call: Call | None = None) -> None:
+        """Until it is done: read what comes, or wait until another task has. Who waits for a call is woken by it."""
         await checkpoint_if_cancelled()
         if done():
             await cancel_shielded_checkpoint()
             return
         while not done():
             if self._reading:
-                await self._wait_for_turn(done)
+                await self._wait_for_turn(done, call)
                 continue
             self._reading = True
             try:
@@ -96,25 +158,33 @@ class Talk(Conversation):
                 self._reading = False
                 self._wake()
 
-    async def _wait_for_turn(self, done: Callable[[], bool]) -> None:
+    async def _wait_for_turn(self, done: Callable[[], bool], call: Call | None) -> None:
         turn = Event()
-        self._waiting[turn] = done
+        self._waiting[turn] = done if call is None else None
+        if call is not None:
+            call.wake = turn.set
         try:
             await turn.wait()
         except BaseException:
-            if self._waiting.pop(turn, None) is None:  # it was its turn to read
+            if turn.is_set():  # it may have been its turn to read
+                self._waiting.pop(turn, None)
                 self._wake()
             raise
+        finally:
+            self._waiting.pop(turn, None)
+            if call is not None:
+                call.wake = None
 
     def _wake(self) -> None:
         """Wake those who have what they want, and one that reads on where nobody does."""
-        for turn in [turn for turn, done in self._waiting.items() if done()]:
-            del self._waiting[turn]
-            turn.set()
-        if not self._reading and self._waiting:
-            turn = next(iter(self._waiting))
-            del self._waiting[turn]
-            turn.set()
+        for turn, done in self._waiting.items():
+            if done is not None and not turn.is_set() and done():
+                turn.set()
+        if not self._reading:
+            for turn in self._waiting:
+                if not turn.is_set():
+                    turn.set()
+                    return
 
     async def _read(self) -> None:
         """Wait for something to come, and take all that has come. Raises what a handler raises."""
@@ -135,23 +205,23 @@ class Talk(Conversation):
 
     async def _ended(self) -> bool:
         """Read what comes next; True at the end of the stream."""
-        assert self._events is not None
+        assert self._readiness is not None
         while True:
             if self._writes != bool(self.calls.out):
                 self._watch_writes(not self._writes)
-            await wait_readable(self._events.fileno())
+            await self._readiness.wait()
             if self.calls.out:
                 self.flush()
             try:
                 return not self.receive()
             except BlockingIOError:
-                if any(fd == self._end for fd, _ in self._events.poll(0)):
+                if any(fd == self._end for fd, _ in self._readiness.events.poll(0)):
                     return True  # and something else still holds its end of the channel
 
     def _watch_writes(self, watch: bool) -> None:
-        assert self._events is not None
+        assert self._readiness is not None
         assert self.sock is not None
-        self._events.modify(self.sock, select.EPOLLIN | select.EPOLLOUT if watch else select.EPOLLIN)
+        self._readiness.events.modify(self.sock, select.EPOLLIN | select.EPOLLOUT if watch else select.EPOLLIN)
         self._writes = watch
 
     # --- The end ---
@@ -187,9 +257,9 @@ class Talk(Conversation):
     def let_go(self) -> None:
         """The same, as far as it takes no waiting."""
         self.close_unread()
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        if self._readiness is not None:
+            self._readiness.close()
+            self._readiness = None
         if self.sock is not None:
             self.sock.close()
 

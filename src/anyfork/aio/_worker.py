@@ -85,15 +85,31 @@ class Worker:
         As ``anyfork.Worker.call``. A cancel scope does what ``timeout`` does; only the error of the latter says whether
         the call may have run.
         """
-        talk = await self._connected("call")
-        call = talk.calls.make("call", CALL, function, args, on_event)
+        talk, call = self._talk, None
+        if timeout is None and on_event is None and not (self._closed or self._waits):
+            done, found, interrupted = await talk.exchange(function, args)
+            if done:
+                return found
+            call = found
+            if interrupted is not None:
+                if call is not None:
+                    self._give_up(call, interrupted, None)
+                raise interrupted
+        if call is None:
+            talk = await self._connected("call")
+            call = talk.calls.make("call", CALL, function, args, on_event)
+        return await self._outcome(talk, call, timeout)
+
+    async def _outcome(self, talk: Talk, call: Call, timeout: float | None) -> Any:
+        """What a call comes to."""
         try:
             with fail_after(timeout):
-                await talk.begin(call)
+                if call.state == State.NEW:
+                    await talk.begin(call)
                 if self._waits:
                     await talk.wait(lambda: call.state > State.QUEUED)
                 with CancelScope(shield=self._waits):
-                    await talk.wait(lambda: call.state == State.DONE)
+                    await talk.wait_for(call)
         except BaseException as error:
             if call.state == State.DONE:
                 if isinstance(error, TimeoutError):
@@ -232,7 +248,7 @@ class Map:
             raise StopAsyncIteration
         call = ahead[0]
         if call.state != State.DONE:
-            await talk.wait(lambda: call.state == State.DONE)
+            await talk.wait_for(call)
         ahead.popleft()
         try:
             return call.result()

@@ -1,0 +1,66 @@
+"""Waiting again and again until the same descriptor is readable, for less than asking the loop anew each time costs."""
+
+from __future__ import annotations
+
+import sys
+
+from anyio import wait_readable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+    from select import epoll
+
+
+class Readiness:
+    """An epoll object, which this owns, in one event loop; one task at a time waits."""
+
+    def __init__(self, events: epoll) -> None:
+        self.events = events
+        self._fd = events.fileno()
+        asyncio = sys.modules.get("asyncio")
+        self._loop: AbstractEventLoop | None = None if asyncio is None else asyncio._get_running_loop()
+        self._watched = False  # the loop calls _ready
+        self._future: Future[None] | None = None
+
+    async def wait(self) -> None:
+        """Until it is readable."""
+        loop = self._loop
+        if loop is None:
+            await wait_readable(self._fd)
+            return
+        if not self._watched:
+            loop.add_reader(self._fd, self._ready)
+            self._watched = True
+        self._future = future = loop.create_future()
+        try:
+            await future
+        finally:
+            self._future = None
+
+    def _ready(self) -> None:
+        """Runs in the loop as long as it is readable: nobody waits any more, or not yet again."""
+        future = self._future
+        if future is None:
+            self._ignore()
+        elif not future.done():
+            future.set_result(None)
+
+    def _ignore(self) -> None:
+        if self._watched:
+            self._watched = False
+            assert self._loop is not None
+            self._loop.remove_reader(self._fd)
+
+    def close(self) -> None:
+        """Close it, from any thread. The loop must not know the number of a closed descriptor, which others may get."""
+        if self._watched and self._loop is not None and not self._loop.is_closed():
+            if sys.modules["asyncio"]._get_running_loop() is not self._loop:
+                self._loop.call_soon_threadsafe(self._close)
+                return
+            self._ignore()
+        self.events.close()
+
+    def _close(self) -> None:
+        self._ignore()
+        self.events.close()
