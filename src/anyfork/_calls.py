@@ -92,6 +92,9 @@ class RemoteTraceback(Exception):  # noqa: N818  # no error, but where one comes
         return f'\n"""\n{self.text}"""'
 
 
+_NONE: deque[Any] = deque()  # the items of what is no stream
+
+
 class Call:
     """One call. ``result`` gives its result once its state is DONE, ``item`` those of a stream one by one."""
 
@@ -122,7 +125,7 @@ class Call:
         self.message: Message | None = None
         self.wake: Callable[[], None] | None = None
         self.error: BaseException | None = None  # instead of an answer: also that of a handler of its events
-        self.items: deque[_call_wire.Message] = deque()
+        self.items: deque[_call_wire.Message] = deque() if kind == STREAM else _NONE
         self.ended = False  # the end of a stream has been seen
         self.consumed = 0  # items that the worker has not been told of
         self._answer: _call_wire.Message | None = None
@@ -156,7 +159,8 @@ class Call:
         answer, self._answer = self._answer, None
         for message in (*self.items, *([answer] if answer else ())):
             close_all(message[5])
-        self.items.clear()
+        if self.items:
+            self.items.clear()
 
     def result(self) -> Any:
         """Its result, once. Raises what the function has raised, CallError, or what stands in the way of a result."""
@@ -489,6 +493,11 @@ class Calls:
     def take(self, message: _call_wire.Message) -> Event | None:
         """Take a message; return it if it is an event, for its handler. Raises ProtocolError."""
         kind, number, detail, flags, _, fds = message
+        if kind == RESULT and not fds:
+            call = self._sent.get(number)
+            if call is not None and call.kind == CALL:
+                self._answered(call, message)
+                return None
         if fds and self._serializer is not None and (len(fds) != 1 or flags != IN_FILE):
             close_all(fds)
             raise ProtocolError("descriptors from a worker whose serializer knows none")
@@ -514,14 +523,17 @@ class Calls:
         if kind == ITEM:
             call.add_item(message)
             return None
-        del self._sent[number]
+        self._answered(call, message)
+        return None
+
+    def _answered(self, call: Call, message: _call_wire.Message) -> None:
+        del self._sent[call.number]
         if call.kind == CALL:
             self._running -= 1
             self._alone -= not call.ahead
         call.finish(message)
         if self._queue:
             self.admit()
-        return None
 
     def _fail_to_begin(self, message: _call_wire.Message) -> None:
         _, _, detail, flags, body, fds = message

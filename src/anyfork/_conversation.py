@@ -7,25 +7,22 @@ from collections import deque
 
 from _anyfork_child._call_wire import READ_SIZE, Inbox
 from _anyfork_child._channel import CLOEXEC, NOWAIT, ROOM, TRUNCATED, close_all, send_some, unpack_descriptors
-from _anyfork_child._message import Message
 from _anyfork_child._wire import ProtocolError
 
-from ._calls import MAX_BYTES
 from ._errors import AnyforkError, HandleError, PeerError, WorkerDiedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from _anyfork_child import _call_wire
 
-    from ._calls import Call, Calls, Event
+    from ._calls import Calls, Event
     from ._handles import ProcessHandle
     from ._status import ExitStatus
 
-JOINED = 64 << 10  # bytes sent at once
 FATE = 1.0  # seconds for a worker that has closed its channel to end, and for its template to tell how
 
 
@@ -158,24 +155,6 @@ class Conversation:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:  # it has ended
             pass
-
-
-def join_small(out: deque[Message]) -> None:
-    """Make one message of those at the end that have no descriptors, so that one call sends them."""
-    joined: list[bytes | memoryview] = []
-    size = 0
-    while out and not out[-1].fds and size + len(out[-1].data) <= JOINED:
-        data = out.pop().data
-        joined.append(data)
-        size += len(data)
-    if joined:
-        out.append(Message(b"".join(reversed(joined))))
-
-
-def too_much(made: Iterable[Call], ahead: Iterable[Call]) -> bool:
-    """Whether what is made, and what is under way, is enough in bytes for now."""
-    size = sum(call.message.size for call in made if call.message is not None)
-    return size + sum(call.size for call in ahead) >= MAX_BYTES
 
 
 def _log(text: str, error: Exception | None = None) -> None:

@@ -7,8 +7,8 @@ from time import monotonic
 
 from _anyfork_child._call_wire import CALL, STREAM
 
+from ._batch import Batch
 from ._calls import Calls, State
-from ._conversation import join_small, too_much
 from ._errors import AnyforkError, ArgumentError, CallTimeoutError, HandleError
 from ._process import Process
 from ._talk import Talk
@@ -156,24 +156,18 @@ class Worker:
         ahead: deque[Call],
     ) -> bool:
         """Ask for further items, all in one go; False when there are no more."""
-        calls = talk.calls
-        made: list[Call] = []
+        made = Batch(talk.calls, function, window, ahead)
         try:
             for item in items:
-                made.append(calls.make("map", CALL, function, (item,), None, window))
-                if len(made) + len(ahead) >= window or too_much(made, ahead):
+                message = made.add(item)
+                if message.fills:
+                    message.write_files()
+                if made.full:
                     return True
             return False
         finally:
-            for call in made:
-                assert call.message is not None
-                if call.message.fills:
-                    call.message.write_files()
             with talk.lock:
-                for call in made:
-                    calls.add(call)
-                    ahead.append(call)
-                join_small(calls.out)
+                made.send()
                 talk.flush()
 
     def stream(self, function: Callable[..., Any] | str, /, *args: object, on_event: Handler | None = None) -> Stream:

@@ -77,7 +77,7 @@ class Talk(Conversation):
         calls = self.calls
         try:
             if message.fills:
-                await write_files(call)
+                await write_files(message)
             while calls.full:
                 await self.wait(lambda: not calls.full)
         except BaseException:
@@ -267,10 +267,8 @@ class Talk(Conversation):
         self.let_go()
 
 
-async def write_files(call: Call) -> None:
-    """Write the files of a call, piece by piece, and let other tasks go on in between."""
-    message = call.message
-    assert message is not None
+async def write_files(message: Message) -> None:
+    """Write the files of a message, piece by piece, and let other tasks go on in between."""
     for fd, parts in message.fills:
         for part in parts:
             rest = memoryview(part)

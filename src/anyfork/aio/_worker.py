@@ -8,8 +8,8 @@ from anyio import CancelScope, fail_after
 
 from _anyfork_child._call_wire import CALL, STREAM
 
+from .._batch import Batch
 from .._calls import Calls, State
-from .._conversation import join_small, too_much
 from .._errors import AnyforkError, ArgumentError, CallTimeoutError, HandleError
 from .._worker_options import WINDOW, Options
 from ._process import Process
@@ -258,25 +258,19 @@ class Map:
 
     async def _fill(self) -> None:
         """Ask for further items, all in one go."""
-        calls = self._talk.calls
-        made: list[Call] = []
+        made = Batch(self._talk.calls, self._function, self._window, self._ahead)
         try:
-            while len(made) + len(self._ahead) < self._window and not too_much(made, self._ahead):
+            while not made.full:
                 try:
                     item = next(self._items) if self._later is None else await self._later.__anext__()
                 except (StopIteration, StopAsyncIteration):
                     self._more = False
                     break
-                call = calls.make("map", CALL, self._function, (item,), None, self._window)
-                made.append(call)
-                assert call.message is not None
-                if call.message.fills:
-                    await write_files(call)
+                message = made.add(item)
+                if message.fills:
+                    await write_files(message)
         finally:
-            for call in made:
-                calls.add(call)
-                self._ahead.append(call)
-            join_small(calls.out)
+            made.send()
             self._talk.flush()
 
     async def aclose(self) -> None:
