@@ -50,7 +50,7 @@ __version__ = "0.1.0"
 for _name in [name for name in globals() if not name.startswith("_")]:
     if isinstance(globals()[_name], type):
         globals()[_name].__module__ = __name__
-del _name
+del _name, TYPE_CHECKING
 
 _LATER = {"Worker": "._worker", "Stream": "._worker", "call": "._call", "emit": "_anyfork_child._worker"}
 
@@ -66,3 +66,7 @@ def __getattr__(name: str) -> object:
         found.__module__ = __name__
     globals()[name] = found
     return found
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_LATER]

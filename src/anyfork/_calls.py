@@ -116,18 +116,18 @@ class Call:
     )
 
     def __init__(self, kind: int, serializer: Serializer | None, on_event: Handler | None, ahead: int) -> None:
-        self.kind = kind
-        self.on_event = on_event
-        self.ahead = ahead  # how many such calls may be with the worker at the same time, though it runs one; or 0
-        self.number = 0
-        self.size = 0  # bytes of its message
-        self.state = State.NEW
+        self.kind: int = kind
+        self.on_event: Handler | None = on_event
+        self.ahead: int = ahead  # how many such calls may be with the worker at the same time, though it runs one; or 0
+        self.number: int = 0
+        self.size: int = 0  # bytes of its message
+        self.state: State = State.NEW
         self.message: Message | None = None
         self.wake: Callable[[], None] | None = None
         self.error: BaseException | None = None  # instead of an answer: also that of a handler of its events
         self.items: deque[_call_wire.Message] = deque() if kind == STREAM else _NONE
-        self.ended = False  # the end of a stream has been seen
-        self.consumed = 0  # items that the worker has not been told of
+        self.ended: bool = False  # the end of a stream has been seen
+        self.consumed: int = 0  # items that the worker has not been told of
         self._answer: _call_wire.Message | None = None
         self._serializer = serializer
 
@@ -196,7 +196,7 @@ class Event:
     def __init__(
         self, message: _call_wire.Message, serializer: Serializer | None, handler: Handler | None, call: Call | None
     ) -> None:
-        self.handler = handler
+        self.handler: Handler | None = handler
         self._message = message
         self._serializer = serializer
         self._call = call
@@ -284,7 +284,7 @@ class Calls:
 
     def __init__(self, serializer: Serializer | None, concurrency: int | None, on_event: Handler | None) -> None:
         self.out: deque[Message] = deque()
-        self.ready = False  # it has said so
+        self.ready: bool = False  # it has said so
         self.failure: BaseException | None = None  # the same for all calls from here on
         self.room: deque[Callable[[], None]] = deque()  # to be called when there is room for more
         self._serializer = serializer

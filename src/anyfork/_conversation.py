@@ -33,11 +33,15 @@ class Conversation:
 
     def __init__(self, process: ProcessHandle, calls: Calls) -> None:
         self.process = process
-        self.calls = calls
+        self.calls: Calls = calls
         self.sock: socket.socket | None = None
         self.incoming: deque[_call_wire.Message] = deque()
-        self.inbox = Inbox()
+        self.inbox: Inbox = Inbox()
         self._owner = os.getpid()
+
+    def use(self, sock: socket.socket) -> None:
+        """This is the channel, from now on."""
+        self.sock = sock
 
     def check(self) -> None:
         """Raise HandleError in a forked copy of the process that made it."""

@@ -43,7 +43,7 @@ class Talk(Conversation):
 
     def __init__(self, process: Process, calls: Calls) -> None:
         super().__init__(process, calls)
-        self.lock = RLock()  # the calls, and what is written
+        self.lock: RLock = RLock()  # the calls, and what is written
         self._end = -1
         self._reader = 0  # the thread that reads, or 0
         self._waiting: dict[LockType, Callable[[], bool]] = {}  # the other threads: what releases them, what they want
@@ -61,7 +61,7 @@ class Talk(Conversation):
                 self._poller.register(self._end, POLLIN)
                 self._poller.register(sock, POLLIN)
                 sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, SOON)
-                self.sock = sock
+                self.use(sock)
 
     # --- Asking ---
 

@@ -62,11 +62,12 @@ class Talk(Conversation):
         if self.sock is not None:  # another task was first
             return
         self._end = self.process.fileno()
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, link.detach_control())
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, link.detach_control())
         events = select.epoll()
         events.register(self._end, select.EPOLLIN)
-        events.register(self.sock, select.EPOLLIN)
+        events.register(sock, select.EPOLLIN)
         self._readiness = Readiness(events)
+        self.use(sock)
 
     # --- Asking ---
 
