@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 
-from _anyfork_child._worker import emit
+from _anyfork_child._serving import emit
 
 remembered = []
 

@@ -29,8 +29,8 @@ from ._call_wire import (
     STREAM_WINDOW,
 )
 from ._channel import NOWAIT
+from ._serving import Serving
 from ._values import FunctionNotFoundError
-from ._worker import Serving
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

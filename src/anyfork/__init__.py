@@ -39,7 +39,7 @@ from ._template import Template as Template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _anyfork_child._worker import emit as emit
+    from _anyfork_child._serving import emit as emit
 
     from ._call import call as call
     from ._worker import Stream as Stream
@@ -52,7 +52,7 @@ for _name in [name for name in globals() if not name.startswith("_")]:
         globals()[_name].__module__ = __name__
 del _name, TYPE_CHECKING
 
-_LATER = {"Worker": "._worker", "Stream": "._worker", "call": "._call", "emit": "_anyfork_child._worker"}
+_LATER = {"Worker": "._worker", "Stream": "._worker", "call": "._call", "emit": "_anyfork_child._serving"}
 
 
 def __getattr__(name: str) -> object:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ._calls import Call, Calls
+    from ._calls import Calls
+    from ._pending import Call
 
 JOINED = 64 << 10  # bytes sent at once
 

@@ -7,9 +7,10 @@ from time import monotonic
 from _anyfork_child._wire import START
 
 from ._arguments import check_function, encode_for
-from ._calls import Calls, State
+from ._calls import Calls
 from ._errors import CallTimeoutError, NotReadyError
 from ._forks import take_over, warm_parent
+from ._pending import State
 from ._process import Process
 from ._talk import Talk
 from ._template import Template
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from ._calls import Handler
     from ._handles import TemplateHandle
     from ._link import Link
+    from ._pending import Handler
 
 
 def call(

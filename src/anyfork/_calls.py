@@ -6,14 +6,11 @@ Calls wait here until the worker is free for them, so one that is given up befor
 
 from __future__ import annotations
 
-from _pickle import dumps, loads
+from _pickle import dumps
 from collections import deque
-from enum import IntEnum
 from itertools import count
 
 from _anyfork_child._call_wire import (
-    BAD_ARGUMENT,
-    BAD_RESULT,
     CALL,
     CANCEL,
     CANCELLED,
@@ -26,7 +23,6 @@ from _anyfork_child._call_wire import (
     IN_FILE,
     ITEM,
     MORE,
-    NO_FUNCTION,
     READY,
     RESULT,
     SMALL_CALL,
@@ -36,24 +32,19 @@ from _anyfork_child._call_wire import (
 )
 from _anyfork_child._channel import close_all
 from _anyfork_child._encoding import INLINE, PROTOCOL, CannotTravelError, importable_name, is_plain
-from _anyfork_child._failure import unpack_texts
-from _anyfork_child._files import read_all
 from _anyfork_child._message import Message, message_of
+from _anyfork_child._serving import in_pieces
 from _anyfork_child._wire import ProtocolError
-from _anyfork_child._worker import MAX_IN_FILE, decode_values, in_pieces
 
+from ._answers import error_of
 from ._arguments import check_function, encode_for
 from ._errors import (
     AnyforkError,
-    ArgumentDecodeError,
     ArgumentError,
-    CallCancelledError,
-    FunctionNotFoundError,
     InitializerError,
     PeerError,
-    RemoteError,
-    ResultError,
 )
+from ._pending import Call, Event, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +54,7 @@ if TYPE_CHECKING:
     from _anyfork_child import _call_wire
     from _anyfork_child._serializers import Serializer
 
-    Handler = Callable[[Any], object]
+    from ._pending import Handler
 
 MAX_CALLS = 1000  # that wait here; whoever wants to add one waits
 MAX_BYTES = 64 << 20  # of those
@@ -71,203 +62,7 @@ MAX_FUNCTIONS = 1000  # that are known by number
 LAST_NUMBER = 0xFFFFFFFF
 
 
-class State(IntEnum):
-    """How far a call has come."""
-
-    NEW = 0
-    QUEUED = 1
-    SENT = 2
-    GIVEN_UP = 3  # sent, and nobody waits for it any more
-    DONE = 4
-
-
-class RemoteTraceback(Exception):  # noqa: N818  # no error, but where one comes from
-    """The traceback in the worker, as the cause of an exception that was raised there."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
-
-
-_NONE: deque[Any] = deque()  # the items of what is no stream
-
-
-class Call:
-    """One call. ``result`` gives its result once its state is DONE, ``item`` those of a stream one by one."""
-
-    __slots__ = (
-        "_answer",
-        "_serializer",
-        "ahead",
-        "consumed",
-        "ended",
-        "error",
-        "items",
-        "kind",
-        "message",
-        "number",
-        "on_event",
-        "size",
-        "state",
-        "wake",
-    )
-
-    def __init__(self, kind: int, serializer: Serializer | None, on_event: Handler | None, ahead: int) -> None:
-        self.kind: int = kind
-        self.on_event: Handler | None = on_event
-        self.ahead: int = ahead  # how many such calls may be with the worker at the same time, though it runs one; or 0
-        self.number: int = 0
-        self.size: int = 0  # bytes of its message
-        self.state: State = State.NEW
-        self.message: Message | None = None
-        self.wake: Callable[[], None] | None = None
-        self.error: BaseException | None = None  # instead of an answer: also that of a handler of its events
-        self.items: deque[_call_wire.Message] = deque() if kind == STREAM else _NONE
-        self.ended: bool = False  # the end of a stream has been seen
-        self.consumed: int = 0  # items that the worker has not been told of
-        self._answer: _call_wire.Message | None = None
-        self._serializer = serializer
-
-    @property
-    def done(self) -> bool:
-        """Whether there is a result, or an error."""
-        return self.state == State.DONE
-
-    def finish(self, answer: _call_wire.Message | None, error: BaseException | None = None) -> None:
-        """There is an answer, or an error instead."""
-        abandoned = self.state == State.GIVEN_UP
-        self._answer, self.error, self.state = answer, self.error or error, State.DONE
-        if abandoned:
-            self.drop()
-        if self.wake is not None:
-            self.wake()
-
-    def add_item(self, item: _call_wire.Message) -> None:
-        """A stream has gone on."""
-        if self.state == State.GIVEN_UP:
-            close_all(item[5])
-            return
-        self.items.append(item)
-        if self.wake is not None:
-            self.wake()
-
-    def drop(self) -> None:
-        """Close what has come and nobody wants."""
-        answer, self._answer = self._answer, None
-        for message in (*self.items, *([answer] if answer else ())):
-            close_all(message[5])
-        if self.items:
-            self.items.clear()
-
-    def result(self) -> Any:
-        """Its result, once. Raises what the function has raised, CallError, or what stands in the way of a result."""
-        if self.error is not None:
-            self.drop()
-            raise self.error
-        answer, self._answer = self._answer, None
-        assert answer is not None
-        kind, _, detail, flags, body, fds = answer
-        if kind == RESULT:
-            if not (detail or fds or self._serializer):
-                return loads(body)
-            return self._decode(answer)
-        if kind == END:
-            return None
-        if kind == CANCELLED:
-            raise CallCancelledError("the call was cancelled")
-        raise error_of(detail, flags, body, fds, self._serializer is None)
-
-    def item(self) -> Any:
-        """The next item of those that are there. Raises ResultError."""
-        return self._decode(self.items.popleft())
-
-    def _decode(self, message: _call_wire.Message) -> Any:
-        return decode_value(self._serializer, message)
-
-
-class Event:
-    """A value that a worker has emitted, for its handler."""
-
-    __slots__ = ("_call", "_message", "_serializer", "handler")
-
-    def __init__(
-        self, message: _call_wire.Message, serializer: Serializer | None, handler: Handler | None, call: Call | None
-    ) -> None:
-        self.handler: Handler | None = handler
-        self._message = message
-        self._serializer = serializer
-        self._call = call
-
-    def value(self) -> Any:
-        """The value. Raises ResultError."""
-        return decode_value(self._serializer, self._message)
-
-    def drop(self) -> None:
-        """Nobody wants it."""
-        close_all(self._message[5])
-
-    def failed(self, error: Exception) -> bool:
-        """Its handler has raised: that is its call's error, if it has one. False for one of the worker's own."""
-        if self._call is None:
-            return False
-        self._call.error = self._call.error or error
-        return True
-
-
 _SMALL = Call(CALL, None, None, 0)  # in the place of those that are not made
-
-
-def decode_value(serializer: Serializer | None, message: _call_wire.Message) -> Any:
-    """The value in a message of a worker. Raises ResultError."""
-    _, _, detail, flags, body, fds = message
-    try:
-        if serializer is not None:
-            data = read_all(fds[0], MAX_IN_FILE) if flags & IN_FILE else body
-            (value,) = serializer.loads(data)
-            return value
-        value = decode_values(flags, body, fds)
-        return value[0] if detail else value
-    except Exception as error:  # decoding runs code of the value, which may raise anything
-        raise ResultError(f"what the worker sent cannot be decoded here: {type(error).__name__}: {error}") from error
-
-
-def error_of(detail: int, flags: int, body: bytes, fds: Sequence[int], trusted: bool) -> BaseException:
-    """The exception that an answer brings: of its own type where that can be rebuilt, and only if the worker is
-    ``trusted``, because unpickling may run any code.
-    """
-    if flags & IN_FILE:
-        body, fds = read_all(fds[-1], MAX_IN_FILE), fds[:-1]
-    end = 4 + int.from_bytes(body[:4], "little")
-    try:
-        name, text, trace = unpack_texts(body[4:end])
-    except ValueError as error:
-        close_all(fds)
-        return PeerError(f"the worker sent an error that is none: {error}")
-    summary = f"{name}: {text}" if text else name
-    if detail == NO_FUNCTION:
-        return FunctionNotFoundError(f"the function was not found in the worker: {text}", remote_traceback=trace)
-    if detail == BAD_ARGUMENT:
-        return ArgumentDecodeError(f"the arguments cannot be decoded in the worker: {summary}", remote_traceback=trace)
-    if detail == BAD_RESULT:
-        return ResultError(f"the result cannot travel: {summary}", remote_traceback=trace)
-    why = "it cannot be pickled there" if trusted else "this serializer carries no exceptions"
-    if trusted and len(body) > end:
-        try:
-            (raised,) = decode_values(0, body[end:], fds)
-            if isinstance(raised, Exception):
-                raised.__cause__ = RemoteTraceback(trace)
-                return raised
-            why = "in this program it would mean something else"  # KeyboardInterrupt, or the end of a task
-        except Exception as failure:  # rebuilding an exception calls its constructor, which may raise anything
-            why = f"{type(failure).__name__}: {failure}"
-    remote = RemoteError(
-        f"the function raised {summary} (which cannot be rebuilt here: {why})", type_name=name, text=text
-    )
-    remote.__cause__ = RemoteTraceback(trace)
-    return remote
 
 
 def small(args: Sequence[object]) -> bytes:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from _anyfork_child import _call_wire
 
-    from ._calls import Calls, Event
+    from ._calls import Calls
     from ._handles import ProcessHandle
+    from ._pending import Event
     from ._status import ExitStatus
 
 FATE = 1.0  # seconds for a worker that has closed its channel to end, and for its template to tell how

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from ._calls import Call, Calls
+    from ._calls import Calls
+    from ._pending import Call
     from ._process import Process
     from ._status import ExitStatus
 

@@ -8,8 +8,9 @@ from time import monotonic
 from _anyfork_child._call_wire import CALL, STREAM
 
 from ._batch import Batch
-from ._calls import Calls, State
+from ._calls import Calls
 from ._errors import AnyforkError, ArgumentError, CallTimeoutError, HandleError
+from ._pending import State
 from ._process import Process
 from ._talk import Talk
 from ._template import Template
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from _anyfork_child._serializers import Serializer
 
-    from ._calls import Call, Handler
+    from ._pending import Call, Handler
     from ._status import ExitStatus
 
 

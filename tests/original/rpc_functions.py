@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from _anyfork_child import _worker
 from _anyfork_child._call_wire import HEADER, READY, RESULT, VERSION
-from _anyfork_child._worker import emit
+from _anyfork_child._serving import emit
 
 if TYPE_CHECKING:
     import socket

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .._calls import Handler
+    from .._pending import Handler
 
 
 async def call(

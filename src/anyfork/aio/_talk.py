@@ -19,8 +19,8 @@ from _anyfork_child._channel import CLOEXEC, NOSIGNAL, NOWAIT, ROOM, unpack_desc
 from _anyfork_child._message import Message
 
 from .. import _dialogue
-from .._calls import State
 from .._conversation import FATE, Conversation
+from .._pending import State
 from .._status import UNKNOWN
 from ._readiness import Readiness
 from ._waiting import run
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from .._calls import Call, Calls
+    from .._calls import Calls
+    from .._pending import Call
     from .._status import ExitStatus
     from ._process import Process
 

@@ -9,8 +9,9 @@ from anyio import CancelScope, fail_after
 from _anyfork_child._call_wire import CALL, STREAM
 
 from .._batch import Batch
-from .._calls import Calls, State
+from .._calls import Calls
 from .._errors import AnyforkError, ArgumentError, CallTimeoutError, HandleError
+from .._pending import State
 from .._worker_options import WINDOW, Options
 from ._process import Process
 from ._talk import Talk, write_files
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from _anyfork_child._serializers import Serializer
 
-    from .._calls import Call, Handler
+    from .._pending import Call, Handler
     from .._status import ExitStatus
 
 

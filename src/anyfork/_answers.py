@@ -1,0 +1,80 @@
+"""What the answers of a worker mean: values, and the exceptions that were raised there."""
+
+from __future__ import annotations
+
+from _anyfork_child._call_wire import BAD_ARGUMENT, BAD_RESULT, IN_FILE, NO_FUNCTION
+from _anyfork_child._channel import close_all
+from _anyfork_child._failure import unpack_texts
+from _anyfork_child._files import read_all
+from _anyfork_child._serving import MAX_IN_FILE, decode_values
+
+from ._errors import ArgumentDecodeError, FunctionNotFoundError, PeerError, RemoteError, ResultError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from _anyfork_child import _call_wire
+    from _anyfork_child._serializers import Serializer
+
+
+class RemoteTraceback(Exception):  # noqa: N818  # no error, but where one comes from
+    """The traceback in the worker, as the cause of an exception that was raised there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+def decode_value(serializer: Serializer | None, message: _call_wire.Message) -> Any:
+    """The value in a message of a worker. Raises ResultError."""
+    _, _, detail, flags, body, fds = message
+    try:
+        if serializer is not None:
+            data = read_all(fds[0], MAX_IN_FILE) if flags & IN_FILE else body
+            (value,) = serializer.loads(data)
+            return value
+        value = decode_values(flags, body, fds)
+        return value[0] if detail else value
+    except Exception as error:  # decoding runs code of the value, which may raise anything
+        raise ResultError(f"what the worker sent cannot be decoded here: {type(error).__name__}: {error}") from error
+
+
+def error_of(detail: int, flags: int, body: bytes, fds: Sequence[int], trusted: bool) -> BaseException:
+    """The exception that an answer brings: of its own type where that can be rebuilt, and only if the worker is
+    ``trusted``, because unpickling may run any code.
+    """
+    if flags & IN_FILE:
+        body, fds = read_all(fds[-1], MAX_IN_FILE), fds[:-1]
+    end = 4 + int.from_bytes(body[:4], "little")
+    try:
+        name, text, trace = unpack_texts(body[4:end])
+    except ValueError as error:
+        close_all(fds)
+        return PeerError(f"the worker sent an error that is none: {error}")
+    summary = f"{name}: {text}" if text else name
+    if detail == NO_FUNCTION:
+        return FunctionNotFoundError(f"the function was not found in the worker: {text}", remote_traceback=trace)
+    if detail == BAD_ARGUMENT:
+        return ArgumentDecodeError(f"the arguments cannot be decoded in the worker: {summary}", remote_traceback=trace)
+    if detail == BAD_RESULT:
+        return ResultError(f"the result cannot travel: {summary}", remote_traceback=trace)
+    why = "it cannot be pickled there" if trusted else "this serializer carries no exceptions"
+    if trusted and len(body) > end:
+        try:
+            (raised,) = decode_values(0, body[end:], fds)
+            if isinstance(raised, Exception):
+                raised.__cause__ = RemoteTraceback(trace)
+                return raised
+            why = "in this program it would mean something else"  # KeyboardInterrupt, or the end of a task
+        except Exception as failure:  # rebuilding an exception calls its constructor, which may raise anything
+            why = f"{type(failure).__name__}: {failure}"
+    remote = RemoteError(
+        f"the function raised {summary} (which cannot be rebuilt here: {why})", type_name=name, text=text
+    )
+    remote.__cause__ = RemoteTraceback(trace)
+    return remote

@@ -1,0 +1,158 @@
+"""One call, from the owner's side: how far it has come, and what has come for it."""
+
+from __future__ import annotations
+
+from _pickle import loads
+from collections import deque
+from enum import IntEnum
+
+from _anyfork_child._call_wire import CANCELLED, END, RESULT, STREAM
+from _anyfork_child._channel import close_all
+
+from ._answers import decode_value, error_of
+from ._errors import CallCancelledError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from _anyfork_child import _call_wire
+    from _anyfork_child._message import Message
+    from _anyfork_child._serializers import Serializer
+
+    Handler = Callable[[Any], object]
+
+_NONE: deque[Any] = deque()  # the items of what is no stream
+
+
+class State(IntEnum):
+    """How far a call has come."""
+
+    NEW = 0
+    QUEUED = 1
+    SENT = 2
+    GIVEN_UP = 3  # sent, and nobody waits for it any more
+    DONE = 4
+
+
+class Call:
+    """One call. ``result`` gives its result once its state is DONE, ``item`` those of a stream one by one."""
+
+    __slots__ = (
+        "_answer",
+        "_serializer",
+        "ahead",
+        "consumed",
+        "ended",
+        "error",
+        "items",
+        "kind",
+        "message",
+        "number",
+        "on_event",
+        "size",
+        "state",
+        "wake",
+    )
+
+    def __init__(self, kind: int, serializer: Serializer | None, on_event: Handler | None, ahead: int) -> None:
+        self.kind: int = kind
+        self.on_event: Handler | None = on_event
+        self.ahead: int = ahead  # how many such calls may be with the worker at the same time, though it runs one; or 0
+        self.number: int = 0
+        self.size: int = 0  # bytes of its message
+        self.state: State = State.NEW
+        self.message: Message | None = None
+        self.wake: Callable[[], None] | None = None
+        self.error: BaseException | None = None  # instead of an answer: also that of a handler of its events
+        self.items: deque[_call_wire.Message] = deque() if kind == STREAM else _NONE
+        self.ended: bool = False  # the end of a stream has been seen
+        self.consumed: int = 0  # items that the worker has not been told of
+        self._answer: _call_wire.Message | None = None
+        self._serializer = serializer
+
+    @property
+    def done(self) -> bool:
+        """Whether there is a result, or an error."""
+        return self.state == State.DONE
+
+    def finish(self, answer: _call_wire.Message | None, error: BaseException | None = None) -> None:
+        """There is an answer, or an error instead."""
+        abandoned = self.state == State.GIVEN_UP
+        self._answer, self.error, self.state = answer, self.error or error, State.DONE
+        if abandoned:
+            self.drop()
+        if self.wake is not None:
+            self.wake()
+
+    def add_item(self, item: _call_wire.Message) -> None:
+        """A stream has gone on."""
+        if self.state == State.GIVEN_UP:
+            close_all(item[5])
+            return
+        self.items.append(item)
+        if self.wake is not None:
+            self.wake()
+
+    def drop(self) -> None:
+        """Close what has come and nobody wants."""
+        answer, self._answer = self._answer, None
+        for message in (*self.items, *([answer] if answer else ())):
+            close_all(message[5])
+        if self.items:
+            self.items.clear()
+
+    def result(self) -> Any:
+        """Its result, once. Raises what the function has raised, CallError, or what stands in the way of a result."""
+        if self.error is not None:
+            self.drop()
+            raise self.error
+        answer, self._answer = self._answer, None
+        assert answer is not None
+        kind, _, detail, flags, body, fds = answer
+        if kind == RESULT:
+            if not (detail or fds or self._serializer):
+                return loads(body)
+            return self._decode(answer)
+        if kind == END:
+            return None
+        if kind == CANCELLED:
+            raise CallCancelledError("the call was cancelled")
+        raise error_of(detail, flags, body, fds, self._serializer is None)
+
+    def item(self) -> Any:
+        """The next item of those that are there. Raises ResultError."""
+        return self._decode(self.items.popleft())
+
+    def _decode(self, message: _call_wire.Message) -> Any:
+        return decode_value(self._serializer, message)
+
+
+class Event:
+    """A value that a worker has emitted, for its handler."""
+
+    __slots__ = ("_call", "_message", "_serializer", "handler")
+
+    def __init__(
+        self, message: _call_wire.Message, serializer: Serializer | None, handler: Handler | None, call: Call | None
+    ) -> None:
+        self.handler: Handler | None = handler
+        self._message = message
+        self._serializer = serializer
+        self._call = call
+
+    def value(self) -> Any:
+        """The value. Raises ResultError."""
+        return decode_value(self._serializer, self._message)
+
+    def drop(self) -> None:
+        """Nobody wants it."""
+        close_all(self._message[5])
+
+    def failed(self, error: Exception) -> bool:
+        """Its handler has raised: that is its call's error, if it has one. False for one of the worker's own."""
+        if self._call is None:
+            return False
+        self._call.error = self._call.error or error
+        return True
