@@ -31,7 +31,14 @@ class Blocking:
         return anyfork.Worker(template, **options)
 
     def __call__(self, template: Any = None, **options: Any) -> Any:
-        return self.make(self._template.fork() if template is None else template, **options)
+        return self.make(self._fork() if template is None else template, **options)
+
+    def _fork(self) -> Any:
+        """A fork of the warm template; a cold one where another test has ended that with the default template."""
+        try:
+            return self._template.ready().fork()
+        except anyfork.TemplateError:
+            return self.template()
 
 
 class Async(Blocking):

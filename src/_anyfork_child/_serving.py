@@ -69,13 +69,14 @@ class Serving:
 
     def decode(self, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> list[Any]:
         """A function and its arguments. Raises FunctionNotFoundError, and whatever the decoding raises."""
-        function = self._function(detail) if detail else None
+        function = self.function(detail) if detail else None
         if self.serializer is not None:
             return self._decode_by(self.serializer, function, flags, body, fds)
         values = decode_values(flags, body, fds)
         return [*values] if function is None else [function, *values]
 
-    def _function(self, number: int) -> Callable[..., Any]:
+    def function(self, number: int) -> Callable[..., Any]:
+        """That of the number. Raises FunctionNotFoundError."""
         function = self.functions[number]
         if type(function) is str:
             function = self.functions[number] = find_function(function)

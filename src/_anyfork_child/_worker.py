@@ -29,6 +29,7 @@ from ._call_wire import (
     READY,
     RESULT,
     SMALL_CALL,
+    SMALL_CALLS,
     STREAM,
     STREAM_WINDOW,
     VERSION,
@@ -110,6 +111,8 @@ class _Loop:
                         self._call(number, detail, flags, body, fds)
                     if monotonic() - began > QUICK:
                         self._look_ahead()
+                elif kind == SMALL_CALLS:
+                    self._small_calls(detail, body)
                 elif kind == FUNCTION:
                     serving.define(number, body)
                 elif kind == STREAM:
@@ -148,23 +151,48 @@ class _Loop:
         if self._serving.number:
             raise KeyboardInterrupt
 
+    def _small_calls(self, detail: int, body: bytes) -> None:
+        """Several at once, one after the other."""
+        numbers, items = loads(body)
+        function = self._serving.functions[detail]
+        if type(function) is str:
+            try:
+                function = self._serving.function(detail)
+            except FunctionNotFoundError as error:
+                for number in numbers:
+                    self._refuse(number, error)
+                return
+        ended = monotonic()
+        for number, item in zip(numbers, items, strict=True):
+            if self._cancelled and number in self._cancelled:
+                self._serving.send(pack(0, number, 0, CANCELLED, 0, 0))
+                continue
+            self._answer_small(number, function, (item,))  # type: ignore[arg-type]  # no name any more
+            began, ended = ended, monotonic()
+            if ended - began > QUICK:
+                self._look_ahead()
+
     def _small_call(self, number: int, detail: int, body: bytes) -> bool:
         """What _call does, in the usual case and for less. False when it is not that, and nothing was done."""
-        serving = self._serving
-        function = serving.functions[detail]
+        function = self._serving.functions[detail]
         if type(function) is str:
             return False
-        args = loads(body)
+        self._answer_small(number, function, loads(body))  # type: ignore[arg-type]  # no name any more
+        return True
+
+    def _answer_small(self, number: int, function: Callable[..., Any], args: Sequence[Any]) -> None:
+        """What ``answer`` does, for less."""
+        serving = self._serving
         try:
             serving.number = number
-            result = function(*args)  # type: ignore[operator]  # no name any more
+            result = function(*args)
             serving.number = 0
         except SystemExit:
             raise
         except BaseException as error:
             serving.number = 0
             serving.send_failure(number, error)
-            return True
+            return
         if type(result) in SCALARS:
             answer = dumps(result, PROTOCOL)
             answer = pack(len(answer), number, 0, RESULT, 0, 0) + answer
@@ -175,7 +203,6 @@ class _Loop:
                 raise SystemExit(0) from None
         else:
             self._send_result(number, result)
-        return True
 
     def _call(self, number: int, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> None:
         if self._cancelled and number in self._cancelled:

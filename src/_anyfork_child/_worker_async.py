@@ -6,6 +6,7 @@ once and whole, also from here: a slow owner stops the worker, as it stops one w
 
 from __future__ import annotations
 
+from _pickle import dumps, loads
 from _signal import SIG_IGN, SIGINT, signal
 from contextvars import ContextVar
 
@@ -25,10 +26,12 @@ from ._call_wire import (
     NO_FUNCTION,
     RESULT,
     SMALL_CALL,
+    SMALL_CALLS,
     STREAM,
     STREAM_WINDOW,
 )
 from ._channel import NOWAIT
+from ._encoding import PROTOCOL
 from ._serving import Serving
 from ._values import FunctionNotFoundError
 
@@ -90,6 +93,9 @@ class _Loop:
                 self._credits[number] = anyio.Semaphore(STREAM_WINDOW)
             answer = self._answer_by_items if kind == STREAM else self._answer
             self._group.start_soon(self._within, answer, number, detail, flags, body, fds)
+        elif kind == SMALL_CALLS:
+            for one, item in zip(*loads(body), strict=True):
+                self._take((SMALL_CALL, one, detail, 0, dumps((item,), PROTOCOL), ()))
         elif kind == FUNCTION:
             self._serving.define(number, body)
         elif kind == MORE:

@@ -1,9 +1,9 @@
-"""Calls of a map that are made and sent together: the usual ones in one go."""
+"""The next calls of a map: made one by one, and sent together."""
 
 from __future__ import annotations
 
 from _anyfork_child._call_wire import CALL
-from _anyfork_child._message import Message
+from _anyfork_child._encoding import is_plain
 
 from ._calls import MAX_BYTES
 
@@ -13,54 +13,72 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ._calls import Calls
-    from ._pending import Call
+    from _anyfork_child._message import Message
 
-JOINED = 64 << 10  # bytes sent at once
+    from ._calls import Calls
+    from ._pending import Answer, Call
+
+OF_ITS_OWN = 1 << 10  # bytes: text and bytes that are longer are sent by themselves
 
 
 class Batch:
-    """The next calls of a map. ``ahead`` are those that are under way; ``window`` is how many may be."""
+    """``ahead`` are the calls that are under way; ``window`` is how many may be."""
 
-    __slots__ = ("_ahead", "_calls", "_function", "_made", "_room", "_size", "_window")
+    __slots__ = ("_ahead", "_calls", "_function", "_made", "_room", "_size", "_small", "_window")
 
-    def __init__(self, calls: Calls, function: Callable[..., Any] | str, window: int, ahead: deque[Call]) -> None:
+    def __init__(self, calls: Calls, function: Callable[..., Any] | str, window: int, ahead: deque[Answer]) -> None:
         self._calls = calls
         self._function = function
         self._window = window
         self._ahead = ahead
-        self._made: list[tuple[Call, Message]] = []
+        self._small: list[Any] = []  # the items of small calls
+        self._made: list[list[Any] | Call] = []  # those before, and other calls, in their order
         self._room = window - len(ahead)
         self._size = sum(call.size for call in ahead)
 
     @property
     def full(self) -> bool:
         """Whether these are enough for now, in number or in bytes."""
-        return len(self._made) >= self._room or self._size >= MAX_BYTES
+        return self._room <= 0 or self._size >= MAX_BYTES
 
-    def add(self, item: object) -> Message:
-        """Make the call for an item; its files are to be written. Raises ArgumentError."""
-        call = self._calls.make("map", CALL, self._function, (item,), None, self._window)
+    def add(self, item: object) -> Message | None:
+        """Make the call for an item; return its message, if that has files to be written. Raises ArgumentError."""
+        self._room -= 1
+        if is_plain(item) and not (isinstance(item, str | bytes) and len(item) > OF_ITS_OWN):
+            self._small.append(item)
+            return None
+        self._close_small()
+        call = self._make(item)
+        self._made.append(call)
         message = call.message
         assert message is not None
-        self._made.append((call, message))
         self._size += message.size
-        return message
+        return message if message.fills else None
+
+    def _make(self, item: object) -> Call:
+        return self._calls.make("map", CALL, self._function, (item,), None, self._window)
+
+    def _close_small(self) -> None:
+        if self._small:
+            self._made.append(self._small)
+            self._small = []
 
     def send(self) -> None:
-        """Hand them over, small ones joined."""
-        made, self._made = self._made, []
-        calls = self._calls
-        out = calls.out
-        before = len(out)
-        for call, _ in made:
-            calls.add(call)
-            self._ahead.append(call)
-        small: list[bytes | memoryview] = []
-        size = 0
-        while len(out) > before and not out[-1].fds and size <= JOINED:
-            data = out.pop().data
-            small.append(data)
-            size += len(data)
-        if small:
-            out.append(Message(b"".join(reversed(small))))
+        """Hand them over."""
+        self._close_small()
+        for part in self._made:
+            if isinstance(part, list):
+                self._send_small(part)
+            else:
+                self._calls.add(part)
+                self._ahead.append(part)
+        self._made.clear()
+
+    def _send_small(self, items: list[Any]) -> None:
+        answers = self._calls.add_small("map", self._function, items, self._window)
+        self._ahead.extend(answers)
+        if not answers:
+            for item in items:
+                call = self._make(item)
+                self._calls.add(call)
+                self._ahead.append(call)

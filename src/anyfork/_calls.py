@@ -26,6 +26,7 @@ from _anyfork_child._call_wire import (
     READY,
     RESULT,
     SMALL_CALL,
+    SMALL_CALLS,
     STREAM,
     STREAM_WINDOW,
     VERSION,
@@ -44,7 +45,7 @@ from ._errors import (
     InitializerError,
     PeerError,
 )
-from ._pending import Call, Event, State
+from ._pending import Answer, Call, Event, SmallAnswer, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,13 +82,12 @@ class Calls:
         self.out: deque[Message] = deque()
         self.ready: bool = False  # it has said so
         self.failure: BaseException | None = None  # the same for all calls from here on
-        self.room: deque[Callable[[], None]] = deque()  # to be called when there is room for more
         self._serializer = serializer
         self._concurrency = concurrency
         self._on_event = on_event
         self._queue: deque[Call] = deque()
         self._bytes = 0  # of what is queued
-        self._sent: dict[int, Call] = {}
+        self._sent: dict[int, Answer] = {}
         self._running = 0  # of those, without streams
         self._alone = 0  # of those, which let no other run
         self._numbers = count(1)
@@ -110,8 +110,10 @@ class Calls:
         """A call that the worker has got already."""
         call = Call(CALL, None, on_event, 0)
         call.number, call.state = number, State.SENT
+        if number not in self._sent:
+            self._running += 1
+            self._alone += 1
         self._sent[number] = call
-        self._running = self._alone = 1
         return call
 
     def make(
@@ -234,15 +236,38 @@ class Calls:
         if number > LAST_NUMBER:
             return None
         self._sent[number] = _SMALL
-        self._running = self._alone = 1
+        self._running += 1
+        self._alone += 1
         return number, HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body
 
     def end_small(self, number: int) -> None:
         """It has its answer."""
         del self._sent[number]
-        self._running = self._alone = 0
+        self._running -= 1
+        self._alone -= 1
         if self._queue:
             self.admit()
+
+    def add_small(self, name: str, function: Callable[..., object] | str, items: list[Any], ahead: int) -> list[Answer]:
+        """Send calls with one small argument each, all in one message. Nothing where that cannot be."""
+        if self._queue or self._serializer is not None or self.failure is not None:
+            return []
+        limit = ahead if self._concurrency is None else self._concurrency
+        if (self._alone and self._concurrency is None) or self._running + len(items) > limit:
+            return []
+        try:
+            detail = self._functions[function]
+        except (KeyError, TypeError):
+            detail = self._define(name, function)
+        numbers = [self._next_number() for _ in items]
+        body = dumps((numbers, items), PROTOCOL)
+        if not detail or len(body) > INLINE:
+            return []
+        answers: list[Answer] = [SmallAnswer(State.SENT, number) for number in numbers]
+        self._sent.update(zip(numbers, answers, strict=True))
+        self._running += len(items)
+        self.out.append(Message(HEADER.pack(len(body), numbers[0], detail, SMALL_CALLS, 0, 0) + body))
+        return answers
 
     def admit(self) -> None:
         """Send what the worker is free for now."""
@@ -252,15 +277,11 @@ class Calls:
             assert call.message is not None
             self._bytes -= call.message.size
             self._send(call)
-        self._make_room()
 
-    def _make_room(self) -> None:
-        while self.room and not self.full:
-            self.room.popleft()()
-
-    def give_up(self, call: Call) -> bool:
+    def give_up(self, call: Answer) -> bool:
         """Nobody waits for it any more. False when it has surely not run, and will not."""
         if call.state in (State.NEW, State.QUEUED):
+            assert isinstance(call, Call)
             assert call.message is not None
             call.message.close()
             if call.state == State.QUEUED:
@@ -321,7 +342,7 @@ class Calls:
         self._answered(call, message)
         return None
 
-    def _answered(self, call: Call, message: _call_wire.Message) -> None:
+    def _answered(self, call: Answer, message: _call_wire.Message) -> None:
         del self._sent[call.number]
         if call.kind == CALL:
             self._running -= 1
@@ -361,6 +382,5 @@ class Calls:
             assert call.message is not None
             call.message.close()
             call.finish(None, make(False))
-        for call in sent:
-            call.finish(None, make(True))
-        self._make_room()
+        for answer in sent:
+            answer.finish(None, make(True))

@@ -6,7 +6,7 @@ from _pickle import loads
 from collections import deque
 from enum import IntEnum
 
-from _anyfork_child._call_wire import CANCELLED, END, RESULT, STREAM
+from _anyfork_child._call_wire import CALL, CANCELLED, END, RESULT, STREAM
 from _anyfork_child._channel import close_all
 
 from ._answers import decode_value, error_of
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Any], object]
 
-_NONE: deque[Any] = deque()  # the items of what is no stream
-
 
 class State(IntEnum):
     """How far a call has come."""
@@ -36,41 +34,24 @@ class State(IntEnum):
     DONE = 4
 
 
-class Call:
-    """One call. ``result`` gives its result once its state is DONE, ``item`` those of a stream one by one."""
+class Answer:
+    """What is to come of a call. ``result`` gives its result once its state is DONE."""
 
-    __slots__ = (
-        "_answer",
-        "_serializer",
-        "ahead",
-        "consumed",
-        "ended",
-        "error",
-        "items",
-        "kind",
-        "message",
-        "number",
-        "on_event",
-        "size",
-        "state",
-        "wake",
-    )
+    __slots__ = ("_answer", "error", "number", "state", "wake")
+    kind = CALL
+    ahead = 0  # how many such calls may be with the worker at the same time, though it runs one; or 0
+    size = 0  # bytes of its message
+    on_event: Handler | None = None
+    message: Message | None = None
+    items: deque[_call_wire.Message] = deque()
+    _serializer: Serializer | None = None
 
-    def __init__(self, kind: int, serializer: Serializer | None, on_event: Handler | None, ahead: int) -> None:
-        self.kind: int = kind
-        self.on_event: Handler | None = on_event
-        self.ahead: int = ahead  # how many such calls may be with the worker at the same time, though it runs one; or 0
-        self.number: int = 0
-        self.size: int = 0  # bytes of its message
-        self.state: State = State.NEW
-        self.message: Message | None = None
-        self.wake: Callable[[], None] | None = None
+    def __init__(self, state: State = State.NEW, number: int = 0) -> None:
+        self.state: State = state
+        self.number: int = number
         self.error: BaseException | None = None  # instead of an answer: also that of a handler of its events
-        self.items: deque[_call_wire.Message] = deque() if kind == STREAM else _NONE
-        self.ended: bool = False  # the end of a stream has been seen
-        self.consumed: int = 0  # items that the worker has not been told of
+        self.wake: Callable[[], None] | None = None
         self._answer: _call_wire.Message | None = None
-        self._serializer = serializer
 
     @property
     def done(self) -> bool:
@@ -121,12 +102,37 @@ class Call:
             raise CallCancelledError("the call was cancelled")
         raise error_of(detail, flags, body, fds, self._serializer is None)
 
+    def _decode(self, message: _call_wire.Message) -> Any:
+        return decode_value(self._serializer, message)
+
+
+class SmallAnswer(Answer):
+    """That of one of the small calls of a map, of which there are many."""
+
+    __slots__ = ()
+    ahead = 1
+
+
+class Call(Answer):
+    """One call that was made by itself. ``item`` gives the items of a stream one by one."""
+
+    __slots__ = ("_serializer", "ahead", "consumed", "ended", "items", "kind", "message", "on_event", "size")
+
+    def __init__(self, kind: int, serializer: Serializer | None, on_event: Handler | None, ahead: int) -> None:
+        super().__init__()
+        self.kind: int = kind
+        self.on_event: Handler | None = on_event
+        self.ahead: int = ahead
+        self.size: int = 0
+        self.message: Message | None = None
+        self.items: deque[_call_wire.Message] = deque() if kind == STREAM else Answer.items
+        self.ended: bool = False  # the end of a stream has been seen
+        self.consumed: int = 0  # items that the worker has not been told of
+        self._serializer: Serializer | None = serializer
+
     def item(self) -> Any:
         """The next item of those that are there. Raises ResultError."""
         return self._decode(self.items.popleft())
-
-    def _decode(self, message: _call_wire.Message) -> Any:
-        return decode_value(self._serializer, message)
 
 
 class Event:
@@ -135,7 +141,7 @@ class Event:
     __slots__ = ("_call", "_message", "_serializer", "handler")
 
     def __init__(
-        self, message: _call_wire.Message, serializer: Serializer | None, handler: Handler | None, call: Call | None
+        self, message: _call_wire.Message, serializer: Serializer | None, handler: Handler | None, call: Answer | None
     ) -> None:
         self.handler: Handler | None = handler
         self._message = message

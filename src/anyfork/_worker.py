@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from _anyfork_child._serializers import Serializer
 
-    from ._pending import Call, Handler
+    from ._pending import Answer, Call, Handler
     from ._status import ExitStatus
 
 
@@ -128,7 +128,7 @@ class Worker:
     def _map(
         self, talk: Talk, function: Callable[..., Any] | str, items: Iterator[object], window: int
     ) -> Iterator[Any]:
-        ahead: deque[Call] = deque()
+        ahead: deque[Answer] = deque()
         calls = talk.calls
         try:
             more = True
@@ -154,14 +154,14 @@ class Worker:
         function: Callable[..., Any] | str,
         items: Iterator[object],
         window: int,
-        ahead: deque[Call],
+        ahead: deque[Answer],
     ) -> bool:
         """Ask for further items, all in one go; False when there are no more."""
         made = Batch(talk.calls, function, window, ahead)
         try:
             for item in items:
                 message = made.add(item)
-                if message.fills:
+                if message is not None:
                     message.write_files()
                 if made.full:
                     return True

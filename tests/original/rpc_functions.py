@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from _anyfork_child import _worker
+from _anyfork_child import _serving
 from _anyfork_child._call_wire import HEADER, READY, RESULT, VERSION
 from _anyfork_child._serving import emit
 
@@ -258,7 +258,7 @@ def flood(count: int, size: int) -> None:
 
 def answer_twice() -> str:
     """Two results for one call."""
-    serving = _worker.serving
+    serving = _serving.current
     assert serving is not None
     serving.send_value(RESULT, serving.number, "first")
     return "second"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._calls import Calls
-    from .._pending import Call
+    from .._pending import Answer, Call
     from .._status import ExitStatus
     from ._process import Process
 
@@ -138,11 +138,11 @@ class Talk(Conversation):
 
     # --- Waiting ---
 
-    async def wait_for(self, call: Call) -> None:
+    async def wait_for(self, call: Answer) -> None:
         """Until a call is done."""
         await self.wait(lambda: call.state == State.DONE, call)
 
-    async def wait(self, done: Callable[[], bool], call: Call | None = None) -> None:
+    async def wait(self, done: Callable[[], bool], call: Answer | None = None) -> None:
         """Until it is done: read what comes, or wait until another task has. Who waits for a call is woken by it."""
         await checkpoint_if_cancelled()
         if done():
@@ -160,7 +160,7 @@ class Talk(Conversation):
                 self._reading = False
                 self._wake()
 
-    async def _wait_for_turn(self, done: Callable[[], bool], call: Call | None) -> None:
+    async def _wait_for_turn(self, done: Callable[[], bool], call: Answer | None) -> None:
         turn = Event()
         self._waiting[turn] = done if call is None else None
         if call is not None:

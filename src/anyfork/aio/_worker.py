@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from _anyfork_child._serializers import Serializer
 
-    from .._pending import Call, Handler
+    from .._pending import Answer, Call, Handler
     from .._status import ExitStatus
 
 
@@ -233,7 +233,7 @@ class Map:
         self._later = items.__aiter__() if hasattr(items, "__aiter__") else None
         self._items = iter(items) if self._later is None else iter(())  # type: ignore[arg-type]  # it is one of the two
         self._window = window
-        self._ahead: deque[Call] = deque()
+        self._ahead: deque[Answer] = deque()
         self._more = True
 
     def __aiter__(self) -> Self:
@@ -268,7 +268,7 @@ class Map:
                     self._more = False
                     break
                 message = made.add(item)
-                if message.fills:
+                if message is not None:
                     await write_files(message)
         finally:
             made.send()
