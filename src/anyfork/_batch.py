@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from _anyfork_child._call_wire import CALL
-from _anyfork_child._encoding import is_plain
+from _anyfork_child._encoding import SCALARS, is_plain
 
 from ._calls import MAX_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from _anyfork_child._message import Message
@@ -24,7 +24,7 @@ OF_ITS_OWN = 1 << 10  # bytes: text and bytes that are longer are sent by themse
 class Batch:
     """``ahead`` are the calls that are under way; ``window`` is how many may be."""
 
-    __slots__ = ("_ahead", "_calls", "_function", "_made", "_room", "_size", "_small", "_window")
+    __slots__ = ("_ahead", "_calls", "_function", "_made", "_room", "_size", "_small", "_window", "exhausted")
 
     def __init__(self, calls: Calls, function: Callable[..., Any] | str, window: int, ahead: deque[Answer]) -> None:
         self._calls = calls
@@ -35,16 +35,37 @@ class Batch:
         self._made: list[list[Any] | Call] = []  # those before, and other calls, in their order
         self._room = window - len(ahead)
         self._size = sum(call.size for call in ahead)
+        self.exhausted = False
 
     @property
     def full(self) -> bool:
         """Whether these are enough for now, in number or in bytes."""
         return self._room <= 0 or self._size >= MAX_BYTES
 
+    def fill(self, items: Iterator[object]) -> Iterator[Message]:
+        """Make calls for items until these are enough; yield each message that has files to be written.
+
+        ``exhausted`` says whether there are no more items. Raises ArgumentError, and what the iterator raises.
+        """
+        small, room = self._small, self._room
+        for item in items:
+            room -= 1
+            if type(item) in SCALARS:
+                small.append(item)
+            else:
+                message = self.add(item)
+                small = self._small
+                if message is not None:
+                    yield message
+            self._room = room
+            if room <= 0 or self._size >= MAX_BYTES:
+                return
+        self.exhausted = True
+
     def add(self, item: object) -> Message | None:
         """Make the call for an item; return its message, if that has files to be written. Raises ArgumentError."""
         self._room -= 1
-        if is_plain(item) and not (isinstance(item, str | bytes) and len(item) > OF_ITS_OWN):
+        if is_plain(item) and len(item if type(item) in (str, bytes) else ()) <= OF_ITS_OWN:  # type: ignore[arg-type]
             self._small.append(item)
             return None
         self._close_small()

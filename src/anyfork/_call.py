@@ -44,7 +44,8 @@ def call(
     talk = Talk(process, Calls(None, None, None))
     asked = talk.calls.expect(1, on_event)
     try:
-        process.ready(timeout)
+        if timeout is not None:
+            process.ready(timeout)
         talk.connect()
         talk.wait(lambda: asked.state == State.DONE, deadline)
     except TimeoutError as error:

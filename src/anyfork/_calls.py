@@ -310,9 +310,15 @@ class Calls:
         """Take a message; return it if it is an event, for its handler. Raises ProtocolError."""
         kind, number, detail, flags, _, fds = message
         if kind == RESULT and not fds:
-            call = self._sent.get(number)
-            if call is not None and call.kind == CALL:
-                self._answered(call, message)
+            answer = self._sent.get(number)
+            if answer is not None and answer.kind == CALL:
+                del self._sent[number]
+                self._running -= 1
+                if not answer.ahead:
+                    self._alone -= 1
+                answer.finish(message)
+                if self._queue:
+                    self.admit()
                 return None
         if fds and self._serializer is not None and (len(fds) != 1 or flags != IN_FILE):
             close_all(fds)

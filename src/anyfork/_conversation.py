@@ -93,12 +93,14 @@ class Conversation:
             self.distrust(error)
 
     def take(self) -> Event | None:
-        """Take one of the messages that have come; an event is returned."""
+        """Take the messages that have come, up to an event, which is returned."""
+        incoming, take = self.incoming, self.calls.take
+        event = None
         try:
-            event = self.calls.take(self.incoming.popleft())
+            while incoming and event is None:
+                event = take(incoming.popleft())
         except ProtocolError as error:
             self.distrust(error)
-            return None
         if self.calls.out:
             self.flush()
         return event

@@ -34,6 +34,9 @@ class State(IntEnum):
     DONE = 4
 
 
+GIVEN_UP, DONE = State.GIVEN_UP, State.DONE
+
+
 class Answer:
     """What is to come of a call. ``result`` gives its result once its state is DONE."""
 
@@ -60,8 +63,10 @@ class Answer:
 
     def finish(self, answer: _call_wire.Message | None, error: BaseException | None = None) -> None:
         """There is an answer, or an error instead."""
-        abandoned = self.state == State.GIVEN_UP
-        self._answer, self.error, self.state = answer, self.error or error, State.DONE
+        abandoned = self.state is GIVEN_UP
+        self._answer, self.state = answer, DONE
+        if error is not None:
+            self.error = self.error or error
         if abandoned:
             self.drop()
         if self.wake is not None:

@@ -10,7 +10,7 @@ from _anyfork_child._call_wire import CALL, STREAM
 from ._batch import Batch
 from ._calls import Calls
 from ._errors import AnyforkError, ArgumentError, CallTimeoutError, HandleError
-from ._pending import State
+from ._pending import DONE, State
 from ._process import Process
 from ._talk import Talk
 from ._template import Template
@@ -137,8 +137,8 @@ class Worker:
                     more = self._fill(talk, function, items, window, ahead)
                 if ahead:
                     call = ahead[0]
-                    if call.state != State.DONE:
-                        talk.wait(lambda: ahead[0].state == State.DONE)
+                    if call.state is not DONE:
+                        talk.wait(lambda: ahead[0].state is DONE)
                     ahead.popleft()
                     yield call.result()
         finally:
@@ -159,13 +159,9 @@ class Worker:
         """Ask for further items, all in one go; False when there are no more."""
         made = Batch(talk.calls, function, window, ahead)
         try:
-            for item in items:
-                message = made.add(item)
-                if message is not None:
-                    message.write_files()
-                if made.full:
-                    return True
-            return False
+            for message in made.fill(items):
+                message.write_files()
+            return not made.exhausted
         finally:
             with talk.lock:
                 made.send()

@@ -261,15 +261,19 @@ class Map:
         """Ask for further items, all in one go."""
         made = Batch(self._talk.calls, self._function, self._window, self._ahead)
         try:
-            while not made.full:
+            if self._later is None:
+                for message in made.fill(self._items):
+                    await write_files(message)
+                self._more = not made.exhausted
+            while self._later is not None and not made.full:
                 try:
-                    item = next(self._items) if self._later is None else await self._later.__anext__()
-                except (StopIteration, StopAsyncIteration):
+                    item = await self._later.__anext__()
+                except StopAsyncIteration:
                     self._more = False
                     break
-                message = made.add(item)
-                if message is not None:
-                    await write_files(message)
+                needs = made.add(item)
+                if needs is not None:
+                    await write_files(needs)
         finally:
             made.send()
             self._talk.flush()
