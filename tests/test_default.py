@@ -181,6 +181,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         eventually(lambda pid=pid: is_zombie(pid))
 
 
+@pytest.mark.untraced
 def test_a_program_that_replaces_itself_by_another_takes_its_templates_along():
     program = f"""
 import os, sys
