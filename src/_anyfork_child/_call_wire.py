@@ -83,6 +83,8 @@ class Inbox:
             found.append((kind, number, detail, flags, data[start:stop], self._descriptors(count) if count else ()))
             at = stop
         self._rest = data[at:]
+        if len(self._sets) > bool(self._rest):
+            raise ProtocolError("descriptors came that no message has announced")
         return found
 
     def _descriptors(self, count: int) -> Sequence[int]:

@@ -41,17 +41,21 @@ class Message:
 
     def keep(self) -> None:
         """It has to wait: take copies of the descriptors, whose owners may close them meanwhile. Raises OSError."""
-        made = set(self._made)
         if self._holders is None:
             return
-        fds = list(self.fds)
+        ours = set(self._made)
+        copies: list[int] = []
+        fds: list[int] = []
         try:
-            for index, fd in enumerate(fds):
-                if fd not in made:
-                    fds[index] = os.dup(fd)
-                    self._made.append(fds[index])
-        finally:
-            self.fds, self._holders = fds, None
+            for fd in self.fds:
+                if fd not in ours:
+                    copies.append(fd := os.dup(fd))
+                fds.append(fd)
+        except OSError:
+            close_all(copies)
+            raise
+        self._made += copies
+        self.fds, self._holders = fds, None
 
     def add_file(self, parts: Sequence[ReadableBuffer], size: int) -> int:
         """Have these bytes go in a file; return its descriptor. Raises OSError."""
@@ -63,13 +67,13 @@ class Message:
 
     def write_files(self) -> None:
         """Write them. Raises OSError; the message is closed then."""
-        fills, self.fills = self.fills, []
         try:
-            for fd, parts in fills:
+            for fd, parts in self.fills:
                 write_all(fd, parts)
         except BaseException:
             self.close()
             raise
+        self.fills = []
 
     def seal_files(self) -> None:
         """Somebody else has written them."""

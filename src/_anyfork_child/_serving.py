@@ -73,7 +73,7 @@ class Serving:
         if self.serializer is not None:
             return self._decode_by(self.serializer, function, flags, body, fds)
         values = decode_values(flags, body, fds)
-        return [*values] if function is None else [function, *values]
+        return [named(values[0]), *values[1:]] if function is None else [function, *values]
 
     def function(self, number: int) -> Callable[..., Any]:
         """That of the number. Raises FunctionNotFoundError."""
@@ -94,7 +94,7 @@ class Serving:
             body = read_all(fds[-1], MAX_IN_FILE)
         if function is None:  # by value, and the owner is trusted: it has started this process
             end = 4 + int.from_bytes(body[:4], "little")
-            (function,) = load_values(body[4:end], -1, (), ())
+            function = named(*load_values(body[4:end], -1, (), ()))
             body = body[end:]
         return [function, *serializer.loads(body)]
 
@@ -153,6 +153,11 @@ class Serving:
         for _ in range(frames):
             error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
         self.send_error(number, RAISED, error)
+
+
+def named(function: Callable[..., Any] | str) -> Callable[..., Any]:
+    """A function, or that of this name. Raises FunctionNotFoundError."""
+    return find_function(function) if isinstance(function, str) else function
 
 
 def decode_values(flags: int, body: bytes, fds: Sequence[int]) -> Any:

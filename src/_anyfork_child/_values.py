@@ -170,7 +170,12 @@ class _FileBody(RawIOBase):
 def load_values(body: bytes, file: int, fds: Sequence[int], buffers: Sequence[object]) -> Any:
     """Decode values that came in bytes, or in a file, which is closed, with descriptors and large buffers beside."""
     with BytesIO(body) if file < 0 else BufferedReader(_FileBody(file)) as stream:
-        return _plain(_Unpickler(stream, fds, buffers).load())
+        unpickler = _Unpickler(stream, fds, buffers)
+        try:
+            return _plain(unpickler.load())
+        except BaseException:
+            unpickler.close_untaken()
+            raise
 
 
 class _Unpickler(Unpickler):
@@ -179,12 +184,23 @@ class _Unpickler(Unpickler):
     def __init__(self, file: BytesIO | BufferedReader[Any], fds: Sequence[int], buffers: Sequence[object] = ()) -> None:
         super().__init__(file, buffers=buffers)
         self._fds = fds
+        self._taken: set[int] = set()
 
     def find_class(self, module: str, name: str) -> Any:
         if module != __name__ or name not in REBUILD:
             return super().find_class(module, name)
-        rebuild, fds = REBUILD[name], self._fds
-        return lambda index, *details: rebuild(fds[index], *details)
+        rebuild = REBUILD[name]
+        return lambda index, *details: rebuild(self._take(index), *details)
+
+    def _take(self, index: int) -> int:
+        self._taken.add(index)
+        return self._fds[index]
+
+    def close_untaken(self) -> None:
+        """Close the descriptors of which no object was made."""
+        for index, fd in enumerate(self._fds):
+            if index not in self._taken and fd >= 0:
+                close(fd)
 
 
 def find_function(name: str) -> Callable[..., object]:

@@ -36,8 +36,8 @@ from ._call_wire import (
 )
 from ._channel import CLOEXEC, NOSIGNAL, NOWAIT, ROOM, TRUNCATED, close_all, unpack_descriptors
 from ._encoding import PROTOCOL, SCALARS
-from ._serving import Serving, become
-from ._values import FunctionNotFoundError, find_function
+from ._serving import Serving, become, named
+from ._values import FunctionNotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def serve(channel: socket.socket, *given: Any) -> None:
         if version != VERSION:
             raise WorkerVersionError(f"the owner speaks version {version} of calls, this worker version {VERSION}")
         if initializer is not None:
-            _named(initializer)(*sent, *initargs)
+            named(initializer)(*sent, *initargs)
     except Exception as error:
         serving.send_error(0, RAISED, error, FAILED)
         raise SystemExit(1) from None
@@ -81,11 +81,12 @@ def serve_one(channel: socket.socket, *given: Any) -> None:
     first = len(given) - given[-1] - 2
     function, *args = given[first:-1]
     serving = become(Serving(channel, None))
-    _Loop(serving).answer(1, [_named(function), *args])
-
-
-def _named(function: Callable[..., Any] | str) -> Callable[..., Any]:
-    return find_function(function) if isinstance(function, str) else function
+    try:
+        called = named(function)
+    except FunctionNotFoundError as error:
+        serving.send_error(1, NO_FUNCTION, error)
+    else:
+        _Loop(serving).answer(1, [called, *args])
 
 
 class _Loop:
@@ -121,8 +122,8 @@ class _Loop:
                     self._go_on(number, detail)
                 elif kind == CANCEL:
                     self._cancel(number)
-        for number in list(self._streams):
-            self._streams.pop(number)[0].close()  # type: ignore[attr-defined]  # a generator
+        for items, _ in self._streams.values():
+            close_items(items)
 
     def _next(self) -> list[_call_wire.Message] | None:
         """The next messages; a small call that comes alone is answered at once, in as few steps as can be."""
@@ -314,9 +315,7 @@ class _Loop:
         serving = self._serving
         try:
             serving.number = number
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
+            close_items(items)
         except SystemExit:
             raise
         except BaseException as error:
@@ -325,3 +324,10 @@ class _Loop:
         finally:
             serving.number = 0
         serving.send(HEADER.pack(0, number, 0, CANCELLED, 0, 0))
+
+
+def close_items(items: Iterator[Any]) -> None:
+    """Close a generator; other iterators have nothing to close."""
+    close = getattr(items, "close", None)
+    if close is not None:
+        close()

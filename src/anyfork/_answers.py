@@ -48,12 +48,14 @@ def error_of(detail: int, flags: int, body: bytes, fds: Sequence[int], trusted: 
     """The exception that an answer brings: of its own type where that can be rebuilt, and only if the worker is
     ``trusted``, because unpickling may run any code.
     """
-    if flags & IN_FILE:
-        body, fds = read_all(fds[-1], MAX_IN_FILE), fds[:-1]
-    end = 4 + int.from_bytes(body[:4], "little")
     try:
+        if flags & IN_FILE:
+            *rest, file = fds
+            fds = rest
+            body = read_all(file, MAX_IN_FILE)
+        end = 4 + int.from_bytes(body[:4], "little")
         name, text, trace = unpack_texts(body[4:end])
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         close_all(fds)
         return PeerError(f"the worker sent an error that is none: {error}")
     summary = f"{name}: {text}" if text else name

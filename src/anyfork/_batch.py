@@ -84,6 +84,13 @@ class Batch:
             self._made.append(self._small)
             self._small = []
 
+    def drop_unwritten(self) -> None:
+        """The files of the last call could not be written: there is no such call."""
+        last = self._made[-1] if self._made and not self._small else None
+        if last is not None and not isinstance(last, list) and last.message is not None and last.message.fills:
+            self._made.pop()
+            last.message.close()
+
     def send(self) -> None:
         """Hand them over."""
         self._close_small()

@@ -48,14 +48,17 @@ def call(
             process.ready(timeout)
         talk.connect()
         talk.wait(lambda: asked.state == State.DONE, deadline)
-    except TimeoutError as error:
+        process.wait(None if deadline is None else max(0.0, deadline - monotonic()))
+    except NotReadyError:  # it is killed, if it ever comes to be
+        raise too_late(timeout, False) from None
+    except TimeoutError:
         process.kill()
-        raise too_late(timeout, not isinstance(error, NotReadyError)) from None
+        process.wait()
+        raise too_late(timeout, True) from None
     except BaseException:
         process.kill()
         raise
     finally:
-        process.wait()
         talk.drop()
     return asked.result()
 

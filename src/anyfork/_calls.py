@@ -81,10 +81,14 @@ class Calls:
     def __init__(self, serializer: Serializer | None, concurrency: int | None, on_event: Handler | None) -> None:
         self.out: deque[Message] = deque()
         self.ready: bool = False  # it has said so
-        self.failure: BaseException | None = None  # the same for all calls from here on
+        self.failed = False  # there is no worker any more
         self._serializer = serializer
         self._concurrency = concurrency
         self._on_event = on_event
+        self._make_error: Callable[[bool], AnyforkError] | None = None
+        self._definitions: deque[Message] = deque()  # of functions, which go before any call
+        self.small = 0  # the number of the call that begin_small has begun
+        self._streams = 0  # of those that were sent
         self._queue: deque[Call] = deque()
         self._bytes = 0  # of what is queued
         self._sent: dict[int, Answer] = {}
@@ -99,20 +103,32 @@ class Calls:
     @property
     def full(self) -> bool:
         """Whether nothing more should be added now."""
-        return len(self._queue) >= MAX_CALLS or self._bytes >= MAX_BYTES
+        return len(self._queue) + self._streams >= MAX_CALLS or self._bytes >= MAX_BYTES
 
     @property
     def outstanding(self) -> int:
         """How many calls have no answer yet."""
         return len(self._queue) + len(self._sent)
 
+    def check(self) -> None:
+        """Raise what has happened to the worker, if anything has: to a call that has surely not run."""
+        if self._make_error is not None:
+            raise self._make_error(False)
+
+    def drop(self) -> None:
+        """Close what was to be sent, and never will be."""
+        for message in (*self.out, *(call.message for call in self._queue)):
+            if message is not None:
+                message.close()
+
     def expect(self, number: int, on_event: Handler | None = None) -> Call:
         """A call that the worker has got already."""
         call = Call(CALL, None, on_event, 0)
         call.number, call.state = number, State.SENT
-        if number not in self._sent:
+        if number != self.small:
             self._running += 1
             self._alone += 1
+        self.small = 0
         self._sent[number] = call
         return call
 
@@ -126,8 +142,7 @@ class Calls:
         ahead: int = 0,
     ) -> Call:
         """A call, encoded. Raises ArgumentError, and what has happened to the worker."""
-        if self.failure is not None:
-            raise self.failure
+        self.check()
         call = Call(kind, self._serializer, on_event, ahead)
         call.number = number = self._next_number()
         try:
@@ -156,7 +171,7 @@ class Calls:
             return 0
         body = name.encode()
         number = next(self._function_numbers)
-        self.out.append(Message(HEADER.pack(len(body), number, 0, FUNCTION, 0, 0) + body))
+        self._definitions.append(Message(HEADER.pack(len(body), number, 0, FUNCTION, 0, 0) + body))
         self._functions[function] = number
         return number
 
@@ -190,9 +205,9 @@ class Calls:
         message = call.message
         assert message is not None
         call.size = message.size
-        if self.failure is not None:
+        if self.failed:
             message.close()
-            raise self.failure
+            self.check()
         if not self._queue and self._free_for(call):
             self._send(call)
             return
@@ -216,14 +231,21 @@ class Calls:
         if call.kind == CALL:
             self._running += 1
             self._alone += not call.ahead
+        else:
+            self._streams += 1
+        self._define_first()
         self.out.append(message)
+
+    def _define_first(self) -> None:
+        while self._definitions:
+            self.out.append(self._definitions.popleft())
 
     def begin_small(self, function: Callable[..., object] | str, args: Sequence[object]) -> tuple[int, bytes] | None:
         """Begin a call that meets no other, for less than ``make`` and ``add`` do: its number, and what to send.
 
         None where that cannot be. ``end_small`` has to follow, or ``expect`` with this number.
         """
-        if self._sent or self._queue or self.out or self._serializer is not None or self.failure is not None:
+        if self._sent or self._queue or self.out or self._serializer is not None or self.failed or self._definitions:
             return None
         try:
             detail = self._functions[function]
@@ -235,14 +257,16 @@ class Calls:
         number = next(self._numbers)
         if number > LAST_NUMBER:
             return None
-        self._sent[number] = _SMALL
+        self.small = number
         self._running += 1
         self._alone += 1
+        self._sent[number] = _SMALL
         return number, HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body
 
-    def end_small(self, number: int) -> None:
+    def end_small(self) -> None:
         """It has its answer."""
-        del self._sent[number]
+        del self._sent[self.small]
+        self.small = 0
         self._running -= 1
         self._alone -= 1
         if self._queue:
@@ -250,7 +274,7 @@ class Calls:
 
     def add_small(self, name: str, function: Callable[..., object] | str, items: list[Any], ahead: int) -> list[Answer]:
         """Send calls with one small argument each, all in one message. Nothing where that cannot be."""
-        if self._queue or self._serializer is not None or self.failure is not None:
+        if self._queue or self._serializer is not None or self.failed:
             return []
         limit = ahead if self._concurrency is None else self._concurrency
         if (self._alone and self._concurrency is None) or self._running + len(items) > limit:
@@ -266,6 +290,7 @@ class Calls:
         answers: list[Answer] = [SmallAnswer(State.SENT, number) for number in numbers]
         self._sent.update(zip(numbers, answers, strict=True))
         self._running += len(items)
+        self._define_first()
         self.out.append(Message(HEADER.pack(len(body), numbers[0], detail, SMALL_CALLS, 0, 0) + body))
         return answers
 
@@ -290,12 +315,20 @@ class Calls:
                 self.admit()
             call.state = State.DONE
             return False
+        if call.state == State.DONE:
+            call.drop()
         if call.state == State.SENT:
             call.state = State.GIVEN_UP
             call.drop()
             if call.ahead or call.kind == STREAM or self._concurrency is not None:
                 self.out.append(Message(HEADER.pack(0, call.number, 0, CANCEL, 0, 0)))
         return True
+
+    def give_up_streams(self) -> None:
+        """Nobody will read them any more."""
+        for call in list(self._sent.values()):
+            if call.kind == STREAM:
+                self.give_up(call)
 
     def consumed(self, call: Call) -> None:
         """An item of a stream has been taken: the worker may send more."""
@@ -328,12 +361,15 @@ class Calls:
             if call is None or call.on_event is None:
                 return Event(message, self._serializer, self._on_event, None)
             return Event(message, self._serializer, call.on_event, call)
+        if fds and kind not in (RESULT, ERROR, ITEM):
+            close_all(fds)
+            raise ProtocolError(f"descriptors with a message of kind {kind}, which has none")
         if kind == READY:
             if detail != VERSION:
                 raise ProtocolError(f"the worker speaks version {detail} of calls, this program version {VERSION}")
             self.ready = True
             return None
-        if kind == FAILED:
+        if kind == FAILED and not self.ready:
             self._fail_to_begin(message)
             return None
         call = self._sent.get(number)
@@ -343,6 +379,9 @@ class Calls:
             close_all(fds)
             raise ProtocolError(f"a message of kind {kind} for call {number}, which does not expect it")
         if kind == ITEM:
+            if len(call.items) >= STREAM_WINDOW:
+                close_all(fds)
+                raise ProtocolError(f"more items of stream {number} than were asked for")
             call.add_item(message)
             return None
         self._answered(call, message)
@@ -353,6 +392,8 @@ class Calls:
         if call.kind == CALL:
             self._running -= 1
             self._alone -= not call.ahead
+        else:
+            self._streams -= 1
         call.finish(message)
         if self._queue:
             self.admit()
@@ -362,7 +403,7 @@ class Calls:
         error = error_of(detail, flags, body, fds, self._serializer is None)
         name = getattr(error, "type_name", type(error).__name__)
         if name == "WorkerVersionError":
-            self.fail(lambda _: PeerError(str(error)))
+            self.fail(lambda _: PeerError(str(error), may_have_run=False))
             return
 
         def make(_: bool) -> AnyforkError:
@@ -374,13 +415,14 @@ class Calls:
 
     def fail(self, make: Callable[[bool], AnyforkError]) -> None:
         """There is no worker any more. ``make`` makes the error of a call, which may have run or has surely not."""
-        if self.failure is not None:
+        if self.failed:
             return
-        self.failure = make(False)
+        self.failed = True
+        self._make_error = make
         queue, sent = list(self._queue), list(self._sent.values())
         self._queue.clear()
         self._sent.clear()
-        self._running = self._alone = self._bytes = 0
+        self._running = self._alone = self._bytes = self._streams = self.small = 0
         for message in self.out:
             message.close()
         self.out.clear()

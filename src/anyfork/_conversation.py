@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from errno import ETOOMANYREFS
+from select import EPOLLIN, EPOLLOUT, epoll
 
 from _anyfork_child._call_wire import READ_SIZE, Inbox
 from _anyfork_child._channel import CLOEXEC, NOWAIT, ROOM, TRUNCATED, close_all, send_some, unpack_descriptors
@@ -31,6 +33,7 @@ class Conversation:
     """A worker's channel, and what has come over it and is not looked at yet."""
 
     process: ProcessHandle
+    end = -1
 
     def __init__(self, process: ProcessHandle, calls: Calls) -> None:
         self.process = process
@@ -39,31 +42,58 @@ class Conversation:
         self.incoming: deque[_call_wire.Message] = deque()
         self.inbox: Inbox = Inbox()
         self._owner = os.getpid()
+        self.watch: epoll | None = None  # what comes, and the end of the worker
+        self._writes = False  # it is also watched whether the socket takes more
 
-    def use(self, sock: socket.socket) -> None:
-        """This is the channel, from now on."""
+    def use(self, sock: socket.socket, end: int) -> None:
+        """This is the channel, from now on, and the descriptor that tells of the worker's end."""
+        self.end = end
+        self.watch = epoll()
+        self.watch.register(end, EPOLLIN)
+        self.watch.register(sock, EPOLLIN)
         self.sock = sock
 
+    def has_ended(self) -> bool:
+        """Whether the worker has, when nothing is to be read: something else may still hold its end of the channel."""
+        return self.watch is None or any(fd == self.end for fd, _ in self.watch.poll(0))
+
+    @property
+    def foreign(self) -> bool:
+        """True in a forked copy of the process that made it."""
+        return self._owner != os.getpid()
+
     def check(self) -> None:
-        """Raise HandleError in a forked copy of the process that made it."""
-        if self._owner != os.getpid():
+        """Raise HandleError there."""
+        if self.foreign:
             raise HandleError("the handle of a worker does not work in a forked copy of its owner")
 
     def flush(self) -> None:
-        """Send what the socket takes now; the rest stays."""
+        """Send what the socket takes now; the rest stays, and whoever reads goes on with it."""
+        self._send()
+        self.watch_writes(bool(self.calls.out))
+
+    def watch_writes(self, watch: bool) -> None:
+        """Wake whoever reads when the socket takes more, or no longer."""
+        if self.watch is not None and self._writes is not watch and self.sock is not None:
+            self._writes = watch
+            self.watch.modify(self.sock, EPOLLIN | EPOLLOUT if watch else EPOLLIN)
+
+    def _send(self) -> None:
         assert self.sock is not None
         out = self.calls.out
+        if self.foreign:
+            return
         while out:
             message = out[0]
             try:
                 sent = send_some(self.sock, message.data, message.fds, NOWAIT)
-            except BlockingIOError:
-                for waiting in out:
-                    waiting.keep()
-                return
-            except OSError:  # it takes nothing any more: whoever reads learns why
-                for waiting in out:
-                    waiting.close()
+            except OSError as error:
+                if isinstance(error, BlockingIOError) or error.errno == ETOOMANYREFS:
+                    self._keep()
+                    return
+                if not isinstance(error, ConnectionError):  # nothing can be said to it any more
+                    self.process.kill()
+                self.calls.drop()
                 out.clear()
                 return
             message.fds = ()
@@ -72,6 +102,15 @@ class Conversation:
                 out.popleft()
             else:
                 message.data = memoryview(message.data)[sent:]
+
+    def _keep(self) -> None:
+        try:
+            for waiting in self.calls.out:
+                waiting.keep()
+        except OSError:  # out of descriptors: what the caller closes now would be something else when it is sent
+            self.process.kill()
+            self.calls.drop()
+            self.calls.out.clear()
 
     def receive(self) -> bool:
         """Read what has come; False at the end of the stream. Raises BlockingIOError when nothing has."""
@@ -126,7 +165,7 @@ class Conversation:
         """What came is not what a worker sends: it is killed."""
         text = f"the worker sent what is not anyfork's protocol, and was killed: {error}"
         self.process.kill()
-        self.fail(lambda _: PeerError(text))
+        self.fail(lambda may_have_run: PeerError(text, may_have_run=may_have_run))
 
     def died(self, status: ExitStatus) -> None:
         """It has ended: so do all calls that have no answer."""
@@ -144,6 +183,8 @@ class Conversation:
     def fail(self, make: Callable[[bool], AnyforkError]) -> None:
         """Let all calls fail; see Calls.fail."""
         self.calls.fail(make)
+        if self.sock is not None:
+            self.watch_writes(False)
         self.close_unread()
 
     def close_unread(self) -> None:

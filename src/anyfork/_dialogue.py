@@ -89,6 +89,12 @@ def enter(link: Link, timeout: float | None) -> Dialogue[None]:
         raise (yield from explain(link))
 
 
+def entered(link: Link, timeout: float | None) -> Dialogue[bool]:
+    """Whether it is known within the timeout whether a process has entered its function; it goes on otherwise."""
+    check(link, "ready")
+    return (yield link, link.answered, link.answer_source, timeout)
+
+
 def birth(link: Link) -> Dialogue[None]:
     """Until the template has forked the process, or never will."""
     yield from _ends(link)

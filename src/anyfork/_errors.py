@@ -200,4 +200,9 @@ class StatusUnknownError(AnyforkError):
 
 
 class PeerError(AnyforkError):
-    """What a process sent is not anyfork's protocol; the process was killed."""
+    """What a process sent is not anyfork's protocol; the process was killed.
+
+    Of a call, ``may_have_run`` says whether anything of its function may have run.
+    """
+
+    may_have_run: bool = True

@@ -10,7 +10,6 @@ import os
 from _pickle import loads
 from _socket import SO_RCVTIMEO, SOL_SOCKET
 from _thread import RLock, allocate_lock, get_ident
-from select import POLLIN, POLLOUT, poll
 from struct import Struct
 from time import monotonic
 
@@ -19,11 +18,13 @@ from _anyfork_child._channel import CLOEXEC, NOSIGNAL, NOWAIT, ROOM, unpack_desc
 from _anyfork_child._message import Message
 
 from ._conversation import FATE, Conversation
+from ._dialogue import entered
+from ._pending import State
 from ._status import UNKNOWN
+from ._waiting import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from _thread import LockType
     from collections.abc import Callable, Sequence
     from typing import Any
@@ -45,45 +46,59 @@ class Talk(Conversation):
     def __init__(self, process: Process, calls: Calls) -> None:
         super().__init__(process, calls)
         self.lock: RLock = RLock()  # the calls, and what is written
-        self._end = -1
         self._reader = 0  # the thread that reads, or 0
         self._waiting: dict[LockType, Callable[[], bool]] = {}  # the other threads: what releases them, what they want
-        self._poller = poll()
+        self._given_up: list[Call] = []  # by destructors, which must not wait for the lock
 
-    def connect(self) -> None:
-        """Wait until the worker has been started. Raises why it has not."""
+    def connect(self, deadline: float | None = None) -> None:
+        """Wait until the worker has been started. Raises why it has not, and TimeoutError; it goes on then."""
         self.check()
         if self.sock is not None:
             return
+        if deadline is not None and not run(entered(self.process._link, max(0.0, deadline - monotonic()))):
+            raise TimeoutError
         sock = self.process.channel
         with self.lock:
             if self.sock is None:
-                self._end = self.process.fileno()
-                self._poller.register(self._end, POLLIN)
-                self._poller.register(sock, POLLIN)
                 sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, SOON)
-                self.use(sock)
+                self.use(sock, self.process.fileno())
 
     # --- Asking ---
 
-    def begin(self, call: Call) -> None:
-        """Queue a call, and send what the socket takes. Waits while too many are queued."""
+    def begin(self, call: Call, deadline: float | None) -> None:
+        """Queue a call, and send what the socket takes. Waits while too many are queued. Raises TimeoutError."""
         message = call.message
         assert message is not None
-        if message.fills:
-            message.write_files()
         calls = self.calls
-        while True:
-            with self.lock:
-                if not calls.full:
-                    calls.add(call)
-                    self.flush()
-                    return
-            try:
-                self.wait(lambda: not calls.full)
-            except BaseException:
+        try:
+            if message.fills:
+                message.write_files()
+            while True:
+                with self.lock:
+                    if not calls.full:
+                        calls.add(call)
+                        self.flush()
+                        return
+                self.wait(lambda: not calls.full, deadline)
+        except BaseException:
+            if call.state is State.NEW:
                 message.close()
-                raise
+            raise
+
+    def give_up_later(self, call: Call) -> None:
+        """Called by a destructor, in the middle of anything."""
+        self._given_up.append(call)
+        if self.lock.acquire(blocking=False):
+            try:
+                self._give_up_now()
+            finally:
+                self.lock.release()
+
+    def _give_up_now(self) -> None:
+        while self._given_up:
+            self.calls.give_up(self._given_up.pop())
+        if self.calls.out and self.sock is not None and self.sock.fileno() >= 0:
+            self.flush()
 
     def exchange(
         self,
@@ -96,68 +111,82 @@ class Talk(Conversation):
         True, and its result; False, and the call, where the rest takes more; False, and None, where nothing was done.
         """
         calls, sock = self.calls, self.sock
-        with self.lock:
-            if self._reader or sock is None or self.incoming or self._owner != os.getpid():
-                return False, None
-            begun = calls.begin_small(function, args)
-            if begun is None:
-                return False, None
-            number, data = begun
-            self._reader = get_ident()
-        answered = False
+        reads, answered, data = False, False, b""
         call: Call | None = None
+        interrupted: BaseException | None = None
         try:
-            sent = sock.send(data, NOWAIT | NOSIGNAL)
-            if sent < len(data):
-                calls.out.append(Message(data[sent:]))
-            else:
-                data, ancillary, got, _ = sock.recvmsg(READ_SIZE, ROOM, CLOEXEC)  # for SOON at most
-                if not ancillary and len(data) >= HEADER_SIZE and self.inbox.idle:
-                    answered = HEADER.unpack_from(data) == (len(data) - HEADER_SIZE, number, 0, RESULT, 0, 0)
-                if not answered and data:
-                    self.accept(data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got)
+            with self.lock:
+                if self._reader or sock is None or self.incoming or self._owner != os.getpid():
+                    return False, None
+                reads = True
+                self._reader = get_ident()
+                begun = calls.begin_small(function, args)
+                if begun is None:
+                    return False, None
+                number, data = begun
+                try:
+                    sent = sock.send(data, NOWAIT | NOSIGNAL)
+                except BlockingIOError:
+                    sent = 0
+                if sent < len(data):
+                    calls.out.append(Message(data[sent:]))
+                    self.flush()
+            data, ancillary, got, _ = sock.recvmsg(READ_SIZE, ROOM, CLOEXEC)  # for SOON at most
+            if not ancillary and len(data) >= HEADER_SIZE and self.inbox.idle:
+                answered = HEADER.unpack_from(data) == (len(data) - HEADER_SIZE, number, 0, RESULT, 0, 0)
+            if not answered and data:
+                self.accept(data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got)
         except (BlockingIOError, ConnectionError):  # not soon, or its end: whoever reads next learns why
             pass
         except BaseException as error:
-            call = calls.expect(number)
-            self._reader = 0
-            give_up(call, error, None)
-        with self.lock:
-            self._reader = 0
-            if answered:
-                calls.end_small(number)
-                if calls.out:
-                    self.flush()
-            else:
-                call = calls.expect(number) if calls.failure is None else None
-            if self._waiting:
-                self._wake()
+            interrupted = error
+        finally:
+            if reads:
+                with self.lock:
+                    self._reader = 0
+                    if answered:
+                        calls.end_small()
+                        if calls.out:
+                            self.flush()
+                    elif calls.small and not calls.failed:
+                        call = calls.expect(calls.small)
+                    if self._waiting:
+                        self._wake()
+        if interrupted is not None:
+            if call is not None:
+                give_up(call, interrupted, None)
+            raise interrupted
         return (True, loads(data[HEADER_SIZE:])) if answered else (False, call)
 
     # --- Waiting ---
 
     def wait(self, done: Callable[[], bool], deadline: float | None = None) -> None:
         """Until it is done: read what comes, or wait until another thread has. Raises TimeoutError."""
+        self.check()
         me = get_ident()
-        while True:
-            with self.lock:
-                if done():
-                    return
-                before = self._reader
-                if before in (0, me):  # me: a handler of an event makes a call
-                    self._reader = me
-                    break
-                turn = allocate_lock()
-                turn.acquire()
-                self._waiting[turn] = done
-            self._wait_for(turn, deadline)
+        before = me
         try:
+            while True:
+                with self.lock:
+                    self._give_up_now()
+                    if done():
+                        return
+                    if self._reader in (0, me):  # me: a handler of an event makes a call
+                        before, self._reader = self._reader, me
+                        break
+                    turn = allocate_lock()
+                    turn.acquire()
+                    self._waiting[turn] = done
+                self._wait_for(turn, deadline)
             while not done():
                 self._read(deadline)
+                if deadline is not None and monotonic() > deadline and not done():
+                    raise TimeoutError
         finally:
-            with self.lock:
-                self._reader = before
-                self._wake()
+            if not before and self._reader == me:
+                with self.lock:
+                    self._reader = 0
+                    self._wake()
 
     def _wait_for(self, turn: LockType, deadline: float | None) -> None:
         acquired = False
@@ -196,33 +225,19 @@ class Talk(Conversation):
 
     def _ended(self, deadline: float | None) -> bool:
         """Read what comes next; True at the end of the stream. Raises TimeoutError."""
-        assert self.sock is not None
+        assert self.watch is not None
         while True:
-            ready = self._poll(self.sock, deadline)
+            ready = self.watch.poll(-1 if deadline is None else max(0.0, deadline - monotonic()))
+            if not ready:
+                raise TimeoutError
+            if self.calls.out:
+                with self.lock:
+                    self.flush()
             try:
                 return not self.receive()
             except BlockingIOError:
-                if any(fd == self._end for fd, _ in ready):
-                    return True  # and something else still holds its end of the channel
-
-    def _poll(self, sock: socket.socket, deadline: float | None) -> list[tuple[int, int]]:
-        if not self.calls.out:
-            return self._poll_until(deadline)
-        self._poller.modify(sock, POLLIN | POLLOUT)
-        try:
-            return self._poll_until(deadline)
-        finally:
-            self._poller.modify(sock, POLLIN)
-            with self.lock:
-                self.flush()
-
-    def _poll_until(self, deadline: float | None) -> list[tuple[int, int]]:
-        if deadline is None:
-            return self._poller.poll()
-        ready = self._poller.poll(max(0.0, deadline - monotonic()) * 1000)
-        if not ready:
-            raise TimeoutError
-        return ready
+                if self.has_ended():
+                    return True
 
     # --- The end ---
 
@@ -239,23 +254,32 @@ class Talk(Conversation):
     def finish(self) -> ExitStatus:
         """Wait for all answers, let the worker end, and wait until it has."""
         calls = self.calls
-        self.wait(lambda: not calls.outstanding or calls.failure is not None)
         with self.lock:
-            if calls.failure is None:
-                self.shut()
+            calls.give_up_streams()
+            self.flush()
+        self.wait(lambda: not calls.outstanding or calls.failed)
+        with self.lock:
+            self.shut()
         return self.listen(None)
 
     def listen(self, deadline: float | None) -> ExitStatus:
         """Take what comes until the worker has ended; return how. Raises TimeoutError."""
-        self.wait(lambda: self.calls.failure is not None, deadline)
+        self.wait(lambda: self.calls.failed, deadline)
         return self.process.wait(None if deadline is None else max(0.0, deadline - monotonic()))
 
     def drop(self) -> None:
         """Let go of what this holds."""
         self.process.close()
-        self.close_unread()
+        self._close()
 
-    def __del__(self) -> None:
+    def _close(self) -> None:
+        self.calls.drop()
+        self.close_unread()
+        if self.watch is not None:
+            self.watch.close()
+            self.watch = None
         if self.sock is not None:
             self.sock.close()
-            self.close_unread()
+
+    def __del__(self) -> None:
+        self._close()

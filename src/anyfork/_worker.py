@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from collections import deque
 from time import monotonic
 
@@ -12,6 +13,7 @@ from ._calls import Calls
 from ._errors import AnyforkError, ArgumentError, CallTimeoutError, HandleError
 from ._pending import DONE, State
 from ._process import Process
+from ._status import UNKNOWN
 from ._talk import Talk
 from ._template import Template
 from ._worker_options import WINDOW, Options
@@ -61,6 +63,8 @@ class Worker:
         self._waits = on_cancel == "wait"
         self._cancels = concurrency is not None
         self._closed = False
+        self._closing = allocate_lock()
+        self._status: ExitStatus | None = None  # once it is closed
 
     @property
     def pid(self) -> int | None:
@@ -72,14 +76,14 @@ class Worker:
 
         Raises TimeoutError when the timeout, in seconds, is over; it goes on.
         """
-        talk = self._connected("ready")
-        calls = talk.calls
+        deadline = _deadline(timeout)
         try:
-            talk.wait(lambda: calls.ready or calls.failure is not None, _deadline(timeout))
+            talk = self._connected("ready", deadline)
+            calls = talk.calls
+            talk.wait(lambda: calls.ready or calls.failed, deadline)
         except TimeoutError:
             raise TimeoutError(f"worker {self.pid} was not ready within {timeout} seconds") from None
-        if calls.failure is not None:
-            raise calls.failure
+        calls.check()
         return self
 
     def call(
@@ -101,16 +105,20 @@ class Worker:
             if done:
                 return found
             call = found
-        talk = self._connected("call")
-        deadline = _deadline(timeout)
-        if call is None:
-            call = talk.calls.make("call", CALL, function, args, on_event)
-            talk.begin(call)
+        talk, deadline = self._talk, _deadline(timeout)
         try:
-            talk.wait(lambda: call.state == State.DONE, deadline)
+            if call is None:
+                talk = self._connected("call", deadline)
+                call = talk.calls.make("call", CALL, function, args, on_event)
+                talk.begin(call, deadline)
+            talk.wait(lambda: call.state is DONE, deadline)
         except BaseException as error:
-            if call.state != State.DONE:
+            if call is None or call.state is not DONE:
                 self._give_up(call, error, timeout)
+            elif not isinstance(error, TimeoutError):
+                call.drop()
+                raise
+        assert call is not None  # or its error was raised
         return call.result()
 
     def map(
@@ -164,6 +172,7 @@ class Worker:
             return not made.exhausted
         finally:
             with talk.lock:
+                made.drop_unwritten()
                 made.send()
                 talk.flush()
 
@@ -174,7 +183,7 @@ class Worker:
         """
         talk = self._connected("stream")
         call = talk.calls.make("stream", STREAM, function, args, on_event)
-        talk.begin(call)
+        talk.begin(call, None)
         return Stream(talk, call)
 
     def wait(self, timeout: float | None = None) -> ExitStatus:
@@ -182,54 +191,66 @@ class Worker:
 
         Raises TimeoutError when the timeout, in seconds, is over.
         """
+        if self._status is not None:
+            return self._status
+        deadline = _deadline(timeout)
         try:
-            return self._connected("wait", closed=True).listen(_deadline(timeout))
+            self._talk.connect(deadline)
+            return self._talk.listen(deadline)
         except TimeoutError:
             raise TimeoutError(f"worker {self.pid} has not ended within {timeout} seconds") from None
 
     def kill(self) -> None:
         """End it now. Calls that have no answer yet fail."""
-        self._talk.process.kill()
+        if self._status is None:
+            self._talk.process.kill()
 
     def close(self) -> None:
-        """Let it answer what was asked, then end it, and wait for its end. Closing twice is harmless."""
-        talk = self._talk
-        if self._closed and talk.calls.failure is not None:
-            return
-        self._closed = True
-        try:
-            talk.connect()
-        except AnyforkError:  # it was never started
-            talk.process.close()
-            return
-        talk.finish()
-        talk.drop()
+        """Let it answer what was asked, then end it, and wait for its end. Closing twice is harmless.
 
-    def _connected(self, call: str, closed: bool = False) -> Talk:
-        if self._closed and not closed:
+        Streams that are still open are closed.
+        """
+        with self._closing:
+            self._closed = True
+            if self._status is not None:
+                return
+            talk = self._talk
+            try:
+                talk.connect()
+            except AnyforkError:  # it was never started
+                self._status = UNKNOWN
+                talk.process.close()
+                return
+            self._status = talk.finish()
+            talk.drop()
+
+    def _connected(self, call: str, deadline: float | None = None) -> Talk:
+        if self._closed:
             raise HandleError(f"{call}() on a worker that was closed")
         talk = self._talk
-        talk.connect()
+        talk.connect(deadline)
         return talk
 
-    def _give_up(self, call: Call, error: BaseException, timeout: float | None) -> None:
+    def _give_up(self, call: Call | None, error: BaseException, timeout: float | None) -> None:
         """Nobody waits for the call any more: raise why, unless its result is wanted nevertheless."""
         talk = self._talk
-        with talk.lock:
-            started = call.state not in (State.NEW, State.QUEUED)
+        started = False
+        if call is not None:
+            with talk.lock:
+                if call.state is DONE:
+                    return
+                started = call.state not in (State.NEW, State.QUEUED)
+                if not (started and self._waits):
+                    talk.calls.give_up(call)
+                    if talk.calls.out and talk.sock is not None:
+                        talk.flush()
             if started and self._waits:
-                pass
-            else:
-                talk.calls.give_up(call)
-                if talk.calls.out:
-                    talk.flush()
-        if started and self._waits:
-            talk.wait(lambda: call.state == State.DONE)
-            if isinstance(error, TimeoutError):
-                return
-            raise error
-        if started and not self._cancels:
-            self.kill()
+                talk.wait(lambda: call.state is DONE)
+                if isinstance(error, TimeoutError):
+                    return
+                raise error
+            if started and not self._cancels:
+                self.kill()
         if isinstance(error, TimeoutError) and not isinstance(error, AnyforkError):
             what = "it may have run" if started else "nothing of it has run"
             text = f"the call had no result within {timeout} seconds; {what}"
@@ -243,8 +264,7 @@ class Worker:
         self.close()
 
     def __repr__(self) -> str:
-        failure = self._talk.calls.failure
-        state = "closed" if self._closed else "working" if failure is None else str(failure)
+        state = "closed" if self._closed else "ended" if self._talk.calls.failed else "working"
         return f"<Worker pid={self.pid} {state}>"
 
 
@@ -300,7 +320,9 @@ class Stream:
 
     def __del__(self) -> None:
         if self._call.state in (State.QUEUED, State.SENT):
-            self.close()
+            self._talk.give_up_later(self._call)
+        else:
+            self._call.drop()
 
 
 def _deadline(timeout: float | None) -> float | None:

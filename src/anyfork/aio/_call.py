@@ -6,10 +6,12 @@ from anyio import CancelScope, fail_after
 
 from .._call import start_one, too_late
 from .._calls import Calls
+from .._dialogue import put_down
 from .._errors import AnyforkError
 from ._process import Process
 from ._talk import Talk
 from ._template import Template
+from ._waiting import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,12 +44,10 @@ async def call(
             await talk.wait_for(asked)
             await process.wait()
     except BaseException as error:
-        started = process._link.session.succeeded
-        if started or not process._link.revoke():
-            process.kill()
-            if process._link.session.born:
-                with CancelScope(shield=True):
-                    await process.wait()
+        started = not process._link.revoke()
+        if started:
+            with CancelScope(shield=True):
+                await run(put_down(process._link))
         if isinstance(error, TimeoutError) and not isinstance(error, AnyforkError):
             raise too_late(timeout, started) from None
         raise

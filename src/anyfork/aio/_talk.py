@@ -7,11 +7,11 @@ it is their turn to read. No task is started for it.
 from __future__ import annotations
 
 import os
-import select
 import socket
 from _pickle import loads
 
-from anyio import CancelScope, Event, move_on_after
+from anyio import CancelScope, get_current_task, move_on_after
+from anyio import Event as Turn
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from _anyfork_child._call_wire import HEADER, HEADER_SIZE, READ_SIZE, RESULT
@@ -27,11 +27,13 @@ from ._waiting import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from typing import Any
 
+    from anyio import TaskInfo
+
     from .._calls import Calls
-    from .._pending import Answer, Call
+    from .._pending import Answer, Call, Event
     from .._status import ExitStatus
     from ._process import Process
 
@@ -45,12 +47,11 @@ class Talk(Conversation):
 
     def __init__(self, process: Process, calls: Calls) -> None:
         super().__init__(process, calls)
-        self._end = -1
         self._reading = False  # a task does
+        self._handling: TaskInfo | None = None  # the task that reads is in an async handler of an event
         # The other tasks: what wakes them, and what they want, if it is no call.
-        self._waiting: dict[Event, Callable[[], bool] | None] = {}
+        self._waiting: dict[Turn, Callable[[], bool] | None] = {}
         self._readiness: Readiness | None = None  # of what comes, and of the end of the worker
-        self._writes = False  # it is also watched whether the socket takes more
 
     async def connect(self) -> None:
         """Wait until the worker has been started. Raises why it has not."""
@@ -62,13 +63,10 @@ class Talk(Conversation):
         await run(_dialogue.birth(link))
         if self.sock is not None:  # another task was first
             return
-        self._end = self.process.fileno()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, link.detach_control())
-        events = select.epoll()
-        events.register(self._end, select.EPOLLIN)
-        events.register(sock, select.EPOLLIN)
-        self._readiness = Readiness(events)
-        self.use(sock)
+        self.use(sock, self.process.fileno())
+        assert self.watch is not None
+        self._readiness = Readiness(self.watch)
 
     # --- Asking ---
 
@@ -81,12 +79,17 @@ class Talk(Conversation):
             if message.fills:
                 await write_files(message)
             while calls.full:
-                await self.wait(lambda: not calls.full)
+                await self.wait(self._has_room)
         except BaseException:
             message.close()
             raise
         calls.add(call)
         self.flush()
+        if self._waiting and not calls.full:
+            self._wake()
+
+    def _has_room(self) -> bool:
+        return not self.calls.full
 
     async def exchange(
         self, function: Callable[..., object] | str, args: Sequence[object]
@@ -104,12 +107,17 @@ class Talk(Conversation):
             return False, None, None
         number, data = begun
         self._reading = True
-        answered, interrupted = False, None
+        answered = False
+        interrupted: BaseException | None = None
         call: Call | None = None
         try:
-            sent = sock.send(data, NOWAIT | NOSIGNAL)
+            try:
+                sent = sock.send(data, NOWAIT | NOSIGNAL)
+            except BlockingIOError:
+                sent = 0
             if sent < len(data):
                 calls.out.append(Message(data[sent:]))
+                self.flush()
             else:
                 await self._readable()
                 data, ancillary, got, _ = sock.recvmsg(READ_SIZE, ROOM, NOWAIT | CLOEXEC)
@@ -123,10 +131,10 @@ class Talk(Conversation):
             interrupted = error
         self._reading = False
         if answered:
-            calls.end_small(number)
+            calls.end_small()
             if calls.out:
                 self.flush()
-        elif calls.failure is None:
+        elif not calls.failed:
             call = calls.expect(number)
         if self._waiting:
             self._wake()
@@ -150,7 +158,10 @@ class Talk(Conversation):
             return
         while not done():
             if self._reading:
-                await self._wait_for_turn(done, call)
+                if self._handling is not None and self._handling == get_current_task():
+                    await self._read()  # the handler of an event makes a call
+                else:
+                    await self._wait_for_turn(done, call)
                 continue
             self._reading = True
             try:
@@ -161,7 +172,7 @@ class Talk(Conversation):
                 self._wake()
 
     async def _wait_for_turn(self, done: Callable[[], bool], call: Answer | None) -> None:
-        turn = Event()
+        turn = Turn()
         self._waiting[turn] = done if call is None else None
         if call is not None:
             call.wake = turn.set
@@ -179,8 +190,15 @@ class Talk(Conversation):
 
     def _wake(self) -> None:
         """Wake those who have what they want, and one that reads on where nobody does."""
+        room = self._has_room()  # for one: who gets it wakes the next
         for turn, done in self._waiting.items():
-            if done is not None and not turn.is_set() and done():
+            if done is None or turn.is_set():
+                continue
+            if done == self._has_room:
+                if room:
+                    turn.set()
+                    room = False
+            elif done():
                 turn.set()
         if not self._reading:
             for turn in self._waiting:
@@ -198,33 +216,33 @@ class Talk(Conversation):
             if event is not None:
                 answer = self.handle(event)
                 if hasattr(answer, "__await__"):
-                    try:
-                        await answer
-                    except Exception as error:
-                        self.not_handled(event, error)
+                    await self._handle(event, answer)
         if self._waiting:
             self._wake()
+
+    async def _handle(self, event: Event, answer: Awaitable[object]) -> None:
+        """Whoever reads may be cancelled while it awaits the handler of another call, which must not suffer from it."""
+        before, self._handling = self._handling, get_current_task()
+        try:
+            with CancelScope(shield=True):
+                await answer
+        except Exception as error:
+            self.not_handled(event, error)
+        finally:
+            self._handling = before
 
     async def _ended(self) -> bool:
         """Read what comes next; True at the end of the stream."""
         assert self._readiness is not None
         while True:
-            if self._writes != bool(self.calls.out):
-                self._watch_writes(not self._writes)
             await self._readiness.wait()
             if self.calls.out:
                 self.flush()
             try:
                 return not self.receive()
             except BlockingIOError:
-                if any(fd == self._end for fd, _ in self._readiness.events.poll(0)):
-                    return True  # and something else still holds its end of the channel
-
-    def _watch_writes(self, watch: bool) -> None:
-        assert self._readiness is not None
-        assert self.sock is not None
-        self._readiness.events.modify(self.sock, select.EPOLLIN | select.EPOLLOUT if watch else select.EPOLLIN)
-        self._writes = watch
+                if self.has_ended():
+                    return True
 
     # --- The end ---
 
@@ -241,14 +259,15 @@ class Talk(Conversation):
     async def finish(self) -> ExitStatus:
         """Wait for all answers, let the worker end, and wait until it has."""
         calls = self.calls
-        await self.wait(lambda: not calls.outstanding or calls.failure is not None)
-        if calls.failure is None:
-            self.shut()
+        calls.give_up_streams()
+        self.flush()
+        await self.wait(lambda: not calls.outstanding or calls.failed)
+        self.shut()
         return await self.listen()
 
     async def listen(self) -> ExitStatus:
         """Take what comes until the worker has ended; return how."""
-        await self.wait(lambda: self.calls.failure is not None)
+        await self.wait(lambda: self.calls.failed)
         return await self.process.wait()
 
     async def drop(self) -> None:
@@ -258,10 +277,11 @@ class Talk(Conversation):
 
     def let_go(self) -> None:
         """The same, as far as it takes no waiting."""
+        self.calls.drop()
         self.close_unread()
         if self._readiness is not None:
             self._readiness.close()
-            self._readiness = None
+            self._readiness = self.watch = None
         if self.sock is not None:
             self.sock.close()
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 
-from anyio import CancelScope, fail_after
+from anyio import CancelScope, Lock, fail_after
 
 from _anyfork_child._call_wire import CALL, STREAM
 
 from .._batch import Batch
 from .._calls import Calls
+from .._dialogue import put_down
 from .._errors import AnyforkError, ArgumentError, CallTimeoutError, HandleError
 from .._pending import State
+from .._status import UNKNOWN
 from .._worker_options import WINDOW, Options
 from ._process import Process
 from ._talk import Talk, write_files
 from ._template import Template
+from ._waiting import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +61,8 @@ class Worker:
         self._waits = on_cancel == "wait"
         self._cancels = concurrency is not None
         self._closed = False
+        self._closing = Lock()
+        self._status: ExitStatus | None = None  # once it is closed
 
     @property
     def pid(self) -> int | None:
@@ -68,9 +73,8 @@ class Worker:
         """Wait until it has been started, and its initializer has run; raise what failed."""
         talk = await self._connected("ready")
         calls = talk.calls
-        await talk.wait(lambda: calls.ready or calls.failure is not None)
-        if calls.failure is not None:
-            raise calls.failure
+        await talk.wait(lambda: calls.ready or calls.failed)
+        calls.check()
         return self
 
     async def call(
@@ -96,28 +100,24 @@ class Worker:
                 if call is not None:
                     self._give_up(call, interrupted, None)
                 raise interrupted
-        if call is None:
-            talk = await self._connected("call")
-            call = talk.calls.make("call", CALL, function, args, on_event)
-        return await self._outcome(talk, call, timeout)
-
-    async def _outcome(self, talk: Talk, call: Call, timeout: float | None) -> Any:
-        """What a call comes to."""
         try:
             with fail_after(timeout):
-                if call.state == State.NEW:
+                if call is None:
+                    talk = await self._connected("call")
+                    call = talk.calls.make("call", CALL, function, args, on_event)
                     await talk.begin(call)
                 if self._waits:
                     await talk.wait(lambda: call.state > State.QUEUED)
                 with CancelScope(shield=self._waits):
                     await talk.wait_for(call)
         except BaseException as error:
-            if call.state == State.DONE:
+            if call is not None and call.state == State.DONE:
                 if isinstance(error, TimeoutError):
                     return call.result()
                 call.drop()
                 raise
             self._give_up(call, error, timeout)
+        assert call is not None  # or its error was raised
         return call.result()
 
     def map(
@@ -152,27 +152,34 @@ class Worker:
 
     async def wait(self) -> ExitStatus:
         """Wait until the worker has ended, and return how. Events are handled meanwhile."""
+        if self._status is not None:
+            return self._status
         talk = self._talk
         await talk.connect()
         return await talk.listen()
 
     def kill(self) -> None:
         """End it now. Calls that have no answer yet fail."""
-        self._talk.process.kill()
+        if self._status is None:
+            self._talk.process.kill()
 
     async def aclose(self) -> None:
-        """Let it answer what was asked, then end it, and wait for its end. Closing twice is harmless."""
-        talk = self._talk
-        if self._closed and talk.sock is not None and talk.sock.fileno() < 0:
-            return
+        """Let it answer what was asked, then end it, and wait for its end. Closing twice is harmless.
+
+        Streams that are still open are closed.
+        """
         self._closed = True
-        try:
-            await talk.connect()
-        except AnyforkError:  # it was never started
+        async with self._closing:
+            if self._status is not None:
+                return
+            talk = self._talk
+            try:
+                await talk.connect()
+            except AnyforkError:  # it was never started
+                self._status = UNKNOWN
+            else:
+                self._status = await talk.finish()
             await talk.drop()
-            return
-        await talk.finish()
-        await talk.drop()
 
     def _check(self, call: str) -> None:
         if self._closed:
@@ -185,10 +192,10 @@ class Worker:
             await talk.connect()
         return talk
 
-    def _give_up(self, call: Call, error: BaseException, timeout: float | None) -> None:
+    def _give_up(self, call: Call | None, error: BaseException, timeout: float | None) -> None:
         """Nobody waits for the call any more: raise why."""
         talk = self._talk
-        started = talk.calls.give_up(call)
+        started = call is not None and talk.calls.give_up(call)
         if talk.calls.out and talk.sock is not None:
             talk.flush()
         if started and not self._cancels:
@@ -206,15 +213,15 @@ class Worker:
         try:
             await self.aclose()
         except BaseException:
-            self.kill()
-            with CancelScope(shield=True):
-                await self._talk.process.wait()
-                await self._talk.drop()
+            if self._status is None:
+                with CancelScope(shield=True):
+                    await run(put_down(self._talk.process._link))
+                    await self._talk.drop()
+                self._status = UNKNOWN
             raise
 
     def __repr__(self) -> str:
-        failure = self._talk.calls.failure
-        state = "closed" if self._closed else "working" if failure is None else str(failure)
+        state = "closed" if self._closed else "ended" if self._talk.calls.failed else "working"
         return f"<Worker pid={self.pid} {state}>"
 
 
@@ -253,8 +260,11 @@ class Map:
         ahead.popleft()
         try:
             return call.result()
+        except StopAsyncIteration as error:
+            self._close()
+            raise RuntimeError("the function of map() raised StopAsyncIteration") from error
         except BaseException:
-            await self.aclose()
+            self._close()
             raise
 
     async def _fill(self) -> None:
@@ -274,18 +284,29 @@ class Map:
                 needs = made.add(item)
                 if needs is not None:
                     await write_files(needs)
-        finally:
+        except BaseException:
+            made.drop_unwritten()
             made.send()
-            self._talk.flush()
+            self._close()
+            raise
+        made.send()
+        self._talk.flush()
 
     async def aclose(self) -> None:
         """Ask for nothing more, and cancel what has not begun."""
+        self._close()
+
+    def _close(self) -> None:
         self._more = False
         for call in self._ahead:
             self._talk.calls.give_up(call)
         self._ahead.clear()
-        if self._talk.calls.out:
+        if self._talk.calls.out and self._talk.sock is not None:
             self._talk.flush()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_ahead") and self._talk.sock is not None and self._talk.sock.fileno() >= 0:
+            self._close()
 
     async def __aenter__(self) -> Self:
         return self
