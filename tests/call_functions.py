@@ -316,3 +316,30 @@ def flood_back(data):
 def pieces(count, size):
     for _ in range(count):
         yield bytes(size)
+
+
+def write_to(file):
+    os.write(file.fileno(), b"x")
+    return b"x"
+
+
+async def say_later(count):
+    import anyio
+
+    for number in range(count):
+        emit(number)
+        await anyio.lowlevel.checkpoint()
+
+
+def undecodable_with_a_socket():
+    here, there = socket.socketpair()
+    there.close()
+    return [here, Undecodable(), here]
+
+
+def raise_stop_iteration(_):
+    raise StopIteration
+
+
+def raise_stop_async_iteration(_):
+    raise StopAsyncIteration

@@ -172,10 +172,12 @@ def load_values(body: bytes, file: int, fds: Sequence[int], buffers: Sequence[ob
     with BytesIO(body) if file < 0 else BufferedReader(_FileBody(file)) as stream:
         unpickler = _Unpickler(stream, fds, buffers)
         try:
-            return _plain(unpickler.load())
+            values = unpickler.load()
         except BaseException:
-            unpickler.close_untaken()
+            unpickler.close()
             raise
+        unpickler.taken.clear()
+        return _plain(values)
 
 
 class _Unpickler(Unpickler):
@@ -184,22 +186,25 @@ class _Unpickler(Unpickler):
     def __init__(self, file: BytesIO | BufferedReader[Any], fds: Sequence[int], buffers: Sequence[object] = ()) -> None:
         super().__init__(file, buffers=buffers)
         self._fds = fds
-        self._taken: set[int] = set()
+        self.taken: dict[int, Any] = {}  # by index: what was made of a descriptor
 
     def find_class(self, module: str, name: str) -> Any:
         if module != __name__ or name not in REBUILD:
             return super().find_class(module, name)
-        rebuild = REBUILD[name]
-        return lambda index, *details: rebuild(self._take(index), *details)
+        rebuild, fds, taken = REBUILD[name], self._fds, self.taken
 
-    def _take(self, index: int) -> int:
-        self._taken.add(index)
-        return self._fds[index]
+        def make(index: int, *details: Any) -> object:  # without self, whose memo holds this: a cycle keeps files open
+            made = taken[index] = rebuild(fds[index], *details)
+            return made
 
-    def close_untaken(self) -> None:
-        """Close the descriptors of which no object was made."""
+        return make
+
+    def close(self) -> None:
+        """Close all descriptors, of which nobody will have an object."""
         for index, fd in enumerate(self._fds):
-            if index not in self._taken and fd >= 0:
+            if index in self.taken:
+                self.taken[index].close()
+            elif fd >= 0:
                 close(fd)
 
 

@@ -48,6 +48,7 @@ class Talk(Conversation):
         self.lock: RLock = RLock()  # the calls, and what is written
         self._reader = 0  # the thread that reads, or 0
         self._waiting: dict[LockType, Callable[[], bool]] = {}  # the other threads: what releases them, what they want
+        self._inside: set[int] = set()  # threads: one that comes in again was torn out of it before by an interrupt
         self._given_up: list[Call] = []  # by destructors, which must not wait for the lock
 
     def connect(self, deadline: float | None = None) -> None:
@@ -111,6 +112,7 @@ class Talk(Conversation):
         True, and its result; False, and the call, where the rest takes more; False, and None, where nothing was done.
         """
         calls, sock = self.calls, self.sock
+        self._enter()
         reads, answered, data = False, False, b""
         call: Call | None = None
         interrupted: BaseException | None = None
@@ -152,6 +154,7 @@ class Talk(Conversation):
                         call = calls.expect(calls.small)
                     if self._waiting:
                         self._wake()
+            self._inside.discard(get_ident())
         if interrupted is not None:
             if call is not None:
                 give_up(call, interrupted, None)
@@ -163,6 +166,7 @@ class Talk(Conversation):
     def wait(self, done: Callable[[], bool], deadline: float | None = None) -> None:
         """Until it is done: read what comes, or wait until another thread has. Raises TimeoutError."""
         self.check()
+        self._enter()
         me = get_ident()
         before = me
         try:
@@ -187,6 +191,20 @@ class Talk(Conversation):
                 with self.lock:
                     self._reader = 0
                     self._wake()
+            self._inside.discard(me)
+
+    def _enter(self) -> None:
+        """An interrupt may come in the middle of anything, of putting things in order after another one too. Then
+        nobody knows what was done and what was not: the worker ends.
+        """
+        me = get_ident()
+        if me in self._inside:
+            with self.lock:
+                if self._reader == me:
+                    self._reader = 0
+            self.process.kill()
+            self._bury()
+        self._inside.add(me)
 
     def _wait_for(self, turn: LockType, deadline: float | None) -> None:
         acquired = False
@@ -218,7 +236,9 @@ class Talk(Conversation):
             with self.lock:
                 event = self.take()
             if event is not None:
+                self._inside.discard(get_ident())  # the handler may call
                 self.handle(event)
+                self._inside.add(get_ident())
         if self._waiting:
             with self.lock:
                 self._wake()

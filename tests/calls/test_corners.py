@@ -1,0 +1,345 @@
+"""What goes wrong between two things: calls that meet, handlers that call, deadlines before the start, descriptors of
+what nobody wants."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import threading
+
+import anyio
+import call_functions
+import numpy as np
+import pytest
+from call_makers import MAKERS
+from conftest import descriptors, eventually
+from owner_side import DEADLINE, output_of, pipe, stopped
+from test_serializers import SPEAK, message
+
+import anyfork
+from _anyfork_child import _call_wire as wire
+from anyfork import _calls, aio
+
+pytestmark = pytest.mark.usefixtures("warm_templates")
+
+
+@pytest.fixture(params=["blocking", "asyncio", "trio"])
+def new_worker(request):
+    return MAKERS[request.param]
+
+
+@pytest.fixture
+def worker(new_worker):
+    with new_worker() as worker:
+        yield worker.ready()
+
+
+# --- Calls that meet ------------------------------------------------------------------------------------------------
+
+
+def test_what_another_thread_could_not_send_is_written_on_by_the_one_that_reads(new_worker):
+    """The thread that reads waits for its own answer, which comes only after the last of the others' arguments."""
+    with new_worker(concurrency=30) as worker, pipe() as (read, write):
+        worker.ready()
+        results = []
+        file = anyfork.Descriptor(read)
+        threads = [
+            threading.Thread(
+                target=lambda: results.append(worker.call(call_functions.echo_when_told, bytes(60_000), file))
+            )
+            for _ in range(20)
+        ]
+        with stopped(worker.pid):
+            for thread in threads:
+                thread.start()
+            eventually(lambda: worker._talk.calls.outstanding == 20)
+            last = threading.Thread(
+                target=lambda: results.append(worker.call(call_functions.write_to, anyfork.Descriptor(write)))
+            )
+            last.start()
+            eventually(lambda: worker._talk.calls.outstanding == 21)
+            assert worker._talk.calls.out
+        for thread in (*threads, last):
+            thread.join(DEADLINE)
+        assert sorted(map(len, results)) == [1, *[60_000] * 20]
+
+
+def test_a_worker_may_be_closed_while_its_streams_are_open(new_worker):
+    worker = new_worker()
+    items = worker.stream(call_functions.count, 1000)
+    assert next(items) == 0
+    worker.close()
+    items.close()
+
+
+def test_closing_again_and_waiting_and_killing_after_it_are_harmless(new_worker):
+    worker = new_worker()
+    worker.ready()
+    threads = [threading.Thread(target=worker.close) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert worker.wait().code == 0
+    worker.kill()
+    worker.close()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_handler_of_an_event_may_call_the_worker_again(backend):
+    found = []
+    with anyfork.Worker(concurrency=3, backend=backend) as worker:
+        worker.call(
+            call_functions.say_later,
+            3,
+            on_event=lambda value: found.append(worker.call(call_functions.echo_later, value, timeout=DEADLINE)),
+        )
+    assert sorted(found) == [0, 1, 2]  # the handler of the next one is called while that of the first waits
+
+
+@pytest.mark.anyio
+async def test_an_async_handler_of_an_event_may_call_the_worker_again():
+    found = []
+    async with aio.Worker(concurrency=3) as worker:
+
+        async def ask(value):
+            found.append(await worker.call(call_functions.echo_later, value))
+
+        with anyio.fail_after(DEADLINE):
+            await worker.call(call_functions.say_later, 3, on_event=ask)
+    assert sorted(found) == [0, 1, 2]
+
+
+@pytest.mark.anyio
+async def test_thousands_of_tasks_may_wait_for_room():
+    results = []
+    async with aio.Worker() as worker:
+
+        async def call(number):
+            results.append(await worker.call(call_functions.echo, number))
+
+        with anyio.fail_after(DEADLINE):
+            async with anyio.create_task_group() as group:
+                for number in range(_calls.MAX_CALLS * 3):
+                    group.start_soon(call, number)
+    assert sorted(results) == list(range(_calls.MAX_CALLS * 3))
+
+
+# --- Deadlines ------------------------------------------------------------------------------------------------------
+
+
+def test_a_deadline_passes_while_events_keep_coming(new_worker):
+    with new_worker() as worker, pytest.raises(anyfork.CallTimeoutError):
+        worker.ready()
+        worker.call(call_functions.flood, 1 << 30, 10, timeout=0.2, on_event=lambda _: None)
+
+
+def test_a_deadline_counts_from_the_call_also_before_the_worker_is_there(new_worker):
+    with pipe() as (read, write):
+        template = new_worker.template().execute("import os; os.read(args[0].fileno(), 1)", anyfork.Descriptor(read))
+        worker = new_worker(template)
+        with pytest.raises(anyfork.CallTimeoutError, match="nothing of it has run") as caught:
+            worker.call(call_functions.echo, 1, timeout=0.1)
+        assert not caught.value.may_have_run
+        os.write(write, b"x")
+        assert worker.call(call_functions.echo, 1) == 1
+        worker.close()
+
+
+def test_the_deadline_of_a_call_of_its_own_counts_while_its_template_is_busy():
+    with pipe() as (read, write), anyfork.Template() as template:
+        template.execute("import os; os.read(args[0].fileno(), 1)", anyfork.Descriptor(read))
+        with pytest.raises(anyfork.CallTimeoutError) as caught:
+            anyfork.call(call_functions.echo, 1, template=template, timeout=0.1)
+        assert not caught.value.may_have_run
+        os.write(write, b"x")
+
+
+def test_a_function_that_is_not_there_is_an_error_of_a_call_of_its_own_too():
+    with pytest.raises(anyfork.FunctionNotFoundError):
+        anyfork.call("call_functions:absent")
+
+
+# --- Interrupts -----------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_at_any_moment_leaves_a_worker_that_works_or_has_ended():
+    """And never one that hangs."""
+    program = """
+import signal, sys, anyfork
+sys.path[:0] = PATH
+import call_functions
+
+class Enough(BaseException):
+    pass
+
+def interrupt(*_):
+    raise Enough
+
+signal.signal(signal.SIGALRM, interrupt)
+template = anyfork.Template().preload("call_functions", "_anyfork_child._worker").ready()
+worker = anyfork.Worker(template.fork())
+worker.call(call_functions.echo, 0)
+interrupted = 0
+for turn in range(200):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0002 + turn * 2e-6)
+        while True:
+            worker.call(call_functions.echo, turn)
+    except Enough:
+        interrupted += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        assert worker.call(call_functions.echo, turn, timeout=20) == turn
+    except anyfork.WorkerDiedError:
+        worker.close()
+        worker = anyfork.Worker(template.fork())
+        worker.call(call_functions.echo, 0)
+worker.close()
+print(interrupted)
+"""
+    import sys
+
+    assert output_of("-c", program.replace("PATH", repr([entry for entry in sys.path if entry]))) == "200\n"
+
+
+# --- What nobody wants ----------------------------------------------------------------------------------------------
+
+
+def test_the_descriptors_of_answers_that_nobody_takes_are_closed(worker):
+    before = len(descriptors())
+    for _ in range(3):
+        results = worker.map(lambda _: call_functions.pair(), [[n] for n in range(30)])
+        next(results)["there"].close()
+        worker.call(call_functions.echo, 1)  # whose answer comes after those of the map
+        assert len(descriptors()) > before + 20
+        results.close()
+        assert len(descriptors()) <= before
+
+
+def test_the_descriptors_of_a_result_that_cannot_be_decoded_are_closed(worker):
+    before = len(descriptors())
+    for _ in range(5):
+        with pytest.raises(anyfork.ResultError):
+            worker.call(call_functions.undecodable_with_a_socket)
+    eventually(lambda: gc.collect() is None or len(descriptors()) <= before)
+
+
+def test_a_map_whose_item_does_not_fit_into_memory_ends_and_the_worker_goes_on(worker, monkeypatch):
+    def full(fd, data):
+        raise OSError(28, "No space left on device")
+
+    items = [1, np.ones(1 << 20), 3]
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", full)
+        with pytest.raises(OSError, match="No space"):
+            list(worker.map(call_functions.echo, items))
+    assert worker.call(call_functions.echo, 1) == 1
+
+
+def test_errors_of_a_dead_worker_are_not_the_same_object_again_and_again(worker):
+    worker.kill()
+    errors = []
+    for _ in range(3):
+        with pytest.raises(anyfork.WorkerDiedError) as caught:
+            worker.call(call_functions.echo, 1)
+        errors.append(caught.value)
+    assert len(set(map(id, errors))) == 3
+
+
+def test_names_of_functions_beyond_those_that_have_numbers_are_found_too(worker, monkeypatch):
+    monkeypatch.setattr(_calls, "MAX_FUNCTIONS", 1)
+    assert worker.call(call_functions.echo, 1) == 1
+    assert worker.call("operator:neg", 1) == -1
+    assert worker.call(call_functions.pid) == worker.pid
+
+
+def test_a_function_that_raises_what_ends_an_iterator_does_not_end_a_map(worker):
+    for name in ("raise_stop_iteration", "raise_stop_async_iteration"):
+        with pytest.raises((RuntimeError, StopAsyncIteration)):
+            list(worker.map(f"call_functions:{name}", [1, 2]))
+
+
+def test_a_copy_of_the_owner_does_not_close_the_streams_of_the_original():
+    program = """
+import os, anyfork
+with anyfork.Worker() as worker:
+    items = worker.stream("builtins:range", 100)
+    assert next(items) == 0
+    pid = os.fork()
+    if pid == 0:
+        del items
+        os._exit(0)
+    os.waitpid(pid, 0)
+    print(sum(items))
+"""
+    assert output_of("-c", program) == "4950\n"
+
+
+# --- Workers that do not keep to it ---------------------------------------------------------------------------------
+
+READY = message(wire.READY, detail=wire.VERSION, number=0)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [(READY, (b"",))],
+        [(READY, ()), (message(wire.EVENT), (b"",))],
+        [(READY, ()), *[(message(wire.ITEM, b"N."), ())] * 40],
+        [(READY, ()), (message(wire.FAILED, b"", number=0), ())],
+    ],
+)
+def test_what_a_worker_says_beyond_what_was_asked_gets_it_killed(new_worker, said):
+    template = new_worker.template().preload("_anyfork_child._worker").execute(SPEAK, said)
+    worker = new_worker(template)
+    before = len(descriptors())
+    with pytest.raises((anyfork.PeerError, anyfork.WorkerDiedError)):
+        list(worker.stream(call_functions.count, 10)) if len(said) > 20 else worker.call(call_functions.echo, 1)
+    worker.close()
+    assert len(descriptors()) <= before + 4
+
+
+def test_a_file_with_holes_is_no_message(new_worker):
+    hole = """
+import _anyfork_child._worker as worker, os, socket
+def serve(channel, *given):
+    channel.recv(1 << 16)
+    file = os.memfd_create("x")
+    os.truncate(file, 1 << 30)
+    channel.sendall(args[0])
+    socket.send_fds(channel, [args[1]], [file])
+    channel.recv(1 << 16)
+worker.serve = serve
+"""
+    said = message(wire.RESULT, flags=wire.IN_FILE, count=1)
+    template = new_worker.template().preload("_anyfork_child._worker").execute(hole, READY, said)
+    worker = new_worker(template, serializer="json")
+    with pytest.raises(anyfork.ResultError, match="of them written"):
+        worker.call(call_functions.echo, 1)
+    worker.kill()
+    worker.close()
+
+
+def test_the_death_of_a_worker_is_told_to_whoever_waits(new_worker):
+    """At once: the thread that waits is woken by the death, and asks nobody who might be busy."""
+    with new_worker() as worker, pipe() as (read, _):
+        worker.ready()
+        killer = threading.Timer(0.1, os.kill, (worker.pid, signal.SIGKILL))
+        killer.start()
+        with pytest.raises(anyfork.WorkerDiedError, match="SIGKILL"):
+            worker.call(call_functions.wait_for, anyfork.Descriptor(read))
+        killer.join()
+
+
+def test_sockets_of_a_call_are_closed_here_as_the_caller_wants(worker):
+    here, there = socket.socketpair()
+    with here:
+        with there:
+            answer = threading.Thread(target=here.sendall, args=(b"x",))
+            answer.start()
+            assert worker.call(call_functions.read_from, there) == b"x"
+            answer.join()
+        assert here.recv(1) == b""
