@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+# Native threads that a fork may leave behind. jemalloc, which comes with pyarrow and so with pandas, takes its locks
+# around a fork, and its copy does without the thread that cleans up.
+SAFE_THREADS = frozenset({"jemalloc_bg_thd"})
+
+
 def check_threads() -> None:
     """Raise Failure when a Python thread runs beside the main one: a fork would copy its locks without it."""
     if count_threads():
@@ -64,13 +69,18 @@ def _resets() -> list[Callable[[], object]]:
 
 def _check_native_threads() -> None:
     """Judge threads that Python does not know after a probe fork: OpenBLAS stops its own for it and restarts them."""
-    if len(_tasks()) <= 1:
+    if len(_tasks()) <= 1 or not _unsafe_threads():
         return
     _probe_fork()
-    tasks = _tasks()
-    if len(tasks) > 1:
-        names = ", ".join(_task_name(task) for task in tasks if task != str(os.getpid()))
-        raise Failure("threads", names, "native threads run in the template and do not stop for a fork")
+    names = _unsafe_threads()
+    if names:
+        raise Failure("threads", ", ".join(names), "native threads run in the template and do not stop for a fork")
+
+
+def _unsafe_threads() -> list[str]:
+    main = str(os.getpid())
+    names = [_task_name(task) for task in _tasks() if task != main]
+    return [name for name in names if name not in SAFE_THREADS]
 
 
 def _probe_fork() -> None:

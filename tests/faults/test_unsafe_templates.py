@@ -78,6 +78,14 @@ function(ctypes.byref(thread), None, ctypes.cast(body, ctypes.c_void_p), None)
 """
 
 
+def test_the_thread_of_jemalloc_is_no_error():
+    """Scenario 30: pyarrow brings it, and so does pandas. jemalloc takes its locks around a fork."""
+    with Template().preload("pyarrow") as template:
+        for _ in range(10):
+            with template.fork().run(faulty.send_value, "sum(pyarrow.array(range(1000)).to_pylist())") as process:
+                assert process.channel.recv(100) == b"499500"
+
+
 def test_a_native_thread_that_does_not_stop_for_a_fork_is_an_error():
     """Scenario 30: Python does not know it, /proc does."""
     with Template().execute(NATIVE) as template, pytest.raises(anyfork.UnsafeTemplateError):
