@@ -54,4 +54,5 @@ class Async(Blocking):
         return faces.Worker(self.loop, template, **options)
 
 
-MAKERS: dict[str, Blocking] = {"blocking": Blocking(), **{name: Async(name) for name in faces.BACKENDS}}
+# uvloop is asyncio for them: what concerns loops is tested in tests/aio, under each.
+MAKERS: dict[str, Blocking] = {"blocking": Blocking(), "asyncio": Async("asyncio"), "trio": Async("trio")}

@@ -81,13 +81,13 @@ class Calls:
     def __init__(self, serializer: Serializer | None, concurrency: int | None, on_event: Handler | None) -> None:
         self.out: deque[Message] = deque()
         self.ready: bool = False  # it has said so
-        self.failed = False  # there is no worker any more
+        self.failed: bool = False  # there is no worker any more
         self._serializer = serializer
         self._concurrency = concurrency
         self._on_event = on_event
         self._make_error: Callable[[bool], AnyforkError] | None = None
         self._definitions: deque[Message] = deque()  # of functions, which go before any call
-        self.small = 0  # the number of the call that begin_small has begun
+        self.small: int = 0  # the number of the call that begin_small has begun
         self._streams = 0  # of those that were sent
         self._queue: deque[Call] = deque()
         self._bytes = 0  # of what is queued

@@ -33,7 +33,7 @@ class Conversation:
     """A worker's channel, and what has come over it and is not looked at yet."""
 
     process: ProcessHandle
-    end = -1
+    end: int = -1
 
     def __init__(self, process: ProcessHandle, calls: Calls) -> None:
         self.process = process
@@ -193,6 +193,12 @@ class Conversation:
         for message in self.incoming:
             close_all(message[5])
         self.incoming.clear()
+
+    def close_channel(self) -> None:
+        """Close it. What watches it is not used any more; it is closed by whoever waits with it."""
+        self.watch = None
+        if self.sock is not None:
+            self.sock.close()
 
     def shut(self) -> None:
         """Let the worker see that nothing more will come."""

@@ -297,9 +297,7 @@ class Talk(Conversation):
         self.close_unread()
         if self.watch is not None:
             self.watch.close()
-            self.watch = None
-        if self.sock is not None:
-            self.sock.close()
+        self.close_channel()
 
     def __del__(self) -> None:
         self._close()

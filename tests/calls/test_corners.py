@@ -165,6 +165,7 @@ def test_a_function_that_is_not_there_is_an_error_of_a_call_of_its_own_too():
 # --- Interrupts -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.untraced  # a tracer makes each of the 200 turns long
 def test_an_interrupt_at_any_moment_leaves_a_worker_that_works_or_has_ended():
     """And never one that hangs."""
     program = """

@@ -778,7 +778,11 @@ CODE = '''
 import os, signal, sys
 
 def work(channel):
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("cleaned up")))
+    def clean_up(*_):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one that is just born may get it from two sides
+        sys.exit(print("cleaned up"))
+
+    signal.signal(signal.SIGTERM, clean_up)
     print("at work", flush=True)
     while True:
         signal.pause()

@@ -281,9 +281,8 @@ class Talk(Conversation):
         self.close_unread()
         if self._readiness is not None:
             self._readiness.close()
-            self._readiness = self.watch = None
-        if self.sock is not None:
-            self.sock.close()
+            self._readiness = None
+        self.close_channel()
 
     def __del__(self) -> None:
         self.let_go()
