@@ -429,6 +429,7 @@ def running(worker, function, *args):
 
 
 def test_a_timeout_ends_the_worker_of_a_running_call(plain_worker):
+    plain_worker.ready()
     with pipe() as (read, _):
         with pytest.raises(anyfork.CallTimeoutError, match="it may have run") as caught:
             plain_worker.call(call_functions.wait_for, anyfork.Descriptor(read), timeout=0.05)
@@ -441,6 +442,7 @@ def test_a_timeout_ends_the_worker_of_a_running_call(plain_worker):
 
 def test_a_running_call_may_be_waited_for_nevertheless(new_worker):
     with new_worker(on_cancel="wait") as worker, pipe() as (read, write):
+        worker.ready()
         timer = threading.Timer(0.2, os.write, (write, b"late"))
         timer.start()
         assert worker.call(call_functions.wait_for, anyfork.Descriptor(read), timeout=0.05) == b"late"
@@ -451,6 +453,7 @@ def test_a_running_call_may_be_waited_for_nevertheless(new_worker):
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_timeout_cancels_one_of_several_calls_and_the_worker_goes_on(new_worker, backend, tmp_path):
     with new_worker(concurrency=2, backend=backend) as worker:
+        worker.ready()
         started, cancelled = tmp_path / "started", tmp_path / "cancelled"
         with running(worker, call_functions.sleep_and_mark, str(tmp_path / "a"), str(tmp_path / "b")) as other:
             with pytest.raises(anyfork.CallTimeoutError):
