@@ -320,8 +320,9 @@ def test_an_exception_of_one_of_several_calls_leaves_the_others_alone(options, b
 def test_a_call_that_takes_too_long_raises_and_ends_its_worker(gate):
     """! 2.3: the original has no timeouts."""
     with anyfork.Worker(on_event=lambda _: None) as worker:
+        worker.ready()
         with pytest.raises(anyfork.CallTimeoutError) as caught:
-            worker.call(rpc.say_and_wait, gate.read, timeout=0.01)
+            worker.call(rpc.say_and_wait, gate.read, timeout=0.05)
         assert caught.value.may_have_run
         assert worker.wait(DEADLINE).signal == signal.SIGKILL
 
