@@ -110,16 +110,23 @@ class Calls:
         """How many calls have no answer yet."""
         return len(self._queue) + len(self._sent)
 
-    def check(self) -> None:
-        """Raise what has happened to the worker, if anything has: to a call that has surely not run."""
+    def check(self, may_have_run: bool = False) -> None:
+        """Raise what has happened to the worker, if anything has: the error of a call that may have run, or has not."""
         if self._make_error is not None:
-            raise self._make_error(False)
+            raise self._make_error(may_have_run)
+
+    def drop_out(self) -> None:
+        """Nothing more can be sent."""
+        for message in self.out:
+            message.close()
+        self.out.clear()
 
     def drop(self) -> None:
-        """Close what was to be sent, and never will be."""
-        for message in (*self.out, *(call.message for call in self._queue)):
-            if message is not None:
-                message.close()
+        """Nobody wants anything more."""
+        self.drop_out()
+        for call in self._queue:
+            assert call.message is not None
+            call.message.close()
 
     def expect(self, number: int, on_event: Handler | None = None) -> Call:
         """A call that the worker has got already."""
@@ -240,8 +247,8 @@ class Calls:
         while self._definitions:
             self.out.append(self._definitions.popleft())
 
-    def begin_small(self, function: Callable[..., object] | str, args: Sequence[object]) -> tuple[int, bytes] | None:
-        """Begin a call that meets no other, for less than ``make`` and ``add`` do: its number, and what to send.
+    def begin_small(self, function: Callable[..., object] | str, args: Sequence[object]) -> bytes | None:
+        """Begin a call that meets no other, for less than ``make`` and ``add``: what to send. ``small`` is its number.
 
         None where that cannot be. ``end_small`` has to follow, or ``expect`` with this number.
         """
@@ -261,7 +268,7 @@ class Calls:
         self._running += 1
         self._alone += 1
         self._sent[number] = _SMALL
-        return number, HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body
+        return HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body
 
     def end_small(self) -> None:
         """It has its answer."""
@@ -419,13 +426,12 @@ class Calls:
             return
         self.failed = True
         self._make_error = make
+        self._sent.pop(self.small, None)  # whoever has begun that asks by itself
         queue, sent = list(self._queue), list(self._sent.values())
         self._queue.clear()
         self._sent.clear()
         self._running = self._alone = self._bytes = self._streams = self.small = 0
-        for message in self.out:
-            message.close()
-        self.out.clear()
+        self.drop_out()
         for call in queue:
             assert call.message is not None
             call.message.close()

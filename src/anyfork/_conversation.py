@@ -7,8 +7,9 @@ from collections import deque
 from errno import ETOOMANYREFS
 from select import EPOLLIN, EPOLLOUT, epoll
 
-from _anyfork_child._call_wire import READ_SIZE, Inbox
-from _anyfork_child._channel import CLOEXEC, NOWAIT, ROOM, TRUNCATED, close_all, send_some, unpack_descriptors
+from _anyfork_child._call_wire import HEADER, HEADER_SIZE, READ_SIZE, RESULT, Inbox
+from _anyfork_child._channel import CLOEXEC, NOSIGNAL, NOWAIT, ROOM, TRUNCATED, close_all, send_some, unpack_descriptors
+from _anyfork_child._message import Message
 from _anyfork_child._wire import ProtocolError
 
 from ._errors import AnyforkError, HandleError, PeerError, WorkerDiedError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from ._calls import Calls
     from ._handles import ProcessHandle
-    from ._pending import Event
+    from ._pending import Call, Event
     from ._status import ExitStatus
 
 FATE = 1.0  # seconds for a worker that has closed its channel to end, and for its template to tell how
@@ -93,8 +94,7 @@ class Conversation:
                     return
                 if not isinstance(error, ConnectionError):  # nothing can be said to it any more
                     self.process.kill()
-                self.calls.drop()
-                out.clear()
+                self.calls.drop_out()
                 return
             message.fds = ()
             if sent == len(message.data):
@@ -109,8 +109,47 @@ class Conversation:
                 waiting.keep()
         except OSError:  # out of descriptors: what the caller closes now would be something else when it is sent
             self.process.kill()
-            self.calls.drop()
-            self.calls.out.clear()
+            self.calls.drop_out()
+
+    # --- A small call that meets no other: in as few steps as can be ---
+
+    def begin_small(self, function: Callable[..., object] | str, args: Sequence[object]) -> bool:
+        """Send it; False where that cannot be, and nothing was done. ``end_small`` has to follow."""
+        data = self.calls.begin_small(function, args)
+        if data is None:
+            return False
+        assert self.sock is not None
+        try:
+            sent = self.sock.send(data, NOWAIT | NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            self.calls.out.append(Message(data[sent:]))
+            self.flush()
+        return True
+
+    def read_small(self, flags: int) -> bytes | None:
+        """What comes next, if that is its result, still pickled. Raises BlockingIOError, ConnectionError."""
+        assert self.sock is not None
+        data, ancillary, got, _ = self.sock.recvmsg(READ_SIZE, ROOM, flags | CLOEXEC)
+        if not ancillary and len(data) >= HEADER_SIZE and self.inbox.idle:
+            length = len(data) - HEADER_SIZE
+            if HEADER.unpack_from(data) == (length, self.calls.small, 0, RESULT, 0, 0):
+                return data[HEADER_SIZE:]
+        if data:
+            self.accept(data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got)
+        return None
+
+    def end_small(self, answer: bytes | None) -> Call | None:
+        """It has this answer; without one, the call that has to be waited for, if there is still a worker."""
+        if answer is None:
+            return None if self.calls.failed else self.calls.expect(self.calls.small)
+        self.calls.end_small()
+        if self.calls.out:
+            self.flush()
+        return None
+
+    # --- What comes ---
 
     def receive(self) -> bool:
         """Read what has come; False at the end of the stream. Raises BlockingIOError when nothing has."""

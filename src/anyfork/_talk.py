@@ -6,16 +6,11 @@ it is their turn to read. No thread is started for it.
 
 from __future__ import annotations
 
-import os
 from _pickle import loads
 from _socket import SO_RCVTIMEO, SOL_SOCKET
 from _thread import RLock, allocate_lock, get_ident
 from struct import Struct
 from time import monotonic
-
-from _anyfork_child._call_wire import HEADER, HEADER_SIZE, READ_SIZE, RESULT
-from _anyfork_child._channel import CLOEXEC, NOSIGNAL, NOWAIT, ROOM, unpack_descriptors
-from _anyfork_child._message import Message
 
 from ._conversation import FATE, Conversation
 from ._dialogue import entered
@@ -111,33 +106,20 @@ class Talk(Conversation):
 
         True, and its result; False, and the call, where the rest takes more; False, and None, where nothing was done.
         """
-        calls, sock = self.calls, self.sock
         self._enter()
-        reads, answered, data = False, False, b""
+        reads = False
+        answer: bytes | None = None
         call: Call | None = None
         interrupted: BaseException | None = None
         try:
             with self.lock:
-                if self._reader or sock is None or self.incoming or self._owner != os.getpid():
+                if self._reader or self.sock is None or self.incoming or self.foreign:
                     return False, None
                 reads = True
                 self._reader = get_ident()
-                begun = calls.begin_small(function, args)
-                if begun is None:
+                if not self.begin_small(function, args):
                     return False, None
-                number, data = begun
-                try:
-                    sent = sock.send(data, NOWAIT | NOSIGNAL)
-                except BlockingIOError:
-                    sent = 0
-                if sent < len(data):
-                    calls.out.append(Message(data[sent:]))
-                    self.flush()
-            data, ancillary, got, _ = sock.recvmsg(READ_SIZE, ROOM, CLOEXEC)  # for SOON at most
-            if not ancillary and len(data) >= HEADER_SIZE and self.inbox.idle:
-                answered = HEADER.unpack_from(data) == (len(data) - HEADER_SIZE, number, 0, RESULT, 0, 0)
-            if not answered and data:
-                self.accept(data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got)
+            answer = self.read_small(0)  # waits for SOON at most
         except (BlockingIOError, ConnectionError):  # not soon, or its end: whoever reads next learns why
             pass
         except BaseException as error:
@@ -146,20 +128,20 @@ class Talk(Conversation):
             if reads:
                 with self.lock:
                     self._reader = 0
-                    if answered:
-                        calls.end_small()
-                        if calls.out:
-                            self.flush()
-                    elif calls.small and not calls.failed:
-                        call = calls.expect(calls.small)
+                    if self.calls.small:
+                        call = self.end_small(answer)
                     if self._waiting:
                         self._wake()
             self._inside.discard(get_ident())
+        if answer is not None:
+            return True, loads(answer)
         if interrupted is not None:
             if call is not None:
                 give_up(call, interrupted, None)
             raise interrupted
-        return (True, loads(data[HEADER_SIZE:])) if answered else (False, call)
+        if call is None:
+            self.calls.check(may_have_run=True)
+        return False, call
 
     # --- Waiting ---
 

@@ -303,6 +303,77 @@ def test_what_a_worker_says_beyond_what_was_asked_gets_it_killed(new_worker, sai
     assert len(descriptors()) <= before + 4
 
 
+def test_a_call_that_was_sent_may_have_run_whatever_comes_back(new_worker):
+    """The second call of a function takes the short way, and its answer is noise."""
+    noise = """
+import _anyfork_child._worker as worker
+def serve(channel, *given):
+    said = list(args[0])
+    channel.sendall(said.pop(0))
+    reader = worker.Serving(channel, None)
+    while (messages := reader.read()) is not None:
+        for kind, *_ in messages:
+            if kind in (worker.CALL, worker.SMALL_CALL):
+                channel.sendall(said.pop(0))
+worker.serve = serve
+"""
+    said = [READY, message(wire.RESULT, b"I1\n.", number=1), b"noise" * 100]
+    template = new_worker.template().preload("_anyfork_child._worker").execute(noise, said)
+    worker = new_worker(template).ready()
+    assert worker.call(call_functions.echo, 1) == 1
+    with pytest.raises(anyfork.PeerError) as caught:
+        worker.call(call_functions.echo, 1)
+    assert caught.value.may_have_run
+    with pytest.raises(anyfork.PeerError) as caught:
+        worker.call(call_functions.echo, 1)
+    assert not caught.value.may_have_run
+    worker.close()
+
+
+def test_calls_that_wait_keep_their_descriptors_when_nothing_can_be_sent_any_more(new_worker, monkeypatch):
+    """What is queued is given up with the worker, once, and not sent with numbers that mean something else by then."""
+    with new_worker(concurrency=1) as worker, pipe() as (read, write):
+        worker.ready()
+        results = []
+
+        def call(*args):
+            try:
+                results.append(worker.call(call_functions.echo_when_told, *args))
+            except anyfork.WorkerDiedError as error:
+                results.append(error.may_have_run)
+
+        file = anyfork.Descriptor(read)
+        threads = [threading.Thread(target=call, args=(np.ones(1 << 17), file)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: worker._talk.calls.outstanding == 3)
+        worker._talk.calls.out.append(broken_message())
+        with pytest.raises(anyfork.WorkerDiedError):
+            worker.call(call_functions.echo_later, 1)
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert sorted(results) == [False, False, True]
+
+
+def broken_message():
+    """One whose descriptor is not open any more, which no message of ours is."""
+    from _anyfork_child._message import Message
+
+    fd = os.dup(0)
+    os.close(fd)
+    return Message(b"x", [fd])
+
+
+def test_the_death_of_a_template_leaves_its_workers_and_their_end_unknown(new_worker):
+    with new_worker.template() as template, new_worker(template.fork()) as worker:
+        worker.ready()
+        os.kill(template.ready().pid, signal.SIGKILL)
+        assert worker.call(call_functions.echo, 1) == 1
+        with pytest.raises(anyfork.WorkerDiedError) as caught:
+            worker.call(call_functions.vanish, 1)
+        assert not caught.value.status.known
+
+
 def test_a_file_with_holes_is_no_message(new_worker):
     hole = """
 import _anyfork_child._worker as worker, os, socket

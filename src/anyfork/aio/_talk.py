@@ -14,9 +14,7 @@ from anyio import CancelScope, get_current_task, move_on_after
 from anyio import Event as Turn
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from _anyfork_child._call_wire import HEADER, HEADER_SIZE, READ_SIZE, RESULT
-from _anyfork_child._channel import CLOEXEC, NOSIGNAL, NOWAIT, ROOM, unpack_descriptors
-from _anyfork_child._message import Message
+from _anyfork_child._channel import NOWAIT
 
 from .. import _dialogue
 from .._conversation import FATE, Conversation
@@ -31,6 +29,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from anyio import TaskInfo
+
+    from _anyfork_child._message import Message
 
     from .._calls import Calls
     from .._pending import Answer, Call, Event
@@ -99,50 +99,30 @@ class Talk(Conversation):
         True, and its result; False, and the call, where the rest takes more, or what has interrupted it; False, and
         None, where nothing was done.
         """
-        calls, sock = self.calls, self.sock
-        if self._reading or sock is None or self.incoming or self._owner != os.getpid():
+        if self._reading or self.sock is None or self.incoming or self.foreign:
             return False, None, None
-        begun = calls.begin_small(function, args)
-        if begun is None:
+        if not self.begin_small(function, args):
             return False, None, None
-        number, data = begun
+        assert self._readiness is not None
         self._reading = True
-        answered = False
+        answer: bytes | None = None
         interrupted: BaseException | None = None
-        call: Call | None = None
         try:
-            try:
-                sent = sock.send(data, NOWAIT | NOSIGNAL)
-            except BlockingIOError:
-                sent = 0
-            if sent < len(data):
-                calls.out.append(Message(data[sent:]))
-                self.flush()
-            else:
-                await self._readable()
-                data, ancillary, got, _ = sock.recvmsg(READ_SIZE, ROOM, NOWAIT | CLOEXEC)
-                if not ancillary and len(data) >= HEADER_SIZE and self.inbox.idle:
-                    answered = HEADER.unpack_from(data) == (len(data) - HEADER_SIZE, number, 0, RESULT, 0, 0)
-                if not answered and data:
-                    self.accept(data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got)
+            await self._readiness.wait()
+            answer = self.read_small(NOWAIT)
         except (BlockingIOError, ConnectionError):  # its end: whoever reads next learns why
             pass
         except BaseException as error:
             interrupted = error
         self._reading = False
-        if answered:
-            calls.end_small()
-            if calls.out:
-                self.flush()
-        elif not calls.failed:
-            call = calls.expect(number)
+        call = self.end_small(answer)
         if self._waiting:
             self._wake()
-        return (True, loads(data[HEADER_SIZE:]), None) if answered else (False, call, interrupted)
-
-    async def _readable(self) -> None:
-        assert self._readiness is not None
-        await self._readiness.wait()
+        if answer is not None:
+            return True, loads(answer), None
+        if call is None and interrupted is None:
+            self.calls.check(may_have_run=True)
+        return False, call, interrupted
 
     # --- Waiting ---
 
