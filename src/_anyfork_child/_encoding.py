@@ -16,6 +16,7 @@ import sys
 from types import BuiltinFunctionType, FunctionType
 
 from . import _values
+from ._files import new_file
 from ._values import Descriptor
 from ._wire import IN_FILE, MAX_DESCRIPTORS, Frame
 
@@ -91,18 +92,8 @@ class Encoded:
         has to be written into the last of them before."""
         if self.size <= INLINE:
             return Frame(kind, len(self.name), b"".join((self.name, *self.pieces)), self.fds), self.made, ()
-        file = body_file()
+        file = new_file()
         return Frame(kind | IN_FILE, self.size, self.name, [*self.fds, file]), [*self.made, file], self.pieces
-
-
-def body_file() -> int:
-    """An anonymous file in memory for a body that is too long for the socket; an unlinked one where there are none."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("anyfork", os.MFD_CLOEXEC)
-    import tempfile
-
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 SCALARS = frozenset({int, float, bool, type(None), complex})

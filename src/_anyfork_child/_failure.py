@@ -66,21 +66,30 @@ def shorten(text: bytes) -> bytes:
 
 
 def pack_texts(texts: Iterable[str]) -> bytes:
-    """Texts one after the other, each behind its length: u32, little endian."""
-    parts = [shorten(text.encode("utf-8", "backslashreplace")) for text in texts]
-    return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
+    """Texts one after the other, as pack_parts does it."""
+    return pack_parts([shorten(text.encode("utf-8", "backslashreplace")) for text in texts])
 
 
 def unpack_texts(body: bytes) -> list[str]:
     """The inverse of pack_texts. Raises ValueError for anything else."""
-    texts: list[str] = []
+    return [part.decode("utf-8", "replace") for part in unpack_parts(body)]
+
+
+def pack_parts(parts: Iterable[bytes]) -> bytes:
+    """Parts one after the other, each behind its length: u32, little endian."""
+    return b"".join([_LENGTH.pack(len(part)) + part for part in parts])
+
+
+def unpack_parts(body: bytes) -> list[bytes]:
+    """The inverse of pack_parts. Raises ValueError for anything else."""
+    parts: list[bytes] = []
     at = 0
     while at < len(body):
-        end = at + _LENGTH.size
-        if end > len(body):
-            raise ValueError("a text without its length")
-        at = end + _LENGTH.unpack_from(body, at)[0]
+        start = at + _LENGTH.size
+        if start > len(body):
+            raise ValueError("a part without its length")
+        at = start + _LENGTH.unpack_from(body, at)[0]
         if at > len(body):
-            raise ValueError("a text shorter than its length")
-        texts.append(body[end:at].decode("utf-8", "replace"))
-    return texts
+            raise ValueError("a part shorter than its length")
+        parts.append(body[start:at])
+    return parts

@@ -8,13 +8,12 @@ from os import fstat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from _typeshed import ReadableBuffer
 
 F_ADD_SEALS = 1033  # Linux, <linux/fcntl.h>
 SEALS = 0x0001 | 0x0002 | 0x0004 | 0x0008  # SEAL, SHRINK, GROW, WRITE
-PIECE = 1 << 20  # bytes written at once, where somebody has other things to do too
 
 # A map keeps a descriptor open where Python cannot be told not to (before 3.13): small ones are read there.
 TRACKS_DESCRIPTORS = sys.version_info < (3, 13)
@@ -31,13 +30,13 @@ def new_file() -> int:
         return os.dup(file.fileno())
 
 
-def write_all(fd: int, parts: Sequence[ReadableBuffer]) -> None:
-    """Write all of it, and seal the file: nobody can change it from here on. Raises OSError."""
+def write_stepwise(fd: int, parts: Sequence[ReadableBuffer], size: int) -> Iterator[None]:
+    """Write all of it, at most so many bytes in each step. Raises OSError."""
     for part in parts:
         rest = memoryview(part)
         while rest:
-            rest = rest[os.write(fd, rest) :]
-    seal(fd)
+            rest = rest[os.write(fd, rest[:size]) :]
+            yield
 
 
 def seal(fd: int) -> None:

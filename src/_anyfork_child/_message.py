@@ -7,15 +7,16 @@ import os
 from ._call_wire import HEADER, IN_FILE, MAX_DESCRIPTORS
 from ._channel import close_all
 from ._encoding import INLINE, CannotTravelError, Encoded
-from ._files import new_file, seal, write_all
+from ._files import new_file, seal, write_stepwise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from _typeshed import ReadableBuffer
 
 
+PIECE = 1 << 20  # bytes written at once, where somebody has other things to do too
 WEIGHT = 3  # of the size of a message in files one part in 1 << WEIGHT goes over the socket, up to INLINE
 
 
@@ -65,21 +66,21 @@ class Message:
         self.size += size
         return fd
 
-    def write_files(self) -> None:
-        """Write them. Raises OSError; the message is closed then."""
+    def write_stepwise(self) -> Iterator[None]:
+        """Write them, piece by piece, and seal them. Raises OSError; given up or failed, the message is closed."""
         try:
             for fd, parts in self.fills:
-                write_all(fd, parts)
+                yield from write_stepwise(fd, parts, PIECE)
+                seal(fd)
         except BaseException:
             self.close()
             raise
         self.fills = []
 
-    def seal_files(self) -> None:
-        """Somebody else has written them."""
-        fills, self.fills = self.fills, []
-        for fd, _ in fills:
-            seal(fd)
+    def write_files(self) -> None:
+        """The same at once."""
+        for _ in self.write_stepwise():
+            pass
 
     def close(self) -> None:
         """Close the files that were made for it."""

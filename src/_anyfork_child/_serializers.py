@@ -6,7 +6,7 @@ sequence. They import what they need when they are used, in the owner and in the
 
 from __future__ import annotations
 
-from struct import Struct
+from ._failure import pack_parts, unpack_parts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
         def loads(self, data: bytes, /) -> Sequence[Any]:
             """The values. Raises any exception for what is not from ``dumps``; must be safe for any bytes."""
-
-
-_LENGTH = Struct("<I")
 
 
 class Json:
@@ -75,22 +72,11 @@ class Raw:
         for value in values:
             if not isinstance(value, bytes | bytearray | memoryview):
                 raise TypeError(f"the raw serializer takes bytes, not {type(value).__name__}")
-        parts = [bytes(value) for value in values]
-        return b"".join(_LENGTH.pack(len(part)) + part for part in parts)
+        return pack_parts([bytes(value) for value in values])
 
     def loads(self, data: bytes, /) -> Sequence[Any]:
         """The parts. Raises ValueError."""
-        parts = []
-        at = 0
-        while at < len(data):
-            start = at + _LENGTH.size
-            if start > len(data):
-                raise ValueError("a part without its length")
-            at = start + _LENGTH.unpack_from(data, at)[0]
-            if at > len(data):
-                raise ValueError("a part shorter than its length")
-            parts.append(data[start:at])
-        return parts
+        return unpack_parts(data)
 
 
 def _sequence(values: Any) -> Sequence[Any]:

@@ -52,16 +52,21 @@ class Serving:
 
     # --- In ---
 
-    def read(self, flags: int = 0) -> list[_call_wire.Message] | None:
-        """The messages that have come; None at the end of the stream. Raises BlockingIOError with MSG_DONTWAIT."""
+    def receive(self, flags: int) -> tuple[bytes, Sequence[int], bool]:
+        """What has come, with descriptors, and whether some of those were lost; no bytes at the end of the stream.
+
+        Raises BlockingIOError with MSG_DONTWAIT.
+        """
         try:
             data, ancillary, got, _ = self.sock.recvmsg(READ_SIZE, ROOM, flags | CLOEXEC)
         except ConnectionError:  # the owner ended with something of ours unread
-            return None
-        if not data:
-            return None
-        fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
-        return self.inbox.take(data, fds, got & TRUNCATED != 0)
+            return b"", (), False
+        return data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got & TRUNCATED != 0
+
+    def read(self, flags: int = 0) -> list[_call_wire.Message] | None:
+        """The messages that have come; None at the end of the stream. Raises BlockingIOError with MSG_DONTWAIT."""
+        data, fds, truncated = self.receive(flags)
+        return self.inbox.take(data, fds, truncated) if data else None
 
     def define(self, number: int, name: bytes) -> None:
         """From now on this is the function of that number."""
@@ -148,10 +153,9 @@ class Serving:
         whole.holders = encoded.holders
         self.send_message(message_of(kind, number, detail, whole))
 
-    def send_failure(self, number: int, error: BaseException, frames: int = 1) -> None:
-        """Send what a function has raised. The first frames of the traceback are ours."""
-        for _ in range(frames):
-            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+    def send_failure(self, number: int, error: BaseException) -> None:
+        """Send what a function has raised. The first frame of the traceback is ours."""
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
         self.send_error(number, RAISED, error)
 
 

@@ -25,7 +25,6 @@ from ._call_wire import (
     MORE,
     NO_FUNCTION,
     RAISED,
-    READ_SIZE,
     READY,
     RESULT,
     SMALL_CALL,
@@ -34,7 +33,7 @@ from ._call_wire import (
     STREAM_WINDOW,
     VERSION,
 )
-from ._channel import CLOEXEC, NOSIGNAL, NOWAIT, ROOM, TRUNCATED, close_all, unpack_descriptors
+from ._channel import NOWAIT, close_all
 from ._encoding import PROTOCOL, SCALARS
 from ._serving import Serving, become, named
 from ._values import FunctionNotFoundError
@@ -86,7 +85,7 @@ def serve_one(channel: socket.socket, *given: Any) -> None:
     except FunctionNotFoundError as error:
         serving.send_error(1, NO_FUNCTION, error)
     else:
-        _Loop(serving).answer(1, [called, *args])
+        _Loop(serving).answer(1, called, args)
 
 
 class _Loop:
@@ -127,14 +126,10 @@ class _Loop:
 
     def _next(self) -> list[_call_wire.Message] | None:
         """The next messages; a small call that comes alone is answered at once, in as few steps as can be."""
-        serving = self._serving
-        receive, inbox = serving.sock.recvmsg, serving.inbox
+        receive, inbox = self._serving.receive, self._serving.inbox
         while True:
-            try:
-                data, ancillary, got, _ = receive(READ_SIZE, ROOM, CLOEXEC)
-            except ConnectionError:  # the owner ended with something of ours unread
-                return None
-            if not ancillary and len(data) >= HEADER_SIZE and inbox.idle:
+            data, fds, truncated = receive(0)
+            if not fds and len(data) >= HEADER_SIZE and inbox.idle:
                 length, number, detail, kind, _, _ = unpack_from(data)
                 if kind == SMALL_CALL and length + HEADER_SIZE == len(data) and not self._cancelled:
                     began = monotonic()
@@ -145,7 +140,7 @@ class _Loop:
                         continue
             if not data:
                 return None
-            return inbox.take(data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got & TRUNCATED != 0)
+            return inbox.take(data, fds, truncated)
 
     def _interrupted(self, *_: object) -> None:
         """Ctrl-C is the running call's, and nobody's while none runs: the owner decides what becomes of its workers."""
@@ -168,7 +163,7 @@ class _Loop:
             if self._cancelled and number in self._cancelled:
                 self._serving.send(pack(0, number, 0, CANCELLED, 0, 0))
                 continue
-            self._answer_small(number, function, (item,))  # type: ignore[arg-type]  # no name any more
+            self.answer(number, function, (item,))  # type: ignore[arg-type]  # no name any more
             began, ended = ended, monotonic()
             if ended - began > QUICK:
                 self._look_ahead()
@@ -178,11 +173,11 @@ class _Loop:
         function = self._serving.functions[detail]
         if type(function) is str:
             return False
-        self._answer_small(number, function, loads(body))  # type: ignore[arg-type]  # no name any more
+        self.answer(number, function, loads(body))  # type: ignore[arg-type]  # no name any more
         return True
 
-    def _answer_small(self, number: int, function: Callable[..., Any], args: Sequence[Any]) -> None:
-        """What ``answer`` does, for less."""
+    def answer(self, number: int, function: Callable[..., Any], args: Sequence[Any]) -> None:
+        """Call a function with its arguments, and send what it returns or raises."""
         serving = self._serving
         try:
             serving.number = number
@@ -194,14 +189,9 @@ class _Loop:
             serving.number = 0
             serving.send_failure(number, error)
             return
-        if type(result) in SCALARS:
-            answer = dumps(result, PROTOCOL)
-            answer = pack(len(answer), number, 0, RESULT, 0, 0) + answer
-            try:
-                with serving.lock:
-                    serving.sock.sendall(answer, NOSIGNAL)
-            except ConnectionError:
-                raise SystemExit(0) from None
+        if type(result) in SCALARS and serving.serializer is None:
+            body = dumps(result, PROTOCOL)
+            serving.send(pack(len(body), number, 0, RESULT, 0, 0) + body)
         else:
             self._send_result(number, result)
 
@@ -211,30 +201,15 @@ class _Loop:
             self._serving.send(HEADER.pack(0, number, 0, CANCELLED, 0, 0))
             return
         try:
-            call = self._serving.decode(detail, flags, body, fds)
+            function, *args = self._serving.decode(detail, flags, body, fds)
         except Exception as error:
             self._refuse(number, error)
             return
-        self.answer(number, call)
+        self.answer(number, function, args)
 
     def _refuse(self, number: int, error: Exception) -> None:
         detail = NO_FUNCTION if isinstance(error, FunctionNotFoundError) else BAD_ARGUMENT
         self._serving.send_error(number, detail, error)
-
-    def answer(self, number: int, call: list[Any]) -> None:
-        """Call a function with its arguments, and send what it returns or raises."""
-        serving = self._serving
-        try:
-            serving.number = number
-            result = call.pop(0)(*call)
-            serving.number = 0
-        except SystemExit:
-            raise
-        except BaseException as error:
-            serving.number = 0
-            serving.send_failure(number, error)
-            return
-        self._send_result(number, result)
 
     def _send_result(self, number: int, result: Any) -> None:
         try:

@@ -8,12 +8,13 @@ from _anyfork_child._wire import START
 
 from ._arguments import check_function, encode_for
 from ._calls import Calls
-from ._errors import CallTimeoutError, NotReadyError
+from ._errors import NotReadyError
 from ._forks import take_over, warm_parent
 from ._pending import State
 from ._process import Process
 from ._talk import Talk
 from ._template import Template
+from ._worker_handle import raise_given_up
 from ._worker_options import MODULE
 
 TYPE_CHECKING = False
@@ -50,11 +51,11 @@ def call(
         talk.wait(lambda: asked.state == State.DONE, deadline)
         process.wait(None if deadline is None else max(0.0, deadline - monotonic()))
     except NotReadyError:  # it is killed, if it ever comes to be
-        raise too_late(timeout, False) from None
-    except TimeoutError:
+        raise_given_up(TimeoutError(), timeout, started=False)
+    except TimeoutError as error:
         process.kill()
         process.wait()
-        raise too_late(timeout, True) from None
+        raise_given_up(error, timeout, started=True)
     except BaseException:
         process.kill()
         raise
@@ -70,9 +71,3 @@ def start_one(template: TemplateHandle, function: Callable[..., Any] | str, args
     encoded.name = f"{MODULE}:serve_one".encode()
     warm_parent(template._link, MODULE)
     return take_over(template._link, "call", START, encoded)
-
-
-def too_late(timeout: float | None, started: bool) -> CallTimeoutError:
-    """The error of a call whose deadline has passed."""
-    what = "it may have run" if started else "nothing of it has run"
-    return CallTimeoutError(f"the call had no result within {timeout} seconds; {what}", may_have_run=started)

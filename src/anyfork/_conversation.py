@@ -82,7 +82,7 @@ class Conversation:
     def _send(self) -> None:
         assert self.sock is not None
         out = self.calls.out
-        if self.foreign:
+        if self.foreign or self.sock.fileno() < 0:  # it was closed, and this is the last word of a handle
             return
         while out:
             message = out[0]

@@ -6,7 +6,8 @@ import os
 
 from _anyfork_child._attributes import STDIO
 from _anyfork_child._channel import close_all
-from _anyfork_child._encoding import Encoded, body_file, pickle_into
+from _anyfork_child._encoding import Encoded, pickle_into
+from _anyfork_child._files import new_file
 
 from ._attributes import check_attributes
 from ._launch import command, find_python
@@ -29,7 +30,7 @@ def exec_attributes(
     values = _inherited(encoded) | asked
     try:
         values["exec"] = command(interpreter, flags)
-        output = body_file()
+        output = new_file()
     except BaseException:
         close_all(encoded.made)
         raise

@@ -14,7 +14,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 import _anyfork_child
 from _anyfork_child._attributes import bind_now
-from _anyfork_child._encoding import body_file
+from _anyfork_child._files import new_file
 from _anyfork_child._steps import is_standard_library
 from _anyfork_child._wire import INIT
 
@@ -82,7 +82,7 @@ def launch() -> Link:
     stderr = _stderr()  # first: where there is none, something of ours would get its number
     control, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
     line, follows = open_lifeline()
-    output = body_file()
+    output = new_file()
     link = Link(control, None, None)
     link.interpreter = python
     link.output = Output(output)

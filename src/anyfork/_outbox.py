@@ -12,6 +12,7 @@ from collections import deque
 from errno import EPIPE, ETOOMANYREFS
 
 from _anyfork_child._channel import NOWAIT, close_all, send_some
+from _anyfork_child._files import write_stepwise
 from _anyfork_child._wire import messages
 
 TYPE_CHECKING = False
@@ -28,25 +29,17 @@ PIECE = 1 << 18  # bytes: a fraction of a millisecond
 class _Fill:
     """What has to be written into a file before its descriptor is sent."""
 
-    __slots__ = ("_at", "_fd", "_pieces", "size")
+    __slots__ = ("_fd", "_steps")
 
     def __init__(self, fd: int, pieces: Sequence[bytes]) -> None:
         self._fd = os.dup(fd)
-        self._pieces = list(reversed(pieces))
-        self._at = 0
-        self.size = sum(map(len, pieces))
+        self._steps = write_stepwise(self._fd, pieces, PIECE)
 
-    def step(self, size: int) -> bool:
-        """Write at most so many bytes; True when nothing is left. Raises OSError (ENOSPC, ENOMEM)."""
-        while self._pieces and size > 0:
-            part = memoryview(self._pieces[-1])[self._at : self._at + size]
-            written = os.write(self._fd, part) if part else 0
-            self._at += written
-            size -= written
-            if self._at == len(self._pieces[-1]):
-                self._pieces.pop()
-                self._at = 0
-        return not self._pieces
+    def step(self) -> bool:
+        """Write a piece; True when nothing is left. Raises OSError (ENOSPC, ENOMEM)."""
+        for _ in self._steps:
+            return False
+        return True
 
     def close(self) -> None:
         """All is written, or it is given up."""
@@ -116,11 +109,9 @@ class Outbox:
         """
         parts = messages(frame)
         if pieces and not self.piecewise:
-            fill, pieces = _Fill(frame.fds[-1], pieces), ()
-            try:
-                fill.step(fill.size)
-            finally:
-                fill.close()
+            for _ in write_stepwise(frame.fds[-1], pieces, PIECE):
+                pass
+            pieces = ()
         if not pieces and not self._queue and not self._busy and len(parts) == 1 and self._send_at_once(*parts[0]):
             return
         if self._queue is None:
@@ -165,7 +156,7 @@ class Outbox:
             while queue:
                 message = queue[0]
                 if message.fill is not None:
-                    if not message.fill.step(PIECE):
+                    if not message.fill.step():
                         return True
                     message.fill.close()
                     message.fill = None

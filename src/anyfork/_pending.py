@@ -56,11 +56,6 @@ class Answer:
         self.wake: Callable[[], None] | None = None
         self._answer: _call_wire.Message | None = None
 
-    @property
-    def done(self) -> bool:
-        """Whether there is a result, or an error."""
-        return self.state == State.DONE
-
     def finish(self, answer: _call_wire.Message | None, error: BaseException | None = None) -> None:
         """There is an answer, or an error instead."""
         abandoned = self.state is GIVEN_UP
@@ -100,14 +95,15 @@ class Answer:
         if kind == RESULT:
             if not (detail or fds or self._serializer):
                 return loads(body)
-            return self._decode(answer)
+            return self.decode(answer)
         if kind == END:
             return None
         if kind == CANCELLED:
             raise CallCancelledError("the call was cancelled")
         raise error_of(detail, flags, body, fds, self._serializer is None)
 
-    def _decode(self, message: _call_wire.Message) -> Any:
+    def decode(self, message: _call_wire.Message) -> Any:
+        """The value in a message. Raises ResultError."""
         return decode_value(self._serializer, message)
 
 
@@ -119,7 +115,7 @@ class SmallAnswer(Answer):
 
 
 class Call(Answer):
-    """One call that was made by itself. ``item`` gives the items of a stream one by one."""
+    """One call that was made by itself. ``items`` are those of a stream that have come."""
 
     __slots__ = ("_serializer", "ahead", "consumed", "ended", "items", "kind", "message", "on_event", "size")
 
@@ -134,10 +130,6 @@ class Call(Answer):
         self.ended: bool = False  # the end of a stream has been seen
         self.consumed: int = 0  # items that the worker has not been told of
         self._serializer: Serializer | None = serializer
-
-    def item(self) -> Any:
-        """The next item of those that are there. Raises ResultError."""
-        return self._decode(self.items.popleft())
 
 
 class Event:

@@ -44,7 +44,7 @@ class Talk(Conversation):
         self._reader = 0  # the thread that reads, or 0
         self._waiting: dict[LockType, Callable[[], bool]] = {}  # the other threads: what releases them, what they want
         self._inside: set[int] = set()  # threads: one that comes in again was torn out of it before by an interrupt
-        self._given_up: list[Call] = []  # by destructors, which must not wait for the lock
+        self._late: list[Callable[[], None]] = []  # what destructors could not do at once
 
     def connect(self, deadline: float | None = None) -> None:
         """Wait until the worker has been started. Raises why it has not, and TimeoutError; it goes on then."""
@@ -81,20 +81,18 @@ class Talk(Conversation):
                 message.close()
             raise
 
-    def give_up_later(self, call: Call) -> None:
-        """Called by a destructor, in the middle of anything."""
-        self._given_up.append(call)
+    def when_free(self, action: Callable[[], None]) -> None:
+        """Do something now, or soon, if another thread holds the lock: a destructor runs in the middle of anything."""
+        self._late.append(action)
         if self.lock.acquire(blocking=False):
             try:
-                self._give_up_now()
+                self._do_late()
             finally:
                 self.lock.release()
 
-    def _give_up_now(self) -> None:
-        while self._given_up:
-            self.calls.give_up(self._given_up.pop())
-        if self.calls.out and self.sock is not None and self.sock.fileno() >= 0:
-            self.flush()
+    def _do_late(self) -> None:
+        while self._late:
+            self._late.pop()()
 
     def exchange(
         self,
@@ -154,7 +152,7 @@ class Talk(Conversation):
         try:
             while True:
                 with self.lock:
-                    self._give_up_now()
+                    self._do_late()
                     if done():
                         return
                     if self._reader in (0, me):  # me: a handler of an event makes a call

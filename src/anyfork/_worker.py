@@ -9,27 +9,26 @@ from time import monotonic
 from _anyfork_child._call_wire import CALL, STREAM
 
 from ._batch import Batch
-from ._calls import Calls
-from ._errors import AnyforkError, ArgumentError, CallTimeoutError, HandleError
+from ._errors import AnyforkError, ArgumentError
 from ._pending import DONE, State
 from ._process import Process
 from ._status import UNKNOWN
 from ._talk import Talk
 from ._template import Template
+from ._worker_handle import StreamHandle, WorkerHandle, raise_given_up
 from ._worker_options import WINDOW, Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import Any, Literal, Self
-
-    from _anyfork_child._serializers import Serializer
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, Self, Unpack
 
     from ._pending import Answer, Call, Handler
     from ._status import ExitStatus
+    from ._worker_options import WorkerOptions
 
 
-class Worker:
+class Worker(WorkerHandle):
     """A process that answers calls. It takes a template over, as ``run`` does.
 
     ``template`` is used up; without one it is a fork of the default template. ``initializer(*sent, *initargs)`` is
@@ -45,31 +44,13 @@ class Worker:
     As a context manager it is closed at the end. Every method may be used from any thread. Raises ArgumentError.
     """
 
-    def __init__(
-        self,
-        template: Template | None = None,
-        *,
-        on_event: Handler | None = None,
-        serializer: str | Serializer = "pickle",
-        initializer: Callable[..., object] | str | None = None,
-        initargs: Sequence[object] = (),
-        concurrency: int | None = None,
-        backend: Literal["asyncio", "trio"] = "asyncio",
-        on_cancel: Literal["kill", "wait"] = "kill",
-    ) -> None:
-        options = Options(serializer, concurrency, backend, initializer, initargs, on_cancel)
-        link = options.start(Template() if template is None else template)
-        self._talk = Talk(Process._of(link), Calls(options.serializer, concurrency, on_event))
-        self._waits = on_cancel == "wait"
-        self._cancels = concurrency is not None
-        self._closed = False
-        self._closing = allocate_lock()
-        self._status: ExitStatus | None = None  # once it is closed
+    _talk: Talk
 
-    @property
-    def pid(self) -> int | None:
-        """Its process id, once it is known: after ``ready`` or the first call."""
-        return self._talk.process.pid
+    def __init__(self, template: Template | None = None, **options: Unpack[WorkerOptions]) -> None:
+        checked = Options(options)
+        link, calls = self._take_over(Template() if template is None else template, checked)
+        self._talk = Talk(Process._of(link), calls)
+        self._closing = allocate_lock()
 
     def ready(self, timeout: float | None = None) -> Self:
         """Wait until it has been started, and its initializer has run; raise what failed.
@@ -200,11 +181,6 @@ class Worker:
         except TimeoutError:
             raise TimeoutError(f"worker {self.pid} has not ended within {timeout} seconds") from None
 
-    def kill(self) -> None:
-        """End it now. Calls that have no answer yet fail."""
-        if self._status is None:
-            self._talk.process.kill()
-
     def close(self) -> None:
         """Let it answer what was asked, then end it, and wait for its end. Closing twice is harmless.
 
@@ -225,11 +201,9 @@ class Worker:
             talk.drop()
 
     def _connected(self, call: str, deadline: float | None = None) -> Talk:
-        if self._closed:
-            raise HandleError(f"{call}() on a worker that was closed")
-        talk = self._talk
-        talk.connect(deadline)
-        return talk
+        self._check(call)
+        self._talk.connect(deadline)
+        return self._talk
 
     def _give_up(self, call: Call | None, error: BaseException, timeout: float | None) -> None:
         """Nobody waits for the call any more: raise why, unless its result is wanted nevertheless."""
@@ -251,11 +225,7 @@ class Worker:
                 raise error
             if started and not self._cancels:
                 self.kill()
-        if isinstance(error, TimeoutError) and not isinstance(error, AnyforkError):
-            what = "it may have run" if started else "nothing of it has run"
-            text = f"the call had no result within {timeout} seconds; {what}"
-            raise CallTimeoutError(text, may_have_run=started) from None
-        raise error
+        raise_given_up(error, timeout, started)
 
     def __enter__(self) -> Self:
         return self
@@ -263,13 +233,11 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "ended" if self._talk.calls.failed else "working"
-        return f"<Worker pid={self.pid} {state}>"
 
-
-class Stream:
+class Stream(StreamHandle):
     """The items of a generator in a worker, as an iterator. As a context manager it is closed at the end."""
+
+    _talk: Talk
 
     def __init__(self, talk: Talk, call: Call) -> None:
         self._talk = talk
@@ -279,38 +247,18 @@ class Stream:
         return self
 
     def __next__(self) -> Any:
-        call, talk = self._call, self._talk
-        if call.state == State.GIVEN_UP:
+        if not self._there():
+            self._talk.wait(self._there)
+        with self._talk.lock:
+            item = self._take()
+        if item is None:
             raise StopIteration
-        if not call.items:
-            if call.state == State.DONE:
-                self._end()
-            talk.wait(lambda: bool(call.items) or call.state == State.DONE)
-            if not call.items:
-                self._end()
-        with talk.lock:
-            talk.calls.consumed(call)
-            if talk.calls.out:
-                talk.flush()
-        return call.item()
-
-    def _end(self) -> None:
-        if self._call.ended:
-            raise StopIteration
-        self._call.ended = True
-        self._call.result()
-        raise StopIteration
+        return self._call.decode(item)
 
     def close(self) -> None:
         """Close the generator in the worker, without waiting for it. Closing twice is harmless."""
-        talk, call = self._talk, self._call
-        with talk.lock:
-            if call.state in (State.QUEUED, State.SENT):
-                talk.calls.give_up(call)
-                talk.flush()
-            elif call.state == State.DONE:
-                call.drop()
-            call.ended = True
+        with self._talk.lock:
+            self._close()
 
     def __enter__(self) -> Self:
         return self
@@ -319,10 +267,7 @@ class Stream:
         self.close()
 
     def __del__(self) -> None:
-        if self._call.state in (State.QUEUED, State.SENT):
-            self._talk.give_up_later(self._call)
-        else:
-            self._call.drop()
+        self._talk.when_free(self._close)
 
 
 def _deadline(timeout: float | None) -> float | None:

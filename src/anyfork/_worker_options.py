@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _anyfork_child._async import BACKENDS
 from _anyfork_child._call_wire import VERSION
 from _anyfork_child._serializers import BY_NAME
 from _anyfork_child._wire import START
@@ -13,15 +14,35 @@ from ._forks import take_over, warm_parent
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Literal
+    from typing import Any, Literal, TypedDict
 
     from _anyfork_child._serializers import Serializer
 
-    from ._handles import TemplateHandle
+    from ._handles import Backend, TemplateHandle
     from ._link import Link
+    from ._pending import Handler
 
-    OnCancel = Literal["kill", "wait"]
+    class WorkerOptions(TypedDict, total=False):
+        """What a worker may be told, in both faces."""
 
+        on_event: Handler | None
+        serializer: str | Serializer
+        initializer: Callable[..., object] | str | None
+        initargs: Sequence[object]
+        concurrency: int | None
+        backend: Backend
+        on_cancel: Literal["kill", "wait"]
+
+
+DEFAULTS: WorkerOptions = {
+    "on_event": None,
+    "serializer": "pickle",
+    "initializer": None,
+    "initargs": (),
+    "concurrency": None,
+    "backend": "asyncio",
+    "on_cancel": "kill",
+}
 MODULE = "_anyfork_child._worker"
 WINDOW = 64  # calls of a map that are on their way to a worker at the same time
 
@@ -29,31 +50,26 @@ WINDOW = 64  # calls of a map that are on their way to a worker at the same time
 class Options:
     """The options of a Worker, checked. Raises ArgumentError."""
 
-    __slots__ = ("backend", "concurrency", "initargs", "initializer", "on_cancel", "serializer")
-
-    def __init__(
-        self,
-        serializer: str | Serializer,
-        concurrency: int | None,
-        backend: str,
-        initializer: Callable[..., object] | str | None,
-        initargs: Sequence[object],
-        on_cancel: str,
-    ) -> None:
-        if concurrency is not None and concurrency < 1:
-            raise ArgumentError(f"a worker's concurrency must be 1 or more, not {concurrency}")
-        if backend not in ("asyncio", "trio"):
-            raise ArgumentError(f"a worker has no backend {backend!r}; there are asyncio and trio")
-        if on_cancel not in ("kill", "wait"):
-            raise ArgumentError(f"on_cancel must be 'kill' or 'wait', not {on_cancel!r}")
-        if initializer is not None:
-            check_function("the initializer of Worker", initializer)
-        self.serializer = find_serializer(serializer)
-        self.concurrency = concurrency
-        self.backend = backend
-        self.initializer = initializer
-        self.initargs = tuple(initargs)
-        self.on_cancel = on_cancel
+    def __init__(self, given: WorkerOptions) -> None:
+        unknown = given.keys() - DEFAULTS.keys()
+        if unknown:
+            raise ArgumentError(f"Worker() has no option {min(unknown)!r}; there are {', '.join(DEFAULTS)}")
+        options: Any = {**DEFAULTS, **given}
+        self.on_event: Handler | None = options["on_event"]
+        self.serializer = find_serializer(options["serializer"])
+        self.initializer: Callable[..., object] | str | None = options["initializer"]
+        self.initargs = tuple(options["initargs"])
+        self.concurrency: int | None = options["concurrency"]
+        self.backend: str = options["backend"]
+        self.on_cancel: str = options["on_cancel"]
+        if self.concurrency is not None and self.concurrency < 1:
+            raise ArgumentError(f"a worker's concurrency must be 1 or more, not {self.concurrency}")
+        if self.backend not in BACKENDS:
+            raise ArgumentError(f"a worker has no backend {self.backend!r}; there are {' and '.join(BACKENDS)}")
+        if self.on_cancel not in ("kill", "wait"):
+            raise ArgumentError(f"on_cancel must be 'kill' or 'wait', not {self.on_cancel!r}")
+        if self.initializer is not None:
+            check_function("the initializer of Worker", self.initializer)
 
     def arguments(self) -> tuple[object, ...]:
         """What _anyfork_child._worker.serve gets."""

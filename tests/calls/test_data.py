@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import operator
+import os
 import sys
 
 import call_functions
@@ -14,7 +15,7 @@ from call_makers import MAKERS
 from conftest import descriptors
 
 import anyfork
-from _anyfork_child import _files
+from _anyfork_child._message import Message
 
 pytestmark = pytest.mark.usefixtures("warm_templates")
 
@@ -125,10 +126,12 @@ def test_one_call_too(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="seals are Linux's")
 def test_what_is_sent_is_sealed():
-    fd = _files.new_file()
-    _files.write_all(fd, [b"content"])
-    with open(fd, "r+b", 0) as file, pytest.raises(PermissionError):
+    sent = Message(b"")
+    fd = sent.add_file([b"content"], 7)
+    sent.write_files()
+    with open(os.dup(fd), "r+b", 0) as file, pytest.raises(PermissionError):
         file.write(b"other")
+    sent.close()
 
 
 def test_without_files_in_memory_shared_ones_do(monkeypatch, worker):

@@ -672,7 +672,14 @@ def test_a_killed_worker_ends_at_once(new_worker):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"concurrency": 0}, {"backend": "curio"}, {"on_cancel": "hope"}, {"serializer": "xml"}, {"initializer": 3}],
+    [
+        {"colour": "red"},
+        {"concurrency": 0},
+        {"backend": "curio"},
+        {"on_cancel": "hope"},
+        {"serializer": "xml"},
+        {"initializer": 3},
+    ],
 )
 def test_bad_options_are_errors_of_the_call(new_worker, bad):
     with pytest.raises(anyfork.ArgumentError):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from anyio import CancelScope, fail_after
 
-from .._call import start_one, too_late
+from .._call import start_one
 from .._calls import Calls
 from .._dialogue import put_down
-from .._errors import AnyforkError
+from .._worker_handle import raise_given_up
 from ._process import Process
 from ._talk import Talk
 from ._template import Template
@@ -48,9 +48,7 @@ async def call(
         if started:
             with CancelScope(shield=True):
                 await run(put_down(process._link))
-        if isinstance(error, TimeoutError) and not isinstance(error, AnyforkError):
-            raise too_late(timeout, started) from None
-        raise
+        raise_given_up(error, timeout, started)
     finally:
         with CancelScope(shield=True):
             await talk.drop()

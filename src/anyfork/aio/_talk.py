@@ -6,7 +6,6 @@ it is their turn to read. No task is started for it.
 
 from __future__ import annotations
 
-import os
 import socket
 from _pickle import loads
 
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     from .._pending import Answer, Call, Event
     from .._status import ExitStatus
     from ._process import Process
-
-PIECE = 1 << 20  # bytes that are written into a file before other tasks go on
 
 
 class Talk(Conversation):
@@ -269,12 +266,6 @@ class Talk(Conversation):
 
 
 async def write_files(message: Message) -> None:
-    """Write the files of a message, piece by piece, and let other tasks go on in between."""
-    for fd, parts in message.fills:
-        for part in parts:
-            rest = memoryview(part)
-            while rest:
-                rest = rest[os.write(fd, rest[:PIECE]) :]
-                if rest:
-                    await checkpoint()
-    message.seal_files()
+    """Write the files of a message, and let other tasks go on in between."""
+    for _ in message.write_stepwise():
+        await checkpoint()

@@ -9,11 +9,11 @@ from anyio import CancelScope, Lock, fail_after
 from _anyfork_child._call_wire import CALL, STREAM
 
 from .._batch import Batch
-from .._calls import Calls
 from .._dialogue import put_down
-from .._errors import AnyforkError, ArgumentError, CallTimeoutError, HandleError
+from .._errors import AnyforkError, ArgumentError
 from .._pending import State
 from .._status import UNKNOWN
+from .._worker_handle import StreamHandle, WorkerHandle, raise_given_up
 from .._worker_options import WINDOW, Options
 from ._process import Process
 from ._talk import Talk, write_files
@@ -22,16 +22,15 @@ from ._waiting import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-    from typing import Any, Literal, Self
-
-    from _anyfork_child._serializers import Serializer
+    from collections.abc import AsyncIterable, Callable, Iterable
+    from typing import Any, Self, Unpack
 
     from .._pending import Answer, Call, Handler
     from .._status import ExitStatus
+    from .._worker_options import WorkerOptions
 
 
-class Worker:
+class Worker(WorkerHandle):
     """A process that answers calls. It takes a template over, as ``run`` does.
 
     As ``anyfork.Worker``; ``on_event`` may be an async function. A call that is cancelled before the worker has got it
@@ -41,33 +40,13 @@ class Worker:
     As an async context manager it is closed at the end; cancelled meanwhile, it is killed.
     """
 
-    def __init__(
-        self,
-        template: Template | None = None,
-        *,
-        on_event: Handler | None = None,
-        serializer: str | Serializer = "pickle",
-        initializer: Callable[..., object] | str | None = None,
-        initargs: Sequence[object] = (),
-        concurrency: int | None = None,
-        backend: Literal["asyncio", "trio"] = "asyncio",
-        on_cancel: Literal["kill", "wait"] = "kill",
-    ) -> None:
-        options = Options(serializer, concurrency, backend, initializer, initargs, on_cancel)
-        template = Template() if template is None else template
-        link = options.start(template)
-        template._queued()
-        self._talk = Talk(Process._of(link), Calls(options.serializer, concurrency, on_event))
-        self._waits = on_cancel == "wait"
-        self._cancels = concurrency is not None
-        self._closed = False
-        self._closing = Lock()
-        self._status: ExitStatus | None = None  # once it is closed
+    _talk: Talk
 
-    @property
-    def pid(self) -> int | None:
-        """Its process id, once it is known: after ``ready`` or the first call."""
-        return self._talk.process.pid
+    def __init__(self, template: Template | None = None, **options: Unpack[WorkerOptions]) -> None:
+        checked = Options(options)
+        link, calls = self._take_over(Template() if template is None else template, checked)
+        self._talk = Talk(Process._of(link), calls)
+        self._closing = Lock()
 
     async def ready(self) -> Self:
         """Wait until it has been started, and its initializer has run; raise what failed."""
@@ -158,11 +137,6 @@ class Worker:
         await talk.connect()
         return await talk.listen()
 
-    def kill(self) -> None:
-        """End it now. Calls that have no answer yet fail."""
-        if self._status is None:
-            self._talk.process.kill()
-
     async def aclose(self) -> None:
         """Let it answer what was asked, then end it, and wait for its end. Closing twice is harmless.
 
@@ -181,10 +155,6 @@ class Worker:
                 self._status = await talk.finish()
             await talk.drop()
 
-    def _check(self, call: str) -> None:
-        if self._closed:
-            raise HandleError(f"{call}() on a worker that was closed")
-
     async def _connected(self, call: str) -> Talk:
         self._check(call)
         talk = self._talk
@@ -200,11 +170,7 @@ class Worker:
             talk.flush()
         if started and not self._cancels:
             self.kill()
-        if isinstance(error, TimeoutError) and not isinstance(error, AnyforkError):
-            what = "it may have run" if started else "nothing of it has run"
-            text = f"the call had no result within {timeout} seconds; {what}"
-            raise CallTimeoutError(text, may_have_run=started) from None
-        raise error
+        raise_given_up(error, timeout, started)
 
     async def __aenter__(self) -> Self:
         return self
@@ -219,10 +185,6 @@ class Worker:
                     await self._talk.drop()
                 self._status = UNKNOWN
             raise
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "ended" if self._talk.calls.failed else "working"
-        return f"<Worker pid={self.pid} {state}>"
 
 
 class Map:
@@ -305,7 +267,7 @@ class Map:
             self._talk.flush()
 
     def __del__(self) -> None:
-        if hasattr(self, "_ahead") and self._talk.sock is not None and self._talk.sock.fileno() >= 0:
+        if hasattr(self, "_ahead"):
             self._close()
 
     async def __aenter__(self) -> Self:
@@ -315,8 +277,10 @@ class Map:
         await self.aclose()
 
 
-class Stream:
+class Stream(StreamHandle):
     """The items of a generator in a worker, as an async iterator. As a context manager it is closed at the end."""
+
+    _talk: Talk
 
     def __init__(self, talk: Talk, call: Call) -> None:
         self._talk = talk
@@ -326,31 +290,16 @@ class Stream:
         return self
 
     async def __anext__(self) -> Any:
-        call, talk = self._call, self._talk
-        if not call.items and call.state < State.GIVEN_UP:
-            await talk.wait(lambda: bool(call.items) or call.state == State.DONE)
-        if not call.items:
-            if not call.ended and call.state == State.DONE:
-                call.ended = True
-                call.result()
+        if not self._there():
+            await self._talk.wait(self._there)
+        item = self._take()
+        if item is None:
             raise StopAsyncIteration
-        talk.calls.consumed(call)
-        if talk.calls.out:
-            talk.flush()
-        return call.item()
+        return self._call.decode(item)
 
     async def aclose(self) -> None:
         """Close the generator in the worker, without waiting for it. Closing twice is harmless."""
         self._close()
-
-    def _close(self) -> None:
-        talk, call = self._talk, self._call
-        call.ended = True
-        if call.state in (State.QUEUED, State.SENT):
-            talk.calls.give_up(call)
-            talk.flush()
-        else:
-            call.drop()
 
     async def __aenter__(self) -> Self:
         return self
@@ -359,5 +308,4 @@ class Stream:
         self._close()
 
     def __del__(self) -> None:
-        if self._talk.sock is not None and self._talk.sock.fileno() >= 0:
-            self._close()
+        self._close()

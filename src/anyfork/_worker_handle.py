@@ -1,0 +1,97 @@
+"""What workers and their streams have in common in both faces: all that awaits nothing."""
+
+from __future__ import annotations
+
+from ._calls import Calls
+from ._errors import AnyforkError, CallTimeoutError, HandleError
+from ._pending import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from _anyfork_child import _call_wire
+
+    from ._conversation import Conversation
+    from ._handles import TemplateHandle
+    from ._link import Link
+    from ._pending import Call
+    from ._status import ExitStatus
+    from ._worker_options import Options
+
+
+class WorkerHandle:
+    """A worker, as far as nothing is awaited."""
+
+    _talk: Conversation
+
+    def _take_over(self, template: TemplateHandle, options: Options) -> tuple[Link, Calls]:
+        """Let a worker take the template over; its link and its calls. Raises ArgumentError."""
+        self._waits = options.on_cancel == "wait"
+        self._cancels = options.concurrency is not None
+        self._closed = False
+        self._status: ExitStatus | None = None  # once it is closed
+        link = options.start(template)
+        template._queued()
+        return link, Calls(options.serializer, options.concurrency, options.on_event)
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, once it is known: after ``ready`` or the first call."""
+        return self._talk.process.pid
+
+    def kill(self) -> None:
+        """End it now. Calls that have no answer yet fail."""
+        if self._status is None:
+            self._talk.process.kill()
+
+    def _check(self, call: str) -> None:
+        if self._closed:
+            raise HandleError(f"{call}() on a worker that was closed")
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "ended" if self._talk.calls.failed else "working"
+        return f"<Worker pid={self.pid} {state}>"
+
+
+class StreamHandle:
+    """The items of a generator in a worker, as far as nothing is awaited."""
+
+    _talk: Conversation
+    _call: Call
+
+    def _there(self) -> bool:
+        """Whether the next item, or the end, has come."""
+        return bool(self._call.items) or self._call.state >= State.GIVEN_UP
+
+    def _take(self) -> _call_wire.Message | None:
+        """The next item, for ``Call.decode``; None at the end. Raises what the generator has raised, once."""
+        call, calls = self._call, self._talk.calls
+        if call.items:
+            calls.consumed(call)
+            if calls.out:
+                self._talk.flush()
+            return call.items.popleft()
+        if call.state is State.DONE and not call.ended:
+            call.ended = True
+            call.result()
+        return None
+
+    def _close(self) -> None:
+        """Nobody wants more of it."""
+        call = self._call
+        call.ended = True
+        if call.state in (State.QUEUED, State.SENT):
+            self._talk.calls.give_up(call)
+            self._talk.flush()
+        else:
+            call.drop()
+
+
+def raise_given_up(error: BaseException, timeout: float | None, started: bool) -> NoReturn:
+    """Raise why a call was given up: a deadline that has passed, as an error that says whether it may have run."""
+    if isinstance(error, TimeoutError) and not isinstance(error, AnyforkError):
+        what = "it may have run" if started else "nothing of it has run"
+        text = f"the call had no result within {timeout} seconds; {what}"
+        raise CallTimeoutError(text, may_have_run=started) from None
+    raise error
