@@ -11,6 +11,7 @@ from time import perf_counter
 
 from .async_starters import AsyncStarter
 from .callers import until
+from .child import die_saying_when
 
 
 class AioTasks(AsyncStarter):
@@ -41,6 +42,25 @@ class Aio(AioTasks):
             return [count, perf_counter() - begin]
 
         return self._in_loop(count_results)
+
+    def deaths(self, count: float) -> list[float]:
+        """As callers.Anyfork.deaths."""
+        said: list[float] = []
+        died: list[float] = []
+
+        async def die() -> list[float]:
+            from anyfork import WorkerDiedError, aio
+
+            async with aio.Template().preload("bench.child", "anyfork") as template:
+                for _ in range(int(count)):
+                    async with aio.Worker(template.fork(), on_event=said.append) as worker:
+                        try:
+                            await worker.call(die_saying_when)
+                        except WorkerDiedError:
+                            died.append(perf_counter())
+            return [end - begin for begin, end in zip(said, died, strict=True)]
+
+        return self._in_loop(die)
 
 
 class AioTrio(Aio):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.util import find_spec
 
 from . import async_callers, async_starters
-from .owner import serve
+from .owner import own
 
 KINDS = {**async_starters.KINDS, **async_callers.KINDS}
 
@@ -15,10 +14,10 @@ KINDS = {**async_starters.KINDS, **async_callers.KINDS}
 def main() -> None:
     """Be the owner that the command line describes: descriptor of the socket, kind."""
     fd, kind = sys.argv[1:]
-    os.set_inheritable(int(fd), False)
-    with open(int(fd), "r+b", buffering=0) as control:
-        starter = KINDS[kind]
-        if find_spec(starter.needs) is None:
-            control.write(f"unavailable {starter.needs} is not installed\n".encode())
-            return
-        serve(control, lambda measure, amount: getattr(starter, measure)(amount))
+    own(fd, lambda: _available(KINDS[kind]), lambda starter, measure, amount: getattr(starter, measure)(amount))
+
+
+def _available(starter: async_starters.AsyncStarter) -> async_starters.AsyncStarter:
+    if find_spec(starter.needs) is None:
+        raise ImportError(f"{starter.needs} is not installed")
+    return starter

@@ -37,6 +37,9 @@ class AsyncStarter:
     async def finish(self) -> None:
         """Let go of it."""
 
+    def close(self) -> None:
+        """Nothing is held between two measures."""
+
     def sequential(self, seconds: float) -> list[float]:
         """How many processes were created and ended one after the other, and the seconds that this took."""
         return self._in_loop(lambda: self._one_after_the_other(seconds))

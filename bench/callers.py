@@ -10,7 +10,7 @@ from operator import neg
 from time import perf_counter
 
 from .call_floor import IN_FLIGHT, CallFloor
-from .child import nothing
+from .child import die_saying_when, nothing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,6 +70,21 @@ class Anyfork(Caller):
 
     def results(self, items: Iterable[int]) -> Iterable[int]:
         return self._worker.map(neg, items)
+
+    def deaths(self, count: float) -> list[float]:
+        """Seconds from the death of a worker, by its own clock, to the error of its call, so often."""
+        from anyfork import Template, Worker, WorkerDiedError
+
+        said: list[float] = []
+        died: list[float] = []
+        with Template().preload("bench.child", "anyfork") as template:
+            for _ in range(int(count)):
+                with Worker(template.fork(), on_event=said.append) as worker:
+                    try:
+                        worker.call(die_saying_when)
+                    except WorkerDiedError:
+                        died.append(perf_counter())
+        return [end - begin for begin, end in zip(said, died, strict=True)]
 
     def close(self) -> None:
         self._worker.close()

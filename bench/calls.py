@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from .contenders import CALL_CONTENDERS, IN_FLIGHT, RATES, SEQUENTIAL
-from .report import Report, Settings
+from .contest import contest
+from .driver import UnavailableError
+from .report import Report, Settings, progress
 from .rounds import measure_in_rounds
-from .tables import NONE, number, rate, table
+from .tables import number, rate, table
 from .targets import Target, at_least, at_most, targets_data, targets_table
 
 TYPE_CHECKING = False
@@ -15,36 +19,64 @@ if TYPE_CHECKING:
 FLOOR, ANYFORK, AIO, TO_PROCESS = "floor", "anyfork", "aio", "to-process"
 CALL_ONCE, PARTS = "call-once", "start-and-trip"
 PEERS = ("perl-rpc", "executor", "mp-pool", "loky", "pebble", "mpire", "execnet", TO_PROCESS, "to-process-trio")
-NAMES = tuple(contender.name for contender in CALL_CONTENDERS)
+NAMES = (*(contender.name for contender in CALL_CONTENDERS), "deaths")
 LABELS = {contender.name: contender.label for contender in CALL_CONTENDERS}
+DEATHS, FACES = "deaths", ("anyfork", "aio", "aio-trio")
+COUNT, QUICK_COUNT = 100, 20  # deaths
+DEATH_LIMIT = 50.0  # ms
 MEASURES = {SEQUENTIAL: "one at a time", IN_FLIGHT: "64 in flight"}
 
 
 def run(settings: Settings) -> Report:
     """Measure everything that is wanted."""
     samples, missing = measure_in_rounds("calls", CALL_CONTENDERS, RATES, settings)
-    targets = [*floor_targets(samples), *peer_targets(samples), *once_targets(samples)]
+    deaths = measure_deaths(settings) if settings.wants(DEATHS) else {}
+    targets = [*floor_targets(samples), *peer_targets(samples), *once_targets(samples), *death_targets(deaths)]
     tables = [calls_table(samples, missing)] if samples.data() else []
-    data: dict[str, object] = {"calls": samples.data(), "missing": missing, "targets": targets_data(targets)}
+    tables += [deaths_table(deaths)] if deaths else []
+    data: dict[str, object] = {
+        "calls": samples.data(),
+        "missing": missing,
+        "deaths": deaths,
+        "targets": targets_data(targets),
+    }
     return Report([*tables, targets_table(targets)], data)
+
+
+def measure_deaths(settings: Settings) -> dict[str, list[float]]:
+    """Seconds from the death of a worker to the error of its call, by face."""
+    found = {}
+    for contender in CALL_CONTENDERS:
+        if contender.name in FACES:
+            progress(f"calls: deaths, {contender.label}")
+            with contender.launch() as driver:
+                try:
+                    driver.answer()
+                    found[contender.name] = driver.ask("deaths", QUICK_COUNT if settings.quick else COUNT)
+                except UnavailableError:
+                    continue  # the table of calls says so
+    return found
+
+
+def deaths_table(deaths: dict[str, list[float]]) -> str:
+    """How soon a death is told."""
+    rows = [
+        [LABELS[name], *(number(seconds * 1000, 2) for seconds in (median(found), max(found)))]
+        for name, found in deaths.items()
+    ]
+    return table("From the death of a worker to the error of its call", ["", "p50, ms", "worst, ms"], rows)
 
 
 def calls_table(samples: Samples, missing: dict[str, str]) -> str:
     """Who calls how fast, and how that compares with the floor."""
     heads = ["", "one at a time\na second", "\nx floor", "64 in flight\na second", "\nx floor"]
-    rows = []
-    for contender in CALL_CONTENDERS:
-        name = contender.name
-        if name in samples.data():
-            cells = [contender.label]
-            for measure in RATES:
-                cells += [rate(samples.median(name, measure)), number(samples.ratio(name, FLOOR, measure), 3)]
-            rows.append(cells)
-        elif name in missing:
-            rows.append([f"{contender.label} (not here)", *[NONE] * 4])
     title = "Calls of operator.neg(1) in one worker: medians of interleaved slices; ratios are medians within a round"
-    notes = [f"not measured: {name}: {why}" for name, why in missing.items()]
-    return "\n".join([table(title, heads, rows), *notes])
+
+    def cells(name: str) -> list[str]:
+        pairs = [(samples.median(name, measure), samples.ratio(name, FLOOR, measure)) for measure in RATES]
+        return [cell for middle, ratio in pairs for cell in (rate(middle), number(ratio, 3))]
+
+    return contest(title, heads, CALL_CONTENDERS, samples, missing, cells)
 
 
 # --- Targets ----------------------------------------------------------------------------------------------------
@@ -83,3 +115,11 @@ def once_targets(samples: Samples) -> list[Target]:
     """A process for one call costs little more than its parts."""
     cost = samples.ratio(PARTS, CALL_ONCE, SEQUENTIAL)  # of rates, so the other way round it is that of times
     return [at_most("anyfork.call, x a bare start and a round trip", 1.3, cost)]
+
+
+def death_targets(deaths: dict[str, list[float]]) -> list[Target]:
+    """Whoever waits for a worker learns of its death at once, however it died."""
+    return [
+        at_most(f"a death is told after, ms at worst, {LABELS[name]}", DEATH_LIMIT, max(found) * 1000)
+        for name, found in deaths.items()
+    ]

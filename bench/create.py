@@ -9,11 +9,12 @@ import sys
 from statistics import median
 
 from .contenders import ALL, CONTENDERS, FIRST_BYTE, IN_FLIGHT, SEQUENTIAL
+from .contest import contest
 from .driver import UnavailableError
 from .report import Report, Settings, progress
 from .rounds import measure_in_rounds
 from .startup import ExecCost, ImportCost, exec_cost, import_cost
-from .tables import NONE, number, rate, table
+from .tables import number, rate, table
 from .targets import Target, at_least, at_most, targets_data, targets_table
 
 TYPE_CHECKING = False
@@ -90,17 +91,11 @@ def measure_exec(settings: Settings, missing: dict[str, str]) -> ExecCost | None
 
 def starts_table(samples: Samples, missing: dict[str, str]) -> str:
     """Who starts how fast, and how that compares with the floor."""
-    heads = ["", "first byte\np50, ms", "\nx floor", "one at a time\na second", "\nx floor", "64 in flight\na second"]
-    rows = []
-    for contender in CONTENDERS:
-        name = contender.name
-        if name in samples.data():
-            rows.append([contender.label, *_start_cells(samples, name)])
-        elif name in missing:
-            rows.append([f"{contender.label} (not here)", *[NONE] * 6])
+    heads = [""]
+    for text in ("first byte\np50, ms", "one at a time\na second", "64 in flight\na second"):
+        heads += [text, "\nx floor"]
     title = "Starting a process: medians of interleaved slices; ratios are medians of those within a round"
-    notes = [f"not measured: {name}: {why}" for name, why in missing.items()]
-    return "\n".join([table(title, [*heads, "\nx floor"], rows), *notes])
+    return contest(title, heads, CONTENDERS, samples, missing, lambda name: _start_cells(samples, name))
 
 
 def _start_cells(samples: Samples, name: str) -> list[str]:

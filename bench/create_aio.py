@@ -5,10 +5,11 @@ from __future__ import annotations
 from statistics import median
 
 from .contenders import AIO_CONTENDERS, ASYNC_RATES, IN_FLIGHT, MANY
+from .contest import contest
 from .driver import UnavailableError
 from .report import Report, Settings, progress
 from .rounds import measure_in_rounds
-from .tables import NONE, number, rate, table
+from .tables import number, rate, table
 from .targets import Target, at_least, at_most, targets_data, targets_table
 
 TYPE_CHECKING = False
@@ -68,20 +69,16 @@ def megabytes(settings: Settings) -> int:
 
 def starts_table(samples: Samples, missing: dict[str, str]) -> str:
     """Who starts how fast, and how that compares with the blocking face."""
-    heads = ["", "one at a time\na second", "\nx blocking", "64 in flight\na second", "\nx blocking"]
-    rows = []
-    for contender in AIO_CONTENDERS:
-        name = contender.name
-        if name in samples.data():
-            cells = [contender.label]
-            for measure in ASYNC_RATES:
-                cells += [rate(samples.median(name, measure)), number(samples.ratio(name, BLOCKING, measure))]
-            rows.append(cells)
-        elif name in missing:
-            rows.append([f"{contender.label} (not here)", *[NONE] * 6])
+    heads = [""]
+    for text in ("one at a time", "64 in flight", "500 at once"):
+        heads += [f"{text}\na second", "\nx blocking"]
     title = "Starting a process from an event loop: medians of interleaved slices; ratios within a round"
-    notes = [f"not measured: {name}: {why}" for name, why in missing.items()]
-    return "\n".join([table(title, [*heads, "500 at once\na second", "\nx blocking"], rows), *notes])
+
+    def cells(name: str) -> list[str]:
+        pairs = [(samples.median(name, measure), samples.ratio(name, BLOCKING, measure)) for measure in ASYNC_RATES]
+        return [cell for median, ratio in pairs for cell in (rate(median), number(ratio))]
+
+    return contest(title, heads, AIO_CONTENDERS, samples, missing, cells)
 
 
 def ticker_table(late: Lateness, settings: Settings) -> str:

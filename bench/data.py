@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .contenders import DATA_CONTENDERS, SIZES
+from .contest import contest
 from .report import Report, Settings
 from .rounds import measure_in_rounds
-from .tables import NONE, number, table
+from .tables import number
 from .targets import Target, at_least, at_most, targets_data, targets_table
 
 TYPE_CHECKING = False
@@ -29,21 +30,13 @@ def run(settings: Settings) -> Report:
 def data_table(samples: Samples, missing: dict[str, str]) -> str:
     """How long each takes for each size, and how that compares with the floor."""
     heads = ["", *(head for size in SIZES for head in (f"{size.removesuffix('MB')} MB\np50, ms", "\nx floor"))]
-    rows = []
-    for contender in DATA_CONTENDERS:
-        name = contender.name
-        if name in samples.data():
-            cells = [contender.label]
-            for size in SIZES:
-                seconds = samples.median(name, size)
-                cells += [number(None if seconds is None else seconds * 1000, 1)]
-                cells += [number(samples.ratio(name, FLOOR, size))]
-            rows.append(cells)
-        elif name in missing:
-            rows.append([f"{contender.label} (not here)", *[NONE] * 2 * len(SIZES)])
     title = "A numpy array out and back: medians of interleaved slices; ratios are medians of those within a round"
-    notes = [f"not measured: {name}: {why}" for name, why in missing.items()]
-    return "\n".join([table(title, heads, rows), *notes])
+
+    def cells(name: str) -> list[str]:
+        pairs = [(samples.median(name, size), samples.ratio(name, FLOOR, size)) for size in SIZES]
+        return [cell for median, ratio in pairs for cell in (number(median and median * 1000, 1), number(ratio))]
+
+    return contest(title, heads, DATA_CONTENDERS, samples, missing, cells)
 
 
 def targets(samples: Samples) -> list[Target]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from time import perf_counter
 
 from . import callers
 from .child import echo
 from .copies import FreshCopies, NumpyCopies
-from .owner import serve
+from .owner import own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,18 +29,19 @@ KINDS: dict[str, Callable[[], Any]] = {
 def main() -> None:
     """Be the owner that the command line describes: descriptor of the socket, kind."""
     fd, kind = sys.argv[1:]
-    os.set_inheritable(int(fd), False)
-    with open(int(fd), "r+b", buffering=0) as control:
-        try:
-            import numpy as np
+    own(
+        fd,
+        lambda: _checked(kind),
+        lambda caller, measure, seconds: echoes(caller, int(measure.removesuffix("MB")), seconds),
+    )
 
-            caller = KINDS[kind]()
-        except ImportError as error:
-            control.write(f"unavailable {error}\n".encode())
-            return
-        caller.call(echo, np.zeros(1))
-        serve(control, lambda measure, seconds: echoes(caller, int(measure.removesuffix("MB")), seconds))
-        caller.close()
+
+def _checked(kind: str) -> Any:
+    import numpy as np
+
+    caller = KINDS[kind]()
+    caller.call(echo, np.zeros(1))
+    return caller
 
 
 def echoes(caller: Any, megabytes: int, seconds: float) -> list[float]:

@@ -32,18 +32,29 @@ PAGE = 4096
 def main() -> None:
     """Be the owner that the command line describes: descriptor of the socket, kind, megabytes, modules to preload."""
     fd, kind, megabytes, *preload = sys.argv[1:]
+    ballast = None
+
+    def make() -> Starter[Any]:
+        nonlocal ballast
+        ballast = fill(int(megabytes) * 1_000_000)
+        starter = starters.make(kind, tuple(preload))
+        starter.one()
+        return starter
+
+    own(fd, make, lambda starter, measure, amount: MEASURES[measure](starter, amount))
+
+
+def own(fd: str, make: Callable[[], Any], answer: Callable[[Any, str, float], list[float]]) -> None:
+    """Make what is measured, say that it is there, or why not, and answer until the driver closes the socket."""
     os.set_inheritable(int(fd), False)
     with open(int(fd), "r+b", buffering=0) as control:
         try:
-            ballast = fill(int(megabytes) * 1_000_000)
-            starter = starters.make(kind, tuple(preload))
-            starter.one()
+            made = make()
         except (ImportError, MemoryError) as error:
             control.write(f"unavailable {error}\n".encode())
             return
-        serve(control, lambda measure, amount: MEASURES[measure](starter, amount))
-        starter.close()
-        del ballast
+        serve(control, lambda measure, amount: answer(made, measure, amount))
+        made.close()
 
 
 def serve(control: FileIO, answer: Callable[[str, float], list[float]]) -> None:

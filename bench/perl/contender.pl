@@ -1,24 +1,12 @@
 # AnyEvent::Fork as a contender: the same lines on the same socket as bench/owner.py, for "new" and for "new_exec".
 use strict;
 use warnings;
-use Fcntl qw(F_SETFD FD_CLOEXEC);
-use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
-
-use constant IN_FLIGHT => 64;
+use FindBin;
+use lib $FindBin::Bin;
+use Contender;
 
 my ($fd, $constructor) = @ARGV;
-open my $control, "+<&=", $fd or die "descriptor $fd: $!";
-fcntl $control, F_SETFD, FD_CLOEXEC or die "descriptor $fd: $!";
-select((select($control), $| = 1)[0]);
-
-unless (eval { require EV; require AnyEvent; require AnyEvent::Fork; 1 }) {
-   my ($why) = split /\n/, $@;
-   $why =~ s/ \(you may need.*//;
-   print $control "unavailable $why\n";
-   exit;
-}
-
-sub now { clock_gettime (CLOCK_MONOTONIC) }
+my $control = control ($fd, qw(EV AnyEvent AnyEvent::Fork));
 
 # A template in which the function that sends a byte is loaded, as anyfork's has its function loaded.
 my $code = 'sub byte { syswrite $_[0], "x" }';
@@ -45,16 +33,6 @@ sub one {
    my $end = AnyEvent->condvar;
    start ($end);
    $end->recv;
-}
-
-sub sequential {
-   my ($seconds) = @_;
-   my ($count, $begin) = (0, now);
-   while (!$count || now () < $begin + $seconds) {
-      one;
-      ++$count;
-   }
-   ($count, now () - $begin)
 }
 
 sub in_flight {
@@ -99,11 +77,5 @@ sub first_byte {
    @samples
 }
 
-my %measures = (first_byte => \&first_byte, sequential => \&sequential, in_flight => \&in_flight);
-
 one;
-print $control "ok\n";
-while (defined (my $line = <$control>)) {
-   my ($measure, $amount) = split " ", $line;
-   print $control join (" ", "ok", map { sprintf "%.7g", $_ } $measures{$measure}->($amount)), "\n";
-}
+answer ($control, first_byte => \&first_byte, sequential => sub { sequential (\&one, @_) }, in_flight => \&in_flight);
