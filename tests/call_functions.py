@@ -343,3 +343,7 @@ def raise_stop_iteration(_):
 
 def raise_stop_async_iteration(_):
     raise StopAsyncIteration
+
+
+def count_descriptors():
+    return len(os.listdir("/proc/self/fd"))

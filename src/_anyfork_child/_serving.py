@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from _pickle import dumps
 from _thread import allocate_lock
+from errno import ETOOMANYREFS
+from time import sleep
 
 from ._call_wire import (
+    BAD_ARGUMENT,
+    BAD_RESULT,
     BUFFERS,
     ERROR,
     EVENT,
     HEADER,
     IN_FILE,
+    NO_FUNCTION,
     RAISED,
     READ_SIZE,
+    RESULT,
     Inbox,
 )
 from ._channel import CLOEXEC, NOSIGNAL, ROOM, TRUNCATED, close_all, send_some, unpack_descriptors
@@ -23,7 +29,7 @@ from ._encoding import INLINE, PROTOCOL, Encoded, encode, is_plain
 from ._failure import format_error, pack_texts
 from ._files import read_all, take
 from ._message import Message, message_of
-from ._values import DescriptorsLostError, find_function, load_values
+from ._values import DescriptorsLostError, FunctionNotFoundError, find_function, load_values
 from ._wire import LOST_DESCRIPTOR
 
 TYPE_CHECKING = False
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     from . import _call_wire
     from ._serializers import Serializer
 
+RETRY = 0.01  # seconds between attempts when the kernel's limit of descriptors in flight is reached
 MAX_IN_FILE = (1 << 32) - 1  # bytes of a message
 
 
@@ -74,7 +81,11 @@ class Serving:
 
     def decode(self, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> list[Any]:
         """A function and its arguments. Raises FunctionNotFoundError, and whatever the decoding raises."""
-        function = self.function(detail) if detail else None
+        try:
+            function = self.function(detail) if detail else None
+        except FunctionNotFoundError:
+            close_all(fds)
+            raise
         if self.serializer is not None:
             return self._decode_by(self.serializer, function, flags, body, fds)
         values = decode_values(flags, body, fds)
@@ -118,12 +129,23 @@ class Serving:
         try:
             message.write_files()
             with self.lock:
-                sent = send_some(self.sock, message.data, message.fds, 0) if message.fds else 0
+                sent = self._send_first(message) if message.fds else 0
                 self.sock.sendall(message.data[sent:], NOSIGNAL)
         except ConnectionError:
             raise SystemExit(0) from None
         finally:
             message.close()
+
+    def _send_first(self, message: Message) -> int:
+        """Send the descriptors, with some of the bytes. So many of them may be unread that the kernel takes no more:
+        that is as a full socket, but nothing tells when it is over."""
+        while True:
+            try:
+                return send_some(self.sock, message.data, message.fds, 0)
+            except OSError as error:
+                if error.errno != ETOOMANYREFS:
+                    raise
+                sleep(RETRY)
 
     def send_value(self, kind: int, number: int, value: Any) -> None:
         """Send a result, an item or an event. Raises whatever its encoding raises; nothing is sent then."""
@@ -152,6 +174,17 @@ class Serving:
         whole.fds = encoded.fds
         whole.holders = encoded.holders
         self.send_message(message_of(kind, number, detail, whole))
+
+    def send_result(self, number: int, result: Any) -> None:
+        """Send what a function has returned, or why it cannot be sent."""
+        try:
+            self.send_value(RESULT, number, result)
+        except Exception as error:  # encoding runs code of the result, which may raise anything
+            self.send_error(number, BAD_RESULT, error)
+
+    def refuse(self, number: int, error: Exception) -> None:
+        """Send why a call does not run."""
+        self.send_error(number, NO_FUNCTION if isinstance(error, FunctionNotFoundError) else BAD_ARGUMENT, error)
 
     def send_failure(self, number: int, error: BaseException) -> None:
         """Send what a function has raised. The first frame of the traceback is ours."""

@@ -11,7 +11,6 @@ from collections import deque
 from time import monotonic
 
 from ._call_wire import (
-    BAD_ARGUMENT,
     BAD_RESULT,
     CALL,
     CANCEL,
@@ -156,7 +155,7 @@ class _Loop:
                 function = self._serving.function(detail)
             except FunctionNotFoundError as error:
                 for number in numbers:
-                    self._refuse(number, error)
+                    self._serving.refuse(number, error)
                 return
         ended = monotonic()
         for number, item in zip(numbers, items, strict=True):
@@ -193,7 +192,7 @@ class _Loop:
             body = dumps(result, PROTOCOL)
             serving.send(pack(len(body), number, 0, RESULT, 0, 0) + body)
         else:
-            self._send_result(number, result)
+            serving.send_result(number, result)
 
     def _call(self, number: int, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> None:
         if self._cancelled and number in self._cancelled:
@@ -203,19 +202,9 @@ class _Loop:
         try:
             function, *args = self._serving.decode(detail, flags, body, fds)
         except Exception as error:
-            self._refuse(number, error)
+            self._serving.refuse(number, error)
             return
         self.answer(number, function, args)
-
-    def _refuse(self, number: int, error: Exception) -> None:
-        detail = NO_FUNCTION if isinstance(error, FunctionNotFoundError) else BAD_ARGUMENT
-        self._serving.send_error(number, detail, error)
-
-    def _send_result(self, number: int, result: Any) -> None:
-        try:
-            self._serving.send_value(RESULT, number, result)
-        except Exception as error:  # encoding runs code of the result, which may raise anything
-            self._serving.send_error(number, BAD_RESULT, error)
 
     def _look_ahead(self) -> None:
         """Whether calls that wait here have been cancelled meanwhile."""
@@ -235,7 +224,7 @@ class _Loop:
         try:
             function, *args = serving.decode(detail, flags, body, fds)
         except Exception as error:
-            self._refuse(number, error)
+            self._serving.refuse(number, error)
             return
         try:
             serving.number = number

@@ -6,14 +6,14 @@ once and whole, also from here: a slow owner stops the worker, as it stops one w
 
 from __future__ import annotations
 
-from _pickle import dumps, loads
+from _pickle import loads
 from _signal import SIG_IGN, SIGINT, signal
 from contextvars import ContextVar
+from functools import partial
 
 import anyio
 
 from ._call_wire import (
-    BAD_ARGUMENT,
     BAD_RESULT,
     CALL,
     CANCEL,
@@ -23,21 +23,17 @@ from ._call_wire import (
     HEADER,
     ITEM,
     MORE,
-    NO_FUNCTION,
-    RESULT,
     SMALL_CALL,
     SMALL_CALLS,
     STREAM,
     STREAM_WINDOW,
 )
 from ._channel import NOWAIT
-from ._encoding import PROTOCOL
 from ._serving import Serving
-from ._values import FunctionNotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
     from typing import Any
 
     from . import _call_wire
@@ -87,17 +83,17 @@ class _Loop:
 
     def _take(self, message: _call_wire.Message) -> None:
         kind, number, detail, flags, body, fds = message
-        if kind in (CALL, SMALL_CALL, STREAM):
-            self._scopes[number] = anyio.CancelScope()
-            if kind == STREAM:
-                self._credits[number] = anyio.Semaphore(STREAM_WINDOW)
-            answer = self._answer_by_items if kind == STREAM else self._answer
-            self._group.start_soon(self._within, answer, number, detail, flags, body, fds)
+        serving = self._serving
+        if kind in (CALL, SMALL_CALL):
+            self._begin(number, partial(serving.decode, detail, flags, body, fds), self._answer)
+        elif kind == STREAM:
+            self._credits[number] = anyio.Semaphore(STREAM_WINDOW)
+            self._begin(number, partial(serving.decode, detail, flags, body, fds), self._answer_by_items)
         elif kind == SMALL_CALLS:
             for one, item in zip(*loads(body), strict=True):
-                self._take((SMALL_CALL, one, detail, 0, dumps((item,), PROTOCOL), ()))
+                self._begin(one, partial(self._small_call, detail, item), self._answer)
         elif kind == FUNCTION:
-            self._serving.define(number, body)
+            serving.define(number, body)
         elif kind == MORE:
             if number in self._credits:
                 for _ in range(detail):
@@ -105,30 +101,31 @@ class _Loop:
         elif kind == CANCEL and number in self._scopes:
             self._scopes[number].cancel()
 
+    def _small_call(self, detail: int, item: object) -> list[Any]:
+        return [self._serving.function(detail), item]
+
+    def _begin(
+        self, number: int, decode: Callable[[], list[Any]], answer: Callable[[int, list[Any]], Awaitable[None]]
+    ) -> None:
+        self._scopes[number] = anyio.CancelScope()
+        self._group.start_soon(self._within, number, decode, answer)
+
     async def _within(
-        self,
-        answer: Callable[[int, list[Any]], Awaitable[None]],
-        number: int,
-        detail: int,
-        flags: int,
-        body: bytes,
-        fds: Sequence[int],
+        self, number: int, decode: Callable[[], list[Any]], answer: Callable[[int, list[Any]], Awaitable[None]]
     ) -> None:
         """Run one call in a scope of its own, and say what became of it."""
         _number.set(number)
-        serving = self._serving
         scope = self._scopes[number]
         try:
             with scope:
                 try:
-                    call = serving.decode(detail, flags, body, fds)
+                    call = decode()
                 except Exception as error:
-                    category = NO_FUNCTION if isinstance(error, FunctionNotFoundError) else BAD_ARGUMENT
-                    serving.send_error(number, category, error)
+                    self._serving.refuse(number, error)
                     return
                 await answer(number, call)
             if scope.cancelled_caught:
-                serving.send(HEADER.pack(0, number, 0, CANCELLED, 0, 0))
+                self._serving.send(HEADER.pack(0, number, 0, CANCELLED, 0, 0))
         except SystemExit as stop:
             self.stop = self.stop or stop
             self._group.cancel_scope.cancel()
@@ -137,7 +134,6 @@ class _Loop:
             self._credits.pop(number, None)
 
     async def _answer(self, number: int, call: list[Any]) -> None:
-        serving = self._serving
         try:
             result = call.pop(0)(*call)
             if hasattr(result, "__await__"):
@@ -145,10 +141,7 @@ class _Loop:
         except BaseException as error:
             self._failed(number, error)
             return
-        try:
-            serving.send_value(RESULT, number, result)
-        except Exception as error:
-            serving.send_error(number, BAD_RESULT, error)
+        self._serving.send_result(number, result)
 
     def _failed(self, number: int, error: BaseException) -> None:
         """Runs where an exception was caught: that of a cancelled scope goes on, so that the scope sees it."""

@@ -151,6 +151,21 @@ def test_a_function_that_is_not_there_fails_its_call(worker):
     assert worker.call(call_functions.echo, 1) == 1
 
 
+def test_the_descriptors_of_a_call_without_a_function_are_closed_in_the_worker(worker):
+    before = worker.call(call_functions.count_descriptors)
+    with pipe() as (read, _):
+        for _ in range(5):
+            with pytest.raises(anyfork.FunctionNotFoundError):
+                worker.call("call_functions:absent", anyfork.Descriptor(read))
+    assert worker.call(call_functions.count_descriptors) <= before
+
+
+def test_a_map_of_a_function_that_is_not_there_fails(worker):
+    with pytest.raises(anyfork.FunctionNotFoundError):
+        list(worker.map("call_functions:absent", range(100)))
+    assert worker.call(call_functions.echo, 1) == 1
+
+
 # --- Exceptions -----------------------------------------------------------------------------------------------------
 
 

@@ -288,3 +288,21 @@ def start_own(channel):
     process.channel.recv(1)
     channel.sendall(b"%d" % process.pid)
     channel.recv(1)
+
+
+marks = None  # where a worker says that it has made some descriptors
+
+
+def limit_descriptors(file, limit):
+    """Let this process have so many, and as many in flight."""
+    global marks
+    marks = file.fileno()
+    resource = __import__("resource")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+
+def some_descriptors(count):
+    """As many copies of standard input; the mark comes before they are sent."""
+    os.write(marks, b".")
+    descriptor = importlib.import_module("_anyfork_child._values").Descriptor
+    return [descriptor(0) for _ in range(count)]

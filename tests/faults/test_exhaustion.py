@@ -127,6 +127,7 @@ maps = [mmap.mmap(-1, size, flags=flags) for _ in range(2)]
 """
 with open("/proc/sys/vm/overcommit_memory") as _file, open("/proc/swaps") as _swaps:
     GUESSES = _file.read().strip() == "0" and len(_swaps.readlines()) == 1
+# Only such a kernel refuses memory at once (ENOMEM). The setting is the machine's: no test may change it for others.
 needs_accounting = pytest.mark.skipif(not GUESSES, reason="the kernel is told to overcommit, or has swap")
 
 
@@ -439,6 +440,31 @@ os.kill(pid, signal.SIGCONT)
 say([refused, process.channel.recv(100).decode()])
 """
     assert run_program(ATTEMPT + IN_FLIGHT + source, **UNPRIVILEGED) == ["EMFILE", "450"]
+
+
+def test_a_worker_waits_where_its_owner_does_not_take_its_descriptors():
+    """Scenario 10: the kernel takes no more, and no result is lost."""
+    source = """
+read, write = os.pipe()
+worker = anyfork.Worker(Template(), initializer=faulty.limit_descriptors, initargs=(Descriptor(write), 200))
+results = worker.map(faulty.some_descriptors, [30] * 30, window=30)
+
+def count(result):
+    for descriptor in result:
+        descriptor.close()
+    return len(result)
+
+got = [count(next(results))]
+made = b""
+while len(made) < 8:
+    made += os.read(read, 100)
+while state(worker.pid) != "S":  # until it cannot go on
+    pass
+got += map(count, results)
+say(got)
+worker.close()
+"""
+    assert run_program(source, **UNPRIVILEGED) == [30] * 30
 
 
 # --- Sockets (scenarios 14 and 15) ---
