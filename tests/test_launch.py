@@ -310,6 +310,7 @@ def test_a_module_that_is_called_like_ours_hides_nothing(tmp_path):
     assert output_of("-c", program, str(tmp_path), cwd="/") == "True\n"
 
 
+# There `import socket`, by itself and without anyfork, ends in a SystemError of the interpreter.
 @pytest.mark.skipif(sys.version_info[:3] == (3, 13, 0), reason="CPython 3.13.0 cannot import socket in such a place")
 def test_a_program_whose_directory_was_removed_has_templates(tmp_path):
     program = textwrap.dedent("""

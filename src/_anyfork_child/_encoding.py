@@ -172,7 +172,7 @@ class _Pickler(_pickle.Pickler):
             return reduced
         if isinstance(value, FunctionType | type) and importable_name(value) is None:
             raise _ByValueNeededError
-        return NotImplemented
+        return NotImplemented  # how reducer_override says that the pickler is to go on as usual
 
 
 def _by_value_pickler() -> type[Any]:

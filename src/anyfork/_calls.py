@@ -18,7 +18,6 @@ from _anyfork_child._call_wire import (
     ERROR,
     EVENT,
     FAILED,
-    FUNCTION,
     HEADER,
     IN_FILE,
     ITEM,
@@ -32,20 +31,18 @@ from _anyfork_child._call_wire import (
     VERSION,
 )
 from _anyfork_child._channel import close_all
-from _anyfork_child._encoding import INLINE, PROTOCOL, CannotTravelError, importable_name, is_plain
-from _anyfork_child._message import Message, message_of
-from _anyfork_child._serving import in_pieces
+from _anyfork_child._encoding import INLINE, PROTOCOL
+from _anyfork_child._message import Message
 from _anyfork_child._wire import ProtocolError
 
 from ._answers import error_of
-from ._arguments import check_function, encode_for
 from ._errors import (
     AnyforkError,
-    ArgumentError,
     InitializerError,
     PeerError,
 )
 from ._pending import Answer, Call, Event, SmallAnswer, State
+from ._requests import Requests, small
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,20 +56,10 @@ if TYPE_CHECKING:
 
 MAX_CALLS = 1000  # that wait here; whoever wants to add one waits
 MAX_BYTES = 64 << 20  # of those
-MAX_FUNCTIONS = 1000  # that are known by number
 LAST_NUMBER = 0xFFFFFFFF
 
 
 _SMALL = Call(CALL, None, None, 0)  # in the place of those that are not made
-
-
-def small(args: Sequence[object]) -> bytes:
-    """The pickle of arguments with which pickle alone does right, if it is short; otherwise nothing."""
-    for value in args:
-        if not is_plain(value):
-            return b""
-    body = dumps(args, PROTOCOL)
-    return body if len(body) <= INLINE else b""
 
 
 class Calls:
@@ -86,7 +73,7 @@ class Calls:
         self._concurrency = concurrency
         self._on_event = on_event
         self._make_error: Callable[[bool], AnyforkError] | None = None
-        self._definitions: deque[Message] = deque()  # of functions, which go before any call
+        self._requests = Requests(serializer)
         self.small: int = 0  # the number of the call that begin_small has begun
         self._streams = 0  # of those that were sent
         self._queue: deque[Call] = deque()
@@ -95,8 +82,6 @@ class Calls:
         self._running = 0  # of those, without streams
         self._alone = 0  # of those, which let no other run
         self._numbers = count(1)
-        self._functions: dict[object, int] = {}
-        self._function_numbers = count(1)
 
     # --- What is asked ---
 
@@ -152,14 +137,8 @@ class Calls:
         self.check()
         call = Call(kind, self._serializer, on_event, ahead)
         call.number = number = self._next_number()
-        try:
-            detail = self._functions[function]
-        except (KeyError, TypeError):
-            detail = self._define(name, function)
-        if self._serializer is None and detail and kind == CALL and (body := small(args)):
-            call.message = Message(HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body)
-            return call
-        call.message = self._encoded(name, kind, number, detail, function, args)
+        detail = self._requests.number(name, function)
+        call.message = self._requests.message(name, kind, number, detail, function, args)
         return call
 
     def _next_number(self) -> int:
@@ -169,43 +148,6 @@ class Calls:
                 self._numbers = count(1)
             number = next(self._numbers)
         return number
-
-    def _define(self, call: str, function: Callable[..., object] | str) -> int:
-        """A number for a function that can be named, of which the worker is told; 0 for one that goes by value."""
-        check_function(call, function)
-        name = function if isinstance(function, str) else importable_name(function)
-        if name is None or len(self._functions) >= MAX_FUNCTIONS:
-            return 0
-        body = name.encode()
-        number = next(self._function_numbers)
-        self._definitions.append(Message(HEADER.pack(len(body), number, 0, FUNCTION, 0, 0) + body))
-        self._functions[function] = number
-        return number
-
-    def _encoded(
-        self, name: str, kind: int, number: int, detail: int, function: Callable[..., object] | str, args: Sequence[Any]
-    ) -> Message:
-        if self._serializer is None:
-            values = args if detail else (function, *args)
-            encoded = encode_for(name, values, 1 if detail else 0, beside=True)
-        else:
-            try:
-                body = self._serializer.dumps(args)
-            except Exception as error:  # a serializer may raise anything
-                what = f"the arguments of {name}() cannot travel by {self._serializer.name}"
-                raise ArgumentError(f"{what}: {type(error).__name__}: {error}") from error
-            if detail:
-                encoded = in_pieces(body)
-            else:
-                by_value = encode_for(name, (function,), 0)
-                if by_value.fds:
-                    raise ArgumentError(f"the function of {name}() holds a descriptor, which pickle alone can send")
-                encoded = in_pieces(by_value.size.to_bytes(4, "little"), *by_value.pieces, body)
-        try:
-            message = message_of(kind, number, detail, encoded)
-        except CannotTravelError as error:
-            raise ArgumentError(f"the arguments of {name}() cannot travel to another process: {error}") from error
-        return message
 
     def add(self, call: Call) -> None:
         """Queue it; it goes out as soon as the worker is free for it. Raises what has happened to the worker."""
@@ -244,18 +186,20 @@ class Calls:
         self.out.append(message)
 
     def _define_first(self) -> None:
-        while self._definitions:
-            self.out.append(self._definitions.popleft())
+        definitions = self._requests.definitions
+        while definitions:
+            self.out.append(definitions.popleft())
 
     def begin_small(self, function: Callable[..., object] | str, args: Sequence[object]) -> bytes | None:
         """Begin a call that meets no other, for less than ``make`` and ``add``: what to send. ``small`` is its number.
 
         None where that cannot be. ``end_small`` has to follow, or ``expect`` with this number.
         """
-        if self._sent or self._queue or self.out or self._serializer is not None or self.failed or self._definitions:
+        requests = self._requests
+        if self._sent or self._queue or self.out or self._serializer is not None or self.failed or requests.definitions:
             return None
         try:
-            detail = self._functions[function]
+            detail = requests.functions[function]
         except (KeyError, TypeError):
             return None
         body = small(args)
@@ -286,10 +230,7 @@ class Calls:
         limit = ahead if self._concurrency is None else self._concurrency
         if (self._alone and self._concurrency is None) or self._running + len(items) > limit:
             return []
-        try:
-            detail = self._functions[function]
-        except (KeyError, TypeError):
-            detail = self._define(name, function)
+        detail = self._requests.number(name, function)
         numbers = [self._next_number() for _ in items]
         body = dumps((numbers, items), PROTOCOL)
         if not detail or len(body) > INLINE:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import TypeAlias, TypeVar
 
+    from ._ends import Source
     from ._errors import AnyforkError
-    from ._link import Link, Source
+    from ._link import Link
     from ._session import Report
     from ._status import ExitStatus
 

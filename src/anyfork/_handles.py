@@ -240,9 +240,10 @@ class ProcessHandle:
             raise StatusUnknownError(f"process {self.pid} has ended after its template: nobody can say how")
         return status.returncode
 
-    def send_signal(self, number: int) -> None:
-        """Send it a signal; nothing happens when it has ended."""
-        raise NotImplementedError
+    if TYPE_CHECKING:  # each face has its own: one waits for the birth, the other leaves the signal for it
+
+        def send_signal(self, number: int) -> None:
+            """Send it a signal; nothing happens when it has ended."""
 
     def _give_up(self, call: str) -> Link:
         """Hand the link to another handle: this one is used up."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ._dialogue import Dialogue, Result
-    from ._link import Link, Source
+    from ._ends import Source
+    from ._link import Link
 
 RETRY = 10  # milliseconds between attempts when the kernel's limit of descriptors in flight is reached
 

@@ -81,22 +81,18 @@ async def test_a_cancelled_run_program_leaves_no_process(template):
 
 async def test_a_program_that_runs_before_its_template_has_said_so_ends_with_a_cancelled_run(template):
     """The template is held between the fork and its report, so that only the process itself has said who it is."""
-    held, release = os.pipe()
-    said, out = os.pipe()
     before = set(descendants(template.pid))
-    template.execute(
-        "import os\nos.register_at_fork(after_in_parent=lambda: os.read(args[0].fileno(), 1))", anyfork.Descriptor(held)
-    )
-    async with anyio.create_task_group() as group:
-        group.start_soon(template.fork(stdout=out).run_program, ["sh", "-c", "echo it runs; exec sleep 1000"])
-        for _ in range(5):
-            await anyio.lowlevel.checkpoint()
-        assert select.select([said], [], [], DEADLINE)[0]  # without the loop, which shall not hear of it before
-        group.cancel_scope.cancel()
-    os.write(release, b"x")
-    eventually(lambda: set(descendants(template.pid)) <= before, "the program is left")
-    for fd in (held, release, said, out):
-        os.close(fd)
+    code = "import os\nos.register_at_fork(after_in_parent=lambda: os.read(args[0].fileno(), 1))"
+    with pipe() as (held, release), pipe() as (said, out):
+        template.execute(code, anyfork.Descriptor(held))
+        async with anyio.create_task_group() as group:
+            group.start_soon(template.fork(stdout=out).run_program, ["sh", "-c", "echo it runs; exec sleep 1000"])
+            for _ in range(5):
+                await anyio.lowlevel.checkpoint()
+            assert select.select([said], [], [], DEADLINE)[0]  # without the loop, which shall not hear of it before
+            group.cancel_scope.cancel()
+        os.write(release, b"x")
+        eventually(lambda: set(descendants(template.pid)) <= before, "the program is left")
 
 
 async def test_a_cancelled_ready_of_a_template_can_be_awaited_again(template):

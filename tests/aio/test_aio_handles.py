@@ -306,9 +306,8 @@ def many_descriptors():
 # --- Neighbours -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
 async def test_subprocesses_of_the_loop_are_not_disturbed(template, anyio_backend):
-    if anyio_backend[0] != "asyncio":
-        pytest.skip("asyncio's own subprocesses need asyncio")
     before = signal.getsignal(signal.SIGCHLD)
     async with anyio.create_task_group() as group:
         for number in range(10):

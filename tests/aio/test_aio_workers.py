@@ -119,9 +119,8 @@ async def test_with_wait_a_running_call_is_not_cancelled(template):
         assert await worker.call(call_functions.echo, 1) == 1
 
 
-async def test_a_cancelled_task_of_asyncio_ends_its_call(template, anyio_backend):
-    if anyio_backend[0] != "asyncio":
-        pytest.skip("a task of asyncio is cancelled there only")
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
+async def test_a_cancelled_task_of_asyncio_ends_its_call(template):
     async with aio.Worker(template.fork(), concurrency=2) as worker:
         task = asyncio.ensure_future(worker.call("anyio:sleep", 1000))
         await anyio.wait_all_tasks_blocked()

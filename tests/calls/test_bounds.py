@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import threading
@@ -61,7 +62,7 @@ def test_a_stream_that_is_not_read_stops_its_generator(worker):
         assert resident(worker.pid) < before + ENOUGH // 2
 
 
-def test_a_map_takes_no_more_items_than_its_window_from_a_stopped_worker(worker):
+def test_a_long_map_holds_no_more_items_than_its_window(worker):
     taken = []
 
     def items():
@@ -79,40 +80,37 @@ def test_a_map_takes_no_more_items_than_its_window_from_a_stopped_worker(worker)
 def test_callers_wait_where_too_many_calls_are_queued(monkeypatch):
     """They are not encoded twice, none is lost, and all get their results when the worker goes on."""
     monkeypatch.setattr(_calls, "MAX_CALLS", 3)
-    with anyfork.Worker() as worker:
-        worker.ready()
-        results = []
-        with stopped(worker.pid):
-            threads = [
-                threading.Thread(target=lambda n=n: results.append(worker.call(call_functions.echo, n)))
-                for n in range(20)
-            ]
-            for thread in threads:
-                thread.start()
-            eventually(lambda: len(worker._talk.calls._queue) == 3 and len(worker._talk._waiting) >= 18)
-            assert worker._talk.calls.outstanding == 4
-        for thread in threads:
-            thread.join(DEADLINE)
-        assert sorted(results) == list(range(20))
+    with calling(range(20)) as (worker, results):
+        eventually(lambda: len(worker._talk.calls._queue) == 3 and len(worker._talk._waiting) >= 18)
+        assert worker._talk.calls.outstanding == 4
+    assert sorted(results) == list(range(20))
 
 
 def test_the_bytes_of_queued_calls_are_limited_too(monkeypatch):
     monkeypatch.setattr(_calls, "MAX_BYTES", 100_000)
+    data = os.urandom(60_000)
+    with calling([data] * 6) as (worker, results):
+        eventually(lambda: len(worker._talk._waiting) == 5)
+        assert len(worker._talk.calls._queue) == 2
+    assert results == [data] * 6
+
+
+@contextlib.contextmanager
+def calling(values):
+    """A stopped worker, and a thread for each value that has it echoed; it goes on afterwards, and all get results."""
+    results = []
     with anyfork.Worker() as worker:
         worker.ready()
-        results = []
+        threads = [
+            threading.Thread(target=lambda value=value: results.append(worker.call(call_functions.echo, value)))
+            for value in values
+        ]
         with stopped(worker.pid):
-            threads = [
-                threading.Thread(target=lambda: results.append(len(worker.call(call_functions.echo, bytes(60_000)))))
-                for _ in range(6)
-            ]
             for thread in threads:
                 thread.start()
-            eventually(lambda: len(worker._talk._waiting) == 5)
-            assert len(worker._talk.calls._queue) == 2
+            yield worker, results
         for thread in threads:
             thread.join(DEADLINE)
-        assert results == [60_000] * 6
 
 
 @pytest.mark.anyio

@@ -20,7 +20,7 @@ from test_serializers import SPEAK, message
 
 import anyfork
 from _anyfork_child import _call_wire as wire
-from anyfork import _calls, aio
+from anyfork import _calls, _requests, aio
 
 pytestmark = pytest.mark.usefixtures("warm_templates")
 
@@ -251,7 +251,7 @@ def test_errors_of_a_dead_worker_are_not_the_same_object_again_and_again(worker)
 
 
 def test_names_of_functions_beyond_those_that_have_numbers_are_found_too(worker, monkeypatch):
-    monkeypatch.setattr(_calls, "MAX_FUNCTIONS", 1)
+    monkeypatch.setattr(_requests, "MAX_FUNCTIONS", 1)
     assert worker.call(call_functions.echo, 1) == 1
     assert worker.call("operator:neg", 1) == -1
     assert worker.call(call_functions.pid) == worker.pid
@@ -330,8 +330,7 @@ worker.serve = serve
     worker.close()
 
 
-def test_calls_that_wait_keep_their_descriptors_when_nothing_can_be_sent_any_more(new_worker, monkeypatch):
-    """What is queued is given up with the worker, once, and not sent with numbers that mean something else by then."""
+def test_a_message_that_cannot_be_sent_ends_its_worker_and_each_call_says_whether_it_may_have_run(new_worker):
     with new_worker(concurrency=1) as worker, pipe() as (read, write):
         worker.ready()
         results = []

@@ -124,6 +124,7 @@ def test_one_call_too(tmp_path):
     assert np.array_equal(anyfork.call(operator.mul, array, 2), array * 2)
 
 
+# Elsewhere there is a file on a disk in the place of one in memory, and nothing to seal.
 @pytest.mark.skipif(sys.platform != "linux", reason="seals are Linux's")
 def test_what_is_sent_is_sealed():
     sent = Message(b"")

@@ -30,6 +30,7 @@ MAKERS = {
     },
     "new_exec": anyfork.Template.new_exec,
 }
+# The system refuses it to everybody else. CI runs as root.
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="changing users needs root")
 
 

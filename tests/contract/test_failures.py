@@ -158,11 +158,8 @@ def test_a_fork_that_was_refused_before_its_handle_is_dropped_says_why_to_those_
     first = template.fork(cwd="/no/such/directory")
     second = first.fork()
     third = second.fork()
-    for refused in (second, third):
-        hung_up(refused)
-    first.close()
-    second.close()
-    del first, second, refused
+    drop_refused(first, second, third, born=1)
+    del first, second
     with third, pytest.raises(anyfork.AttributeRefusedError, match="its cwd"):
         third.run(child_side.enter, timeout=DEADLINE)
 
@@ -172,13 +169,18 @@ def test_so_does_one_whose_own_template_was_refused(template):
     first = template.fork()
     second = first.fork()
     third = second.fork()
-    for refused in (first, second, third):
-        hung_up(refused)
-    first.close()
-    second.close()
-    del first, second, refused
+    drop_refused(first, second, third, born=0)
+    del first, second
     with third, pytest.raises(anyfork.PreloadError, match="no_such_module"):
         third.run(child_side.enter, timeout=DEADLINE)
+
+
+def drop_refused(*line, born):
+    """Wait until all but the first ``born`` of a line of forks have been refused, and close all but the last."""
+    for refused in line[born:]:
+        hung_up(refused)
+    for template in line[:-1]:
+        template.close()
 
 
 def hung_up(template):

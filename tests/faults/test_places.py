@@ -12,6 +12,7 @@ from anyfork import Template
 DEADLINE = 10.0  # seconds
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]
 NO_PROC = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$0" "$@"']
+# A namespace of users would do for others, but kernels of containers refuse that too.
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may make namespaces")
 GENERATIONS = 50
 
@@ -111,6 +112,7 @@ os.write(9, json.dumps([heard.decode() == str([null] * 3), other.returncode]).en
         assert program.read() == [True, 3]
 
 
+# There `import socket`, by itself and without anyfork, ends in a SystemError of the interpreter.
 @pytest.mark.skipif(sys.version_info[:3] == (3, 13, 0), reason="CPython 3.13.0 cannot import socket in such a place")
 def test_an_owner_whose_directory_was_removed_works(tmp_path):
     """Scenario 36."""

@@ -435,6 +435,7 @@ while os.path.exists(f"/proc/{pid}"):
 bystander = take_pid(pid)
 """
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]
+# To give one pid to two processes takes a namespace with a counter of its own.
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may make a pid namespace")
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._dialogue import Dialogue, Result
-    from .._link import Link, Source
+    from .._ends import Source
+    from .._link import Link
 
 
 async def run(dialogue: Dialogue[Result]) -> Result:

@@ -1,0 +1,88 @@
+"""Calls into messages: functions get numbers, of which the worker is told once, and arguments become bytes."""
+
+from __future__ import annotations
+
+from _pickle import dumps
+from collections import deque
+from itertools import count
+
+from _anyfork_child._call_wire import CALL, FUNCTION, HEADER, SMALL_CALL
+from _anyfork_child._encoding import INLINE, PROTOCOL, CannotTravelError, importable_name, is_plain
+from _anyfork_child._message import Message, message_of
+from _anyfork_child._serving import in_pieces
+
+from ._arguments import check_function, encode_for
+from ._errors import ArgumentError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from _anyfork_child._serializers import Serializer
+
+MAX_FUNCTIONS = 1000  # that have numbers; others are named in each call
+
+
+def small(args: Sequence[object]) -> bytes:
+    """The pickle of arguments with which pickle alone does right, if it is short; otherwise nothing."""
+    for value in args:
+        if not is_plain(value):
+            return b""
+    body = dumps(args, PROTOCOL)
+    return body if len(body) <= INLINE else b""
+
+
+class Requests:
+    """What can be asked of one worker. ``definitions`` of functions go out before the next call."""
+
+    def __init__(self, serializer: Serializer | None) -> None:
+        self.definitions: deque[Message] = deque()
+        self.functions: dict[object, int] = {}
+        self._serializer = serializer
+        self._numbers = count(1)
+
+    def number(self, call: str, function: Callable[..., object] | str) -> int:
+        """That of a function; 0 for one that goes by value. Raises ArgumentError for what is no function."""
+        try:
+            return self.functions[function]
+        except (KeyError, TypeError):
+            return self._define(call, function)
+
+    def _define(self, call: str, function: Callable[..., object] | str) -> int:
+        check_function(call, function)
+        name = function if isinstance(function, str) else importable_name(function)
+        if name is None or len(self.functions) >= MAX_FUNCTIONS:
+            return 0
+        body = name.encode()
+        number = next(self._numbers)
+        self.definitions.append(Message(HEADER.pack(len(body), number, 0, FUNCTION, 0, 0) + body))
+        self.functions[function] = number
+        return number
+
+    def message(
+        self, name: str, kind: int, number: int, detail: int, function: Callable[..., object] | str, args: Sequence[Any]
+    ) -> Message:
+        """A call, encoded. ``detail`` is the number of the function. Raises ArgumentError."""
+        if self._serializer is None:
+            if detail and kind == CALL and (body := small(args)):
+                return Message(HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body)
+            values = args if detail else (function, *args)
+            encoded = encode_for(name, values, 1 if detail else 0, beside=True)
+        else:
+            try:
+                dumped = self._serializer.dumps(args)
+            except Exception as error:  # a serializer may raise anything
+                what = f"the arguments of {name}() cannot travel by {self._serializer.name}"
+                raise ArgumentError(f"{what}: {type(error).__name__}: {error}") from error
+            if detail:
+                encoded = in_pieces(dumped)
+            else:
+                by_value = encode_for(name, (function,), 0)
+                if by_value.fds:
+                    raise ArgumentError(f"the function of {name}() holds a descriptor, which pickle alone can send")
+                encoded = in_pieces(by_value.size.to_bytes(4, "little"), *by_value.pieces, dumped)
+        try:
+            return message_of(kind, number, detail, encoded)
+        except CannotTravelError as error:
+            raise ArgumentError(f"the arguments of {name}() cannot travel to another process: {error}") from error
