@@ -226,17 +226,26 @@ class _Loop:
         except Exception as error:
             self._serving.refuse(number, error)
             return
+        done, items = self._attempt(number, function, *args)
+        if done:
+            done, items = self._attempt(number, iter, items)
+        if done:
+            self._streams[number] = items, STREAM_WINDOW
+            self._step(number)
+
+    def _attempt(self, number: int, function: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
+        """Call what belongs to a stream: True, and what it returns; False when it has raised, which is sent."""
+        serving = self._serving
         try:
             serving.number = number
-            self._streams[number] = iter(function(*args)), STREAM_WINDOW
+            return True, function(*args)
         except SystemExit:
             raise
         except BaseException as error:
             serving.send_failure(number, error)
-            return
+            return False, None
         finally:
             serving.number = 0
-        self._step(number)
 
     def _go_on(self, number: int, count: int) -> None:
         if number in self._streams:
@@ -276,18 +285,9 @@ class _Loop:
         if number not in self._streams:
             return  # answered, or never begun
         items, _ = self._streams.pop(number)
-        serving = self._serving
-        try:
-            serving.number = number
-            close_items(items)
-        except SystemExit:
-            raise
-        except BaseException as error:
-            serving.send_failure(number, error)
-            return
-        finally:
-            serving.number = 0
-        serving.send(HEADER.pack(0, number, 0, CANCELLED, 0, 0))
+        done, _ = self._attempt(number, close_items, items)
+        if done:
+            self._serving.send(HEADER.pack(0, number, 0, CANCELLED, 0, 0))
 
 
 def close_items(items: Iterator[Any]) -> None:

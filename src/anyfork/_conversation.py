@@ -163,6 +163,15 @@ class Conversation:
         self.accept(data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got)
         return True
 
+    def came(self) -> bool | None:
+        """Whether anything has come, or the end has: True, or False; None where there is nothing yet."""
+        if self.calls.out:
+            self.flush()
+        try:
+            return self.receive()
+        except BlockingIOError:
+            return False if self.has_ended() else None
+
     def accept(self, data: bytes, fds: Sequence[int], got: int) -> None:
         """Cut what was read into messages."""
         try:

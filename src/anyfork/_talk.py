@@ -230,14 +230,10 @@ class Talk(Conversation):
             ready = self.watch.poll(-1 if deadline is None else max(0.0, deadline - monotonic()))
             if not ready:
                 raise TimeoutError
-            if self.calls.out:
-                with self.lock:
-                    self.flush()
-            try:
-                return not self.receive()
-            except BlockingIOError:
-                if self.has_ended():
-                    return True
+            with self.lock:
+                came = self.came()
+            if came is not None:
+                return not came
 
     # --- The end ---
 

@@ -213,13 +213,9 @@ class Talk(Conversation):
         assert self._readiness is not None
         while True:
             await self._readiness.wait()
-            if self.calls.out:
-                self.flush()
-            try:
-                return not self.receive()
-            except BlockingIOError:
-                if self.has_ended():
-                    return True
+            came = self.came()
+            if came is not None:
+                return not came
 
     # --- The end ---
 
