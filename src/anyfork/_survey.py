@@ -13,6 +13,7 @@ from _thread import _count as count_threads
 from _anyfork_child._settle import unsafe_threads
 
 from ._delivery import open_links
+from ._lifeline import lifeline_descriptors
 from ._process import Process
 
 TYPE_CHECKING = False
@@ -119,7 +120,7 @@ def own_descriptors() -> set[int]:
             fds.add(value._channel.fileno())
         elif calls is not None and isinstance(value, calls.Conversation) and value.watch is not None:
             fds.add(value.watch.fileno())
-    return fds - {-1}
+    return fds.union(lifeline_descriptors()) - {-1}
 
 
 def open_descriptors() -> Iterator[tuple[int, str, str]]:
