@@ -503,3 +503,17 @@ def test_nothing_stays_when_the_program_is_killed(tmp_path, make):
     for fd in watched:
         assert select.select([fd], [], [], DEADLINE)[0]
         os.close(fd)
+
+
+def test_proxies_and_files_that_were_taken_apart_are_no_trouble(program):
+    said = program("""
+        import io, weakref
+        class Liar:
+            @property
+            def __class__(self): raise RuntimeError("I am nobody")
+        liar = Liar()
+        dead = weakref.proxy(type("Gone", (), {})())
+        text = io.TextIOWrapper(io.BytesIO()); text.detach()
+        print(ask(anyfork.fork_here(), "1"))
+    """)
+    assert said == "1\n"
