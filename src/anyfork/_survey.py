@@ -88,7 +88,7 @@ def generators() -> list[str]:
     """Random generators that have been seeded: forks begin with the same numbers, those excepted that are reseeded."""
     random, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
     reseeded = [id(random._inst)] if random is not None else []
-    kinds: list[type] = [random.Random] if random is not None else []
+    kinds: list[type[Any]] = [random.Random] if random is not None else []
     if numpy is not None:
         reseeded.append(id(numpy.mtrand._rand))
         kinds += [numpy.Generator, numpy.RandomState]
