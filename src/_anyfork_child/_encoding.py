@@ -17,6 +17,7 @@ from types import BuiltinFunctionType, FunctionType
 
 from . import _values
 from ._files import new_file
+from ._main import NOTHING
 from ._values import Descriptor
 from ._wire import IN_FILE, MAX_DESCRIPTORS, Frame
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from _typeshed import ReadableBuffer
+
+    from ._main import Names
 
 PROTOCOL = 5
 LARGE = 64 << 10  # bytes of a buffer that is worth a file of its own
@@ -106,19 +109,20 @@ def is_plain(value: object) -> bool:
     return kind in SCALARS or (kind in _SIZED and len(value) <= INLINE)  # type: ignore[arg-type]  # it has a size
 
 
-def encode(values: Sequence[object], beside: bool = False) -> Encoded:
+def encode(values: Sequence[object], beside: bool = False, main: Names = NOTHING) -> Encoded:
     """Pickle values; large buffers travel ``beside`` the bytes, where the other side can take them from there.
 
+    ``main`` is what the other side has in its ``__main__`` of what is in this one, and so goes by name.
     Raises whatever their pickling raises, CannotTravelError among others.
     """
     encoded = Encoded()
     try:
-        _Pickler(encoded, encoded.take_buffer if beside else None).dump(values)
+        _Pickler(encoded, encoded.take_buffer if beside else None, main).dump(values)
     except (_ByValueNeededError, _pickle.PicklingError, TypeError, AttributeError):
         encoded = Encoded()
         encoded.by_value = True
         pickler = _by_value_pickler()
-        pickler(encoded, encoded.take_buffer if beside else None).dump((_SameVersion(), *values))
+        pickler(encoded, encoded.take_buffer if beside else None, main).dump((_SameVersion(), *values))
     return encoded
 
 
@@ -127,17 +131,21 @@ def pickle_into(encoded: Encoded, value: object) -> None:
     _Pickler(encoded).dump(value)
 
 
-def importable_name(function: object) -> str | None:
-    """``module:qualname`` if another interpreter finds this very function there; None if it must go by value."""
+def importable_name(function: object, main: Names = NOTHING) -> str | None:
+    """``module:qualname`` if another interpreter finds this very function there; None if it must go by value.
+
+    ``main`` is what it has in ``__main__``, which is a program of its own otherwise.
+    """
     if not isinstance(function, FunctionType | BuiltinFunctionType | type):
         return None
     module_name = getattr(function, "__module__", None)
     path = getattr(function, "__qualname__", "")
-    if not module_name or module_name == "__main__":
+    if not module_name:
         return None
-    found: Any = sys.modules.get(module_name)
+    parts = path.split(".")
+    found: Any = main.get(parts.pop(0)) if module_name == "__main__" else sys.modules.get(module_name)
     try:
-        for part in path.split("."):
+        for part in parts:
             found = getattr(found, part)
     except AttributeError:
         return None
@@ -162,15 +170,18 @@ class CannotTravelError(Exception):
 class _Pickler(_pickle.Pickler):
     """Pickles by name what has one, takes descriptors out, and gives up at the first value that needs cloudpickle."""
 
-    def __init__(self, encoded: Encoded, buffer_callback: Callable[[Any], bool] | None = None) -> None:
+    def __init__(
+        self, encoded: Encoded, buffer_callback: Callable[[Any], bool] | None = None, main: Names = NOTHING
+    ) -> None:
         super().__init__(encoded, PROTOCOL, buffer_callback=buffer_callback)
         self._encoded = encoded
+        self._main = main
 
     def reducer_override(self, value: Any) -> Any:
         reduced = _reduce_descriptor(self._encoded, value)
         if reduced is not None:
             return reduced
-        if isinstance(value, FunctionType | type) and importable_name(value) is None:
+        if isinstance(value, FunctionType | type) and importable_name(value, self._main) is None:
             raise _ByValueNeededError
         return NotImplemented  # how reducer_override says that the pickler is to go on as usual
 
@@ -180,13 +191,18 @@ def _by_value_pickler() -> type[Any]:
     import cloudpickle
 
     class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-        def __init__(self, encoded: Encoded, buffer_callback: Callable[[Any], bool] | None) -> None:
+        def __init__(self, encoded: Encoded, buffer_callback: Callable[[Any], bool] | None, main: Names) -> None:
             super().__init__(encoded, PROTOCOL, buffer_callback)
             self._encoded = encoded
+            self._main = main
 
         def reducer_override(self, value: Any) -> Any:
             reduced = _reduce_descriptor(self._encoded, value)
-            return super().reducer_override(value) if reduced is None else reduced
+            if reduced is not None:
+                return reduced
+            if self._main and isinstance(value, FunctionType | type) and importable_name(value, self._main):
+                return NotImplemented  # by its name, also where cloudpickle would not
+            return super().reducer_override(value)
 
     return ByValuePickler
 

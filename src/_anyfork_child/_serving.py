@@ -28,6 +28,7 @@ from ._channel import CLOEXEC, NOSIGNAL, ROOM, TRUNCATED, close_all, send_some, 
 from ._encoding import INLINE, PROTOCOL, Encoded, encode, is_plain
 from ._failure import format_error, pack_texts
 from ._files import read_all, take
+from ._main import inherited
 from ._message import Message, message_of
 from ._values import DescriptorsLostError, FunctionNotFoundError, find_function, load_values
 from ._wire import LOST_DESCRIPTOR
@@ -154,7 +155,7 @@ class Serving:
         elif is_plain(value):
             body = dumps(value, PROTOCOL)
         else:
-            self.send_message(message_of(kind, number, 1, encode((value,), beside=True)))
+            self.send_message(message_of(kind, number, 1, encode((value,), beside=True, main=inherited)))
             return
         if len(body) <= INLINE:
             self.send(HEADER.pack(len(body), number, 0, kind, 0, 0) + body)
@@ -167,7 +168,7 @@ class Serving:
         encoded = Encoded()
         if self.serializer is None and detail == RAISED:
             try:
-                encoded = encode((error,))
+                encoded = encode((error,), main=inherited)
             except Exception:  # pickling runs code of the exception; the text says what there is to say
                 encoded = Encoded()
         whole = in_pieces(len(described).to_bytes(4, "little"), described, *encoded.pieces)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from _anyfork_child._encoding import CannotTravelError, Encoded, encode, importable_name
+from _anyfork_child._main import NOTHING
 
 from ._errors import ArgumentError
 
@@ -10,25 +11,29 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from _anyfork_child._main import Names
 
-def encode_values(call: str, values: Sequence[object]) -> Encoded:
+
+def encode_values(call: str, values: Sequence[object], main: Names = NOTHING) -> Encoded:
     """Pickle positional arguments. Raises ArgumentError that names the argument which cannot travel."""
-    return encode_for(call, values, 1)
+    return encode_for(call, values, 1, main=main)
 
 
-def encode_call(call: str, function: Callable[..., object] | str, values: Sequence[object]) -> Encoded:
+def encode_call(
+    call: str, function: Callable[..., object] | str, values: Sequence[object], main: Names = NOTHING
+) -> Encoded:
     """A function, by name where it has one, and its arguments. Raises ArgumentError."""
     check_function(call, function)
-    name = function if isinstance(function, str) else importable_name(function)
+    name = function if isinstance(function, str) else importable_name(function, main)
     if name is None:
-        return encode_for(call, (function, *values), 0)
-    encoded = encode_for(call, values, 1) if values else Encoded()
+        return encode_for(call, (function, *values), 0, main=main)
+    encoded = encode_for(call, values, 1, main=main) if values else Encoded()
     encoded.name = name.encode()
     return encoded
 
 
 def encode_async_call(
-    call: str, backend: str, function: Callable[..., object] | str, values: Sequence[object]
+    call: str, backend: str, function: Callable[..., object] | str, values: Sequence[object], main: Names = NOTHING
 ) -> Encoded:
     """The same for an async function that runs under this backend."""
     from functools import partial
@@ -38,7 +43,7 @@ def encode_async_call(
     if backend not in BACKENDS:
         raise ArgumentError(f"{call}() has no backend {backend!r}; there are {' and '.join(BACKENDS)}")
     check_function(call, function)
-    return encode_for(call, (partial(run_async, backend, function), *values), 0)
+    return encode_for(call, (partial(run_async, backend, function), *values), 0, main=main)
 
 
 def check_function(call: str, function: object) -> None:
@@ -50,24 +55,25 @@ def check_function(call: str, function: object) -> None:
         raise ArgumentError(f"{call}() needs a function's name as 'package.module:qualified.name', not {function!r}")
 
 
-def encode_for(call: str, values: Sequence[object], first: int, beside: bool = False) -> Encoded:
+def encode_for(call: str, values: Sequence[object], first: int, beside: bool = False, main: Names = NOTHING) -> Encoded:
     """Pickle values, of which the first has this number among the arguments of the call, 0 for the function.
 
-    Raises ArgumentError that names the one which cannot travel.
+    ``main`` is what the other side has in its ``__main__`` of what is in this one. Raises ArgumentError that names the
+    one which cannot travel.
     """
     try:
-        return encode(values, beside)
+        return encode(values, beside, main)
     except Exception as error:  # pickling runs code of the values, which may raise anything
-        index, why = _blame(values, error)
+        index, why = _blame(values, error, main)
         what = f"argument {index + first}" if index + first else "the function"
         text = f"{what} of {call}() ({_short(values[index])}) cannot travel to another process: {why}"
         raise ArgumentError(text) from error
 
 
-def _blame(values: Sequence[object], error: Exception) -> tuple[int, str]:
+def _blame(values: Sequence[object], error: Exception, main: Names) -> tuple[int, str]:
     for index, value in enumerate(values):
         try:
-            encode((value,))
+            encode((value,), main=main)
         except Exception as again:
             return index, f"{again}" if isinstance(again, CannotTravelError) else f"{type(again).__name__}: {again}"
     return 0, f"{type(error).__name__}: {error}"

@@ -32,6 +32,7 @@ from _anyfork_child._call_wire import (
 )
 from _anyfork_child._channel import close_all
 from _anyfork_child._encoding import INLINE, PROTOCOL
+from _anyfork_child._main import NOTHING
 from _anyfork_child._message import Message
 from _anyfork_child._wire import ProtocolError
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from _anyfork_child import _call_wire
+    from _anyfork_child._main import Names
     from _anyfork_child._serializers import Serializer
 
     from ._pending import Handler
@@ -63,9 +65,16 @@ _SMALL = Call(CALL, None, None, 0)  # in the place of those that are not made
 
 
 class Calls:
-    """All calls of one worker. ``concurrency`` is None for a worker that runs one after the other."""
+    """All calls of one worker. ``concurrency`` is None for a worker that runs one after the other; ``main`` is what
+    it has in common with this program's ``__main__``."""
 
-    def __init__(self, serializer: Serializer | None, concurrency: int | None, on_event: Handler | None) -> None:
+    def __init__(
+        self,
+        serializer: Serializer | None = None,
+        concurrency: int | None = None,
+        on_event: Handler | None = None,
+        main: Names = NOTHING,
+    ) -> None:
         self.out: deque[Message] = deque()
         self.ready: bool = False  # it has said so
         self.failed: bool = False  # there is no worker any more
@@ -73,7 +82,7 @@ class Calls:
         self._concurrency = concurrency
         self._on_event = on_event
         self._make_error: Callable[[bool], AnyforkError] | None = None
-        self._requests = Requests(serializer)
+        self._requests = Requests(serializer, main)
         self.small: int = 0  # the number of the call that begin_small has begun
         self._streams = 0  # of those that were sent
         self._queue: deque[Call] = deque()

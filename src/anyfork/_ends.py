@@ -45,6 +45,11 @@ class Ends:
         self.status = None if status is None else Channel(status)
         self._control = Channel(control)
 
+    def descriptors(self) -> tuple[int, ...]:
+        """All that this holds; -1 for what it does not."""
+        status = -1 if self.status is None else self.status.sock.fileno()
+        return self._control.sock.fileno(), status, self.session.pidfd, self.executed
+
     # --- What may be waited for: whether it is there, and which descriptor to read for it ---
 
     def answered(self) -> bool:

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+def present_attributes(attributes: Mapping[str, object]) -> Encoded:
+    """What to send to a fork of the default template that takes over what the owner has now. Raises ArgumentError."""
+    encoded = Encoded()
+    asked = check_attributes("new_exec", encoded, attributes)
+    pickle_into(encoded, _inherited(encoded) | asked)
+    return encoded
+
+
 def exec_attributes(
     python: str | os.PathLike[str] | None, flags: Sequence[str] | None, attributes: Mapping[str, object]
 ) -> tuple[Encoded, str, int]:

@@ -13,7 +13,7 @@ from _anyfork_child._wire import ADOPT, DETACHED, FORK, PREPARE, Frame
 from ._arguments import encode_call
 from ._default import default_template
 from ._errors import ArgumentError
-from ._exec import exec_attributes
+from ._exec import exec_attributes, present_attributes
 from ._launch import initialise
 from ._lifeline import open_lifeline
 from ._link import Link
@@ -43,6 +43,7 @@ def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded) -> Li
     control, far_control, status, far_status = ends
     link = Link(control, status, parent)
     link.outbox.piecewise = parent.outbox.piecewise
+    link.is_copy, link.main = parent.is_copy, parent.main
     if attributes.get("detached"):
         flags |= DETACHED
     fds = (far_control.fileno(), far_status.fileno(), line, *encoded.fds)
@@ -69,7 +70,12 @@ def fork_default(attributes: Mapping[str, object], encoded: Encoded) -> Link:
 def fork_exec(
     python: str | os.PathLike[str] | None, flags: Sequence[str] | None, attributes: Mapping[str, object]
 ) -> Link:
-    """A fresh interpreter: a fork of the default template that executes one. Raises ArgumentError and LaunchError."""
+    """A fresh interpreter: a fork of the default template that executes one. Raises ArgumentError and LaunchError.
+
+    Where that is a pristine copy of the program, it does instead, unless an interpreter is asked for.
+    """
+    if python is None and flags is None and default_template.is_copy:
+        return _fork_pristine(attributes)
     encoded, interpreter, output = exec_attributes(python, flags, attributes)
     try:
         link = fork_default(attributes, encoded)
@@ -80,6 +86,16 @@ def fork_exec(
         close_all(encoded.made)
     link.interpreter = interpreter
     link.output = Output(output)
+    initialise(link)
+    return link
+
+
+def _fork_pristine(attributes: Mapping[str, object]) -> Link:
+    encoded = present_attributes(attributes)
+    try:
+        link = fork_default(attributes, encoded)
+    finally:
+        close_all(encoded.made)
     initialise(link)
     return link
 

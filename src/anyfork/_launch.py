@@ -113,7 +113,7 @@ def launch() -> Link:
         os.close(stderr)
         far.close()
         os.close(line)
-    link.session.pid = pid
+    link.session.pid = link.child = pid
     initialise(link)
     return link
 

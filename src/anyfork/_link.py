@@ -10,11 +10,13 @@ import _socket
 import os
 
 from _anyfork_child._channel import NOWAIT, close_all
+from _anyfork_child._main import NOTHING
 from _anyfork_child._wire import CLOSE, PING, REVOKE, Frame
 
 from ._delivery import deliver, open_links, pending, undelivered, when_free
 from ._ends import Ends
 from ._errors import HandleError
+from ._offspring import offspring
 from ._session import Phase
 
 TYPE_CHECKING = False
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from _anyfork_child._encoding import Encoded
+    from _anyfork_child._main import Names
 
     from ._output import Output
 
@@ -39,6 +42,9 @@ class Link(Ends):
     interpreter = ""  # the command, if it was executed for this process
     warmed: tuple[str, ...] = ()  # what it has been told to import because most of its processes need it
     output: Output | None = None
+    is_copy = False  # of this program, or forked from one
+    main: Names = NOTHING  # what a copy has in common with this program's __main__
+    child = 0  # its pid, if its parent is this process itself, which has to reap it
     _dropped = False
     _askers = 0  # its forks that may still want to know why they were never born
 
@@ -251,6 +257,9 @@ class Link(Ends):
         if self.output is not None:
             self.output.close()
         self._close_status()
+        child, self.child = self.child, 0
+        if child:
+            offspring.leave(child)
 
     def _may_be_asked(self) -> bool:
         """True while a fork may want to know why this process, its template, was never born."""

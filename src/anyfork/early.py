@@ -1,0 +1,18 @@
+"""Import this first: a pristine copy of the program becomes the default template, and no interpreter is ever started.
+
+For programs that have no interpreter on disk, and for those whose files may change while they run. ``Template()`` and
+``Template.new_exec()`` come from it from then on; ``new_exec`` gives such a template the directory, environment, limits
+and path that the program has by then. In templates and what is forked from them the import does nothing.
+
+Raises UnsafeTemplateError when threads or an event loop run already.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if "_anyfork_child._template" not in sys.modules:  # it is loaded in templates, and in programs not before this
+    from ._default import default_template
+    from ._here import copy_program
+
+    default_template.replace(copy_program())
