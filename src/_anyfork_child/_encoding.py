@@ -202,6 +202,10 @@ def _by_value_pickler() -> type[Any]:
                 return reduced
             if self._main and isinstance(value, FunctionType | type) and importable_name(value, self._main):
                 return NotImplemented  # by its name, also where cloudpickle would not
+            if type(value).__name__ == "compiled_function" and importable_name(value) is None:
+                raise CannotTravelError(
+                    f"{value.__qualname__} was compiled (by Nuitka), and has no code that could: put it into a module"
+                )
             return super().reducer_override(value)
 
     return ByValuePickler

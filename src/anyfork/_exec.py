@@ -81,7 +81,7 @@ def _is_open(fd: int) -> bool:
 def _umask() -> int | None:
     """The present umask. Asking the system means setting it, which other threads would notice; /proc tells it too."""
     try:
-        with open("/proc/self/status") as file:
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
             return next((int(line.split()[1], 8) for line in file if line.startswith("Umask:")), None)
     except OSError:
         return None

@@ -30,9 +30,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Runs in the new interpreter. The directory of the package goes to the end of the path, where it hides nothing.
+# Runs in the new interpreter. The directory of the package goes to the end of the path, where it hides nothing; but what
+# PYTHONPATH names comes after it, for the program may have set that for others. INIT brings the path of the program.
 BOOT = (
-    "import sys;sys.path=[p for p in sys.path if p]+[sys.argv[1]];"
+    "import os,sys;d=sys.argv[1];e=[os.path.abspath(p)for p in os.environ.get('PYTHONPATH','').split(os.pathsep)];"
+    "sys.path=sorted([p for p in sys.path if p]+[d],key=lambda p:p!=d and p in e);"
     "from _anyfork_child.__main__ import main;a=sys.argv[2:];"
     "del sys.argv[1:];main(*a)"
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 # Those without a value, by their name in sys.flags; a number is how often they were given.
@@ -37,8 +38,11 @@ def options() -> list[str]:
 
 
 def _x_options() -> dict[str, str | bool]:
-    found: dict[str, str | bool] = {"dev": True} if sys.flags.dev_mode else {}
+    found: dict[str, str | bool] = {}
     faulthandler = sys.modules.get("faulthandler")
-    if faulthandler is not None and faulthandler.is_enabled():
+    if sys.flags.dev_mode:
+        if "PYTHONDEVMODE" not in os.environ:  # which the other one has, too
+            found["dev"] = True
+    elif faulthandler is not None and faulthandler.is_enabled():
         found["faulthandler"] = True
     return found | sys._xoptions
