@@ -11,7 +11,7 @@ import _socket
 import os
 import sys
 from fcntl import F_DUPFD_CLOEXEC, fcntl
-from posix import posix_spawn  # not that of os, which debuggers replace to be in every interpreter: see _debugging
+from posix import posix_spawn  # not that of os, which debuggers replace to be in every interpreter, see _debugger
 
 import _anyfork_child
 from _anyfork_child._attributes import bind_now
@@ -30,8 +30,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Runs in the new interpreter. The directory of the package goes to the end of the path, where it hides nothing; but what
-# PYTHONPATH names comes after it, for the program may have set that for others. INIT brings the path of the program.
+# Runs in the new interpreter. The directory of the package goes to the end of the path, where it hides nothing, except
+# what PYTHONPATH names: the program may have set that for others. INIT brings the path of the program.
 BOOT = (
     "import os,sys;d=sys.argv[1];e=[os.path.abspath(p)for p in os.environ.get('PYTHONPATH','').split(os.pathsep)];"
     "sys.path=sorted([p for p in sys.path if p]+[d],key=lambda p:p!=d and p in e);"

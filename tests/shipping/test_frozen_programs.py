@@ -102,8 +102,10 @@ OWN = textwrap.dedent("""
     else:
         main()
 """)
+TAKEN = [f"--include-package={name}" for name in ("anyfork", "_anyfork_child", "cloudpickle")]
 LEFT_OUT = (
-    "anyio,asyncio,attr,attrs,concurrent,doctest,email,http,msgspec,pydoc,ssl,typing_extensions,unittest,urllib,xml"
+    "anyfork.aio,anyio,asyncio,attr,attrs,concurrent,doctest,email,http,msgspec,pydoc,ssl,typing_extensions,unittest,"
+    "urllib,xml"
 )
 
 
