@@ -13,7 +13,7 @@ import io
 import os
 import stat
 import sys
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType, CodeType, FunctionType
 
 from . import _values
 from ._files import new_file
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ._main import Names
 
 PROTOCOL = 5
+HIDDEN = "<dynamic-code>"  # what cloudpickle has in the place of a file name
 LARGE = 64 << 10  # bytes of a buffer that is worth a file of its own
 MAX_BUFFERS = 64  # of one message: each of them is a descriptor for a moment
 INLINE = 64 << 10  # bytes: more would fill a socket's buffer (208 KiB by default) and wait there for the reader
@@ -200,6 +201,8 @@ def _by_value_pickler() -> type[Any]:
             reduced = _reduce_descriptor(self._encoded, value)
             if reduced is not None:
                 return reduced
+            if isinstance(value, CodeType):
+                return _located(value, *self.dispatch_table[CodeType](value))
             if self._main and isinstance(value, FunctionType | type) and importable_name(value, self._main):
                 return NotImplemented  # by its name, also where cloudpickle would not
             if type(value).__name__ == "compiled_function" and importable_name(value) is None:
@@ -209,6 +212,11 @@ def _by_value_pickler() -> type[Any]:
             return super().reducer_override(value)
 
     return ByValuePickler
+
+
+def _located(code: CodeType, make: object, args: tuple[object, ...]) -> tuple[object, tuple[object, ...]]:
+    """Say of code where it comes from, which tracebacks, debuggers and coverage need; cloudpickle leaves that out."""
+    return make, tuple(code.co_filename if isinstance(part, str) and part == HIDDEN else part for part in args)
 
 
 # --- Descriptors ------------------------------------------------------------------------------------------------
