@@ -22,7 +22,7 @@ from ._title import Title
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
     from typing import NoReturn
 
     from ._main import Names
@@ -31,7 +31,7 @@ FIRST = 3  # the lowest descriptor that is not a standard stream
 
 
 def become_template(
-    control: int, lifeline: int, flags: int, owner: int, main: Names, unwanted: Iterable[int]
+    control: int, lifeline: int, flags: int, owner: int, main: Names, unwanted: Collection[int]
 ) -> NoReturn:
     """Be a template of ``owner``, and what takes it over; do not return.
 
@@ -48,7 +48,7 @@ def become_template(
     run(template)
 
 
-def _leave_program(unwanted: Iterable[int]) -> None:
+def _leave_program(unwanted: Collection[int]) -> None:
     """Undo what would make code of the program run here: collections, exit handlers, signal handlers, descriptors."""
     gc.freeze()
     default_actions(handled_signals())
@@ -57,9 +57,11 @@ def _leave_program(unwanted: Iterable[int]) -> None:
         reset()
 
 
-def _give_up(fds: Iterable[int]) -> None:
+def _give_up(fds: Collection[int]) -> None:
     """Close descriptors that objects of the program go on to name: their numbers must not become anything else's."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd in fds:
-        os.dup2(null, fd, False)
-    os.close(null)
+        if fd != null:
+            os.dup2(null, fd, False)
+    if null not in fds:
+        os.close(null)

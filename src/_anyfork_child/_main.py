@@ -12,7 +12,7 @@ from types import FunctionType
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
     Names: TypeAlias = Mapping[str, object]
 
@@ -23,10 +23,8 @@ inherited: dict[str, object] = {}
 
 
 def defined() -> dict[str, object]:
-    """The functions and classes that ``__main__`` has now, by their names there."""
-    main = sys.modules.get("__main__")
-    return {
-        name: value
-        for name, value in vars(main).items()
-        if isinstance(value, FunctionType | type) and value.__module__ == "__main__"
-    }
+    """The functions and classes that ``__main__`` has now, by their names there. Proxies, which answer for others when
+    they are asked what they are, are not asked."""
+    named: dict[str, Any] = vars(sys.modules["__main__"])
+    kinds = (FunctionType, type)
+    return {n: value for n, value in named.items() if issubclass(type(value), kinds) and value.__module__ == "__main__"}

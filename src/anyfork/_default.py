@@ -6,7 +6,7 @@ import atexit
 import os
 from _thread import allocate_lock
 
-from ._launch import launch
+from ._launch import initialise, launch
 from ._offspring import offspring
 
 TYPE_CHECKING = False
@@ -21,6 +21,7 @@ class DefaultTemplate:
         self._lock = allocate_lock()
         self._link: Link | None = None
         self._identity: tuple[object, ...] = ()
+        self._unused_copy = False  # it gets the program's path at its first use, as one that is started then
 
     def get(self) -> Link:
         """The template, started if there is none. Raises LaunchError."""
@@ -31,6 +32,9 @@ class DefaultTemplate:
             if self._link is None:
                 self._keep(launch())
             assert self._link is not None
+            if self._unused_copy:
+                self._unused_copy = False
+                initialise(self._link)
             return self._link
 
     @property
@@ -41,10 +45,11 @@ class DefaultTemplate:
             return self._link is not None and self._link.is_copy
 
     def replace(self, link: Link) -> None:
-        """Use this one from now on."""
+        """Use this copy of the program from now on."""
         with self._lock:
             self._let_go()
             self._keep(link)
+            self._unused_copy = True
 
     def discard(self, link: Link) -> None:
         """This one is known to be gone."""
@@ -54,6 +59,7 @@ class DefaultTemplate:
 
     def _keep(self, link: Link) -> None:
         self._link = link
+        self._unused_copy = False
         self._identity = _identity()
 
     def _check_identity(self) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import _signal
 import _socket
-import gc
 import io
 import os
 import sys
@@ -19,6 +18,7 @@ from ._errors import ArgumentError, ForkError, UnsafeTemplateError
 from ._lifeline import open_lifeline
 from ._link import Link
 from ._offspring import offspring
+from ._survey import instances
 from ._template import Template
 
 TYPE_CHECKING = False
@@ -162,10 +162,9 @@ def _become_template(far: int, line: int, flags: int, owner: int, main: Names, u
 
 def _flush_files() -> None:
     """Write out what files of the program have buffered: a copy has those buffers too."""
-    for kind in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
-        for value in gc.get_objects():
-            if isinstance(value, kind) and not value.closed:
-                try:
-                    value.flush()
-                except (OSError, ValueError):  # not writable, or it fails when the program writes it, too
-                    pass
+    for kind in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):  # those of text go to those of bytes
+        for file in instances(kind):
+            try:
+                file.flush()
+            except (OSError, ValueError):  # closed, or it fails when the program writes it, too
+                pass

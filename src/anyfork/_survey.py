@@ -13,12 +13,15 @@ from _thread import _count as count_threads
 from _anyfork_child._settle import unsafe_threads
 
 from ._delivery import open_links
+from ._lifeline import lifeline_descriptors
 from ._process import Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 # Modules that are known not to survive a fork once they are in use, and why. Some say themselves whether they are.
 UNSAFE = {
@@ -38,6 +41,11 @@ UNSAFE = {
 QT = ("PySide6", "PySide2", "PyQt6", "PyQt5")
 FAMILIES = {int(getattr(_socket, name)): name.removeprefix("AF_").lower() for name in dir(_socket) if name[:3] == "AF_"}
 KINDS = {_socket.SOCK_STREAM: "stream", _socket.SOCK_DGRAM: "datagram", _socket.SOCK_RAW: "raw"}
+
+
+def instances(kind: type[T]) -> list[T]:
+    """All objects of this class, without asking any object what it is: proxies would answer for others."""
+    return [value for value in gc.get_objects() if issubclass(type(value), kind)]
 
 
 def python_threads() -> list[str]:
@@ -80,21 +88,16 @@ def generators() -> list[str]:
     """Random generators that have been seeded: forks begin with the same numbers, those excepted that are reseeded."""
     random, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
     reseeded = [id(random._inst)] if random is not None else []
-    kinds: list[type] = [random.Random] if random is not None else []
+    kinds: list[type[Any]] = [random.Random] if random is not None else []
     if numpy is not None:
         reseeded.append(id(numpy.mtrand._rand))
         kinds += [numpy.Generator, numpy.RandomState]
-    counts: dict[str, int] = {}
-    for value in gc.get_objects() if kinds else ():
-        if type(value) in kinds and id(value) not in reseeded and not _draws_from_system(value):
-            name = f"{type(value).__module__}.{type(value).__qualname__}"
-            counts[name] = counts.get(name, 0) + 1
-    found = [f"{count} of {name}" for name, count in counts.items()]
+    found = []
+    for kind in kinds:
+        count = sum(type(value) is kind and id(value) not in reseeded for value in instances(kind))
+        if count:
+            found.append(f"{count} of {kind.__module__}.{kind.__qualname__}")
     return [*found, "that of torch"] if "torch" in sys.modules else found
-
-
-def _draws_from_system(generator: object) -> bool:
-    return type(generator).__name__ == "SystemRandom"
 
 
 def unsafe_modules() -> dict[str, str]:
@@ -114,12 +117,10 @@ def own_descriptors() -> set[int]:
     """Those that belong to the handles of anyfork in this program. No copy of it can use them."""
     fds = {fd for link in open_links for fd in link.descriptors()}
     calls = sys.modules.get("anyfork._conversation")  # loaded where there are workers
-    for value in gc.get_objects():
-        if isinstance(value, Process) and value._channel is not None:
-            fds.add(value._channel.fileno())
-        elif calls is not None and isinstance(value, calls.Conversation) and value.watch is not None:
-            fds.add(value.watch.fileno())
-    return fds - {-1}
+    fds |= {process._channel.fileno() for process in instances(Process) if process._channel is not None}
+    if calls is not None:
+        fds |= {talk.watch.fileno() for talk in instances(calls.Conversation) if talk.watch is not None}
+    return fds.union(lifeline_descriptors()) - {-1}
 
 
 def open_descriptors() -> Iterator[tuple[int, str, str]]:

@@ -1,8 +1,9 @@
 """Import this first: a pristine copy of the program becomes the default template, and no interpreter is ever started.
 
 For programs that have no interpreter on disk, and for those whose files may change while they run. ``Template()`` and
-``Template.new_exec()`` come from it from then on; ``new_exec`` gives such a template the directory, environment, limits
-and path that the program has by then. In templates and what is forked from them the import does nothing.
+``Template.new_exec()`` come from it from then on. It gets the program's module path and arguments at its first use;
+``new_exec`` gives a template the directory, environment and limits, too, that the program has by then. In templates and
+what is forked from them the import does nothing.
 
 Raises UnsafeTemplateError when threads or an event loop run already.
 """
