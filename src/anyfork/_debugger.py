@@ -20,10 +20,16 @@ if TYPE_CHECKING:
     from ._link import Link
 
 
+def is_debugged() -> bool:
+    """Whether a debugger runs this program."""
+    pydevd: Any = sys.modules.get("pydevd")
+    return pydevd is not None and "debugpy" in sys.modules and pydevd.get_global_debugger() is not None
+
+
 def lead_debugger(link: Link) -> None:
     """Have a process that is about to be taken over connect to the debugger, where that wants to follow."""
     pydevd: Any = sys.modules["pydevd"]
-    setup = pydevd.SetupHolder.setup if "debugpy" in sys.modules and pydevd.get_global_debugger() else None
+    setup = pydevd.SetupHolder.setup if is_debugged() else None
     if not setup or not setup.get("multiprocess"):
         return
     host, port = pydevd.dispatch()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # Runs in the new interpreter. The directory of the package goes to the end of the path, where it hides nothing, except
 # what PYTHONPATH names: the program may have set that for others. INIT brings the path of the program.
 BOOT = (
-    "import os,sys;d=sys.argv[1];e=[os.path.abspath(p)for p in os.environ.get('PYTHONPATH','').split(os.pathsep)];"
+    "import os,sys;d=sys.argv[1];e=[os.path.normpath(p)for p in os.environ.get('PYTHONPATH','').split(os.pathsep)];"
     "sys.path=sorted([p for p in sys.path if p]+[d],key=lambda p:p!=d and p in e);"
     "from _anyfork_child.__main__ import main;a=sys.argv[2:];"
     "del sys.argv[1:];main(*a)"

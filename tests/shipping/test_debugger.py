@@ -205,3 +205,13 @@ def test_a_debugger_that_is_not_to_follow_does_not(debugged, client):
     program, port = debugged("print(anyfork.call(work.double, 21))", "wait", follow=False)
     client(port)
     assert program.stdout.readline() == "42\n"
+
+
+def test_a_program_that_would_copy_itself_has_interpreters_as_templates_under_a_debugger(debugged, client):
+    program, port = debugged("import anyfork.early\nprint(anyfork.call(work.double, 21))", "wait")
+    session = client(port)
+    found = session.event("debugpyAttach")
+    inside = client(found["connect"]["port"], found)
+    assert inside.stop() == ("double", IN_DOUBLE, "21")
+    assert program.stdout.readline() == "42\n"
+    assert any("its templates are interpreters" in line for line in program.stderr)
