@@ -132,6 +132,15 @@ def pickle_into(encoded: Encoded, value: object) -> None:
     _Pickler(encoded).dump(value)
 
 
+def _is_owners(_module: str) -> bool:
+    return True
+
+
+# Whether what is defined in the module of this name is found by name on the other side. What a process has, its owner
+# has. An owner may have modules that no process can import: it has a function for that, see anyfork._modules.
+is_shared: Callable[[str], bool] = _is_owners
+
+
 def importable_name(function: object, main: Names = NOTHING) -> str | None:
     """``module:qualname`` if another interpreter finds this very function there; None if it must go by value.
 
@@ -142,6 +151,8 @@ def importable_name(function: object, main: Names = NOTHING) -> str | None:
     module_name = getattr(function, "__module__", None)
     path = getattr(function, "__qualname__", "")
     if not module_name:
+        return None
+    if not (main or is_shared(module_name)):
         return None
     parts = path.split(".")
     found: Any = main.get(parts.pop(0)) if module_name == "__main__" else sys.modules.get(module_name)
@@ -209,6 +220,9 @@ def _by_value_pickler() -> type[Any]:
                 raise CannotTravelError(
                     f"{value.__qualname__} was compiled (by Nuitka), and has no code that could: put it into a module"
                 )
+            module = sys.modules.get(value.__module__) if isinstance(value, FunctionType | type) else None
+            if module is not None and not is_shared(value.__module__):
+                cloudpickle.register_pickle_by_value(module)
             return super().reducer_override(value)
 
     return ByValuePickler
