@@ -13,7 +13,7 @@ import io
 import os
 import stat
 import sys
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType, CodeType, FunctionType
 
 from . import _values
 from ._files import new_file
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ._main import Names
 
 PROTOCOL = 5
+HIDDEN = "<dynamic-code>"  # what cloudpickle has in the place of a file name
 LARGE = 64 << 10  # bytes of a buffer that is worth a file of its own
 MAX_BUFFERS = 64  # of one message: each of them is a descriptor for a moment
 INLINE = 64 << 10  # bytes: more would fill a socket's buffer (208 KiB by default) and wait there for the reader
@@ -131,6 +132,15 @@ def pickle_into(encoded: Encoded, value: object) -> None:
     _Pickler(encoded).dump(value)
 
 
+def _is_owners(_module: str) -> bool:
+    return True
+
+
+# Whether what is defined in the module of this name is found by name on the other side. What a process has, its owner
+# has. An owner may have modules that no process can import: it has a function for that, see anyfork._modules.
+is_shared: Callable[[str], bool] = _is_owners
+
+
 def importable_name(function: object, main: Names = NOTHING) -> str | None:
     """``module:qualname`` if another interpreter finds this very function there; None if it must go by value.
 
@@ -141,6 +151,8 @@ def importable_name(function: object, main: Names = NOTHING) -> str | None:
     module_name = getattr(function, "__module__", None)
     path = getattr(function, "__qualname__", "")
     if not module_name:
+        return None
+    if not (main or is_shared(module_name)):
         return None
     parts = path.split(".")
     found: Any = main.get(parts.pop(0)) if module_name == "__main__" else sys.modules.get(module_name)
@@ -200,11 +212,25 @@ def _by_value_pickler() -> type[Any]:
             reduced = _reduce_descriptor(self._encoded, value)
             if reduced is not None:
                 return reduced
+            if isinstance(value, CodeType):
+                return _located(value, *self.dispatch_table[CodeType](value))
             if self._main and isinstance(value, FunctionType | type) and importable_name(value, self._main):
                 return NotImplemented  # by its name, also where cloudpickle would not
+            if type(value).__name__ == "compiled_function" and importable_name(value) is None:
+                raise CannotTravelError(
+                    f"{value.__qualname__} was compiled (by Nuitka), and has no code that could: put it into a module"
+                )
+            module = sys.modules.get(value.__module__) if isinstance(value, FunctionType | type) else None
+            if module is not None and not is_shared(value.__module__):
+                cloudpickle.register_pickle_by_value(module)
             return super().reducer_override(value)
 
     return ByValuePickler
+
+
+def _located(code: CodeType, make: object, args: tuple[object, ...]) -> tuple[object, tuple[object, ...]]:
+    """Say of code where it comes from, which tracebacks, debuggers and coverage need; cloudpickle leaves that out."""
+    return make, tuple(code.co_filename if isinstance(part, str) and part == HIDDEN else part for part in args)
 
 
 # --- Descriptors ------------------------------------------------------------------------------------------------

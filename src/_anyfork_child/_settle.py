@@ -104,7 +104,7 @@ def _tasks() -> list[str]:
 
 def _task_name(task: str) -> str:
     try:
-        with open(f"/proc/self/task/{task}/comm") as file:
+        with open(f"/proc/self/task/{task}/comm", encoding="utf-8", errors="replace") as file:
             return file.read().strip()
     except OSError:  # it has ended meanwhile
         return task

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from _anyfork_child import _encoding
 from _anyfork_child._encoding import CannotTravelError, Encoded, encode, importable_name
 from _anyfork_child._main import NOTHING
 
 from ._errors import ArgumentError
+from ._modules import is_importable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from _anyfork_child._main import Names
+
+_encoding.is_shared = is_importable
 
 
 def encode_values(call: str, values: Sequence[object], main: Names = NOTHING) -> Encoded:

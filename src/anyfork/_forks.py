@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import _socket
 import os
+import sys
 
 from _anyfork_child._channel import close_all
 from _anyfork_child._encoding import Encoded
 from _anyfork_child._steps import warm
-from _anyfork_child._wire import ADOPT, DETACHED, FORK, PREPARE, Frame
+from _anyfork_child._wire import ADOPT, DETACHED, FORK, PREPARE, START, Frame
 
 from ._arguments import encode_call
 from ._default import default_template
@@ -124,6 +125,10 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
         clone = fork(link, {}, NOTHING)
         link.close_template()
         link = clone
+    if "pydevd" in sys.modules and kind == START:
+        from ._debugger import lead_debugger  # only now: few programs run under one
+
+        lead_debugger(link)
     link.post(kind, encoded, call)
     if encoded.by_value:
         warm_parent(link, "cloudpickle.cloudpickle")

@@ -6,7 +6,7 @@ import _socket
 from sys import getrefcount
 
 from . import _dialogue
-from ._delivery import when_free
+from ._delivery import loaded, when_free
 from ._errors import AnyforkError
 from ._handles import ProcessHandle
 from ._waiting import run
@@ -14,6 +14,7 @@ from ._waiting import run
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
     from typing import Self
 
     from ._link import Link
@@ -121,8 +122,8 @@ class Process(ProcessHandle):
         self.wait()
         self.close()
 
-    def __del__(self) -> None:
-        if not hasattr(self, "_link"):
+    def __del__(self, loaded: Callable[[str], bool] = loaded) -> None:
+        if not loaded(__name__) or not hasattr(self, "_link"):
             return
         channel, self._channel = self._channel, None
         if channel is not None and getrefcount(channel) == 2:  # nobody else has it: this variable, and the argument

@@ -5,7 +5,8 @@ For programs that have no interpreter on disk, and for those whose files may cha
 ``new_exec`` gives a template the directory, environment and limits, too, that the program has by then. In templates and
 what is forked from them the import does nothing.
 
-Raises UnsafeTemplateError when threads or an event loop run already.
+Raises UnsafeTemplateError when threads or an event loop run already. Those of a debugger that runs the program are
+there before its first import: then it is no error, but an UnsafeForkWarning, and templates are interpreters.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from __future__ import annotations
 import sys
 
 if "_anyfork_child._template" not in sys.modules:  # it is loaded in templates, and in programs not before this
+    from ._debugger import is_debugged
     from ._default import default_template
-    from ._here import copy_program
+    from ._here import UnsafeForkWarning, copy_program
 
-    default_template.replace(copy_program())
+    if is_debugged():
+        import warnings
+
+        text = "a debugger runs this program, whose threads a copy would not have: its templates are interpreters"
+        warnings.warn(text, UnsafeForkWarning, stacklevel=2)
+    else:
+        default_template.replace(copy_program())
