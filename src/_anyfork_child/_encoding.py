@@ -22,10 +22,12 @@ from ._wire import IN_FILE, MAX_DESCRIPTORS, Frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, TypeAlias
 
     from _typeshed import ReadableBuffer
+
+    Reducers: TypeAlias = Mapping[type, Callable[[Any], Any]]
 
 PROTOCOL = 5
 LARGE = 64 << 10  # bytes of a buffer that is worth a file of its own
@@ -96,6 +98,8 @@ class Encoded:
         return Frame(kind | IN_FILE, self.size, self.name, [*self.fds, file]), [*self.made, file], self.pieces
 
 
+NO_REDUCERS: Reducers = {}
+
 SCALARS = frozenset({int, float, bool, type(None), complex})
 _SIZED = frozenset({str, bytes})
 
@@ -106,19 +110,20 @@ def is_plain(value: object) -> bool:
     return kind in SCALARS or (kind in _SIZED and len(value) <= INLINE)  # type: ignore[arg-type]  # it has a size
 
 
-def encode(values: Sequence[object], beside: bool = False) -> Encoded:
+def encode(values: Sequence[object], beside: bool = False, reducers: Reducers = NO_REDUCERS) -> Encoded:
     """Pickle values; large buffers travel ``beside`` the bytes, where the other side can take them from there.
 
-    Raises whatever their pickling raises, CannotTravelError among others.
+    ``reducers`` says of more types how they are reduced, as copyreg does. Raises whatever their pickling raises,
+    CannotTravelError among others.
     """
     encoded = Encoded()
     try:
-        _Pickler(encoded, encoded.take_buffer if beside else None).dump(values)
+        _Pickler(encoded, encoded.take_buffer if beside else None, reducers).dump(values)
     except (_ByValueNeededError, _pickle.PicklingError, TypeError, AttributeError):
         encoded = Encoded()
         encoded.by_value = True
         pickler = _by_value_pickler()
-        pickler(encoded, encoded.take_buffer if beside else None).dump((_SameVersion(), *values))
+        pickler(encoded, encoded.take_buffer if beside else None, reducers).dump((_SameVersion(), *values))
     return encoded
 
 
@@ -162,12 +167,18 @@ class CannotTravelError(Exception):
 class _Pickler(_pickle.Pickler):
     """Pickles by name what has one, takes descriptors out, and gives up at the first value that needs cloudpickle."""
 
-    def __init__(self, encoded: Encoded, buffer_callback: Callable[[Any], bool] | None = None) -> None:
+    def __init__(
+        self,
+        encoded: Encoded,
+        buffer_callback: Callable[[Any], bool] | None = None,
+        reducers: Reducers = NO_REDUCERS,
+    ) -> None:
         super().__init__(encoded, PROTOCOL, buffer_callback=buffer_callback)
         self._encoded = encoded
+        self._reducers = reducers
 
     def reducer_override(self, value: Any) -> Any:
-        reduced = _reduce_descriptor(self._encoded, value)
+        reduced = _reduce(self._encoded, value, self._reducers)
         if reduced is not None:
             return reduced
         if isinstance(value, FunctionType | type) and importable_name(value) is None:
@@ -180,15 +191,26 @@ def _by_value_pickler() -> type[Any]:
     import cloudpickle
 
     class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-        def __init__(self, encoded: Encoded, buffer_callback: Callable[[Any], bool] | None) -> None:
+        def __init__(
+            self, encoded: Encoded, buffer_callback: Callable[[Any], bool] | None, reducers: Reducers
+        ) -> None:
             super().__init__(encoded, PROTOCOL, buffer_callback)
             self._encoded = encoded
+            self._reducers = reducers
 
         def reducer_override(self, value: Any) -> Any:
-            reduced = _reduce_descriptor(self._encoded, value)
+            reduced = _reduce(self._encoded, value, self._reducers)
             return super().reducer_override(value) if reduced is None else reduced
 
     return ByValuePickler
+
+
+def _reduce(encoded: Encoded, value: Any, reducers: Reducers) -> Any:
+    """How to rebuild what neither pickle nor cloudpickle knows how to, or None for any other object."""
+    reduced = _reduce_descriptor(encoded, value)
+    if reduced is None and type(value) in reducers:
+        return reducers[type(value)](value)
+    return reduced
 
 
 # --- Descriptors ------------------------------------------------------------------------------------------------

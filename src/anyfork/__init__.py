@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ._call import call as call
     from ._worker import Stream as Stream
     from ._worker import Worker as Worker
+    from .context import get_context as get_context
 
 __version__ = "0.1.0"
 
@@ -52,7 +53,13 @@ for _name in [name for name in globals() if not name.startswith("_")]:
         globals()[_name].__module__ = __name__
 del _name, TYPE_CHECKING
 
-_LATER = {"Worker": "._worker", "Stream": "._worker", "call": "._call", "emit": "_anyfork_child._serving"}
+_LATER = {
+    "Worker": "._worker",
+    "Stream": "._worker",
+    "call": "._call",
+    "emit": "_anyfork_child._serving",
+    "get_context": ".context",
+}
 
 
 def __getattr__(name: str) -> object:

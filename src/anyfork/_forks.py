@@ -115,9 +115,14 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
 
 
 def warm_parent(link: Link, module: str) -> None:
-    """Have the template above import what more of its processes will need, once: loading that takes a process longer
-    than all the rest of its start."""
-    template = link.parent
-    if template is not None and module not in template.warmed and template.session.phase is Phase.PREPARING:
+    """Have the template above import what more of its processes will need."""
+    if link.parent is not None:
+        warm_template(link.parent, module)
+
+
+def warm_template(template: Link, module: str) -> None:
+    """Have a template import what its processes will need, once: loading that takes a process longer than all the rest
+    of its start."""
+    if module not in template.warmed and template.session.phase is Phase.PREPARING:
         template.warmed = (*template.warmed, module)
         template.post(PREPARE, encode_call("prepare", warm, (module,)))
