@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NAME = "anyfork"
 
 
-class _ProcessClass(type(process.BaseProcess)):  # type: ignore[misc]  # mypy wants to know the class, which is type
+class _ProcessClass(type):
     """The class of process classes that belong to one context, for whoever pickles them (see reduce_class)."""
 
 
@@ -35,10 +35,10 @@ class AnyforkProcess(process.BaseProcess):
     _start_method = NAME
     _template: ClassVar[Any] = None  # of the context; None is the default template
 
-    @staticmethod
-    def _Popen(process_obj: AnyforkProcess) -> Any:  # noqa: N802  # multiprocessing's name
+    @classmethod
+    def _Popen(cls, process_obj: process.BaseProcess) -> Any:  # noqa: N802  # multiprocessing's name
         # A process of this context may start processes itself. It is their owner then, and so needs what owners have.
-        return find_function("anyfork._popen:Popen")(process_obj)
+        return find_function("anyfork._popen:Popen")(process_obj, cls._template)
 
 
 class AnyforkContext(context.BaseContext):
@@ -53,7 +53,8 @@ class AnyforkContext(context.BaseContext):
     def __init__(self, template: Any = None) -> None:
         if template is not None:
             members = {"_template": template, "__module__": __name__}
-            self.Process = _ProcessClass(AnyforkProcess.__name__, (AnyforkProcess,), members)
+            name = AnyforkProcess.__name__
+            self.Process = _ProcessClass(name, (AnyforkProcess,), members)  # type: ignore[assignment]  # it is one
 
     def set_forkserver_preload(self, module_names: list[str]) -> None:
         """Import modules in the template, as its ``preload``. Raises ValueError where it is not this context's own."""
@@ -88,7 +89,7 @@ def reduce_class(_: _ProcessClass) -> tuple[object, ...]:
     return process_class, ()
 
 
-REDUCERS = {_ProcessClass: reduce_class}
+REDUCERS: dict[type, Any] = {_ProcessClass: reduce_class}
 # The names of start methods cannot be extended otherwise, and Process._bootstrap looks there for that of its class.
 context._concrete_contexts.setdefault(NAME, AnyforkContext())  # type: ignore[attr-defined]
 
@@ -106,7 +107,7 @@ def main(
 
     The channel says nothing: its end is that of the parent process, which is what a sentinel is for.
     """
-    atexit.register(util._exit_function)  # the template's are not ours
+    atexit.register(util._exit_function)  # type: ignore[attr-defined]  # the template's are not ours
     _share_tracker(tracker.detach())
     ask_owner(questions.detach())
     if environment is not None and environment != os.environb:
@@ -124,5 +125,5 @@ def main(
 
 def _share_tracker(fd: int) -> None:
     """Have resources tracked where the parent process has them tracked; one that the template has started is its own."""
-    tracker: Any = resource_tracker._resource_tracker  # type: ignore[attr-defined]
+    tracker: Any = resource_tracker._resource_tracker
     tracker._fd, tracker._pid = fd, None

@@ -191,9 +191,7 @@ def _by_value_pickler() -> type[Any]:
     import cloudpickle
 
     class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-        def __init__(
-            self, encoded: Encoded, buffer_callback: Callable[[Any], bool] | None, reducers: Reducers
-        ) -> None:
+        def __init__(self, encoded: Encoded, buffer_callback: Callable[[Any], bool] | None, reducers: Reducers) -> None:
             super().__init__(encoded, PROTOCOL, buffer_callback)
             self._encoded = encoded
             self._reducers = reducers

@@ -10,10 +10,12 @@ from __future__ import annotations
 import _signal
 import _socket
 import os
+from atexit import _ncallbacks as count_handlers
+from sys import modules
 
+from . import _end
 from ._birth import become, serve
 from ._channel import close_all, public_socket
-from ._end import run
 from ._template import Template
 from ._wire import FOLLOWED, HEADER, START, VERSION
 
@@ -29,11 +31,15 @@ CALL = b"builtins:id"
 def rehearse(title: Title) -> None:
     """Be born and started, with sockets made for it, up to the call of the function. Leaves nothing but experience."""
     handlers = [_signal.getsignal(number) for number in SIGNALS]
+    wind_up = _end.wind_up
+    if count_handlers() or "threading" in modules:
+        _end.wind_up = _end.flush_stdio  # what preloads have registered for the end is not for now
     _signal.pthread_sigmask(_signal.SIG_BLOCK, SIGNALS)
     try:
         for _ in range(ROUNDS):
             _once(title)
     finally:
+        _end.wind_up = wind_up
         for number, handler in zip(SIGNALS, handlers, strict=True):
             _signal.signal(number, handler)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGNALS)
@@ -54,7 +60,7 @@ def _once(title: Title) -> None:
     owner.sendall(HEADER.pack(VERSION, START, 0, len(CALL), len(CALL)) + CALL)
     call = serve(understudy)
     channel = call[1]
-    run(call, understudy.reports)
+    _end.run(call, understudy.reports)
     children.forsake()
     for sock in (first, owner, status, reports, reports_far, channel):
         sock.close()

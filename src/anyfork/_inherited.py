@@ -6,7 +6,8 @@ that is starting one how descriptors do; here they are arguments like any other.
 
 from __future__ import annotations
 
-from multiprocessing import context, reduction
+from multiprocessing import context
+from multiprocessing.reduction import ForkingPickler
 
 from _anyfork_child._context import REDUCERS
 from _anyfork_child._encoding import Encoded, encode
@@ -15,6 +16,7 @@ from _anyfork_child._values import Descriptor
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 
 class Inheriting:
@@ -30,9 +32,10 @@ class Inheriting:
 
 def encode_inherited(values: Sequence[object]) -> Encoded:
     """Pickle values for a process of the context. Raises whatever their pickling raises."""
+    registered: dict[type, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # read as it is used
     outer = context.get_spawning_popen()
-    context.set_spawning_popen(Inheriting)
+    context.set_spawning_popen(Inheriting)  # type: ignore[arg-type]  # all that is asked of it
     try:
-        return encode(values, reducers={**reduction.ForkingPickler._extra_reducers, **REDUCERS})
+        return encode(values, reducers={**registered, **REDUCERS})
     finally:
         context.set_spawning_popen(outer)

@@ -17,9 +17,9 @@ from ._template import Template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
     from typing import Any
 
-    from _anyfork_child._context import AnyforkProcess
     from _anyfork_child._encoding import Encoded
 
     from ._process import Process
@@ -38,15 +38,20 @@ class Popen(popen_fork.Popen):
     method = "anyfork"
     _process: Process
 
-    def _launch(self, process_obj: AnyforkProcess) -> None:
+    def __init__(self, process_obj: BaseProcess, template: Template | None) -> None:
+        self._template = template
+        super().__init__(process_obj)  # type: ignore[no-untyped-call, unused-ignore]
+
+    def _launch(self, process_obj: BaseProcess) -> None:
         encoded = encode_inherited((process_obj,))
-        self._process = process = _run(process_obj._template, _preparation(process_obj), encoded)
+        self._process = process = _run(self._template, _preparation(process_obj.name, self._template), encoded)
         try:
             self.sentinel = os.dup(process.fileno())  # the handle closes its own when it has seen the end
         except BaseException:
             process.kill()
             raise
         self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
+        assert process.pid is not None  # it has begun
         self.pid = process.pid
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
@@ -76,11 +81,11 @@ class Popen(popen_fork.Popen):
         self._process.close()
 
 
-def _preparation(process_obj: AnyforkProcess) -> dict[str, Any]:
+def _preparation(name: str, template: Template | None) -> dict[str, Any]:
     """What multiprocessing gives a new process of its parent, but ``__main__``."""
-    data: dict[str, Any] = spawn.get_preparation_data(process_obj._name)
-    data = {name: value for name, value in data.items() if name not in NOT_PREPARED}
-    if process_obj._template is not None:
+    data: dict[str, Any] = spawn.get_preparation_data(name)
+    data = {key: value for key, value in data.items() if key not in NOT_PREPARED}
+    if template is not None:
         del data["dir"]
     data["authkey"] = bytes(data["authkey"])
     return data
@@ -92,12 +97,14 @@ def _run(template: Template | None, preparation: dict[str, Any], encoded: Encode
     warm_template(parent, main.__module__)
     if encoded.by_value:
         warm_template(parent, "cloudpickle.cloudpickle")
+    tracker = resource_tracker.getfd()
+    assert tracker is not None  # it has been started just now
     new = Template() if template is None else template.fork()
     return new.run(
         main,
         preparation,
         dict(os.environb) if template is None else None,
-        Descriptor(resource_tracker.getfd()),
+        Descriptor(tracker),
         Descriptor(definitions.socket()),
         b"".join(encoded.pieces),
         [Descriptor(fd) for fd in encoded.fds],
