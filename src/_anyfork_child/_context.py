@@ -26,7 +26,7 @@ NAME = "anyfork"
 
 
 class _ProcessClass(type):
-    """The class of process classes that belong to one context, for whoever pickles them (see reduce_class)."""
+    """The class of process classes that belong to one context, and of their subclasses (see reduce_class)."""
 
 
 class AnyforkProcess(process.BaseProcess):
@@ -84,9 +84,9 @@ def process_class() -> type[AnyforkProcess]:
     return AnyforkProcess
 
 
-def reduce_class(_: _ProcessClass) -> tuple[object, ...]:
-    """How the process class of a context with a template of its own travels."""
-    return process_class, ()
+def reduce_class(cls: _ProcessClass) -> tuple[object, ...] | None:
+    """How the process class of a context with a template of its own travels; None for subclasses, as other classes."""
+    return (process_class, ()) if "_template" in vars(cls) else None
 
 
 REDUCERS: dict[type, Any] = {_ProcessClass: reduce_class}

@@ -113,8 +113,8 @@ def is_plain(value: object) -> bool:
 def encode(values: Sequence[object], beside: bool = False, reducers: Reducers = NO_REDUCERS) -> Encoded:
     """Pickle values; large buffers travel ``beside`` the bytes, where the other side can take them from there.
 
-    ``reducers`` says of more types how they are reduced, as copyreg does. Raises whatever their pickling raises,
-    CannotTravelError among others.
+    ``reducers`` says of more types how they are reduced, as copyreg does, or with None: as usual. Raises whatever their
+    pickling raises, CannotTravelError among others.
     """
     encoded = Encoded()
     try:
