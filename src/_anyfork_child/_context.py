@@ -6,6 +6,7 @@ process is the owner's part (anyfork._popen).
 
 from __future__ import annotations
 
+import _socket
 import atexit
 import os
 import sys
@@ -105,7 +106,8 @@ def main(
 ) -> NoReturn:
     """Be one process of a context, as multiprocessing.spawn._main is one of forkserver, without its ``__main__``.
 
-    The channel says nothing: its end is that of the parent process, which is what a sentinel is for.
+    Nothing is said on the channel. The end of this side tells the parent process that all that is inherited is here,
+    and the end of the other side that the parent process has ended.
     """
     atexit.register(util._exit_function)  # type: ignore[attr-defined]  # the template's are not ours
     _share_tracker(tracker.detach())
@@ -120,10 +122,14 @@ def main(
         (started,) = load_values(body, -1, [descriptor.detach() for descriptor in descriptors], ())
     finally:
         del current._inheriting
+    try:
+        channel.shutdown(_socket.SHUT_WR)
+    except OSError:  # the parent process has closed its side
+        pass
     sys.exit(started._bootstrap(parent_sentinel=channel.detach()))
 
 
 def _share_tracker(fd: int) -> None:
-    """Have resources tracked where the parent process has them tracked; one that the template has started is its own."""
+    """Have resources tracked where the parent process has them tracked. A tracker of the template's is its own."""
     tracker: Any = resource_tracker._resource_tracker
     tracker._fd, tracker._pid = fd, None

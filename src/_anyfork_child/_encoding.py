@@ -198,9 +198,20 @@ def _by_value_pickler() -> type[Any]:
 
         def reducer_override(self, value: Any) -> Any:
             reduced = _reduce(self._encoded, value, self._reducers)
-            return super().reducer_override(value) if reduced is None else reduced
+            if reduced is None:
+                reduced = super().reducer_override(value)
+                if isinstance(value, type):
+                    _keep_path(value, reduced)
+            return reduced
 
     return ByValuePickler
+
+
+def _keep_path(cls: type, reduced: Any) -> None:
+    """Say where a nested class is found, by which it comes back as itself: cloudpickle keeps only its name."""
+    if isinstance(reduced, tuple) and reduced[0].__name__ == "_make_skeleton_class":
+        keywords = reduced[1][3]
+        keywords.setdefault("__qualname__", cls.__qualname__)
 
 
 def _reduce(encoded: Encoded, value: Any, reducers: Reducers) -> Any:

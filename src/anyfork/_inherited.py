@@ -1,7 +1,7 @@
 """What a process of the multiprocessing context inherits from its owner: bytes and descriptors.
 
-To new processes, and to no others, multiprocessing lets locks, queues and shared memory travel. It asks the Popen object
-that is starting one how descriptors do; here they are arguments like any other.
+To new processes, and to no others, multiprocessing lets locks, queues and shared memory travel. It asks the Popen
+object that is starting one how descriptors do; here they are arguments like any other.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from multiprocessing import popen_fork, resource_tracker, spawn, util
+from multiprocessing import connection, popen_fork, resource_tracker, spawn, util
 
 from _anyfork_child._context import main
 from _anyfork_child._values import Descriptor
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ._process import Process
 
 UNKNOWN = 255  # the exit code where nobody knows it; forkserver says the same
-NOT_PREPARED = ("init_main_from_name", "init_main_from_path", "start_method")
+BEFORE_UNLINKING = 1  # above the priority of what removes the names of locks at the end of the program
+OF_MAIN = ("init_main_from_name", "init_main_from_path")
 
 
 class Popen(popen_fork.Popen):
@@ -37,9 +38,12 @@ class Popen(popen_fork.Popen):
 
     method = "anyfork"
     _process: Process
+    _at_exit: util.Finalize | None = None
 
     def __init__(self, process_obj: BaseProcess, template: Template | None) -> None:
         self._template = template
+        mine = vars(process_obj)
+        self._held = [mine.get(name) for name in ("_target", "_args", "_kwargs")]  # see hand_over
         super().__init__(process_obj)  # type: ignore[no-untyped-call, unused-ignore]
 
     def _launch(self, process_obj: BaseProcess) -> None:
@@ -51,6 +55,8 @@ class Popen(popen_fork.Popen):
             process.kill()
             raise
         self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
+        if not process_obj.daemon:
+            self._at_exit = util.Finalize(None, self.hand_over, (None,), exitpriority=BEFORE_UNLINKING)
         assert process.pid is not None  # it has begun
         self.pid = process.pid
 
@@ -69,7 +75,18 @@ class Popen(popen_fork.Popen):
                 self.returncode = UNKNOWN
             except (TimeoutError, HandleError):  # it runs; or this is a forked copy of its owner, which cannot know
                 return None
+            self.hand_over(0)
         return self.returncode
+
+    def hand_over(self, timeout: float | None) -> None:
+        """Let go what the process inherits as soon as it has it, which it says by the end of its side of the channel.
+
+        Nobody may hold a lock here any more, nor this program be there: multiprocessing would remove it.
+        """
+        if self._held and connection.wait([self._process.channel], timeout):
+            self._held.clear()
+            if self._at_exit is not None:
+                self._at_exit.cancel()
 
     def _send_signal(self, sig: int) -> None:
         if self.returncode is None:
@@ -84,7 +101,8 @@ class Popen(popen_fork.Popen):
 def _preparation(name: str, template: Template | None) -> dict[str, Any]:
     """What multiprocessing gives a new process of its parent, but ``__main__``."""
     data: dict[str, Any] = spawn.get_preparation_data(name)
-    data = {key: value for key, value in data.items() if key not in NOT_PREPARED}
+    data = {key: value for key, value in data.items() if key not in OF_MAIN}
+    data["start_method"] = Popen.method
     if template is not None:
         del data["dir"]
     data["authkey"] = bytes(data["authkey"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -358,6 +359,17 @@ def test_locks_keep_processes_apart(ctx, kind):
     for process in processes:
         finish(process)
     assert value.value == 600
+
+
+def test_what_a_process_inherits_is_there_until_it_has_it(ctx):
+    receiver, sender = ctx.Pipe(duplex=False)
+    process = started(ctx, functions.take_lock, functions.Slow(receiver), ctx.Lock())
+    gc.collect()  # nothing here holds the lock
+    process.join(0)
+    sender.send("go on")
+    finish(process)
+    receiver.close()
+    sender.close()
 
 
 def test_a_barrier_lets_all_pass_at_once(ctx):
