@@ -313,6 +313,7 @@ CULPRITS = {
         import _thread, time
         lock = _thread.allocate_lock(); lock.acquire()
         _thread.start_new_thread(lock.acquire, ())
+        while not _thread._count(): time.sleep(0.001)  # it is counted once it runs
         attempt()
         lock.release()
         """,

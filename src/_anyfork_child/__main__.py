@@ -8,6 +8,7 @@ import os
 import sys
 from os import _exit
 
+from . import _template
 from ._attributes import forget_bind_now
 from ._birth import serve
 from ._end import run as run_call
@@ -48,6 +49,7 @@ def main(*arguments: str) -> NoReturn:
 
 def run(template: Template) -> NoReturn:
     """Serve as this template, then run what takes it over. Also the entry of templates that were not exec'ed."""
+    _template.held = template.lifeline, template.reports_fd
     _exit(run_call(serve(template), template.reports))
 
 

@@ -28,7 +28,6 @@ from ._channel import CLOEXEC, NOSIGNAL, ROOM, TRUNCATED, close_all, send_some, 
 from ._encoding import INLINE, PROTOCOL, Encoded, encode, is_plain
 from ._failure import format_error, pack_texts
 from ._files import read_all, take
-from ._main import inherited
 from ._message import Message, message_of
 from ._values import DescriptorsLostError, FunctionNotFoundError, find_function, load_values
 from ._wire import LOST_DESCRIPTOR
@@ -155,7 +154,7 @@ class Serving:
         elif is_plain(value):
             body = dumps(value, PROTOCOL)
         else:
-            self.send_message(message_of(kind, number, 1, encode((value,), beside=True, main=inherited)))
+            self.send_message(message_of(kind, number, 1, encode((value,), beside=True)))
             return
         if len(body) <= INLINE:
             self.send(HEADER.pack(len(body), number, 0, kind, 0, 0) + body)
@@ -168,7 +167,7 @@ class Serving:
         encoded = Encoded()
         if self.serializer is None and detail == RAISED:
             try:
-                encoded = encode((error,), main=inherited)
+                encoded = encode((error,))
             except Exception:  # pickling runs code of the exception; the text says what there is to say
                 encoded = Encoded()
         whole = in_pieces(len(described).to_bytes(4, "little"), described, *encoded.pieces)

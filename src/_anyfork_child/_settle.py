@@ -12,7 +12,7 @@ import os
 import sys
 from _thread import _count as count_threads  # Python threads beside the main one; threading need not be loaded
 
-from ._end import flush_stdio
+from ._end import fence, flush_stdio
 from ._failure import Failure
 
 TYPE_CHECKING = False
@@ -48,7 +48,7 @@ def settle() -> list[Callable[[], object]]:
 
 def resets() -> list[Callable[[], object]]:
     """What a copy of this process has to do to differ from it."""
-    needed: list[Callable[[], object]] = [atexit._clear] if atexit._ncallbacks() else []
+    needed: list[Callable[[], object]] = [fence] if atexit._ncallbacks() else []
     modules = sys.modules
     if "numpy.random" in modules:
         needed.append(modules["numpy.random"].seed)
@@ -89,10 +89,17 @@ def _native_threads() -> list[str]:
 
 
 def _probe_fork() -> None:
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:  # the program ignores SIGCHLD
+        pass
 
 
 def _tasks() -> list[str]:

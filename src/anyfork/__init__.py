@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from ._here import fork_here as fork_here
     from ._worker import Stream as Stream
     from ._worker import Worker as Worker
+    from .context import get_context as get_context
 
 __version__ = "0.1.0"
 
@@ -67,6 +68,7 @@ _LATER = {
     "call": "._call",
     "emit": "_anyfork_child._serving",
     "fork_here": "._here",
+    "get_context": ".context",
 }
 
 

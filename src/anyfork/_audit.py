@@ -10,7 +10,7 @@ from ._frozen import Frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import TextIO
 
 
@@ -26,8 +26,12 @@ class OpenDescriptor(Frozen):
     own: bool
 
     def __init__(self, fd: int, kind: str, target: str, own: bool) -> None:
-        for name, value in zip(self.__match_args__, (fd, kind, target, own), strict=True):
-            object.__setattr__(self, name, value)
+        self._set(fd, kind, target, own)
+
+    @property
+    def is_foreign_socket(self) -> bool:
+        """Whether it is a socket of the program's, other than a standard stream."""
+        return self.kind == "socket" and not self.own and self.fd > 2
 
     def __str__(self) -> str:
         return " ".join(filter(None, (str(self.fd), self.kind, self.target, "(of anyfork)" * self.own)))
@@ -76,46 +80,32 @@ class Audit(Frozen):
         generators: Iterable[str] = (),
         modules: Mapping[str, str] | None = None,
     ) -> None:
-        keep = object.__setattr__
-        keep(self, "pid", pid)
-        keep(self, "threads", tuple(threads))
-        keep(self, "native_threads", tuple(native_threads))
-        keep(self, "loops", tuple(loops))
-        keep(self, "main_interpreter", main_interpreter)
-        keep(self, "finalizing", finalizing)
-        keep(self, "descriptors", tuple(descriptors))
-        keep(self, "generators", tuple(generators))
-        keep(self, "modules", dict(modules or {}))
+        self._set(
+            pid,
+            tuple(threads),
+            tuple(native_threads),
+            tuple(loops),
+            main_interpreter,
+            finalizing,
+            tuple(descriptors),
+            tuple(generators),
+            dict(modules or {}),
+        )
 
     @property
     def sockets(self) -> tuple[OpenDescriptor, ...]:
-        """Open sockets of the program, which a copy of it would hold as well: their peers would not see them closed."""
-        return tuple(one for one in self.descriptors if one.kind == "socket" and not one.own and one.fd > 2)
+        """Open sockets of the program, which a copy of it would hold as well."""
+        return tuple(one for one in self.descriptors if one.is_foreign_socket)
 
     @property
     def obstacles(self) -> tuple[str, ...]:
         """Why this process must not be copied."""
-        found = []
-        if self.finalizing:
-            found.append("the interpreter is ending")
-        if self.threads:
-            found.append(f"threads run in it, and a copy would not have them: {', '.join(self.threads)}")
-        elif not self.main_interpreter:
-            found.append("this is not the main thread of the main interpreter, which alone can be copied")
-        if self.loops:
-            found.append(f"an event loop is running, and would be shared: {', '.join(self.loops)}")
-        return tuple(found)
+        return obstacles(self.threads, self.loops, self.main_interpreter, self.finalizing)
 
     @property
     def hazards(self) -> tuple[str, ...]:
         """What may go wrong in a copy."""
-        found = []
-        if self.native_threads:
-            found.append(f"native threads run in it, and a copy does not have them: {', '.join(self.native_threads)}")
-        if self.sockets:
-            found.append(f"it has open sockets, whose peers do not see them closed: {_listed(self.sockets)}")
-        found += [f"the module {name} is loaded: {why}" for name, why in self.modules.items()]
-        return tuple(found)
+        return hazards(self.native_threads, self.sockets, self.modules)
 
     def __str__(self) -> str:
         lines = [f"process {self.pid}"]
@@ -134,13 +124,44 @@ class Audit(Frozen):
         return "\n".join(lines)
 
 
-def _listed(sockets: Iterable[OpenDescriptor]) -> str:
-    return ", ".join(f"{one.fd} ({one.target})" for one in sockets)
+def obstacles(
+    threads: Sequence[str], loops: Sequence[str], main_interpreter: bool, finalizing: bool
+) -> tuple[str, ...]:
+    """Why a process of which this was found must not be copied."""
+    found = []
+    if finalizing:
+        found.append("the interpreter is ending")
+    if threads:
+        found.append(f"threads run in it, and a copy would not have them: {', '.join(threads)}")
+    elif not main_interpreter:
+        found.append("this is not the main thread of the main interpreter, which alone can be copied")
+    if loops:
+        found.append(f"an event loop is running, and would be shared: {', '.join(loops)}")
+    return tuple(found)
+
+
+def hazards(
+    native_threads: Sequence[str], sockets: Sequence[OpenDescriptor], modules: Mapping[str, str]
+) -> tuple[str, ...]:
+    """What may go wrong in a copy of a process of which this was found."""
+    found = []
+    if native_threads:
+        found.append(f"native threads run in it, and a copy does not have them: {', '.join(native_threads)}")
+    if sockets:
+        listed = ", ".join(f"{one.fd} ({one.target})" for one in sockets)
+        found.append(f"it has open sockets, whose peers do not see them closed: {listed}")
+    found += [f"the module {name} is loaded: {why}" for name, why in modules.items()]
+    return tuple(found)
+
+
+def list_descriptors() -> list[OpenDescriptor]:
+    """All that is open in this process."""
+    own = _survey.own_descriptors()
+    return [OpenDescriptor(fd, kind, target, fd in own) for fd, kind, target in _survey.open_descriptors()]
 
 
 def take_audit() -> Audit:
     """Look at this process."""
-    own = _survey.own_descriptors()
     return Audit(
         os.getpid(),
         _survey.python_threads(),
@@ -148,7 +169,7 @@ def take_audit() -> Audit:
         _survey.running_loops(),
         _survey.in_main_interpreter(),
         sys.is_finalizing(),
-        [OpenDescriptor(fd, kind, target, fd in own) for fd, kind, target in _survey.open_descriptors()],
+        list_descriptors(),
         _survey.generators(),
         _survey.unsafe_modules(),
     )

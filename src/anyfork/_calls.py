@@ -32,7 +32,6 @@ from _anyfork_child._call_wire import (
 )
 from _anyfork_child._channel import close_all
 from _anyfork_child._encoding import INLINE, PROTOCOL
-from _anyfork_child._main import NOTHING
 from _anyfork_child._message import Message
 from _anyfork_child._wire import ProtocolError
 
@@ -42,6 +41,7 @@ from ._errors import (
     InitializerError,
     PeerError,
 )
+from ._modules import ORDINARY
 from ._pending import Answer, Call, Event, SmallAnswer, State
 from ._requests import Requests, small
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from _anyfork_child import _call_wire
-    from _anyfork_child._main import Names
+    from _anyfork_child._receiver import Receiver
     from _anyfork_child._serializers import Serializer
 
     from ._pending import Handler
@@ -65,15 +65,14 @@ _SMALL = Call(CALL, None, None, 0)  # in the place of those that are not made
 
 
 class Calls:
-    """All calls of one worker. ``concurrency`` is None for a worker that runs one after the other; ``main`` is what
-    it has in common with this program's ``__main__``."""
+    """All calls of one worker. ``concurrency`` is None for a worker that runs one after the other."""
 
     def __init__(
         self,
         serializer: Serializer | None = None,
         concurrency: int | None = None,
         on_event: Handler | None = None,
-        main: Names = NOTHING,
+        receiver: Receiver = ORDINARY,
     ) -> None:
         self.out: deque[Message] = deque()
         self.ready: bool = False  # it has said so
@@ -82,7 +81,7 @@ class Calls:
         self._concurrency = concurrency
         self._on_event = on_event
         self._make_error: Callable[[bool], AnyforkError] | None = None
-        self._requests = Requests(serializer, main)
+        self._requests = Requests(serializer, receiver)
         self.small: int = 0  # the number of the call that begin_small has begun
         self._streams = 0  # of those that were sent
         self._queue: deque[Call] = deque()

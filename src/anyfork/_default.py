@@ -30,7 +30,7 @@ class DefaultTemplate:
         with self._lock:
             self._check_identity()
             if self._link is None:
-                self._keep(launch())
+                self._keep(launch(), unused_copy=False)
             assert self._link is not None
             if self._unused_copy:
                 self._unused_copy = False
@@ -42,14 +42,13 @@ class DefaultTemplate:
         """Whether it is a copy of this program (anyfork.early), and no interpreter of its own."""
         with self._lock:
             self._check_identity()
-            return self._link is not None and self._link.is_copy
+            return self._link is not None and self._link.receiver.main is not None
 
     def replace(self, link: Link) -> None:
         """Use this copy of the program from now on."""
         with self._lock:
             self._let_go()
-            self._keep(link)
-            self._unused_copy = True
+            self._keep(link, unused_copy=True)
 
     def discard(self, link: Link) -> None:
         """This one is known to be gone."""
@@ -57,9 +56,9 @@ class DefaultTemplate:
             if self._link is link:
                 self._let_go()
 
-    def _keep(self, link: Link) -> None:
+    def _keep(self, link: Link, *, unused_copy: bool) -> None:
         self._link = link
-        self._unused_copy = False
+        self._unused_copy = unused_copy
         self._identity = _identity()
 
     def _check_identity(self) -> None:

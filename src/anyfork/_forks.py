@@ -44,7 +44,7 @@ def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded) -> Li
     control, far_control, status, far_status = ends
     link = Link(control, status, parent)
     link.outbox.piecewise = parent.outbox.piecewise
-    link.is_copy, link.main = parent.is_copy, parent.main
+    link.receiver = parent.receiver
     if attributes.get("detached"):
         flags |= DETACHED
     fds = (far_control.fileno(), far_status.fileno(), line, *encoded.fds)
@@ -121,7 +121,7 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
     HandleError.
     """
     link.check(call)
-    if link.session.forks:
+    if link.session.forks or link.child:
         clone = fork(link, {}, NOTHING)
         link.close_template()
         link = clone
@@ -136,9 +136,14 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
 
 
 def warm_parent(link: Link, module: str) -> None:
-    """Have the template above import what more of its processes will need, once: loading that takes a process longer
-    than all the rest of its start."""
-    template = link.parent
-    if template is not None and module not in template.warmed and template.session.phase is Phase.PREPARING:
+    """Have the template above import what more of its processes will need."""
+    if link.parent is not None:
+        warm_template(link.parent, module)
+
+
+def warm_template(template: Link, module: str) -> None:
+    """Have a template import what its processes will need, once: loading that takes a process longer than all the rest
+    of its start."""
+    if module not in template.warmed and template.session.phase is Phase.PREPARING:
         template.warmed = (*template.warmed, module)
         template.post(PREPARE, encode_call("prepare", warm, (module,)))

@@ -8,10 +8,15 @@ if TYPE_CHECKING:
 
 
 class Frozen:
-    """A record whose fields are named in ``__match_args__``, and set by its ``__init__`` with object.__setattr__."""
+    """A record whose fields are named in ``__match_args__``, and set by its ``__init__`` with ``_set``."""
 
     __slots__ = ()
     __match_args__: tuple[str, ...] = ()
+
+    def _set(self, *values: object) -> None:
+        """Set all fields, in their order."""
+        for name, value in zip(self.__match_args__, values, strict=True):
+            object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} is frozen")

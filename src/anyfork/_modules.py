@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+from _anyfork_child._receiver import Receiver
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,3 +54,6 @@ def _is_same(spec: ModuleSpec, found: ModuleSpec) -> bool:
         return spec.origin == found.origin
     places = (set(one.submodule_search_locations or ()) for one in (spec, found))  # of a package without a file
     return bool(set.intersection(*places))
+
+
+ORDINARY = Receiver(is_importable)  # any process but those of a copy of this program

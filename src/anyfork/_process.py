@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
 from sys import getrefcount
 
 from . import _dialogue
@@ -76,9 +75,7 @@ class Process(ProcessHandle):
             run(_dialogue.birth(link))  # without it the pid is only surely its own while the link has the socket
             with link.lock:
                 if self._channel is None:
-                    import socket
-
-                    self._channel = socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, link.detach_control())
+                    self._channel = link.make_channel()
         return self._channel
 
     def wait(self, timeout: float | None = None) -> ExitStatus:

@@ -61,11 +61,7 @@ class ExitStatus(Frozen):
     ) -> None:
         if code is not None and signal is not None:
             raise ValueError("a process ends with a code or by a signal, not both")
-        keep = object.__setattr__
-        keep(self, "code", code)
-        keep(self, "signal", signal)
-        keep(self, "usage", usage)
-        keep(self, "error", error)
+        self._set(code, signal, usage, error)
 
     @property
     def known(self) -> bool:

@@ -14,14 +14,11 @@ from _anyfork_child._settle import unsafe_threads
 
 from ._delivery import open_links
 from ._lifeline import lifeline_descriptors
-from ._process import Process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, TypeVar
-
-    T = TypeVar("T")
+    from typing import Any
 
 # Modules that are known not to survive a fork once they are in use, and why. Some say themselves whether they are.
 UNSAFE = {
@@ -43,9 +40,21 @@ FAMILIES = {int(getattr(_socket, name)): name.removeprefix("AF_").lower() for na
 KINDS = {_socket.SOCK_STREAM: "stream", _socket.SOCK_DGRAM: "datagram", _socket.SOCK_RAW: "raw"}
 
 
-def instances(kind: type[T]) -> list[T]:
-    """All objects of this class, without asking any object what it is: proxies would answer for others."""
-    return [value for value in gc.get_objects() if issubclass(type(value), kind)]
+def instances(*kinds: type) -> list[Any]:
+    """All objects of these classes, one class after the other, as far as the garbage collector knows of them.
+
+    No object is asked what it is: proxies would answer for others. Classes are, each once, for there may be millions of
+    objects. Those that were frozen are not looked at otherwise.
+    """
+    frozen = gc.get_freeze_count()
+    if frozen:
+        gc.unfreeze()
+    objects = gc.get_objects()
+    wanted = {kind: {one for one in set(map(type, objects)) if issubclass(one, kind)} for kind in kinds}
+    found = [value for matching in wanted.values() for value in objects if type(value) in matching]
+    if frozen:
+        gc.freeze()
+    return found
 
 
 def python_threads() -> list[str]:
@@ -78,9 +87,9 @@ def running_loops() -> list[str]:
 def in_main_interpreter() -> bool:
     """False in a subinterpreter, and in any thread but the main one."""
     try:
-        _signal.set_wakeup_fd(_signal.set_wakeup_fd(-1))
-    except ValueError:
-        return False
+        _signal.signal(0, _signal.SIG_DFL)  # there is no such signal, which is said second
+    except ValueError as error:
+        return "main" not in str(error)
     return True
 
 
@@ -92,11 +101,8 @@ def generators() -> list[str]:
     if numpy is not None:
         reseeded.append(id(numpy.mtrand._rand))
         kinds += [numpy.Generator, numpy.RandomState]
-    found = []
-    for kind in kinds:
-        count = sum(type(value) is kind and id(value) not in reseeded for value in instances(kind))
-        if count:
-            found.append(f"{count} of {kind.__module__}.{kind.__qualname__}")
+    made = [type(value) for value in instances(*kinds) if id(value) not in reseeded] if kinds else []
+    found = [f"{made.count(kind)} of {kind.__module__}.{kind.__qualname__}" for kind in kinds if kind in made]
     return [*found, "that of torch"] if "torch" in sys.modules else found
 
 
@@ -114,12 +120,14 @@ def unsafe_modules() -> dict[str, str]:
 
 
 def own_descriptors() -> set[int]:
-    """Those that belong to the handles of anyfork in this program. No copy of it can use them."""
-    fds = {fd for link in open_links for fd in link.descriptors()}
-    calls = sys.modules.get("anyfork._conversation")  # loaded where there are workers
-    fds |= {process._channel.fileno() for process in instances(Process) if process._channel is not None}
-    if calls is not None:
-        fds |= {talk.watch.fileno() for talk in instances(calls.Conversation) if talk.watch is not None}
+    """Those that belong to anyfork in this program. No copy of it can use them."""
+    fds = {fd for link in [*open_links] for fd in link.descriptors()}
+    template = sys.modules.get("_anyfork_child._template")  # loaded in processes of ours
+    if template is not None:
+        fds.update(template.held)
+    serving: Any = sys.modules.get("_anyfork_child._serving")
+    if serving is not None and serving.current is not None:
+        fds.add(serving.current.sock.fileno())
     return fds.union(lifeline_descriptors()) - {-1}
 
 
@@ -159,7 +167,10 @@ def _describe(fd: int, mode: int) -> tuple[str, str]:
 
 
 def _address(fd: int) -> str:
-    sock = _socket.socket(fileno=os.dup(fd))
+    try:
+        sock = _socket.socket(fileno=os.dup(fd))
+    except OSError:  # there is no descriptor left, or another thread has closed it
+        return ""
     try:
         names = [FAMILIES.get(sock.family, str(sock.family)), KINDS.get(sock.type, str(sock.type))]
         if _accepts(sock):

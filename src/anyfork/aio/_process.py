@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from sys import getrefcount
 
 from anyio import CancelScope
@@ -17,6 +16,7 @@ from ._waiting import run, run_now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from typing import Self
 
@@ -53,7 +53,7 @@ class Process(ProcessHandle):
         await run(_dialogue.birth(link))
         if self._stream is None:
             if self._sock is None:
-                self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, link.detach_control())
+                self._sock = link.make_channel()
             sock, self._sock = self._sock, None
             self._stream = await UNIXSocketStream.from_socket(sock)
         return self
