@@ -10,7 +10,7 @@ from _anyfork_child._wire import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND, START
 
 from ._arguments import encode_async_call, encode_call, encode_values
 from ._attributes import encode_attributes
-from ._delivery import loaded, when_free
+from ._delivery import destructor, when_free
 from ._dialogue import check
 from ._errors import ArgumentError, HandleError, StatusUnknownError
 from ._forks import NOTHING, adopt, fork, fork_default, fork_exec, take_over
@@ -201,8 +201,9 @@ class TemplateHandle:
             link.close_template()
         return self._link
 
-    def __del__(self, loaded: Callable[[str], bool] = loaded) -> None:
-        if loaded(__name__) and hasattr(self, "_link"):
+    @destructor
+    def __del__(self) -> None:
+        if hasattr(self, "_link"):
             when_free(self._link, self._link.close_template)
 
     def __repr__(self) -> str:
