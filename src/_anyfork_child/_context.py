@@ -23,7 +23,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, ClassVar, NoReturn
 
-NAME = "anyfork"
+
+class _StartMethod(str):
+    """The name of the start method, which is known wherever it comes to: processes of others get it, too, as the one
+    that their program has set."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return start_method, ()
+
+
+def start_method() -> str:
+    """The name. Importing this module has made it known."""
+    return NAME
+
+
+NAME = _StartMethod("anyfork")
 
 
 class _ProcessClass(type):
