@@ -10,9 +10,8 @@ import _socket
 import atexit
 import os
 import sys
-from multiprocessing import connection as connection  # with queues: most processes get some, and a template has them
 from multiprocessing import context, process, resource_tracker, spawn, util
-from multiprocessing import queues as queues
+from multiprocessing import queues as queues  # most processes get one: a template has what that needs
 
 from ._definitions import ask_owner
 from ._values import Descriptor, find_function, load_values

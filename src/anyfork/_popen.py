@@ -44,7 +44,7 @@ class Popen(popen_fork.Popen):
         self._template = template
         mine = vars(process_obj)
         self._held = [mine.get(name) for name in ("_target", "_args", "_kwargs")]  # see hand_over
-        super().__init__(process_obj)  # type: ignore[no-untyped-call, unused-ignore]
+        super().__init__(process_obj)
 
     def _launch(self, process_obj: BaseProcess) -> None:
         encoded = encode_inherited((process_obj,))

@@ -234,6 +234,23 @@ def test_other_start_methods_work_where_ours_is_that_of_the_program(program):
     assert said == [f"{method} {method}" for method in ("spawn", "forkserver", "fork", "anyfork")]
 
 
+def test_a_process_has_the_interpreter_flags_of_the_program(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(
+        dedent("""
+            import sys
+            import anyfork
+
+            def flags():
+                return sys.flags.optimize, sys.flags.bytes_warning, sys.flags.dont_write_bytecode
+
+            with anyfork.get_context().Pool(1) as pool:
+                print(flags(), pool.apply(flags))
+        """)
+    )
+    assert output_of("-O", "-b", "-B", str(script)) == "(1, 1, 1) (1, 1, 1)\n"
+
+
 # --- The end ----------------------------------------------------------------------------------------------------
 
 
