@@ -54,7 +54,10 @@ class Popen(popen_fork.Popen):
         except BaseException:
             process.kill()
             raise
-        self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
+        # A descriptor and not a socket: the garbage collector would complain of one that it finds in a cycle.
+        self._channel = process.channel.detach()
+        close_fds = util.close_fds  # type: ignore[attr-defined]
+        self.finalizer = util.Finalize(self, close_fds, (self.sentinel, self._channel))
         if not process_obj.daemon:
             self._at_exit = util.Finalize(None, self.hand_over, (None,), exitpriority=BEFORE_UNLINKING)
         assert process.pid is not None  # it has begun
@@ -83,7 +86,7 @@ class Popen(popen_fork.Popen):
 
         Nobody may hold a lock here any more, nor this program be there: multiprocessing would remove it.
         """
-        if self._held and connection.wait([self._process.channel], timeout):
+        if self._held and connection.wait([self._channel], timeout):
             self._held.clear()
             if self._at_exit is not None:
                 self._at_exit.cancel()
