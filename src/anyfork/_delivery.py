@@ -6,6 +6,7 @@ No thread is started for it: whatever call on a handle comes next goes on with i
 from __future__ import annotations
 
 import atexit
+import sys
 from collections import deque
 from select import POLLOUT, poll
 from time import monotonic
@@ -22,6 +23,8 @@ EXIT = 1.0  # seconds at the end of the program for what could not be delivered 
 # sockets before the handle has said its last word on them.
 open_links: set[Link] = set()
 undelivered: set[Link] = set()  # links with a queue, kept alive until it is delivered
+# For destructors: False for a module that is, or soon will be, taken apart at the end of the interpreter.
+loaded: Callable[[str], bool] = sys.modules.__contains__
 _late: deque[tuple[Link, Callable[[], None]]] = deque()  # what could not be done at once
 
 

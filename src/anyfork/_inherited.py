@@ -11,7 +11,10 @@ from multiprocessing.reduction import ForkingPickler
 
 from _anyfork_child._context import REDUCERS
 from _anyfork_child._encoding import Encoded, encode
+from _anyfork_child._receiver import Receiver
 from _anyfork_child._values import Descriptor
+
+from ._modules import is_importable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +39,6 @@ def encode_inherited(values: Sequence[object]) -> Encoded:
     outer = context.get_spawning_popen()
     context.set_spawning_popen(Inheriting)  # type: ignore[arg-type]  # all that is asked of it
     try:
-        return encode(values, reducers={**registered, **REDUCERS})
+        return encode(values, Receiver(is_importable, reducers={**registered, **REDUCERS}))
     finally:
         context.set_spawning_popen(outer)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import _socket
 from sys import getrefcount
 
 from . import _dialogue
-from ._delivery import when_free
+from ._delivery import loaded, when_free
 from ._errors import AnyforkError
 from ._handles import ProcessHandle
 from ._waiting import run
@@ -14,6 +13,7 @@ from ._waiting import run
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
     from typing import Self
 
     from ._link import Link
@@ -75,9 +75,7 @@ class Process(ProcessHandle):
             run(_dialogue.birth(link))  # without it the pid is only surely its own while the link has the socket
             with link.lock:
                 if self._channel is None:
-                    import socket
-
-                    self._channel = socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, link.detach_control())
+                    self._channel = link.make_channel()
         return self._channel
 
     def wait(self, timeout: float | None = None) -> ExitStatus:
@@ -121,8 +119,8 @@ class Process(ProcessHandle):
         self.wait()
         self.close()
 
-    def __del__(self) -> None:
-        if not hasattr(self, "_link"):
+    def __del__(self, loaded: Callable[[str], bool] = loaded) -> None:
+        if not loaded(__name__) or not hasattr(self, "_link"):
             return
         channel, self._channel = self._channel, None
         if channel is not None and getrefcount(channel) == 2:  # nobody else has it: this variable, and the argument

@@ -7,7 +7,7 @@ from collections import deque
 from itertools import count
 
 from _anyfork_child._call_wire import CALL, FUNCTION, HEADER, SMALL_CALL
-from _anyfork_child._encoding import INLINE, PROTOCOL, CannotTravelError, importable_name, is_plain
+from _anyfork_child._encoding import INLINE, PROTOCOL, CannotTravelError, is_plain
 from _anyfork_child._message import Message, message_of
 from _anyfork_child._serving import in_pieces
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from _anyfork_child._receiver import Receiver
     from _anyfork_child._serializers import Serializer
 
 MAX_FUNCTIONS = 1000  # that have numbers; others are named in each call
@@ -36,10 +37,11 @@ def small(args: Sequence[object]) -> bytes:
 class Requests:
     """What can be asked of one worker. ``definitions`` of functions go out before the next call."""
 
-    def __init__(self, serializer: Serializer | None) -> None:
+    def __init__(self, serializer: Serializer | None, receiver: Receiver) -> None:
         self.definitions: deque[Message] = deque()
         self.functions: dict[object, int] = {}
         self._serializer = serializer
+        self._receiver = receiver
         self._numbers = count(1)
 
     def number(self, call: str, function: Callable[..., object] | str) -> int:
@@ -51,7 +53,7 @@ class Requests:
 
     def _define(self, call: str, function: Callable[..., object] | str) -> int:
         check_function(call, function)
-        name = function if isinstance(function, str) else importable_name(function)
+        name = function if isinstance(function, str) else self._receiver.name_of(function)
         if name is None or len(self.functions) >= MAX_FUNCTIONS:
             return 0
         body = name.encode()
@@ -68,7 +70,7 @@ class Requests:
             if detail and kind == CALL and (body := small(args)):
                 return Message(HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body)
             values = args if detail else (function, *args)
-            encoded = encode_for(name, values, 1 if detail else 0, beside=True)
+            encoded = encode_for(name, values, 1 if detail else 0, beside=True, receiver=self._receiver)
         else:
             try:
                 dumped = self._serializer.dumps(args)
@@ -78,7 +80,7 @@ class Requests:
             if detail:
                 encoded = in_pieces(dumped)
             else:
-                by_value = encode_for(name, (function,), 0)
+                by_value = encode_for(name, (function,), 0, receiver=self._receiver)
                 if by_value.fds:
                     raise ArgumentError(f"the function of {name}() holds a descriptor, which pickle alone can send")
                 encoded = in_pieces(by_value.size.to_bytes(4, "little"), *by_value.pieces, dumped)

@@ -18,6 +18,7 @@ import pytest
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.cpython,
     pytest.mark.timeout(900),
     pytest.mark.skipif(find_spec("test._test_multiprocessing") is None, reason="this Python comes without its tests"),
 ]

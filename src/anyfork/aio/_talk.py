@@ -17,6 +17,7 @@ from _anyfork_child._channel import NOWAIT
 
 from .. import _dialogue
 from .._conversation import FATE, Conversation
+from .._delivery import loaded
 from .._pending import State
 from .._status import UNKNOWN
 from ._readiness import Readiness
@@ -257,8 +258,9 @@ class Talk(Conversation):
             self._readiness = None
         self.close_channel()
 
-    def __del__(self) -> None:
-        self.let_go()
+    def __del__(self, loaded: Callable[[str], bool] = loaded) -> None:
+        if loaded(__name__):
+            self.let_go()
 
 
 async def write_files(message: Message) -> None:
