@@ -121,6 +121,21 @@ def test_what_is_defined_after_the_start_is_found_as_well(program):
     assert said == ["3", "[0, -1, -2]"]
 
 
+def test_cached_functions_of_main_are_found_too(program):
+    said = program("""
+        import functools
+        import anyfork
+
+        @functools.cache
+        def fib(number):
+            return number if number < 2 else fib(number - 1) + fib(number - 2)
+
+        with anyfork.get_context().Pool(1) as pool:
+            print(pool.map(fib, [10, 90]))
+    """)
+    assert said == ["[55, 2880067194370816120]"]
+
+
 def test_a_process_of_a_process_finds_what_is_in_main(program):
     said = program("""
         import anyfork
