@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
     from _anyfork_child._encoding import Encoded
 
+    from ._link import Link
     from ._process import Process
 
 UNKNOWN = 255  # the exit code where nobody knows it; forkserver says the same
 BEFORE_UNLINKING = 1  # above the priority of what removes the names of locks at the end of the program
+OF_POOLS = ("concurrent.futures.process", "multiprocessing.pool", "multiprocessing.managers")
 OF_MAIN = ("init_main_from_name", "init_main_from_path")
 
 
@@ -48,6 +50,8 @@ class Popen(popen_fork.Popen):
 
     def _launch(self, process_obj: BaseProcess) -> None:
         encoded = encode_inherited((process_obj,))
+        parent = default_template.get() if self._template is None else self._template._link
+        _warm(parent, self._held[0], encoded.by_value)
         self._process = process = _run(self._template, _preparation(process_obj.name, self._template), encoded)
         try:
             self.sentinel = os.dup(process.fileno())  # the handle closes its own when it has seen the end
@@ -101,6 +105,16 @@ class Popen(popen_fork.Popen):
         self._process.close()
 
 
+def _warm(template: Link, target: object, by_value: bool) -> None:
+    """Have the template load, once, what every process needs, those of pools, and those that get functions by value."""
+    warm_template(template, main.__module__)
+    module = getattr(target, "__module__", None)
+    if module in OF_POOLS:
+        warm_template(template, module)
+    if by_value:
+        warm_template(template, "cloudpickle.cloudpickle")
+
+
 def _preparation(name: str, template: Template | None) -> dict[str, Any]:
     """What multiprocessing gives a new process of its parent, but ``__main__``."""
     data: dict[str, Any] = spawn.get_preparation_data(name)
@@ -114,10 +128,6 @@ def _preparation(name: str, template: Template | None) -> dict[str, Any]:
 
 def _run(template: Template | None, preparation: dict[str, Any], encoded: Encoded) -> Process:
     """A process of the default template has this program's environment and directory, others those of theirs."""
-    parent = default_template.get() if template is None else template._link
-    warm_template(parent, main.__module__)
-    if encoded.by_value:
-        warm_template(parent, "cloudpickle.cloudpickle")
     tracker = resource_tracker.getfd()
     assert tracker is not None  # it has been started just now
     new = Template() if template is None else template.fork()
