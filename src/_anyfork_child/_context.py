@@ -10,9 +10,8 @@ import _socket
 import atexit
 import os
 import sys
-from multiprocessing import connection as connection  # with queues: most processes get some, and a template has them
 from multiprocessing import context, process, resource_tracker, spawn, util
-from multiprocessing import queues as queues
+from multiprocessing import queues as queues  # most processes get one: a template has what that needs
 
 from ._definitions import ask_owner
 from ._values import Descriptor, find_function, load_values
@@ -23,7 +22,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, ClassVar, NoReturn
 
-NAME = "anyfork"
+
+class _StartMethod(str):
+    """The name of the start method, which is known wherever it comes to: processes of others get it, too, as the one
+    that their program has set."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return start_method, ()
+
+
+def start_method() -> str:
+    """The name. Importing this module has made it known."""
+    return NAME
+
+
+NAME = _StartMethod("anyfork")
 
 
 class _ProcessClass(type):

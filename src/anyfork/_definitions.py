@@ -7,6 +7,7 @@ them; it is started with the first process, and belongs to this process alone.
 from __future__ import annotations
 
 import _socket
+import functools
 import os
 import sys
 import threading
@@ -20,6 +21,7 @@ from _anyfork_child._wire import FAILED, SEND, Frame
 
 from ._inherited import encode_inherited
 
+CachedFunction = type(functools.lru_cache(len))
 LONGEST = 4096  # bytes of a name
 STEP = 1 << 20  # bytes of a large answer to write at once
 
@@ -88,7 +90,7 @@ def _answer(reply: Channel, name: str) -> None:
 
 def _find(name: str) -> object:
     found = getattr(sys.modules["__main__"], name, None)
-    if not isinstance(found, FunctionType | type):
+    if not isinstance(found, FunctionType | type | CachedFunction):
         raise Failure(MISSING, name, "no function or class")
     return found
 

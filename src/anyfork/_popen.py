@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
     from _anyfork_child._encoding import Encoded
 
+    from ._link import Link
     from ._process import Process
 
 UNKNOWN = 255  # the exit code where nobody knows it; forkserver says the same
 BEFORE_UNLINKING = 1  # above the priority of what removes the names of locks at the end of the program
+OF_POOLS = ("concurrent.futures.process", "multiprocessing.pool", "multiprocessing.managers")
 OF_MAIN = ("init_main_from_name", "init_main_from_path")
 
 
@@ -44,17 +46,22 @@ class Popen(popen_fork.Popen):
         self._template = template
         mine = vars(process_obj)
         self._held = [mine.get(name) for name in ("_target", "_args", "_kwargs")]  # see hand_over
-        super().__init__(process_obj)  # type: ignore[no-untyped-call, unused-ignore]
+        super().__init__(process_obj)
 
     def _launch(self, process_obj: BaseProcess) -> None:
         encoded = encode_inherited((process_obj,))
+        parent = default_template.get() if self._template is None else self._template._link
+        _warm(parent, self._held[0], encoded.by_value)
         self._process = process = _run(self._template, _preparation(process_obj.name, self._template), encoded)
         try:
             self.sentinel = os.dup(process.fileno())  # the handle closes its own when it has seen the end
         except BaseException:
             process.kill()
             raise
-        self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
+        # A descriptor and not a socket: the garbage collector would complain of one that it finds in a cycle.
+        self._channel = process.channel.detach()
+        close_fds = util.close_fds  # type: ignore[attr-defined]
+        self.finalizer = util.Finalize(self, close_fds, (self.sentinel, self._channel))
         if not process_obj.daemon:
             self._at_exit = util.Finalize(None, self.hand_over, (None,), exitpriority=BEFORE_UNLINKING)
         assert process.pid is not None  # it has begun
@@ -83,7 +90,7 @@ class Popen(popen_fork.Popen):
 
         Nobody may hold a lock here any more, nor this program be there: multiprocessing would remove it.
         """
-        if self._held and connection.wait([self._process.channel], timeout):
+        if self._held and connection.wait([self._channel], timeout):
             self._held.clear()
             if self._at_exit is not None:
                 self._at_exit.cancel()
@@ -96,6 +103,16 @@ class Popen(popen_fork.Popen):
         """Close what the handle holds."""
         super().close()
         self._process.close()
+
+
+def _warm(template: Link, target: object, by_value: bool) -> None:
+    """Have the template load, once, what every process needs, those of pools, and those that get functions by value."""
+    warm_template(template, main.__module__)
+    module = getattr(target, "__module__", None)
+    if module in OF_POOLS:
+        warm_template(template, module)
+    if by_value:
+        warm_template(template, "cloudpickle.cloudpickle")
 
 
 def _preparation(name: str, template: Template | None) -> dict[str, Any]:
@@ -111,10 +128,6 @@ def _preparation(name: str, template: Template | None) -> dict[str, Any]:
 
 def _run(template: Template | None, preparation: dict[str, Any], encoded: Encoded) -> Process:
     """A process of the default template has this program's environment and directory, others those of theirs."""
-    parent = default_template.get() if template is None else template._link
-    warm_template(parent, main.__module__)
-    if encoded.by_value:
-        warm_template(parent, "cloudpickle.cloudpickle")
     tracker = resource_tracker.getfd()
     assert tracker is not None  # it has been started just now
     new = Template() if template is None else template.fork()

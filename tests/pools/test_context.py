@@ -449,8 +449,8 @@ def test_a_pool_maps_and_raises(ctx):
     with ctx.Pool(2, functions.remember, (7,)) as pool:
         assert pool.map(functions.square, range(20)) == [number**2 for number in range(20)]
         assert list(pool.imap_unordered(functions.remembered, range(4))) == [7] * 4
-        with pytest.raises(functions.Failing, match="3"):
-            pool.apply(functions.raise_failing, (3,))
+        with pytest.raises(functions.AskedError, match="3"):
+            pool.apply(functions.raise_asked, (3,))
     pool.join()
 
 
@@ -471,8 +471,8 @@ def test_an_executor_of_the_standard_library_takes_the_context(ctx):
     with ProcessPoolExecutor(2, mp_context=ctx, initializer=functions.remember, initargs=(5,)) as executor:
         assert list(executor.map(functions.square, range(20))) == [number**2 for number in range(20)]
         assert executor.submit(functions.remembered, 0).result(DEADLINE) == 5
-        with pytest.raises(functions.Failing):
-            executor.submit(functions.raise_failing, 1).result(DEADLINE)
+        with pytest.raises(functions.AskedError):
+            executor.submit(functions.raise_asked, 1).result(DEADLINE)
 
 
 def test_a_loader_of_samples_uses_what_torch_uses(ctx):

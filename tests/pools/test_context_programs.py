@@ -12,6 +12,7 @@ from textwrap import dedent
 
 import pytest
 from conftest import children, eventually, owned, state_and_command
+from owner_side import output_of
 
 DEADLINE = 40.0  # seconds for a program
 
@@ -20,19 +21,10 @@ DEADLINE = 40.0  # seconds for a program
 def program(tmp_path):
     """What runs a script without a guard, in a directory of its own, and returns what it prints."""
 
-    def run(source, errors="", code=0, before=()):
+    def run(source):
         script = tmp_path / "program.py"
         script.write_text(dedent(source))
-        done = subprocess.run(
-            [*before, sys.executable, script],
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            cwd=tmp_path,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (code, errors), done.stdout
-        return done.stdout.splitlines()
+        return output_of(str(script), cwd=tmp_path).splitlines()
 
     return run
 
@@ -129,6 +121,21 @@ def test_what_is_defined_after_the_start_is_found_as_well(program):
     assert said == ["3", "[0, -1, -2]"]
 
 
+def test_cached_functions_of_main_are_found_too(program):
+    said = program("""
+        import functools
+        import anyfork
+
+        @functools.cache
+        def fib(number):
+            return number if number < 2 else fib(number - 1) + fib(number - 2)
+
+        with anyfork.get_context().Pool(1) as pool:
+            print(pool.map(fib, [10, 90]))
+    """)
+    assert said == ["[55, 2880067194370816120]"]
+
+
 def test_a_process_of_a_process_finds_what_is_in_main(program):
     said = program("""
         import anyfork
@@ -176,12 +183,10 @@ def test_locks_that_functions_of_main_use_are_the_same_in_all_processes(program)
 
 def test_what_is_not_in_main_is_an_error_that_says_so(program):
     said = program("""
-        import pickle, sys
+        import threading
         import anyfork
         ctx = anyfork.get_context()
         number = 3
-        unsendable = ctx  # for the global of a function
-        import threading
         lock = threading.Lock()
 
         def locked():
@@ -227,6 +232,40 @@ def test_the_start_method_may_be_set_for_the_whole_program(program):
     assert said == ["('anyfork', 'one')"]
 
 
+def test_other_start_methods_work_where_ours_is_that_of_the_program(program):
+    said = program("""
+        import multiprocessing
+        import anyfork.context
+
+        def method():
+            return multiprocessing.get_start_method()
+
+        if __name__ == "__main__":
+            multiprocessing.set_start_method("anyfork")
+            for name in ("spawn", "forkserver", "fork", "anyfork"):
+                with multiprocessing.get_context(name).Pool(1) as pool:
+                    print(name, pool.apply(method))
+    """)
+    assert said == [f"{method} {method}" for method in ("spawn", "forkserver", "fork", "anyfork")]
+
+
+def test_a_process_has_the_interpreter_flags_of_the_program(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(
+        dedent("""
+            import sys
+            import anyfork
+
+            def flags():
+                return sys.flags.optimize, sys.flags.bytes_warning, sys.flags.dont_write_bytecode
+
+            with anyfork.get_context().Pool(1) as pool:
+                print(flags(), pool.apply(flags))
+        """)
+    )
+    assert output_of("-O", "-b", "-B", str(script)) == "(1, 1, 1) (1, 1, 1)\n"
+
+
 # --- The end ----------------------------------------------------------------------------------------------------
 
 
@@ -254,14 +293,12 @@ def test_a_program_waits_for_its_processes_and_ends_its_daemons(program):
 
 def test_a_process_does_what_is_registered_for_its_end_and_nothing_of_its_template_s(program):
     said = program("""
-        import atexit, sys
-        import anyfork
+        import atexit
         from multiprocessing import util
+        import anyfork
 
         def work():
             util.Finalize(None, print, ("finalizer",), exitpriority=1)
-            if sys.version_info >= (3, 13):  # before, multiprocessing does not
-                pass
             atexit.register(print, "handler")
 
         with anyfork.Template().execute("import atexit; atexit.register(print, 'of the template', flush=True)") as template:
@@ -276,8 +313,7 @@ def test_a_process_does_what_is_registered_for_its_end_and_nothing_of_its_templa
 
 def test_a_leak_is_reported_once_and_by_the_one_tracker(program):
     said = program("""
-        import os, sys
-        from multiprocessing import resource_tracker, shared_memory
+        from multiprocessing import shared_memory
         import anyfork
 
         def share(name):

@@ -131,12 +131,12 @@ def remembered(_):
     return count
 
 
-class Failing(Exception):
+class AskedError(Exception):
     """Raised in a process, and to be caught in the owner."""
 
 
-def raise_failing(number):
-    raise Failing(number)
+def raise_asked(number):
+    raise AskedError(number)
 
 
 def tell_channel(channel):
