@@ -24,6 +24,7 @@ from ._errors import PeerError as PeerError
 from ._errors import PreloadError as PreloadError
 from ._errors import PrepareError as PrepareError
 from ._errors import ProgramError as ProgramError
+from ._errors import QueueFullError as QueueFullError
 from ._errors import RemoteError as RemoteError
 from ._errors import ResultError as ResultError
 from ._errors import StartError as StartError
@@ -40,8 +41,10 @@ from ._template import Template as Template
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _anyfork_child._serving import emit as emit
+    from _anyfork_child._serving import retire as retire
 
     from ._call import call as call
+    from ._pool_stats import PoolStats as PoolStats
     from ._worker import Stream as Stream
     from ._worker import Worker as Worker
 
@@ -52,7 +55,14 @@ for _name in [name for name in globals() if not name.startswith("_")]:
         globals()[_name].__module__ = __name__
 del _name, TYPE_CHECKING
 
-_LATER = {"Worker": "._worker", "Stream": "._worker", "call": "._call", "emit": "_anyfork_child._serving"}
+_LATER = {
+    "Worker": "._worker",
+    "Stream": "._worker",
+    "call": "._call",
+    "emit": "_anyfork_child._serving",
+    "retire": "_anyfork_child._serving",
+    "PoolStats": "._pool_stats",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -36,10 +36,11 @@ def small(args: Sequence[object]) -> bytes:
 class Requests:
     """What can be asked of one worker. ``definitions`` of functions go out before the next call."""
 
-    def __init__(self, serializer: Serializer | None) -> None:
+    def __init__(self, serializer: Serializer | None, limit: float = MAX_FUNCTIONS) -> None:
         self.definitions: deque[Message] = deque()
         self.functions: dict[object, int] = {}
         self._serializer = serializer
+        self._limit = limit
         self._numbers = count(1)
 
     def number(self, call: str, function: Callable[..., object] | str) -> int:
@@ -52,7 +53,7 @@ class Requests:
     def _define(self, call: str, function: Callable[..., object] | str) -> int:
         check_function(call, function)
         name = function if isinstance(function, str) else importable_name(function)
-        if name is None or len(self.functions) >= MAX_FUNCTIONS:
+        if name is None or len(self.functions) >= self._limit:
             return 0
         body = name.encode()
         number = next(self._numbers)

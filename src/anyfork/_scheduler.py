@@ -65,7 +65,11 @@ GRACE = 0.1  # seconds for a worker to skip a job that was given up before it be
 
 
 class Scheduler:
-    """The decisions of one pool. ``waiters`` is how many wait for room in the queue, which the face counts."""
+    """The decisions of one pool.
+
+    ``waiters`` is how many wait for room in the queue, and ``promised`` how many of those were told that there is some;
+    the face counts them.
+    """
 
     def __init__(self, limits: Limits, sources: Sequence[Source]) -> None:
         self.limits = limits
@@ -73,6 +77,8 @@ class Scheduler:
         self.queue = JobQueue()
         self.force = Workforce(limits.load)
         self.waiters = 0
+        self.promised = 0
+        self._refused = 0
         self.closing = False
         self._growth = Growth(self.force, self.sources, limits.min_idle)
         self._steps = Steps()
@@ -85,7 +91,7 @@ class Scheduler:
     @property
     def finished(self) -> bool:
         """Whether it is closing and nothing is left to do. Workers may still be on their way out."""
-        return self.closing and not self.queue.length and not self.force.count
+        return self.closing and not (self.queue.length or self.force.count or self.waiters)
 
     @property
     def wake_at(self) -> float:
@@ -100,7 +106,7 @@ class Scheduler:
     def has_room(self) -> bool:
         """Whether a job may be submitted now, by ``max_queued``."""
         bound = self.limits.max_queued
-        return bound is None or self.queue.length < bound + self._places()
+        return bound is None or self.queue.length + self.promised < bound + self._places()
 
     def _places(self) -> int:
         """How many more jobs workers take, present ones and those that are being started, or the first one."""
@@ -137,6 +143,10 @@ class Scheduler:
         job.state = JobState.QUEUED
         self.queue.add(job)
 
+    def refuse(self) -> None:
+        """A job was not taken, because there is no room."""
+        self._refused = 1
+
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Further jobs that have waited already: parts of one whose worker has died."""
         self._counts.submitted += len(jobs)
@@ -164,10 +174,17 @@ class Scheduler:
         if self._wears and worker.state is WorkerState.WORKING and self._worn(worker, 1, now):
             self.retire(worker)
 
-    def withdraw(self, job: Job) -> bool:
+    def told(self, job: Job) -> None:
+        """Its answer has come, but its worker still does something that belongs to it, until ``answered``."""
+        if job.state in (JobState.SENT, JobState.RUNNING):
+            self._counts.answered += 1
+            job.state, job.deadline = JobState.GIVEN_UP, None
+
+    def withdraw(self, job: Job, *, kill: bool = True) -> bool:
         """Nobody waits for it any more. False when it has surely not run, and will not.
 
-        A plain worker that runs it is killed; one that has not begun it gets some time to skip it.
+        A plain worker that runs it is killed; one that has not begun it gets some time to skip it. Without ``kill``
+        one that has begun it goes on.
         """
         if job.state is JobState.QUEUED:
             self.queue.remove(job)
@@ -179,7 +196,9 @@ class Scheduler:
         self._counts.withdrawn += 1
         running = job.state is JobState.RUNNING
         job.state = JobState.GIVEN_UP
-        if running and not self.limits.concurrent:
+        if not running:
+            job.timeout = GRACE if kill else None
+        elif kill and not self.limits.concurrent:
             assert job.worker is not None
             self._kill(job.worker)
         return True
@@ -244,18 +263,18 @@ class Scheduler:
             self._growth.owed += min_idle
         self._dismiss(self.limits.max_workers, None)
 
-    def limit(self, source: Source, limit: int) -> None:
+    def limit(self, source: Source, limit: float) -> None:
         """How many workers this template may have, from now on."""
         source.limit = limit
         self._dismiss(limit, source)
 
-    def _dismiss(self, limit: int, source: Source | None) -> None:
+    def _dismiss(self, limit: float, source: Source | None) -> None:
         force = self.force
         present = [*(worker for level in force.by_load for worker in level), *force.starting]
         if source is not None:
             present = [worker for worker in present if worker.source is source]
         present.sort(key=lambda worker: (worker.state is WorkerState.WORKING, len(worker.jobs)))
-        for worker in present[: max(0, len(present) - limit)]:
+        for worker in present[: int(max(0, len(present) - limit))]:
             self._leave(worker)
 
     def renew(self, source: Source) -> None:
@@ -277,7 +296,7 @@ class Scheduler:
         for worker in self.force.all():
             for job in worker.jobs:
                 if job.state is not JobState.GIVEN_UP:
-                    self._fail(job, Failure.KILLED, worker)
+                    self._fail(job, Failure.KILLED, worker if job.state is JobState.RUNNING else None)
                 job.state = JobState.DONE
             self.force.remove(worker)
             worker.jobs.clear()
@@ -336,19 +355,20 @@ class Scheduler:
         if job.state is JobState.SENT:
             job.state = JobState.RUNNING
             job.runs += 1
-            if job.timeout is None:
-                return
-            job.deadline = now + job.timeout
-        else:  # given up: it is skipped, or was begun before the worker heard of that
-            job.deadline = now + GRACE
+        if job.timeout is None:
+            return
+        job.deadline = now + job.timeout
         if job.deadline < self._next_deadline:
             self._next_deadline = job.deadline
 
     def _grow(self, now: float) -> None:
         """Start workers, as far as they are wanted and it is time."""
         growth, queue = self._growth, self.queue
-        while (source := growth.next(queue.length + self.waiters, self.limits, now)) is not None:
+        while (source := growth.next(queue.length + self.waiters + self._refused, self.limits, now)) is not None:
             self._start(source, now)
+            self._refused = 0
+        if self._refused and self.force.freest() is not None:
+            self._refused = 0
         if queue.length and growth.broken:
             self._fail_all()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from typing import Any
 
 FIRST_DELAY = 0.05  # seconds before the third attempt, when two have failed; the second comes at once
 LAST_DELAY = 5.0  # and between all further ones
@@ -12,11 +12,14 @@ MAX_TRIES = 5  # starts in a row that gave no living worker, until those who wai
 
 
 class Source:
-    """One template. ``limit`` is how many workers it may have; with each ``generation`` it is another template."""
+    """One template, the ``key``. ``limit`` is how many workers it may have.
+
+    With each ``generation`` it is another template; the face sets the key then.
+    """
 
     __slots__ = ("broken", "count", "error", "failures", "generation", "key", "limit", "not_before", "stillborn")
 
-    def __init__(self, key: Hashable, limit: int) -> None:
+    def __init__(self, key: Any, limit: float) -> None:
         self.key = key
         self.limit = limit
         self.count = 0  # workers that have, or may get, something to do
