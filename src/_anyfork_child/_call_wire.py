@@ -31,8 +31,8 @@ READ_SIZE = 16 << 10  # bytes to read at once: more would be asked of the system
 # Owner to worker. The detail of CALL and STREAM is the number of the function, 0 for one among the values; that of
 # FUNCTION is the number for the function of this name; that of MORE is how many further items a stream may send.
 # A SMALL_CALL is one whose arguments are a plain pickle; SMALL_CALLS are several, of one argument each: a plain pickle
-# of their numbers and of their arguments. MEASURE asks how large the worker is, by the kind of memory in its detail; its
-# RESULT is 8 bytes.
+# of their numbers and of their arguments. MEASURE asks how large the worker is, by the kind of memory in its detail;
+# its RESULT is 8 bytes.
 CALL, STREAM, FUNCTION, MORE, CANCEL, SMALL_CALL, SMALL_CALLS, MEASURE = range(1, 9)
 # Worker to owner. The detail of READY is the VERSION, that of ERROR says what went wrong. That of a value is 0 for a
 # plain pickle of it, 1 for one of a tuple with it.

@@ -17,6 +17,7 @@ from ._pool_calls import PoolCalls
 from ._pool_jobs import Encoder, Measure
 from ._pool_options import PoolSettings, check_number, check_template
 from ._scheduler import Scheduler
+from ._sources import Source
 from ._steps import Failure
 from ._workforce import Worker
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ._pool_options import PoolOptions, Templates
     from ._pool_stats import PoolStats
     from ._seat import Seat
-    from ._sources import Source
     from ._steps import Steps
 
 
@@ -166,16 +166,16 @@ class PoolHandle:
             self._begin(worker)
 
     def _fail(self, job: PoolJob, why: Failure, of: Worker | Source | None) -> None:
-        alone = why is Failure.DIED and not self.concurrent
         if why is Failure.TIMED_OUT and isinstance(of, Worker):
             self._give_up(job, of)
-        job.fail(self._error(job, why, of), alone)
+        job.fail(self._error(job, why, of))
 
     def _error(self, job: PoolJob, why: Failure, of: Worker | Source | None) -> BaseException:
         may_have_run = isinstance(of, Worker)
         if why is Failure.DIED:
             assert isinstance(of, Worker)
-            return of.seat.death()
+            seat: Seat = of.seat
+            return seat.death()
         what = "it may have run" if may_have_run else "nothing of it has run"
         if why is Failure.TIMED_OUT:
             text = f"the call ran for more than {job.timeout} seconds; {what}"
@@ -184,7 +184,8 @@ class PoolHandle:
             return CallCancelledError(
                 f"the pool was killed before the call had a result; {what}", may_have_run=may_have_run
             )
-        assert of is not None and not isinstance(of, Worker) and of.error is not None
+        assert isinstance(of, Source)
+        assert of.error is not None
         return _again(of.error)
 
     # --- The pool as a whole ---
@@ -194,7 +195,10 @@ class PoolHandle:
         return self.scheduler.stats()
 
     def resize(self, max_workers: int | None = None, *, min_idle: int | None = None, load: int | None = None) -> None:
-        """Change its numbers while it runs. Workers above them finish what they have, and leave. Raises ArgumentError."""
+        """Change its numbers while it runs. Workers above them finish what they have, and leave.
+
+        Raises ArgumentError.
+        """
         for name, value in (("max_workers", max_workers), ("min_idle", min_idle), ("load", load)):
             if value is not None:
                 check_number("resize", name, value)

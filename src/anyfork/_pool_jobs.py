@@ -86,8 +86,8 @@ class PoolJob(Job):
         """Begin it in a worker."""
         raise NotImplementedError
 
-    def fail(self, error: BaseException, alone: bool) -> None:
-        """It has this error instead of an answer. ``alone``: what of it has not begun may run elsewhere."""
+    def fail(self, error: BaseException) -> None:
+        """It has this error instead of an answer."""
         raise NotImplementedError
 
     def give_up(self, calls: PoolCalls) -> None:
@@ -127,7 +127,8 @@ class Measure(Answer):
 
     def finish(self, answer: _call_wire.Message | None, error: BaseException | None = None) -> None:
         """It is known, or the worker has ended."""
-        if answer is not None:
+        if error is None:
+            assert answer is not None
             self._job.pool.measured(self._job, int.from_bytes(answer[4], "little"))
 
 
@@ -154,8 +155,8 @@ class Attempt(Answer):
         return self._job.pool.serializer
 
     def finish(self, answer: _call_wire.Message | None, error: BaseException | None = None) -> None:
-        """There is an answer. Without one the worker has ended, and the scheduler decides what becomes of the job."""
-        if answer is None:
+        """There is an answer; or the worker has ended, and the scheduler decides what becomes of the job."""
+        if error is not None:
             return
         self._answer, self.state = answer, DONE
         job = self._job
@@ -191,7 +192,7 @@ class CallJob(PoolJob):
         self.attempt = attempt = Attempt(self)
         self.begin(calls, attempt)
 
-    def fail(self, error: BaseException, alone: bool) -> None:
+    def fail(self, error: BaseException) -> None:
         """It has this error instead of an answer."""
         self.error = error
         self.attempt = None

@@ -10,13 +10,14 @@ from collections import deque
 
 from _anyfork_child._encoding import SCALARS, is_plain
 
+from ._errors import PeerError, WorkerDiedError
 from ._pending import DONE, Answer, State
 from ._pool_jobs import PoolJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, Protocol
 
     from _anyfork_child import _call_wire
     from _anyfork_child._message import Message
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
     from ._pool_calls import PoolCalls
     from ._pool_handle import PoolHandle
     from ._progress import Progress
+
+    class Waiting(Protocol):
+        """What whoever takes items waits for."""
+
+        def done(self) -> bool: ...
+        def set_result(self, result: None, /) -> None: ...
+
 
 PER_JOB = 0.002  # seconds that the items of one job should take: less is lost in waiting, with more the end is uneven
 MOST = 64  # items of a job
@@ -51,8 +59,8 @@ class Item(Answer):
         return self.job.pool.serializer
 
     def finish(self, answer: _call_wire.Message | None, error: BaseException | None = None) -> None:
-        """There is an answer. Without one the worker has ended, and the scheduler decides what becomes of the job."""
-        if answer is None:
+        """There is an answer; or the worker has ended, and the scheduler decides what becomes of the job."""
+        if error is not None:
             return
         self._answer = answer
         self.settle()
@@ -111,11 +119,14 @@ class ItemsJob(PoolJob):
         self.work.jobs.discard(self)
         self.pool.answered(self)
 
-    def fail(self, error: BaseException, alone: bool) -> None:
-        """Its first item without an answer has this error; the others, which have not begun, become another job."""
+    def fail(self, error: BaseException) -> None:
+        """Its items without an answer have this error.
+
+        When a plain worker has died that is the first: the others have not begun, and become another job.
+        """
         items = self._open()
         self.work.jobs.discard(self)
-        if alone and len(items) > 1:
+        if len(items) > 1 and isinstance(error, WorkerDiedError | PeerError) and error.may_have_run:
             self.pool.scheduler.put_back([ItemsJob(self.work, items[1:], self.function, None)])
             items = items[:1]
         else:
@@ -134,7 +145,7 @@ class ItemsJob(PoolJob):
 class MapWork:
     """What is under way. ``ahead`` are the items that nobody has taken yet: in their order, or as they are done.
 
-    ``wake`` is called when ``next`` may have become something else than None.
+    ``waiting`` gets a result when ``next`` has become something else than None.
     """
 
     def __init__(
@@ -149,7 +160,7 @@ class MapWork:
         self.pool = pool
         self.options = options
         self.jobs: set[ItemsJob] = set()  # that are not done
-        self.wake: Callable[[], None] | None = None
+        self.waiting: Waiting | None = None
         self.exhausted = False  # there are no more items
         self.closed = False
         self._function = function
@@ -254,8 +265,9 @@ class MapWork:
             return
         if not self._ordered:
             self._ahead.append(item)
-        if self.wake is not None and (not self._ordered or item is self._ahead[0]):
-            self.wake()
+        waiting = self.waiting
+        if waiting is not None and (not self._ordered or item is self._ahead[0]) and not waiting.done():
+            waiting.set_result(None)
 
     @property
     def empty(self) -> bool:
@@ -280,7 +292,6 @@ class MapWork:
             item.drop()
         self._ahead.clear()
         self._under_way = 0
-        self.wake = None
         for job in jobs:
             self.pool.withdraw(job, kill=False)
         if self._progress is not None:

@@ -94,7 +94,7 @@ class PoolSettings:
                 raise ArgumentError(
                     f"{call}(): {name} must be {' or '.join(map(repr, choices))}, not {options[name]!r}"
                 )
-        self.worker = Options({name: options[name] for name in _OF_WORKERS})  # type: ignore[misc]  # these names
+        self.worker = Options({name: options[name] for name in _OF_WORKERS})  # type: ignore[arg-type]  # these names
         concurrency: int | None = options["concurrency"]
         self.limits = Limits(
             load=options["load"] if concurrency is None else concurrency,

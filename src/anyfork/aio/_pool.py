@@ -103,9 +103,9 @@ class Pool(PoolHandle):
     ) -> Any:
         """The result of ``function(*args)`` in a worker; raises what it raises, with the remote traceback as cause.
 
-        Of those that wait the greatest ``priority`` goes first. ``timeout`` is how many seconds it may run, not counting
-        how long it waits; ``math.inf`` for one without the timeout of the pool. An ``idempotent`` one is run again, twice
-        at most, when its worker dies. ``on_event`` gets what it emits.
+        Of those that wait the greatest ``priority`` goes first. ``timeout`` is how many seconds it may run, not
+        counting how long it waits; ``math.inf`` for one without the timeout of the pool. An ``idempotent`` one is run
+        again, twice at most, when its worker dies. ``on_event`` gets what it emits.
 
         Raises ArgumentError at once for what cannot travel, CallTimeoutError, WorkerDiedError, QueueFullError, and the
         other kinds of CallError; what stands in the way of a worker, if there is none. Cancelled, it does not run if it
@@ -134,11 +134,11 @@ class Pool(PoolHandle):
         try:
             await waiting
         except BaseException:
-            await self._give_up(job)
+            await self._abandon(job)
             raise
         return job.result()
 
-    async def _give_up(self, job: _Call) -> None:
+    async def _abandon(self, job: _Call) -> None:
         """Nobody waits for it any more."""
         if self._waits and job.state in (JobState.SENT, JobState.RUNNING):
             assert self._loop is not None

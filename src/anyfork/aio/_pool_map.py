@@ -53,12 +53,11 @@ class PoolMap:
             if work.empty:
                 work.close()
                 raise StopAsyncIteration
-            waiting = loop.waiting()
-            work.wake = lambda: None if waiting.done() else waiting.set_result(None)
+            work.waiting = waiting = loop.waiting()
             try:
                 await waiting
             finally:
-                work.wake = None
+                work.waiting = None
         return item
 
     async def _fill(self) -> None:
