@@ -49,16 +49,18 @@ class Job:
 class JobQueue:
     """Jobs that wait: the first come first within a priority, the greatest priority before all others."""
 
-    __slots__ = ("_by_priority", "_priorities", "length")
+    __slots__ = ("_by_priority", "_plain", "_priorities", "length")
 
     def __init__(self) -> None:
         self.length = 0
-        self._by_priority: dict[float, OrderedDict[Job, None]] = {0: OrderedDict()}  # that of 0 stays when it is empty
+        self._plain: OrderedDict[Job, None] = OrderedDict()  # of priority 0, which most jobs have
+        self._by_priority: dict[float, OrderedDict[Job, None]] = {0: self._plain}  # that stays when it is empty
         self._priorities: list[float] = [0]
 
     def add(self, job: Job) -> None:
         """At the end of its priority."""
-        self._level(job.priority)[job] = None
+        level = self._plain if job.priority == 0 else self._level(job.priority)
+        level[job] = None
         self.length += 1
 
     def put_back(self, jobs: Iterable[Job]) -> None:
@@ -85,6 +87,9 @@ class JobQueue:
 
     def take(self) -> Job:
         """The next. There has to be one."""
+        if len(self._priorities) == 1:
+            self.length -= 1
+            return self._plain.popitem(last=False)[0]
         job = self.first()
         self.remove(job)
         return job

@@ -47,6 +47,7 @@ class PoolHandle:
         self._settings = settings
         self._timeout = settings.timeout
         self._closed = False
+        self._skipped = False
         self._owner = os.getpid()
 
     # --- What a face adds ---
@@ -92,6 +93,12 @@ class PoolHandle:
             job.give_up(worker.seat.calls)
             worker.seat.flush()
 
+    def skip(self, job: PoolJob) -> None:
+        """It was given to a worker, and is not sent to it: nobody waits for it any more."""
+        self._skipped = True
+        self.scheduler.skip(job, monotonic())
+        job.release()
+
     def answered(self, job: PoolJob) -> None:
         """Its answer has come."""
         if self.memory is None:
@@ -131,14 +138,15 @@ class PoolHandle:
     def decide(self) -> None:
         """Do what is to be done now."""
         scheduler = self.scheduler
-        steps = scheduler.decide(monotonic())
-        if steps.assign:
-            self._assign(steps.assign)  # type: ignore[arg-type]  # all jobs here are those of pools
-        if steps.fail or steps.start or steps.stop or steps.kill:
-            self._apply(steps)
-            if steps.fail:  # parts of what has failed may have come back
-                self.decide()
-                return
+        again = True
+        while again:
+            steps = scheduler.decide(monotonic())
+            self._skipped = False
+            if steps.assign:
+                self._assign(steps.assign)  # type: ignore[arg-type]  # all jobs here are those of pools
+            if steps.fail or steps.start or steps.stop or steps.kill:
+                self._apply(steps)
+            again = self._skipped or bool(steps.fail)  # parts of what has failed may have come back
         self._wake_at(scheduler.wake_at)
 
     @staticmethod

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ._pool_handle import PoolHandle
 
 SENT = State.SENT
-GIVEN_UP = JobState.GIVEN_UP
+NEW = JobState.NEW
 
 
 class Encoder:
@@ -61,11 +61,10 @@ class PoolJob(Job):
         pool: PoolHandle,
         function: Callable[..., Any] | str | None,
         body: bytes | Message | None,
-        *,
-        on_event: Handler | None = None,
-        priority: float = 0,
-        timeout: float | None = None,
-        idempotent: bool = False,
+        on_event: Handler | None,
+        priority: float,
+        timeout: float | None,
+        idempotent: bool,
         size: int = 1,
     ) -> None:
         self.pool = pool
@@ -77,7 +76,7 @@ class PoolJob(Job):
         self.timeout = timeout
         self.idempotent = idempotent
         self.size = size
-        self.state: JobState = JobState.NEW
+        self.state: JobState = NEW
         self.worker = None
         self.runs = 0
         self.deadline: float | None = None
@@ -173,10 +172,8 @@ class CallJob(PoolJob):
 
     __slots__ = ("attempt", "error")
 
-    def __init__(self, *given: Any, **options: Any) -> None:
-        super().__init__(*given, **options)
-        self.attempt: Attempt | None = None  # the last; None when nobody waits for it
-        self.error: BaseException | None = None
+    attempt: Attempt | None  # the last; None when nobody waits for it
+    error: BaseException | None
 
     def wake(self) -> None:
         """It is done: ``result`` may be called. A face says what that means."""

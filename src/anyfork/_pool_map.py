@@ -87,7 +87,8 @@ class ItemsJob(PoolJob):
     def __init__(
         self, work: MapWork, items: list[Item], function: Callable[..., Any] | str | None, body: bytes | Message | None
     ) -> None:
-        super().__init__(work.pool, function, body, size=len(items), **work.options)
+        priority, timeout, idempotent = work.options
+        super().__init__(work.pool, function, body, None, priority, timeout, idempotent, len(items))
         self.work = work
         self.items = items
         self.left = len(items)
@@ -155,7 +156,7 @@ class MapWork:
         window: int,
         ordered: bool,
         progress: Progress | None,
-        options: dict[str, Any],
+        options: tuple[float, float | None, bool],
     ) -> None:
         self.pool = pool
         self.options = options
@@ -172,7 +173,7 @@ class MapWork:
         self._under_way = 0  # items that nobody has taken yet
         self._batch: list[Item] = []
         self._made: list[ItemsJob] = []
-        self._alone = options["timeout"] is not None or pool.concurrent or pool.memory is not None
+        self._alone = options[1] is not None or pool.concurrent or pool.memory is not None
         self._size = 1  # items of the next job
         limit = pool.scheduler.limits.max_calls
         self._most = MOST if limit is None else max(1, min(MOST, limit))

@@ -94,6 +94,14 @@ class Scheduler:
         return self.closing and not (self.queue.length or self.force.count or self.waiters)
 
     @property
+    def unsettled(self) -> bool:
+        """Whether ``decide`` may have something to say to the job that was submitted last.
+
+        It has not where others wait before it: all workers are full, and another one will be started when it is time.
+        """
+        return self.queue.length <= 1 or bool(self.force.starting)
+
+    @property
     def wake_at(self) -> float:
         """When ``decide`` has to be called at the latest, if nothing happens before; infinity for never."""
         wake = min(self._next_deadline, self._growth.wake_at)
@@ -179,6 +187,14 @@ class Scheduler:
         if job.state in (JobState.SENT, JobState.RUNNING):
             self._counts.answered += 1
             job.state, job.deadline = JobState.GIVEN_UP, None
+
+    def skip(self, job: Job, now: float) -> None:
+        """It is with a worker by the books, but was not sent: nobody waits for it any more. ``decide`` again."""
+        if job.state is JobState.RUNNING:
+            job.runs -= 1
+        self._counts.withdrawn += 1
+        job.state = JobState.GIVEN_UP
+        self.answered(job, now)
 
     def withdraw(self, job: Job, *, kill: bool = True) -> bool:
         """Nobody waits for it any more. False when it has surely not run, and will not.

@@ -35,15 +35,17 @@ class AsyncioLoop:
         self.waiting: Callable[[], Waiting] = loop.create_future
         self.soon: Callable[[Callable[[], object]], object] = loop.call_soon
         self._tasks: set[asyncio.Task[None]] = set()
+        self._running = sys.modules["asyncio"]._get_running_loop
 
     def from_anywhere(self, action: Callable[[], object]) -> None:
         """Do something soon, if the loop still runs. May be called from any thread, in the middle of anything."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(action)
 
+    @property
     def runs(self) -> bool:
         """Whether this is the loop that runs here."""
-        return sys.modules["asyncio"]._get_running_loop() is self.loop
+        return self._running() is self.loop
 
     def at(self, when: float, action: Callable[[], None]) -> Handle:
         """Do something at this time, of time.monotonic."""
@@ -90,6 +92,7 @@ class TrioLoop:
         with suppress(self._trio.RunFinishedError):
             self._token.run_sync_soon(action)
 
+    @property
     def runs(self) -> bool:
         """Whether this is the loop that runs here."""
         return self._trio.lowlevel.in_trio_run() and self._trio.lowlevel.current_trio_token() is self._token

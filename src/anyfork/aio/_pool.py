@@ -6,7 +6,7 @@ from collections import deque
 from math import inf
 
 from anyio import CancelScope, Event
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
 from _anyfork_child._message import Message
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any, Self, Unpack
 
     from .._pending import Handler
+    from .._pool_calls import PoolCalls
     from .._pool_options import PoolOptions
     from .._workforce import Worker
     from ._loop import Handle, Loop, Waiting
@@ -85,7 +86,7 @@ class Pool(PoolHandle):
                 raise HandleError(f"{call}() on an async pool needs an event loop that runs")
             self._live_in(loop)
             return loop
-        if not self._loop.runs():
+        if not self._loop.runs:
             raise HandleError(f"{call}() on a pool that belongs to another event loop")
         return self._loop
 
@@ -112,24 +113,17 @@ class Pool(PoolHandle):
         has not begun; one that runs is ended with its worker, or waited for with ``on_cancel="wait"``.
         """
         loop = self._here("call")
-        await checkpoint_if_cancelled()
         if self._bounded:
             await self._enter_queue()
         named, body = self.encoder.encode(function, args)
         if type(body) is Message and body.fills:
             await write_files(body)
-        job = _Call(
-            self,
-            named,
-            body,
-            on_event=on_event,
-            priority=priority,
-            timeout=self._timeout if timeout is None else timeout,
-            idempotent=idempotent,
-        )
+        job = _Call(self, named, body, on_event, priority, self._timeout if timeout is None else timeout, idempotent)
+        job.attempt = job.error = None
         job.waiting = waiting = loop.waiting()
-        self.scheduler.submit(job)
-        if not self._asked:
+        scheduler = self.scheduler
+        scheduler.submit(job)
+        if not self._asked and scheduler.unsettled:
             self._decide_soon()
         try:
             await waiting
@@ -179,11 +173,7 @@ class Pool(PoolHandle):
         if window < 1:
             raise ArgumentError(f"the window of map() must be 1 or more, not {window}")
         shown = Progress.on_terminal(_name(function), _length(items)) if progress else None
-        options = {
-            "timeout": self._timeout if timeout is None else timeout,
-            "priority": priority,
-            "idempotent": idempotent,
-        }
+        options = (priority, self._timeout if timeout is None else timeout, idempotent)
         return PoolMap(self, MapWork(self, function, window, ordered, shown, options), items, return_exceptions)
 
     # --- Room in the queue ---
@@ -350,6 +340,12 @@ class Pool(PoolHandle):
 class _Call(CallJob):
     __slots__ = ("waiting",)
     waiting: Waiting
+
+    def send(self, calls: PoolCalls) -> None:
+        if self.waiting.done():  # cancelled before anything could be sent
+            self.pool.skip(self)
+        else:
+            super().send(calls)
 
     def wake(self) -> None:
         if not self.waiting.done():
