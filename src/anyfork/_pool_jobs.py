@@ -93,6 +93,9 @@ class PoolJob(Job):
         """Nobody waits for what the worker has of it."""
         raise NotImplementedError
 
+    def settle(self) -> None:
+        """It is known how large its worker is after it."""
+
     def begin(self, calls: PoolCalls, answer: Answer) -> None:
         """Begin the call that was encoded."""
         body = self.body
@@ -129,6 +132,7 @@ class Measure(Answer):
         if error is None:
             assert answer is not None
             self._job.pool.measured(self._job, int.from_bytes(answer[4], "little"))
+        self._job.settle()
 
 
 class Attempt(Answer):
@@ -155,16 +159,17 @@ class Attempt(Answer):
 
     def finish(self, answer: _call_wire.Message | None, error: BaseException | None = None) -> None:
         """There is an answer; or the worker has ended, and the scheduler decides what becomes of the job."""
+        job, wanted = self._job, self._job.attempt is self
+        if not wanted:
+            job.release()
         if error is not None:
             return
         self._answer, self.state = answer, DONE
-        job = self._job
         job.pool.answered(job)
-        if job.attempt is self:
-            job.release()
-            job.wake()
-        else:
+        if not wanted:
             self.drop()
+        elif job.pool.memory is None:  # otherwise when it is known whether the worker stays
+            job.settle()
 
 
 class CallJob(PoolJob):
@@ -178,6 +183,11 @@ class CallJob(PoolJob):
     def wake(self) -> None:
         """It is done: ``result`` may be called. A face says what that means."""
         raise NotImplementedError
+
+    def settle(self) -> None:
+        """Its answer is there."""
+        self.release()
+        self.wake()
 
     @property
     def done(self) -> bool:
@@ -193,7 +203,8 @@ class CallJob(PoolJob):
         """It has this error instead of an answer."""
         self.error = error
         self.attempt = None
-        self.release()
+        if self.state is JobState.DONE:  # otherwise a worker has it still
+            self.release()
         self.wake()
 
     def give_up(self, calls: PoolCalls) -> None:

@@ -64,6 +64,7 @@ class Seat:
     def kill(self) -> None:
         """End it now."""
         self._leaves = True
+        self.calls.drop_out()
         self.talk.process.kill()
 
     # --- What comes ---

@@ -152,6 +152,7 @@ class _TrioWaiting:
 
     def _abort(self, _: object) -> Any:
         self._task = None
+        self._done = True  # as a future that is cancelled
         return sys.modules["trio"].lowlevel.Abort.SUCCEEDED
 
 

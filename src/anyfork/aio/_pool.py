@@ -53,8 +53,8 @@ class Pool(PoolHandle):
     ``load`` too), ``backend`` and ``on_cancel`` are those of Worker.
 
     What goes on beside your tasks lives in the event loop, from the first use until the pool is closed; no task group
-    is needed. As an async context manager the pool is closed at the end; cancelled meanwhile, it is killed. One that is
-    not closed ends with its loop. Raises ArgumentError.
+    is needed. As an async context manager the pool is closed at the end; left by an exception, or cancelled meanwhile,
+    it is killed. One that is not closed ends with its loop. Raises ArgumentError.
     """
 
     def __init__(
@@ -308,9 +308,9 @@ class Pool(PoolHandle):
 
     async def aclose(self) -> None:
         """Let all that was asked be done, then all workers end, and wait until they have. Closing twice is harmless."""
-        await checkpoint()
         self._closed = True
         self.scheduler.close()
+        await checkpoint()
         if self._loop is None:
             return
         if self.seats or not self.scheduler.finished:
@@ -327,7 +327,9 @@ class Pool(PoolHandle):
             self._here("async with")
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self.kill()
         try:
             await self.aclose()
         except BaseException:
