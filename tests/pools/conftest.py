@@ -112,10 +112,10 @@ class Asked:
 async def ask_in_turn(tasks, pool, count, *args, **options) -> list[Asked]:
     """Let so many calls of a pool go on beside the test, each begun when the one before it is in the pool."""
     asked = []
+    before = pool.stats().submitted
     for _ in range(count):
-        before = pool.stats().submitted
         asked.append(ask(tasks, pool.call, *args, **options))
-        await until(lambda: pool.stats().submitted > before)
+        await until(lambda: pool.stats().submitted == before + len(asked))
     return asked
 
 

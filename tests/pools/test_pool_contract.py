@@ -54,9 +54,8 @@ async def test_descriptors_travel(template, gate):
 async def test_arguments_are_taken_as_they_are_at_the_call_however_deep(template, gate, tasks):
     nested = {"a": [1, [2]]}
     async with aio.Pool(template, max_workers=1, load=1) as pool:
-        ask(tasks, pool.call, jobs.wait, gate.file)
-        asked = ask(tasks, pool.call, operator.itemgetter("a"), nested)
-        await until(lambda: pool.stats().queued == 1)
+        await ask_in_turn(tasks, pool, 1, jobs.wait, gate.file)
+        (asked,) = await ask_in_turn(tasks, pool, 1, operator.itemgetter("a"), nested)
         nested["a"][1].append(3)
         gate.open()
         assert await asked.outcome() == [1, [2]]
@@ -65,8 +64,7 @@ async def test_arguments_are_taken_as_they_are_at_the_call_however_deep(template
 async def test_what_cannot_travel_is_an_error_of_the_call_and_nothing_else(template):
     async with aio.Pool(template) as pool:
         with pytest.raises(anyfork.ArgumentError, match=r"argument 1 of call\(\)"):
-            await pool.call(operator.not_, open)  # noqa: B018, SIM115
-            await pool.call(len, (yield_ for yield_ in ()))
+            await pool.call(len, (item for item in ()))
         with pytest.raises(anyfork.ArgumentError, match="needs a function"):
             await pool.call(3)
         assert await pool.call(operator.neg, 1) == -1
