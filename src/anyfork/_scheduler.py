@@ -79,7 +79,7 @@ class Scheduler:
         self.waiters = 0
         self.promised = 0
         self._refused = 0
-        self.closing = False
+        self.closing = self.killed = False
         self._growth = Growth(self.force, self.sources, limits.min_idle)
         self._steps = Steps()
         self._next_deadline = inf  # of all jobs that run; there may be none with it any more
@@ -99,7 +99,7 @@ class Scheduler:
 
         It has not where others wait before it: all workers are full, and another one will be started when it is time.
         """
-        return self.queue.length <= 1 or bool(self.force.starting)
+        return self.queue.length <= 1 or bool(self.force.starting) or self.killed
 
     @property
     def wake_at(self) -> float:
@@ -114,7 +114,7 @@ class Scheduler:
     def has_room(self) -> bool:
         """Whether a job may be submitted now, by ``max_queued``."""
         bound = self.limits.max_queued
-        return bound is None or self.queue.length + self.promised < bound + self._places()
+        return bound is None or self.killed or self.queue.length + self.promised < bound + self._places()
 
     def _places(self) -> int:
         """How many more jobs workers take, present ones and those that are being started, or the first one."""
@@ -145,8 +145,8 @@ class Scheduler:
     def submit(self, job: Job) -> None:
         """A new job. Whether there is room for it is the face's to ask."""
         self._counts.submitted += 1
-        if job.timeout is not None and job.timeout <= 0:
-            self._fail(job, Failure.TIMED_OUT, None)
+        if self.killed or (job.timeout is not None and job.timeout <= 0):
+            self._fail(job, Failure.KILLED if self.killed else Failure.TIMED_OUT, None)
             return
         job.state = JobState.QUEUED
         self.queue.add(job)
@@ -307,8 +307,9 @@ class Scheduler:
         self.limits = replace(self.limits, min_idle=0, idle_timeout=0.0)
 
     def kill(self) -> None:
-        """Let everything end now: all jobs fail, all workers are killed."""
+        """Let everything end now: all jobs fail, those too that are still to come, and all workers are killed."""
         self.close()
+        self.killed = True
         for worker in self.force.all():
             for job in worker.jobs:
                 if job.state is not JobState.GIVEN_UP:

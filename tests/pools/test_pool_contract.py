@@ -12,11 +12,10 @@ import pool_functions as jobs
 import pytest
 from conftest import descendants, eventually
 from owner_side import DEADLINE
+from pool_side import Seen, ask, ask_in_turn, until
 
 import anyfork
 from anyfork import aio
-
-from .conftest import Seen, ask, ask_in_turn, until
 
 pytestmark = pytest.mark.anyio
 
@@ -619,6 +618,16 @@ async def test_a_killed_pool_fails_its_calls_and_leaves_nothing(template, gate, 
         assert all(isinstance(error, anyfork.CallCancelledError) for error in errors)
         assert [error.may_have_run for error in errors] == [True, False, False, False]
         pool.kill()
+
+
+async def test_calls_that_wait_for_room_fail_too_when_the_pool_is_killed(template, gate, tasks):
+    async with aio.Pool(template, max_workers=1, load=1, max_queued=0) as pool:
+        asked = await ask_in_turn(tasks, pool, 1, jobs.wait, gate.file)
+        asked += [ask(tasks, pool.call, jobs.wait, gate.file) for _ in range(3)]
+        await until(lambda: pool.scheduler.waiters == 3)
+        pool.kill()
+        errors = [await one.outcome() for one in asked]
+        assert all(isinstance(error, anyfork.CallCancelledError) for error in errors)
 
 
 async def test_leaving_the_block_by_a_cancellation_kills_the_workers(template, gate, seen, tasks):

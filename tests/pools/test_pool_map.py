@@ -13,13 +13,12 @@ import anyio
 import pool_functions as jobs
 import pytest
 from owner_side import DEADLINE
+from pool_side import until
 
 import anyfork
 from anyfork import aio
 from anyfork._pool_map import MOST, PER_JOB
 from anyfork._progress import Progress
-
-from .conftest import until
 
 pytestmark = pytest.mark.anyio
 
