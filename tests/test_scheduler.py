@@ -609,6 +609,24 @@ def test_killing_ends_all_jobs_and_all_workers() -> None:
     play.scheduler.answered(jobs[0], 0)
     play.scheduler.died(play.started[0], 0)
     assert play.scheduler.finished
+    play.scheduler.waiters = 1
+    assert play.scheduler.has_room
+    (late,) = play.submit(1)
+    assert play.ends[late] == [Failure.KILLED]
+    assert len(play.started) == 1
+
+
+def test_whoever_waits_for_room_when_the_pool_closes_gets_in() -> None:
+    play = Play(max_workers=1, load=1, max_queued=0)
+    play.scheduler.waiters = 1
+    play.scheduler.close()
+    play.decide()
+    assert not play.scheduler.finished
+    assert play.scheduler.has_room
+    (job,) = play.submit(1)
+    play.scheduler.waiters = 0
+    play.answer(job)
+    assert play.scheduler.finished
 
 
 def test_the_figures_say_what_there_is_and_what_has_been() -> None:

@@ -162,6 +162,8 @@ class PoolHandle:
             worker.seat.give(jobs)
 
     def _apply(self, steps: Steps) -> None:
+        for worker in steps.start:
+            self._begin(worker)
         for worker in steps.kill:
             if worker.seat is not None:
                 worker.seat.kill()
@@ -170,8 +172,6 @@ class PoolHandle:
                 worker.seat.leave()
         for job, why, of in steps.fail:
             self._fail(job, why, of)  # type: ignore[arg-type]  # as above
-        for worker in steps.start:
-            self._begin(worker)
 
     def _fail(self, job: PoolJob, why: Failure, of: Worker | Source | None) -> None:
         if why is Failure.TIMED_OUT and isinstance(of, Worker):

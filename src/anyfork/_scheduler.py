@@ -329,10 +329,11 @@ class Scheduler:
             self._expire(now)
         if self.queue.length:
             self._assign(now)
-        self._grow(now)
+        if not self.killed:
+            self._grow(now)
         if self.force.idle:
             self._shrink(now)
-        if self.closing and not self.queue.length:
+        if self.closing and not (self.queue.length or self.waiters):
             for worker in list(self.force.starting):
                 self._leave(worker)
         steps, self._steps = self._steps, Steps()
