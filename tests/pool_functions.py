@@ -149,3 +149,7 @@ def forget_the_end(gate):
     """Ignore that nobody wants it any more."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.read(gate.fileno(), 1)
+
+
+def say_nothing(value):
+    return value
