@@ -31,6 +31,10 @@ LOOKS = 10
 GROWTH = 1_100_000  # bytes, as in soak
 MB = 1_000_000
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -97,13 +101,14 @@ async def kill_all_the_time(jobs: int) -> Account:
 
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "ran"
-        async with aio.Template().preload("bench.child") as template, aio.Pool(template) as pool:
-            async with anyio.create_task_group() as group:
-                async with anyio.create_task_group() as callers:
-                    group.start_soon(kill, pool)
-                    for _ in range(CALLERS):
-                        callers.start_soon(call_again_and_again, pool, str(path))
-                group.cancel_scope.cancel()
+        async with (
+            aio.Template().preload("bench.child") as template,
+            aio.Pool(template) as pool,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(kill, pool)
+            await _all(call_again_and_again, pool, str(path))
+            group.cancel_scope.cancel()
         ran = path.read_text().split()
     done = {job for job, well in results.items() if well}
     return Account(
@@ -126,14 +131,19 @@ async def many_tiny_jobs(count: int) -> list[Look]:
         for done in range(step, count + 1, step):
             async for _ in pool.map(neg, range(step // 2)):
                 pass
-            async with anyio.create_task_group() as group:
-                for _ in range(CALLERS):
-                    group.start_soon(_call, pool, step // 2 // CALLERS)
+            await _all(_call, pool, step // 2 // CALLERS)
             progress(f"soak-pool: {done} of {count} tiny jobs")
             workers = sum(memory(pid).private for pid in pool.pids)
             owner = os.getpid()
             looks.append(Look(done, memory(owner).private, descriptors(owner), workers, perf_counter() - begin))
     return looks
+
+
+async def _all(caller: Callable[..., Awaitable[None]], *args: object) -> None:
+    """Run so many callers to their end."""
+    async with anyio.create_task_group() as group:
+        for _ in range(CALLERS):
+            group.start_soon(caller, *args)
 
 
 async def _call(pool: aio.Pool, count: int) -> None:

@@ -217,5 +217,6 @@ class CallJob(PoolJob):
         """Its result, once. Raises what the function has raised, and the other errors of calls."""
         if self.error is not None:
             raise self.error
-        assert self.attempt is not None
-        return self.attempt.result()
+        attempt, self.attempt = self.attempt, None  # they know each other: left alone, both are freed at once
+        assert attempt is not None
+        return attempt.result()

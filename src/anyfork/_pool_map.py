@@ -116,6 +116,7 @@ class ItemsJob(PoolJob):
         seat, now = self.worker.seat, self.pool.now()
         self.work.learn((now - max(self.began, seat.last)) / self.size)
         seat.last = now
+        self.items = []  # which know this job: left alone, all are freed at once
         self.release()
         self.work.jobs.discard(self)
         self.pool.answered(self)
@@ -132,6 +133,7 @@ class ItemsJob(PoolJob):
             items = items[:1]
         else:
             self.release()
+        self.items = []
         for item in items:
             item.error = item.error or error
             item.state = DONE
