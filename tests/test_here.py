@@ -787,3 +787,20 @@ def test_a_process_and_a_worker_may_copy_themselves_without_a_warning(program):
         with anyfork.Worker(anyfork.Template()) as worker: print(worker.call(inside))
     """)
     assert said == "True\nTrue\n"
+
+
+def test_a_pool_of_copies_shares_what_the_program_has(program):
+    said = program("""
+        import asyncio
+        from anyfork import aio
+        unpicklable = (n for n in range(3))
+        def count(): return sum(unpicklable)
+        template = anyfork.fork_here()
+        async def main():
+            async with aio.Pool(aio.Template.from_blocking(template), max_workers=1) as pool:
+                print(await pool.call(count))
+                try: pool.replace_template(aio.Template())
+                except anyfork.ArgumentError as error: print("a copy of this program" in str(error))
+        asyncio.run(main())
+    """)
+    assert said == "3\nTrue\n"

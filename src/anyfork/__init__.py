@@ -24,6 +24,7 @@ from ._errors import PeerError as PeerError
 from ._errors import PreloadError as PreloadError
 from ._errors import PrepareError as PrepareError
 from ._errors import ProgramError as ProgramError
+from ._errors import QueueFullError as QueueFullError
 from ._errors import RemoteError as RemoteError
 from ._errors import ResultError as ResultError
 from ._errors import StartError as StartError
@@ -40,6 +41,7 @@ from ._template import Template as Template
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _anyfork_child._serving import emit as emit
+    from _anyfork_child._serving import retire as retire
 
     from ._audit import Audit as Audit
     from ._audit import OpenDescriptor as OpenDescriptor
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from ._call import call as call
     from ._here import UnsafeForkWarning as UnsafeForkWarning
     from ._here import fork_here as fork_here
+    from ._pool_stats import PoolStats as PoolStats
     from ._worker import Stream as Stream
     from ._worker import Worker as Worker
     from .context import get_context as get_context
@@ -61,6 +64,7 @@ del _name, TYPE_CHECKING
 _LATER = {
     "Audit": "._audit",
     "OpenDescriptor": "._audit",
+    "PoolStats": "._pool_stats",
     "Stream": "._worker",
     "UnsafeForkWarning": "._here",
     "Worker": "._worker",
@@ -69,6 +73,7 @@ _LATER = {
     "emit": "_anyfork_child._serving",
     "fork_here": "._here",
     "get_context": ".context",
+    "retire": "_anyfork_child._serving",
 }
 
 

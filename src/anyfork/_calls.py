@@ -24,6 +24,7 @@ from _anyfork_child._call_wire import (
     MORE,
     READY,
     RESULT,
+    RETIRE,
     SMALL_CALL,
     SMALL_CALLS,
     STREAM,
@@ -77,6 +78,7 @@ class Calls:
         self.out: deque[Message] = deque()
         self.ready: bool = False  # it has said so
         self.failed: bool = False  # there is no worker any more
+        self.retired: bool = False  # it wants to leave its pool
         self._serializer = serializer
         self._concurrency = concurrency
         self._on_event = on_event
@@ -324,6 +326,9 @@ class Calls:
             if detail != VERSION:
                 raise ProtocolError(f"the worker speaks version {detail} of calls, this program version {VERSION}")
             self.ready = True
+            return None
+        if kind == RETIRE:
+            self.retired = True
             return None
         if kind == FAILED and not self.ready:
             self._fail_to_begin(message)

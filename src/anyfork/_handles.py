@@ -14,6 +14,7 @@ from ._delivery import destructor, when_free
 from ._dialogue import check
 from ._errors import ArgumentError, HandleError, StatusUnknownError
 from ._forks import NOTHING, adopt, fork, fork_default, fork_exec, take_over
+from ._modules import ORDINARY
 from ._session import Phase, Session
 
 TYPE_CHECKING = False
@@ -40,6 +41,7 @@ class _Moved:
         self.foreign = False
         self.lock = RLock()
         self.outbox = ()
+        self.receiver = ORDINARY
 
     def check(self, call: str) -> NoReturn:
         """Raise HandleError."""

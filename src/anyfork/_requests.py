@@ -13,6 +13,7 @@ from _anyfork_child._serving import in_pieces
 
 from ._arguments import check_function, encode_for
 from ._errors import ArgumentError
+from ._modules import ORDINARY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,11 +38,14 @@ def small(args: Sequence[object]) -> bytes:
 class Requests:
     """What can be asked of one worker. ``definitions`` of functions go out before the next call."""
 
-    def __init__(self, serializer: Serializer | None, receiver: Receiver) -> None:
+    def __init__(
+        self, serializer: Serializer | None, receiver: Receiver = ORDINARY, limit: float = MAX_FUNCTIONS
+    ) -> None:
         self.definitions: deque[Message] = deque()
         self.functions: dict[object, int] = {}
         self._serializer = serializer
         self._receiver = receiver
+        self._limit = limit
         self._numbers = count(1)
 
     def number(self, call: str, function: Callable[..., object] | str) -> int:
@@ -54,7 +58,7 @@ class Requests:
     def _define(self, call: str, function: Callable[..., object] | str) -> int:
         check_function(call, function)
         name = function if isinstance(function, str) else self._receiver.name_of(function)
-        if name is None or len(self.functions) >= MAX_FUNCTIONS:
+        if name is None or len(self.functions) >= self._limit:
             return 0
         body = name.encode()
         number = next(self._numbers)
