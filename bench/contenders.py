@@ -134,7 +134,7 @@ POOL_CONTENDERS = tuple(
         ("ppe-fork", "ProcessPoolExecutor, fork", POOL_MEASURES, 1),
         ("aio", "anyfork.aio.Pool, asyncio", POOL_MEASURES, 1),
         ("ppe-forkserver", "ProcessPoolExecutor, forkserver preloaded", POOL_MEASURES, 1),
-        ("mp-pool", "multiprocessing.Pool", POOL_MEASURES, 1),
+        ("mp-pool", "multiprocessing.Pool", BUT_REPLACE, 1),  # it may wait for a killed worker for ever
         ("pebble", "pebble", POOL_MEASURES, 1),
         ("mpire", "mpire", BUT_REPLACE, 1),
         ("joblib-anyfork", "joblib on anyfork", BUT_REPLACE, 1),
