@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 DEADLINE = 30.0  # seconds for what must end by itself
 
+# Leads to another Python here, to which this program is on another machine. Of that it has no sys.path.
+TESTS = os.path.dirname(os.path.abspath(__file__))
+PYTHON = ["env", f"PYTHONPATH={TESTS}", sys.executable, "-"]
+
 # The contract holds for templates of every kind: what makes one of each.
 KINDS: dict[str, Callable[[], Template]] = {
     "forked": lambda: anyfork.Template(),
@@ -32,6 +36,8 @@ KINDS: dict[str, Callable[[], Template]] = {
     "asyncio": lambda: faces.Template.make("asyncio", aio.Template),
     "trio": lambda: faces.Template.make("trio", lambda: aio.Template().fork()),
     "uvloop": lambda: faces.Template.make("uvloop", aio.Template),
+    "remote": lambda: anyfork.RemoteTemplate(PYTHON),
+    "remote_async": lambda: faces.Template.make("asyncio", lambda: aio.RemoteTemplate(PYTHON)),
 }
 # For what concerns the blocking face alone.
 blocking_only = pytest.mark.parametrize("new_template", ["forked", "execed", "twice_forked"], indirect=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from struct import Struct
 
+from . import HOST
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+WHERE = f" (on {HOST})" if HOST else ""
 _LENGTH = Struct("<I")
 _TEXT_LIMIT = 60_000  # bytes a field: below what a socket takes at once, above any traceback a person reads
 
@@ -20,7 +23,7 @@ class Failure(Exception):  # noqa: N818  # on its way to the owner, which makes 
         self.category = category
         self.subject = subject
         self.errno = getattr(error, "errno", None) or 0
-        self.summary = error if isinstance(error, str) else _one_line(error)
+        self.summary = (error if isinstance(error, str) else _one_line(error)) + WHERE
         self.traceback = remote_traceback
 
     def pack(self) -> bytes:

@@ -11,6 +11,9 @@ from ._errors import AttributeRefusedError as AttributeRefusedError
 from ._errors import CallCancelledError as CallCancelledError
 from ._errors import CallError as CallError
 from ._errors import CallTimeoutError as CallTimeoutError
+from ._errors import ConnectError as ConnectError
+from ._errors import ConnectionLostError as ConnectionLostError
+from ._errors import ConnectTimeoutError as ConnectTimeoutError
 from ._errors import DiedBeforeReadyError as DiedBeforeReadyError
 from ._errors import ExecuteError as ExecuteError
 from ._errors import ForkError as ForkError
@@ -25,6 +28,8 @@ from ._errors import PreloadError as PreloadError
 from ._errors import PrepareError as PrepareError
 from ._errors import ProgramError as ProgramError
 from ._errors import RemoteError as RemoteError
+from ._errors import RemotePythonError as RemotePythonError
+from ._errors import RemoteTemplateError as RemoteTemplateError
 from ._errors import ResultError as ResultError
 from ._errors import StartError as StartError
 from ._errors import StatusUnknownError as StatusUnknownError
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from _anyfork_child._serving import emit as emit
 
     from ._call import call as call
+    from ._remote import RemoteTemplate as RemoteTemplate
     from ._worker import Stream as Stream
     from ._worker import Worker as Worker
 
@@ -53,6 +59,7 @@ for _name in [name for name in globals() if not name.startswith("_")]:
 del _name, TYPE_CHECKING
 
 _LATER = {"Worker": "._worker", "Stream": "._worker", "call": "._call", "emit": "_anyfork_child._serving"}
+_LATER["RemoteTemplate"] = "._remote"
 
 
 def __getattr__(name: str) -> object:

@@ -63,17 +63,23 @@ _SMALL = Call(CALL, None, None, 0)  # in the place of those that are not made
 
 
 class Calls:
-    """All calls of one worker. ``concurrency`` is None for a worker that runs one after the other."""
+    """All calls of one worker. ``concurrency`` is None for a worker that runs one after the other.
 
-    def __init__(self, serializer: Serializer | None, concurrency: int | None, on_event: Handler | None) -> None:
+    They go ``in_band`` where the worker is on another machine, see message_of.
+    """
+
+    def __init__(
+        self, serializer: Serializer | None, concurrency: int | None, on_event: Handler | None, in_band: bool = False
+    ) -> None:
         self.out: deque[Message] = deque()
         self.ready: bool = False  # it has said so
         self.failed: bool = False  # there is no worker any more
+        self.in_band: bool = in_band
         self._serializer = serializer
         self._concurrency = concurrency
         self._on_event = on_event
         self._make_error: Callable[[bool], AnyforkError] | None = None
-        self._requests = Requests(serializer)
+        self._requests = Requests(serializer, in_band)
         self.small: int = 0  # the number of the call that begin_small has begun
         self._streams = 0  # of those that were sent
         self._queue: deque[Call] = deque()

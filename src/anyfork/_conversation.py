@@ -7,7 +7,7 @@ from collections import deque
 from errno import ETOOMANYREFS
 from select import EPOLLIN, EPOLLOUT, epoll
 
-from _anyfork_child._call_wire import HEADER, HEADER_SIZE, READ_SIZE, RESULT, Inbox
+from _anyfork_child._call_wire import HEADER, HEADER_SIZE, MAX_BODY, MAX_IN_FILE, READ_SIZE, RESULT, Inbox
 from _anyfork_child._channel import CLOEXEC, NOSIGNAL, NOWAIT, ROOM, TRUNCATED, close_all, send_some, unpack_descriptors
 from _anyfork_child._message import Message
 from _anyfork_child._wire import ProtocolError
@@ -41,7 +41,7 @@ class Conversation:
         self.calls: Calls = calls
         self.sock: socket.socket | None = None
         self.incoming: deque[_call_wire.Message] = deque()
-        self.inbox: Inbox = Inbox()
+        self.inbox: Inbox = Inbox(MAX_IN_FILE if calls.in_band else MAX_BODY)
         self._owner = os.getpid()
         self.watch: epoll | None = None  # what comes, and the end of the worker
         self._writes = False  # it is also watched whether the socket takes more

@@ -52,6 +52,8 @@ def hand_over(link: Link) -> Dialogue[int]:
     Return the control socket's descriptor. Raises what became of the template.
     """
     link.check("detach")
+    if link.remote:
+        raise HandleError(f"detach() on a template on {link.session.host}: its connection belongs to this process")
     yield from birth(link)
     status, pidfd = link.status, link.session.pidfd
     if status is None or link.session.status is not None:
@@ -85,7 +87,10 @@ def enter(link: Link, timeout: float | None) -> Dialogue[None]:
     check(link, "ready")
     if not (yield link, link.answered, link.answer_source, timeout):
         if link.revoke():
-            raise NotReadyError(f"the process did not enter its function within {timeout} seconds; it was killed")
+            text = f"the process did not enter its function within {timeout} seconds; it was killed"
+            if link.remote:
+                text += f"; on {link.session.host} it may have entered it meanwhile"
+            raise NotReadyError(text, may_have_run=link.remote)
     elif not link.session.succeeded:
         raise (yield from explain(link))
 

@@ -36,10 +36,11 @@ def small(args: Sequence[object]) -> bytes:
 class Requests:
     """What can be asked of one worker. ``definitions`` of functions go out before the next call."""
 
-    def __init__(self, serializer: Serializer | None) -> None:
+    def __init__(self, serializer: Serializer | None, in_band: bool) -> None:
         self.definitions: deque[Message] = deque()
         self.functions: dict[object, int] = {}
         self._serializer = serializer
+        self._in_band = in_band
         self._numbers = count(1)
 
     def number(self, call: str, function: Callable[..., object] | str) -> int:
@@ -68,7 +69,7 @@ class Requests:
             if detail and kind == CALL and (body := small(args)):
                 return Message(HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body)
             values = args if detail else (function, *args)
-            encoded = encode_for(name, values, 1 if detail else 0, beside=True)
+            encoded = encode_for(name, values, 1 if detail else 0, beside=not self._in_band)
         else:
             try:
                 dumped = self._serializer.dumps(args)
@@ -83,6 +84,6 @@ class Requests:
                     raise ArgumentError(f"the function of {name}() holds a descriptor, which pickle alone can send")
                 encoded = in_pieces(by_value.size.to_bytes(4, "little"), *by_value.pieces, dumped)
         try:
-            return message_of(kind, number, detail, encoded)
+            return message_of(kind, number, detail, encoded, self._in_band)
         except CannotTravelError as error:
             raise ArgumentError(f"the arguments of {name}() cannot travel to another process: {error}") from error

@@ -79,6 +79,7 @@ class Session:
     control_ended = False
     status_ended = False
     protocol_error: Exception | None = None
+    host = ""  # what to call the machine, where that is another one
 
     # --- What comes in ---
 
@@ -123,6 +124,8 @@ class Session:
             self.pidfd = frame.fds[0] if frame.fds else -1
         elif frame.kind == DIED and self.status is None and len(frame.body) >= DEATH.size:
             self.status = _exit_status(frame.body)
+        elif frame.kind == LOST and self.host and self.status is None:  # with the connection
+            self.status = ExitStatus(error=Report(frame.body).summary)
         else:
             raise ProtocolError(f"a frame of kind {frame.kind} on a status socket")
 
@@ -164,6 +167,9 @@ class Session:
             return self.report.error()
         if self.adopting:
             return _errors.TemplateDiedError("there is no template behind this socket any more", status=UNKNOWN)
+        if self.host and not (self.status is not None and self.status.known):
+            text = self.status.error if self.status is not None and self.status.error else f"the relay to {self.host} is gone"
+            return _errors.ConnectionLostError(text, host=self.host)
         if not self.born and self.pid is None and parent:
             return _errors.TemplateDiedError(
                 f"the process was never forked: its template {parent}; nothing of it has run",
@@ -223,6 +229,13 @@ def _fork(report: Report) -> _errors.AnyforkError:
     return error
 
 
+def _remote(cls: type[_errors.RemoteTemplateError]) -> Callable[[Report], _errors.AnyforkError]:
+    def make(report: Report) -> _errors.AnyforkError:
+        return cls(f"{report.subject}: {report.summary}", host=report.subject, stderr=report.traceback)
+
+    return make
+
+
 def _plain(cls: type[_errors.AnyforkError], text: str) -> Callable[[Report], _errors.AnyforkError]:
     def make(report: Report) -> _errors.AnyforkError:
         message = text.format(subject=report.subject, summary=report.summary)
@@ -246,6 +259,10 @@ _ERRORS: dict[str, Callable[[Report], _errors.AnyforkError]] = {
         _errors.ArgumentDecodeError, "the function or its arguments cannot be decoded in the new process: {summary}"
     ),
     "program": _program,
+    "connect": _remote(_errors.ConnectError),
+    "python": _remote(_errors.RemotePythonError),
+    "timeout": _remote(_errors.ConnectTimeoutError),
+    "lost": _remote(_errors.ConnectionLostError),
     "protocol": _plain(_errors.PeerError, "the process got what is not anyfork's protocol: {summary}"),
     "children": _plain(_errors.HandleError, "the template cannot be taken over: {summary}"),
 }

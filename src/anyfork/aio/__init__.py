@@ -6,11 +6,12 @@ to the event loop that it is used in.
 
 from ._call import call as call
 from ._process import Process as Process
+from ._remote import RemoteTemplate as RemoteTemplate
 from ._template import Template as Template
 from ._worker import Map as Map
 from ._worker import Stream as Stream
 from ._worker import Worker as Worker
 
-for _name in ("Map", "Process", "Stream", "Template", "Worker"):
+for _name in ("Map", "Process", "RemoteTemplate", "Stream", "Template", "Worker"):
     globals()[_name].__module__ = __name__
 del _name
