@@ -10,25 +10,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-WHERE = f" (on {HOST})" if HOST else ""
 _LENGTH = Struct("<I")
 _TEXT_LIMIT = 60_000  # bytes a field: below what a socket takes at once, above any traceback a person reads
 
 
 class Failure(Exception):  # noqa: N818  # on its way to the owner, which makes the error of it
-    """One failure: which step (``category``), of what (``subject``), with errno, one line, and the traceback."""
+    """One failure: which step (``category``), of what (``subject``), with errno, one line, and the traceback. Packed, it
+    says on which other machine, too."""
 
     def __init__(self, category: str, subject: str, error: BaseException | str, remote_traceback: str = "") -> None:
         super().__init__(category, subject, str(error))
         self.category = category
         self.subject = subject
         self.errno = getattr(error, "errno", None) or 0
-        self.summary = (error if isinstance(error, str) else _one_line(error)) + WHERE
+        self.summary = error if isinstance(error, str) else _one_line(error)
         self.traceback = remote_traceback
 
     def pack(self) -> bytes:
         """The body of a FAILED frame."""
-        return pack_texts((self.category, self.subject, str(self.errno), self.summary, self.traceback))
+        number = f"{self.errno} {HOST}".rstrip()
+        return pack_texts((self.category, self.subject, number, self.summary, self.traceback))
 
 
 def _one_line(error: BaseException) -> str:

@@ -215,6 +215,8 @@ class Relay:
         stream = self.streams.get(number)
         if kind == BYE:
             self.said_bye = True
+        elif kind == FRAME:
+            self._deliver(stream, body)
         elif kind == BEAT or stream is None:
             pass  # for a socket that is closed meanwhile
         elif kind == DATA:
@@ -224,8 +226,6 @@ class Relay:
             stream.credit += NUMBER.unpack(body)[0]
             self._send_file(stream)
             self._watch(stream)
-        elif kind == FRAME:
-            self._deliver(stream, body)
         elif kind == FILE:
             self._admit(IN_FILE, 0, 0)
             stream.fill(body)
@@ -241,7 +241,7 @@ class Relay:
 
     # --- From the other side to a socket ---
 
-    def _deliver(self, stream: Stream, body: bytes) -> None:
+    def _deliver(self, stream: Stream | None, body: bytes) -> None:
         """A frame: what belongs to it as descriptors gets made here."""
         if len(body) < FRAME_SIZE:
             raise ProtocolError(f"a frame of {len(body)} bytes")
@@ -249,8 +249,13 @@ class Relay:
         start = FRAME_SIZE + count * NUMBER.size
         if version != FRAME_VERSION or kind & ~IN_FILE not in KINDS or start + length != len(body):
             raise ProtocolError(f"a frame of version {version}, kind {kind} and {len(body)} bytes")
-        others, value = self._admit(kind, count, value)
         numbers = [number for (number,) in NUMBER.iter_unpack(body[FRAME_SIZE:start])]
+        if stream is None:  # nobody gets it: what belongs to it has come to its end
+            for number in numbers:
+                self.say(EOF, number)
+                self.say(STOP, number)
+            return
+        others, value = self._admit(kind, count, value)
         ends = [self._make_stream(number, at if kind == FORK else PLAIN) for at, number in enumerate(numbers)]
         files = [stream.take_file()] if kind & IN_FILE else []
         stream.put_frame(Frame(kind, value, body[start:], [*ends, *others, *files]))

@@ -29,7 +29,7 @@ from ._call_wire import (
 )
 from ._channel import CLOEXEC, NOSIGNAL, ROOM, TRUNCATED, close_all, send_some, unpack_descriptors
 from ._encoding import INLINE, PROTOCOL, Encoded, encode, is_plain
-from ._failure import WHERE, format_error, pack_texts
+from ._failure import format_error, pack_texts
 from ._files import read_all, take
 from ._message import Message, message_of
 from ._values import DescriptorsLostError, FunctionNotFoundError, find_function, load_values
@@ -169,7 +169,7 @@ class Serving:
 
     def send_error(self, number: int, detail: int, error: BaseException, kind: int = ERROR) -> None:
         """Send an exception: as text, and pickled too where that is possible and allowed."""
-        where = WHERE if detail != RAISED else ""
+        where = f" (on {HOST})" if HOST and detail != RAISED else ""
         described = pack_texts((type(error).__qualname__, text_of(error) + where, format_error(error)))
         encoded = Encoded()
         if self.serializer is None and detail == RAISED:

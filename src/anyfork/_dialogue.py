@@ -12,7 +12,7 @@ from select import POLLIN, poll
 from _anyfork_child._wire import DETACH, Frame
 
 from ._errors import HandleError, LaunchError, NotReadyError
-from ._session import Phase
+from ._session import GONE, Phase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -189,7 +189,8 @@ def explain(link: Link) -> Dialogue[AnyforkError]:
         return lost.error()
     if (yield from _failed_to_boot(parent)):
         return _launch_error(parent)
-    return _refused_above(link) or session.why((yield from _fate(parent)), _output(link))
+    fate = GONE if link.remote and not parent.remote else (yield from _fate(parent))  # that of a relay says nothing
+    return _refused_above(link) or session.why(fate, _output(link))
 
 
 def _output(link: Link) -> str:
@@ -239,4 +240,4 @@ def _fate(template: Link) -> Dialogue[str]:
     session = template.session
     if template.status is not None and session.status is None:
         yield template, template.ended, template.status_source, FATE
-    return str(session.status) if session.status is not None and session.status.known else "is gone"
+    return str(session.status) if session.status is not None and session.status.known else GONE

@@ -41,14 +41,18 @@ class Phase(Enum):
     MOVED = "moved"  # to another handle
 
 
+GONE = "is gone"  # what became of a template of which nothing is known
+
+
 class Report:
     """A failure as the process told it."""
 
-    __slots__ = ("category", "errno", "subject", "summary", "traceback")
+    __slots__ = ("category", "errno", "subject", "summary", "traceback", "where")
 
     def __init__(self, body: bytes) -> None:
         try:
-            self.category, self.subject, errno, self.summary, self.traceback = unpack_texts(body)
+            self.category, self.subject, number, self.summary, self.traceback = unpack_texts(body)
+            errno, _, self.where = number.partition(" ")  # the machine, where it is another one
             self.errno = int(errno)
         except ValueError as error:
             raise ProtocolError(f"a failure that is none: {error}") from error
@@ -58,7 +62,10 @@ class Report:
         make = _ERRORS.get(self.category)
         if make is None:
             return _errors.PeerError(f"a process reported a failure of the unknown kind {self.category!r}")
-        return make(self)
+        error = make(self)
+        if self.where:
+            error.args = (f"on {self.where}: {error.args[0]}",)
+        return error
 
 
 class Session:
@@ -167,10 +174,10 @@ class Session:
             return self.report.error()
         if self.adopting:
             return _errors.TemplateDiedError("there is no template behind this socket any more", status=UNKNOWN)
-        if self.host and not (self.status is not None and self.status.known):
-            text = self.status.error if self.status is not None and self.status.error else f"the relay to {self.host} is gone"
-            return _errors.ConnectionLostError(text, host=self.host)
-        if not self.born and self.pid is None and parent:
+        unborn = not self.born and self.pid is None and bool(parent)
+        if self.host and not (self.status is not None and self.status.known) and (not unborn or parent == GONE):
+            return self._lost()
+        if unborn:
             return _errors.TemplateDiedError(
                 f"the process was never forked: its template {parent}; nothing of it has run",
                 status=UNKNOWN,
@@ -183,6 +190,14 @@ class Session:
                 f"process {self.pid} {status} before it entered its function{tail}", status=status, stderr=stderr
             )
         return _errors.TemplateDiedError(f"template {self.pid} {status}{tail}", status=status, stderr=stderr)
+
+
+    def _lost(self) -> _errors.AnyforkError:
+        """Nothing is known of it any more, so it is the connection that is gone."""
+        told = self.status.error if self.status is not None else None
+        return _errors.ConnectionLostError(
+            f"{self.host}: {told or 'the relay that had the connection is gone'}", host=self.host
+        )
 
 
 def _exit_status(body: bytes) -> ExitStatus:
