@@ -189,8 +189,11 @@ def explain(link: Link) -> Dialogue[AnyforkError]:
         return lost.error()
     if (yield from _failed_to_boot(parent)):
         return _launch_error(parent)
+    refusal = _refused_above(link)
+    if refusal is not None:
+        return refusal
     fate = GONE if link.remote and not parent.remote else (yield from _fate(parent))  # that of a relay says nothing
-    return _refused_above(link) or session.why(fate, _output(link))
+    return session.why(fate, _output(link))
 
 
 def _output(link: Link) -> str:
