@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import calls, create, create_aio, data, machine, memory, soak
+from . import calls, create, create_aio, data, machine, memory, remote, soak
 from .report import Settings, progress
 
 TYPE_CHECKING = False
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "calls": calls.run,
     "data": data.run,
     "memory": memory.run,
+    "remote": remote.run,
     "soak": soak.run,
 }
 FACES: dict[str, Callable[[Settings], Report]] = {"blocking": create.run, "aio": create_aio.run}  # of create
@@ -31,7 +32,7 @@ def main() -> int:
     """Run what is asked; return 1 when something must not be as it is (only ``soak`` says so)."""
     parser = _parser()
     options = parser.parse_args()
-    names = {*create.NAMES, *create_aio.NAMES, *calls.NAMES, *data.NAMES, *memory.NAMES}
+    names = {*create.NAMES, *create_aio.NAMES, *calls.NAMES, *data.NAMES, *memory.NAMES, *remote.NAMES}
     if unknown := set(options.only) - names:
         parser.error(f"--only knows no {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}")
     machine.compile_packages()

@@ -14,6 +14,7 @@ LATENCIES = frozenset({FIRST_BYTE, *SIZES})  # measures that are times, not rate
 AT_ONCE = 500  # processes of the measure MANY
 HEAVY = ("numpy", "pandas")
 STARTS, ASYNC, CALLS, DATA = "bench.owner", "bench.async_owner", "bench.call_owner", "bench.data_owner"
+REMOTE = "bench.remote_owner"
 PERL = {STARTS: "contender.pl", CALLS: "calls.pl"}  # by the owner whose place the program takes
 SLOW = 3  # those that need seconds for 64 processes are measured in every third round only
 
@@ -120,4 +121,11 @@ DATA_CONTENDERS = (
     _caller("executor", "ProcessPoolExecutor(1)", "executor", SIZES, DATA),
     _caller("mp-pool", "multiprocessing.Pool(1)", "mp-pool", SIZES, DATA),
     _caller("loky", "loky", "loky", SIZES, DATA),
+)
+
+OVER_SSH = ("processes", *RATES)
+REMOTE_CONTENDERS = (
+    _caller("anyfork", "anyfork: template.fork().run(), worker.call, worker.map", "anyfork", OVER_SSH, REMOTE),
+    _caller("execnet", "execnet: gateways via a gateway, a channel", "execnet", OVER_SSH, REMOTE),
+    _caller("mitogen", "mitogen: contexts via a context, calls", "mitogen", OVER_SSH, REMOTE),
 )
