@@ -29,11 +29,13 @@ from ._connection import (
     MAX_BODY,
     NUMBER,
     PIECE,
+    SIZE,
     STOP,
     WINDOW,
     Cutter,
     credit,
     message,
+    pack,
 )
 from ._stream import PLAIN, STATUS, File, Pipe, Stream
 from ._wire import ENTERED, EXECUTING, FORK, IN_FILE, KINDS, PROGRAM, START, Frame, ProtocolError
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
 CONGESTED = 256 << 10  # bytes that wait for the connection; until it has taken them nothing is read
 READ = 256 << 10  # bytes to read from the connection at once
 BEATS = 4  # in the time after which silence means death
+TICKS = 3 * BEATS  # in that time: so often it is looked whether one is due
+HALF = WINDOW // 2
 LIMIT = 1 << 16  # descriptors that a relay may want
 SPEAKS = f"{FRAME_VERSION}.{CALL_VERSION}"  # the versions of all that a connection carries
 LAST_FRAMES = frozenset((START, PROGRAM, ENTERED, EXECUTING))  # behind them there are bytes of the user's own
@@ -80,7 +84,10 @@ class Relay:
         self._admit = admit
         self._out: list[bytes | memoryview] = []
         self._size = 0  # bytes of those
-        self._heard = self._said = monotonic()
+        self._waits = False  # the connection takes nothing now
+        self._room = memoryview(bytearray(READ))  # for what is read: new memory for each piece would cost more
+        self._now = self._heard = self._said = monotonic()
+        self._check_at = self._now
         self._poller = poll()
         self._actions: dict[int, Callable[[int], None]] = {}
         self._by_fd: dict[int, Stream] = {}
@@ -106,50 +113,49 @@ class Relay:
         self._watch(stream)
         return stream
 
-    # --- The loop ---
+    # --- The loop: the usual case stands first in each step, because every call goes through four of them ---
 
     def run(self, done: Callable[[], bool]) -> None:
         """Go on until it is done. Raises LostError."""
+        poll, by_fd, actions = self._poller.poll, self._by_fd, self._actions
+        tick = self._keep_alive / TICKS
         while not done():
-            self._write()
-            while self._size > CONGESTED:
-                self._wait_for_connection()
-            self._step()
-
-    def _step(self) -> None:
-        now = monotonic()
-        events = self._poller.poll(self._patience(now))
-        heard = False
-        for fd, event in events:
-            stream = self._by_fd.get(fd)
-            if stream is not None:
-                self._serve(stream, event)
-            elif fd in self._actions:
-                heard |= fd == self._incoming
-                self._actions[fd](event)
-        if not heard:
-            self._check_silence(monotonic())
+            if self._out:
+                self._write()
+                while self._size > CONGESTED:
+                    self._wait_for_connection()
+            events = poll(tick * 1000)
+            self._now = now = monotonic()
+            for fd, event in events:
+                stream = by_fd.get(fd)
+                if stream is None:
+                    action = actions.get(fd)
+                    if action is not None:
+                        action(event)
+                elif event == POLLIN and stream.channel is None:
+                    self._read_bytes(stream)
+                else:
+                    self._serve(stream, event)
+            if now >= self._check_at:
+                self._check_at = now + tick
+                self._check_silence()
 
     def _wait_for_connection(self) -> None:
         poller = poll()
         poller.register(self._incoming, POLLIN)
         poller.register(self._outgoing, POLLOUT | (POLLIN if self._incoming == self._outgoing else 0))
-        ready = dict(poller.poll(self._patience(monotonic())))
+        ready = dict(poller.poll(self._keep_alive / TICKS * 1000))
+        self._now = monotonic()
         if ready.get(self._incoming, 0) & ~POLLOUT:
             self._receive(POLLIN)
-        else:
-            self._check_silence(monotonic())
+        self._check_silence()
         self._write()
 
-    def _patience(self, now: float) -> float:
-        """Milliseconds until something has to be said, or should have been heard."""
-        beat = self._said + self._keep_alive / BEATS
-        return max(0.0, min(beat, self._heard + self._keep_alive) - now) * 1000 + 1
-
-    def _check_silence(self, now: float) -> None:
-        if now - self._heard > self._keep_alive:
+    def _check_silence(self) -> None:
+        """Give up a side of which nothing is heard, and let it hear of this one."""
+        if self._now - self._heard > self._keep_alive:
             raise LostError(f"nothing has come over it for {self._keep_alive:g} seconds")
-        if not self._out and now - self._said > self._keep_alive / BEATS:
+        if not self._out and self._now - self._said >= self._keep_alive / BEATS:
             self.say(BEAT, 0)
 
     # --- The connection ---
@@ -176,13 +182,14 @@ class Relay:
             sent = 0
         except OSError as error:
             raise LostError(f"it was closed: {error.strerror}") from None
-        self._said = monotonic()
-        waits = sent < len(data)
-        self._out = [memoryview(data)[sent:]] if waits else []
+        self._said = self._now
         self._size = len(data) - sent
-        wanted = POLLIN if self._incoming == self._outgoing else 0
-        self._poller.modify(self._outgoing, wanted | POLLOUT if waits else wanted)
-        return not waits
+        self._out = [memoryview(data)[sent:]] if self._size else []
+        if self._waits != bool(self._size):
+            self._waits = bool(self._size)
+            wanted = POLLIN if self._incoming == self._outgoing else 0
+            self._poller.modify(self._outgoing, wanted | POLLOUT if self._waits else wanted)
+        return not self._size
 
     def flush(self) -> None:
         """Send everything. Raises LostError."""
@@ -190,24 +197,31 @@ class Relay:
             self._wait_for_connection()
 
     def _receive(self, event: int) -> None:
-        if not event & ~POLLOUT:
+        if event == POLLOUT:
             return
         try:
-            data = os.read(self._incoming, READ)
+            count = os.readv(self._incoming, (self._room,))
         except BlockingIOError:
             return
         except OSError as error:
             raise LostError(f"it was closed: {error.strerror}") from None
-        if not data:
+        if not count:
             raise LostError("it was closed by the other side")
-        self._heard = monotonic()
-        self.take(data)
+        self._heard = self._now
+        self.take(bytes(self._room[:count]))
 
     def take(self, data: bytes) -> None:
         """Do what came over the connection. Raises LostError."""
         try:
             for kind, number, body in self._cutter.take(data):
-                self._obey(kind, number, body)
+                if kind == DATA:
+                    stream = self.streams.get(number)
+                    if stream is not None:
+                        stream.put(body)
+                        if stream.owed >= HALF or stream.queued or not stream.writes:
+                            self._written(stream)
+                else:
+                    self._obey(kind, number, body)
         except ProtocolError as error:
             raise LostError(f"what came over it is not anyfork's protocol: {error}") from None
 
@@ -219,9 +233,6 @@ class Relay:
             self._deliver(stream, body)
         elif kind == BEAT or stream is None:
             pass  # for a socket that is closed meanwhile
-        elif kind == DATA:
-            stream.put(body)
-            self._written(stream)
         elif kind == CREDIT and len(body) == NUMBER.size:
             stream.credit += NUMBER.unpack(body)[0]
             self._send_file(stream)
@@ -274,7 +285,7 @@ class Relay:
         """Something was written to a socket, or waits for that."""
         if stream.queued > WINDOW + MAX_BODY:
             raise ProtocolError(f"{stream.queued} bytes wait at one stream, which has room for {WINDOW}")
-        if stream.owed >= WINDOW // 2:
+        if stream.owed >= HALF:
             self._send(credit(stream.number, stream.owed))
             stream.owed = 0
         if stream.broken:
@@ -294,20 +305,33 @@ class Relay:
         self._watch(stream)
 
     def _read(self, stream: Stream) -> None:
+        if stream.channel is None:
+            self._read_bytes(stream)
+            return
         try:
-            if stream.channel is not None:
-                self._read_frame(stream, stream.channel.receive(NOWAIT))
-                return
-            data = stream.sock.recv(min(PIECE, stream.credit), NOWAIT)
+            self._read_frame(stream, stream.channel.receive(NOWAIT))
         except BlockingIOError:
             return
         except (OSError, ProtocolError, EOFError):
-            data = b""
-        if data:
-            stream.credit -= len(data)
-            self._send(message(DATA, stream.number, data))
-        else:
             self._end(stream)
+
+    def _read_bytes(self, stream: Stream) -> None:
+        credit = stream.credit
+        try:
+            count = stream.sock.recv_into(self._room, PIECE if credit > PIECE else credit, NOWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            count = 0
+        if not count:
+            self._end(stream)
+            self._watch(stream)
+            return
+        stream.credit = credit - count
+        self._out.append(pack(DATA, stream.number, count) + self._room[:count])
+        self._size += SIZE + count
+        if credit == count:
+            self._watch(stream)
 
     def _read_frame(self, stream: Stream, frame: Frame | None) -> None:
         if frame is None:

@@ -59,9 +59,9 @@ class Pipe:
         """Its descriptor."""
         return self._fd
 
-    def recv(self, size: int, _flags: int) -> bytes:
-        """What has come. Raises BlockingIOError."""
-        return os.read(self._fd, size)
+    def recv_into(self, room: memoryview, size: int, _flags: int) -> int:
+        """Read what has come; return how many bytes. Raises BlockingIOError."""
+        return os.readv(self._fd, (room[:size],))
 
     def send(self, _data: bytes, _flags: int) -> int:
         """Nobody writes there."""
