@@ -249,6 +249,38 @@ def test_other_start_methods_work_where_ours_is_that_of_the_program(program):
     assert said == [f"{method} {method}" for method in ("spawn", "forkserver", "fork", "anyfork")]
 
 
+def test_a_forked_copy_of_the_program_starts_processes_of_its_own(program):
+    said = program("""
+        import multiprocessing, os, sys, warnings
+        import anyfork
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork where threads run
+        ctx = anyfork.get_context()
+
+        def double(number):
+            return number * 2
+
+        def start_some():
+            with ctx.Pool(1) as pool:
+                print(pool.map(double, range(3)), flush=True)
+
+        start_some()
+        running = ctx.Process(target=sys.stdin.read, daemon=True)
+        running.start()
+        copy = multiprocessing.get_context("fork").Process(target=start_some)
+        copy.start()
+        copy.join()
+        pid = os.fork()
+        if pid == 0:
+            print(running._popen.poll(), flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        start_some()
+        running.join()
+        print(copy.exitcode, running.exitcode)
+    """)
+    assert said == ["[0, 2, 4]", "[0, 2, 4]", "None", "[0, 2, 4]", "0 0"]
+
+
 def test_a_process_has_the_interpreter_flags_of_the_program(tmp_path):
     script = tmp_path / "program.py"
     script.write_text(
