@@ -18,6 +18,7 @@ AT_ONCE = 500  # processes of the measure MANY
 HEAVY = ("numpy", "pandas")
 STARTS, ASYNC, CALLS, DATA = "bench.owner", "bench.async_owner", "bench.call_owner", "bench.data_owner"
 POOLS = "bench.pool_owner"
+REMOTE = "bench.remote_owner"
 PERL = {STARTS: "contender.pl", CALLS: "calls.pl"}  # by the owner whose place the program takes
 SLOW = 3  # those that need seconds for 64 processes are measured in every third round only
 
@@ -134,7 +135,7 @@ POOL_CONTENDERS = tuple(
         ("ppe-fork", "ProcessPoolExecutor, fork", POOL_MEASURES, 1),
         ("aio", "anyfork.aio.Pool, asyncio", POOL_MEASURES, 1),
         ("ppe-forkserver", "ProcessPoolExecutor, forkserver preloaded", POOL_MEASURES, 1),
-        ("mp-pool", "multiprocessing.Pool", POOL_MEASURES, 1),
+        ("mp-pool", "multiprocessing.Pool", BUT_REPLACE, 1),  # it may wait for a killed worker for ever
         ("pebble", "pebble", POOL_MEASURES, 1),
         ("mpire", "mpire", BUT_REPLACE, 1),
         ("joblib-anyfork", "joblib on anyfork", BUT_REPLACE, 1),
@@ -142,4 +143,11 @@ POOL_CONTENDERS = tuple(
         ("loky", "loky", POOL_MEASURES, SLOW),
         ("ppe-spawn", "ProcessPoolExecutor, spawn", POOL_MEASURES, SLOW),
     )
+)
+
+OVER_SSH = ("processes", *RATES)
+REMOTE_CONTENDERS = (
+    _caller("anyfork", "anyfork: template.fork().run(), worker.call, worker.map", "anyfork", OVER_SSH, REMOTE),
+    _caller("execnet", "execnet: gateways via a gateway, a channel", "execnet", OVER_SSH, REMOTE),
+    _caller("mitogen", "mitogen: contexts via a context, calls", "mitogen", OVER_SSH, REMOTE),
 )

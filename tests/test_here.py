@@ -32,10 +32,13 @@ HEAD = """
 def program(tmp_path):
     """Run a program, which is a file, and return what it prints; it must say nothing on its standard error."""
 
-    def run(body, *flags, after=""):
+    def run(body, *flags, stderr=False):
         file = tmp_path / "program.py"
         file.write_text(textwrap.dedent(HEAD) + textwrap.dedent(body))
-        return output_of(*flags, str(file), HERE, cwd=tmp_path)
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        start = run_python if stderr else output_of
+        said = start(*flags, str(file), HERE, cwd=tmp_path, env=env)
+        return said if isinstance(said, str) else said.stdout
 
     return run
 
@@ -427,7 +430,6 @@ def test_numpy_is_no_reason_to_warn(program):
 def test_a_refused_fork_is_an_error_with_its_reason_and_leaves_nothing(program):
     said = program("""
         import resource, errno
-        before = sorted(os.listdir("/proc/self/fd"))
         import anyfork._here, anyfork._lifeline
         anyfork._lifeline.open_lifeline()
         before = len(os.listdir("/proc/self/fd"))
@@ -518,3 +520,287 @@ def test_proxies_and_files_that_were_taken_apart_are_no_trouble(program):
         print(ask(anyfork.fork_here(), "1"))
     """)
     assert said == "1\n"
+
+
+# --- What a copy must not share with the program -----------------------------------------------------------------
+
+
+def test_cyclic_garbage_of_the_program_is_finalized_once(program):
+    said = program("""
+        import gc
+        class Cycle:
+            def __init__(self): self.me = self
+            def __del__(self): os.write(1, b"x")
+        gc.set_threshold(1)
+        for _ in range(5):
+            Cycle()
+            with anyfork.fork_here() as template: ask(template, "1")
+        gc.collect()
+    """)
+    assert said == "xxxxx"
+
+
+def test_what_only_exit_and_signal_handlers_hold_is_finalized_once(program):
+    said = program("""
+        import atexit
+        class Loud:
+            def __init__(self, name): self.name = name
+            def __call__(self, *_): pass
+            def __del__(self): os.write(1, self.name)
+        atexit.register(Loud(b"a"))
+        signal.signal(signal.SIGUSR1, Loud(b"b"))
+        with anyfork.fork_here() as template: print(ask(template, "1"), flush=True)
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    """)
+    assert sorted(said) == sorted("1\nab")
+
+
+def test_exit_handlers_that_a_process_registers_run_and_its_code_is_kept(program):
+    said = program("""
+        import atexit
+        atexit.register(print, "of the program")
+        def work(channel):
+            atexit.register(print, "of the process")
+            print("buffered")
+            sys.exit(3)
+        print(ended(anyfork.fork_here().run(work)), flush=True)
+    """)
+    assert said == "buffered\nof the process\nended with exit code 3\nof the program\n"
+
+
+def test_output_that_was_frozen_is_written_once(program, tmp_path):
+    said = program("""
+        import gc
+        file = open("file", "w"); file.write("once")
+        print("begin")
+        gc.freeze()
+        with anyfork.fork_here() as template: print(ask(template, "1"))
+        channel = anyfork.Template().run(until_closed)
+        channel.channel
+        gc.freeze()
+        with anyfork.fork_here() as template:
+            template.ready()
+            with channel: pass
+    """)
+    assert said == "begin\n1\n"
+    assert (tmp_path / "file").read_text() == "once"
+
+
+def test_thread_pools_work_in_processes_though_the_program_has_loaded_them(program):
+    said = program("""
+        import concurrent.futures
+        def work():
+            with concurrent.futures.ThreadPoolExecutor(2) as pool: return sum(pool.map(len, ["a"] * 4))
+        with concurrent.futures.ThreadPoolExecutor(1) as pool: pool.submit(len, "").result()
+        print(anyfork.call(work, template=anyfork.fork_here()))
+        print(anyfork.call(work, template=anyfork.Template.new_exec().preload("concurrent.futures.thread")))
+    """)
+    assert said == "4\n4\n"
+
+
+def test_a_module_that_was_being_imported_can_be_imported_by_threads_of_a_process(program, tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "here.py").write_text(
+        "import threading, anyfork\n"
+        "def double(x): return 2 * x\n"
+        "def work():\n"
+        "    def look():\n"
+        "        from package.here import double\n"
+        "        results.append(double(4))\n"
+        "    results = []\n"
+        "    thread = threading.Thread(target=look); thread.start(); thread.join()\n"
+        "    return results\n"
+        "template = anyfork.fork_here()\n"
+    )
+    assert program("from package import here; print(anyfork.call(here.work, template=here.template, timeout=20))") == (
+        "[8]\n"
+    )
+
+
+def test_errors_of_processes_are_not_chained_to_one_that_the_program_was_handling(program):
+    said = program(
+        """
+        def fail(): {}["key"]
+        try: 1 / 0
+        except ZeroDivisionError: template = anyfork.fork_here()
+        try: anyfork.call(fail, template=template)
+        except KeyError as error: print("ZeroDivisionError" in str(error.__cause__), error)
+        process = template.run(lambda channel: fail())
+        print(ended(process).error.count("Traceback"))
+    """,
+        stderr=True,
+    )
+    assert said.splitlines()[:2] == ["False 'key'", "1"]
+
+
+def test_a_copy_that_is_made_deep_in_a_recursion_has_the_stack_of_a_fresh_one(program):
+    said = program("""
+        def dive(depth): return dive(depth - 1) if depth else anyfork.fork_here()
+        def deep(n): return 0 if not n else 1 + deep(n - 1)
+        print(anyfork.call(deep, 800, template=dive(700)))
+    """)
+    assert said == "800\n"
+
+
+def test_statuses_are_real_though_the_program_ignores_the_end_of_its_children(program):
+    said = program("""
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        import numpy
+        def work(channel): sys.exit(7)
+        print(ended(anyfork.fork_here().run(work)))
+    """)
+    assert said == "ended with exit code 7\n"
+
+
+def test_an_interrupt_at_the_fork_leaves_no_template(program):
+    said = program("""
+        import select
+        os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try: anyfork.fork_here()
+        except KeyboardInterrupt: print("interrupted")
+        with open(f"/proc/self/task/{os.getpid()}/children") as file: left = file.read().split()
+        for pid in map(int, left):
+            try: os.waitpid(pid, 0)
+            except ChildProcessError: pass
+        print("gone")
+    """)
+    assert said == "interrupted\ngone\n"
+
+
+def test_a_killed_template_tells_how_it_ended_and_is_no_zombie(program):
+    said = program("""
+        template = anyfork.fork_here().ready()
+        pid = template.pid
+        os.kill(pid, signal.SIGKILL)
+        try: template.ready()
+        except anyfork.TemplateDiedError as error: print(error.status)
+        try: os.kill(pid, 0)
+        except ProcessLookupError: print("reaped")
+    """)
+    assert said == "ended by signal 9 (SIGKILL)\nreaped\n"
+
+
+# --- Names of __main__ ------------------------------------------------------------------------------------------
+
+
+def test_what_was_redefined_meanwhile_still_travels_and_comes_back_as_what_it_was(program):
+    said = program("""
+        import functools
+        class P:
+            def __init__(self, x): self.x = x
+        def f(): return "old f"
+        @functools.lru_cache
+        def cached(): return "old cached"
+        square = lambda x: x * x
+        old, oldp, oldf = P(1), P, f
+        template = anyfork.fork_here()
+        class P: pass
+        def f(): return "new f"
+        @functools.lru_cache
+        def cached(): return "new cached"
+        @functools.lru_cache(maxsize=3)
+        def later(x): return x + 1
+        def same(p): return p
+        with anyfork.Worker(template) as worker:
+            print(type(worker.call(same, old)) is oldp, worker.call(oldf), worker.call(f), worker.call(cached))
+            print(worker.call(square, 3), worker.call(later, 1), anyfork.call(later, 1))
+        del f, P
+    """)
+    assert said == "True old f new f new cached\n9 2 2\n"
+
+
+def test_classes_inside_of_classes_and_methods_go_by_name(program):
+    said = program("""
+        class Outer:
+            class Inner(Exception): pass
+            @staticmethod
+            def fail(): raise Outer.Inner("inner")
+        try: anyfork.call(Outer.fail, template=anyfork.fork_here())
+        except Outer.Inner as error: print(error)
+    """)
+    assert said == "inner\n"
+
+
+def test_a_template_that_has_moved_sends_results_that_its_new_owner_can_use(program):
+    said = program("""
+        class P:
+            x = 5
+        def make(): return P()
+        def adopt(channel, sock):
+            import pickle
+            with anyfork.Template.from_socket(sock) as template:
+                channel.sendall(pickle.dumps(anyfork.call(make_in, template=template).x))
+        make_in = "make"
+        template = anyfork.fork_here()
+        with template.detach() as sock: process = anyfork.Template().run(adopt, sock)
+        print(result_of(process))
+    """)
+    assert said == "5\n"
+
+
+# --- Where descriptors run out, and elsewhere ---------------------------------------------------------------------
+
+
+def test_without_descriptors_it_is_a_fork_error(program):
+    said = program("""
+        import errno, resource
+        anyfork.fork_here
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0); os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
+        try: anyfork.fork_here()
+        except anyfork.ForkError as error: print(error.errno == errno.EMFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        print(ask(anyfork.fork_here(), "1"))
+    """)
+    assert said == "True\n1\n"
+
+
+def test_at_exit_it_works_or_says_that_the_interpreter_is_ending(program):
+    said = program("""
+        import atexit
+        @atexit.register
+        def late():
+            try: print(ask(anyfork.fork_here(), "1"))
+            except anyfork.UnsafeTemplateError as error: print(error)
+    """)
+    assert said in ("1\n", "this program cannot become a template: the interpreter is ending\n")
+
+
+def test_a_process_and_a_worker_may_copy_themselves_without_a_warning(program):
+    said = program("""
+        import warnings
+        def inside(channel=None):
+            import anyfork
+            warnings.simplefilter("error")
+            keep = [channel] if channel is not None else []
+            with anyfork.fork_here(keep_fds=keep) as template:
+                result = anyfork.call(os.getppid, template=template)
+            return result > 0
+        def run(channel):
+            import pickle
+            channel.sendall(pickle.dumps(inside(channel)))
+        print(result_of(anyfork.Template().run(run)))
+        with anyfork.Worker(anyfork.Template()) as worker: print(worker.call(inside))
+    """)
+    assert said == "True\nTrue\n"
+
+
+def test_a_pool_of_copies_shares_what_the_program_has(program):
+    said = program("""
+        import asyncio
+        from anyfork import aio
+        unpicklable = (n for n in range(3))
+        def count(): return sum(unpicklable)
+        template = anyfork.fork_here()
+        async def main():
+            async with aio.Pool(aio.Template.from_blocking(template), max_workers=1) as pool:
+                print(await pool.call(count))
+                try: pool.replace_template(aio.Template())
+                except anyfork.ArgumentError as error: print("a copy of this program" in str(error))
+        asyncio.run(main())
+    """)
+    assert said == "3\nTrue\n"

@@ -10,6 +10,7 @@ from _thread import allocate_lock
 from errno import ETOOMANYREFS
 from time import sleep
 
+from . import HOST
 from ._call_wire import (
     BAD_ARGUMENT,
     BAD_RESULT,
@@ -18,10 +19,13 @@ from ._call_wire import (
     EVENT,
     HEADER,
     IN_FILE,
+    MAX_BODY,
+    MAX_IN_FILE,
     NO_FUNCTION,
     RAISED,
     READ_SIZE,
     RESULT,
+    RETIRE,
     Inbox,
 )
 from ._channel import CLOEXEC, NOSIGNAL, ROOM, TRUNCATED, close_all, send_some, unpack_descriptors
@@ -42,7 +46,6 @@ if TYPE_CHECKING:
     from ._serializers import Serializer
 
 RETRY = 0.01  # seconds between attempts when the kernel's limit of descriptors in flight is reached
-MAX_IN_FILE = (1 << 32) - 1  # bytes of a message
 
 
 class Serving:
@@ -53,7 +56,8 @@ class Serving:
     def __init__(self, sock: socket.socket, serializer: Serializer | None) -> None:
         self.sock = sock
         self.serializer = serializer
-        self.inbox = Inbox()
+        self.in_band = bool(HOST)
+        self.inbox = Inbox(MAX_IN_FILE if self.in_band else MAX_BODY)
         self.functions: dict[int, Callable[..., Any] | str] = {}
         self.lock = allocate_lock()
 
@@ -154,26 +158,32 @@ class Serving:
         elif is_plain(value):
             body = dumps(value, PROTOCOL)
         else:
-            self.send_message(message_of(kind, number, 1, encode((value,), beside=True)))
+            self._send_encoded(kind, number, 1, encode((value,), beside=not self.in_band))
             return
         if len(body) <= INLINE:
             self.send(HEADER.pack(len(body), number, 0, kind, 0, 0) + body)
         else:
-            self.send_message(message_of(kind, number, 0, in_pieces(body)))
+            self._send_encoded(kind, number, 0, in_pieces(body))
+
+    def _send_encoded(self, kind: int, number: int, detail: int, encoded: Encoded) -> None:
+        self.send_message(message_of(kind, number, detail, encoded, self.in_band))
 
     def send_error(self, number: int, detail: int, error: BaseException, kind: int = ERROR) -> None:
         """Send an exception: as text, and pickled too where that is possible and allowed."""
-        described = pack_texts((type(error).__qualname__, text_of(error), format_error(error)))
+        where = f" (on {HOST})" if HOST and detail != RAISED else ""
+        described = pack_texts((type(error).__qualname__, text_of(error) + where, format_error(error)))
         encoded = Encoded()
         if self.serializer is None and detail == RAISED:
             try:
                 encoded = encode((error,))
+                if self.in_band and encoded.fds:
+                    encoded = Encoded()
             except Exception:  # pickling runs code of the exception; the text says what there is to say
                 encoded = Encoded()
         whole = in_pieces(len(described).to_bytes(4, "little"), described, *encoded.pieces)
         whole.fds = encoded.fds
         whole.holders = encoded.holders
-        self.send_message(message_of(kind, number, detail, whole))
+        self._send_encoded(kind, number, detail, whole)
 
     def send_result(self, number: int, result: Any) -> None:
         """Send what a function has returned, or why it cannot be sent."""
@@ -181,6 +191,12 @@ class Serving:
             self.send_value(RESULT, number, result)
         except Exception as error:  # encoding runs code of the result, which may raise anything
             self.send_error(number, BAD_RESULT, error)
+
+    def send_size(self, number: int, kind: int) -> None:
+        """Send how large this process is."""
+        from ._memory import measure
+
+        self.send(HEADER.pack(8, number, 0, RESULT, 0, 0) + measure(kind).to_bytes(8, "little"))
 
     def refuse(self, number: int, error: Exception) -> None:
         """Send why a call does not run."""
@@ -246,3 +262,14 @@ def emit(value: object) -> None:
     if current is None:
         raise RuntimeError("emit() works only in a worker: in a function that Worker.call or call runs")
     current.send_value(EVENT, current.number, value)
+
+
+def retire() -> None:
+    """Let this worker leave its pool: it finishes what it was given, gets nothing more, and ends.
+
+    Another one takes its place. Calling it again changes nothing; a worker that belongs to no pool just goes on. Only
+    for functions that run in a worker: raises RuntimeError elsewhere.
+    """
+    if current is None:
+        raise RuntimeError("retire() works only in a worker: in a function that a pool runs")
+    current.send(HEADER.pack(0, 0, 0, RETIRE, 0, 0))

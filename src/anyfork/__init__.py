@@ -11,6 +11,9 @@ from ._errors import AttributeRefusedError as AttributeRefusedError
 from ._errors import CallCancelledError as CallCancelledError
 from ._errors import CallError as CallError
 from ._errors import CallTimeoutError as CallTimeoutError
+from ._errors import ConnectError as ConnectError
+from ._errors import ConnectionLostError as ConnectionLostError
+from ._errors import ConnectTimeoutError as ConnectTimeoutError
 from ._errors import DiedBeforeReadyError as DiedBeforeReadyError
 from ._errors import ExecuteError as ExecuteError
 from ._errors import ForkError as ForkError
@@ -24,7 +27,10 @@ from ._errors import PeerError as PeerError
 from ._errors import PreloadError as PreloadError
 from ._errors import PrepareError as PrepareError
 from ._errors import ProgramError as ProgramError
+from ._errors import QueueFullError as QueueFullError
 from ._errors import RemoteError as RemoteError
+from ._errors import RemotePythonError as RemotePythonError
+from ._errors import RemoteTemplateError as RemoteTemplateError
 from ._errors import ResultError as ResultError
 from ._errors import StartError as StartError
 from ._errors import StatusUnknownError as StatusUnknownError
@@ -40,6 +46,7 @@ from ._template import Template as Template
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _anyfork_child._serving import emit as emit
+    from _anyfork_child._serving import retire as retire
 
     from ._audit import Audit as Audit
     from ._audit import OpenDescriptor as OpenDescriptor
@@ -47,6 +54,8 @@ if TYPE_CHECKING:
     from ._call import call as call
     from ._here import UnsafeForkWarning as UnsafeForkWarning
     from ._here import fork_here as fork_here
+    from ._pool_stats import PoolStats as PoolStats
+    from ._remote import RemoteTemplate as RemoteTemplate
     from ._worker import Stream as Stream
     from ._worker import Worker as Worker
     from .context import get_context as get_context
@@ -61,6 +70,8 @@ del _name, TYPE_CHECKING
 _LATER = {
     "Audit": "._audit",
     "OpenDescriptor": "._audit",
+    "PoolStats": "._pool_stats",
+    "RemoteTemplate": "._remote",
     "Stream": "._worker",
     "UnsafeForkWarning": "._here",
     "Worker": "._worker",
@@ -69,6 +80,7 @@ _LATER = {
     "emit": "_anyfork_child._serving",
     "fork_here": "._here",
     "get_context": ".context",
+    "retire": "_anyfork_child._serving",
 }
 
 

@@ -24,6 +24,7 @@ from _anyfork_child._call_wire import (
     MORE,
     READY,
     RESULT,
+    RETIRE,
     SMALL_CALL,
     SMALL_CALLS,
     STREAM,
@@ -65,7 +66,7 @@ _SMALL = Call(CALL, None, None, 0)  # in the place of those that are not made
 
 
 class Calls:
-    """All calls of one worker. ``concurrency`` is None for a worker that runs one after the other."""
+    """All calls of one worker, the ``receiver``. ``concurrency`` is None for one that runs one after the other."""
 
     def __init__(
         self,
@@ -77,6 +78,8 @@ class Calls:
         self.out: deque[Message] = deque()
         self.ready: bool = False  # it has said so
         self.failed: bool = False  # there is no worker any more
+        self.retired: bool = False  # it wants to leave its pool
+        self.in_band: bool = receiver.in_band
         self._serializer = serializer
         self._concurrency = concurrency
         self._on_event = on_event
@@ -324,6 +327,9 @@ class Calls:
             if detail != VERSION:
                 raise ProtocolError(f"the worker speaks version {detail} of calls, this program version {VERSION}")
             self.ready = True
+            return None
+        if kind == RETIRE:
+            self.retired = True
             return None
         if kind == FAILED and not self.ready:
             self._fail_to_begin(message)

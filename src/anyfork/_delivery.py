@@ -14,8 +14,11 @@ from time import monotonic
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from ._link import Link
+
+    Handle = TypeVar("Handle")
 
 EXIT = 1.0  # seconds at the end of the program for what could not be delivered before
 
@@ -23,9 +26,21 @@ EXIT = 1.0  # seconds at the end of the program for what could not be delivered 
 # sockets before the handle has said its last word on them.
 open_links: set[Link] = set()
 undelivered: set[Link] = set()  # links with a queue, kept alive until it is delivered
-# For destructors: False for a module that is, or soon will be, taken apart at the end of the interpreter.
-loaded: Callable[[str], bool] = sys.modules.__contains__
 _late: deque[tuple[Link, Callable[[], None]]] = deque()  # what could not be done at once
+
+
+def destructor(delete: Callable[[Handle], None]) -> Callable[[Handle], None]:
+    """Let a destructor fail in silence where the interpreter, at its end, has taken modules apart that it would use."""
+    modules = sys.modules  # which is emptied before
+
+    def delete_if_possible(self: Handle) -> None:
+        try:
+            delete(self)
+        except (TypeError, AttributeError):
+            if "anyfork" in modules:
+                raise
+
+    return delete_if_possible
 
 
 def pending() -> bool:

@@ -10,10 +10,11 @@ from _anyfork_child._wire import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND, START
 
 from ._arguments import encode_async_call, encode_call, encode_values
 from ._attributes import encode_attributes
-from ._delivery import loaded, when_free
+from ._delivery import destructor, when_free
 from ._dialogue import check
 from ._errors import ArgumentError, HandleError, StatusUnknownError
 from ._forks import NOTHING, adopt, fork, fork_default, fork_exec, take_over
+from ._modules import ORDINARY
 from ._session import Phase, Session
 
 TYPE_CHECKING = False
@@ -40,6 +41,7 @@ class _Moved:
         self.foreign = False
         self.lock = RLock()
         self.outbox = ()
+        self.receiver = ORDINARY
 
     def check(self, call: str) -> NoReturn:
         """Raise HandleError."""
@@ -151,6 +153,7 @@ class TemplateHandle:
         """
         self._link.check("fork")
         encoded = encode_attributes("fork", attributes) if attributes else NOTHING
+        self._link.check_travel("fork", encoded)
         return type(self)._of(fork(self._link, attributes, encoded))
 
     def close(self) -> None:
@@ -163,6 +166,7 @@ class TemplateHandle:
 
     def _send(self, call: str, kind: int, encoded: Encoded) -> Self:
         self._link.check(call)
+        self._link.check_travel(call, encoded)
         self._link.post(kind, encoded)
         self._queued()
         return self
@@ -201,8 +205,9 @@ class TemplateHandle:
             link.close_template()
         return self._link
 
-    def __del__(self, loaded: Callable[[str], bool] = loaded) -> None:
-        if loaded(__name__) and hasattr(self, "_link"):
+    @destructor
+    def __del__(self) -> None:
+        if hasattr(self, "_link"):
             when_free(self._link, self._link.close_template)
 
     def __repr__(self) -> str:

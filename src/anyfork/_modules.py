@@ -34,7 +34,10 @@ def _is_found(name: str, module: object) -> bool:
     spec: ModuleSpec | None = getattr(module, "__spec__", None)
     if spec is not None and spec.origin in ("built-in", "frozen"):
         return True
-    found = _find(name, getattr(sys.modules.get(parent), "__path__", None))
+    try:
+        found = _find(name, getattr(sys.modules.get(parent), "__path__", None))
+    except ImportError:  # a finder of the program's forbids it, which another interpreter does not have
+        return True
     if found is None:
         return bool(parent)  # a package that is found makes it
     return spec is None or _is_same(spec, found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sys import getrefcount
 
 from . import _dialogue
-from ._delivery import loaded, when_free
+from ._delivery import destructor, when_free
 from ._errors import AnyforkError
 from ._handles import ProcessHandle
 from ._waiting import run
@@ -13,7 +13,6 @@ from ._waiting import run
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
     from typing import Self
 
     from ._link import Link
@@ -119,8 +118,9 @@ class Process(ProcessHandle):
         self.wait()
         self.close()
 
-    def __del__(self, loaded: Callable[[str], bool] = loaded) -> None:
-        if not loaded(__name__) or not hasattr(self, "_link"):
+    @destructor
+    def __del__(self) -> None:
+        if not hasattr(self, "_link"):
             return
         channel, self._channel = self._channel, None
         if channel is not None and getrefcount(channel) == 2:  # nobody else has it: this variable, and the argument

@@ -13,6 +13,7 @@ from _anyfork_child._serving import in_pieces
 
 from ._arguments import check_function, encode_for
 from ._errors import ArgumentError
+from ._modules import ORDINARY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,11 +38,14 @@ def small(args: Sequence[object]) -> bytes:
 class Requests:
     """What can be asked of one worker. ``definitions`` of functions go out before the next call."""
 
-    def __init__(self, serializer: Serializer | None, receiver: Receiver) -> None:
+    def __init__(
+        self, serializer: Serializer | None, receiver: Receiver = ORDINARY, limit: float = MAX_FUNCTIONS
+    ) -> None:
         self.definitions: deque[Message] = deque()
         self.functions: dict[object, int] = {}
         self._serializer = serializer
         self._receiver = receiver
+        self._limit = limit
         self._numbers = count(1)
 
     def number(self, call: str, function: Callable[..., object] | str) -> int:
@@ -54,7 +58,7 @@ class Requests:
     def _define(self, call: str, function: Callable[..., object] | str) -> int:
         check_function(call, function)
         name = function if isinstance(function, str) else self._receiver.name_of(function)
-        if name is None or len(self.functions) >= MAX_FUNCTIONS:
+        if name is None or len(self.functions) >= self._limit:
             return 0
         body = name.encode()
         number = next(self._numbers)
@@ -70,7 +74,8 @@ class Requests:
             if detail and kind == CALL and (body := small(args)):
                 return Message(HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body)
             values = args if detail else (function, *args)
-            encoded = encode_for(name, values, 1 if detail else 0, beside=True, receiver=self._receiver)
+            beside = not self._receiver.in_band
+            encoded = encode_for(name, values, 1 if detail else 0, beside=beside, receiver=self._receiver)
         else:
             try:
                 dumped = self._serializer.dumps(args)
@@ -85,6 +90,6 @@ class Requests:
                     raise ArgumentError(f"the function of {name}() holds a descriptor, which pickle alone can send")
                 encoded = in_pieces(by_value.size.to_bytes(4, "little"), *by_value.pieces, dumped)
         try:
-            return message_of(kind, number, detail, encoded)
+            return message_of(kind, number, detail, encoded, self._receiver.in_band)
         except CannotTravelError as error:
             raise ArgumentError(f"the arguments of {name}() cannot travel to another process: {error}") from error

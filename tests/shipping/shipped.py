@@ -116,6 +116,8 @@ def python(*arguments: str | os.PathLike[str], **options: object) -> str:
 def clean(env: Mapping[str, str] | None) -> dict[str, str]:
     """The environment of a user, who has set nothing for Python, and these variables."""
     ours = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "ANYFORK", "COV", "_PYI"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "ANYFORK", "COV", "_PYI", "PYTEST"))
     }
     return ours | dict(env or {})

@@ -37,18 +37,21 @@ def options_seen(*options, first="", end="", env=None):
     return python(*options, "-c", source, env=env).splitlines()
 
 
-@pytest.mark.parametrize("first", ["", "import anyfork.early"], ids=["plain", "early"])
 @pytest.mark.parametrize(
     "options",
     [
-        "-P", "-I", "-E", "-s", "-O", "-OO", "-B", "-S", "-b", "-bb", "-q", "-u", "-X utf8", "-X utf8=0", "-W error", "-X dev",
-        "-X faulthandler", "-X tracemalloc=3", "-X int_max_str_digits=9000", "-X no_debug_ranges", "-X mine=1",
-        "-X warn_default_encoding", "-W error -W ignore::ImportWarning", "-X dev -W error -b",
-        "-P -E -s -O -X utf8 -W error", "-I -O -X utf8 -W error",
+        "-P", "-I", "-E -s", "-O", "-OO -B", "-S", "-bb -q -u", "-X utf8", "-X utf8=0", "-W error", "-X dev",
+        "-X faulthandler -X tracemalloc=3 -X int_max_str_digits=9000 -X no_debug_ranges -X mine=1 -X warn_default_encoding",
+        "-W error -W ignore::ImportWarning", "-X dev -W error -b", "-P -E -s -O -X utf8 -W error", "-I -O -X utf8 -W error",
     ],
 )  # fmt: skip
-def test_options_are_carried_over(first, options):
-    assert options_seen(*options.split(), first=first)[0] == "[True, True, True]"
+def test_options_are_carried_over(options):
+    assert options_seen(*options.split())[0] == "[True, True, True]"
+
+
+@pytest.mark.parametrize("options", ["-P -E -s -O -X utf8 -W error", "-I -X dev"])
+def test_a_copy_of_the_program_has_its_options(options):
+    assert options_seen(*options.split(), first="import anyfork.early")[0] == "[True, True, True]"
 
 
 def test_options_from_the_environment_are_carried_over_once():

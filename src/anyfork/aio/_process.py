@@ -8,7 +8,7 @@ from anyio import CancelScope
 from anyio.abc import SocketAttribute, UNIXSocketStream
 
 from .. import _dialogue
-from .._delivery import loaded, when_free
+from .._delivery import destructor, when_free
 from .._errors import AnyforkError, HandleError
 from .._handles import ProcessHandle
 from .._process import Process as BlockingProcess
@@ -17,7 +17,6 @@ from ._waiting import run, run_now
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
     from typing import Self
 
     from .._link import Link
@@ -152,8 +151,9 @@ class Process(ProcessHandle):
             with CancelScope(shield=True):
                 await self.aclose()
 
-    def __del__(self, loaded: Callable[[str], bool] = loaded) -> None:
-        if loaded(__name__) and hasattr(self, "_link"):
+    @destructor
+    def __del__(self) -> None:
+        if hasattr(self, "_link"):
             if self._sock is not None:
                 self._sock.close()
             stream, self._stream = self._stream, None

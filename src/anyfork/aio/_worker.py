@@ -9,7 +9,7 @@ from anyio import CancelScope, Lock, fail_after
 from _anyfork_child._call_wire import CALL, STREAM
 
 from .._batch import Batch
-from .._delivery import loaded
+from .._delivery import destructor
 from .._dialogue import put_down
 from .._errors import AnyforkError, ArgumentError
 from .._pending import State
@@ -267,8 +267,9 @@ class Map:
         if self._talk.calls.out and self._talk.sock is not None:
             self._talk.flush()
 
-    def __del__(self, loaded: Callable[[str], bool] = loaded) -> None:
-        if loaded(__name__) and hasattr(self, "_ahead"):
+    @destructor
+    def __del__(self) -> None:
+        if hasattr(self, "_ahead"):
             self._close()
 
     async def __aenter__(self) -> Self:
@@ -308,6 +309,6 @@ class Stream(StreamHandle):
     async def __aexit__(self, *_: object) -> None:
         self._close()
 
-    def __del__(self, loaded: Callable[[str], bool] = loaded) -> None:
-        if loaded(__name__):
-            self._close()
+    @destructor
+    def __del__(self) -> None:
+        self._close()
