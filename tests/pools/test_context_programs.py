@@ -121,6 +121,28 @@ def test_what_is_defined_after_the_start_is_found_as_well(program):
     assert said == ["3", "[0, -1, -2]"]
 
 
+def test_a_function_of_main_takes_large_globals_and_open_files_along(program):
+    said = program("""
+        import os
+        import anyfork
+        ctx = anyfork.get_context()
+        table = os.urandom(1 << 20)
+        read, write = ctx.Pipe(duplex=False)
+
+        def look(index):
+            return table[index]
+
+        def tell(number):
+            write.send(number)
+
+        with ctx.Pool(1) as pool:
+            print(pool.map(look, range(100)) == list(table[:100]))
+            pool.apply(tell, (5,))
+            print(read.recv())
+    """)
+    assert said == ["True", "5"]
+
+
 def test_cached_functions_of_main_are_found_too(program):
     said = program("""
         import functools
