@@ -428,7 +428,7 @@ async def test_no_more_calls_wait_than_there_is_room_for(template, gate, tasks, 
     async with aio.Pool(template, max_workers=1, load=2, max_queued=max_queued) as pool:
         asked = await ask_in_turn(tasks, pool, taken, jobs.wait, gate.file)
         asked += [ask(tasks, pool.call, jobs.wait, gate.file) for _ in range(5)]
-        await until(lambda: pool.scheduler.waiters == 5 and pool.stats().running == 1)
+        await until(lambda: pool._keeper.scheduler.waiters == 5 and pool.stats().running == 1)
         stats = pool.stats()
         assert (stats.running, stats.sent, stats.queued, stats.submitted) == (1, 1, max_queued, taken)
         asked[-1].scope.cancel()
@@ -589,7 +589,7 @@ async def test_a_handler_may_call(template):
 async def test_closing_finishes_what_was_asked(template, gate, tasks):
     pool = aio.Pool(template, max_workers=1, max_queued=4)
     asked = [ask(tasks, pool.call, jobs.wait, gate.file) for _ in range(10)]
-    await until(lambda: pool.scheduler.waiters == 4)
+    await until(lambda: pool._keeper.scheduler.waiters == 4)
     closing = ask(tasks, pool.aclose)
     await until(lambda: "closed" in repr(pool))
     with pytest.raises(anyfork.HandleError, match="closed"):
@@ -624,7 +624,7 @@ async def test_calls_that_wait_for_room_fail_too_when_the_pool_is_killed(templat
     async with aio.Pool(template, max_workers=1, load=1, max_queued=0) as pool:
         asked = await ask_in_turn(tasks, pool, 1, jobs.wait, gate.file)
         asked += [ask(tasks, pool.call, jobs.wait, gate.file) for _ in range(3)]
-        await until(lambda: pool.scheduler.waiters == 3)
+        await until(lambda: pool._keeper.scheduler.waiters == 3)
         pool.kill()
         errors = [await one.outcome() for one in asked]
         assert all(isinstance(error, anyfork.CallCancelledError) for error in errors)
