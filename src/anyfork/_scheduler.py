@@ -113,8 +113,15 @@ class Scheduler:
     @property
     def has_room(self) -> bool:
         """Whether a job may be submitted now, by ``max_queued``."""
+        return self.room > 0
+
+    @property
+    def room(self) -> float:
+        """How many jobs may be submitted now."""
         bound = self.limits.max_queued
-        return bound is None or self.killed or self.queue.length + self.promised < bound + self._places()
+        if bound is None or self.killed:
+            return inf
+        return bound + self._places() - self.queue.length - self.promised
 
     def _places(self) -> int:
         """How many more jobs workers take, present ones and those that are being started, or the first one."""

@@ -393,6 +393,23 @@ async def test_a_call_that_is_cancelled_behind_another_one_is_skipped(template, 
         assert not lines(tmp_path / "ran")
 
 
+@pytest.mark.parametrize("options", [{}, {"max_queued": 0}, {"concurrency": 2}, {"load": 3}, {"on_cancel": "wait"}])
+async def test_calls_that_are_cancelled_at_any_moment_leave_the_pool_as_it_was(template, options):
+    async with aio.Pool(template, max_workers=1, **options) as pool:
+        for turns in range(12):
+            async with anyio.create_task_group() as group:
+                for number in range(4):
+                    group.start_soon(pool.call, operator.neg, number)
+                for _ in range(turns):
+                    await anyio.lowlevel.checkpoint()
+                group.cancel_scope.cancel()
+            assert await pool.call(operator.neg, turns) == -turns
+        stats = pool.stats()
+        assert (stats.queued, stats.sent, stats.running) == (0, 0, 0)
+        assert stats.failed == 0
+        assert pool._keeper.scheduler.waiters == pool._keeper.scheduler.promised == 0
+
+
 async def test_a_call_that_is_cancelled_may_be_waited_for_instead(template, gate, seen, tasks):
     async with aio.Pool(template, max_workers=1, on_event=seen, on_cancel="wait") as pool:
         running = ask(tasks, pool.call, jobs.tell_and_wait, gate.file)

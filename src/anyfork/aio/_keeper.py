@@ -36,6 +36,7 @@ class Keeper(PoolHandle):
         self._timer: Handle | None = None
         self._timer_at = inf
         self._waiters: deque[Waiting] = deque()  # for room in the queue
+        self._promised: set[Waiting] = set()  # of those, who were told that there is some
         self._gone: list[Event] = []  # of those that wait for the end
         self.waits: bool = self._settings.worker.on_cancel == "wait"
         self.bounded: bool = self.scheduler.limits.max_queued is not None
@@ -79,13 +80,12 @@ class Keeper(PoolHandle):
         self.decide_soon()
         try:
             await waiting
-        except BaseException:
-            if waiting in self._waiters:
-                self._waiters.remove(waiting)
-            raise
         finally:
             scheduler.waiters -= 1
-            if waiting.done():
+            if waiting in self._waiters:
+                self._waiters.remove(waiting)
+            if waiting in self._promised:
+                self._promised.remove(waiting)
                 scheduler.promised -= 1
             self.decide_soon()
 
@@ -111,8 +111,11 @@ class Keeper(PoolHandle):
         super().decide()
         scheduler = self.scheduler
         while self._waiters and scheduler.has_room:
-            scheduler.promised += 1
-            self._waiters.popleft().set_result(None)
+            waiting = self._waiters.popleft()
+            if not waiting.done():  # or it was cancelled, and its task has not run yet
+                scheduler.promised += 1
+                self._promised.add(waiting)
+                waiting.set_result(None)
         if self._gone and scheduler.finished and not self.seats:
             for event in self._gone:
                 event.set()

@@ -46,7 +46,7 @@ class PoolMap:
 
     async def __anext__(self) -> Any:
         work = self._work
-        if work.wants_more and not work.exhausted:
+        if work.wants_more:
             await self._fill()
         item = work.next()
         if item is None:
@@ -83,10 +83,11 @@ class PoolMap:
         try:
             if work.empty and not keeper.scheduler.has_room:
                 await keeper.wait_for_room()
+            work.begin()
             if self._later is None:
                 for message in work.fill(self._items):
                     await write_files(message)
-            while self._later is not None and work.room > 0 and not work.exhausted:
+            while self._later is not None and not (work.full or work.exhausted):
                 try:
                     item = await self._later.__anext__()
                 except StopAsyncIteration:
