@@ -177,7 +177,7 @@ class Scheduler:
         job.state = JobState.DONE
         self.force.take(worker, job)
         source = worker.source
-        if source.failures:
+        if source.failures and worker.generation == source.generation:
             source.succeeded()
         if worker.jobs:
             if not self.limits.concurrent:
@@ -254,7 +254,8 @@ class Scheduler:
             self._growth.owed += 1
         if state is WorkerState.WORKING or (state is WorkerState.LEAVING and jobs):
             self._counts.died += 1
-            worker.source.failed(now)
+            if worker.generation == worker.source.generation:
+                worker.source.failed(now)
         self._lose(worker, jobs)
 
     def retire(self, worker: Worker) -> None:
