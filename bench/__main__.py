@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import calls, create, create_aio, data, machine, memory, soak, soak_pool
+from . import calls, create, create_aio, data, machine, memory, pools, soak, soak_pool
 from .report import Settings, progress
 
 TYPE_CHECKING = False
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "calls": calls.run,
     "data": data.run,
     "memory": memory.run,
+    "pool": pools.run,
     "soak": soak.run,
     "soak-pool": soak_pool.run,
 }
@@ -32,7 +33,7 @@ def main() -> int:
     """Run what is asked; return 1 when something must not be as it is (only ``soak`` and ``soak-pool`` say so)."""
     parser = _parser()
     options = parser.parse_args()
-    names = {*create.NAMES, *create_aio.NAMES, *calls.NAMES, *data.NAMES, *memory.NAMES}
+    names = {*create.NAMES, *create_aio.NAMES, *calls.NAMES, *data.NAMES, *memory.NAMES, *pools.NAMES}
     if unknown := set(options.only) - names:
         parser.error(f"--only knows no {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}")
     machine.compile_packages()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import faces
 import hypothesis  # noqa: F401  # before garbage is frozen: its hook for trio looks for references in what is not
 import pytest
+from early_program import early_program
 from owner_side import KINDS
 
 import anyfork
@@ -95,8 +96,9 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _default_template() -> None:
-    """Start the default template and the loops once, so that they do not count as left behind."""
+    """Start the default template, an early program and the loops once, so that they do not count as left behind."""
     anyfork.Template().ready().close()
+    early_program().template().ready().close()
     for name in faces.BACKENDS:
         faces.Template.make(name, aio.Template).ready().close()
 

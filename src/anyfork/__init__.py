@@ -43,10 +43,16 @@ if TYPE_CHECKING:
     from _anyfork_child._serving import emit as emit
     from _anyfork_child._serving import retire as retire
 
+    from ._audit import Audit as Audit
+    from ._audit import OpenDescriptor as OpenDescriptor
+    from ._audit import audit as audit
     from ._call import call as call
+    from ._here import UnsafeForkWarning as UnsafeForkWarning
+    from ._here import fork_here as fork_here
     from ._pool_stats import PoolStats as PoolStats
     from ._worker import Stream as Stream
     from ._worker import Worker as Worker
+    from .context import get_context as get_context
 
 __version__ = "0.1.0"
 
@@ -56,12 +62,18 @@ for _name in [name for name in globals() if not name.startswith("_")]:
 del _name, TYPE_CHECKING
 
 _LATER = {
-    "Worker": "._worker",
+    "Audit": "._audit",
+    "OpenDescriptor": "._audit",
+    "PoolStats": "._pool_stats",
     "Stream": "._worker",
+    "UnsafeForkWarning": "._here",
+    "Worker": "._worker",
+    "audit": "._audit",
     "call": "._call",
     "emit": "_anyfork_child._serving",
+    "fork_here": "._here",
+    "get_context": ".context",
     "retire": "_anyfork_child._serving",
-    "PoolStats": "._pool_stats",
 }
 
 

@@ -42,6 +42,7 @@ from ._errors import (
     InitializerError,
     PeerError,
 )
+from ._modules import ORDINARY
 from ._pending import Answer, Call, Event, SmallAnswer, State
 from ._requests import Requests, small
 
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from _anyfork_child import _call_wire
+    from _anyfork_child._receiver import Receiver
     from _anyfork_child._serializers import Serializer
 
     from ._pending import Handler
@@ -66,7 +68,13 @@ _SMALL = Call(CALL, None, None, 0)  # in the place of those that are not made
 class Calls:
     """All calls of one worker. ``concurrency`` is None for a worker that runs one after the other."""
 
-    def __init__(self, serializer: Serializer | None, concurrency: int | None, on_event: Handler | None) -> None:
+    def __init__(
+        self,
+        serializer: Serializer | None = None,
+        concurrency: int | None = None,
+        on_event: Handler | None = None,
+        receiver: Receiver = ORDINARY,
+    ) -> None:
         self.out: deque[Message] = deque()
         self.ready: bool = False  # it has said so
         self.failed: bool = False  # there is no worker any more
@@ -75,7 +83,7 @@ class Calls:
         self._concurrency = concurrency
         self._on_event = on_event
         self._make_error: Callable[[bool], AnyforkError] | None = None
-        self._requests = Requests(serializer)
+        self._requests = Requests(serializer, receiver)
         self.small: int = 0  # the number of the call that begin_small has begun
         self._streams = 0  # of those that were sent
         self._queue: deque[Call] = deque()

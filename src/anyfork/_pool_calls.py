@@ -10,6 +10,7 @@ from _anyfork_child._encoding import PROTOCOL
 from _anyfork_child._message import Message
 
 from ._calls import Calls
+from ._modules import ORDINARY
 from ._requests import Requests
 
 TYPE_CHECKING = False
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from _anyfork_child._receiver import Receiver
     from _anyfork_child._serializers import Serializer
 
     from ._errors import AnyforkError
@@ -28,9 +30,11 @@ pack = HEADER.pack
 class PoolCalls(Calls):
     """Calls that were encoded before. All that is begun is sent together, after ``gather``."""
 
-    def __init__(self, serializer: Serializer | None, on_event: Handler | None) -> None:
-        super().__init__(serializer, None, on_event)
-        self._requests = Requests(serializer, inf)
+    def __init__(
+        self, serializer: Serializer | None = None, on_event: Handler | None = None, receiver: Receiver = ORDINARY
+    ) -> None:
+        super().__init__(serializer, None, on_event, receiver)
+        self._requests = Requests(serializer, receiver, inf)
         self._parts: list[bytes] = []
 
     def begin(self, answer: Answer, function: Callable[..., Any] | str | None, body: bytes) -> None:

@@ -41,7 +41,7 @@ class PoolHandle:
     def __init__(self, call: str, template: Templates, options: PoolOptions) -> None:
         settings = PoolSettings(call, template, options)
         self.scheduler: Scheduler = Scheduler(settings.limits, settings.sources)
-        self.encoder: Encoder = Encoder(settings.worker.serializer)
+        self.encoder: Encoder = Encoder(settings.worker.serializer, settings.receiver)
         self.serializer: Serializer | None = settings.worker.serializer
         self.memory: int | None = settings.memory  # the kind that is measured after each job
         self.concurrent: bool = settings.limits.concurrent
@@ -123,7 +123,7 @@ class PoolHandle:
     def _calls(self) -> PoolCalls:
         """For the channel of a new worker."""
         options = self._settings.worker
-        return PoolCalls(options.serializer, options.on_event)
+        return PoolCalls(options.serializer, options.on_event, self._settings.receiver)
 
     def not_started(self, worker: Worker, error: BaseException) -> None:
         """It will never be there."""
@@ -225,6 +225,12 @@ class PoolHandle:
         closed. Raises ArgumentError.
         """
         check_template("replace_template", new)
+        main = self._settings.receiver.main
+        if main is not None and new._link.receiver.main is not main:
+            raise ArgumentError(
+                "replace_template(): jobs name functions of __main__ as the pool's template has them, a copy of this "
+                "program; it can only be replaced by one that has the same"
+            )
         self._check("replace_template")
         sources = self.scheduler.sources
         if old is None and len(sources) > 1:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from _anyfork_child import _call_wire
     from _anyfork_child._message import Message
+    from _anyfork_child._receiver import Receiver
     from _anyfork_child._serializers import Serializer
 
     from ._pending import Handler
@@ -28,9 +29,9 @@ NEW = JobState.NEW
 class Encoder:
     """Calls into bytes that any worker of the pool understands. Raises ArgumentError."""
 
-    def __init__(self, serializer: Serializer | None) -> None:
+    def __init__(self, serializer: Serializer | None, receiver: Receiver) -> None:
         self._serializer = serializer
-        self._requests = Requests(serializer)
+        self._requests = Requests(serializer, receiver)
 
     def encode(
         self, function: Callable[..., Any] | str, args: Sequence[object]

@@ -7,6 +7,7 @@ from math import inf
 from ._errors import ArgumentError
 from ._handles import TemplateHandle
 from ._limits import Limits
+from ._modules import ORDINARY
 from ._sources import Source
 from ._worker_options import Options
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Literal, TypeAlias, TypedDict
 
+    from _anyfork_child._receiver import Receiver
     from _anyfork_child._serializers import Serializer
 
     from ._handles import Backend
@@ -84,6 +86,7 @@ class PoolSettings:
             raise ArgumentError(f"{call}() has no option {min(unknown)!r}; there are {', '.join(DEFAULTS)}")
         options: dict[str, Any] = {**DEFAULTS, **given}
         self.sources = sources_of(call, template)
+        self.receiver = receiver_of(self.sources)
         if options["max_workers"] is None:
             limits = [source.limit for source in self.sources]
             options["max_workers"] = MAX_WORKERS if template is None or inf in limits else sum(limits)
@@ -129,6 +132,13 @@ def sources_of(call: str, template: Templates) -> list[Source]:
     if not sources:
         raise ArgumentError(f"{call}() needs at least one template; the mapping is empty")
     return sources
+
+
+def receiver_of(sources: Sequence[Source]) -> Receiver:
+    """What workers of all of these are to values: only one template has anything of its own in common with this
+    program."""
+    (first, *others) = sources
+    return ORDINARY if others or first.key is None else first.key._link.receiver
 
 
 def check_template(call: str, template: object) -> None:

@@ -7,18 +7,20 @@ from collections import deque
 from itertools import count
 
 from _anyfork_child._call_wire import CALL, FUNCTION, HEADER, SMALL_CALL
-from _anyfork_child._encoding import INLINE, PROTOCOL, CannotTravelError, importable_name, is_plain
+from _anyfork_child._encoding import INLINE, PROTOCOL, CannotTravelError, is_plain
 from _anyfork_child._message import Message, message_of
 from _anyfork_child._serving import in_pieces
 
 from ._arguments import check_function, encode_for
 from ._errors import ArgumentError
+from ._modules import ORDINARY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from _anyfork_child._receiver import Receiver
     from _anyfork_child._serializers import Serializer
 
 MAX_FUNCTIONS = 1000  # that have numbers; others are named in each call
@@ -36,10 +38,13 @@ def small(args: Sequence[object]) -> bytes:
 class Requests:
     """What can be asked of one worker. ``definitions`` of functions go out before the next call."""
 
-    def __init__(self, serializer: Serializer | None, limit: float = MAX_FUNCTIONS) -> None:
+    def __init__(
+        self, serializer: Serializer | None, receiver: Receiver = ORDINARY, limit: float = MAX_FUNCTIONS
+    ) -> None:
         self.definitions: deque[Message] = deque()
         self.functions: dict[object, int] = {}
         self._serializer = serializer
+        self._receiver = receiver
         self._limit = limit
         self._numbers = count(1)
 
@@ -52,7 +57,7 @@ class Requests:
 
     def _define(self, call: str, function: Callable[..., object] | str) -> int:
         check_function(call, function)
-        name = function if isinstance(function, str) else importable_name(function)
+        name = function if isinstance(function, str) else self._receiver.name_of(function)
         if name is None or len(self.functions) >= self._limit:
             return 0
         body = name.encode()
@@ -69,7 +74,7 @@ class Requests:
             if detail and kind == CALL and (body := small(args)):
                 return Message(HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body)
             values = args if detail else (function, *args)
-            encoded = encode_for(name, values, 1 if detail else 0, beside=True)
+            encoded = encode_for(name, values, 1 if detail else 0, beside=True, receiver=self._receiver)
         else:
             try:
                 dumped = self._serializer.dumps(args)
@@ -79,7 +84,7 @@ class Requests:
             if detail:
                 encoded = in_pieces(dumped)
             else:
-                by_value = encode_for(name, (function,), 0)
+                by_value = encode_for(name, (function,), 0, receiver=self._receiver)
                 if by_value.fds:
                     raise ArgumentError(f"the function of {name}() holds a descriptor, which pickle alone can send")
                 encoded = in_pieces(by_value.size.to_bytes(4, "little"), *by_value.pieces, dumped)

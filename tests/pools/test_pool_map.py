@@ -252,9 +252,10 @@ async def test_progress_is_shown_on_a_terminal(pool, monkeypatch):
         monkeypatch.setattr(sys, "stderr", terminal)
         assert len([x async for x in pool.map(operator.neg, range(500), progress=True)]) == 500
         monkeypatch.undo()
-        text = shown.read(4000).decode()
+        text = ""
+        while not text.endswith("\r\n"):
+            text += shown.read(4000).decode()
     assert "neg 100% [########################] 500/500" in text
-    assert text.endswith("\r\n")
 
 
 async def test_progress_is_silent_elsewhere(pool, monkeypatch):

@@ -17,6 +17,7 @@ from _anyfork_child._channel import NOWAIT
 
 from .. import _dialogue
 from .._conversation import FATE, Conversation
+from .._delivery import destructor
 from .._pending import State
 from .._status import UNKNOWN
 from ._readiness import Readiness
@@ -261,6 +262,7 @@ class Talk(Conversation):
             self._readiness = None
         self.close_channel()
 
+    @destructor
     def __del__(self) -> None:
         self.let_go()
 
