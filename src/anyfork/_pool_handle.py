@@ -225,6 +225,8 @@ class PoolHandle:
         closed. Raises ArgumentError.
         """
         check_template("replace_template", new)
+        if new is None:
+            raise ArgumentError("replace_template() needs a template")
         main = self._settings.receiver.main
         if main is not None and new._link.receiver.main is not main:
             raise ArgumentError(

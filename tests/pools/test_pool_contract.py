@@ -536,6 +536,19 @@ async def test_the_template_is_replaced_while_calls_run_and_none_is_lost_or_run_
     assert sorted(map(int, lines(tmp_path / "ran"))) == list(range(20))
 
 
+async def test_what_cannot_replace_a_template_is_an_error(template):
+    async with aio.Pool(template) as pool:
+        for new, old in [(None, None), (3, None), (template, template.fork())]:
+            with pytest.raises(anyfork.ArgumentError, match="replace_template"):
+                pool.replace_template(new, old)
+        for options in ({"max_workers": -1}, {"load": 1.5}, {"min_idle": "2"}):
+            with pytest.raises(anyfork.ArgumentError, match=next(iter(options))):
+                pool.resize(**options)
+    async with aio.Pool(template, concurrency=2) as pool:
+        with pytest.raises(anyfork.ArgumentError, match="concurrency"):
+            pool.resize(load=3)
+
+
 async def test_several_templates_each_up_to_its_limit(template, gate, seen, tasks):
     async with template.fork().prepare(jobs.give, "other") as other:
         async with aio.Pool({template: 1, other: 2}, load=1, start_after=0, on_event=seen) as pool:
