@@ -46,17 +46,25 @@ class Conversation:
         self.watch: epoll | None = None  # what comes, and the end of the worker
         self._writes = False  # it is also watched whether the socket takes more
 
+    def find_end(self) -> int:
+        """The descriptor that tells of the worker's end; -1 if it has ended already, and what it has said is to be read."""
+        try:
+            return self.process.fileno()
+        except HandleError:
+            return -1
+
     def use(self, sock: socket.socket, end: int) -> None:
-        """This is the channel, from now on, and the descriptor that tells of the worker's end."""
+        """This is the channel, from now on, and what ``find_end`` has found."""
         self.end = end
         self.watch = epoll()
-        self.watch.register(end, EPOLLIN)
+        if end >= 0:
+            self.watch.register(end, EPOLLIN)
         self.watch.register(sock, EPOLLIN)
         self.sock = sock
 
     def has_ended(self) -> bool:
         """Whether the worker has, when nothing is to be read: something else may still hold its end of the channel."""
-        return self.watch is None or any(fd == self.end for fd, _ in self.watch.poll(0))
+        return self.watch is None or self.end < 0 or any(fd == self.end for fd, _ in self.watch.poll(0))
 
     @property
     def foreign(self) -> bool:
