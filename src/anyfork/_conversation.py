@@ -47,7 +47,7 @@ class Conversation:
         self._writes = False  # it is also watched whether the socket takes more
 
     def find_end(self) -> int:
-        """The descriptor that tells of the worker's end; -1 if it has ended already, and what it has said is to be read."""
+        """The descriptor that tells of the end of the worker; -1 if it has ended already: what it said can be read."""
         try:
             return self.process.fileno()
         except HandleError:
