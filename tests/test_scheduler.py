@@ -562,6 +562,15 @@ def test_old_workers_finish_when_the_template_is_replaced_and_new_ones_take_the_
     assert all(not play.ends[job] for job in jobs[4:])
 
 
+def test_what_becomes_of_old_workers_is_not_held_against_the_new_template() -> None:
+    play = Play(max_workers=1, load=1)
+    play.submit(2)
+    play.scheduler.renew(play.sources[0])
+    play.die(play.started[0])
+    assert play.sources[0].failures == 0
+    assert play.loads() == [0, 1]
+
+
 def test_a_worker_that_is_being_started_from_a_replaced_template_is_given_up() -> None:
     play = Play()
     play.at_once = False

@@ -259,6 +259,9 @@ class ProcessHandle:
         def send_signal(self, number: int) -> None:
             """Send it a signal; nothing happens when it has ended."""
 
+        def fileno(self) -> int:
+            """A descriptor that becomes readable when the process has ended."""
+
     def _give_up(self, call: str) -> Link:
         """Hand the link to another handle: this one is used up."""
         link = self._link

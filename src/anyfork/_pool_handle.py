@@ -23,6 +23,8 @@ from ._workforce import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _anyfork_child._serializers import Serializer
+
     from ._handles import TemplateHandle
     from ._pool_jobs import PoolJob
     from ._pool_options import PoolOptions, Templates
@@ -38,14 +40,14 @@ class PoolHandle:
 
     def __init__(self, call: str, template: Templates, options: PoolOptions) -> None:
         settings = PoolSettings(call, template, options)
-        self.scheduler = Scheduler(settings.limits, settings.sources)
-        self.encoder = Encoder(settings.worker.serializer, settings.receiver)
-        self.serializer = settings.worker.serializer
+        self.scheduler: Scheduler = Scheduler(settings.limits, settings.sources)
+        self.encoder: Encoder = Encoder(settings.worker.serializer, settings.receiver)
+        self.serializer: Serializer | None = settings.worker.serializer
         self.memory: int | None = settings.memory  # the kind that is measured after each job
         self.concurrent: bool = settings.limits.concurrent
         self.seats: set[Seat] = set()  # all that have a process, or may get one
         self._settings = settings
-        self._timeout = settings.timeout
+        self.timeout: float | None = settings.timeout
         self._closed = False
         self._skipped = False
         self._owner = os.getpid()
@@ -223,6 +225,8 @@ class PoolHandle:
         closed. Raises ArgumentError.
         """
         check_template("replace_template", new)
+        if new is None:
+            raise ArgumentError("replace_template() needs a template")
         main = self._settings.receiver.main
         if main is not None and new._link.receiver.main is not main:
             raise ArgumentError(

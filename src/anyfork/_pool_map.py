@@ -177,23 +177,27 @@ class MapWork:
         self._made: list[ItemsJob] = []
         self._alone = options[1] is not None or pool.concurrent or pool.memory is not None
         self._size = 1  # items of the next job
+        self._most_jobs: float = 0  # that may be submitted now
         limit = pool.scheduler.limits.max_calls
         self._most = MOST if limit is None else max(1, min(MOST, limit))
 
     # --- In ---
 
     @property
-    def room(self) -> int:
-        """How many more items may be under way."""
-        return self._window - self._under_way
+    def full(self) -> bool:
+        """Whether no more items may be under way, or in the queue."""
+        return self._under_way >= self._window or len(self._made) >= self._most_jobs
 
     @property
     def wants_more(self) -> bool:
         """Whether it is time to get further items: many at once."""
-        return self._under_way <= self._window // 2
+        under_way = self._under_way
+        if self.exhausted or under_way > self._window // 2:
+            return False
+        return not under_way or self.pool.scheduler.has_room
 
     def fill(self, items: Iterator[Any]) -> Iterator[Message]:
-        """Take items until there is no room; yield each message that has files to be written. ``submit`` follows.
+        """Take items until it is full; yield each message that has files to be written. ``submit`` follows.
 
         Raises ArgumentError, and what the iterator raises.
         """
@@ -201,7 +205,7 @@ class MapWork:
             message = self.add(value)
             if message is not None:
                 yield message
-            if self._under_way >= self._window:
+            if self.full:
                 return
         self.exhausted = True
 
@@ -236,6 +240,10 @@ class MapWork:
         if self._batch:
             self._made.append(ItemsJob(self, self._batch, self._function, None))
             self._batch = []
+
+    def begin(self) -> None:
+        """Items will be added: as many as there is room for in the queue, and one at least."""
+        self._most_jobs = max(1, self.pool.scheduler.room)
 
     def submit(self) -> None:
         """Hand over what was added."""

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ._jobs import JobState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._jobs import JobQueue
+    from ._workforce import Workforce
+
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
@@ -54,3 +61,19 @@ class Counts:
         self.submitted = self.answered = self.failed = self.timed_out = self.withdrawn = 0
         self.moved = self.run_again = 0
         self.started = self.not_started = self.retired = self.died = 0
+
+
+def stats_of(force: Workforce, queue: JobQueue, counts: Counts) -> PoolStats:
+    """The record of this moment."""
+    jobs = [job for worker in (*force.working, *force.leaving) for job in worker.jobs]
+    sent = sum(job.state is JobState.SENT for job in jobs)
+    return PoolStats(
+        workers=len(force.working),
+        idle=len(force.idle),
+        starting=len(force.starting),
+        leaving=len(force.leaving),
+        queued=queue.length,
+        sent=sent,
+        running=len(jobs) - sent,
+        **{name: getattr(counts, name) for name in Counts.__slots__},
+    )

@@ -27,15 +27,8 @@ Theory
 What a face does
     It makes a Scheduler, tells it what happens, and after each event, or several, carries out what ``decide(now)``
     returns, which never changes afterwards. It calls ``decide`` again at ``wake_at`` at the latest. It keeps what it
-    needs in ``Worker.seat`` and in subclasses of Job. All calls are under one lock, or in one loop.
-
-    A step                what the face does
-    start   worker        starts one from ``worker.source.key``; later ``ready(worker)`` or ``not_started(worker, why)``
-    assign  worker, job   sends it; later ``answered(job)``, whatever the answer is, also for jobs given up
-    stop    worker        lets it end: it has nothing to do. One that is being started is given up
-    kill    worker        kills it; ``died`` follows, once all that it has sent is read
-    fail    job, why, of  answers who waits; ``of`` is the worker (DIED, TIMED_OUT) or the source (NO_WORKER). One that
-                          TIMED_OUT of a concurrent worker is to be cancelled there; its ``answered`` still follows
+    needs in ``Worker.seat`` and in subclasses of Job. All calls are under one lock, or in one loop. What each step asks
+    for is said in _steps.
 
     ``died(worker)`` is told of each worker that ends after it was ready, also after ``stop``. ``withdraw(job)`` when
     nobody waits for it: it is not heard of any more, but for ``answered`` when it was in flight.
@@ -46,9 +39,10 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
+from ._deadlines import Deadlines
 from ._growth import Growth
 from ._jobs import JobQueue, JobState
-from ._pool_stats import Counts, PoolStats
+from ._pool_stats import Counts, stats_of
 from ._steps import Failure, Steps
 from ._workforce import Worker, WorkerState, Workforce
 
@@ -58,6 +52,7 @@ if TYPE_CHECKING:
 
     from ._jobs import Job
     from ._limits import Limits
+    from ._pool_stats import PoolStats
     from ._sources import Source
 
 MAX_RUNS = 3  # of an idempotent job
@@ -82,7 +77,7 @@ class Scheduler:
         self.closing = self.killed = False
         self._growth = Growth(self.force, self.sources, limits.min_idle)
         self._steps = Steps()
-        self._next_deadline = inf  # of all jobs that run; there may be none with it any more
+        self._deadlines = Deadlines()
         self._wears = limits.max_calls is not None or limits.max_age is not None
         self._counts = Counts()
 
@@ -104,7 +99,7 @@ class Scheduler:
     @property
     def wake_at(self) -> float:
         """When ``decide`` has to be called at the latest, if nothing happens before; infinity for never."""
-        wake = min(self._next_deadline, self._growth.wake_at)
+        wake = min(self._deadlines.next, self._growth.wake_at)
         idle = self.force.idle
         if len(idle) > self.limits.min_idle:
             wake = min(wake, next(iter(idle)).idle_since + self.limits.idle_timeout)
@@ -113,8 +108,15 @@ class Scheduler:
     @property
     def has_room(self) -> bool:
         """Whether a job may be submitted now, by ``max_queued``."""
+        return self.room > 0
+
+    @property
+    def room(self) -> float:
+        """How many jobs may be submitted now."""
         bound = self.limits.max_queued
-        return bound is None or self.killed or self.queue.length + self.promised < bound + self._places()
+        if bound is None or self.killed:
+            return inf
+        return bound + self._places() - self.queue.length - self.promised
 
     def _places(self) -> int:
         """How many more jobs workers take, present ones and those that are being started, or the first one."""
@@ -126,19 +128,7 @@ class Scheduler:
 
     def stats(self) -> PoolStats:
         """What there is, and what has been."""
-        force = self.force
-        jobs = [job for worker in (*force.working, *force.leaving) for job in worker.jobs]
-        sent = sum(job.state is JobState.SENT for job in jobs)
-        return PoolStats(
-            workers=len(force.working),
-            idle=len(force.idle),
-            starting=len(force.starting),
-            leaving=len(force.leaving),
-            queued=self.queue.length,
-            sent=sent,
-            running=len(jobs) - sent,
-            **{name: getattr(self._counts, name) for name in Counts.__slots__},
-        )
+        return stats_of(self.force, self.queue, self._counts)
 
     # --- What happens to jobs ---
 
@@ -170,7 +160,7 @@ class Scheduler:
         job.state = JobState.DONE
         self.force.take(worker, job)
         source = worker.source
-        if source.failures:
+        if source.failures and worker.generation == source.generation:
             source.succeeded()
         if worker.jobs:
             if not self.limits.concurrent:
@@ -247,7 +237,8 @@ class Scheduler:
             self._growth.owed += 1
         if state is WorkerState.WORKING or (state is WorkerState.LEAVING and jobs):
             self._counts.died += 1
-            worker.source.failed(now)
+            if worker.generation == worker.source.generation:
+                worker.source.failed(now)
         self._lose(worker, jobs)
 
     def retire(self, worker: Worker) -> None:
@@ -325,7 +316,7 @@ class Scheduler:
 
     def decide(self, now: float) -> Steps:
         """What is to be done now."""
-        if now >= self._next_deadline:
+        if now >= self._deadlines.next:
             self._expire(now)
         if self.queue.length:
             self._assign(now)
@@ -375,9 +366,7 @@ class Scheduler:
             job.runs += 1
         if job.timeout is None:
             return
-        job.deadline = now + job.timeout
-        if job.deadline < self._next_deadline:
-            self._next_deadline = job.deadline
+        self._deadlines.set(job, now + job.timeout)
 
     def _grow(self, now: float) -> None:
         """Start workers, as far as they are wanted and it is time."""
@@ -407,13 +396,8 @@ class Scheduler:
 
     def _expire(self, now: float) -> None:
         """End what has run for too long."""
-        self._next_deadline = inf
-        for worker in (*self.force.working, *self.force.leaving):
-            for job in list(worker.jobs):
-                if job.deadline is not None and job.deadline <= now:
-                    self._end(worker, job)
-                elif job.deadline is not None:
-                    self._next_deadline = min(self._next_deadline, job.deadline)
+        for worker, job in self._deadlines.passed((*self.force.working, *self.force.leaving), now):
+            self._end(worker, job)
 
     def _end(self, worker: Worker, job: Job) -> None:
         job.deadline = None

@@ -21,7 +21,16 @@ class Failure(Enum):
 
 
 class Steps:
-    """What is to be done now."""
+    """What is to be done now.
+
+    A step                what the face does
+    start   worker        starts one from ``worker.source.key``; later ``ready(worker)`` or ``not_started(worker, why)``
+    assign  worker, job   sends it; later ``answered(job)``, whatever the answer is, also for jobs given up
+    stop    worker        lets it end: it has nothing to do. One that is being started is given up
+    kill    worker        kills it; ``died`` follows, once all that it has sent is read
+    fail    job, why, of  answers who waits; ``of`` is the worker (DIED, TIMED_OUT) or the source (NO_WORKER). One that
+                          TIMED_OUT of a concurrent worker is to be cancelled there; its ``answered`` still follows
+    """
 
     __slots__ = ("assign", "fail", "kill", "start", "stop")
 

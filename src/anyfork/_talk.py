@@ -58,7 +58,7 @@ class Talk(Conversation):
         with self.lock:
             if self.sock is None:
                 sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, SOON)
-                self.use(sock, self.process.fileno())
+                self.use(sock, self.find_end())
 
     # --- Asking ---
 

@@ -25,10 +25,11 @@ class WorkerState(IntEnum):
 class Worker:
     """One worker. ``jobs`` are those it has, in the order in which they were given to it."""
 
-    __slots__ = ("born", "calls", "idle_since", "jobs", "seat", "source", "state")
+    __slots__ = ("born", "calls", "generation", "idle_since", "jobs", "seat", "source", "state")
 
     def __init__(self, source: Source, now: float) -> None:
         self.source = source
+        self.generation = source.generation  # of its template
         self.state: WorkerState = WorkerState.STARTING
         self.jobs: dict[Job, None] = {}
         self.calls = 0  # that it was given

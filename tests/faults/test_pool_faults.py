@@ -72,8 +72,9 @@ def test_nothing_is_left_of_a_pool_whose_owner_is_killed_while_workers_come_and_
         program.wait_for(())
 
 
-def test_a_program_that_ends_without_closing_its_pool_says_nothing_and_leaves_nothing():
-    source = """
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_program_that_ends_without_closing_its_pool_says_nothing_and_leaves_nothing(backend):
+    source = f"""
     import anyio
     from anyfork import aio
 
@@ -82,7 +83,7 @@ def test_a_program_that_ends_without_closing_its_pool_says_nothing_and_leaves_no
         pool = aio.Pool(min_idle=2)
         print(await pool.call(faulty.same, 5), flush=True)
 
-    anyio.run(main)
+    anyio.run(main, backend="{backend}")
     """
     with Program(source) as program:
         assert program.read() == 5

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from pool_side import Gate, Seen
 
+import anyfork
 from anyfork import aio
 
 if TYPE_CHECKING:
@@ -27,11 +28,18 @@ def seen() -> Seen:
     return Seen()
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[anyfork.Template]:
+    """A template that has loaded what workers need, for all tests: that takes longer than most of them."""
+    with anyfork.Template.new_exec() as warm:
+        yield warm.preload("anyio._backends._asyncio", "anyio._backends._trio", "pool_functions").ready()
+
+
 @pytest.fixture
-async def template(anyio_backend) -> AsyncIterator[aio.Template]:
+async def template(warm, anyio_backend) -> AsyncIterator[aio.Template]:
     """A template whose forks become workers quickly, closed at the end."""
-    async with aio.Template() as template:
-        yield await template.preload("anyio._backends._asyncio", "pool_functions").ready()
+    async with aio.Template.from_blocking(warm.fork()) as template:
+        yield template
 
 
 @pytest.fixture

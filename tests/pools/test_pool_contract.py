@@ -393,6 +393,23 @@ async def test_a_call_that_is_cancelled_behind_another_one_is_skipped(template, 
         assert not lines(tmp_path / "ran")
 
 
+@pytest.mark.parametrize("options", [{}, {"max_queued": 0}, {"concurrency": 2}, {"load": 3}, {"on_cancel": "wait"}])
+async def test_calls_that_are_cancelled_at_any_moment_leave_the_pool_as_it_was(template, options):
+    async with aio.Pool(template, max_workers=1, **options) as pool:
+        for turns in range(12):
+            async with anyio.create_task_group() as group:
+                for number in range(4):
+                    group.start_soon(pool.call, operator.neg, number)
+                for _ in range(turns):
+                    await anyio.lowlevel.checkpoint()
+                group.cancel_scope.cancel()
+            assert await pool.call(operator.neg, turns) == -turns
+        stats = pool.stats()
+        assert (stats.queued, stats.sent, stats.running) == (0, 0, 0)
+        assert stats.failed == 0
+        assert pool._keeper.scheduler.waiters == pool._keeper.scheduler.promised == 0
+
+
 async def test_a_call_that_is_cancelled_may_be_waited_for_instead(template, gate, seen, tasks):
     async with aio.Pool(template, max_workers=1, on_event=seen, on_cancel="wait") as pool:
         running = ask(tasks, pool.call, jobs.tell_and_wait, gate.file)
@@ -428,7 +445,7 @@ async def test_no_more_calls_wait_than_there_is_room_for(template, gate, tasks, 
     async with aio.Pool(template, max_workers=1, load=2, max_queued=max_queued) as pool:
         asked = await ask_in_turn(tasks, pool, taken, jobs.wait, gate.file)
         asked += [ask(tasks, pool.call, jobs.wait, gate.file) for _ in range(5)]
-        await until(lambda: pool.scheduler.waiters == 5 and pool.stats().running == 1)
+        await until(lambda: pool._keeper.scheduler.waiters == 5 and pool.stats().running == 1)
         stats = pool.stats()
         assert (stats.running, stats.sent, stats.queued, stats.submitted) == (1, 1, max_queued, taken)
         asked[-1].scope.cancel()
@@ -519,6 +536,19 @@ async def test_the_template_is_replaced_while_calls_run_and_none_is_lost_or_run_
     assert sorted(map(int, lines(tmp_path / "ran"))) == list(range(20))
 
 
+async def test_what_cannot_replace_a_template_is_an_error(template):
+    async with aio.Pool(template) as pool:
+        for new, old in [(None, None), (3, None), (template, template.fork())]:
+            with pytest.raises(anyfork.ArgumentError, match="replace_template"):
+                pool.replace_template(new, old)
+        for options in ({"max_workers": -1}, {"load": 1.5}, {"min_idle": "2"}):
+            with pytest.raises(anyfork.ArgumentError, match=next(iter(options))):
+                pool.resize(**options)
+    async with aio.Pool(template, concurrency=2) as pool:
+        with pytest.raises(anyfork.ArgumentError, match="concurrency"):
+            pool.resize(load=3)
+
+
 async def test_several_templates_each_up_to_its_limit(template, gate, seen, tasks):
     async with template.fork().prepare(jobs.give, "other") as other:
         async with aio.Pool({template: 1, other: 2}, load=1, start_after=0, on_event=seen) as pool:
@@ -589,7 +619,7 @@ async def test_a_handler_may_call(template):
 async def test_closing_finishes_what_was_asked(template, gate, tasks):
     pool = aio.Pool(template, max_workers=1, max_queued=4)
     asked = [ask(tasks, pool.call, jobs.wait, gate.file) for _ in range(10)]
-    await until(lambda: pool.scheduler.waiters == 4)
+    await until(lambda: pool._keeper.scheduler.waiters == 4)
     closing = ask(tasks, pool.aclose)
     await until(lambda: "closed" in repr(pool))
     with pytest.raises(anyfork.HandleError, match="closed"):
@@ -624,7 +654,7 @@ async def test_calls_that_wait_for_room_fail_too_when_the_pool_is_killed(templat
     async with aio.Pool(template, max_workers=1, load=1, max_queued=0) as pool:
         asked = await ask_in_turn(tasks, pool, 1, jobs.wait, gate.file)
         asked += [ask(tasks, pool.call, jobs.wait, gate.file) for _ in range(3)]
-        await until(lambda: pool.scheduler.waiters == 3)
+        await until(lambda: pool._keeper.scheduler.waiters == 3)
         pool.kill()
         errors = [await one.outcome() for one in asked]
         assert all(isinstance(error, anyfork.CallCancelledError) for error in errors)

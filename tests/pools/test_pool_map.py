@@ -188,9 +188,15 @@ async def test_items_share_the_workers_with_calls(pool):
             assert await pool.call(operator.neg, 2) == -2
 
 
-async def test_a_map_stays_within_a_bounded_queue(template):
-    async with aio.Pool(template, max_workers=1, max_queued=1) as pool:
-        assert [x async for x in pool.map(operator.neg, range(500))] == [-n for n in range(500)]
+@pytest.mark.parametrize("max_queued", [0, 1, 5])
+async def test_a_map_stays_within_a_bounded_queue(template, max_queued):
+    async with aio.Pool(template, max_workers=1, max_queued=max_queued) as pool:
+        got, queued = [], 0
+        async for x in pool.map(operator.neg, range(500)):
+            got.append(x)
+            queued = max(queued, pool.stats().queued)
+        assert got == [-n for n in range(500)]
+        assert queued <= max_queued
 
 
 @pytest.mark.parametrize("options", [{"concurrency": 3}, {"timeout": 60}, {"max_memory": 1 << 40}, {"max_calls": 3}])

@@ -6,31 +6,47 @@ from ._talk import write_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
     from typing import Any, Self
 
     from .._pool_map import Item, MapWork
-    from ._pool import Pool
+    from ._keeper import Keeper
 
 
 class PoolMap:
     """The results of the calls for many items, as an async iterator; ``aclose`` cancels those that have not begun."""
 
-    def __init__(
-        self, pool: Pool, work: MapWork, items: Iterable[object] | AsyncIterable[object], return_exceptions: bool
-    ) -> None:
-        self._pool = pool
-        self._work = work
-        self._later = items.__aiter__() if hasattr(items, "__aiter__") else None
-        self._items = iter(items) if self._later is None else iter(())  # type: ignore[arg-type]  # it is one of the two
-        self._return_exceptions = return_exceptions
+    _keeper: Keeper
+    _work: MapWork
+    _later: AsyncIterator[object] | None
+    _items: Iterator[object]
+    _return_exceptions: bool
+
+    def __init__(self) -> None:
+        raise TypeError("they are made by Pool.map")
+
+    @classmethod
+    def _of(
+        cls,
+        keeper: Keeper,
+        work: MapWork,
+        items: Iterable[object] | AsyncIterable[object],
+        return_exceptions: bool,
+    ) -> Self:
+        made = cls.__new__(cls)
+        made._keeper = keeper
+        made._work = work
+        made._later = items.__aiter__() if hasattr(items, "__aiter__") else None
+        made._items = iter(items) if made._later is None else iter(())  # type: ignore[arg-type]  # it is one of the two
+        made._return_exceptions = return_exceptions
+        return made
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
         work = self._work
-        if work.wants_more and not work.exhausted:
+        if work.wants_more:
             await self._fill()
         item = work.next()
         if item is None:
@@ -48,7 +64,7 @@ class PoolMap:
 
     async def _wait(self) -> Item:
         """The next item, once it is done. Raises StopAsyncIteration where there is none."""
-        work, loop = self._work, self._pool._here("map")
+        work, loop = self._work, self._keeper.here("map")
         while (item := work.next()) is None:
             if work.empty:
                 work.close()
@@ -62,15 +78,16 @@ class PoolMap:
 
     async def _fill(self) -> None:
         """Ask for further items, all in one go."""
-        work, pool = self._work, self._pool
-        pool._check("map")
+        work, keeper = self._work, self._keeper
+        keeper.here("map")
         try:
-            if work.empty and not pool.scheduler.has_room:
-                await pool.wait_for_room()
+            if work.empty and not keeper.scheduler.has_room:
+                await keeper.wait_for_room()
+            work.begin()
             if self._later is None:
                 for message in work.fill(self._items):
                     await write_files(message)
-            while self._later is not None and work.room > 0 and not work.exhausted:
+            while self._later is not None and not (work.full or work.exhausted):
                 try:
                     item = await self._later.__anext__()
                 except StopAsyncIteration:
@@ -83,7 +100,7 @@ class PoolMap:
             work.close()
             raise
         work.submit()
-        pool.decide()
+        keeper.decide()
 
     async def aclose(self) -> None:
         """Ask for nothing more, and cancel what has not begun."""
@@ -92,7 +109,7 @@ class PoolMap:
     def __del__(self) -> None:
         work = getattr(self, "_work", None)
         if work is not None and not work.closed:
-            self._pool.later(work.close)
+            self._keeper.later(work.close)
 
     async def __aenter__(self) -> Self:
         return self

@@ -61,8 +61,8 @@ class Talk(Conversation):
         await run(_dialogue.birth(link))
         if self.sock is not None:  # another task was first
             return
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, link.detach_control())
-        self.use(sock, self.process.fileno())
+        end = self.find_end()
+        self.use(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, link.detach_control()), end)
         assert self.watch is not None
         self._readiness = Readiness(self.watch)
 
