@@ -6,7 +6,7 @@ import os
 import sys
 
 from . import _survey
-from ._frozen import Frozen
+from ._record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 
-class OpenDescriptor(Frozen):
+class OpenDescriptor(Record):
     """One open descriptor: its number, its kind ("socket", "file", ...), its path or address, and whether it is
     anyfork's own, which no template gets."""
 
@@ -37,7 +37,7 @@ class OpenDescriptor(Frozen):
         return " ".join(filter(None, (str(self.fd), self.kind, self.target, "(of anyfork)" * self.own)))
 
 
-class Audit(Frozen):
+class Audit(Record):
     """What is in this process that a fork copies badly. ``anyfork.audit()`` makes and prints it.
 
     ``threads`` and ``native_threads`` are names, ``loops`` are the event loops that run, ``descriptors`` all that is

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import namedtuple
 
-from ._frozen import Frozen
+from ._record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Usage(_UsageFields):
     __slots__ = ()
 
 
-class ExitStatus(Frozen):
+class ExitStatus(Record):
     """How a process has ended: with ``code``, or by ``signal``, or neither, which means that nobody knows.
 
     ``usage`` is what it used, or None where nobody knows. ``error`` is the traceback of the exception that ended its

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-class Frozen:
+class Record:
     """A record whose fields are named in ``__match_args__``, and set by its ``__init__`` with ``_set``."""
 
     __slots__ = ()
