@@ -38,8 +38,8 @@ class PoolHandle:
 
     now = staticmethod(monotonic)
 
-    def __init__(self, call: str, template: Templates, options: PoolOptions) -> None:
-        settings = PoolSettings(call, template, options)
+    def __init__(self, call: str, template: Templates, options: PoolOptions, deepens: bool = False) -> None:
+        settings = PoolSettings(call, template, options, deepens)
         self.scheduler: Scheduler = Scheduler(settings.limits, settings.sources)
         self.encoder: Encoder = Encoder(settings.worker.serializer, settings.receiver)
         self.serializer: Serializer | None = settings.worker.serializer

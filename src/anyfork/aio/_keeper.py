@@ -10,6 +10,7 @@ from anyio import CancelScope, Event
 from .._errors import AnyforkError, HandleError
 from .._pool_handle import PoolHandle
 from .._seat import Seat
+from .._tempo import Tempo
 from ._loop import running_loop
 from ._process import Process
 from ._pump import attend
@@ -30,7 +31,8 @@ class Keeper(PoolHandle):
     """Everything of a pool but its face."""
 
     def __init__(self, template: Templates, options: PoolOptions) -> None:
-        super().__init__("Pool", template, options)
+        super().__init__("Pool", template, options, deepens="load" not in options)
+        self._tempos: dict[Callable[..., Any] | str, Tempo] = {}
         self._loop: Loop | None = None
         self.asked = False  # decide will be called soon
         self._timer: Handle | None = None
@@ -47,6 +49,18 @@ class Keeper(PoolHandle):
     def _live_in(self, loop: Loop) -> None:
         self._loop = loop
         self.decide_soon()
+
+    @property
+    def deepens(self) -> bool:
+        """Whether it matters how quick calls are."""
+        return self.scheduler.limits.deepens
+
+    def tempo_of(self, function: Callable[..., Any] | str) -> Tempo:
+        """What is known of a function."""
+        tempo = self._tempos.get(function)
+        if tempo is None:
+            tempo = self._tempos[function] = Tempo()
+        return tempo
 
     def here(self, call: str) -> Loop:
         """The loop, which is that of the first use. Raises HandleError."""
