@@ -6,6 +6,7 @@ import math
 import operator
 import os
 import signal
+import time
 
 import anyio
 import pool_functions as jobs
@@ -115,6 +116,27 @@ async def test_each_worker_has_at_most_its_load_and_the_least_loaded_gets_the_ne
         assert (stats.running, stats.sent, stats.queued) == (2, 2, 2)
         gate.open(6)
         assert sorted({await one.outcome() for one in asked}) == sorted(first)
+
+
+@pytest.mark.parametrize(("options", "sent"), [({}, 9), ({"load": 2}, 1), ({"max_memory": 1 << 40}, 1)])
+async def test_a_worker_is_given_more_quick_calls_unless_the_load_is_said(template, gate, tasks, options, sent):
+    async with aio.Pool(template, max_workers=1, **options) as pool:
+        await pool.call(jobs.keep_gate, gate.file)
+        pool._keeper.tempo_of(jobs.wait_at_gate).saw(0.0)  # as if it had been quick so far
+        await ask_in_turn(tasks, pool, 10, jobs.wait_at_gate)
+        await until(lambda: pool.stats().running == 1)
+        assert (pool.stats().sent, pool.stats().queued) == (sent, 9 - sent)
+        gate.open(10)
+        await until(lambda: pool.stats().idle == 1)
+
+
+async def test_how_quick_calls_are_is_learned(template):
+    async with aio.Pool(template, max_workers=1) as pool:
+        await pool.call(operator.neg, 1)
+        assert pool._keeper.tempo_of(operator.neg)._mean >= 0
+        await pool.call(time.sleep, 0.01)
+        await pool.call(time.sleep, 0.01)
+        assert pool._keeper.tempo_of(time.sleep).depth == 0
 
 
 async def test_a_worker_runs_several_calls_at_once_when_it_is_told_to(template, gate, seen, tasks):
