@@ -18,6 +18,7 @@ AT_ONCE = 500  # processes of the measure MANY
 HEAVY = ("numpy", "pandas")
 STARTS, ASYNC, CALLS, DATA = "bench.owner", "bench.async_owner", "bench.call_owner", "bench.data_owner"
 POOLS = "bench.pool_owner"
+REMOTE = "bench.remote_owner"
 PERL = {STARTS: "contender.pl", CALLS: "calls.pl"}  # by the owner whose place the program takes
 SLOW = 3  # those that need seconds for 64 processes are measured in every third round only
 
@@ -142,4 +143,11 @@ POOL_CONTENDERS = tuple(
         ("loky", "loky", POOL_MEASURES, SLOW),
         ("ppe-spawn", "ProcessPoolExecutor, spawn", POOL_MEASURES, SLOW),
     )
+)
+
+OVER_SSH = ("processes", *RATES)
+REMOTE_CONTENDERS = (
+    _caller("anyfork", "anyfork: template.fork().run(), worker.call, worker.map", "anyfork", OVER_SSH, REMOTE),
+    _caller("execnet", "execnet: gateways via a gateway, a channel", "execnet", OVER_SSH, REMOTE),
+    _caller("mitogen", "mitogen: contexts via a context, calls", "mitogen", OVER_SSH, REMOTE),
 )

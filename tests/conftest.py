@@ -13,7 +13,8 @@ import faces
 import hypothesis  # noqa: F401  # before garbage is frozen: its hook for trio looks for references in what is not
 import pytest
 from early_program import early_program
-from owner_side import KINDS
+from local_only import LOCAL_ONLY
+from owner_side import KINDS, REMOTE, connected, disconnect
 
 import anyfork
 from anyfork import aio
@@ -88,6 +89,22 @@ def eventually(condition: Callable[[], object], what: str = "", deadline: float 
         pause.wait(0.002)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what does not concern templates on other machines."""
+    left_out = [item for item in items if _is_remote(item) and not _concerns_remote(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _is_remote(item: pytest.Item) -> bool:
+    return any(text in item.name for kind in REMOTE for text in (f"{kind}-", f"{kind}]"))
+
+
+def _concerns_remote(item: pytest.Item) -> bool:
+    return item.path.parent.name == "contract" and getattr(item, "originalname", "") not in LOCAL_ONLY
+
+
 def pytest_collection_finish() -> None:
     """Every test collects garbage: not what was there before it, which takes longer than most tests."""
     gc.collect()
@@ -95,12 +112,17 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _default_template() -> None:
-    """Start the default template, an early program and the loops once, so that they do not count as left behind."""
+def _default_template(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Start the default template, an early program, the loops and connections once, so that they do not count as left behind."""
     anyfork.Template().ready().close()
     early_program().template().ready().close()
     for name in faces.BACKENDS:
         faces.Template.make(name, aio.Template).ready().close()
+    for kind in REMOTE:
+        if any(map(_is_remote, request.session.items)):
+            connected(kind).ready()
+    yield
+    disconnect()
 
 
 @pytest.fixture(scope="session")

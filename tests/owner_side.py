@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 DEADLINE = 30.0  # seconds for what must end by itself
 
+# Leads to another Python here, for which this program is on another machine. It finds the modules of the tests.
+HERE = os.path.dirname(os.path.abspath(__file__))
+PYTHON = ["env", f"PYTHONPATH={HERE}:{HERE}/contract", sys.executable, "-"]
+
 # The contract holds for templates of every kind: what makes one of each.
 KINDS: dict[str, Callable[[], Template]] = {
     "forked": lambda: anyfork.Template(),
@@ -34,7 +38,15 @@ KINDS: dict[str, Callable[[], Template]] = {
     "asyncio": lambda: faces.Template.make("asyncio", aio.Template),
     "trio": lambda: faces.Template.make("trio", lambda: aio.Template().fork()),
     "uvloop": lambda: faces.Template.make("uvloop", aio.Template),
+    "remote": lambda: connected("remote").fork(),
+    "remote_async": lambda: connected("remote_async").fork(),
 }
+# Templates on other machines, as far as this program knows: what connects. Each connection serves all tests.
+REMOTE: dict[str, Callable[[], Template]] = {
+    "remote": lambda: anyfork.RemoteTemplate(PYTHON),
+    "remote_async": lambda: faces.Template.make("asyncio", lambda: aio.RemoteTemplate(PYTHON)),
+}
+_connections: dict[str, Template] = {}
 
 
 def owner_of(new_template: Callable[[], Template]) -> int:
@@ -44,6 +56,19 @@ def owner_of(new_template: Callable[[], Template]) -> int:
 
 # For what concerns the blocking face alone.
 blocking_only = pytest.mark.parametrize("new_template", ["forked", "execed", "twice_forked", "early"], indirect=True)
+
+
+def connected(kind: str) -> Template:
+    """The template at the other end of a connection, which is made at the first need."""
+    if kind not in _connections:
+        _connections[kind] = REMOTE[kind]()
+    return _connections[kind]
+
+
+def disconnect() -> None:
+    """Close those connections, when all tests have run."""
+    while _connections:
+        _connections.popitem()[1].close()
 
 
 def read_all(channel: socket.socket) -> bytes:

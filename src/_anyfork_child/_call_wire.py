@@ -25,6 +25,7 @@ VERSION = 1  # of this format and of what the messages mean
 HEADER = Struct("<IIIBBH")
 HEADER_SIZE = HEADER.size
 MAX_BODY = 1 << 20  # bytes, of one that is not in a file: more than this side ever sends
+MAX_IN_FILE = (1 << 32) - 1  # bytes of one that is, and of one between two machines, where nothing is
 MAX_DESCRIPTORS = 253  # SCM_MAX_FD: all descriptors of a message go with one byte
 READ_SIZE = 16 << 10  # bytes to read at once: more would be asked of the system for each read, and given back
 
@@ -46,18 +47,20 @@ STREAM_WINDOW = 16  # items that a stream may send ahead of whoever reads it
 
 
 class Inbox:
-    """Cuts what is read into messages."""
+    """Cuts what is read into messages, whose bodies have at most ``limit`` bytes."""
 
-    __slots__ = ("_rest", "_sets")
+    __slots__ = ("_limit", "_missing", "_parts", "_sets")
 
-    def __init__(self) -> None:
-        self._rest = b""  # the beginning of a message
+    def __init__(self, limit: int = MAX_BODY) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []  # of a message, from its beginning
+        self._missing = 0  # bytes without which it, or its header, is not complete
         self._sets: list[Sequence[int]] = []  # descriptors, by message
 
     @property
     def idle(self) -> bool:
         """True between two messages, the only place where the stream may end."""
-        return not self._rest
+        return not self._parts
 
     def take(self, data: bytes, fds: Sequence[int] = (), truncated: bool = False) -> list[Message]:
         """Take bytes, and the descriptors that came with them; return the messages that are complete.
@@ -69,24 +72,36 @@ class Inbox:
             fds = [*fds, *[LOST_DESCRIPTOR] * (MAX_DESCRIPTORS - len(fds))]
         if fds:
             self._sets.append(fds)
-        if self._rest:
-            data = self._rest + data
+        if self._parts:
+            self._parts.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                self._check_sets(1)
+                return []
+            data, self._parts = b"".join(self._parts), []
         at, end = 0, len(data)
         found: list[Message] = []
         while end - at >= HEADER_SIZE:
             length, number, detail, kind, flags, count = HEADER.unpack_from(data, at)
-            if kind not in KINDS or length > MAX_BODY or count < (flags >> 7) + (flags & BUFFERS):
+            if kind not in KINDS or length > self._limit or count < (flags >> 7) + (flags & BUFFERS):
                 raise ProtocolError(f"a message of kind {kind}, {length} bytes, {count} descriptors, flags {flags}")
             start = at + HEADER_SIZE
             stop = start + length
             if stop > end:
+                self._missing = stop - end
                 break
             found.append((kind, number, detail, flags, data[start:stop], self._descriptors(count) if count else ()))
             at = stop
-        self._rest = data[at:]
-        if len(self._sets) > bool(self._rest):
-            raise ProtocolError("descriptors came that no message has announced")
+        else:
+            self._missing = HEADER_SIZE - (end - at)
+        if at < end:
+            self._parts.append(data[at:])
+        self._check_sets(at < end)
         return found
+
+    def _check_sets(self, beginnings: int) -> None:
+        if len(self._sets) > beginnings:
+            raise ProtocolError("descriptors came that no message has announced")
 
     def _descriptors(self, count: int) -> Sequence[int]:
         fds = self._sets.pop(0) if self._sets else ()

@@ -1,26 +1,18 @@
-"""The multiprocessing context: its classes, and how one of its processes begins.
+"""The multiprocessing context: its classes.
 
-Both sides use these classes, because Process objects travel by pickle, with their class by its name. What starts a
-process is the owner's part (anyfork._popen).
+Both sides use them, because Process objects travel by pickle, with their class by its name. What starts a process is
+the owner's part (anyfork._popen); how one begins is in _context_process.
 """
 
 from __future__ import annotations
 
-import _socket
-import atexit
-import os
-import sys
-from multiprocessing import context, process, resource_tracker, spawn, util
-from multiprocessing import queues as queues  # most processes get one: a template has what that needs
+from multiprocessing import context, process
 
-from ._definitions import ask_owner
-from ._values import Descriptor, find_function, load_values
+from ._values import find_function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Sequence
-    from typing import Any, ClassVar, NoReturn
+    from typing import Any, ClassVar
 
 
 class _StartMethod(str):
@@ -108,43 +100,3 @@ def reduce_class(cls: _ProcessClass) -> tuple[object, ...] | None:
 REDUCERS: dict[type, Any] = {_ProcessClass: reduce_class}
 # The names of start methods cannot be extended otherwise, and Process._bootstrap looks there for that of its class.
 context._concrete_contexts.setdefault(NAME, AnyforkContext())  # type: ignore[attr-defined]
-
-
-def main(
-    channel: socket.socket,
-    preparation: dict[str, Any],
-    environment: dict[bytes, bytes] | None,
-    tracker: Descriptor,
-    questions: Descriptor,
-    body: bytes,
-    descriptors: Sequence[Descriptor],
-) -> NoReturn:
-    """Be one process of a context, as multiprocessing.spawn._main is one of forkserver, without its ``__main__``.
-
-    Nothing is said on the channel. The end of this side tells the parent process that all that is inherited is here,
-    and the end of the other side that the parent process has ended.
-    """
-    atexit.register(util._exit_function)  # type: ignore[attr-defined]  # the template's are not ours
-    _share_tracker(tracker.detach())
-    ask_owner(questions.detach())
-    if environment is not None and environment != os.environb:
-        os.environb.clear()
-        os.environb.update(environment)
-    current: Any = process.current_process()
-    current._inheriting = True
-    try:
-        spawn.prepare(preparation)
-        (started,) = load_values(body, -1, [descriptor.detach() for descriptor in descriptors], ())
-    finally:
-        del current._inheriting
-    try:
-        channel.shutdown(_socket.SHUT_WR)
-    except OSError:  # the parent process has closed its side
-        pass
-    sys.exit(started._bootstrap(parent_sentinel=channel.detach()))
-
-
-def _share_tracker(fd: int) -> None:
-    """Have resources tracked where the parent process has them tracked. A tracker of the template's is its own."""
-    tracker: Any = resource_tracker._resource_tracker
-    tracker._fd, tracker._pid = fd, None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from struct import Struct
 
+from . import HOST
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +18,8 @@ outer: BaseException | None = None  # in a copy of a program: what that was hand
 
 
 class Failure(Exception):  # noqa: N818  # on its way to the owner, which makes the error of it
-    """One failure: which step (``category``), of what (``subject``), with errno, one line, and the traceback."""
+    """One failure: which step (``category``), of what (``subject``), with errno, one line, and the traceback. Packed, it
+    says on which other machine, too."""
 
     def __init__(self, category: str, subject: str, error: BaseException | str, remote_traceback: str = "") -> None:
         super().__init__(category, subject, str(error))
@@ -28,7 +31,8 @@ class Failure(Exception):  # noqa: N818  # on its way to the owner, which makes 
 
     def pack(self) -> bytes:
         """The body of a FAILED frame."""
-        return pack_texts((self.category, self.subject, str(self.errno), self.summary, self.traceback))
+        number = f"{self.errno} {HOST}".rstrip()
+        return pack_texts((self.category, self.subject, number, self.summary, self.traceback))
 
 
 def _one_line(error: BaseException) -> str:

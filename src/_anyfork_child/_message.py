@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ._call_wire import HEADER, IN_FILE, MAX_DESCRIPTORS
+from ._call_wire import HEADER, IN_FILE, MAX_DESCRIPTORS, MAX_IN_FILE
 from ._channel import close_all
 from ._encoding import INLINE, CannotTravelError, Encoded
 from ._files import new_file, seal, write_stepwise
@@ -88,8 +88,13 @@ class Message:
         close_all(made)
 
 
-def message_of(kind: int, number: int, detail: int, encoded: Encoded) -> Message:
-    """The message that carries encoded values; its files are not written yet. Raises OSError, CannotTravelError."""
+def message_of(kind: int, number: int, detail: int, encoded: Encoded, in_band: bool = False) -> Message:
+    """The message that carries encoded values; its files are not written yet. Raises OSError, CannotTravelError.
+
+    It goes ``in_band`` where the other side is on another machine: without descriptors, whatever its size.
+    """
+    if in_band:
+        return _in_band(kind, number, detail, encoded)
     message = Message(b"")
     flags = len(encoded.buffers)
     fds = list(encoded.fds)
@@ -114,3 +119,11 @@ def message_of(kind: int, number: int, detail: int, encoded: Encoded) -> Message
     if encoded.fds:
         message.hold(encoded.holders)
     return message
+
+
+def _in_band(kind: int, number: int, detail: int, encoded: Encoded) -> Message:
+    if encoded.fds:
+        raise CannotTravelError("a descriptor cannot go to another machine")
+    if encoded.size > MAX_IN_FILE:
+        raise CannotTravelError(f"it has {encoded.size} bytes; at most {MAX_IN_FILE} can travel")
+    return Message(b"".join((HEADER.pack(encoded.size, number, detail, kind, 0, 0), *encoded.pieces)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from . import HOST
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,8 +14,9 @@ if TYPE_CHECKING:
 
 
 def has_pidfds() -> bool:
-    """True where the system has pidfds. ANYFORK_PIDFD=0 in the environment forgoes them, for tests."""
-    return hasattr(os, "pidfd_open") and os.environ.get("ANYFORK_PIDFD") != "0"
+    """True where the system has pidfds, and the owner is on the same. ANYFORK_PIDFD=0 in the environment forgoes them,
+    for tests."""
+    return hasattr(os, "pidfd_open") and not HOST and os.environ.get("ANYFORK_PIDFD") != "0"
 
 
 def children_class() -> Callable[..., Children]:

@@ -27,20 +27,22 @@ class Receiver:
 
     ``has`` says whether it finds by name what the module of a name defines. ``main`` is what its ``__main__`` has in
     common with ours, and None as a rule: then nothing. ``reducers`` says of more types how they are reduced, as copyreg
-    does, or with None: as usual.
+    does, or with None: as usual. Calls go ``in_band`` to one on another machine: without descriptors, see message_of.
     """
 
-    __slots__ = ("has", "main", "reducers")
+    __slots__ = ("has", "in_band", "main", "reducers")
 
     def __init__(
         self,
         has: Callable[[str], bool] = everything,
         main: Main | None = None,
         reducers: Reducers = NO_REDUCERS,
+        in_band: bool = False,
     ) -> None:
         self.has = has
         self.main = main
         self.reducers = reducers
+        self.in_band = in_band
 
     def path_in_main(self, value: object) -> tuple[int, str] | None:
         """Under what ``_main.named`` finds this very object there; None for what both do not have in common."""

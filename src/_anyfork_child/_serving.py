@@ -10,6 +10,7 @@ from _thread import allocate_lock
 from errno import ETOOMANYREFS
 from time import sleep
 
+from . import HOST
 from ._call_wire import (
     BAD_ARGUMENT,
     BAD_RESULT,
@@ -18,6 +19,8 @@ from ._call_wire import (
     EVENT,
     HEADER,
     IN_FILE,
+    MAX_BODY,
+    MAX_IN_FILE,
     NO_FUNCTION,
     RAISED,
     READ_SIZE,
@@ -43,7 +46,6 @@ if TYPE_CHECKING:
     from ._serializers import Serializer
 
 RETRY = 0.01  # seconds between attempts when the kernel's limit of descriptors in flight is reached
-MAX_IN_FILE = (1 << 32) - 1  # bytes of a message
 
 
 class Serving:
@@ -54,7 +56,8 @@ class Serving:
     def __init__(self, sock: socket.socket, serializer: Serializer | None) -> None:
         self.sock = sock
         self.serializer = serializer
-        self.inbox = Inbox()
+        self.in_band = bool(HOST)
+        self.inbox = Inbox(MAX_IN_FILE if self.in_band else MAX_BODY)
         self.functions: dict[int, Callable[..., Any] | str] = {}
         self.lock = allocate_lock()
 
@@ -155,26 +158,32 @@ class Serving:
         elif is_plain(value):
             body = dumps(value, PROTOCOL)
         else:
-            self.send_message(message_of(kind, number, 1, encode((value,), beside=True)))
+            self._send_encoded(kind, number, 1, encode((value,), beside=not self.in_band))
             return
         if len(body) <= INLINE:
             self.send(HEADER.pack(len(body), number, 0, kind, 0, 0) + body)
         else:
-            self.send_message(message_of(kind, number, 0, in_pieces(body)))
+            self._send_encoded(kind, number, 0, in_pieces(body))
+
+    def _send_encoded(self, kind: int, number: int, detail: int, encoded: Encoded) -> None:
+        self.send_message(message_of(kind, number, detail, encoded, self.in_band))
 
     def send_error(self, number: int, detail: int, error: BaseException, kind: int = ERROR) -> None:
         """Send an exception: as text, and pickled too where that is possible and allowed."""
-        described = pack_texts((type(error).__qualname__, text_of(error), format_error(error)))
+        where = f" (on {HOST})" if HOST and detail != RAISED else ""
+        described = pack_texts((type(error).__qualname__, text_of(error) + where, format_error(error)))
         encoded = Encoded()
         if self.serializer is None and detail == RAISED:
             try:
                 encoded = encode((error,))
+                if self.in_band and encoded.fds:
+                    encoded = Encoded()
             except Exception:  # pickling runs code of the exception; the text says what there is to say
                 encoded = Encoded()
         whole = in_pieces(len(described).to_bytes(4, "little"), described, *encoded.pieces)
         whole.fds = encoded.fds
         whole.holders = encoded.holders
-        self.send_message(message_of(kind, number, detail, whole))
+        self._send_encoded(kind, number, detail, whole)
 
     def send_result(self, number: int, result: Any) -> None:
         """Send what a function has returned, or why it cannot be sent."""

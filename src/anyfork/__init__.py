@@ -11,6 +11,9 @@ from ._errors import AttributeRefusedError as AttributeRefusedError
 from ._errors import CallCancelledError as CallCancelledError
 from ._errors import CallError as CallError
 from ._errors import CallTimeoutError as CallTimeoutError
+from ._errors import ConnectError as ConnectError
+from ._errors import ConnectionLostError as ConnectionLostError
+from ._errors import ConnectTimeoutError as ConnectTimeoutError
 from ._errors import DiedBeforeReadyError as DiedBeforeReadyError
 from ._errors import ExecuteError as ExecuteError
 from ._errors import ForkError as ForkError
@@ -26,6 +29,8 @@ from ._errors import PrepareError as PrepareError
 from ._errors import ProgramError as ProgramError
 from ._errors import QueueFullError as QueueFullError
 from ._errors import RemoteError as RemoteError
+from ._errors import RemotePythonError as RemotePythonError
+from ._errors import RemoteTemplateError as RemoteTemplateError
 from ._errors import ResultError as ResultError
 from ._errors import StartError as StartError
 from ._errors import StatusUnknownError as StatusUnknownError
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
     from ._here import UnsafeForkWarning as UnsafeForkWarning
     from ._here import fork_here as fork_here
     from ._pool_stats import PoolStats as PoolStats
+    from ._remote import RemoteTemplate as RemoteTemplate
     from ._worker import Stream as Stream
     from ._worker import Worker as Worker
     from .context import get_context as get_context
@@ -65,6 +71,7 @@ _LATER = {
     "Audit": "._audit",
     "OpenDescriptor": "._audit",
     "PoolStats": "._pool_stats",
+    "RemoteTemplate": "._remote",
     "Stream": "._worker",
     "UnsafeForkWarning": "._here",
     "Worker": "._worker",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from _anyfork_child._call_wire import BAD_ARGUMENT, BAD_RESULT, IN_FILE, NO_FUNCTION
+from _anyfork_child._call_wire import BAD_ARGUMENT, BAD_RESULT, IN_FILE, MAX_IN_FILE, NO_FUNCTION
 from _anyfork_child._channel import close_all
 from _anyfork_child._failure import unpack_texts
 from _anyfork_child._files import read_all
-from _anyfork_child._serving import MAX_IN_FILE, decode_values
+from _anyfork_child._serving import decode_values
 
 from ._errors import ArgumentDecodeError, FunctionNotFoundError, PeerError, RemoteError, ResultError
 

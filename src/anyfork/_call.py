@@ -42,7 +42,7 @@ def call(
     """
     process = Process._of(start_one(Template() if template is None else template.fork(), function, args))
     deadline = None if timeout is None else monotonic() + timeout
-    talk = Talk(process, Calls())
+    talk = Talk(process, Calls(receiver=process._link.receiver))
     asked = talk.calls.expect(1, on_event)
     try:
         if timeout is not None:

@@ -66,7 +66,7 @@ _SMALL = Call(CALL, None, None, 0)  # in the place of those that are not made
 
 
 class Calls:
-    """All calls of one worker. ``concurrency`` is None for a worker that runs one after the other."""
+    """All calls of one worker, the ``receiver``. ``concurrency`` is None for one that runs one after the other."""
 
     def __init__(
         self,
@@ -79,6 +79,7 @@ class Calls:
         self.ready: bool = False  # it has said so
         self.failed: bool = False  # there is no worker any more
         self.retired: bool = False  # it wants to leave its pool
+        self.in_band: bool = receiver.in_band
         self._serializer = serializer
         self._concurrency = concurrency
         self._on_event = on_event

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections import deque
 from errno import ETOOMANYREFS
-from select import EPOLLIN, EPOLLOUT, epoll
+from select import EPOLLIN, EPOLLOUT, POLLIN, epoll, poll
 
-from _anyfork_child._call_wire import HEADER, HEADER_SIZE, READ_SIZE, RESULT, Inbox
+from _anyfork_child._call_wire import HEADER, HEADER_SIZE, MAX_BODY, MAX_IN_FILE, READ_SIZE, RESULT, Inbox
 from _anyfork_child._channel import CLOEXEC, NOSIGNAL, NOWAIT, ROOM, TRUNCATED, close_all, send_some, unpack_descriptors
 from _anyfork_child._message import Message
 from _anyfork_child._wire import ProtocolError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ._pending import Call, Event
     from ._status import ExitStatus
 
+OVERTAKEN = 5.0  # seconds for what is still on its way from another machine; usually the end follows at once
 FATE = 1.0  # seconds for a worker that has closed its channel to end, and for its template to tell how
 
 
@@ -41,7 +42,7 @@ class Conversation:
         self.calls: Calls = calls
         self.sock: socket.socket | None = None
         self.incoming: deque[_call_wire.Message] = deque()
-        self.inbox: Inbox = Inbox()
+        self.inbox: Inbox = Inbox(MAX_IN_FILE if calls.in_band else MAX_BODY)
         self._owner = os.getpid()
         self.watch: epoll | None = None  # what comes, and the end of the worker
         self._writes = False  # it is also watched whether the socket takes more
@@ -64,7 +65,18 @@ class Conversation:
 
     def has_ended(self) -> bool:
         """Whether the worker has, when nothing is to be read: something else may still hold its end of the channel."""
-        return self.watch is None or self.end < 0 or any(fd == self.end for fd, _ in self.watch.poll(0))
+        if self.watch is None:
+            return True
+        ended = self.end < 0 or any(fd == self.end for fd, _ in self.watch.poll(0))
+        return ended and not (self.calls.in_band and self._more_to_come())
+
+    def _more_to_come(self) -> bool:
+        """Whether something, or the end, comes over the channel from another machine, where the news of a worker's end
+        may overtake what it has said before."""
+        assert self.sock is not None
+        poller = poll()
+        poller.register(self.sock, POLLIN)
+        return bool(poller.poll(OVERTAKEN * 1000))
 
     @property
     def foreign(self) -> bool:

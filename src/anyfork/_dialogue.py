@@ -12,7 +12,7 @@ from select import POLLIN, poll
 from _anyfork_child._wire import DETACH, Frame
 
 from ._errors import HandleError, LaunchError, NotReadyError
-from ._session import Phase
+from ._session import GONE, Phase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def hand_over(link: Link) -> Dialogue[int]:
     Return the control socket's descriptor. Raises what became of the template.
     """
     link.check("detach")
+    if link.remote:
+        raise HandleError(f"detach() on a template on {link.session.host}: its connection belongs to this process")
     yield from birth(link)
     status, pidfd = link.status, link.session.pidfd
     if status is None or link.session.status is not None:
@@ -85,7 +87,10 @@ def enter(link: Link, timeout: float | None) -> Dialogue[None]:
     check(link, "ready")
     if not (yield link, link.answered, link.answer_source, timeout):
         if link.revoke():
-            raise NotReadyError(f"the process did not enter its function within {timeout} seconds; it was killed")
+            text = f"the process did not enter its function within {timeout} seconds; it was killed"
+            if link.remote:
+                text += f"; on {link.session.host} it may have entered it meanwhile"
+            raise NotReadyError(text, may_have_run=link.remote)
     elif not link.session.succeeded:
         raise (yield from explain(link))
 
@@ -186,7 +191,11 @@ def explain(link: Link) -> Dialogue[AnyforkError]:
         return lost.error()
     if (yield from _failed_to_boot(parent)):
         return _launch_error(parent)
-    return _refused_above(link) or session.why((yield from _fate(parent)), _output(link))
+    refusal = _refused_above(link)
+    if refusal is not None:
+        return refusal
+    fate = GONE if link.remote and not parent.remote else (yield from _fate(parent))  # that of a relay says nothing
+    return session.why(fate, _output(link))
 
 
 def _output(link: Link) -> str:
@@ -236,4 +245,4 @@ def _fate(template: Link) -> Dialogue[str]:
     session = template.session
     if session.status is None and (template.status is not None or session.pidfd >= 0):
         yield template, template.ended, template.status_source, FATE
-    return str(session.status) if session.status is not None and session.status.known else "is gone"
+    return str(session.status) if session.status is not None and session.status.known else GONE

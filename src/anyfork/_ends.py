@@ -57,6 +57,11 @@ class Ends:
         given = -1 if channel is None else channel.fileno()
         return self._control.sock.fileno(), status, self.session.pidfd, self.executed, given
 
+    @property
+    def remote(self) -> bool:
+        """Whether it is on another machine: its pid means nothing here."""
+        return bool(self.session.host)
+
     # --- What may be waited for: whether it is there, and which descriptor to read for it ---
 
     def answered(self) -> bool:
@@ -223,7 +228,7 @@ class Ends:
 
     def _open_pidfd(self, pid: int) -> int:
         fd = self._control.sock.fileno()
-        if fd < 0 or not has_pidfds():
+        if fd < 0 or self.remote or not has_pidfds():
             return -1
         try:
             pidfd = os.pidfd_open(pid)
@@ -277,7 +282,7 @@ class Ends:
             except ProcessLookupError:
                 pass  # ended, and not yet said so
         elif self.status is not None and not session.status_ended:
-            # No pidfds here: the template, which has not reaped it yet, knows the pid for certain.
+            # No pidfds here, or another machine: the template, which has not reaped it yet, knows the pid for certain.
             try:
                 Channel(self.status.sock).send(Frame(SIGNAL, number))
             except ConnectionError:
@@ -290,17 +295,19 @@ class Ends:
             session = self.session
             if not session.born and session.pid is not None and session.phase is Phase.ENTERED:
                 self._recognise(session.pid)
-            if session.born or session.pidfd >= 0 or session.status_ended:
+            if session.born or session.pidfd >= 0 or session.status_ended or self.remote:
                 self._signal(number)
             else:
                 self._signals_at_birth = (*self._signals_at_birth, number)
 
     def _kill(self) -> None:
-        if self.session.born or self.session.pidfd >= 0:
+        if self.session.born or self.session.pidfd >= 0 or self.remote:
             self._signal(SIGKILL)
 
     def _recognise(self, pid: int) -> None:
         """It has said what it does before its template has said that it was born."""
+        if self.remote:
+            return
         try:
             pidfd = os.pidfd_open(pid) if has_pidfds() else -1
         except OSError:  # it has ended

@@ -9,7 +9,12 @@ AnyforkError
 │   ├── PrepareError         a function that raised, is not there, or got arguments that cannot be decoded
 │   ├── UnsafeTemplateError  threads run in it
 │   ├── LaunchError          no interpreter, or one that does not start
-│   └── TemplateDiedError    it ended before it had done what it was asked
+│   ├── TemplateDiedError    it ended before it had done what it was asked
+│   └── RemoteTemplateError  it was to be on another machine
+│       ├── ConnectError         the command that leads there failed: no such command, a refused login
+│       ├── RemotePythonError    no Python there, or one that is too old
+│       ├── ConnectTimeoutError  nothing has answered in time (also a TimeoutError)
+│       └── ConnectionLostError  it was there, and the connection is gone; what was started there may have run
 ├── StartError               a process was not started: nothing of the function has run
 │   ├── ForkError            the system refused: out of processes, memory or descriptors
 │   ├── HookError            a hook of os.register_at_fork raised in the new process
@@ -113,6 +118,30 @@ class TemplateDiedError(TemplateError):
     stderr: str = ""
 
 
+class RemoteTemplateError(TemplateError):
+    """A template on another machine, ``host``, cannot be used; ``stderr`` is the end of what was said on the way."""
+
+    host: str
+    stderr: str = ""
+
+
+class ConnectError(RemoteTemplateError):
+    """The command that was to give the connection could not be executed, or has ended: a refused login, for instance.
+    Nothing has run there."""
+
+
+class RemotePythonError(RemoteTemplateError):
+    """What the command has led to is no Python that is new enough. Nothing has run there."""
+
+
+class ConnectTimeoutError(RemoteTemplateError, TimeoutError):
+    """No Python has answered within the ``connect_timeout``. The command was killed; nothing has run there."""
+
+
+class ConnectionLostError(RemoteTemplateError):
+    """The connection to a remote template is gone. Everything there ends; what was started there may have run."""
+
+
 class StartError(AnyforkError):
     """A process was not started. Nothing of its function has run, and nothing of it is left."""
 
@@ -155,7 +184,12 @@ class DiedBeforeReadyError(StartError):
 
 
 class NotReadyError(StartError, TimeoutError):
-    """The process did not enter its function before the deadline. It was killed."""
+    """The process did not enter its function before the deadline. It was killed.
+
+    ``may_have_run`` is True for one on another machine: it may have entered it while that was on its way here.
+    """
+
+    may_have_run: bool = False
 
 
 class CallError(AnyforkError):

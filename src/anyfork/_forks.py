@@ -32,17 +32,15 @@ NOTHING = Encoded()
 
 def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded) -> Link:
     """Ask a template for a fork: two socketpairs and a lifeline, one frame with the far ends; nothing is awaited."""
-    ends: list[_socket.socket] = []
+    control, far_control, status, far_status = two_pairs()
     try:
-        ends += _socket.socketpair(*PAIR)
-        ends += _socket.socketpair(*PAIR)
         line, flags = open_lifeline()
     except BaseException:
-        for end in ends:
+        for end in (control, far_control, status, far_status):
             end.close()
         raise
-    control, far_control, status, far_status = ends
     link = Link(control, status, parent)
+    link.session.host = parent.session.host
     link.outbox.piecewise = parent.outbox.piecewise
     link.receiver = parent.receiver
     if attributes.get("detached"):
@@ -55,6 +53,17 @@ def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded) -> Li
         far_status.close()
         os.close(line)
     return link
+
+
+def two_pairs() -> list[_socket.socket]:
+    """The near and the far end of a control and of a status socket. Raises OSError."""
+    ends = [*_socket.socketpair(*PAIR)]
+    try:
+        return [*ends, *_socket.socketpair(*PAIR)]
+    except BaseException:
+        for end in ends:
+            end.close()
+        raise
 
 
 def fork_default(attributes: Mapping[str, object], encoded: Encoded) -> Link:
@@ -121,6 +130,7 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
     HandleError.
     """
     link.check(call)
+    link.check_travel(call, encoded)
     if link.session.forks or link.child:
         clone = fork(link, {}, NOTHING)
         link.close_template()

@@ -153,6 +153,7 @@ class TemplateHandle:
         """
         self._link.check("fork")
         encoded = encode_attributes("fork", attributes) if attributes else NOTHING
+        self._link.check_travel("fork", encoded)
         return type(self)._of(fork(self._link, attributes, encoded))
 
     def close(self) -> None:
@@ -165,6 +166,7 @@ class TemplateHandle:
 
     def _send(self, call: str, kind: int, encoded: Encoded) -> Self:
         self._link.check(call)
+        self._link.check_travel(call, encoded)
         self._link.post(kind, encoded)
         self._queued()
         return self

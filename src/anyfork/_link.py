@@ -15,7 +15,7 @@ from _anyfork_child._wire import CLOSE, PING, REVOKE, Frame
 
 from ._delivery import deliver, open_links, pending, undelivered, when_free
 from ._ends import Ends
-from ._errors import HandleError
+from ._errors import ArgumentError, HandleError
 from ._modules import ORDINARY
 from ._offspring import offspring
 from ._session import Phase
@@ -70,6 +70,14 @@ class Link(Ends):
         if phase is not Phase.PREPARING:
             what = "was closed" if phase is Phase.CLOSED else "was taken over by start or run"
             raise HandleError(f"{call}() on a template that {what}")
+
+    def check_travel(self, call: str, encoded: Encoded) -> None:
+        """Raise ArgumentError for descriptors that were to go to another machine."""
+        if encoded.fds and self.remote:
+            held = encoded.holders[0] if encoded.holders else f"descriptor {encoded.fds[0]}"
+            raise ArgumentError(
+                f"{call}() cannot take {held!r} to {self.session.host}: descriptors do not travel to another machine"
+            )
 
     @property
     def foreign(self) -> bool:
@@ -238,6 +246,13 @@ class Link(Ends):
                 pass
         except OSError:  # already disconnected
             pass
+
+    def leave_alone(self) -> None:
+        """Nothing will be said to this process, nor asked of it, but why it was never born."""
+        with self.lock:
+            if not self.outbox:
+                self._control.sock.shutdown(_socket.SHUT_WR)
+        self.let_go()
 
     def let_go(self) -> None:
         """Close what this link holds, as soon as its queue is delivered. The process goes on."""

@@ -32,8 +32,8 @@ def _is_found(name: str, module: object) -> bool:
     if parent and not is_importable(parent):
         return False
     spec: ModuleSpec | None = getattr(module, "__spec__", None)
-    if spec is not None and spec.origin in ("built-in", "frozen"):
-        return True
+    if (spec is not None and spec.origin in ("built-in", "frozen")) or hasattr(module, "__compiled__"):
+        return True  # it is in the executable; in one by Nuitka, any module may be
     try:
         found = _find(name, getattr(sys.modules.get(parent), "__path__", None))
     except ImportError:  # a finder of the program's forbids it, which another interpreter does not have

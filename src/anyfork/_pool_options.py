@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from math import inf
 
+from _anyfork_child._receiver import Receiver
+
 from ._errors import ArgumentError
 from ._handles import TemplateHandle
 from ._limits import Limits
-from ._modules import ORDINARY
+from ._modules import ORDINARY, is_importable
 from ._sources import Source
 from ._worker_options import Options
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Literal, TypeAlias, TypedDict
 
-    from _anyfork_child._receiver import Receiver
     from _anyfork_child._serializers import Serializer
 
     from ._handles import Backend
@@ -136,10 +137,11 @@ def sources_of(call: str, template: Templates) -> list[Source]:
 
 
 def receiver_of(sources: Sequence[Source]) -> Receiver:
-    """What workers of all of these are to values: only one template has anything of its own in common with this
-    program."""
-    (first, *others) = sources
-    return ORDINARY if others or first.key is None else first.key._link.receiver
+    """What workers of all of these are to values: what only some of them have counts for nothing."""
+    receivers = [ORDINARY if source.key is None else source.key._link.receiver for source in sources]
+    if len(receivers) == 1:
+        return receivers[0]
+    return Receiver(is_importable, in_band=any(receiver.in_band for receiver in receivers))
 
 
 def check_template(call: str, template: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from multiprocessing import connection, popen_fork, resource_tracker, spawn, util
 
-from _anyfork_child._context import main
+from _anyfork_child._context_process import main
 from _anyfork_child._values import Descriptor
 
 from ._default import default_template

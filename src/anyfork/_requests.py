@@ -74,7 +74,8 @@ class Requests:
             if detail and kind == CALL and (body := small(args)):
                 return Message(HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body)
             values = args if detail else (function, *args)
-            encoded = encode_for(name, values, 1 if detail else 0, beside=True, receiver=self._receiver)
+            beside = not self._receiver.in_band
+            encoded = encode_for(name, values, 1 if detail else 0, beside=beside, receiver=self._receiver)
         else:
             try:
                 dumped = self._serializer.dumps(args)
@@ -89,6 +90,6 @@ class Requests:
                     raise ArgumentError(f"the function of {name}() holds a descriptor, which pickle alone can send")
                 encoded = in_pieces(by_value.size.to_bytes(4, "little"), *by_value.pieces, dumped)
         try:
-            return message_of(kind, number, detail, encoded)
+            return message_of(kind, number, detail, encoded, self._receiver.in_band)
         except CannotTravelError as error:
             raise ArgumentError(f"the arguments of {name}() cannot travel to another process: {error}") from error

@@ -41,14 +41,18 @@ class Phase(Enum):
     MOVED = "moved"  # to another handle
 
 
+GONE = "is gone"  # what became of a template of which nothing is known
+
+
 class Report:
     """A failure as the process told it."""
 
-    __slots__ = ("category", "errno", "subject", "summary", "traceback")
+    __slots__ = ("category", "errno", "subject", "summary", "traceback", "where")
 
     def __init__(self, body: bytes) -> None:
         try:
-            self.category, self.subject, errno, self.summary, self.traceback = unpack_texts(body)
+            self.category, self.subject, number, self.summary, self.traceback = unpack_texts(body)
+            errno, _, self.where = number.partition(" ")  # the machine, where it is another one
             self.errno = int(errno)
         except ValueError as error:
             raise ProtocolError(f"a failure that is none: {error}") from error
@@ -58,7 +62,10 @@ class Report:
         make = _ERRORS.get(self.category)
         if make is None:
             return _errors.PeerError(f"a process reported a failure of the unknown kind {self.category!r}")
-        return make(self)
+        error = make(self)
+        if self.where:
+            error.args = (f"on {self.where}: {error.args[0]}",)
+        return error
 
 
 class Session:
@@ -79,6 +86,7 @@ class Session:
     control_ended = False
     status_ended = False
     protocol_error: Exception | None = None
+    host = ""  # what to call the machine, where that is another one
 
     # --- What comes in ---
 
@@ -123,6 +131,8 @@ class Session:
             self.pidfd = frame.fds[0] if frame.fds else -1
         elif frame.kind == DIED and self.status is None and len(frame.body) >= DEATH.size:
             self.status = _exit_status(frame.body)
+        elif frame.kind == LOST and self.host and self.status is None:  # with the connection
+            self.status = ExitStatus(error=Report(frame.body).summary)
         else:
             raise ProtocolError(f"a frame of kind {frame.kind} on a status socket")
 
@@ -164,7 +174,10 @@ class Session:
             return self.report.error()
         if self.adopting:
             return _errors.TemplateDiedError("there is no template behind this socket any more", status=UNKNOWN)
-        if not self.born and self.pid is None and parent:
+        unborn = not self.born and self.pid is None and bool(parent)
+        if self.host and not (self.status is not None and self.status.known) and (not unborn or parent == GONE):
+            return self._lost()
+        if unborn:
             return _errors.TemplateDiedError(
                 f"the process was never forked: its template {parent}; nothing of it has run",
                 status=UNKNOWN,
@@ -177,6 +190,13 @@ class Session:
                 f"process {self.pid} {status} before it entered its function{tail}", status=status, stderr=stderr
             )
         return _errors.TemplateDiedError(f"template {self.pid} {status}{tail}", status=status, stderr=stderr)
+
+    def _lost(self) -> _errors.AnyforkError:
+        """Nothing is known of it any more, so it is the connection that is gone."""
+        told = self.status.error if self.status is not None else None
+        return _errors.ConnectionLostError(
+            f"{self.host}: {told or 'the relay that had the connection is gone'}", host=self.host
+        )
 
 
 def _exit_status(body: bytes) -> ExitStatus:
@@ -223,6 +243,13 @@ def _fork(report: Report) -> _errors.AnyforkError:
     return error
 
 
+def _remote(cls: type[_errors.RemoteTemplateError]) -> Callable[[Report], _errors.AnyforkError]:
+    def make(report: Report) -> _errors.AnyforkError:
+        return cls(f"{report.subject}: {report.summary}", host=report.subject, stderr=report.traceback)
+
+    return make
+
+
 def _plain(cls: type[_errors.AnyforkError], text: str) -> Callable[[Report], _errors.AnyforkError]:
     def make(report: Report) -> _errors.AnyforkError:
         message = text.format(subject=report.subject, summary=report.summary)
@@ -246,6 +273,10 @@ _ERRORS: dict[str, Callable[[Report], _errors.AnyforkError]] = {
         _errors.ArgumentDecodeError, "the function or its arguments cannot be decoded in the new process: {summary}"
     ),
     "program": _program,
+    "connect": _remote(_errors.ConnectError),
+    "python": _remote(_errors.RemotePythonError),
+    "timeout": _remote(_errors.ConnectTimeoutError),
+    "lost": _remote(_errors.ConnectionLostError),
     "protocol": _plain(_errors.PeerError, "the process got what is not anyfork's protocol: {summary}"),
     "children": _plain(_errors.HandleError, "the template cannot be taken over: {summary}"),
 }

@@ -42,7 +42,7 @@ class ExitStatus(Frozen):
     """How a process has ended: with ``code``, or by ``signal``, or neither, which means that nobody knows.
 
     ``usage`` is what it used, or None where nobody knows. ``error`` is the traceback of the exception that ended its
-    function, or None.
+    function, or says why nobody knows how a process on another machine has ended, or None.
     """
 
     __match_args__: tuple[str, ...] = ("code", "signal", "usage", "error")
@@ -76,7 +76,9 @@ class ExitStatus(Frozen):
     def __str__(self) -> str:
         if self.signal is not None:
             return f"ended by signal {self.signal} ({signal_name(self.signal)})"
-        return "ended, nobody knows how" if self.code is None else f"ended with exit code {self.code}"
+        if self.code is not None:
+            return f"ended with exit code {self.code}"
+        return f"ended, nobody knows how ({self.error})" if self.error else "ended, nobody knows how"
 
 
 UNKNOWN = ExitStatus()

@@ -109,6 +109,7 @@ def test_what_passes_with_forkserver_passes_with_the_context(part, tmp_path):
     passed, others = run("anyfork", names, tmp_path, UNTRIED)
     if others:  # alone, what has failed among the others; many of these tests measure time
         passed |= run("anyfork", sorted(others), tmp_path)[0]
+        print("passed when alone:", sorted(others.keys() & passed))
     suspects = sorted(others.keys() - passed - EXCEPTIONS.keys())
     expected = run("forkserver", suspects, tmp_path)[0] if suspects else set()
     assert {name: others[name] for name in suspects if name in expected} == {}

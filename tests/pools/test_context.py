@@ -155,6 +155,10 @@ def test_a_process_of_an_own_template_has_its_environment_and_directory(tmp_path
         assert told(ctx, "os.environ.get('ONLY'), os.environ.get('PATH'), os.getcwd()") == ("this", None, str(tmp_path))
 
 
+def test_a_process_has_nothing_of_anyfork_and_nothing_of_the_program_s_main(ctx):
+    assert told(ctx, "[name for name in sys.modules if name.partition('.')[0] in ('anyfork', 'pytest')]") == []
+
+
 def test_the_sentinel_tells_of_the_end_before_and_after_it_was_seen(ctx):
     event = ctx.Event()
     process = started(ctx, functions.wait_for, event)

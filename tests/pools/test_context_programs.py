@@ -121,6 +121,28 @@ def test_what_is_defined_after_the_start_is_found_as_well(program):
     assert said == ["3", "[0, -1, -2]"]
 
 
+def test_a_function_of_main_takes_large_globals_and_open_files_along(program):
+    said = program("""
+        import os
+        import anyfork
+        ctx = anyfork.get_context()
+        table = os.urandom(1 << 20)
+        read, write = ctx.Pipe(duplex=False)
+
+        def look(index):
+            return table[index]
+
+        def tell(number):
+            write.send(number)
+
+        with ctx.Pool(1) as pool:
+            print(pool.map(look, range(100)) == list(table[:100]))
+            pool.apply(tell, (5,))
+            print(read.recv())
+    """)
+    assert said == ["True", "5"]
+
+
 def test_cached_functions_of_main_are_found_too(program):
     said = program("""
         import functools
@@ -247,6 +269,39 @@ def test_other_start_methods_work_where_ours_is_that_of_the_program(program):
                     print(name, pool.apply(method))
     """)
     assert said == [f"{method} {method}" for method in ("spawn", "forkserver", "fork", "anyfork")]
+
+
+def test_a_forked_copy_of_the_program_starts_processes_of_its_own(program):
+    said = program("""
+        import multiprocessing, os, signal, warnings
+        import anyfork
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork where threads run
+        ctx = anyfork.get_context()
+
+        def double(number):
+            return number * 2
+
+        def start_some():
+            with ctx.Pool(1) as pool:
+                print(pool.map(double, range(3)), flush=True)
+
+        start_some()
+        running = ctx.Process(target=signal.pause, daemon=True)
+        running.start()
+        copy = multiprocessing.get_context("fork").Process(target=start_some)
+        copy.start()
+        copy.join()
+        pid = os.fork()
+        if pid == 0:
+            print(running._popen.poll(), flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        start_some()
+        running.kill()
+        running.join()
+        print(copy.exitcode, running.exitcode)
+    """)
+    assert said == ["[0, 2, 4]", "[0, 2, 4]", "None", "[0, 2, 4]", "0 -9"]
 
 
 def test_a_process_has_the_interpreter_flags_of_the_program(tmp_path):

@@ -270,3 +270,65 @@ def test_a_program_that_embeds_python_and_has_no_interpreter_is_told_what_to_do(
     assert said.count("embedded") == 1
     for remedy in ("import anyfork.early", "python=", "ANYFORK_PYTHON"):
         assert remedy in said
+
+
+# --- Frozen programs, as those that are built in shipping/test_frozen_programs.py ----------------------------------------
+
+
+@pytest.fixture
+def frozen(tmp_path):
+    """A function that makes a program which is its own interpreter, as far as it can tell."""
+
+    def make(source):
+        executable = tmp_path / "application"
+        head = f"import sys\nsys.frozen, sys.executable = True, {str(executable)!r}\n"
+        (tmp_path / "program.py").write_text(head + source)
+        executable.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/program.py" "$@"\n')
+        executable.chmod(0o755)
+        return executable
+
+    return make
+
+
+@pytest.mark.parametrize("first", ["early", "frozen"])
+def test_a_frozen_program_is_its_own_interpreter(frozen, first):
+    assert outcome([frozen(program(first))]) == SAYS
+
+
+def test_a_frozen_program_that_would_not_notice_is_not_started_again(frozen):
+    source = "print('it begins')\nimport anyfork\ntry:\n anyfork.Template()\nexcept anyfork.LaunchError as error:\n print(error)"
+    begins, error = outcome([frozen(source)]).splitlines()
+    assert begins == "it begins"
+    for remedy in ("import anyfork.frozen", "import anyfork.early", "python=", "ANYFORK_PYTHON"):
+        assert remedy in error
+
+
+def test_a_frozen_program_is_not_named_as_an_interpreter_either(frozen):
+    source = "import anyfork\ntry:\n anyfork.Template.new_exec(python=sys.executable)\nexcept anyfork.LaunchError as error:\n print(error)"
+    assert "import anyfork.frozen" in outcome([frozen(source)])
+
+
+def test_a_frozen_program_may_name_an_interpreter(frozen):
+    assert outcome([frozen(program("plain"))], env={"ANYFORK_PYTHON": sys.executable}) == SAYS
+
+
+def test_a_frozen_program_cannot_be_given_options(frozen):
+    source = """
+import anyfork.frozen
+for flags in [], ["-O"]:
+    try:
+        print(anyfork.call(len, "abc", template=anyfork.Template.new_exec(flags=flags)))
+    except anyfork.ArgumentError as error:
+        print(error)
+"""
+    assert outcome([frozen(source)]) == "3\nnew_exec() cannot give options to a frozen program: ['-O']\n"
+
+
+def test_the_arguments_of_a_frozen_program_are_those_of_its_templates(frozen):
+    source = """
+import anyfork.frozen
+def seen():
+    return sys.argv[1:], sys.modules["__main__"].__dict__.get("seen")
+print(anyfork.call(seen), anyfork.call(seen, template=anyfork.Template.new_exec()))
+"""
+    assert outcome([frozen(source), "one", "two"]) == "(['one', 'two'], None) (['one', 'two'], None)\n"

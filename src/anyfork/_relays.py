@@ -1,0 +1,64 @@
+"""How relays come to be: processes of ours that are remote templates for us (see _anyfork_child._near)."""
+
+from __future__ import annotations
+
+import os
+
+from _anyfork_child._channel import close_all
+from _anyfork_child._encoding import Encoded, pickle_into
+from _anyfork_child._receiver import Receiver
+from _anyfork_child._wire import START
+
+from ._arguments import encode_call
+from ._attributes import check_attributes
+from ._forks import fork_default, two_pairs
+from ._link import Link
+from ._modules import is_importable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FUNCTION = "_anyfork_child._near:relay"
+CALL = "RemoteTemplate"
+
+
+def fork_relay(command: Sequence[str], host: str, connect_timeout: float, keep_alive: float) -> Link:
+    """A template at the other end of a command, which a relay runs; the link to it, which is the relay's socket.
+
+    Nothing is awaited. Raises LaunchError.
+    """
+    relay = _fork()
+    control, far_control, status, far_status = two_pairs()
+    link = Link(control, status, relay)
+    link.session.host = host or command[0]
+    link.receiver = Receiver(is_importable, in_band=True)
+    args = (far_control, far_status, command, os.getpid(), host, connect_timeout, keep_alive)
+    try:
+        relay.post(START, encode_call(CALL, FUNCTION, args), CALL)
+    finally:
+        far_control.close()
+        far_status.close()
+        relay.leave_alone()
+    return link
+
+
+def _fork() -> Link:
+    """A fork of the default template with what a command that this program starts itself would inherit."""
+    encoded = Encoded()
+    asked: dict[str, object] = {"env": os.environb}
+    made = []
+    for name, opened in (
+        ("cwd", lambda: os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)),
+        ("stderr", lambda: os.dup(2)),
+    ):
+        try:
+            asked[name] = opened()
+        except OSError:  # a directory that was removed, a program without standard error: as the template has it
+            continue
+        made.append(asked[name])
+    try:
+        pickle_into(encoded, check_attributes(CALL, encoded, asked))
+        return fork_default({}, encoded)
+    finally:
+        close_all(made)

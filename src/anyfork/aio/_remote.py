@@ -1,0 +1,37 @@
+"""Templates on other machines: the async face."""
+
+from __future__ import annotations
+
+from .._remote import CONNECT_TIMEOUT, KEEP_ALIVE, Unsupported, connect
+from .._remote import RemoteTemplate as BlockingRemoteTemplate
+from ._template import Template
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._handles import Argument
+
+
+class RemoteTemplate(Unsupported, Template):  # type: ignore[misc]  # the signatures of what raises do not matter
+    """A template on another machine, at the other end of a command such as ``["ssh", "host", "python3"]``.
+
+    As ``anyfork.RemoteTemplate``, with the methods of ``anyfork.aio.Template``.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        command: Sequence[Argument],
+        *,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        keep_alive: float = KEEP_ALIVE,
+    ) -> None:
+        self._link = connect(command, connect_timeout, keep_alive)
+        self._link.outbox.piecewise = True
+        self._queued()
+
+    def to_blocking(self) -> BlockingRemoteTemplate:
+        """Make a blocking handle of this one, which is used up. Raises HandleError."""
+        return BlockingRemoteTemplate._of(self._give_up("to_blocking"))
