@@ -584,6 +584,22 @@ async def test_several_templates_each_up_to_its_limit(template, gate, seen, task
             gate.open(9)
 
 
+async def test_the_limits_of_templates_change_while_the_pool_runs(template, gate, tasks):
+    async with template.fork() as near, template.fork() as far:
+        async with aio.Pool({near: 1, far: 1}, load=1, start_after=0) as pool:
+            await ask_in_turn(tasks, pool, 9, jobs.wait, gate.file)
+            await until(lambda: pool.stats().running == 2)
+            pool.resize(limits={far: 3})
+            await until(lambda: pool.stats().running == 4)
+            pool.resize(limits={near: 0, far: 1})
+            assert pool.stats().leaving == 3
+            gate.open(9)
+            with pytest.raises(anyfork.ArgumentError, match="no such template"):
+                pool.resize(limits={template: 1})
+            with pytest.raises(anyfork.ArgumentError, match="whole number"):
+                pool.resize(limits={far: -1})
+
+
 async def test_the_figures_are_a_frozen_record(template):
     async with aio.Pool(template) as pool:
         stats = pool.stats()

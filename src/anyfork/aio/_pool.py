@@ -160,12 +160,20 @@ class Pool:
         """What it has and has done, at this moment."""
         return self._keeper.stats()
 
-    def resize(self, max_workers: int | None = None, *, min_idle: int | None = None, load: int | None = None) -> None:
+    def resize(
+        self,
+        max_workers: int | None = None,
+        *,
+        min_idle: int | None = None,
+        load: int | None = None,
+        limits: Mapping[Template, int] | None = None,
+    ) -> None:
         """Change its numbers while it runs. Workers above them finish what they have, and leave.
 
-        Raises ArgumentError.
+        ``limits`` are those of some of several templates; without a ``max_workers`` that is the sum of all then. Raises
+        ArgumentError.
         """
-        self._keeper.resize(max_workers, min_idle=min_idle, load=load)
+        self._keeper.resize(max_workers, min_idle=min_idle, load=load, limits=limits)
 
     def replace_template(self, new: Template, old: Template | None = None) -> None:
         """Take workers from another template from now on: in the place of ``old``, where there are several.
