@@ -16,6 +16,7 @@ from anyfork._limits import Limits
 from anyfork._scheduler import GRACE, MAX_RUNS, Scheduler
 from anyfork._sources import LAST_DELAY, MAX_TRIES, Source
 from anyfork._steps import Failure, Steps
+from anyfork._tempo import Tempo
 from anyfork._workforce import Worker, WorkerState
 
 
@@ -226,6 +227,73 @@ def test_all_that_a_concurrent_worker_has_runs() -> None:
     assert {job.state for job in jobs} == {JobState.RUNNING}
     play.answer(jobs[1])
     assert list(play.started[0].jobs) == [jobs[0], jobs[2]]
+
+
+def quick(play: Play, count: int, depth: int) -> list[Job]:
+    """Submit so many jobs that are known to be quick."""
+    jobs = [Job() for _ in range(count)]
+    for job in jobs:
+        job.depth = depth
+        play.ends[job] = []
+        play.scheduler.submit(job)
+    play.decide()
+    return jobs
+
+
+@pytest.mark.parametrize(
+    ("deepens", "depth", "loads"), [(True, 10, [10]), (True, 99, [64]), (True, 1, [2]), (False, 10, [2])]
+)
+def test_a_worker_has_as_many_quick_jobs_as_their_depth_says(deepens: bool, depth: int, loads: list[int]) -> None:
+    play = Play(max_workers=1, load=2, deepens=deepens)
+    quick(play, 100, depth)
+    assert play.loads() == loads
+
+
+def test_quick_jobs_do_not_stand_behind_one_that_is_not_known_to_be_quick() -> None:
+    play = Play(max_workers=2, min_idle=2, load=2, deepens=True)
+    play.decide()
+    (slow,) = play.submit(1)
+    others = quick(play, 40, 20)
+    assert slow.worker is not None
+    assert len(slow.worker.jobs) == 2
+    play.answer(slow, *others[:1])
+    assert max(play.loads()) > 2
+
+
+def test_a_slow_job_waits_until_a_worker_has_room_by_its_load() -> None:
+    play = Play(max_workers=1, load=2, deepens=True)
+    jobs = quick(play, 10, 10)
+    (slow,) = play.submit(1)
+    play.answer(*jobs[:8])
+    assert slow.state is JobState.QUEUED
+    play.answer(jobs[8])
+    assert slow.state is JobState.SENT
+
+
+def test_quick_jobs_above_the_load_make_the_pool_grow() -> None:
+    play = Play(max_workers=2, load=2, start_after=0.1, deepens=True)
+    quick(play, 20, 30)
+    play.wait(0.1)
+    assert len(play.started) == 2
+    quick(play, 20, 30)
+    assert play.loads() == [20, 20]
+
+
+def test_who_says_the_load_means_it() -> None:
+    play = Play(max_workers=1, load=2, deepens=True)
+    play.scheduler.resize(load=3)
+    quick(play, 20, 30)
+    assert play.loads() == [3]
+
+
+@pytest.mark.parametrize(
+    ("took", "depth"), [([], 0), ([0.0], 64), ([1e-5], 64), ([1e-4], 10), ([1.9e-4], 5), ([3e-4], 0), ([1e-5, 1.0], 0)]
+)
+def test_how_deep_calls_may_be_by_how_long_they_took(took: list[float], depth: int) -> None:
+    tempo = Tempo()
+    for seconds in took:
+        tempo.saw(seconds)
+    assert tempo.depth == depth
 
 
 # --- Leaving ---
@@ -492,6 +560,19 @@ def test_so_many_may_wait(max_queued: int | None, taken: int) -> None:
     assert play.scheduler.has_room is (max_queued is None)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_job_that_was_refused_makes_the_pool_grow_once(known: bool) -> None:
+    play = Play(max_workers=4, load=1, max_queued=0, start_after=0.1)
+    play.ends[job := Job()] = []
+    play.scheduler.submit(job)
+    if known:
+        play.decide()
+    play.scheduler.refuse()
+    play.decide()
+    play.wait(10)
+    assert len(play.started) == 2
+
+
 def test_there_is_room_for_what_workers_take() -> None:
     play = Play(max_workers=1, load=2, max_queued=0)
     first, _ = play.submit(2)
@@ -678,6 +759,7 @@ class Machine(RuleBasedStateMachine):
             max_calls=st.sampled_from([None, None, 0, 3]),
             max_age=st.sampled_from([None, None, 0, 5.0]),
             concurrent=st.booleans(),
+            deepens=st.booleans(),
         ),
         templates=st.lists(st.integers(0, 3), min_size=1, max_size=3),
     )
@@ -715,10 +797,12 @@ class Machine(RuleBasedStateMachine):
         priority=st.sampled_from([0, 0, 1, -1]),
         timeout=st.sampled_from([None, None, 0.5, 0]),
         idempotent=st.booleans(),
+        depth=st.sampled_from([0, 5, 9]),
     )
-    def submit(self, count: int, priority: int, timeout: float | None, idempotent: bool) -> None:
+    def submit(self, count: int, priority: int, timeout: float | None, idempotent: bool, depth: int) -> None:
         jobs = [Job(priority=priority, timeout=timeout, idempotent=idempotent) for _ in range(count)]
         for job in jobs:
+            job.depth = depth
             self.play.ends[job] = []
             self.play.scheduler.submit(job)
         self.jobs += jobs
@@ -833,6 +917,11 @@ class Machine(RuleBasedStateMachine):
             assert all(len(worker.jobs) >= scheduler.limits.load for worker in force.working)
         busy = [worker for worker in force.working if len(worker.jobs) > 1]
         assert not (busy and force.idle) or scheduler.queue.length == 0
+        assert force.extra == sum(max(0, len(worker.jobs) - force.load) for worker in force.working)
+        for worker in force.working:
+            if scheduler.limits.deepens:
+                assert worker.slow == sum(not job.depth for job in worker.jobs)
+                assert len(worker.jobs) <= max([force.load, *(job.depth for job in worker.jobs)])
         stats = scheduler.stats()
         assert stats.queued == sum(job.state is JobState.QUEUED for job in self.jobs)
 

@@ -29,9 +29,10 @@ class Job:
 
     Among those that wait a greater ``priority`` goes first. ``timeout`` is how many seconds it may run. One that is
     ``idempotent`` may be run again when its worker has died. ``size`` is how many calls it stands for, see max_calls.
+    One that is known to be quick has a ``depth``: a worker that has fewer jobs, and quick ones only, may have it too.
     """
 
-    __slots__ = ("deadline", "idempotent", "priority", "runs", "size", "state", "timeout", "worker")
+    __slots__ = ("deadline", "depth", "idempotent", "priority", "runs", "size", "state", "timeout", "worker")
 
     def __init__(
         self, *, priority: float = 0, timeout: float | None = None, idempotent: bool = False, size: int = 1
@@ -40,6 +41,7 @@ class Job:
         self.timeout = timeout
         self.idempotent = idempotent
         self.size = size
+        self.depth = 0
         self.state: JobState = JobState.NEW
         self.worker: Worker | None = None  # that it is with
         self.runs = 0  # how often it may have run

@@ -18,4 +18,5 @@ class Limits:
     max_memory: int | None = None
     max_age: float | None = None
     max_queued: int | None = None
+    deepens: bool = False  # a worker may have more jobs than ``load`` as long as all of them are quick, see Job.depth
     concurrent: bool = False  # workers run all that they have at once

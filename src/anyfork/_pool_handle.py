@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from copy import copy
+from math import inf
 from time import monotonic
 
 from ._errors import ArgumentError, CallCancelledError, CallTimeoutError, HandleError, QueueFullError, TemplateError
@@ -23,6 +24,9 @@ from ._workforce import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from _anyfork_child._serializers import Serializer
 
     from ._handles import TemplateHandle
@@ -38,8 +42,8 @@ class PoolHandle:
 
     now = staticmethod(monotonic)
 
-    def __init__(self, call: str, template: Templates, options: PoolOptions) -> None:
-        settings = PoolSettings(call, template, options)
+    def __init__(self, call: str, template: Templates, options: PoolOptions, deepens: bool = False) -> None:
+        settings = PoolSettings(call, template, options, deepens)
         self.scheduler: Scheduler = Scheduler(settings.limits, settings.sources)
         self.encoder: Encoder = Encoder(settings.worker.serializer, settings.receiver)
         self.serializer: Serializer | None = settings.worker.serializer
@@ -65,8 +69,11 @@ class PoolHandle:
     # --- Jobs ---
 
     def _check(self, call: str) -> None:
+        self._check_owner(call)
         if self._closed:
             raise HandleError(f"{call}() on a pool that was closed")
+
+    def _check_owner(self, call: str) -> None:
         if self._owner != os.getpid():
             raise HandleError(f"{call}() on a pool in a forked copy of its owner: it does not work there")
 
@@ -204,10 +211,18 @@ class PoolHandle:
         """What it has and has done, at this moment."""
         return self.scheduler.stats()
 
-    def resize(self, max_workers: int | None = None, *, min_idle: int | None = None, load: int | None = None) -> None:
+    def resize(
+        self,
+        max_workers: int | None = None,
+        *,
+        min_idle: int | None = None,
+        load: int | None = None,
+        limits: Mapping[Any, int] | None = None,
+    ) -> None:
         """Change its numbers while it runs. Workers above them finish what they have, and leave.
 
-        Raises ArgumentError.
+        ``limits`` are those of some of several templates; without a ``max_workers`` that is the sum of all then. Raises
+        ArgumentError.
         """
         for name, value in (("max_workers", max_workers), ("min_idle", min_idle), ("load", load)):
             if value is not None:
@@ -215,8 +230,24 @@ class PoolHandle:
         if load is not None and self.concurrent:
             raise ArgumentError("resize(): the load of a pool with a concurrency is that, and cannot be changed")
         self._check("resize")
+        if limits is not None:
+            self._limit(limits)
+            max_workers = self._sum() if max_workers is None else max_workers
         self.scheduler.resize(max_workers=max_workers, min_idle=min_idle, load=load)
         self.decide()
+
+    def _limit(self, limits: Mapping[Any, int]) -> None:
+        sources = {source.key: source for source in self.scheduler.sources}
+        for template, limit in limits.items():
+            check_number("resize", "max_workers", limit)
+            if template not in sources:
+                raise ArgumentError("resize(): the pool has no such template")
+        for template, limit in limits.items():
+            self.scheduler.limit(sources[template], limit)
+
+    def _sum(self) -> int | None:
+        total = sum(source.limit for source in self.scheduler.sources)
+        return None if total == inf else int(total)
 
     def replace_template(self, new: TemplateHandle, old: TemplateHandle | None = None) -> None:
         """Take workers from another template from now on: in the place of ``old``, where there are several.

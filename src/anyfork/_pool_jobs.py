@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._pending import Handler
     from ._pool_calls import PoolCalls
     from ._pool_handle import PoolHandle
+    from ._tempo import Tempo
 
 SENT = State.SENT
 NEW = JobState.NEW
@@ -77,6 +78,7 @@ class PoolJob(Job):
         self.timeout = timeout
         self.idempotent = idempotent
         self.size = size
+        self.depth = 0
         self.state: JobState = NEW
         self.worker = None
         self.runs = 0
@@ -166,6 +168,8 @@ class Attempt(Answer):
         if error is not None:
             return
         self._answer, self.state = answer, DONE
+        if job.tempo is not None:
+            job.took()
         job.pool.answered(job)
         if not wanted:
             self.drop()
@@ -176,8 +180,10 @@ class Attempt(Answer):
 class CallJob(PoolJob):
     """One call."""
 
-    __slots__ = ("attempt", "error")
+    __slots__ = ("attempt", "began", "error", "tempo")
 
+    tempo: Tempo | None  # of its function, where that is to be known
+    began: float  # when it was sent
     attempt: Attempt | None  # the last; None when nobody waits for it
     error: BaseException | None
 
@@ -197,8 +203,18 @@ class CallJob(PoolJob):
 
     def send(self, calls: PoolCalls) -> None:
         """Begin it in a worker."""
+        if self.tempo is not None:
+            self.began = self.pool.now()
         self.attempt = attempt = Attempt(self)
         self.begin(calls, attempt)
+
+    def took(self) -> None:
+        """Learn how long it took."""
+        assert self.worker is not None
+        assert self.tempo is not None
+        seat, now = self.worker.seat, self.pool.now()
+        self.tempo.saw(now - max(self.began, seat.last))
+        seat.last = now
 
     def fail(self, error: BaseException) -> None:
         """It has this error instead of an answer."""

@@ -81,7 +81,7 @@ _CHOICES = {"memory": ("private", "pss"), "when_full": ("wait", "raise")}
 class PoolSettings:
     """The options of a pool, checked. Raises ArgumentError, which names the ``call`` that they were given to."""
 
-    def __init__(self, call: str, template: Templates, given: PoolOptions) -> None:
+    def __init__(self, call: str, template: Templates, given: PoolOptions, deepens: bool) -> None:
         unknown = given.keys() - DEFAULTS.keys()
         if unknown:
             raise ArgumentError(f"{call}() has no option {min(unknown)!r}; there are {', '.join(DEFAULTS)}")
@@ -103,7 +103,8 @@ class PoolSettings:
         self.limits = Limits(
             load=options["load"] if concurrency is None else concurrency,
             concurrent=concurrency is not None,
-            **{name: options[name] for name in Limits.__slots__ if name not in ("load", "concurrent")},
+            deepens=deepens and concurrency is None and options["max_memory"] is None and options["load"] != 0,
+            **{name: options[name] for name in Limits.__slots__ if name not in ("load", "concurrent", "deepens")},
         )
         self.timeout: float | None = options["timeout"]
         self.memory: int | None = None if options["max_memory"] is None else _CHOICES["memory"].index(options["memory"])

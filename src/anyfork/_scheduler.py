@@ -2,13 +2,15 @@
 
 Theory
     Jobs wait in one queue (_jobs). A worker (_workforce) has up to ``load`` of them; those it has are *in flight*. The
-    least loaded worker gets the next. A plain worker runs what it has one after the other, in their order, and each
-    answer is on the wire before the next job begins. So of what it has the first without an answer is RUNNING, and may
-    have run; all others are SENT, and have surely not begun. These are stored states, set when a job is given away and
-    when the one before it has been answered. When the worker dies the running job fails (or runs again, when it is
-    ``idempotent``, at most MAX_RUNS times in all) and those that have not begun go back to the front of the queue. The
-    face therefore gives a worker its jobs in the order of the steps, and tells ``answered`` all that has come from a
-    worker before it tells ``died``. With ``concurrent`` workers all that a worker has is running.
+    least loaded worker gets the next. With ``deepens`` quick ones may be more, so that a worker need not wait for the
+    owner after each: what is ahead of a job takes a moment then, if it is as quick as it was. A plain worker runs what
+    it has one after the other, in their order, and each answer is on the wire before the next job begins. So of what it
+    has the first without an answer is RUNNING, and may have run; all others are SENT, and have surely not begun. These
+    are stored states, set when a job is given away and when the one before it has been answered. When the worker dies
+    the running job fails (or runs again, when it is ``idempotent``, at most MAX_RUNS times in all) and those that have
+    not begun go back to the front of the queue. The face therefore gives a worker its jobs in the order of the steps,
+    and tells ``answered`` all that has come from a worker before it tells ``died``. With ``concurrent`` workers all
+    that a worker has is running.
 
     While all workers are full and jobs wait, one worker is started each ``start_after`` seconds; the first at once
     where there is none, and so is one in the place of each that has died, or left for its age, size or count of calls.
@@ -44,6 +46,7 @@ from ._growth import Growth
 from ._jobs import JobQueue, JobState
 from ._pool_stats import Counts, stats_of
 from ._steps import Failure, Steps
+from ._tempo import DEEPEST
 from ._workforce import Worker, WorkerState, Workforce
 
 TYPE_CHECKING = False
@@ -70,7 +73,7 @@ class Scheduler:
         self.limits = limits
         self.sources = tuple(sources)
         self.queue = JobQueue()
-        self.force = Workforce(limits.load)
+        self.force = Workforce(limits.load, DEEPEST if limits.deepens else 0)
         self.waiters = 0
         self.promised = 0
         self._refused = 0
@@ -159,6 +162,8 @@ class Scheduler:
             self._counts.answered += 1
         job.state = JobState.DONE
         self.force.take(worker, job)
+        if self.limits.deepens and not job.depth:
+            worker.slow -= 1
         source = worker.source
         if source.failures and worker.generation == source.generation:
             source.succeeded()
@@ -263,6 +268,7 @@ class Scheduler:
             max_workers=limits.max_workers if max_workers is None else max_workers,
             min_idle=limits.min_idle if min_idle is None else min_idle,
             load=limits.load if load is None else load,
+            deepens=limits.deepens and load is None,
         )
         if load is not None:
             self.force.resize(load)
@@ -336,7 +342,9 @@ class Scheduler:
         while queue.length:
             worker = force.freest()
             if worker is None:
-                return
+                worker = force.quickest(queue.first().depth) if limits.deepens else None
+                if worker is None:
+                    return
             if self._wears and worker.calls and self._worn(worker, queue.first().size, now):
                 self.retire(worker)
                 continue
@@ -344,6 +352,8 @@ class Scheduler:
             job.worker = worker
             worker.calls += job.size
             alone = not worker.jobs
+            if limits.deepens and not job.depth:
+                worker.slow += 1
             force.give(worker, job)
             job.state = JobState.SENT
             if alone or limits.concurrent:
@@ -370,11 +380,11 @@ class Scheduler:
 
     def _grow(self, now: float) -> None:
         """Start workers, as far as they are wanted and it is time."""
-        growth, queue = self._growth, self.queue
-        while (source := growth.next(queue.length + self.waiters + self._refused, self.limits, now)) is not None:
+        growth, queue, force = self._growth, self.queue, self.force
+        waiting = self.waiters + self._refused + force.extra + queue.length
+        while (source := growth.next(waiting, self.limits, now)) is not None:
             self._start(source, now)
-            self._refused = 0
-        if self._refused and self.force.freest() is not None:
+        if self._refused and (force.freest() is not None or waiting <= len(force.starting) * self.limits.load):
             self._refused = 0
         if queue.length and growth.broken:
             self._fail_all()

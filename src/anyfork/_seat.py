@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Seat:
     """``worker`` is what the scheduler knows of it, ``talk`` its channel."""
 
-    __slots__ = ("_entered", "_leaves", "calls", "last", "pool", "talk", "worker")
+    __slots__ = ("_entered", "calls", "last", "pool", "talk", "worker")
 
     def __init__(self, pool: PoolHandle, worker: Worker, talk: Conversation, calls: PoolCalls) -> None:
         self.pool = pool
@@ -28,7 +28,6 @@ class Seat:
         self.talk = talk
         self.calls = calls
         self._entered = False  # the scheduler knows that it is ready, or never will be
-        self._leaves = False
         self.last = 0.0  # when it was done with a job of a map
         worker.seat = self
 
@@ -55,7 +54,6 @@ class Seat:
 
     def leave(self) -> None:
         """Let it end: it has nothing to do. One that is not there yet is given up."""
-        self._leaves = True
         if self._entered and self.talk.sock is not None:
             self.talk.shut()
         else:
@@ -63,7 +61,6 @@ class Seat:
 
     def kill(self) -> None:
         """End it now."""
-        self._leaves = True
         self.calls.drop_out()
         self.talk.process.kill()
 

@@ -25,7 +25,7 @@ class WorkerState(IntEnum):
 class Worker:
     """One worker. ``jobs`` are those it has, in the order in which they were given to it."""
 
-    __slots__ = ("born", "calls", "generation", "idle_since", "jobs", "seat", "source", "state")
+    __slots__ = ("born", "calls", "generation", "idle_since", "jobs", "seat", "slow", "source", "state")
 
     def __init__(self, source: Source, now: float) -> None:
         self.source = source
@@ -33,6 +33,7 @@ class Worker:
         self.state: WorkerState = WorkerState.STARTING
         self.jobs: dict[Job, None] = {}
         self.calls = 0  # that it was given
+        self.slow = 0  # of its jobs, those that are not known to be quick
         self.born = now
         self.idle_since = now
         self.seat: Any = None  # the face's
@@ -41,14 +42,15 @@ class Worker:
 class Workforce:
     """All workers. ``by_load[n]`` are those at work that have n jobs, in the order in which they came to that."""
 
-    __slots__ = ("by_load", "leaving", "load", "lowest", "starting", "working")
+    __slots__ = ("by_load", "extra", "leaving", "load", "lowest", "starting", "working")
 
-    def __init__(self, load: int) -> None:
+    def __init__(self, load: int, most: int = 0) -> None:
         self.load = load
+        self.extra = 0  # jobs that workers have above their load
         self.starting: dict[Worker, None] = {}
         self.leaving: dict[Worker, None] = {}  # with jobs; killed ones too
         self.working: dict[Worker, None] = {}
-        self.by_load: list[dict[Worker, None]] = [{} for _ in range(load + 1)]
+        self.by_load: list[dict[Worker, None]] = [{} for _ in range(max(load, most) + 1)]
         self.lowest = 0  # nobody has less to do
 
     @property
@@ -63,13 +65,22 @@ class Workforce:
 
     def freest(self) -> Worker | None:
         """The least loaded one that takes a job. Of idle ones the last that became so: the others may be let go."""
-        by_load, lowest = self.by_load, self.lowest
-        while lowest < self.load and not by_load[lowest]:
+        by_load, lowest, last = self.by_load, self.lowest, len(self.by_load) - 1
+        while lowest < last and not by_load[lowest]:
             lowest += 1
         self.lowest = lowest
         if lowest >= self.load:
             return None
         return next(iter(by_load[lowest])) if lowest else next(reversed(by_load[0]))
+
+    def quickest(self, depth: int) -> Worker | None:
+        """The least loaded one, if it has fewer jobs than this, and quick ones only; ask ``freest`` before."""
+        lowest = self.lowest
+        if lowest < min(depth, len(self.by_load) - 1):
+            for worker in self.by_load[lowest]:
+                if not worker.slow:
+                    return worker
+        return None
 
     def give(self, worker: Worker, job: Job) -> None:
         """It has one more."""
@@ -78,6 +89,8 @@ class Workforce:
         del by_load[load][worker]
         by_load[load + 1][worker] = None
         jobs[job] = None
+        if load >= self.load:
+            self.extra += 1
 
     def take(self, worker: Worker, job: Job) -> None:
         """It has one less."""
@@ -86,6 +99,8 @@ class Workforce:
             by_load, load = self.by_load, len(jobs)
             del by_load[load][worker]
             by_load[load - 1][worker] = None
+            if load > self.load:
+                self.extra -= 1
             if load <= self.lowest:
                 self.lowest = load - 1
         del jobs[job]
@@ -124,6 +139,7 @@ class Workforce:
         elif worker.state is WorkerState.WORKING:
             del self.working[worker]
             del self.by_load[len(worker.jobs)][worker]
+            self.extra -= max(0, len(worker.jobs) - self.load)
         else:
             return self.leaving.pop(worker, self) is None
         return True
@@ -139,4 +155,5 @@ class Workforce:
         self.by_load = [{} for _ in range(most + 1)]
         for worker in self.working:
             self.by_load[len(worker.jobs)][worker] = None
+        self.extra = sum(max(0, len(worker.jobs) - load) for worker in self.working)
         self.lowest = 0

@@ -6,6 +6,7 @@ import math
 import operator
 import os
 import signal
+import time
 
 import anyio
 import pool_functions as jobs
@@ -115,6 +116,27 @@ async def test_each_worker_has_at_most_its_load_and_the_least_loaded_gets_the_ne
         assert (stats.running, stats.sent, stats.queued) == (2, 2, 2)
         gate.open(6)
         assert sorted({await one.outcome() for one in asked}) == sorted(first)
+
+
+@pytest.mark.parametrize(("options", "sent"), [({}, 9), ({"load": 2}, 1), ({"max_memory": 1 << 40}, 1)])
+async def test_a_worker_is_given_more_quick_calls_unless_the_load_is_said(template, gate, tasks, options, sent):
+    async with aio.Pool(template, max_workers=1, **options) as pool:
+        await pool.call(jobs.keep_gate, gate.file)
+        pool._keeper.tempo_of(jobs.wait_at_gate).saw(0.0)  # as if it had been quick so far
+        await ask_in_turn(tasks, pool, 10, jobs.wait_at_gate)
+        await until(lambda: pool.stats().running == 1)
+        assert (pool.stats().sent, pool.stats().queued) == (sent, 9 - sent)
+        gate.open(10)
+        await until(lambda: pool.stats().idle == 1)
+
+
+async def test_how_quick_calls_are_is_learned(template):
+    async with aio.Pool(template, max_workers=1) as pool:
+        await pool.call(operator.neg, 1)
+        assert pool._keeper.tempo_of(operator.neg)._mean >= 0
+        await pool.call(time.sleep, 0.01)
+        await pool.call(time.sleep, 0.01)
+        assert pool._keeper.tempo_of(time.sleep).depth == 0
 
 
 async def test_a_worker_runs_several_calls_at_once_when_it_is_told_to(template, gate, seen, tasks):
@@ -562,6 +584,22 @@ async def test_several_templates_each_up_to_its_limit(template, gate, seen, task
             gate.open(9)
 
 
+async def test_the_limits_of_templates_change_while_the_pool_runs(template, gate, tasks):
+    async with template.fork() as near, template.fork() as far:
+        async with aio.Pool({near: 1, far: 1}, load=1, start_after=0) as pool:
+            await ask_in_turn(tasks, pool, 9, jobs.wait, gate.file)
+            await until(lambda: pool.stats().running == 2)
+            pool.resize(limits={far: 3})
+            await until(lambda: pool.stats().running == 4)
+            pool.resize(limits={near: 0, far: 1})
+            assert pool.stats().leaving == 3
+            gate.open(9)
+            with pytest.raises(anyfork.ArgumentError, match="no such template"):
+                pool.resize(limits={template: 1})
+            with pytest.raises(anyfork.ArgumentError, match="whole number"):
+                pool.resize(limits={far: -1})
+
+
 async def test_the_figures_are_a_frozen_record(template):
     async with aio.Pool(template) as pool:
         stats = pool.stats()
@@ -701,6 +739,23 @@ def test_a_pool_needs_a_loop_and_stays_in_it():
     anyio.run(use)
     with pytest.raises(anyfork.HandleError, match="another event loop"):
         anyio.run(use)
+    anyio.run(pool.aclose)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_pool_that_was_not_closed_ends_with_its_loop_and_starts_nothing_more(backend):
+    pools = []
+
+    async def use():
+        pools.append(aio.Pool(min_idle=2, max_workers=2))
+        assert await pools[0].call(operator.neg, 1) == -1
+        pools[0].map(operator.neg, range(1000))
+
+    anyio.run(use, backend=backend)
+    (pool,) = pools
+    assert not pool.pids
+    assert pool.stats().started <= 2
+    assert "closed" in repr(pool)
 
 
 async def test_a_forked_copy_of_the_owner_cannot_use_the_pool(template):

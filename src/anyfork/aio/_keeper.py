@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from math import inf
 
-from anyio import CancelScope, Event
+from anyio import Event
 
 from .._errors import AnyforkError, HandleError
 from .._pool_handle import PoolHandle
 from .._seat import Seat
+from .._tempo import Tempo
 from ._loop import running_loop
 from ._process import Process
 from ._pump import attend
@@ -30,7 +31,8 @@ class Keeper(PoolHandle):
     """Everything of a pool but its face."""
 
     def __init__(self, template: Templates, options: PoolOptions) -> None:
-        super().__init__("Pool", template, options)
+        super().__init__("Pool", template, options, deepens="load" not in options)
+        self._tempos: dict[Callable[..., Any] | str, Tempo] = {}
         self._loop: Loop | None = None
         self.asked = False  # decide will be called soon
         self._timer: Handle | None = None
@@ -48,18 +50,31 @@ class Keeper(PoolHandle):
         self._loop = loop
         self.decide_soon()
 
+    @property
+    def deepens(self) -> bool:
+        """Whether it matters how quick calls are."""
+        return self.scheduler.limits.deepens
+
+    def tempo_of(self, function: Callable[..., Any] | str) -> Tempo:
+        """What is known of a function."""
+        tempo = self._tempos.get(function)
+        if tempo is None:
+            tempo = self._tempos[function] = Tempo()
+        return tempo
+
     def here(self, call: str) -> Loop:
         """The loop, which is that of the first use. Raises HandleError."""
+        loop = self._loop
+        if loop is not None and not loop.runs:
+            self._check_owner(call)  # a forked copy has no loop
+            raise HandleError(f"{call}() on a pool that belongs to another event loop, and ends with it")
         self._check(call)
-        if self._loop is None:
+        if loop is None:
             loop = running_loop()
             if loop is None:
                 raise HandleError(f"{call}() on an async pool needs an event loop that runs")
             self._live_in(loop)
-            return loop
-        if not self._loop.runs:
-            raise HandleError(f"{call}() on a pool that belongs to another event loop")
-        return self._loop
+        return loop
 
     # --- Room in the queue ---
 
@@ -156,15 +171,18 @@ class Keeper(PoolHandle):
         try:
             try:
                 await talk.connect()
-            except AnyforkError as error:
+            except (AnyforkError, OSError) as error:
                 seat.not_started(error)
             else:
                 await self._converse(seat, talk)
-        finally:  # cancelled only at the end of the loop
+        except BaseException:  # the loop ends: only then it is cancelled
+            self.kill()
+            raise
+        finally:
             seat.kill()
             self.seats.discard(seat)
-            with CancelScope(shield=True):
-                await talk.drop()
+            talk.let_go()
+            talk.process._link.drop_process()
             self.decide_soon()
 
     async def _converse(self, seat: Seat, talk: Talk) -> None:
@@ -200,6 +218,8 @@ class Keeper(PoolHandle):
         if self._loop is None:
             return
         if self.seats or not self.scheduler.finished:
+            if not self._loop.runs:
+                raise HandleError("aclose() of a pool that belongs to another event loop")
             event = Event()
             self._gone.append(event)
             self.decide_soon()

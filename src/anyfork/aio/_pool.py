@@ -38,12 +38,13 @@ class Pool:
 
     ``max_workers`` (4, or the sum of the limits) at most; ``min_idle`` (0) of them are kept although they have nothing
     to do, others leave after ``idle_timeout`` (10). ``load`` (2) is how many calls a worker is given at once: it runs
-    one, the others wait there. While all have so many and calls wait, one worker is started each ``start_after`` (0.1).
-    A worker leaves after ``max_calls``, after a call that leaves it with ``max_memory`` bytes (``memory``: "private" or
-    "pss") or ``max_age`` old, or when it has called ``retire``. A call that runs longer than ``timeout`` is ended with
-    its worker. ``max_queued`` calls may wait for workers; a further one waits for room, or raises QueueFullError with
-    ``when_full="raise"``. ``on_event``, ``serializer``, ``initializer``, ``initargs``, ``concurrency`` (then the
-    ``load`` too), ``backend`` and ``on_cancel`` are those of Worker.
+    one, the others wait there. Where it is not said, it may be more of functions whose calls have taken less than 0.2
+    milliseconds so far: as many as take about one. While all have so many and calls wait, one worker is started each
+    ``start_after`` (0.1). A worker leaves after ``max_calls``, after a call that leaves it with ``max_memory`` bytes
+    (``memory``: "private" or "pss") or ``max_age`` old, or when it has called ``retire``. A call that runs longer than
+    ``timeout`` is ended with its worker. ``max_queued`` calls may wait for workers; a further one waits for room, or
+    raises QueueFullError with ``when_full="raise"``. ``on_event``, ``serializer``, ``initializer``, ``initargs``,
+    ``concurrency`` (then the ``load`` too), ``backend`` and ``on_cancel`` are those of Worker.
 
     What goes on beside your tasks lives in the event loop, from the first use until the pool is closed; no task group
     is needed. As an async context manager the pool is closed at the end; left by an exception, or cancelled meanwhile,
@@ -86,7 +87,10 @@ class Pool:
             await write_files(body)
         limit = keeper.timeout if timeout is None else timeout
         job = _Call(keeper, named, body, on_event, priority, limit, idempotent)
-        job.attempt = job.error = None
+        job.attempt = job.error = job.tempo = None
+        if keeper.deepens and named is not None and type(body) is bytes:
+            job.tempo = tempo = keeper.tempo_of(named)
+            job.depth = tempo.depth
         job.waiting = waiting = loop.waiting()
         scheduler = keeper.scheduler
         scheduler.submit(job)
@@ -156,12 +160,20 @@ class Pool:
         """What it has and has done, at this moment."""
         return self._keeper.stats()
 
-    def resize(self, max_workers: int | None = None, *, min_idle: int | None = None, load: int | None = None) -> None:
+    def resize(
+        self,
+        max_workers: int | None = None,
+        *,
+        min_idle: int | None = None,
+        load: int | None = None,
+        limits: Mapping[Template, int] | None = None,
+    ) -> None:
         """Change its numbers while it runs. Workers above them finish what they have, and leave.
 
-        Raises ArgumentError.
+        ``limits`` are those of some of several templates; without a ``max_workers`` that is the sum of all then. Raises
+        ArgumentError.
         """
-        self._keeper.resize(max_workers, min_idle=min_idle, load=load)
+        self._keeper.resize(max_workers, min_idle=min_idle, load=load, limits=limits)
 
     def replace_template(self, new: Template, old: Template | None = None) -> None:
         """Take workers from another template from now on: in the place of ``old``, where there are several.
