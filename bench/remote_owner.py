@@ -54,7 +54,7 @@ class Execnet(Caller):
         gateway = self._group.makegateway(f"ssh={' '.join(ssh[1:])}//python={python}//id=far")
         self._channel = gateway.remote_exec(ECHO)
 
-    def call(self, function: Callable[..., Any], argument: object) -> Any:
+    def call(self, function: Callable[..., Any], argument: object) -> Any:  # noqa: ARG002  # the loop has it
         self._channel.send(argument)
         return self._channel.receive()
 
@@ -140,5 +140,3 @@ def _checked(caller: Any) -> Any:
         raise RuntimeError(f"{type(caller).__name__} gives wrong answers")
     caller.one()
     return caller
-
-

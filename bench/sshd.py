@@ -55,9 +55,7 @@ def missing() -> str:
 class Sshd:
     """The server, while it is a context manager. ``before`` precedes its command: another network namespace, say."""
 
-    def __init__(
-        self, directory: Path, address: str = "127.0.0.1", before: Sequence[str] = (), more: str = ""
-    ) -> None:
+    def __init__(self, directory: Path, address: str = "127.0.0.1", before: Sequence[str] = (), more: str = "") -> None:
         self.directory = directory
         self.address = address
         self._before = before

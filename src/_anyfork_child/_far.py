@@ -14,7 +14,8 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from .__main__ import run
 from ._connection import BYE
 from ._lifeline import open_anew, open_pipe
-from ._relay import SPEAKS, LostError, Relay, raise_limit
+from ._line import LostError
+from ._relay import SPEAKS, Relay, raise_limit
 from ._reports import to_nobody
 from ._stream import CONTROL
 from ._template import Template

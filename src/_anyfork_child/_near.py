@@ -7,7 +7,6 @@ from then on it relays. It ends with the last process on the other side, with th
 from __future__ import annotations
 
 import _signal
-import _socket
 import os
 from select import POLLIN, POLLOUT, poll
 from time import monotonic
@@ -17,9 +16,10 @@ from ._channel import NOWAIT
 from ._command import Command
 from ._connection import FRAME, NUMBER
 from ._failure import Failure
+from ._line import LostError
 from ._lines import Lines
 from ._luggage import pack
-from ._relay import SPEAKS, LostError, Relay, raise_limit
+from ._relay import SPEAKS, Relay, raise_limit
 from ._stream import CONTROL, STATUS
 from ._wire import (
     BORN,
@@ -39,6 +39,7 @@ from ._wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Sequence
     from typing import NoReturn
 
@@ -157,7 +158,9 @@ class _Near:
         except ValueError:
             raise ValueError(f"it says {kind!r}") from None
         if version < OLDEST:
-            text = f"the Python there is {version_text(version)}, and too old: it must be {version_text(OLDEST)} or newer"
+            text = (
+                f"the Python there is {version_text(version)}, and too old: it must be {version_text(OLDEST)} or newer"
+            )
             raise self._failure("python", text)
         self._call_it(node)
         self._before = "the Python there was ready"
@@ -253,7 +256,7 @@ class _Near:
         except LostError as error:
             self._lose(relay, error)
 
-    def _hear(self, event: int) -> None:
+    def _hear(self, _event: int) -> None:
         """Something was said on standard error."""
         assert self._command is not None
         try:

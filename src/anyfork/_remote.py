@@ -33,7 +33,12 @@ def connect(command: Sequence[Argument], connect_timeout: float, keep_alive: flo
     if not parts or not parts[0]:
         raise ArgumentError("RemoteTemplate() needs at least the name of a program")
     for name, seconds in (("connect_timeout", connect_timeout), ("keep_alive", keep_alive)):
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds or not isfinite(seconds):
+        if (
+            isinstance(seconds, bool)
+            or not isinstance(seconds, int | float)
+            or not seconds > 0
+            or not isfinite(seconds)
+        ):
             raise ArgumentError(f"RemoteTemplate() needs {name} as a positive number of seconds, not {seconds!r}")
     return fork_relay(parts, destination(parts), connect_timeout, keep_alive)
 
@@ -59,15 +64,17 @@ class Unsupported:
     @classmethod
     def new_exec(cls, **_: object) -> NoReturn:
         """Raise ArgumentError: the interpreter is the one that the command leads to."""
-        raise ArgumentError("RemoteTemplate.new_exec(): the interpreter is named in the command of RemoteTemplate(command)")
+        raise ArgumentError(
+            "RemoteTemplate.new_exec(): the interpreter is named in the command of RemoteTemplate(command)"
+        )
 
     @classmethod
-    def from_socket(cls, sock: object) -> NoReturn:
+    def from_socket(cls, sock: object) -> NoReturn:  # noqa: ARG003  # the name is that of the other's
         """Raise ArgumentError: the connection belongs to the process that has made it."""
         raise ArgumentError("RemoteTemplate.from_socket(): a remote template cannot be handed over to another process")
 
 
-class RemoteTemplate(Unsupported, Template):  # type: ignore[misc]  # the signatures of what raises do not matter
+class RemoteTemplate(Unsupported, Template):
     """A template on another machine, at the other end of a command such as ``["ssh", "host", "python3"]``.
 
     The command ends in a Python, 3.11 or newer, and gives a byte stream to its standard input and output; nothing else

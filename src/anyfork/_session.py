@@ -191,7 +191,6 @@ class Session:
             )
         return _errors.TemplateDiedError(f"template {self.pid} {status}{tail}", status=status, stderr=stderr)
 
-
     def _lost(self) -> _errors.AnyforkError:
         """Nothing is known of it any more, so it is the connection that is gone."""
         told = self.status.error if self.status is not None else None

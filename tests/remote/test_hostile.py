@@ -49,7 +49,8 @@ ATTACKS = {
     "a start": message(FRAME, CONTROL, frame(_wire.START, EVIL)),
     "an adoption": message(FRAME, CONTROL, frame(_wire.ADOPTED, value=1, streams=(2, 4))),
     "an answer with streams": message(FRAME, CONTROL, frame(_wire.READY, streams=(2, 4))),
-    "an answer with a file": message(FILE, CONTROL, EVIL) + message(FRAME, CONTROL, frame(_wire.READY, flag=_wire.IN_FILE)),
+    "an answer with a file": message(FILE, CONTROL, EVIL)
+    + message(FRAME, CONTROL, frame(_wire.READY, flag=_wire.IN_FILE)),
     "a file": message(FILE, CONTROL, EVIL),
     "a program without its pipe": message(FRAME, CONTROL, frame(_wire.EXECUTING, value=1)),
     "a stream that is there": message(FRAME, CONTROL, frame(_wire.EXECUTING, value=1, streams=(STATUS,))),

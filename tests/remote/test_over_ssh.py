@@ -98,7 +98,10 @@ def test_a_refused_login_is_a_connect_error_with_what_ssh_says(server, tmp_path)
 
 
 def test_no_python_at_the_other_end_of_ssh_is_told_as_that(server):
-    with anyfork.RemoteTemplate(server.ssh("no-such-python")) as template, pytest.raises(anyfork.RemotePythonError) as caught:
+    with (
+        anyfork.RemoteTemplate(server.ssh("no-such-python")) as template,
+        pytest.raises(anyfork.RemotePythonError) as caught,
+    ):
         template.run(far_side.identify, timeout=DEADLINE)
     assert "no-such-python" in str(caught.value)
     assert machines.sshd.HOST in str(caught.value)
@@ -163,7 +166,12 @@ def network(tmp_path):
             ip("-n", name, "address", "add", f"{address}/24", "dev", "veth0")
             ip("-n", name, "link", "set", "veth0", "up")
         before = ["ip", "netns", "exec"]
-        yield here, there, stack.enter_context(machines.sshd.Sshd(tmp_path, "10.77.0.2", [*before, there])), [*before, here]
+        yield (
+            here,
+            there,
+            stack.enter_context(machines.sshd.Sshd(tmp_path, "10.77.0.2", [*before, there])),
+            [*before, here],
+        )
 
 
 def test_processes_run_in_another_network_namespace(network):
@@ -192,7 +200,24 @@ def test_calls_go_on_over_a_network_with_delay_and_loss(network):
     here, there, server, before = network
     for name in (here, there):
         added = subprocess.run(
-            ["ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", "veth0", "root", "netem", "delay", "20ms", "5ms", "loss", "2%"],
+            [
+                "ip",
+                "netns",
+                "exec",
+                name,
+                "tc",
+                "qdisc",
+                "add",
+                "dev",
+                "veth0",
+                "root",
+                "netem",
+                "delay",
+                "20ms",
+                "5ms",
+                "loss",
+                "2%",
+            ],
             capture_output=True,
             text=True,
             check=False,
@@ -236,7 +261,9 @@ def test_sudo_leads_to_another_user(tmp_path):
     if os.getuid() != 0 or shutil.which("sudo") is None:
         pytest.skip("needs root and sudo")
     python = next((p for p in ("/usr/bin/python3",) if os.access(p, os.X_OK)), None)
-    version = python and subprocess.run([python, "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True, check=False)
+    version = python and subprocess.run(
+        [python, "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True, check=False
+    )
     if not version or version.stdout.strip() != b"True":
         pytest.skip("no Python that other users can run")
     with anyfork.RemoteTemplate(["sudo", "-n", "-u", "nobody", python]) as template:
