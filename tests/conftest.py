@@ -96,6 +96,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+def connect() -> None:
+    """See that what remote templates are forked from is there."""
+    for kind in REMOTE:
+        connected(kind)
+
+
 def _is_remote(item: pytest.Item) -> bool:
     return any(text in item.name for kind in REMOTE for text in (f"{kind}-", f"{kind}]"))
 
@@ -116,9 +122,8 @@ def _default_template(request: pytest.FixtureRequest) -> Iterator[None]:
     anyfork.Template().ready().close()
     for name in faces.BACKENDS:
         faces.Template.make(name, aio.Template).ready().close()
-    for kind in REMOTE:
-        if any(map(_is_remote, request.session.items)):
-            connected(kind).ready()
+    if any(map(_is_remote, request.session.items)):
+        connect()
     yield
     disconnect()
 
@@ -152,8 +157,10 @@ def settled(count: int) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Prove that the test has left nothing, and that the default template still answers."""
+    if _is_remote(request.node):
+        connect()
     before, threads = descriptors(), own_threads()
     processes = descendants()
     yield
