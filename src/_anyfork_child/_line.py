@@ -8,6 +8,10 @@ from time import monotonic
 
 from ._connection import BEAT, message
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._poller import Poller
+
 CONGESTED = 256 << 10  # bytes that wait; until they are sent nothing more should be added
 READ = 256 << 10  # bytes to read at once
 BEATS = 4  # in the time after which silence means death
@@ -19,7 +23,7 @@ class LostError(Exception):
 
 
 class Line:
-    """The two descriptors, which may be one, and do not block. Whoever polls them registers them with ``poller``.
+    """The two descriptors, which may be one, and do not block. Whoever waits for them does so with ``poller``.
 
     ``now`` is the time of the present step, which its owner sets; ``tick`` is for how long it may wait at most. Every
     method raises LostError.
@@ -41,7 +45,7 @@ class Line:
         "tick",
     )
 
-    def __init__(self, incoming: int, outgoing: int, keep_alive: float, poller: poll) -> None:
+    def __init__(self, incoming: int, outgoing: int, keep_alive: float, poller: Poller) -> None:
         self.incoming = incoming
         self.outgoing = outgoing
         self.tick = keep_alive / TICKS  # seconds
@@ -73,7 +77,7 @@ class Line:
         if self._waits != bool(self.size):
             self._waits = not self._waits
             wanted = POLLIN if self.incoming == self.outgoing else 0
-            self._poller.modify(self.outgoing, wanted | POLLOUT if self._waits else wanted)
+            self._poller.change(self.outgoing, wanted | POLLOUT if self._waits else wanted)
         return not self.size
 
     def read(self) -> bytes:

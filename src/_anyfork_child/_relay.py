@@ -12,7 +12,7 @@ from __future__ import annotations
 import _socket
 import os
 from itertools import count
-from select import POLLHUP, POLLIN, POLLOUT, poll
+from select import POLLHUP, POLLIN, POLLOUT
 from stat import S_ISFIFO, S_ISSOCK
 from time import monotonic
 
@@ -37,6 +37,7 @@ from ._connection import (
     pack,
 )
 from ._line import CONGESTED, Line, LostError
+from ._poller import make_poller
 from ._stream import PLAIN, STATUS, File, Pipe, Stream
 from ._wire import ENTERED, EXECUTING, FORK, IN_FILE, KINDS, PROGRAM, START, Frame, ProtocolError
 from ._wire import HEADER as FRAME_HEADER
@@ -67,7 +68,7 @@ class Relay:
     def __init__(self, incoming: int, outgoing: int, numbers: int, keep_alive: float, admit: Admit) -> None:
         self.streams: dict[int, Stream] = {}
         self.said_bye = False  # the other side has
-        self._poller = poll()
+        self._poller = make_poller()
         self._line = Line(incoming, outgoing, keep_alive, self._poller)
         self._room = memoryview(bytearray(PIECE))  # for what is read from sockets
         self._cutter = Cutter()
@@ -76,18 +77,19 @@ class Relay:
         self._actions: dict[int, Callable[[int], None]] = {}
         self._by_fd: dict[int, Stream] = {}
         self._files: set[Stream] = set()  # that are in the middle of one
-        self.watch(outgoing, self._line.broken, 0)
+        if outgoing != incoming:
+            self.watch(outgoing, self._line.broken, 0)
         self.watch(incoming, self._receive)
 
     def watch(self, fd: int, action: Callable[[int], None], events: int = POLLIN) -> None:
         """Do something, with the events, whenever they happen to a descriptor, or its end does."""
         self._actions[fd] = action
-        self._poller.register(fd, events)
+        self._poller.add(fd, events)
 
     def forget(self, fd: int) -> None:
         """Watch it no longer."""
         del self._actions[fd]
-        self._poller.unregister(fd)
+        self._poller.remove(fd)
 
     def open(self, sock: _socket.socket | Pipe, role: int, number: int = -1) -> Stream:
         """A stream for this socket; a new one, or that of the number which the other side has given it."""
@@ -100,14 +102,13 @@ class Relay:
 
     def run(self, done: Callable[[], bool]) -> None:
         """Go on until it is done. Raises LostError."""
-        poll, by_fd, actions, line = self._poller.poll, self._by_fd, self._actions, self._line
-        milliseconds = line.tick * 1000
+        wait, by_fd, actions, line = self._poller.wait, self._by_fd, self._actions, self._line
         while not done():
             if line.out:
                 self._write()
                 while line.size > CONGESTED:
                     self._wait()
-            events = poll(milliseconds)
+            events = wait(line.tick)
             line.now = monotonic()
             for fd, event in events:
                 stream = by_fd.get(fd)
@@ -152,16 +153,16 @@ class Relay:
 
     def take(self, data: bytes) -> None:
         """Do what came over the connection. Raises LostError."""
+        streams = self.streams
         try:
             for kind, number, body in self._cutter.take(data):
-                if kind == DATA:
-                    stream = self.streams.get(number)
-                    if stream is not None:
-                        stream.put(body)
-                        if stream.owed >= HALF or stream.queued or not stream.writes:
-                            self._written(stream)
-                else:
+                if kind != DATA:
                     self._obey(kind, number, body)
+                elif number in streams:
+                    stream = streams[number]
+                    stream.put(body)
+                    if stream.owed >= HALF or stream.queued or not stream.writes:
+                        self._written(stream)
         except ProtocolError as error:
             raise LostError(f"what came over it is not anyfork's protocol: {error}") from None
 
@@ -345,16 +346,18 @@ class Relay:
             if self.streams.pop(stream.number, None) is not None:
                 del self._by_fd[stream.fd]
                 if stream.mask >= 0:
-                    self._poller.unregister(stream.fd)
+                    self._poller.remove(stream.fd)
                 stream.close()
             return
         wanted = stream.interest
         if wanted == stream.mask:
             return
         if wanted < 0:
-            self._poller.unregister(stream.fd)
+            self._poller.remove(stream.fd)
+        elif stream.mask < 0:
+            self._poller.add(stream.fd, wanted)
         else:
-            self._poller.register(stream.fd, wanted)  # which modifies too
+            self._poller.change(stream.fd, wanted)
         stream.mask = wanted
 
 
