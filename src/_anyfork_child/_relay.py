@@ -36,10 +36,25 @@ from ._connection import (
     message,
     pack,
 )
+from ._failure import Failure
 from ._line import CONGESTED, Line, LostError
 from ._poller import make_poller
-from ._stream import PLAIN, STATUS, File, Pipe, Stream
-from ._wire import ENTERED, EXECUTING, FORK, IN_FILE, KINDS, PROGRAM, START, Frame, ProtocolError
+from ._stream import CONTROL, PLAIN, STATUS, File, Pipe, Stream
+from ._values import DescriptorsLostError
+from ._wire import (
+    ENTERED,
+    EXECUTING,
+    FAILED,
+    FORK,
+    IN_FILE,
+    KINDS,
+    LOST,
+    LOST_DESCRIPTOR,
+    PROGRAM,
+    START,
+    Frame,
+    ProtocolError,
+)
 from ._wire import HEADER as FRAME_HEADER
 from ._wire import HEADER_SIZE as FRAME_SIZE
 from ._wire import VERSION as FRAME_VERSION
@@ -277,6 +292,11 @@ class Relay:
         if frame is None:
             self._end(stream)
             return
+        if frame.kind == FORK:
+            stream.forks += 1
+            if LOST_DESCRIPTOR in frame.fds:
+                _refuse_fork(stream, frame.fds)
+                return
         fds = [*frame.fds]
         file = fds.pop() if frame.kind & IN_FILE else -1
         body = self._packed(frame, [self._carry(fd, at, frame.kind) for at, fd in enumerate(fds)])
@@ -359,6 +379,18 @@ class Relay:
         else:
             self._poller.change(stream.fd, wanted)
         stream.mask = wanted
+
+
+def _refuse_fork(stream: Stream, fds: Sequence[int]) -> None:
+    """This relay has no room for the sockets of another process: say so in the place of its template."""
+    failure = Failure("fork", "", DescriptorsLostError()).pack()
+    if fds[0] < 0:
+        stream.put_frame(Frame(LOST, stream.forks - 1, failure))
+    else:
+        control = Stream(0, _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fds[0]), CONTROL)
+        control.put_frame(Frame(FAILED, 0, failure))
+        control.close()
+    close_all(fds[1:])
 
 
 def raise_limit() -> None:

@@ -93,6 +93,7 @@ class Stream:
         "credit",
         "fd",
         "file",
+        "forks",
         "mask",
         "number",
         "owed",
@@ -117,6 +118,7 @@ class Stream:
         self.broken = False
         self.mask = -1  # the events that are watched; -1 while none are
         self.file: File | None = None  # that is being sent: nothing is read meanwhile
+        self.forks = 0  # that were asked for here
         self.queued = 0  # bytes that wait to be written
         self._queue: deque[tuple[bytes | memoryview, Sequence[int]]] = deque()
         self._filling = -1  # a file that comes

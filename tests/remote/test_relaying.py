@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -337,6 +338,18 @@ def test_a_pool_of_threads_may_start_processes_at_once(remote):
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(one, range(40))) == list(range(40))
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_a_relay_without_descriptors_fails_one_fork_and_nothing_else(room, own_relays, remote):
+    near = own_relays[0]
+    before = resource.prlimit(near, resource.RLIMIT_NOFILE)
+    used = max(map(int, os.listdir(f"/proc/{near}/fd"))) + 1
+    resource.prlimit(near, resource.RLIMIT_NOFILE, (used + room, before[1]))
+    with remote.fork() as refused, pytest.raises(anyfork.ForkError, match="too many open files"):
+        refused.ready(DEADLINE)
+    resource.prlimit(near, resource.RLIMIT_NOFILE, before)
+    assert ended(remote.fork().run(far_side.leave, 3)).code == 3
 
 
 def test_many_processes_at_once_are_no_trouble(remote):
