@@ -313,6 +313,36 @@ def test_the_end_of_the_owner_ends_everything_on_both_sides(number):
     eventually(lambda: not any(map(alive, pids)), f"left: {[pid for pid in pids if alive(pid)]}")
 
 
+def test_the_end_of_the_owner_ends_a_command_that_has_not_connected(tmp_path):
+    program = "import anyfork, sys; t = anyfork.RemoteTemplate(sys.argv[1:]); sys.stdin.read()"
+    command = ["sh", "-c", f"echo $$ > {tmp_path}/pid; sleep 1000; python3"]
+    with subprocess.Popen([sys.executable, "-c", program, *command], stdin=subprocess.PIPE) as owner:
+        eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        pids = [int((tmp_path / "pid").read_text()), *owned(owner.pid)]
+        owner.kill()
+        owner.wait(DEADLINE)
+    eventually(lambda: not any(map(alive, pids)))
+
+
+def test_relays_use_no_time_while_nothing_happens(own_relays, remote):
+    stalled = remote.fork().run(far_side.flood)
+    half_closed = remote.fork().run(far_side.echo)
+    half_closed.channel.shutdown(socket.SHUT_WR)
+    assert half_closed.channel.recv(1) == b""
+    with anyfork.Worker(remote.fork()) as worker:  # by then the others have come as far as they can
+        assert list(worker.map(far_side.double, range(500))) == list(range(0, 1000, 2))
+    eventually(lambda: _times(own_relays) == (threading.Event().wait(0.3), _times(own_relays))[1])
+    for process in (stalled, half_closed):
+        process.kill()
+        process.wait(DEADLINE)
+        process.close()
+
+
+def _times(pids):
+    """The processor time that processes have used, in ticks."""
+    return [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13] for pid in pids]
+
+
 def test_a_program_that_ends_leaves_nothing_and_says_nothing():
     env = {**os.environ, "PYTHONPATH": f"{machines.HERE}:{machines.HERE}/remote"}
     done = subprocess.run(
