@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import faces
 import hypothesis  # noqa: F401  # before garbage is frozen: its hook for trio looks for references in what is not
 import pytest
-from local_only import LOCAL_ONLY
+from local_only import LOCAL_ONLY, LOCAL_ONLY_CASES
 from owner_side import KINDS, REMOTE, connected, disconnect
 
 import anyfork
@@ -107,7 +107,9 @@ def _is_remote(item: pytest.Item) -> bool:
 
 
 def _concerns_remote(item: pytest.Item) -> bool:
-    return item.path.parent.name == "contract" and getattr(item, "originalname", "") not in LOCAL_ONLY
+    if item.path.parent.name not in ("contract", "calls") or any(case in item.name for case in LOCAL_ONLY_CASES):
+        return False
+    return getattr(item, "originalname", "") not in LOCAL_ONLY
 
 
 def pytest_collection_finish() -> None:

@@ -26,7 +26,7 @@ DEADLINE = 30.0  # seconds for what must end by itself
 
 # Leads to another Python here, for which this program is on another machine. It finds the modules of the tests.
 HERE = os.path.dirname(os.path.abspath(__file__))
-PYTHON = ["env", f"PYTHONPATH={HERE}:{HERE}/contract", sys.executable, "-"]
+PYTHON = ["env", f"PYTHONPATH={HERE}:{HERE}/contract:{HERE}/calls", sys.executable, "-"]
 
 # The contract holds for templates of every kind: what makes one of each.
 KINDS: dict[str, Callable[[], Template]] = {
