@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import calls, create, create_aio, data, machine, memory, remote, soak
+from . import calls, create, create_aio, data, machine, memory, pools, remote, soak, soak_pool
 from .report import Settings, progress
 
 TYPE_CHECKING = False
@@ -21,18 +21,20 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "calls": calls.run,
     "data": data.run,
     "memory": memory.run,
+    "pool": pools.run,
     "remote": remote.run,
     "soak": soak.run,
+    "soak-pool": soak_pool.run,
 }
 FACES: dict[str, Callable[[Settings], Report]] = {"blocking": create.run, "aio": create_aio.run}  # of create
 RESULTS = Path("bench-results")
 
 
 def main() -> int:
-    """Run what is asked; return 1 when something must not be as it is (only ``soak`` says so)."""
+    """Run what is asked; return 1 when something must not be as it is (only ``soak`` and ``soak-pool`` say so)."""
     parser = _parser()
     options = parser.parse_args()
-    names = {*create.NAMES, *create_aio.NAMES, *calls.NAMES, *data.NAMES, *memory.NAMES, *remote.NAMES}
+    names = {name for benchmark in (create, create_aio, calls, data, memory, pools, remote) for name in benchmark.NAMES}
     if unknown := set(options.only) - names:
         parser.error(f"--only knows no {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}")
     machine.compile_packages()

@@ -45,6 +45,18 @@ def die_saying_when() -> None:
     os.kill(os.getpid(), SIGKILL)
 
 
+def work_and_note(path: str, number: int, seconds: float) -> int:
+    """Work for so long, and note in a file that this was done."""
+    from time import perf_counter
+
+    end = perf_counter() + seconds
+    while perf_counter() < end:
+        pass
+    with open(path, "a") as file:
+        file.write(f"{number}\n")
+    return number
+
+
 def serve(channel: Channel, module: str) -> None:
     """Load a module, unless it came with the fork, and obey the owner until it closes the channel."""
     import gc

@@ -10,10 +10,14 @@ FIRST_BYTE, SEQUENTIAL, IN_FLIGHT, MANY = "first_byte", "sequential", "in_flight
 ALL = (FIRST_BYTE, SEQUENTIAL, IN_FLIGHT)
 RATES = (SEQUENTIAL, IN_FLIGHT)
 SIZES = ("1MB", "10MB", "100MB")
-LATENCIES = frozenset({FIRST_BYTE, *SIZES})  # measures that are times, not rates
+TINY, MAP, ARRAYS, SHORT_JOBS, LONG_JOBS = "tiny", "map", "arrays", "1ms", "10ms"
+BEHIND, FIRST_RESULT, REPLACE = "behind", "first", "replace"
+POOL_MEASURES = (TINY, MAP, ARRAYS, SHORT_JOBS, LONG_JOBS, BEHIND, FIRST_RESULT, REPLACE)
+LATENCIES = frozenset({FIRST_BYTE, *SIZES, BEHIND, FIRST_RESULT, REPLACE})  # measures that are times, not rates
 AT_ONCE = 500  # processes of the measure MANY
 HEAVY = ("numpy", "pandas")
 STARTS, ASYNC, CALLS, DATA = "bench.owner", "bench.async_owner", "bench.call_owner", "bench.data_owner"
+POOLS = "bench.pool_owner"
 REMOTE = "bench.remote_owner"
 PERL = {STARTS: "contender.pl", CALLS: "calls.pl"}  # by the owner whose place the program takes
 SLOW = 3  # those that need seconds for 64 processes are measured in every third round only
@@ -121,6 +125,24 @@ DATA_CONTENDERS = (
     _caller("executor", "ProcessPoolExecutor(1)", "executor", SIZES, DATA),
     _caller("mp-pool", "multiprocessing.Pool(1)", "mp-pool", SIZES, DATA),
     _caller("loky", "loky", "loky", SIZES, DATA),
+)
+
+BUT_REPLACE = tuple(measure for measure in POOL_MEASURES if measure != REPLACE)
+POOL_CONTENDERS = tuple(
+    Contender(name, label, name, preload=("heavy",), measures=measures, every=every, owner=POOLS)
+    for name, label, measures, every in (
+        ("anyfork", "anyfork.Executor", POOL_MEASURES, 1),
+        ("ppe-fork", "ProcessPoolExecutor, fork", POOL_MEASURES, 1),
+        ("aio", "anyfork.aio.Pool, asyncio", POOL_MEASURES, 1),
+        ("ppe-forkserver", "ProcessPoolExecutor, forkserver preloaded", POOL_MEASURES, 1),
+        ("mp-pool", "multiprocessing.Pool", BUT_REPLACE, 1),  # it may wait for a killed worker for ever
+        ("pebble", "pebble", POOL_MEASURES, 1),
+        ("mpire", "mpire", BUT_REPLACE, 1),
+        ("joblib-anyfork", "joblib on anyfork", BUT_REPLACE, 1),
+        ("joblib", "joblib on loky", BUT_REPLACE, SLOW),
+        ("loky", "loky", POOL_MEASURES, SLOW),
+        ("ppe-spawn", "ProcessPoolExecutor, spawn", POOL_MEASURES, SLOW),
+    )
 )
 
 OVER_SSH = ("processes", *RATES)

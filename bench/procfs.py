@@ -77,3 +77,23 @@ def zombies(parent: int) -> int:
                 continue
             count += fields[_STATE] == "Z" and int(fields[_PARENT]) == parent
     return count
+
+
+def offspring(parent: int) -> list[int]:
+    """The processes below one that live, at any depth."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                fields = _stat(name)
+            except OSError:  # it has ended meanwhile
+                continue
+            if fields[_STATE] != "Z":
+                children.setdefault(int(fields[_PARENT]), []).append(int(name))
+    below: list[int] = []
+    ahead = [parent]
+    while ahead:
+        found = children.get(ahead.pop(), [])
+        below += found
+        ahead += found
+    return below

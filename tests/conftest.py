@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import faces
 import hypothesis  # noqa: F401  # before garbage is frozen: its hook for trio looks for references in what is not
 import pytest
+from early_program import early_program
 from local_only import LOCAL_ONLY, LOCAL_ONLY_CASES
 from owner_side import KINDS, REMOTE, connected, disconnect
 
@@ -120,8 +121,9 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _default_template(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Start the default template, the loops and the connections once, so that they do not count as left behind."""
+    """Start the default template, an early program, the loops and connections once, so that they do not count as left behind."""
     anyfork.Template().ready().close()
+    early_program().template().ready().close()
     for name in faces.BACKENDS:
         faces.Template.make(name, aio.Template).ready().close()
     if any(map(_is_remote, request.session.items)):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import faces
 import pytest
+from early_program import early_program
 
 import anyfork
 from anyfork import aio
@@ -33,6 +34,7 @@ KINDS: dict[str, Callable[[], Template]] = {
     "forked": lambda: anyfork.Template(),
     "execed": lambda: anyfork.Template.new_exec(),
     "twice_forked": lambda: anyfork.Template().fork().fork(),
+    "early": lambda: early_program().template().fork(),
     "asyncio": lambda: faces.Template.make("asyncio", aio.Template),
     "trio": lambda: faces.Template.make("trio", lambda: aio.Template().fork()),
     "uvloop": lambda: faces.Template.make("uvloop", aio.Template),
@@ -45,8 +47,15 @@ REMOTE: dict[str, Callable[[], Template]] = {
     "remote_async": lambda: faces.Template.make("asyncio", lambda: aio.RemoteTemplate(PYTHON)),
 }
 _connections: dict[str, Template] = {}
+
+
+def owner_of(new_template: Callable[[], Template]) -> int:
+    """The pid of the program whose template this makes a fork of, as ps shows it."""
+    return early_program().pid if new_template is KINDS["early"] else os.getpid()
+
+
 # For what concerns the blocking face alone.
-blocking_only = pytest.mark.parametrize("new_template", ["forked", "execed", "twice_forked"], indirect=True)
+blocking_only = pytest.mark.parametrize("new_template", ["forked", "execed", "twice_forked", "early"], indirect=True)
 
 
 def connected(kind: str) -> Template:

@@ -23,7 +23,7 @@ import pytest
 from owner_side import ask, output_of, pipe, run_python
 
 import anyfork
-from _anyfork_child._encoding import importable_name
+from _anyfork_child._receiver import OWNER
 
 # --- What cannot travel ---------------------------------------------------------------------------------------------
 
@@ -291,13 +291,13 @@ def local_function():
     ],
 )
 def test_a_function_goes_by_name_if_another_interpreter_finds_it_there(function, name):
-    assert importable_name(function) == name
+    assert OWNER.name_of(function) == name
 
 
 def test_a_function_that_was_replaced_in_its_module_goes_by_value(monkeypatch):
     original = child_side.enter
     monkeypatch.setattr(child_side, "enter", None)
-    assert importable_name(original) is None
+    assert OWNER.name_of(original) is None
 
 
 def test_a_decorated_function_goes_as_what_its_name_means(template):

@@ -59,54 +59,23 @@ def test_an_empty_anyfork_python_means_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", ["/no/such/python", "/etc/passwd", "/", "python3"])
-@pytest.mark.parametrize("source", ["python=", "ANYFORK_PYTHON", "sys.executable"])
+@pytest.mark.parametrize("source", ["python=", "ANYFORK_PYTHON"])
 def test_what_is_no_executable_file_is_refused_and_the_error_says_who_named_it(monkeypatch, source, wrong):
     monkeypatch.delenv("ANYFORK_PYTHON", raising=False)
     if source == "ANYFORK_PYTHON":
         monkeypatch.setenv(source, wrong)
-    if source == "sys.executable":
-        monkeypatch.setattr(sys, "executable", wrong)
     with pytest.raises(anyfork.LaunchError, match=f"{source} is '{wrong}', which is no executable file"):
         find_python(wrong if source == "python=" else None)
 
 
-@pytest.mark.parametrize("empty", ["", None])
-def test_an_empty_sys_executable_is_told_with_what_to_do(monkeypatch, empty):
+# More of this, with programs that are shipped in such ways: shipping/test_interpreters.py
+@pytest.mark.parametrize("wrong", ["", None, "/no/such/python", "/bin/true"])
+def test_instead_of_a_sys_executable_that_is_none_the_interpreter_beside_the_library_is_taken(monkeypatch, wrong):
     monkeypatch.delenv("ANYFORK_PYTHON", raising=False)
-    monkeypatch.setattr(sys, "executable", empty)
-    with pytest.raises(anyfork.LaunchError, match=r"sys.executable is empty: name an interpreter with python= or in"):
-        find_python()
-
-
-EMBEDDED = textwrap.dedent("""
-    import os, sys
-    sys.path.insert(0, sys.argv[1])
-    real, sys.executable = sys.executable, sys.argv[2]
-    import anyfork
-    from owner_side import ask
-    try:
-        anyfork.Template()
-    except anyfork.LaunchError as error:
-        print(error)
-    os.environ["ANYFORK_PYTHON"] = real
-    print(ask(anyfork.Template(), "v", "works"))
-""")
-
-
-@pytest.mark.parametrize(
-    ("executable", "said"),
-    [
-        ("", "sys.executable is empty: name an interpreter with python= or in ANYFORK_PYTHON"),
-        (
-            "/no/such/python",
-            "sys.executable is '/no/such/python', which is no executable file; name an interpreter there",
-        ),
-    ],
-    ids=["empty", "wrong"],
-)
-def test_a_program_that_embeds_python_is_told_and_helped_by_anyfork_python(executable, said):
-    environment = {name: value for name, value in os.environ.items() if name != "ANYFORK_PYTHON"}
-    assert output_of("-c", EMBEDDED, HERE, executable, env=environment) == f"{said}\n['works']\n"
+    monkeypatch.setattr(sys, "executable", wrong)
+    found = find_python()
+    assert os.path.basename(found) == "python{}.{}".format(*sys.version_info)
+    assert os.path.dirname(found) == os.path.join(sys.prefix, "bin")
 
 
 def test_the_default_template_is_started_by_anyfork_python(wrapper, used):

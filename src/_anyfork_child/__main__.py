@@ -8,6 +8,7 @@ import os
 import sys
 from os import _exit
 
+from . import _template
 from ._attributes import forget_bind_now
 from ._birth import serve
 from ._end import run as run_call
@@ -31,7 +32,7 @@ def main(*arguments: str) -> NoReturn:
     owner, control, lifeline, reports, stderr, flags = map(int, arguments[:6])
     os.dup2(stderr, 2)
     _close_all_but(0, 1, 2, control, lifeline, reports)
-    _open_stdio()
+    open_stdio()
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # where the owner ignores it, nobody could be waited for
     for fd in (control, lifeline, reports):
@@ -48,6 +49,7 @@ def main(*arguments: str) -> NoReturn:
 
 def run(template: Template) -> NoReturn:
     """Serve as this template, then run what takes it over. Also the entry of templates that were not exec'ed."""
+    _template.held = template.lifeline, template.reports_fd
     _exit(run_call(serve(template), template.reports))
 
 
@@ -65,7 +67,7 @@ def _close_all_but(*keep: int) -> None:
     os.closerange(start, os.sysconf("SC_OPEN_MAX"))
 
 
-def _open_stdio() -> None:
+def open_stdio() -> None:
     """Fill 0, 1 and 2 where the owner runs without them, or the next file would become standard output."""
     for fd in (0, 1, 2):
         try:

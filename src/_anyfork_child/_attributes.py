@@ -91,7 +91,8 @@ def _stdio(fd: int) -> Callable[[int | str], None]:
             source = os.open(source, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(source, fd)
         if stream is None:
-            setattr(sys, STDIO[fd], open(fd, "w" if fd else "r", closefd=False))
+            encoding = "utf-8" if sys.flags.utf8_mode else "locale"
+            setattr(sys, STDIO[fd], open(fd, "w" if fd else "r", encoding=encoding, closefd=False))
 
     return redirect
 

@@ -32,12 +32,13 @@ READ_SIZE = 16 << 10  # bytes to read at once: more would be asked of the system
 # Owner to worker. The detail of CALL and STREAM is the number of the function, 0 for one among the values; that of
 # FUNCTION is the number for the function of this name; that of MORE is how many further items a stream may send.
 # A SMALL_CALL is one whose arguments are a plain pickle; SMALL_CALLS are several, of one argument each: a plain pickle
-# of their numbers and of their arguments.
-CALL, STREAM, FUNCTION, MORE, CANCEL, SMALL_CALL, SMALL_CALLS = range(1, 8)
+# of their numbers and of their arguments. MEASURE asks how large the worker is, by the kind of memory in its detail;
+# its RESULT is 8 bytes.
+CALL, STREAM, FUNCTION, MORE, CANCEL, SMALL_CALL, SMALL_CALLS, MEASURE = range(1, 9)
 # Worker to owner. The detail of READY is the VERSION, that of ERROR says what went wrong. That of a value is 0 for a
 # plain pickle of it, 1 for one of a tuple with it.
-READY, RESULT, ERROR, EVENT, ITEM, END, CANCELLED, FAILED = range(32, 40)
-KINDS = frozenset((*range(1, 8), *range(32, 40)))
+READY, RESULT, ERROR, EVENT, ITEM, END, CANCELLED, FAILED, RETIRE = range(32, 41)
+KINDS = frozenset((*range(1, 9), *range(32, 41)))
 RAISED, NO_FUNCTION, BAD_ARGUMENT, BAD_RESULT = range(4)  # details of ERROR
 IN_FILE = 0x80  # flag: the last descriptor is a file with the body
 BUFFERS = 0x7F  # the other bits: how many large buffers there are

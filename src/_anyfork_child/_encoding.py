@@ -1,23 +1,23 @@
 """Values into bytes, descriptors and large buffers: the counterpart of _values, in the owner and in workers.
 
 Values travel by pickle 5. Descriptors among them (sockets, files, pipes, connections, Descriptor) travel beside the
-bytes, whatever they are nested in, and are rebuilt by _values. What pickle cannot name, that is lambdas, closures and
-everything of ``__main__``, goes by value with cloudpickle, which is loaded only then.
+bytes, whatever they are nested in, and are rebuilt by _values: see _reduction. What pickle cannot name on the other
+side, that is lambdas, closures and everything of ``__main__``, goes by value with cloudpickle, which is loaded only
+then: see _by_value.
 """
 
 from __future__ import annotations
 
 import _pickle
-import _socket
-import io
 import os
-import stat
 import sys
-from types import BuiltinFunctionType, FunctionType
+from types import FunctionType
 
 from . import _values
 from ._files import new_file
-from ._values import Descriptor
+from ._receiver import OWNER
+from ._reduction import CannotTravelError as CannotTravelError
+from ._reduction import reduce
 from ._wire import IN_FILE, MAX_DESCRIPTORS, Frame
 
 TYPE_CHECKING = False
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from _typeshed import ReadableBuffer
+
+    from ._receiver import Receiver
 
 PROTOCOL = 5
 LARGE = 64 << 10  # bytes of a buffer that is worth a file of its own
@@ -106,42 +108,27 @@ def is_plain(value: object) -> bool:
     return kind in SCALARS or (kind in _SIZED and len(value) <= INLINE)  # type: ignore[arg-type]  # it has a size
 
 
-def encode(values: Sequence[object], beside: bool = False) -> Encoded:
+def encode(values: Sequence[object], receiver: Receiver = OWNER, beside: bool = False) -> Encoded:
     """Pickle values; large buffers travel ``beside`` the bytes, where the other side can take them from there.
 
     Raises whatever their pickling raises, CannotTravelError among others.
     """
     encoded = Encoded()
     try:
-        _Pickler(encoded, encoded.take_buffer if beside else None).dump(values)
+        _Pickler(encoded, encoded.take_buffer if beside else None, receiver).dump(values)
     except (_ByValueNeededError, _pickle.PicklingError, TypeError, AttributeError):
+        from ._by_value import ByValuePickler  # only now: importing cloudpickle costs more than all of anyfork
+
         encoded = Encoded()
         encoded.by_value = True
-        pickler = _by_value_pickler()
-        pickler(encoded, encoded.take_buffer if beside else None).dump((_SameVersion(), *values))
+        take_buffer = encoded.take_buffer if beside else None
+        ByValuePickler(encoded, PROTOCOL, take_buffer, receiver).dump((_SameVersion(), *values))
     return encoded
 
 
 def pickle_into(encoded: Encoded, value: object) -> None:
     """Pickle plain data of our own."""
-    _Pickler(encoded).dump(value)
-
-
-def importable_name(function: object) -> str | None:
-    """``module:qualname`` if another interpreter finds this very function there; None if it must go by value."""
-    if not isinstance(function, FunctionType | BuiltinFunctionType | type):
-        return None
-    module_name = getattr(function, "__module__", None)
-    path = getattr(function, "__qualname__", "")
-    if not module_name or module_name == "__main__":
-        return None
-    found: Any = sys.modules.get(module_name)
-    try:
-        for part in path.split("."):
-            found = getattr(found, part)
-    except AttributeError:
-        return None
-    return f"{module_name}:{path}" if found is function else None
+    _Pickler(encoded, None, OWNER).dump(value)
 
 
 class _SameVersion:
@@ -155,116 +142,18 @@ class _ByValueNeededError(Exception):
     """Something among the values has no name by which another interpreter would find it."""
 
 
-class CannotTravelError(Exception):
-    """A value that another process cannot be given."""
-
-
 class _Pickler(_pickle.Pickler):
     """Pickles by name what has one, takes descriptors out, and gives up at the first value that needs cloudpickle."""
 
-    def __init__(self, encoded: Encoded, buffer_callback: Callable[[Any], bool] | None = None) -> None:
-        super().__init__(encoded, PROTOCOL, buffer_callback=buffer_callback)
+    def __init__(self, encoded: Encoded, take_buffer: Callable[[Any], bool] | None, receiver: Receiver) -> None:
+        super().__init__(encoded, PROTOCOL, buffer_callback=take_buffer)
         self._encoded = encoded
+        self._receiver = receiver
 
     def reducer_override(self, value: Any) -> Any:
-        reduced = _reduce_descriptor(self._encoded, value)
+        reduced = reduce(self._encoded, value, self._receiver)
         if reduced is not None:
             return reduced
-        if isinstance(value, FunctionType | type) and importable_name(value) is None:
+        if isinstance(value, FunctionType | type) and self._receiver.name_of(value) is None:
             raise _ByValueNeededError
         return NotImplemented  # how reducer_override says that the pickler is to go on as usual
-
-
-def _by_value_pickler() -> type[Any]:
-    """The pickler on cloudpickle, made at the first need: importing cloudpickle costs more than all of anyfork."""
-    import cloudpickle
-
-    class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-        def __init__(self, encoded: Encoded, buffer_callback: Callable[[Any], bool] | None) -> None:
-            super().__init__(encoded, PROTOCOL, buffer_callback)
-            self._encoded = encoded
-
-        def reducer_override(self, value: Any) -> Any:
-            reduced = _reduce_descriptor(self._encoded, value)
-            return super().reducer_override(value) if reduced is None else reduced
-
-    return ByValuePickler
-
-
-# --- Descriptors ------------------------------------------------------------------------------------------------
-
-
-def _reduce_descriptor(encoded: Encoded, value: Any) -> tuple[object, tuple[object, ...]] | None:
-    """How to rebuild an object around a descriptor, or None for any other object."""
-    kind = type(value)
-    if isinstance(value, _socket.socket):
-        return _reduce_socket(encoded, value)
-    if isinstance(value, io.IOBase):
-        return _reduce_file(encoded, value)
-    if kind is Descriptor:
-        return _values._descriptor, (encoded.add_descriptor(value, value.fileno()),)
-    if kind.__module__ == "multiprocessing.connection" and kind.__name__ == "Connection":
-        index = encoded.add_descriptor(value, value.fileno())
-        return _values._connection, (index, value.readable, value.writable)
-    if kind.__module__ == "tempfile" and isinstance(getattr(value, "file", None), io.IOBase):
-        return _reduce_file(encoded, value.file)
-    return None
-
-
-def _reduce_socket(encoded: Encoded, value: Any) -> tuple[object, tuple[object, ...]]:
-    socket = sys.modules.get("socket")
-    if type(value) is not _socket.socket and (socket is None or type(value) is not socket.socket):
-        raise CannotTravelError(f"a {type(value).__qualname__} has state beyond its descriptor")
-    if value.fileno() < 0:
-        raise CannotTravelError("the socket is closed")
-    index = encoded.add_descriptor(value, value.fileno())
-    # The number of the family, not the enum: the class of the enum need not be loaded on the other side.
-    return _values._socket, (index, int(value.family), int(value.type), value.proto, value.gettimeout())
-
-
-def _reduce_file(encoded: Encoded, value: Any) -> tuple[object, tuple[object, ...]]:
-    if value.closed:
-        raise CannotTravelError("the file is closed")
-    kind = type(value)
-    if kind not in _BINARY and kind is not io.TextIOWrapper:
-        raise CannotTravelError(f"a {kind.__qualname__} is no file of the system, or not only that")
-    try:
-        fd = value.fileno()
-    except OSError as error:
-        raise CannotTravelError("it has no descriptor") from error
-    _synchronise(value, fd)
-    index = encoded.add_descriptor(value, fd)
-    if kind is io.TextIOWrapper:
-        mode = _mode(value.buffer).replace("b", "")
-        return _values._text, (
-            index,
-            mode,
-            value.encoding,
-            value.errors,
-            value.line_buffering,
-            value.write_through,
-        )
-    return _values._binary, (index, _mode(value), 0 if kind is io.FileIO else -1)
-
-
-_BINARY = (io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.FileIO)
-
-
-def _mode(value: Any) -> str:
-    raw = value if isinstance(value, io.FileIO) else value.raw
-    mode: str = raw.mode
-    return mode.replace("x", "w")  # the file exists by now
-
-
-def _synchronise(value: Any, fd: int) -> None:
-    """Make the position of the descriptor that of the object: write out what it buffers, go back to where it reads."""
-    if value.writable():
-        value.flush()
-    if value.readable() and stat.S_ISREG(os.fstat(fd).st_mode) and type(value) is not io.FileIO:
-        try:
-            position = value.tell()
-        except OSError as error:
-            raise CannotTravelError(f"its position is not known: {error}") from error
-        if position >= 1 << 64:  # a text file in the middle of a stateful encoding: its position is no number of bytes
-            raise CannotTravelError("its decoder has state that another process cannot be given")
-        os.lseek(fd, position, os.SEEK_SET)

@@ -7,9 +7,10 @@ import sys
 from _thread import _count as count_threads  # Python threads beside the main one
 from atexit import _ncallbacks as count_handlers
 from atexit import _run_exitfuncs as run_handlers
+from atexit import register
 from sys import modules
 
-from ._failure import format_error
+from ._failure import cut, format_error
 from ._reports import say
 
 TYPE_CHECKING = False
@@ -18,31 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-
-def run(call: list[Any], reports: _socket.socket) -> int:
-    """Call the function that takes this process over, do what an interpreter does at its end, and return the exit code.
-
-    ``call`` is the function and its arguments, and is emptied: files among the arguments are flushed and closed with
-    the last reference, before the process ends. ``reports`` takes the traceback of an exception, for the owner. Part of
-    every start, and written for that (see _birth).
-    """
-    code = 0
-    try:
-        function = call.pop(0)
-        result = function(*call)
-        if result is not None and hasattr(result, "cr_frame"):
-            _run_async(result, function, call)
-    except SystemExit as stop:
-        code = exit_code(stop)
-    except BaseException as error:
-        # Runs in the process, at the boundary where an interpreter would print it too.
-        code = 1
-        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
-        _print_error(error)
-        say(reports, format_error(error))
-    call.clear()
-    wind_up()
-    return code
+_code = 0  # of the end of this process, once it has begun
 
 
 def _run_async(coroutine: Any, function: Callable[..., Any], args: list[Any]) -> None:
@@ -55,6 +32,7 @@ def _run_async(coroutine: Any, function: Callable[..., Any], args: list[Any]) ->
 
 def _print_error(error: BaseException) -> None:
     """Show an error as the interpreter does: by the hook of the program, and by its own where that one fails."""
+    cut(error)
     try:
         sys.excepthook(type(error), error, error.__traceback__)
     except BaseException:
@@ -71,25 +49,73 @@ def exit_code(stop: SystemExit) -> int:
     return 1
 
 
-def wind_up() -> None:
-    """Join threads, run exit handlers, flush output; take nothing apart (which costs 100 ms)."""
+def wind_up(code: int) -> None:
+    """Join threads, run exit handlers, flush output; take nothing apart (which costs 100 ms).
+
+    Where there are exit handlers behind a fence it ends the process with this code.
+    """
+    global _code
     try:
         if "threading" in modules and (count_threads() or modules["threading"]._threading_atexits):
             modules["threading"]._shutdown()
         if count_handlers():
+            _code = code
             run_handlers()
     except BaseException as error:
         _print_error(error)
-    try:  # as in flush_stdio, for less
+    flush()
+
+
+def flush() -> None:
+    """As flush_stdio, for less."""
+    try:
         sys.stdout.flush()
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
         flush_stdio()
 
 
+def fence() -> None:
+    """Let the exit handlers there are be not those of this process. They do not run, and are not dropped either: what
+    only they hold would be finalized here."""
+    register(_stop)
+
+
+def _stop() -> None:
+    """Runs as an exit handler, when those registered later have run."""
+    flush()
+    os._exit(_code)
+
+
+def run(call: list[Any], reports: _socket.socket, last: Callable[[int], object] = wind_up) -> int:
+    """Call the function that takes this process over, do what an interpreter does at its end, and return the exit code.
+
+    ``call`` is the function and its arguments, and is emptied: files among the arguments are flushed and closed with
+    the last reference, before the process ends. ``reports`` takes the traceback of an exception, for the owner, and
+    ``last`` gets the code. Part of every start, and written for that (see _birth).
+    """
+    code = 0
+    try:
+        function = call.pop(0)
+        result = function(*call)
+        if result is not None and hasattr(result, "cr_frame"):
+            _run_async(result, function, call)
+    except SystemExit as stop:
+        code = exit_code(stop)
+    except BaseException as error:
+        # Runs in the process, at the boundary where an interpreter would print it too.
+        code = 1
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+        _print_error(error)
+        say(reports, format_error(error))
+    call.clear()
+    last(code)
+    return code
+
+
 def end(code: int) -> NoReturn:
     """End this process as an interpreter ends."""
-    wind_up()
+    wind_up(code)
     os._exit(code)
 
 

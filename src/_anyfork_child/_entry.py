@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from _signal import SIG_DFL, SIGINT, SIGTERM, default_int_handler, signal
+from sys import modules
 
 from . import _demise
 from ._channel import NOSIGNAL, public_socket
@@ -74,6 +75,9 @@ def _tidy(template: Template) -> _socket.socket:
     unblock_all()
     if template.children is not None:
         template.children.close()
+    debugging = modules.get("_anyfork_child._debugging")
+    if debugging is not None:
+        debugging.connect()
     return public_socket(template.channel.sock)
 
 

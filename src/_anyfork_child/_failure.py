@@ -14,6 +14,9 @@ _LENGTH = Struct("<I")
 _TEXT_LIMIT = 60_000  # bytes a field: below what a socket takes at once, above any traceback a person reads
 
 
+outer: BaseException | None = None  # in a copy of a program: what that was handling, which concerns nobody here
+
+
 class Failure(Exception):  # noqa: N818  # on its way to the owner, which makes the error of it
     """One failure: which step (``category``), of what (``subject``), with errno, one line, and the traceback.
 
@@ -51,6 +54,14 @@ def failure_of(category: str, subject: str, error: BaseException, frames: int = 
     return Failure(category, subject, error, format_error(error))
 
 
+def cut(error: BaseException | None) -> None:
+    """Take what the program was handling when it was copied out of the context of an error."""
+    while error is not None and outer is not None:
+        if error.__context__ is outer:
+            error.__context__ = None
+        error = error.__context__
+
+
 def format_error(error: BaseException) -> str:
     """The traceback as text; only what was raised where that cannot be had.
 
@@ -60,6 +71,7 @@ def format_error(error: BaseException) -> str:
     try:
         import traceback  # only now: it is large, and most processes never fail
 
+        cut(error)
         return "".join(traceback.format_exception(error))
     except Exception:
         return _one_line(error) + "\n"

@@ -180,7 +180,8 @@ class _Near:
     def _ask(self, answers: Answers, data: bytes, deadline: float) -> list[str]:
         """Send this and wait for an answer. Raises TimeoutError, OSError at the end, ValueError for endless noise."""
         assert self._command is not None
-        fd, left = self._command.fd, memoryview(data)
+        fd = self._command.fd
+        left = memoryview(data)  # in a line of its own: Nuitka 4.3 stumbles over it in an unpacking
         while (answer := answers.take(self._read(fd))) is None:
             if left:
                 left = left[self._write(fd, left) :]

@@ -10,15 +10,19 @@ from __future__ import annotations
 import _signal
 import _socket
 import os
+from atexit import _ncallbacks as count_handlers
+from sys import modules
 
 from ._birth import become, serve
 from ._channel import close_all, public_socket
-from ._end import run
+from ._end import flush, run, wind_up
 from ._template import Template
 from ._wire import FOLLOWED, HEADER, START, VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._title import Title
 
 ROUNDS = 20  # CPython specialises a function after 8 calls, and an instruction some executions later
@@ -29,17 +33,19 @@ CALL = b"builtins:id"
 def rehearse(title: Title) -> None:
     """Be born and started, with sockets made for it, up to the call of the function. Leaves nothing but experience."""
     handlers = [_signal.getsignal(number) for number in SIGNALS]
+    # What preloads have registered for the end is not for now.
+    last = (lambda _code: flush()) if count_handlers() or "threading" in modules else wind_up
     _signal.pthread_sigmask(_signal.SIG_BLOCK, SIGNALS)
     try:
         for _ in range(ROUNDS):
-            _once(title)
+            _once(title, last)
     finally:
         for number, handler in zip(SIGNALS, handlers, strict=True):
             _signal.signal(number, handler)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGNALS)
 
 
-def _once(title: Title) -> None:
+def _once(title: Title, last: Callable[[int], object]) -> None:
     first, first_far = _socket.socketpair()
     owner, far = _socket.socketpair()
     status, status_far = _socket.socketpair()
@@ -54,7 +60,7 @@ def _once(title: Title) -> None:
     owner.sendall(HEADER.pack(VERSION, START, 0, len(CALL), len(CALL)) + CALL)
     call = serve(understudy)
     channel = call[1]
-    run(call, understudy.reports)
+    run(call, understudy.reports, last)
     children.forsake()
     for sock in (first, owner, status, reports, reports_far, channel):
         sock.close()

@@ -25,6 +25,7 @@ from ._call_wire import (
     RAISED,
     READ_SIZE,
     RESULT,
+    RETIRE,
     Inbox,
 )
 from ._channel import CLOEXEC, NOSIGNAL, ROOM, TRUNCATED, close_all, send_some, unpack_descriptors
@@ -191,6 +192,12 @@ class Serving:
         except Exception as error:  # encoding runs code of the result, which may raise anything
             self.send_error(number, BAD_RESULT, error)
 
+    def send_size(self, number: int, kind: int) -> None:
+        """Send how large this process is."""
+        from ._memory import measure
+
+        self.send(HEADER.pack(8, number, 0, RESULT, 0, 0) + measure(kind).to_bytes(8, "little"))
+
     def refuse(self, number: int, error: Exception) -> None:
         """Send why a call does not run."""
         self.send_error(number, NO_FUNCTION if isinstance(error, FunctionNotFoundError) else BAD_ARGUMENT, error)
@@ -255,3 +262,14 @@ def emit(value: object) -> None:
     if current is None:
         raise RuntimeError("emit() works only in a worker: in a function that Worker.call or call runs")
     current.send_value(EVENT, current.number, value)
+
+
+def retire() -> None:
+    """Let this worker leave its pool: it finishes what it was given, gets nothing more, and ends.
+
+    Another one takes its place. Calling it again changes nothing; a worker that belongs to no pool just goes on. Only
+    for functions that run in a worker: raises RuntimeError elsewhere.
+    """
+    if current is None:
+        raise RuntimeError("retire() works only in a worker: in a function that a pool runs")
+    current.send(HEADER.pack(0, 0, 0, RETIRE, 0, 0))

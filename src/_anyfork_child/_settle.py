@@ -12,7 +12,7 @@ import os
 import sys
 from _thread import _count as count_threads  # Python threads beside the main one; threading need not be loaded
 
-from ._end import flush_stdio
+from ._end import fence, flush_stdio
 from ._failure import Failure
 
 TYPE_CHECKING = False
@@ -43,51 +43,63 @@ def settle() -> list[Callable[[], object]]:
     _check_native_threads()
     gc.collect()
     gc.freeze()
-    return _resets()
+    return resets()
 
 
-def _resets() -> list[Callable[[], object]]:
-    resets: list[Callable[[], object]] = [atexit._clear] if atexit._ncallbacks() else []
+def resets() -> list[Callable[[], object]]:
+    """What a copy of this process has to do to differ from it."""
+    needed: list[Callable[[], object]] = [fence] if atexit._ncallbacks() else []
     modules = sys.modules
     if "numpy.random" in modules:
-        resets.append(modules["numpy.random"].seed)
+        needed.append(modules["numpy.random"].seed)
     if "multiprocessing.process" in modules:
-        resets.append(_reset_multiprocessing)
+        needed.append(_reset_multiprocessing)
     if "uuid" in modules:
-        resets.append(_reset_uuid)
+        needed.append(_reset_uuid)
     if "weakref" in modules and modules["weakref"].finalize._registered_with_atexit:
-        resets.append(_reset_finalizers)
+        needed.append(_reset_finalizers)
     wakeup = _signal.set_wakeup_fd(-1)
     if wakeup >= 0:
         _signal.set_wakeup_fd(wakeup)
-        resets.append(_reset_wakeup)
-    return resets
+        needed.append(_reset_wakeup)
+    return needed
 
 
 # --- Native threads ---------------------------------------------------------------------------------------------
 
 
 def _check_native_threads() -> None:
-    """Judge threads that Python does not know after a probe fork: OpenBLAS stops its own for it and restarts them."""
-    if len(_tasks()) <= 1 or not _unsafe_threads():
-        return
-    _probe_fork()
-    names = _unsafe_threads()
+    names = unsafe_threads()
     if names:
         raise Failure("threads", ", ".join(names), "native threads run in the template and do not stop for a fork")
 
 
-def _unsafe_threads() -> list[str]:
+def unsafe_threads() -> list[str]:
+    """The names of native threads, judged after a probe fork: OpenBLAS stops its own for it and restarts them."""
+    if len(_tasks()) <= 1 or not _native_threads():
+        return []
+    _probe_fork()
+    return _native_threads()
+
+
+def _native_threads() -> list[str]:
     main = str(os.getpid())
     names = [_task_name(task) for task in _tasks() if task != main]
     return [name for name in names if name not in SAFE_THREADS]
 
 
 def _probe_fork() -> None:
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:  # the program ignores SIGCHLD
+        pass
 
 
 def _tasks() -> list[str]:
@@ -99,7 +111,7 @@ def _tasks() -> list[str]:
 
 def _task_name(task: str) -> str:
     try:
-        with open(f"/proc/self/task/{task}/comm") as file:
+        with open(f"/proc/self/task/{task}/comm", encoding="utf-8", errors="replace") as file:
             return file.read().strip()
     except OSError:  # it has ended meanwhile
         return task
@@ -113,8 +125,9 @@ def _reset_wakeup() -> None:
 
 
 def _reset_multiprocessing() -> None:
-    process = sys.modules["multiprocessing.process"]
+    process: Any = sys.modules["multiprocessing.process"]
     process.current_process().authkey = os.urandom(32)
+    process._children = set()  # they are the template's
 
 
 def _reset_uuid() -> None:

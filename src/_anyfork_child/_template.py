@@ -17,6 +17,7 @@ from ._birth import fork_for
 from ._channel import NOWAIT, Channel, close_all
 from ._entry import start_program, start_with_all
 from ._failure import Failure, failure_of
+from ._main import inherit
 from ._owner import follow
 from ._platform import children_class
 from ._settle import check_threads
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
 
     from ._children import Children
     from ._title import Title
+
+
+held: tuple[int, ...] = ()  # what this process has open and user code has not: its lifeline, the way of last words
 
 
 class Template:
@@ -338,4 +342,5 @@ class Template:
         self.flags = flags & FOLLOWED | self.flags & DETACHED
         if self.flags == FOLLOWED:
             follow(self.lifeline, self.pid)
+        inherit(None)  # the other has another __main__
         self.relay = True  # what was forked before follows the former owner

@@ -256,6 +256,13 @@ def _connection(fd: int, readable: bool, writable: bool) -> object:
     return Connection(fd, readable, writable)
 
 
+def cached(function: Callable[..., object], maxsize: int | None, typed: bool) -> object:
+    """A function with a cache of its own, which begins empty."""
+    from functools import lru_cache
+
+    return lru_cache(maxsize, typed)(function)
+
+
 def _descriptor(fd: int) -> Descriptor:
     return Descriptor(fd)
 

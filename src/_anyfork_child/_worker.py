@@ -21,6 +21,7 @@ from ._call_wire import (
     HEADER,
     HEADER_SIZE,
     ITEM,
+    MEASURE,
     MORE,
     NO_FUNCTION,
     RAISED,
@@ -120,6 +121,8 @@ class _Loop:
                     self._go_on(number, detail)
                 elif kind == CANCEL:
                     self._cancel(number)
+                elif kind == MEASURE:
+                    serving.send_size(number, detail)
         for items, _ in self._streams.values():
             close_items(items)
 

@@ -22,6 +22,7 @@ from ._call_wire import (
     FUNCTION,
     HEADER,
     ITEM,
+    MEASURE,
     MORE,
     SMALL_CALL,
     SMALL_CALLS,
@@ -100,6 +101,8 @@ class _Loop:
                     self._credits[number].release()
         elif kind == CANCEL and number in self._scopes:
             self._scopes[number].cancel()
+        elif kind == MEASURE:
+            serving.send_size(number, detail)
 
     def _small_call(self, detail: int, item: object) -> list[Any]:
         return [self._serving.function(detail), item]

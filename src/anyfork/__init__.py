@@ -27,6 +27,7 @@ from ._errors import PeerError as PeerError
 from ._errors import PreloadError as PreloadError
 from ._errors import PrepareError as PrepareError
 from ._errors import ProgramError as ProgramError
+from ._errors import QueueFullError as QueueFullError
 from ._errors import RemoteError as RemoteError
 from ._errors import RemotePythonError as RemotePythonError
 from ._errors import RemoteTemplateError as RemoteTemplateError
@@ -45,11 +46,19 @@ from ._template import Template as Template
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _anyfork_child._serving import emit as emit
+    from _anyfork_child._serving import retire as retire
 
+    from ._audit import Audit as Audit
+    from ._audit import OpenDescriptor as OpenDescriptor
+    from ._audit import audit as audit
     from ._call import call as call
+    from ._here import UnsafeForkWarning as UnsafeForkWarning
+    from ._here import fork_here as fork_here
+    from ._pool_stats import PoolStats as PoolStats
     from ._remote import RemoteTemplate as RemoteTemplate
     from ._worker import Stream as Stream
     from ._worker import Worker as Worker
+    from .context import get_context as get_context
 
 __version__ = "0.1.0"
 
@@ -58,8 +67,21 @@ for _name in [name for name in globals() if not name.startswith("_")]:
         globals()[_name].__module__ = __name__
 del _name, TYPE_CHECKING
 
-_LATER = {"Worker": "._worker", "Stream": "._worker", "call": "._call", "emit": "_anyfork_child._serving"}
-_LATER["RemoteTemplate"] = "._remote"
+_LATER = {
+    "Audit": "._audit",
+    "OpenDescriptor": "._audit",
+    "PoolStats": "._pool_stats",
+    "RemoteTemplate": "._remote",
+    "Stream": "._worker",
+    "UnsafeForkWarning": "._here",
+    "Worker": "._worker",
+    "audit": "._audit",
+    "call": "._call",
+    "emit": "_anyfork_child._serving",
+    "fork_here": "._here",
+    "get_context": ".context",
+    "retire": "_anyfork_child._serving",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from _anyfork_child._encoding import CannotTravelError, Encoded, encode, importable_name
+from _anyfork_child._encoding import CannotTravelError, Encoded, encode
 
 from ._errors import ArgumentError
+from ._modules import ORDINARY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from _anyfork_child._receiver import Receiver
 
-def encode_values(call: str, values: Sequence[object]) -> Encoded:
+
+def encode_values(call: str, values: Sequence[object], receiver: Receiver = ORDINARY) -> Encoded:
     """Pickle positional arguments. Raises ArgumentError that names the argument which cannot travel."""
-    return encode_for(call, values, 1)
+    return encode_for(call, values, 1, receiver=receiver)
 
 
-def encode_call(call: str, function: Callable[..., object] | str, values: Sequence[object]) -> Encoded:
+def encode_call(
+    call: str, function: Callable[..., object] | str, values: Sequence[object], receiver: Receiver = ORDINARY
+) -> Encoded:
     """A function, by name where it has one, and its arguments. Raises ArgumentError."""
     check_function(call, function)
-    name = function if isinstance(function, str) else importable_name(function)
+    name = function if isinstance(function, str) else receiver.name_of(function)
     if name is None:
-        return encode_for(call, (function, *values), 0)
-    encoded = encode_for(call, values, 1) if values else Encoded()
+        return encode_for(call, (function, *values), 0, receiver=receiver)
+    encoded = encode_for(call, values, 1, receiver=receiver) if values else Encoded()
     encoded.name = name.encode()
     return encoded
 
 
 def encode_async_call(
-    call: str, backend: str, function: Callable[..., object] | str, values: Sequence[object]
+    call: str,
+    backend: str,
+    function: Callable[..., object] | str,
+    values: Sequence[object],
+    receiver: Receiver = ORDINARY,
 ) -> Encoded:
     """The same for an async function that runs under this backend."""
     from functools import partial
@@ -38,7 +47,7 @@ def encode_async_call(
     if backend not in BACKENDS:
         raise ArgumentError(f"{call}() has no backend {backend!r}; there are {' and '.join(BACKENDS)}")
     check_function(call, function)
-    return encode_for(call, (partial(run_async, backend, function), *values), 0)
+    return encode_for(call, (partial(run_async, backend, function), *values), 0, receiver=receiver)
 
 
 def check_function(call: str, function: object) -> None:
@@ -50,24 +59,26 @@ def check_function(call: str, function: object) -> None:
         raise ArgumentError(f"{call}() needs a function's name as 'package.module:qualified.name', not {function!r}")
 
 
-def encode_for(call: str, values: Sequence[object], first: int, beside: bool = False) -> Encoded:
+def encode_for(
+    call: str, values: Sequence[object], first: int, beside: bool = False, receiver: Receiver = ORDINARY
+) -> Encoded:
     """Pickle values, of which the first has this number among the arguments of the call, 0 for the function.
 
     Raises ArgumentError that names the one which cannot travel.
     """
     try:
-        return encode(values, beside)
+        return encode(values, receiver, beside)
     except Exception as error:  # pickling runs code of the values, which may raise anything
-        index, why = _blame(values, error)
+        index, why = _blame(values, error, receiver)
         what = f"argument {index + first}" if index + first else "the function"
         text = f"{what} of {call}() ({_short(values[index])}) cannot travel to another process: {why}"
         raise ArgumentError(text) from error
 
 
-def _blame(values: Sequence[object], error: Exception) -> tuple[int, str]:
+def _blame(values: Sequence[object], error: Exception, receiver: Receiver) -> tuple[int, str]:
     for index, value in enumerate(values):
         try:
-            encode((value,))
+            encode((value,), receiver)
         except Exception as again:
             return index, f"{again}" if isinstance(again, CannotTravelError) else f"{type(again).__name__}: {again}"
     return 0, f"{type(error).__name__}: {error}"

@@ -42,7 +42,7 @@ def call(
     """
     process = Process._of(start_one(Template() if template is None else template.fork(), function, args))
     deadline = None if timeout is None else monotonic() + timeout
-    talk = Talk(process, Calls(None, None, None, process._link.remote))
+    talk = Talk(process, Calls(receiver=process._link.receiver))
     asked = talk.calls.expect(1, on_event)
     try:
         if timeout is not None:
@@ -67,7 +67,7 @@ def call(
 def start_one(template: TemplateHandle, function: Callable[..., Any] | str, args: Sequence[object]) -> Link:
     """Let one call take a template over. Raises ArgumentError."""
     check_function("call", function)
-    encoded = encode_for("call", (function, *args, len(args)), 0)
+    encoded = encode_for("call", (function, *args, len(args)), 0, receiver=template._link.receiver)
     encoded.name = f"{MODULE}:serve_one".encode()
     warm_parent(template._link, MODULE)
     return take_over(template._link, "call", START, encoded)

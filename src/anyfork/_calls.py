@@ -24,6 +24,7 @@ from _anyfork_child._call_wire import (
     MORE,
     READY,
     RESULT,
+    RETIRE,
     SMALL_CALL,
     SMALL_CALLS,
     STREAM,
@@ -41,6 +42,7 @@ from ._errors import (
     InitializerError,
     PeerError,
 )
+from ._modules import ORDINARY
 from ._pending import Answer, Call, Event, SmallAnswer, State
 from ._requests import Requests, small
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from _anyfork_child import _call_wire
+    from _anyfork_child._receiver import Receiver
     from _anyfork_child._serializers import Serializer
 
     from ._pending import Handler
@@ -63,23 +66,25 @@ _SMALL = Call(CALL, None, None, 0)  # in the place of those that are not made
 
 
 class Calls:
-    """All calls of one worker. ``concurrency`` is None for a worker that runs one after the other.
-
-    They go ``in_band`` where the worker is on another machine, see message_of.
-    """
+    """All calls of one worker, the ``receiver``. ``concurrency`` is None for one that runs one after the other."""
 
     def __init__(
-        self, serializer: Serializer | None, concurrency: int | None, on_event: Handler | None, in_band: bool = False
+        self,
+        serializer: Serializer | None = None,
+        concurrency: int | None = None,
+        on_event: Handler | None = None,
+        receiver: Receiver = ORDINARY,
     ) -> None:
         self.out: deque[Message] = deque()
         self.ready: bool = False  # it has said so
         self.failed: bool = False  # there is no worker any more
-        self.in_band: bool = in_band
+        self.retired: bool = False  # it wants to leave its pool
+        self.in_band: bool = receiver.in_band
         self._serializer = serializer
         self._concurrency = concurrency
         self._on_event = on_event
         self._make_error: Callable[[bool], AnyforkError] | None = None
-        self._requests = Requests(serializer, in_band)
+        self._requests = Requests(serializer, receiver)
         self.small: int = 0  # the number of the call that begin_small has begun
         self._streams = 0  # of those that were sent
         self._queue: deque[Call] = deque()
@@ -322,6 +327,9 @@ class Calls:
             if detail != VERSION:
                 raise ProtocolError(f"the worker speaks version {detail} of calls, this program version {VERSION}")
             self.ready = True
+            return None
+        if kind == RETIRE:
+            self.retired = True
             return None
         if kind == FAILED and not self.ready:
             self._fail_to_begin(message)

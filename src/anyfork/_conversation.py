@@ -47,11 +47,19 @@ class Conversation:
         self.watch: epoll | None = None  # what comes, and the end of the worker
         self._writes = False  # it is also watched whether the socket takes more
 
+    def find_end(self) -> int:
+        """The descriptor that tells of the end of the worker; -1 if it has ended already: what it said can be read."""
+        try:
+            return self.process.fileno()
+        except HandleError:
+            return -1
+
     def use(self, sock: socket.socket, end: int) -> None:
-        """This is the channel, from now on, and the descriptor that tells of the worker's end."""
+        """This is the channel, from now on, and what ``find_end`` has found."""
         self.end = end
         self.watch = epoll()
-        self.watch.register(end, EPOLLIN)
+        if end >= 0:
+            self.watch.register(end, EPOLLIN)
         self.watch.register(sock, EPOLLIN)
         self.sock = sock
 
@@ -59,7 +67,8 @@ class Conversation:
         """Whether the worker has, when nothing is to be read: something else may still hold its end of the channel."""
         if self.watch is None:
             return True
-        return any(fd == self.end for fd, _ in self.watch.poll(0)) and not (self.calls.in_band and self._more_to_come())
+        ended = self.end < 0 or any(fd == self.end for fd, _ in self.watch.poll(0))
+        return ended and not (self.calls.in_band and self._more_to_come())
 
     def _more_to_come(self) -> bool:
         """Whether something, or the end, comes over the channel from another machine, where the news of a worker's end

@@ -6,6 +6,7 @@ No thread is started for it: whatever call on a handle comes next goes on with i
 from __future__ import annotations
 
 import atexit
+import sys
 from collections import deque
 from select import POLLOUT, poll
 from time import monotonic
@@ -13,8 +14,11 @@ from time import monotonic
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from ._link import Link
+
+    Handle = TypeVar("Handle")
 
 EXIT = 1.0  # seconds at the end of the program for what could not be delivered before
 
@@ -23,6 +27,20 @@ EXIT = 1.0  # seconds at the end of the program for what could not be delivered 
 open_links: set[Link] = set()
 undelivered: set[Link] = set()  # links with a queue, kept alive until it is delivered
 _late: deque[tuple[Link, Callable[[], None]]] = deque()  # what could not be done at once
+
+
+def destructor(delete: Callable[[Handle], None]) -> Callable[[Handle], None]:
+    """Let a destructor fail in silence where the interpreter, at its end, has taken modules apart that it would use."""
+    modules = sys.modules  # which is emptied before
+
+    def delete_if_possible(self: Handle) -> None:
+        try:
+            delete(self)
+        except (TypeError, AttributeError):
+            if "anyfork" in modules:
+                raise
+
+    return delete_if_possible
 
 
 def pending() -> bool:

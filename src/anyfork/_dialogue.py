@@ -181,6 +181,8 @@ def explain(link: Link) -> Dialogue[AnyforkError]:
     session = link.session
     if (yield from _failed_to_boot(link)):
         return _launch_error(link)
+    if link.child and session.pidfd >= 0:
+        yield link, link.ended, link.status_source, FATE
     parent = link.parent
     if parent is None or session.born or session.report is not None:
         return session.why("", _output(link))
@@ -241,6 +243,6 @@ def _refused_above(link: Link) -> AnyforkError | None:
 
 def _fate(template: Link) -> Dialogue[str]:
     session = template.session
-    if template.status is not None and session.status is None:
+    if session.status is None and (template.status is not None or session.pidfd >= 0):
         yield template, template.ended, template.status_source, FATE
     return str(session.status) if session.status is not None and session.status.known else GONE

@@ -20,12 +20,15 @@ from _anyfork_child._wire import EXECUTING, SIGNAL, Frame, ProtocolError
 
 from ._outbox import Outbox
 from ._session import Phase, Session
-from ._status import UNKNOWN
+from ._status import UNKNOWN, exit_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias
+
+    from ._status import ExitStatus
 
     Source: TypeAlias = tuple[int, Callable[[], None]]  # a descriptor, and what to do when it is readable
 
@@ -35,7 +38,9 @@ class Ends:
 
     waiters = 0  # how many wait on its descriptors, which are not closed meanwhile
     turns: dict[int, list[Any]] | None = None  # by descriptor: those behind the one that waits there (see _waiting)
+    child = 0  # its pid, if its parent is this process itself, which has to reap it
     executed = -1  # a pipe that ends when the program has been executed
+    _channel: Callable[[], socket.socket | None] = staticmethod(lambda: None)  # a weak reference, once there is one
     _signals_at_birth: tuple[int, ...] = ()
 
     def __init__(self, control: _socket.socket, status: _socket.socket | None) -> None:
@@ -44,6 +49,13 @@ class Ends:
         self.lock = RLock()
         self.status = None if status is None else Channel(status)
         self._control = Channel(control)
+
+    def descriptors(self) -> tuple[int, ...]:
+        """All that this holds; -1 for what it does not."""
+        status = -1 if self.status is None else self.status.sock.fileno()
+        channel = self._channel()
+        given = -1 if channel is None else channel.fileno()
+        return self._control.sock.fileno(), status, self.session.pidfd, self.executed, given
 
     @property
     def remote(self) -> bool:
@@ -233,7 +245,15 @@ class Ends:
     def _end_unknown(self) -> None:
         """The process has ended after its template: nobody could ask how."""
         if self.session.status is None:
-            self.session.status = UNKNOWN
+            self.session.status = self._reap_child()
+
+    def _reap_child(self) -> ExitStatus:
+        """Wait for it where this process is its parent."""
+        child, self.child = self.child, 0
+        try:
+            return exit_status(os.waitpid(child, os.WNOHANG)[1]) if child else UNKNOWN
+        except ChildProcessError:  # the program waits for all its children, or ignores SIGCHLD
+            return UNKNOWN
 
     def _keep_ends(self, fds: Sequence[int]) -> None:
         """The status socket and the pidfd that a former owner has left with the template."""

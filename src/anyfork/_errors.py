@@ -27,7 +27,8 @@ AnyforkError
 ├── CallError                a call has no result; ``may_have_run`` says whether anything of the function may have run
 │   ├── WorkerDiedError      the worker ended before it had answered
 │   ├── CallTimeoutError     the deadline passed (also a TimeoutError)
-│   ├── CallCancelledError   it was given up: its map or stream was closed
+│   ├── CallCancelledError   it was given up: its map or stream was closed, its pool killed
+│   ├── QueueFullError       the pool has no room for it, and was told to say so; nothing of it has run
 │   ├── RemoteError          the function raised an exception that cannot be rebuilt here
 │   ├── ResultError          the result cannot travel
 │   └── InitializerError     the worker's initializer raised: the worker is of no use
@@ -212,6 +213,10 @@ class CallTimeoutError(CallError, TimeoutError):
 
 class CallCancelledError(CallError):
     """The call was given up before it had a result."""
+
+
+class QueueFullError(CallError):
+    """So many jobs wait in the pool that it takes no more now. Nothing of the call has run."""
 
 
 class RemoteError(CallError):

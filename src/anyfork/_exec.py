@@ -10,11 +10,20 @@ from _anyfork_child._encoding import Encoded, pickle_into
 from _anyfork_child._files import new_file
 
 from ._attributes import check_attributes
-from ._launch import command, find_python
+from ._interpreter import executable_environment, find_python
+from ._launch import command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+
+def present_attributes(attributes: Mapping[str, object]) -> Encoded:
+    """What to send to a fork of the default template that takes over what the owner has now. Raises ArgumentError."""
+    encoded = Encoded()
+    asked = check_attributes("new_exec", encoded, attributes)
+    pickle_into(encoded, _inherited(encoded) | asked)
+    return encoded
 
 
 def exec_attributes(
@@ -28,6 +37,7 @@ def exec_attributes(
     encoded = Encoded()
     asked = check_attributes("new_exec", encoded, attributes)
     values = _inherited(encoded) | asked
+    values["env"] = executable_environment(values["env"])  # type: ignore[arg-type]  # checked, see _attributes
     try:
         values["exec"] = command(interpreter, flags)
         output = new_file()
@@ -71,7 +81,7 @@ def _is_open(fd: int) -> bool:
 def _umask() -> int | None:
     """The present umask. Asking the system means setting it, which other threads would notice; /proc tells it too."""
     try:
-        with open("/proc/self/status") as file:
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
             return next((int(line.split()[1], 8) for line in file if line.startswith("Umask:")), None)
     except OSError:
         return None

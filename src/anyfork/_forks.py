@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import _socket
 import os
+import sys
 
 from _anyfork_child._channel import close_all
 from _anyfork_child._encoding import Encoded
 from _anyfork_child._steps import warm
-from _anyfork_child._wire import ADOPT, DETACHED, FORK, PREPARE, Frame
+from _anyfork_child._wire import ADOPT, DETACHED, FORK, PREPARE, START, Frame
 
 from ._arguments import encode_call
 from ._default import default_template
 from ._errors import ArgumentError
-from ._exec import exec_attributes
+from ._exec import exec_attributes, present_attributes
 from ._launch import initialise
 from ._lifeline import open_lifeline
 from ._link import Link
@@ -41,6 +42,7 @@ def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded) -> Li
     link = Link(control, status, parent)
     link.session.host = parent.session.host
     link.outbox.piecewise = parent.outbox.piecewise
+    link.receiver = parent.receiver
     if attributes.get("detached"):
         flags |= DETACHED
     fds = (far_control.fileno(), far_status.fileno(), line, *encoded.fds)
@@ -78,7 +80,12 @@ def fork_default(attributes: Mapping[str, object], encoded: Encoded) -> Link:
 def fork_exec(
     python: str | os.PathLike[str] | None, flags: Sequence[str] | None, attributes: Mapping[str, object]
 ) -> Link:
-    """A fresh interpreter: a fork of the default template that executes one. Raises ArgumentError and LaunchError."""
+    """A fresh interpreter: a fork of the default template that executes one. Raises ArgumentError and LaunchError.
+
+    Where that is a pristine copy of the program, it does instead, unless an interpreter is asked for.
+    """
+    if python is None and flags is None and default_template.is_copy:
+        return _fork_pristine(attributes)
     encoded, interpreter, output = exec_attributes(python, flags, attributes)
     try:
         link = fork_default(attributes, encoded)
@@ -89,6 +96,16 @@ def fork_exec(
         close_all(encoded.made)
     link.interpreter = interpreter
     link.output = Output(output)
+    initialise(link)
+    return link
+
+
+def _fork_pristine(attributes: Mapping[str, object]) -> Link:
+    encoded = present_attributes(attributes)
+    try:
+        link = fork_default(attributes, encoded)
+    finally:
+        close_all(encoded.made)
     initialise(link)
     return link
 
@@ -114,10 +131,14 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
     """
     link.check(call)
     link.check_travel(call, encoded)
-    if link.session.forks:
+    if link.session.forks or link.child:
         clone = fork(link, {}, NOTHING)
         link.close_template()
         link = clone
+    if "pydevd" in sys.modules and kind == START:
+        from ._debugger import lead_debugger  # only now: few programs run under one
+
+        lead_debugger(link)
     link.post(kind, encoded, call)
     if encoded.by_value:
         warm_parent(link, "cloudpickle.cloudpickle")
@@ -125,9 +146,14 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
 
 
 def warm_parent(link: Link, module: str) -> None:
-    """Have the template above import what more of its processes will need, once: loading that takes a process longer
-    than all the rest of its start."""
-    template = link.parent
-    if template is not None and module not in template.warmed and template.session.phase is Phase.PREPARING:
+    """Have the template above import what more of its processes will need."""
+    if link.parent is not None:
+        warm_template(link.parent, module)
+
+
+def warm_template(template: Link, module: str) -> None:
+    """Have a template import what its processes will need, once: loading that takes a process longer than all the rest
+    of its start."""
+    if module not in template.warmed and template.session.phase is Phase.PREPARING:
         template.warmed = (*template.warmed, module)
         template.post(PREPARE, encode_call("prepare", warm, (module,)))

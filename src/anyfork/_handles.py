@@ -10,10 +10,11 @@ from _anyfork_child._wire import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND, START
 
 from ._arguments import encode_async_call, encode_call, encode_values
 from ._attributes import encode_attributes
-from ._delivery import when_free
+from ._delivery import destructor, when_free
 from ._dialogue import check
 from ._errors import ArgumentError, HandleError, StatusUnknownError
 from ._forks import NOTHING, adopt, fork, fork_default, fork_exec, take_over
+from ._modules import ORDINARY
 from ._session import Phase, Session
 
 TYPE_CHECKING = False
@@ -40,6 +41,7 @@ class _Moved:
         self.foreign = False
         self.lock = RLock()
         self.outbox = ()
+        self.receiver = ORDINARY
 
     def check(self, call: str) -> NoReturn:
         """Raise HandleError."""
@@ -122,21 +124,21 @@ class TemplateHandle:
         """
         if not isinstance(code, str):
             raise ArgumentError(f"execute() needs code as a str, not {type(code).__name__}")
-        return self._send("execute", EXECUTE, encode_values("execute", (code, *args)))
+        return self._send("execute", EXECUTE, encode_values("execute", (code, *args), self._link.receiver))
 
     def prepare(self, function: Callable[..., object] | str, /, *args: object) -> Self:
         """Call a function in the template: load a model, warm a cache. Its result is dropped.
 
         A failure is a PrepareError of the next ``ready`` or ``run``.
         """
-        return self._send("prepare", PREPARE, encode_call("prepare", function, args))
+        return self._send("prepare", PREPARE, encode_call("prepare", function, args, self._link.receiver))
 
     def send(self, *args: object) -> Self:
         """Queue positional arguments for the function, descriptors included. Forks get a copy of the queue.
 
         Values are taken as they are now, descriptors are duplicated. Raises ArgumentError naming what cannot travel.
         """
-        return self._send("send", SEND, encode_values("send", args))
+        return self._send("send", SEND, encode_values("send", args, self._link.receiver))
 
     def fork(self, **attributes: Unpack[Attributes]) -> Self:
         """Make a clone of this template: loaded code, data, queued arguments; later changes to either are its own.
@@ -174,9 +176,9 @@ class TemplateHandle:
     ) -> Link:
         """Let a function take the process over; this handle is used up."""
         if backend is None:
-            encoded = encode_call(call, function, args)
+            encoded = encode_call(call, function, args, self._link.receiver)
         else:
-            encoded = encode_async_call(call, backend, function, args)
+            encoded = encode_async_call(call, backend, function, args, self._link.receiver)
         self._link = take_over(self._link, call, START, encoded)
         self._queued()
         return self._link
@@ -194,6 +196,16 @@ class TemplateHandle:
         self._link = _moved()
         return link
 
+    def _movable(self) -> Link:
+        """The link, or that of a clone where the template is a child of this process, which alone can reap it."""
+        link = self._link
+        link.check("detach")
+        if link.child:
+            self._link = fork(link, {}, NOTHING)
+            link.close_template()
+        return self._link
+
+    @destructor
     def __del__(self) -> None:
         if hasattr(self, "_link"):
             when_free(self._link, self._link.close_template)
@@ -246,6 +258,9 @@ class ProcessHandle:
 
         def send_signal(self, number: int) -> None:
             """Send it a signal; nothing happens when it has ended."""
+
+        def fileno(self) -> int:
+            """A descriptor that becomes readable when the process has ended."""
 
     def _give_up(self, call: str) -> Link:
         """Hand the link to another handle: this one is used up."""

@@ -11,6 +11,7 @@ import _socket
 import os
 import sys
 from fcntl import F_DUPFD_CLOEXEC, fcntl
+from posix import posix_spawn  # not that of os, which debuggers replace to be in every interpreter, see _debugger
 
 import _anyfork_child
 from _anyfork_child._attributes import bind_now
@@ -19,7 +20,8 @@ from _anyfork_child._steps import is_standard_library
 from _anyfork_child._wire import INIT
 
 from ._arguments import encode_values
-from ._errors import LaunchError
+from ._errors import ArgumentError, LaunchError
+from ._interpreter import check_reentry, executable_environment, find_python, frozen_program
 from ._lifeline import open_lifeline
 from ._link import Link
 from ._output import Output
@@ -28,52 +30,71 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Runs in the new interpreter. The directory of the package goes to the end of the path, where it hides nothing.
+# Runs in the new interpreter. The directory of the package goes to the end of the path, where it hides nothing, except
+# what PYTHONPATH names: the program may have set that for others. INIT brings the path of the program.
 BOOT = (
-    "import sys;sys.path=[p for p in sys.path if p]+[sys.argv[1]];"
+    "import os,sys;d=sys.argv[1];e=[os.path.normpath(p)for p in os.environ.get('PYTHONPATH','').split(os.pathsep)];"
+    "sys.path=sorted([p for p in sys.path if p]+[d],key=lambda p:p!=d and p in e);"
     "from _anyfork_child.__main__ import main;a=sys.argv[2:];"
     "del sys.argv[1:];main(*a)"
 )
+
+
+def _directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed: nothing can be found there
+        return ""
+
+
+BEGINNING = _directory()  # of the program, or nearly: a relative path in sys.path was meant from there
 PACKAGE_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(_anyfork_child.__file__)))
+REENTRY = "--anyfork-template"  # the first argument of a frozen program that is to be a template, see frozen
 HIGH = 10  # descriptors are moved here first, so that moving them to 2 to 5 overwrites none of them
 
 
-def find_python(python: str | os.PathLike[str] | None = None) -> str:
-    """The interpreter to start: what was asked for, ANYFORK_PYTHON, or the running one. Raises LaunchError."""
-    for candidate, source in (
-        (python and os.fspath(python), "python="),
-        (os.environ.get("ANYFORK_PYTHON"), "ANYFORK_PYTHON"),
-        (sys.executable, "sys.executable"),
-    ):
-        if candidate:
-            if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
-                return candidate
-            raise LaunchError(f"{source} is {candidate!r}, which is no executable file; name an interpreter there")
-    raise LaunchError("sys.executable is empty: name an interpreter with python= or in ANYFORK_PYTHON")
-
-
 def command(python: str, flags: Sequence[str] | None) -> list[bytes]:
-    """The command that makes an interpreter a template; its descriptors follow as further arguments."""
-    if flags is None:
-        import subprocess  # only now: it is large, and a program starts few interpreters
+    """The command that makes an interpreter a template; its descriptors follow as further arguments.
 
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # multiprocessing uses it too
+    Raises ArgumentError for options that a frozen program cannot be given, and LaunchError.
+    """
     owner = str(os.getpid())
-    return [os.fsencode(part) for part in (python, *flags, "-c", BOOT, PACKAGE_DIRECTORY, owner)]
+    if python == frozen_program():
+        check_reentry()
+        if flags:
+            raise ArgumentError(f"new_exec() cannot give options to a frozen program: {list(flags)!r}")
+        parts = [python, REENTRY, owner]
+    else:
+        if flags is None:
+            from ._options import options  # only now: a program starts few interpreters
+
+            flags = options()
+        parts = [python, *flags, "-c", BOOT, PACKAGE_DIRECTORY, owner]
+    return [os.fsencode(part) for part in parts]
 
 
 def initialise(link: Link) -> None:
     """Give a fresh interpreter what a program gives its own: where modules are found, and its arguments."""
-    try:
-        here: list[str | None] = [os.getcwd()]
-    except FileNotFoundError:  # it was removed: nothing can be found there
-        here = []
-    path: list[str | None] = []
-    for entry in sys.path:
-        if isinstance(entry, str):
-            path += here if not entry else [None if is_standard_library(entry) else entry]
+    path = [found for entry in sys.path if isinstance(entry, str) for found in _places(entry)]
     link.post(INIT, encode_values("Template", (path, list(getattr(sys, "argv", [""])))))
     link.ask()
+
+
+def _places(entry: str) -> list[str | None]:
+    """What an entry of sys.path means to this program: one place or none; None is the standard library."""
+    if is_standard_library(entry):
+        return [None]
+    if os.path.isabs(entry):
+        return [entry]
+    here = [place for place in (_directory(),) if place]
+    if not entry:
+        return [*here]
+    # The importer has looked there when the program began, and stays there when the program moves on.
+    for base in (BEGINNING, *here):
+        place = os.path.join(base, entry)
+        if os.path.exists(place):
+            return [place]
+    return [entry]  # it may mean something to a path hook
 
 
 def launch() -> Link:
@@ -94,7 +115,7 @@ def launch() -> Link:
         os.close(stderr)
         far.close()
         os.close(line)
-    link.session.pid = pid
+    link.session.pid = link.child = pid
     initialise(link)
     return link
 
@@ -104,7 +125,8 @@ def _spawn(python: str, argv: list[bytes], fds: Sequence[int], follows: int) -> 
     try:
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in zip(high, (3, 4, 5, 2), strict=True)]
         numbers = (b"3", b"4", b"-1", b"5", b"%d" % follows)
-        return os.posix_spawn(python, [*argv, *numbers], bind_now(os.environb), file_actions=actions)
+        environment = bind_now(executable_environment(os.environb))
+        return posix_spawn(python, [*argv, *numbers], environment, file_actions=actions)
     finally:
         for fd in high:
             os.close(fd)

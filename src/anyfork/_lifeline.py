@@ -27,6 +27,11 @@ def open_lifeline() -> tuple[int, int]:
     return open_anew(_pipe[0])
 
 
+def lifeline_descriptors() -> tuple[int, ...]:
+    """What this program holds of it."""
+    return tuple(_pipe)
+
+
 def _forget() -> None:
     """Runs in a forked copy of the owner, which must not keep alive what ends with the owner."""
     while _pipe:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import os
+from _weakref import ref
 
 from _anyfork_child._channel import NOWAIT, close_all
 from _anyfork_child._wire import CLOSE, PING, REVOKE, Frame
@@ -15,13 +16,17 @@ from _anyfork_child._wire import CLOSE, PING, REVOKE, Frame
 from ._delivery import deliver, open_links, pending, undelivered, when_free
 from ._ends import Ends
 from ._errors import ArgumentError, HandleError
+from ._modules import ORDINARY
+from ._offspring import offspring
 from ._session import Phase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
 
     from _anyfork_child._encoding import Encoded
+    from _anyfork_child._receiver import Receiver
 
     from ._output import Output
 
@@ -39,6 +44,7 @@ class Link(Ends):
     interpreter = ""  # the command, if it was executed for this process
     warmed: tuple[str, ...] = ()  # what it has been told to import because most of its processes need it
     output: Output | None = None
+    receiver: Receiver = ORDINARY  # what it is to values that go to it
     _dropped = False
     _askers = 0  # its forks that may still want to know why they were never born
 
@@ -193,6 +199,14 @@ class Link(Ends):
         """Give the control socket away, as a channel or to another owner; return its descriptor."""
         return self._control.sock.detach()
 
+    def make_channel(self) -> socket.socket:
+        """The control socket as a channel, which belongs to whoever has it then."""
+        import socket
+
+        channel = socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, self.detach_control())
+        self._channel = ref(channel)
+        return channel
+
     def close_control(self) -> None:
         """Let the function see the end of its channel, which nobody has asked for."""
         with self.lock:
@@ -266,6 +280,9 @@ class Link(Ends):
         if self.output is not None:
             self.output.close()
         self._close_status()
+        child, self.child = self.child, 0
+        if child:
+            offspring.leave(child)
 
     def _may_be_asked(self) -> bool:
         """True while a fork may want to know why this process, its template, was never born."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import _socket
 from sys import getrefcount
 
 from . import _dialogue
-from ._delivery import when_free
+from ._delivery import destructor, when_free
 from ._errors import AnyforkError
 from ._handles import ProcessHandle
 from ._waiting import run
@@ -75,9 +74,7 @@ class Process(ProcessHandle):
             run(_dialogue.birth(link))  # without it the pid is only surely its own while the link has the socket
             with link.lock:
                 if self._channel is None:
-                    import socket
-
-                    self._channel = socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, link.detach_control())
+                    self._channel = link.make_channel()
         return self._channel
 
     def wait(self, timeout: float | None = None) -> ExitStatus:
@@ -121,6 +118,7 @@ class Process(ProcessHandle):
         self.wait()
         self.close()
 
+    @destructor
     def __del__(self) -> None:
         if not hasattr(self, "_link"):
             return

@@ -6,12 +6,14 @@ import os
 
 from _anyfork_child._channel import close_all
 from _anyfork_child._encoding import Encoded, pickle_into
+from _anyfork_child._receiver import Receiver
 from _anyfork_child._wire import START
 
 from ._arguments import encode_call
 from ._attributes import check_attributes
 from ._forks import fork_default, two_pairs
 from ._link import Link
+from ._modules import is_importable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ def fork_relay(command: Sequence[str], host: str, connect_timeout: float, keep_a
     control, far_control, status, far_status = two_pairs()
     link = Link(control, status, relay)
     link.session.host = host or command[0]
+    link.receiver = Receiver(is_importable, in_band=True)
     args = (far_control, far_status, command, os.getpid(), host, connect_timeout, keep_alive)
     try:
         relay.post(START, encode_call(CALL, FUNCTION, args), CALL)

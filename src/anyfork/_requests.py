@@ -7,18 +7,20 @@ from collections import deque
 from itertools import count
 
 from _anyfork_child._call_wire import CALL, FUNCTION, HEADER, SMALL_CALL
-from _anyfork_child._encoding import INLINE, PROTOCOL, CannotTravelError, importable_name, is_plain
+from _anyfork_child._encoding import INLINE, PROTOCOL, CannotTravelError, is_plain
 from _anyfork_child._message import Message, message_of
 from _anyfork_child._serving import in_pieces
 
 from ._arguments import check_function, encode_for
 from ._errors import ArgumentError
+from ._modules import ORDINARY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from _anyfork_child._receiver import Receiver
     from _anyfork_child._serializers import Serializer
 
 MAX_FUNCTIONS = 1000  # that have numbers; others are named in each call
@@ -36,11 +38,14 @@ def small(args: Sequence[object]) -> bytes:
 class Requests:
     """What can be asked of one worker. ``definitions`` of functions go out before the next call."""
 
-    def __init__(self, serializer: Serializer | None, in_band: bool) -> None:
+    def __init__(
+        self, serializer: Serializer | None, receiver: Receiver = ORDINARY, limit: float = MAX_FUNCTIONS
+    ) -> None:
         self.definitions: deque[Message] = deque()
         self.functions: dict[object, int] = {}
         self._serializer = serializer
-        self._in_band = in_band
+        self._receiver = receiver
+        self._limit = limit
         self._numbers = count(1)
 
     def number(self, call: str, function: Callable[..., object] | str) -> int:
@@ -52,8 +57,8 @@ class Requests:
 
     def _define(self, call: str, function: Callable[..., object] | str) -> int:
         check_function(call, function)
-        name = function if isinstance(function, str) else importable_name(function)
-        if name is None or len(self.functions) >= MAX_FUNCTIONS:
+        name = function if isinstance(function, str) else self._receiver.name_of(function)
+        if name is None or len(self.functions) >= self._limit:
             return 0
         body = name.encode()
         number = next(self._numbers)
@@ -69,7 +74,8 @@ class Requests:
             if detail and kind == CALL and (body := small(args)):
                 return Message(HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body)
             values = args if detail else (function, *args)
-            encoded = encode_for(name, values, 1 if detail else 0, beside=not self._in_band)
+            beside = not self._receiver.in_band
+            encoded = encode_for(name, values, 1 if detail else 0, beside=beside, receiver=self._receiver)
         else:
             try:
                 dumped = self._serializer.dumps(args)
@@ -79,11 +85,11 @@ class Requests:
             if detail:
                 encoded = in_pieces(dumped)
             else:
-                by_value = encode_for(name, (function,), 0)
+                by_value = encode_for(name, (function,), 0, receiver=self._receiver)
                 if by_value.fds:
                     raise ArgumentError(f"the function of {name}() holds a descriptor, which pickle alone can send")
                 encoded = in_pieces(by_value.size.to_bytes(4, "little"), *by_value.pieces, dumped)
         try:
-            return message_of(kind, number, detail, encoded, self._in_band)
+            return message_of(kind, number, detail, encoded, self._receiver.in_band)
         except CannotTravelError as error:
             raise ArgumentError(f"the arguments of {name}() cannot travel to another process: {error}") from error

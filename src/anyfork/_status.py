@@ -5,40 +5,9 @@ from __future__ import annotations
 import os
 from collections import namedtuple
 
+from ._record import Record
+
 TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NoReturn
-
-
-class _Frozen:
-    """A record that does not change: written out because dataclasses would double the cost of importing anyfork."""
-
-    __slots__ = ()
-    __match_args__: tuple[str, ...] = ()
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"{type(self).__name__} is frozen")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"{type(self).__name__} is frozen")
-
-    def _values(self) -> tuple[object, ...]:
-        return tuple(getattr(self, name) for name in self.__match_args__)
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and self._values() == other._values()
-
-    def __hash__(self) -> int:
-        return hash(self._values())
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), self._values())
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
-        return f"{type(self).__name__}({fields})"
-
-
 if TYPE_CHECKING:
     from typing import NamedTuple
 
@@ -69,7 +38,7 @@ class Usage(_UsageFields):
     __slots__ = ()
 
 
-class ExitStatus(_Frozen):
+class ExitStatus(Record):
     """How a process has ended: with ``code``, or by ``signal``, or neither, which means that nobody knows.
 
     ``usage`` is what it used, or None where nobody knows. ``error`` is the traceback of the exception that ended its
@@ -92,11 +61,7 @@ class ExitStatus(_Frozen):
     ) -> None:
         if code is not None and signal is not None:
             raise ValueError("a process ends with a code or by a signal, not both")
-        keep = object.__setattr__
-        keep(self, "code", code)
-        keep(self, "signal", signal)
-        keep(self, "usage", usage)
-        keep(self, "error", error)
+        self._set(code, signal, usage, error)
 
     @property
     def known(self) -> bool:

@@ -13,6 +13,7 @@ from struct import Struct
 from time import monotonic
 
 from ._conversation import FATE, Conversation
+from ._delivery import destructor
 from ._dialogue import entered
 from ._pending import State
 from ._status import UNKNOWN
@@ -57,7 +58,7 @@ class Talk(Conversation):
         with self.lock:
             if self.sock is None:
                 sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, SOON)
-                self.use(sock, self.process.fileno())
+                self.use(sock, self.find_end())
 
     # --- Asking ---
 
@@ -275,5 +276,6 @@ class Talk(Conversation):
             self.watch.close()
         self.close_channel()
 
+    @destructor
     def __del__(self) -> None:
         self._close()

@@ -79,7 +79,7 @@ class Template(TemplateHandle):
         """
         import socket
 
-        return socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, run(hand_over(self._link)))
+        return socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, run(hand_over(self._movable())))
 
     def __enter__(self) -> Self:
         return self

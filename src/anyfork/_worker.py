@@ -9,6 +9,7 @@ from time import monotonic
 from _anyfork_child._call_wire import CALL, STREAM
 
 from ._batch import Batch
+from ._delivery import destructor
 from ._errors import AnyforkError, ArgumentError
 from ._pending import DONE, State
 from ._process import Process
@@ -266,6 +267,7 @@ class Stream(StreamHandle):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @destructor
     def __del__(self) -> None:
         self._talk.when_free(self._close)
 

@@ -33,7 +33,7 @@ class WorkerHandle:
         self._status: ExitStatus | None = None  # once it is closed
         link = options.start(template)
         template._queued()
-        return link, Calls(options.serializer, options.concurrency, options.on_event, link.remote)
+        return link, Calls(options.serializer, options.concurrency, options.on_event, link.receiver)
 
     @property
     def pid(self) -> int | None:

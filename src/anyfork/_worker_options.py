@@ -79,7 +79,7 @@ class Options:
         """Let a worker take the template over. Raises ArgumentError for an initializer that cannot travel."""
         link = template._link
         link.check("Worker")
-        encoded = encode_for("Worker", (self.arguments(),), 1)
+        encoded = encode_for("Worker", (self.arguments(),), 1, receiver=link.receiver)
         encoded.name = f"{MODULE}:serve".encode()
         warm_parent(link, MODULE)
         return take_over(link, "Worker", START, encoded)

@@ -203,3 +203,11 @@ async def test_the_waiting_for_the_end_of_a_worker_handles_events(template):
         worker.kill()
         with anyio.fail_after(DEADLINE):
             assert (await worker.wait()).signal == 9
+
+
+async def test_what_a_worker_said_before_it_ended_is_heard_although_its_end_was_known_first(template):
+    worker = aio.Worker(template.fork(), initializer=call_functions.fail, initargs=("early",))
+    await worker._talk.process.wait()
+    with pytest.raises(anyfork.InitializerError, match="early"):
+        await worker.ready()
+    await worker.aclose()

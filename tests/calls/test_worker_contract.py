@@ -635,6 +635,13 @@ def test_the_initializer_gets_what_was_sent_and_its_own_arguments(new_worker, op
         assert worker.call(call_functions.recall) == ["sent", 1, 2]
 
 
+def test_what_a_worker_said_before_it_ended_is_heard_although_its_end_was_known_first():
+    with anyfork.Worker(initializer=call_functions.fail, initargs=("early",)) as worker:
+        worker._talk.process.wait()
+        with pytest.raises(anyfork.InitializerError, match="early"):
+            worker.ready()
+
+
 def test_an_initializer_that_raises_fails_all_calls(new_worker, options):
     with new_worker(initializer=call_functions.fail, initargs=("early",), **options) as worker:
         for ask in (worker.ready, lambda: worker.call(call_functions.echo, 1)):

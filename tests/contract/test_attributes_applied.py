@@ -14,7 +14,7 @@ from pathlib import Path
 import child_side
 import pytest
 from conftest import eventually
-from owner_side import DEADLINE, KINDS, ask, ended, output_of, pipe, read_all
+from owner_side import DEADLINE, KINDS, ask, ended, output_of, owner_of, pipe, read_all
 
 import anyfork
 
@@ -304,13 +304,14 @@ def test_a_title_is_no_longer_than_the_command_line_that_was(made):
 def test_an_idle_template_says_whose_it_is(new_template):
     with new_template().ready() as template:
         kind = "anyfork/exec" if "new_exec" in repr(new_template.__code__.co_names) else "anyfork"
-        eventually(lambda: shown(template.pid)[0] == f"{os.getpid()} {kind}", f"{shown(template.pid)}")
+        owner = owner_of(new_template)
+        eventually(lambda: shown(template.pid)[0] == f"{owner} {kind}", f"{shown(template.pid)}")
 
 
-def test_a_running_process_shows_its_function(template):
-    with template.run(child_side.say_and_stay) as process:
+def test_a_running_process_shows_its_function(new_template):
+    with new_template().run(child_side.say_and_stay) as process:
         process.channel.recv(1)
-        assert shown(process.pid)[0] == f"{os.getpid()} child_side:say_and_stay"
+        assert shown(process.pid)[0] == f"{owner_of(new_template)} child_side:say_and_stay"
 
 
 # --- Order and refusals ---------------------------------------------------------------------------------------------

@@ -340,3 +340,13 @@ def test_an_object_of_a_local_class_travels_with_its_class(template):
             return self.x * 2
 
     assert ask(template, "(v[0].doubled(), type(v[0]).__name__)", Point(21)) == (42, "Point")
+
+
+def test_what_a_preload_registers_for_the_end_does_not_happen_at_the_first_fork(template):
+    template.execute("import atexit\nran = []\natexit.register(ran.append, 1)")
+    assert ask(template.fork(), "sys.modules['__main__'].ran") == []
+
+
+def test_what_a_preload_registers_for_the_end_of_threads_does_not_happen_at_the_first_fork(template):
+    template.preload("concurrent.futures.thread")
+    assert ask(template.fork(), "__import__('threading')._SHUTTING_DOWN") is False

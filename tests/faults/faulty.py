@@ -306,3 +306,17 @@ def some_descriptors(count):
     os.write(marks, b".")
     descriptor = importlib.import_module("_anyfork_child._values").Descriptor
     return [descriptor(0) for _ in range(count)]
+
+
+def same(value):
+    return value
+
+
+def wait_at(file):
+    """A job that waits until something comes."""
+    os.read(file.fileno(), 1)
+
+
+def ignore_signals():
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)

@@ -5,6 +5,8 @@ to the event loop that it is used in.
 """
 
 from ._call import call as call
+from ._pool import Pool as Pool
+from ._pool_map import PoolMap as PoolMap
 from ._process import Process as Process
 from ._remote import RemoteTemplate as RemoteTemplate
 from ._template import Template as Template
@@ -12,6 +14,6 @@ from ._worker import Map as Map
 from ._worker import Stream as Stream
 from ._worker import Worker as Worker
 
-for _name in ("Map", "Process", "RemoteTemplate", "Stream", "Template", "Worker"):
+for _name in ("Map", "Pool", "PoolMap", "Process", "RemoteTemplate", "Stream", "Template", "Worker"):
     globals()[_name].__module__ = __name__
 del _name

@@ -36,7 +36,7 @@ async def call(
     taken = Template() if template is None else template.fork()
     process = Process._of(start_one(taken, function, args))
     taken._queued()
-    talk = Talk(process, Calls(None, None, None, process._link.remote))
+    talk = Talk(process, Calls(receiver=process._link.receiver))
     asked = talk.calls.expect(1, on_event)
     try:
         with fail_after(timeout):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from sys import getrefcount
 
 from anyio import CancelScope
 from anyio.abc import SocketAttribute, UNIXSocketStream
 
 from .. import _dialogue
-from .._delivery import when_free
+from .._delivery import destructor, when_free
 from .._errors import AnyforkError, HandleError
 from .._handles import ProcessHandle
 from .._process import Process as BlockingProcess
@@ -17,6 +16,7 @@ from ._waiting import run, run_now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from typing import Self
 
     from .._link import Link
@@ -52,7 +52,7 @@ class Process(ProcessHandle):
         await run(_dialogue.birth(link))
         if self._stream is None:
             if self._sock is None:
-                self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, link.detach_control())
+                self._sock = link.make_channel()
             sock, self._sock = self._sock, None
             self._stream = await UNIXSocketStream.from_socket(sock)
         return self
@@ -151,6 +151,7 @@ class Process(ProcessHandle):
             with CancelScope(shield=True):
                 await self.aclose()
 
+    @destructor
     def __del__(self) -> None:
         if hasattr(self, "_link"):
             if self._sock is not None:

@@ -17,6 +17,7 @@ from _anyfork_child._channel import NOWAIT
 
 from .. import _dialogue
 from .._conversation import FATE, Conversation
+from .._delivery import destructor
 from .._pending import State
 from .._status import UNKNOWN
 from ._readiness import Readiness
@@ -60,8 +61,8 @@ class Talk(Conversation):
         await run(_dialogue.birth(link))
         if self.sock is not None:  # another task was first
             return
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, link.detach_control())
-        self.use(sock, self.process.fileno())
+        end = self.find_end()
+        self.use(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, link.detach_control()), end)
         assert self.watch is not None
         self._readiness = Readiness(self.watch)
 
@@ -193,11 +194,11 @@ class Talk(Conversation):
             if event is not None:
                 answer = self.handle(event)
                 if hasattr(answer, "__await__"):
-                    await self._handle(event, answer)
+                    await self.await_handler(event, answer)
         if self._waiting:
             self._wake()
 
-    async def _handle(self, event: Event, answer: Awaitable[object]) -> None:
+    async def await_handler(self, event: Event, answer: Awaitable[object]) -> None:
         """Whoever reads may be cancelled while it awaits the handler of another call, which must not suffer from it."""
         before, self._handling = self._handling, get_current_task()
         try:
@@ -221,13 +222,17 @@ class Talk(Conversation):
 
     async def _bury(self) -> None:
         """The channel has come to its end: so has the worker."""
+        self.died(await self.fate())
+
+    async def fate(self) -> ExitStatus:
+        """How the worker has ended whose channel has come to its end."""
         status = UNKNOWN
         with CancelScope(shield=True):
             with move_on_after(FATE):
                 status = await self.process.wait()
             if not status.known:  # it goes on without its channel, or its template is stopped
                 self.process.kill()
-        self.died(status)
+        return status
 
     async def finish(self) -> ExitStatus:
         """Wait for all answers, let the worker end, and wait until it has."""
@@ -257,6 +262,7 @@ class Talk(Conversation):
             self._readiness = None
         self.close_channel()
 
+    @destructor
     def __del__(self) -> None:
         self.let_go()
 

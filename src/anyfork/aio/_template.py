@@ -84,7 +84,7 @@ class Template(TemplateHandle):
         """
         import socket
 
-        return socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, await run(hand_over(self._link)))
+        return socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, await run(hand_over(self._movable())))
 
     async def aclose(self) -> None:
         """Let the template end, and wait until all that is queued is delivered. What was forked from it goes on.

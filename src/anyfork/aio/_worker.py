@@ -9,6 +9,7 @@ from anyio import CancelScope, Lock, fail_after
 from _anyfork_child._call_wire import CALL, STREAM
 
 from .._batch import Batch
+from .._delivery import destructor
 from .._dialogue import put_down
 from .._errors import AnyforkError, ArgumentError
 from .._pending import State
@@ -266,6 +267,7 @@ class Map:
         if self._talk.calls.out and self._talk.sock is not None:
             self._talk.flush()
 
+    @destructor
     def __del__(self) -> None:
         if hasattr(self, "_ahead"):
             self._close()
@@ -307,5 +309,6 @@ class Stream(StreamHandle):
     async def __aexit__(self, *_: object) -> None:
         self._close()
 
+    @destructor
     def __del__(self) -> None:
         self._close()

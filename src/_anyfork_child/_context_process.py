@@ -1,0 +1,63 @@
+"""How a process of the multiprocessing context begins: with what multiprocessing gives it of its parent process.
+
+Runs in the process. Templates load this module, and with it what most of these processes need.
+"""
+
+from __future__ import annotations
+
+import _socket
+import atexit
+import os
+import sys
+from multiprocessing import process, resource_tracker, spawn, util
+from multiprocessing import queues as queues  # most processes get one
+
+from . import _context as _context  # makes the start method known
+from ._definitions import ask_owner
+from ._values import Descriptor, load_values
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+
+def main(
+    channel: socket.socket,
+    preparation: dict[str, Any],
+    environment: dict[bytes, bytes] | None,
+    tracker: Descriptor,
+    questions: Descriptor,
+    body: bytes,
+    descriptors: Sequence[Descriptor],
+) -> NoReturn:
+    """Be one process of a context, as multiprocessing.spawn._main is one of forkserver, without its ``__main__``.
+
+    Nothing is said on the channel. The end of this side tells the parent process that all that is inherited is here,
+    and the end of the other side that the parent process has ended.
+    """
+    atexit.register(util._exit_function)  # type: ignore[attr-defined]  # the template's are not ours
+    _share_tracker(tracker.detach())
+    ask_owner(questions.detach())
+    if environment is not None and environment != os.environb:
+        os.environb.clear()
+        os.environb.update(environment)
+    current: Any = process.current_process()
+    current._inheriting = True
+    try:
+        spawn.prepare(preparation)
+        (started,) = load_values(body, -1, [descriptor.detach() for descriptor in descriptors], ())
+    finally:
+        del current._inheriting
+    try:
+        channel.shutdown(_socket.SHUT_WR)
+    except OSError:  # the parent process has closed its side
+        pass
+    sys.exit(started._bootstrap(parent_sentinel=channel.detach()))
+
+
+def _share_tracker(fd: int) -> None:
+    """Have resources tracked where the parent process has them tracked. A tracker of the template's is its own."""
+    tracker: Any = resource_tracker._resource_tracker
+    tracker._fd, tracker._pid = fd, None

@@ -1,0 +1,128 @@
+"""How values are reduced of which pickle does not know how, or not well enough: the counterpart of REBUILD in _values.
+
+They are objects around descriptors, functions and classes of a ``__main__`` that both sides have, cached functions, and
+what a receiver has reducers of its own for.
+"""
+
+from __future__ import annotations
+
+import _socket
+import io
+import os
+import stat
+import sys
+
+from . import _main, _values
+from ._values import Descriptor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._encoding import Encoded
+    from ._receiver import Receiver
+
+
+class CannotTravelError(Exception):
+    """A value that another process cannot be given."""
+
+
+def reduce(encoded: Encoded, value: Any, receiver: Receiver) -> Any:
+    """How to rebuild a value on the other side, as ``__reduce__`` says it, or None for any other object."""
+    reduced = _reduce_descriptor(encoded, value)
+    if reduced is not None:
+        return reduced
+    kind = type(value)
+    if kind in receiver.reducers:
+        return receiver.reducers[kind](value)
+    path = receiver.path_in_main(value)
+    if path is not None:
+        return _main.named, path
+    if kind.__name__ == "_lru_cache_wrapper" and _goes_by_value(value, receiver):
+        parameters = value.cache_parameters()
+        return _values.cached, (value.__wrapped__, parameters["maxsize"], parameters["typed"])
+    return None
+
+
+def _goes_by_value(cached: Any, receiver: Receiver) -> bool:
+    module, path = getattr(cached, "__module__", ""), getattr(cached, "__qualname__", "")
+    return module == "__main__" or "<locals>" in path or not receiver.has(module)
+
+
+# --- Descriptors ------------------------------------------------------------------------------------------------
+
+
+def _reduce_descriptor(encoded: Encoded, value: Any) -> tuple[object, tuple[object, ...]] | None:
+    """How to rebuild an object around a descriptor, or None for any other object."""
+    kind = type(value)
+    if isinstance(value, _socket.socket):
+        return _reduce_socket(encoded, value)
+    if isinstance(value, io.IOBase):
+        return _reduce_file(encoded, value)
+    if kind is Descriptor:
+        return _values._descriptor, (encoded.add_descriptor(value, value.fileno()),)
+    if kind.__module__ == "multiprocessing.connection" and kind.__name__ == "Connection":
+        index = encoded.add_descriptor(value, value.fileno())
+        return _values._connection, (index, value.readable, value.writable)
+    if kind.__module__ == "tempfile" and isinstance(getattr(value, "file", None), io.IOBase):
+        return _reduce_file(encoded, value.file)
+    return None
+
+
+def _reduce_socket(encoded: Encoded, value: Any) -> tuple[object, tuple[object, ...]]:
+    socket = sys.modules.get("socket")
+    if type(value) is not _socket.socket and (socket is None or type(value) is not socket.socket):
+        raise CannotTravelError(f"a {type(value).__qualname__} has state beyond its descriptor")
+    if value.fileno() < 0:
+        raise CannotTravelError("the socket is closed")
+    index = encoded.add_descriptor(value, value.fileno())
+    # The number of the family, not the enum: the class of the enum need not be loaded on the other side.
+    return _values._socket, (index, int(value.family), int(value.type), value.proto, value.gettimeout())
+
+
+def _reduce_file(encoded: Encoded, value: Any) -> tuple[object, tuple[object, ...]]:
+    if value.closed:
+        raise CannotTravelError("the file is closed")
+    kind = type(value)
+    if kind not in _BINARY and kind is not io.TextIOWrapper:
+        raise CannotTravelError(f"a {kind.__qualname__} is no file of the system, or not only that")
+    try:
+        fd = value.fileno()
+    except OSError as error:
+        raise CannotTravelError("it has no descriptor") from error
+    _synchronise(value, fd)
+    index = encoded.add_descriptor(value, fd)
+    if kind is io.TextIOWrapper:
+        mode = _mode(value.buffer).replace("b", "")
+        return _values._text, (
+            index,
+            mode,
+            value.encoding,
+            value.errors,
+            value.line_buffering,
+            value.write_through,
+        )
+    return _values._binary, (index, _mode(value), 0 if kind is io.FileIO else -1)
+
+
+_BINARY = (io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.FileIO)
+
+
+def _mode(value: Any) -> str:
+    raw = value if isinstance(value, io.FileIO) else value.raw
+    mode: str = raw.mode
+    return mode.replace("x", "w")  # the file exists by now
+
+
+def _synchronise(value: Any, fd: int) -> None:
+    """Make the position of the descriptor that of the object: write out what it buffers, go back to where it reads."""
+    if value.writable():
+        value.flush()
+    if value.readable() and stat.S_ISREG(os.fstat(fd).st_mode) and type(value) is not io.FileIO:
+        try:
+            position = value.tell()
+        except OSError as error:
+            raise CannotTravelError(f"its position is not known: {error}") from error
+        if position >= 1 << 64:  # a text file in the middle of a stateful encoding: its position is no number of bytes
+            raise CannotTravelError("its decoder has state that another process cannot be given")
+        os.lseek(fd, position, os.SEEK_SET)

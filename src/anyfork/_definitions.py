@@ -1,0 +1,99 @@
+"""Functions and classes of this program's ``__main__``, for the processes of the multiprocessing context that ask.
+
+They ask when a queue or a pipe brings them a name of it (see _anyfork_child._definitions). One thread answers all of
+them; it is started with the first process, and belongs to this process alone.
+"""
+
+from __future__ import annotations
+
+import _socket
+import functools
+import os
+import sys
+import threading
+from types import FunctionType
+
+from _anyfork_child._channel import CLOEXEC, ROOM, Channel, close_all, unpack_descriptors
+from _anyfork_child._definitions import MISSING, UNSENT
+from _anyfork_child._failure import Failure
+from _anyfork_child._files import write_stepwise
+from _anyfork_child._wire import FAILED, SEND, Frame
+
+from ._inherited import encode_inherited
+
+CachedFunction = type(functools.lru_cache(len))
+LONGEST = 4096  # bytes of a name
+STEP = 1 << 20  # bytes of a large answer to write at once
+
+
+class Definitions:
+    """Holds the socket that processes ask on, once there are any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asking: _socket.socket | None = None
+        self._asked: _socket.socket | None = None
+
+    def socket(self) -> int:
+        """The descriptor that a new process asks on."""
+        with self._lock:
+            if self._asking is None:
+                asked, self._asking = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+                self._asked = asked
+                threading.Thread(target=_serve, args=(asked,), name="anyfork definitions", daemon=True).start()
+            return self._asking.fileno()
+
+    def forget(self) -> None:
+        """Runs in a forked copy of the owner, where no thread answers."""
+        self._lock = threading.Lock()
+        for end in (self._asking, self._asked):
+            if end is not None:
+                end.close()
+        self._asking = self._asked = None
+
+
+def _serve(asked: _socket.socket) -> None:
+    while True:
+        name, ancillary, _, _ = asked.recvmsg(LONGEST, ROOM, CLOEXEC)
+        fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
+        if len(fds) != 1:  # there was no room for it here: its sender sees that it is closed
+            close_all(fds)
+            continue
+        reply = Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fds[0]))
+        try:
+            _answer(reply, name.decode())
+        except OSError:  # it has ended meanwhile, or there is no room for a file: it sees the end
+            pass
+        finally:
+            reply.close()
+
+
+def _answer(reply: Channel, name: str) -> None:
+    """Never waits for the other side: what is large travels in a file."""
+    try:
+        encoded = encode_inherited((_find(name),))
+    except Failure as failure:
+        reply.send(Frame(FAILED, 0, failure.pack()))
+        return
+    except Exception as error:  # pickling runs code of the values, which may raise anything
+        text = f"{name!r} of __main__ cannot travel to another process: {type(error).__name__}: {error}"
+        reply.send(Frame(FAILED, 0, Failure(UNSENT, name, text).pack()))
+        return
+    frame, made, pieces = encoded.frame(SEND)
+    try:
+        for _ in write_stepwise(frame.fds[-1], pieces, STEP) if pieces else ():
+            pass
+        reply.send(frame)
+    finally:
+        close_all(made)
+
+
+def _find(name: str) -> object:
+    found = getattr(sys.modules["__main__"], name, None)
+    if not isinstance(found, FunctionType | type | CachedFunction):
+        raise Failure(MISSING, name, "no function or class")
+    return found
+
+
+definitions = Definitions()
+os.register_at_fork(after_in_child=definitions.forget)

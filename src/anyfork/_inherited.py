@@ -1,0 +1,44 @@
+"""What a process of the multiprocessing context inherits from its owner: bytes and descriptors.
+
+To new processes, and to no others, multiprocessing lets locks, queues and shared memory travel. It asks the Popen
+object that is starting one how descriptors do; here they are arguments like any other.
+"""
+
+from __future__ import annotations
+
+from multiprocessing import context
+from multiprocessing.reduction import ForkingPickler
+
+from _anyfork_child._context import REDUCERS
+from _anyfork_child._encoding import Encoded, encode
+from _anyfork_child._receiver import Receiver
+from _anyfork_child._values import Descriptor
+
+from ._modules import is_importable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+
+class Inheriting:
+    """Stands in the place of a Popen object that is starting a process."""
+
+    DupFd = Descriptor
+
+    @staticmethod
+    def duplicate_for_child(fd: int) -> int:
+        """What to make a DupFd of."""
+        return fd
+
+
+def encode_inherited(values: Sequence[object]) -> Encoded:
+    """Pickle values for a process of the context. Raises whatever their pickling raises."""
+    registered: dict[type, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # read as it is used
+    outer = context.get_spawning_popen()
+    context.set_spawning_popen(Inheriting)  # type: ignore[arg-type]  # all that is asked of it
+    try:
+        return encode(values, Receiver(is_importable, reducers={**registered, **REDUCERS}))
+    finally:
+        context.set_spawning_popen(outer)

@@ -1,0 +1,223 @@
+"""The jobs of a pool, as calls: what is sent for them, and what their answers do. Nothing here waits."""
+
+from __future__ import annotations
+
+from _anyfork_child._call_wire import CALL
+
+from ._jobs import Job, JobState
+from ._pending import DONE, Answer, State
+from ._requests import Requests, small
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from _anyfork_child import _call_wire
+    from _anyfork_child._message import Message
+    from _anyfork_child._receiver import Receiver
+    from _anyfork_child._serializers import Serializer
+
+    from ._pending import Handler
+    from ._pool_calls import PoolCalls
+    from ._pool_handle import PoolHandle
+
+SENT = State.SENT
+NEW = JobState.NEW
+
+
+class Encoder:
+    """Calls into bytes that any worker of the pool understands. Raises ArgumentError."""
+
+    def __init__(self, serializer: Serializer | None, receiver: Receiver) -> None:
+        self._serializer = serializer
+        self._requests = Requests(serializer, receiver)
+
+    def encode(
+        self, function: Callable[..., Any] | str, args: Sequence[object]
+    ) -> tuple[Callable[..., Any] | str | None, bytes | Message]:
+        """The function, None if it goes by value, and what else there is: a plain pickle, or a message."""
+        named = self.named(function)
+        if named and self._serializer is None and (body := small(args)):
+            return function, body
+        message = self._requests.message("call", CALL, 0, named, function, args)
+        message.keep()  # it may wait, and have to be sent again
+        return function if named else None, message
+
+    def named(self, function: Callable[..., Any] | str) -> int:
+        """Not 0 for a function that workers find by its name. Raises ArgumentError for what is no function."""
+        known = self._requests.number("call", function)
+        if self._requests.definitions:
+            self._requests.definitions.clear()  # each worker is told when it needs to be
+        return known
+
+
+class PoolJob(Job):
+    """A job with an encoded call. ``release`` closes what that holds, once it is done."""
+
+    __slots__ = ("body", "function", "on_event", "pool")
+
+    def __init__(
+        self,
+        pool: PoolHandle,
+        function: Callable[..., Any] | str | None,
+        body: bytes | Message | None,
+        on_event: Handler | None,
+        priority: float,
+        timeout: float | None,
+        idempotent: bool,
+        size: int = 1,
+    ) -> None:
+        self.pool = pool
+        self.function = function
+        self.body = body
+        self.on_event = on_event
+        # What Job.__init__ does, without the call: this is the way of every small job.
+        self.priority = priority
+        self.timeout = timeout
+        self.idempotent = idempotent
+        self.size = size
+        self.state: JobState = NEW
+        self.worker = None
+        self.runs = 0
+        self.deadline: float | None = None
+
+    def send(self, calls: PoolCalls) -> None:
+        """Begin it in a worker."""
+        raise NotImplementedError
+
+    def fail(self, error: BaseException) -> None:
+        """It has this error instead of an answer."""
+        raise NotImplementedError
+
+    def give_up(self, calls: PoolCalls) -> None:
+        """Nobody waits for what the worker has of it."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """It is known how large its worker is after it."""
+
+    def begin(self, calls: PoolCalls, answer: Answer) -> None:
+        """Begin the call that was encoded."""
+        body = self.body
+        if type(body) is bytes:
+            calls.begin(answer, self.function, body)
+        else:
+            calls.begin_message(answer, self.function, body)  # type: ignore[arg-type]  # it is one
+        self.measure(calls)
+
+    def measure(self, calls: PoolCalls) -> None:
+        """Ask a plain worker how large it is after the job, if that is to be known."""
+        if self.pool.memory is not None and not self.pool.concurrent:
+            calls.begin_measure(Measure(self), self.pool.memory)
+
+    def release(self) -> None:
+        """Let go of what was encoded."""
+        body, self.body = self.body, None
+        if body is not None and type(body) is not bytes:
+            body.close()  # type: ignore[union-attr]  # it is a message
+
+
+class Measure(Answer):
+    """How large a worker is after a job, which is in the books until that is known."""
+
+    __slots__ = ("_job",)
+    ahead = 1
+
+    def __init__(self, job: PoolJob) -> None:
+        super().__init__(SENT)
+        self._job = job
+
+    def finish(self, answer: _call_wire.Message | None, error: BaseException | None = None) -> None:
+        """It is known, or the worker has ended."""
+        if error is None:
+            assert answer is not None
+            self._job.pool.measured(self._job, int.from_bytes(answer[4], "little"))
+        self._job.settle()
+
+
+class Attempt(Answer):
+    """That of one worker at one job."""
+
+    __slots__ = ("_job",)
+    ahead = 1
+
+    def __init__(self, job: CallJob) -> None:
+        self.state = SENT
+        self.error: BaseException | None = None
+        self._answer: _call_wire.Message | None = None
+        self.wake = None
+        self._job = job
+
+    @property
+    def on_event(self) -> Handler | None:  # type: ignore[override]  # read only
+        """That of the job."""
+        return self._job.on_event
+
+    @property
+    def _serializer(self) -> Serializer | None:  # type: ignore[override]  # read only
+        return self._job.pool.serializer
+
+    def finish(self, answer: _call_wire.Message | None, error: BaseException | None = None) -> None:
+        """There is an answer; or the worker has ended, and the scheduler decides what becomes of the job."""
+        job, wanted = self._job, self._job.attempt is self
+        if not wanted:
+            job.release()
+        if error is not None:
+            return
+        self._answer, self.state = answer, DONE
+        job.pool.answered(job)
+        if not wanted:
+            self.drop()
+        elif job.pool.memory is None:  # otherwise when it is known whether the worker stays
+            job.settle()
+
+
+class CallJob(PoolJob):
+    """One call."""
+
+    __slots__ = ("attempt", "error")
+
+    attempt: Attempt | None  # the last; None when nobody waits for it
+    error: BaseException | None
+
+    def wake(self) -> None:
+        """It is done: ``result`` may be called. A face says what that means."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Its answer is there."""
+        self.release()
+        self.wake()
+
+    @property
+    def done(self) -> bool:
+        """Whether ``result`` may be called."""
+        return self.error is not None or (self.attempt is not None and self.attempt.state is DONE)
+
+    def send(self, calls: PoolCalls) -> None:
+        """Begin it in a worker."""
+        self.attempt = attempt = Attempt(self)
+        self.begin(calls, attempt)
+
+    def fail(self, error: BaseException) -> None:
+        """It has this error instead of an answer."""
+        self.error = error
+        self.attempt = None
+        if self.state is JobState.DONE:  # otherwise a worker has it still
+            self.release()
+        self.wake()
+
+    def give_up(self, calls: PoolCalls) -> None:
+        """Nobody waits for it."""
+        attempt, self.attempt = self.attempt, None
+        if attempt is not None:
+            calls.give_up(attempt)
+
+    def result(self) -> Any:
+        """Its result, once. Raises what the function has raised, and the other errors of calls."""
+        if self.error is not None:
+            raise self.error
+        attempt, self.attempt = self.attempt, None  # they know each other: left alone, both are freed at once
+        assert attempt is not None
+        return attempt.result()

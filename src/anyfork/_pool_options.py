@@ -1,0 +1,150 @@
+"""What a pool is told: the same for both faces."""
+
+from __future__ import annotations
+
+from math import inf
+
+from _anyfork_child._receiver import Receiver
+
+from ._errors import ArgumentError
+from ._handles import TemplateHandle
+from ._limits import Limits
+from ._modules import ORDINARY, is_importable
+from ._sources import Source
+from ._worker_options import Options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Literal, TypeAlias, TypedDict
+
+    from _anyfork_child._serializers import Serializer
+
+    from ._handles import Backend
+    from ._pending import Handler
+
+    Templates: TypeAlias = TemplateHandle | Mapping[Any, int] | None
+
+    class PoolOptions(TypedDict, total=False):
+        """What a pool may be told, in both faces. Times are in seconds, ``max_memory`` is in bytes."""
+
+        max_workers: int | None
+        min_idle: int
+        load: int
+        start_after: float
+        idle_timeout: float
+        max_calls: int | None
+        max_memory: int | None
+        memory: Literal["private", "pss"]
+        max_age: float | None
+        timeout: float | None
+        max_queued: int | None
+        when_full: Literal["wait", "raise"]
+        initializer: Callable[..., object] | str | None
+        initargs: Sequence[object]
+        on_event: Handler | None
+        serializer: str | Serializer
+        concurrency: int | None
+        backend: Backend
+        on_cancel: Literal["kill", "wait"]
+
+
+DEFAULTS: PoolOptions = {
+    "max_workers": None,
+    "min_idle": 0,
+    "load": 2,
+    "start_after": 0.1,
+    "idle_timeout": 10.0,
+    "max_calls": None,
+    "max_memory": None,
+    "memory": "private",
+    "max_age": None,
+    "timeout": None,
+    "max_queued": None,
+    "when_full": "wait",
+    "initializer": None,
+    "initargs": (),
+    "on_event": None,
+    "serializer": "pickle",
+    "concurrency": None,
+    "backend": "asyncio",
+    "on_cancel": "kill",
+}
+MAX_WORKERS = 4  # where neither ``max_workers`` nor a limit of a template says it
+_OF_WORKERS = ("on_event", "serializer", "initializer", "initargs", "concurrency", "backend", "on_cancel")
+_COUNTS = ("max_workers", "min_idle", "load", "max_calls", "max_memory", "max_queued")
+_SECONDS = ("start_after", "idle_timeout", "max_age", "timeout")
+_MAY_BE_NONE = frozenset({"max_calls", "max_memory", "max_age", "timeout", "max_queued"})
+_CHOICES = {"memory": ("private", "pss"), "when_full": ("wait", "raise")}
+
+
+class PoolSettings:
+    """The options of a pool, checked. Raises ArgumentError, which names the ``call`` that they were given to."""
+
+    def __init__(self, call: str, template: Templates, given: PoolOptions) -> None:
+        unknown = given.keys() - DEFAULTS.keys()
+        if unknown:
+            raise ArgumentError(f"{call}() has no option {min(unknown)!r}; there are {', '.join(DEFAULTS)}")
+        options: dict[str, Any] = {**DEFAULTS, **given}
+        self.sources = sources_of(call, template)
+        self.receiver = receiver_of(self.sources)
+        if options["max_workers"] is None:
+            limits = [source.limit for source in self.sources]
+            options["max_workers"] = MAX_WORKERS if template is None or inf in limits else sum(limits)
+        for name in (*_COUNTS, *_SECONDS):
+            check_number(call, name, options[name])
+        for name, choices in _CHOICES.items():
+            if options[name] not in choices:
+                raise ArgumentError(
+                    f"{call}(): {name} must be {' or '.join(map(repr, choices))}, not {options[name]!r}"
+                )
+        self.worker = Options({name: options[name] for name in _OF_WORKERS})  # type: ignore[arg-type]  # these names
+        concurrency: int | None = options["concurrency"]
+        self.limits = Limits(
+            load=options["load"] if concurrency is None else concurrency,
+            concurrent=concurrency is not None,
+            **{name: options[name] for name in Limits.__slots__ if name not in ("load", "concurrent")},
+        )
+        self.timeout: float | None = options["timeout"]
+        self.memory: int | None = None if options["max_memory"] is None else _CHOICES["memory"].index(options["memory"])
+        self.raises = options["when_full"] == "raise"
+
+
+def check_number(call: str, name: str, value: object) -> None:
+    """Raise ArgumentError for what is not a number that this option may be."""
+    if value is None and name in _MAY_BE_NONE:
+        return
+    whole = name in _COUNTS
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not value >= 0:
+        what = "a whole number" if whole else "a number of seconds"
+        raise ArgumentError(f"{call}(): {name} must be {what}, 0 or more, not {value!r}")
+
+
+def sources_of(call: str, template: Templates) -> list[Source]:
+    """What workers are made from. Raises ArgumentError."""
+    if template is None or not hasattr(template, "items"):
+        check_template(call, template)
+        return [Source(template, inf)]
+    sources = []
+    for one, limit in template.items():
+        check_template(call, one)
+        check_number(call, "max_workers", limit)
+        sources.append(Source(one, limit))
+    if not sources:
+        raise ArgumentError(f"{call}() needs at least one template; the mapping is empty")
+    return sources
+
+
+def receiver_of(sources: Sequence[Source]) -> Receiver:
+    """What workers of all of these are to values: what only some of them have counts for nothing."""
+    receivers = [ORDINARY if source.key is None else source.key._link.receiver for source in sources]
+    if len(receivers) == 1:
+        return receivers[0]
+    return Receiver(is_importable, in_band=any(receiver.in_band for receiver in receivers))
+
+
+def check_template(call: str, template: object) -> None:
+    """Raise ArgumentError for what is no template. None stands for the default one."""
+    if template is not None and not isinstance(template, TemplateHandle):
+        kind = type(template).__name__
+        raise ArgumentError(f"{call}() needs a template, or a mapping of templates to numbers of workers, not {kind}")

@@ -1,0 +1,142 @@
+"""The workers of a pool, as its scheduler sees them, ordered by how much each has to do."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._jobs import Job
+    from ._sources import Source
+
+
+class WorkerState(IntEnum):
+    """What may be expected of a worker."""
+
+    STARTING = 0
+    WORKING = 1  # takes jobs
+    LEAVING = 2  # finishes what it has, and takes nothing more
+    KILLED = 3  # by this pool: its end is to come
+    GONE = 4  # has nothing to do with the pool any more
+
+
+class Worker:
+    """One worker. ``jobs`` are those it has, in the order in which they were given to it."""
+
+    __slots__ = ("born", "calls", "generation", "idle_since", "jobs", "seat", "source", "state")
+
+    def __init__(self, source: Source, now: float) -> None:
+        self.source = source
+        self.generation = source.generation  # of its template
+        self.state: WorkerState = WorkerState.STARTING
+        self.jobs: dict[Job, None] = {}
+        self.calls = 0  # that it was given
+        self.born = now
+        self.idle_since = now
+        self.seat: Any = None  # the face's
+
+
+class Workforce:
+    """All workers. ``by_load[n]`` are those at work that have n jobs, in the order in which they came to that."""
+
+    __slots__ = ("by_load", "leaving", "load", "lowest", "starting", "working")
+
+    def __init__(self, load: int) -> None:
+        self.load = load
+        self.starting: dict[Worker, None] = {}
+        self.leaving: dict[Worker, None] = {}  # with jobs; killed ones too
+        self.working: dict[Worker, None] = {}
+        self.by_load: list[dict[Worker, None]] = [{} for _ in range(load + 1)]
+        self.lowest = 0  # nobody has less to do
+
+    @property
+    def count(self) -> int:
+        """Those that count against the limits: all that have, or may get, something to do."""
+        return len(self.starting) + len(self.working) + len(self.leaving)
+
+    @property
+    def idle(self) -> dict[Worker, None]:
+        """Those that have nothing to do, the one that is so for longest first."""
+        return self.by_load[0]
+
+    def freest(self) -> Worker | None:
+        """The least loaded one that takes a job. Of idle ones the last that became so: the others may be let go."""
+        by_load, lowest = self.by_load, self.lowest
+        while lowest < self.load and not by_load[lowest]:
+            lowest += 1
+        self.lowest = lowest
+        if lowest >= self.load:
+            return None
+        return next(iter(by_load[lowest])) if lowest else next(reversed(by_load[0]))
+
+    def give(self, worker: Worker, job: Job) -> None:
+        """It has one more."""
+        jobs = worker.jobs
+        by_load, load = self.by_load, len(jobs)
+        del by_load[load][worker]
+        by_load[load + 1][worker] = None
+        jobs[job] = None
+
+    def take(self, worker: Worker, job: Job) -> None:
+        """It has one less."""
+        jobs = worker.jobs
+        if worker.state is WorkerState.WORKING:
+            by_load, load = self.by_load, len(jobs)
+            del by_load[load][worker]
+            by_load[load - 1][worker] = None
+            if load <= self.lowest:
+                self.lowest = load - 1
+        del jobs[job]
+
+    def start(self, worker: Worker) -> None:
+        """One that is not there yet."""
+        self.starting[worker] = None
+        worker.source.count += 1
+
+    def enter(self, worker: Worker) -> None:
+        """It takes jobs from now on."""
+        del self.starting[worker]
+        worker.state = WorkerState.WORKING
+        self.working[worker] = None
+        self.by_load[0][worker] = None
+        self.lowest = 0
+
+    def leave(self, worker: Worker, state: WorkerState) -> None:
+        """It takes no more jobs. One that has none does not count any more."""
+        self._forget(worker)
+        worker.state = state
+        if worker.jobs:
+            self.leaving[worker] = None
+        else:
+            worker.source.count -= 1
+
+    def remove(self, worker: Worker) -> None:
+        """It is gone, whatever it was."""
+        counted = self._forget(worker)
+        worker.state = WorkerState.GONE
+        worker.source.count -= counted
+
+    def _forget(self, worker: Worker) -> bool:
+        if worker.state is WorkerState.STARTING:
+            del self.starting[worker]
+        elif worker.state is WorkerState.WORKING:
+            del self.working[worker]
+            del self.by_load[len(worker.jobs)][worker]
+        else:
+            return self.leaving.pop(worker, self) is None
+        return True
+
+    def all(self) -> list[Worker]:
+        """All of them."""
+        return [*self.starting, *self.working, *self.leaving]
+
+    def resize(self, load: int) -> None:
+        """How many jobs each may have, from now on. Those that have more finish them."""
+        self.load = load
+        most = max([load, *(len(worker.jobs) for worker in self.working)])
+        self.by_load = [{} for _ in range(most + 1)]
+        for worker in self.working:
+            self.by_load[len(worker.jobs)][worker] = None
+        self.lowest = 0

@@ -1,0 +1,209 @@
+"""What a pool does in its event loop beside the tasks that use it."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+
+from anyio import CancelScope, Event
+
+from .._errors import AnyforkError, HandleError
+from .._pool_handle import PoolHandle
+from .._seat import Seat
+from ._loop import running_loop
+from ._process import Process
+from ._pump import attend
+from ._talk import Talk
+from ._template import Template
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .._pool_options import PoolOptions, Templates
+    from .._workforce import Worker
+    from ._loop import Handle, Loop, Waiting
+
+
+class Keeper(PoolHandle):
+    """Everything of a pool but its face."""
+
+    def __init__(self, template: Templates, options: PoolOptions) -> None:
+        super().__init__("Pool", template, options)
+        self._loop: Loop | None = None
+        self.asked = False  # decide will be called soon
+        self._timer: Handle | None = None
+        self._timer_at = inf
+        self._waiters: deque[Waiting] = deque()  # for room in the queue
+        self._promised: set[Waiting] = set()  # of those, who were told that there is some
+        self._gone: list[Event] = []  # of those that wait for the end
+        self.waits: bool = self._settings.worker.on_cancel == "wait"
+        self.bounded: bool = self.scheduler.limits.max_queued is not None
+        loop = running_loop()
+        if loop is not None:
+            self._live_in(loop)
+
+    def _live_in(self, loop: Loop) -> None:
+        self._loop = loop
+        self.decide_soon()
+
+    def here(self, call: str) -> Loop:
+        """The loop, which is that of the first use. Raises HandleError."""
+        self._check(call)
+        if self._loop is None:
+            loop = running_loop()
+            if loop is None:
+                raise HandleError(f"{call}() on an async pool needs an event loop that runs")
+            self._live_in(loop)
+            return loop
+        if not self._loop.runs:
+            raise HandleError(f"{call}() on a pool that belongs to another event loop")
+        return self._loop
+
+    # --- Room in the queue ---
+
+    async def enter_queue(self) -> None:
+        """Wait until there is room, in turn. Raises QueueFullError where nobody is to wait."""
+        if not self._waiters and self.scheduler.has_room:
+            return
+        if self._settings.raises:
+            self._refuse()
+        await self.wait_for_room()
+
+    async def wait_for_room(self) -> None:
+        """Wait until there is room, in turn, for a job that is submitted right afterwards."""
+        assert self._loop is not None
+        scheduler, waiting = self.scheduler, self._loop.waiting()
+        scheduler.waiters += 1
+        self._waiters.append(waiting)
+        self.decide_soon()
+        try:
+            await waiting
+        finally:
+            scheduler.waiters -= 1
+            if waiting in self._waiters:
+                self._waiters.remove(waiting)
+            if waiting in self._promised:
+                self._promised.remove(waiting)
+                scheduler.promised -= 1
+            self.decide_soon()
+
+    # --- Deciding ---
+
+    def decide_soon(self) -> None:
+        """Decide when all tasks that can run now have said what they want."""
+        if not self.asked and self._loop is not None:
+            self.asked = True
+            self._loop.soon(self._decide_now)
+
+    def later(self, action: Callable[[], None]) -> None:
+        """Do something in the loop, if there still is one. May be called from anywhere."""
+        if self._loop is not None:
+            self._loop.from_anywhere(action)
+
+    def _decide_now(self) -> None:
+        self.asked = False
+        self.decide()
+
+    def decide(self) -> None:
+        """Do what is to be done now."""
+        super().decide()
+        scheduler = self.scheduler
+        while self._waiters and scheduler.has_room:
+            waiting = self._waiters.popleft()
+            if not waiting.done():  # or it was cancelled, and its task has not run yet
+                scheduler.promised += 1
+                self._promised.add(waiting)
+                waiting.set_result(None)
+        if self._gone and scheduler.finished and not self.seats:
+            for event in self._gone:
+                event.set()
+
+    def _wake_at(self, when: float) -> None:
+        """A timer that would be too early is left alone: what is due moves on with every job."""
+        if when < self._timer_at and self._loop is not None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = when
+            self._timer = self._loop.at(when, self._time_has_come)
+
+    def _time_has_come(self) -> None:
+        self._timer, self._timer_at = None, inf
+        self.decide()
+
+    # --- Workers ---
+
+    def _begin(self, worker: Worker) -> None:
+        try:
+            template = Template() if worker.source.key is None else worker.source.key.fork()
+            link = self._settings.worker.start(template)
+        except (AnyforkError, OSError) as error:
+            self.not_started(worker, error)
+            self.decide_soon()
+            return
+        attend()
+        calls = self._calls()
+        seat = Seat(self, worker, Talk(Process._of(link), calls), calls)
+        self.seats.add(seat)
+        assert self._loop is not None
+        self._loop.spawn(self._attend, seat)
+
+    async def _attend(self, seat: Seat) -> None:
+        """One worker, from its start to its end."""
+        talk = seat.talk
+        assert isinstance(talk, Talk)
+        try:
+            try:
+                await talk.connect()
+            except AnyforkError as error:
+                seat.not_started(error)
+            else:
+                await self._converse(seat, talk)
+        finally:  # cancelled only at the end of the loop
+            seat.kill()
+            self.seats.discard(seat)
+            with CancelScope(shield=True):
+                await talk.drop()
+            self.decide_soon()
+
+    async def _converse(self, seat: Seat, talk: Talk) -> None:
+        """Take what comes from a worker, until it has ended."""
+        assert self._loop is not None
+        assert talk.watch is not None
+        awaited: Any = None
+        ended = False
+
+        def come() -> bool:
+            nonlocal awaited, ended
+            if seat.read():
+                awaited = seat.take()
+            else:
+                ended = True
+            self.decide()
+            return ended or awaited is not None
+
+        while not ended:
+            await self._loop.read(talk.watch.fileno(), come)
+            while awaited is not None:
+                await talk.await_handler(*awaited)
+                awaited = seat.take()
+                self.decide()
+        seat.ended(await talk.fate())
+
+    # --- The end ---
+
+    async def end(self) -> None:
+        """Let all that was asked be done, then all workers end, and wait until they have."""
+        self._closed = True
+        self.scheduler.close()
+        if self._loop is None:
+            return
+        if self.seats or not self.scheduler.finished:
+            event = Event()
+            self._gone.append(event)
+            self.decide_soon()
+            await event.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._timer_at = None, inf

@@ -1,0 +1,166 @@
+"""The event loop that a pool lives in: what goes on in it beside the tasks of the program."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine, Generator
+    from typing import Any, Protocol, TypeAlias
+
+    class Waiting(Protocol):
+        """What one task awaits, until somebody calls ``set_result``."""
+
+        def done(self) -> bool: ...
+        def set_result(self, result: None, /) -> None: ...
+        def __await__(self) -> Generator[Any, Any, None]: ...
+
+    class Handle(Protocol):
+        """Something that will be done later, unless it is cancelled."""
+
+        def cancel(self) -> None: ...
+
+    Loop: TypeAlias = "AsyncioLoop | TrioLoop"
+
+
+class AsyncioLoop:
+    """asyncio, or another loop with its interface."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.waiting: Callable[[], Waiting] = loop.create_future
+        self.soon: Callable[[Callable[[], object]], object] = loop.call_soon
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running = sys.modules["asyncio"]._get_running_loop
+
+    def from_anywhere(self, action: Callable[[], object]) -> None:
+        """Do something soon, if the loop still runs. May be called from any thread, in the middle of anything."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(action)
+
+    @property
+    def runs(self) -> bool:
+        """Whether this is the loop that runs here."""
+        return self._running() is self.loop
+
+    def at(self, when: float, action: Callable[[], None]) -> Handle:
+        """Do something at this time, of time.monotonic."""
+        return self.loop.call_later(max(0.0, when - monotonic()), action)
+
+    def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        """Run a task of ours."""
+        task = self.loop.create_task(function(*args))
+        self._tasks.add(task)  # the loop does not keep it
+        task.add_done_callback(self._tasks.discard)
+
+    async def read(self, fd: int, step: Callable[[], bool]) -> None:
+        """Call ``step`` whenever the descriptor is readable, until it returns True. Raises what it raises."""
+        done = self.loop.create_future()
+
+        def readable() -> None:
+            if done.done():
+                return
+            try:
+                if step():
+                    done.set_result(None)
+            except Exception as error:
+                done.set_exception(error)
+
+        self.loop.add_reader(fd, readable)
+        try:
+            await done
+        finally:
+            self.loop.remove_reader(fd)
+
+
+class TrioLoop:
+    """trio. What is done beside the tasks of the program are system tasks."""
+
+    def __init__(self) -> None:
+        import trio
+
+        self._trio = trio
+        self._token = trio.lowlevel.current_trio_token()
+        self.soon: Callable[[Callable[[], object]], object] = self._token.run_sync_soon
+
+    def from_anywhere(self, action: Callable[[], object]) -> None:
+        """Do something soon, if the loop still runs. May be called from any thread, in the middle of anything."""
+        with suppress(self._trio.RunFinishedError):
+            self._token.run_sync_soon(action)
+
+    @property
+    def runs(self) -> bool:
+        """Whether this is the loop that runs here."""
+        return self._trio.lowlevel.in_trio_run() and self._trio.lowlevel.current_trio_token() is self._token
+
+    def waiting(self) -> Waiting:
+        """Something that one task awaits."""
+        return _TrioWaiting()
+
+    def at(self, when: float, action: Callable[[], None]) -> Handle:
+        """Do something at this time, of time.monotonic."""
+        scope = self._trio.CancelScope()
+        self._trio.lowlevel.spawn_system_task(self._do_at, when, action, scope)
+        return scope
+
+    async def _do_at(self, when: float, action: Callable[[], None], scope: Any) -> None:
+        with scope:
+            await self._trio.sleep(max(0.0, when - monotonic()))
+            action()
+
+    def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        """Run a task of ours."""
+        self._trio.lowlevel.spawn_system_task(function, *args)
+
+    async def read(self, fd: int, step: Callable[[], bool]) -> None:
+        """Call ``step`` whenever the descriptor is readable, until it returns True. Raises what it raises."""
+        await self._trio.lowlevel.wait_readable(fd)
+        while not step():
+            await self._trio.lowlevel.wait_readable(fd)
+
+
+class _TrioWaiting:
+    __slots__ = ("_done", "_task")
+
+    def __init__(self) -> None:
+        self._done = False
+        self._task: Any = None
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, _: None, /) -> None:
+        self._done = True
+        if self._task is not None:
+            task, self._task = self._task, None
+            sys.modules["trio"].lowlevel.reschedule(task)
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> None:
+        trio = sys.modules["trio"]
+        if self._done:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, _: object) -> Any:
+        self._task = None
+        self._done = True  # as a future that is cancelled
+        return sys.modules["trio"].lowlevel.Abort.SUCCEEDED
+
+
+def running_loop() -> Loop | None:
+    """The loop that runs here; None where there is none."""
+    asyncio = sys.modules.get("asyncio")
+    loop = None if asyncio is None else asyncio._get_running_loop()
+    if loop is not None:
+        return AsyncioLoop(loop)
+    trio = sys.modules.get("trio")
+    return TrioLoop() if trio is not None and trio.lowlevel.in_trio_run() else None

@@ -1,0 +1,28 @@
+"""A multiprocessing context whose processes come from a template.
+
+Importing this module makes the name ``"anyfork"`` known to multiprocessing, for what takes a start method by name.
+"""
+
+from __future__ import annotations
+
+from _anyfork_child._context import AnyforkContext as AnyforkContext
+from _anyfork_child._context import AnyforkProcess as AnyforkProcess
+from _anyfork_child._context import default_context
+
+from ._errors import ArgumentError
+from ._template import Template
+
+
+def get_context(template: Template | None = None) -> AnyforkContext:
+    """Return a multiprocessing context whose processes are forked from ``template``, by default the default template.
+
+    It has what ``multiprocessing.get_context()`` has: Process, Queue, Lock, Pool, Manager and so on. The template stays
+    usable and stays the caller's; its processes have its environment and directory, while those of the default template
+    have the program's present ones. Functions and classes of ``__main__`` travel by value: it is never imported or run
+    again. Raises ArgumentError for anything but a blocking Template.
+    """
+    if template is None:
+        return default_context()
+    if not isinstance(template, Template):
+        raise ArgumentError(f"get_context() needs a Template of the blocking face, not {type(template).__name__}")
+    return AnyforkContext(template)

@@ -1,0 +1,27 @@
+"""Import this first: a pristine copy of the program becomes the default template, and no interpreter is ever started.
+
+For programs that have no interpreter on disk, and for those whose files may change while they run. ``Template()`` and
+``Template.new_exec()`` come from it from then on. It gets the program's module path and arguments at its first use;
+``new_exec`` gives a template the directory, environment and limits, too, that the program has by then. In templates and
+what is forked from them the import does nothing.
+
+Raises UnsafeTemplateError when threads or an event loop run already. Those of a debugger that runs the program are
+there before its first import: then it is no error, but an UnsafeForkWarning, and templates are interpreters.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if "_anyfork_child._template" not in sys.modules:  # it is loaded in templates, and in programs not before this
+    from ._debugger import is_debugged
+    from ._default import default_template
+    from ._here import UnsafeForkWarning, copy_program
+
+    if is_debugged():
+        import warnings
+
+        text = "a debugger runs this program, whose threads a copy would not have: its templates are interpreters"
+        warnings.warn(text, UnsafeForkWarning, stacklevel=2)
+    else:
+        default_template.replace(copy_program())

@@ -1,0 +1,124 @@
+"""Pools whose templates are killed, and pools whose owner is killed in the middle: nothing stays, nothing hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import anyio
+import pytest
+from programs import Program
+
+import anyfork
+from anyfork import aio
+from anyfork._default import default_template
+
+POOL = """
+    import anyio
+    from anyfork import aio
+
+    async def main():
+        read, write = os.pipe()
+        gate = os.fdopen(read, "rb", buffering=0)
+        template = {template}
+        async with aio.Pool(template, max_workers=3, load=1, start_after=0, **{options}) as pool:
+            async with anyio.create_task_group() as group:
+                for _ in range({count}):
+                    group.start_soon(pool.call, faulty.wait_at, gate)
+                while len(pool.pids) < {expected} or pool.stats().starting:
+                    await anyio.sleep(0.001)
+                {then}
+
+    anyio.run(main, backend="{backend}")
+"""
+OPTIONS = [
+    ("workers that are busy, and a queue", {"options": "{}", "count": 9, "expected": 3}),
+    ("idle workers", {"options": "dict(min_idle=3)", "count": 0, "expected": 3}),
+    ("workers that ignore signals", {"options": "dict(initializer=faulty.ignore_signals)", "count": 9, "expected": 3}),
+]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(("what", "given"), OPTIONS, ids=[what for what, _ in OPTIONS])
+@pytest.mark.parametrize("template", ["None", "aio.Template.new_exec()"])
+def test_nothing_is_left_of_a_pool_whose_owner_is_killed(what, given, template, backend):
+    source = POOL.format(template=template, backend=backend, then="say(pool.pids); hear()", **given)
+    with Program(source) as program:
+        pids = program.read()
+        assert len(pids) == 3
+        assert set(pids) <= set(program.everyone())
+        program.kill()
+        program.wait_for(())
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 20])
+def test_nothing_is_left_of_a_pool_whose_owner_is_killed_while_workers_come_and_go(number):
+    source = f"""
+    import anyio
+    from anyfork import aio
+
+    async def main():
+        async with aio.Pool(max_workers=4, load=1, start_after=0, max_calls=1) as pool:
+            count = 0
+            async for _ in pool.map(faulty.same, range(1000), window=8):
+                count += 1
+                if count == {number}:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    anyio.run(main)
+    """
+    with Program(source) as program:
+        assert program.wait() == -signal.SIGKILL
+        program.wait_for(())
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_program_that_ends_without_closing_its_pool_says_nothing_and_leaves_nothing(backend):
+    source = f"""
+    import anyio
+    from anyfork import aio
+
+    async def main():
+        global pool
+        pool = aio.Pool(min_idle=2)
+        print(await pool.call(faulty.same, 5), flush=True)
+
+    anyio.run(main, backend="{backend}")
+    """
+    with Program(source) as program:
+        assert program.read() == 5
+        assert program.wait() == 0
+        assert program.errors() == ""
+        program.wait_for(())
+
+
+@pytest.mark.anyio
+async def test_the_default_template_may_be_killed_at_any_time():
+    async with aio.Pool(max_workers=1) as pool:
+        for _ in range(3):
+            pid = await pool.call(os.getpid)
+            link = default_template._link
+            assert link is not None
+            os.kill(link.session.pid, signal.SIGKILL)
+            assert await pool.call(os.getpid) == pid, "workers outlive their template"
+            os.kill(pid, signal.SIGKILL)
+            while pool.stats().workers:
+                await anyio.sleep(0.001)
+
+
+@pytest.mark.anyio
+async def test_jobs_that_wait_are_told_when_their_template_has_gone():
+    async with aio.Template.new_exec() as template, aio.Pool(template, max_workers=2) as pool:
+        os.kill((await template.ready()).pid, signal.SIGKILL)
+        errors = []
+
+        async def call():
+            with pytest.raises(anyfork.AnyforkError) as caught:
+                await pool.call(os.getpid)
+            errors.append(caught.value)
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+                for _ in range(5):
+                    group.start_soon(call)
+        assert len({id(error) for error in errors}) == 5, "each has an error of its own"

@@ -1,0 +1,50 @@
+"""What the tests of pools have in common."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from pool_side import Gate, Seen
+
+import anyfork
+from anyfork import aio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    with contextlib.closing(gate):
+        yield gate
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[anyfork.Template]:
+    """A template that has loaded what workers need, for all tests: that takes longer than most of them."""
+    with anyfork.Template.new_exec() as warm:
+        yield warm.preload("anyio._backends._asyncio", "anyio._backends._trio", "pool_functions").ready()
+
+
+@pytest.fixture
+async def template(warm, anyio_backend) -> AsyncIterator[aio.Template]:
+    """A template whose forks become workers quickly, closed at the end."""
+    async with aio.Template.from_blocking(warm.fork()) as template:
+        yield template
+
+
+@pytest.fixture
+async def tasks(anyio_backend) -> AsyncIterator[anyio.abc.TaskGroup]:
+    """For calls that go on beside the test; cancelled at the end."""
+    async with anyio.create_task_group() as tasks:
+        yield tasks
+        tasks.cancel_scope.cancel()
