@@ -19,7 +19,7 @@ from ._failure import Failure
 from ._line import LostError
 from ._lines import Lines
 from ._luggage import pack
-from ._relay import SPEAKS, Relay, raise_limit
+from ._relay import SPEAKS, Relay, settle_in
 from ._stream import CONTROL, STATUS
 from ._wire import (
     BORN,
@@ -71,7 +71,7 @@ def relay(
     ``owner`` is the pid of the owner, ``host`` what it calls the other side, if it knows; the rest are seconds.
     """
     channel.close()
-    raise_limit()
+    settle_in()
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # and so has the command
     near = _Near(control, status, owner, host, keep_alive)
     try:

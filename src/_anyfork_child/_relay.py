@@ -393,10 +393,13 @@ def _refuse_fork(stream: Stream, fds: Sequence[int]) -> None:
     close_all(fds[1:])
 
 
-def raise_limit() -> None:
-    """Let this process have as many descriptors as it may: it has two for each process that it relays for."""
+def settle_in() -> None:
+    """Let this process do nothing but relay: with as many descriptors as it may have, because it needs two for each
+    process, and without looking for garbage in what it has loaded."""
+    import gc
     import resource
 
+    gc.freeze()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = LIMIT if hard == resource.RLIM_INFINITY else min(hard, LIMIT)
     if soft != resource.RLIM_INFINITY and soft < wanted:
