@@ -149,5 +149,6 @@ OVER_SSH = ("processes", *RATES)
 REMOTE_CONTENDERS = (
     _caller("anyfork", "anyfork: template.fork().run(), worker.call, worker.map", "anyfork", OVER_SSH, REMOTE),
     _caller("execnet", "execnet: gateways via a gateway, a channel", "execnet", OVER_SSH, REMOTE),
+    _caller("execnet-via", "execnet: a channel to a process of its own", "execnet-via", RATES, REMOTE),
     _caller("mitogen", "mitogen: contexts via a context, calls", "mitogen", OVER_SSH, REMOTE),
 )

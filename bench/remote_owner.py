@@ -52,9 +52,13 @@ class Execnet(Caller):
         self._python = python
         self._group = execnet.Group()
         gateway = self._group.makegateway(f"ssh={' '.join(ssh[1:])}//python={python}//id=far")
-        self._channel = gateway.remote_exec(ECHO)
+        self._channel = self._place(gateway).remote_exec(ECHO)
 
-    def call(self, function: Callable[..., Any], argument: object) -> Any:
+    def _place(self, gateway: Any) -> Any:
+        """Where calls run: in the one process that ends the connection."""
+        return gateway
+
+    def call(self, function: Callable[..., Any], argument: object) -> Any:  # noqa: ARG002  # the loop has it
         self._channel.send(argument)
         return self._channel.receive()
 
@@ -77,6 +81,13 @@ class Execnet(Caller):
 
     def close(self) -> None:
         self._group.terminate(1.0)
+
+
+class ExecnetVia(Execnet):
+    """The same with a process of its own for the calls, as a worker has one."""
+
+    def _place(self, gateway: Any) -> Any:
+        return self._group.makegateway(f"popen//via={gateway.id}//python={self._python}")
 
 
 class Mitogen(Caller):
@@ -120,7 +131,7 @@ class Mitogen(Caller):
         self._broker.join()
 
 
-KINDS = {"anyfork": Anyfork, "execnet": Execnet, "mitogen": Mitogen}
+KINDS = {"anyfork": Anyfork, "execnet": Execnet, "execnet-via": ExecnetVia, "mitogen": Mitogen}
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import faces
+from owner_side import connected
 
 import anyfork
 from anyfork import aio
@@ -54,5 +55,17 @@ class Async(Blocking):
         return faces.Worker(self.loop, template, **options)
 
 
+class Remote(Blocking):
+    """Workers on another machine, as far as this program knows."""
+
+    def template(self) -> Any:
+        return connected("remote").fork()
+
+
 # uvloop is asyncio for them: what concerns loops is tested in tests/aio, under each.
-MAKERS: dict[str, Blocking] = {"blocking": Blocking(), "asyncio": Async("asyncio"), "trio": Async("trio")}
+MAKERS: dict[str, Blocking] = {
+    "blocking": Blocking(),
+    "asyncio": Async("asyncio"),
+    "trio": Async("trio"),
+    "remote": Remote(),
+}

@@ -13,7 +13,7 @@ import faces
 import hypothesis  # noqa: F401  # before garbage is frozen: its hook for trio looks for references in what is not
 import pytest
 from early_program import early_program
-from local_only import LOCAL_ONLY
+from local_only import LOCAL_ONLY, LOCAL_ONLY_CASES
 from owner_side import KINDS, REMOTE, connected, disconnect
 
 import anyfork
@@ -97,12 +97,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+def connect() -> None:
+    """See that what remote templates are forked from is there."""
+    for kind in REMOTE:
+        connected(kind)
+
+
 def _is_remote(item: pytest.Item) -> bool:
     return any(text in item.name for kind in REMOTE for text in (f"{kind}-", f"{kind}]"))
 
 
 def _concerns_remote(item: pytest.Item) -> bool:
-    return item.path.parent.name == "contract" and getattr(item, "originalname", "") not in LOCAL_ONLY
+    if item.path.parent.name not in ("contract", "calls") or any(case in item.name for case in LOCAL_ONLY_CASES):
+        return False
+    return getattr(item, "originalname", "") not in LOCAL_ONLY
 
 
 def pytest_collection_finish() -> None:
@@ -118,9 +126,8 @@ def _default_template(request: pytest.FixtureRequest) -> Iterator[None]:
     early_program().template().ready().close()
     for name in faces.BACKENDS:
         faces.Template.make(name, aio.Template).ready().close()
-    for kind in REMOTE:
-        if any(map(_is_remote, request.session.items)):
-            connected(kind).ready()
+    if any(map(_is_remote, request.session.items)):
+        connect()
     yield
     disconnect()
 
@@ -154,8 +161,10 @@ def settled(count: int) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Prove that the test has left nothing, and that the default template still answers."""
+    if _is_remote(request.node):
+        connect()
     before, threads = descriptors(), own_threads()
     processes = descendants()
     yield

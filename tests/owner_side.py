@@ -27,7 +27,7 @@ DEADLINE = 30.0  # seconds for what must end by itself
 
 # Leads to another Python here, for which this program is on another machine. It finds the modules of the tests.
 HERE = os.path.dirname(os.path.abspath(__file__))
-PYTHON = ["env", f"PYTHONPATH={HERE}:{HERE}/contract", sys.executable, "-"]
+PYTHON = ["env", f"PYTHONPATH={HERE}:{HERE}/contract:{HERE}/calls", sys.executable, "-"]
 
 # The contract holds for templates of every kind: what makes one of each.
 KINDS: dict[str, Callable[[], Template]] = {
@@ -59,10 +59,12 @@ blocking_only = pytest.mark.parametrize("new_template", ["forked", "execed", "tw
 
 
 def connected(kind: str) -> Template:
-    """The template at the other end of a connection, which is made at the first need."""
-    if kind not in _connections:
+    """The template at the other end of a connection, which is made at the first need, and again where it is gone."""
+    try:
+        return _connections[kind].ready()
+    except (KeyError, anyfork.TemplateError):  # another test has ended the default template, and so our relays
         _connections[kind] = REMOTE[kind]()
-    return _connections[kind]
+        return _connections[kind].ready()
 
 
 def disconnect() -> None:

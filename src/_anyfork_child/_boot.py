@@ -1,10 +1,11 @@
 """How an interpreter on the other side of a command becomes one of ours, without anything installed there. No I/O here.
 
-A command ends in a Python, which may stand in a text for a shell, and ssh joins its arguments for the shell of the other
-machine, so nobody knows how often what we add is read by a shell. Hence BOOT: a program without a blank, a quote or
-anything else that means something to a shell. Form feeds part its words, carriage returns its lines, and decorators
-call. It evaluates the first line that comes. That line (``first_line``) runs on any Python since 2.7: it says which one it is, and
-if that is new enough reads the package, exactly so many bytes, and checks their digest.
+A command ends in a Python, which may stand in a text for a shell, and ssh joins its arguments for the shell of the
+other machine, so nobody knows how often what we add is read by a shell. Hence BOOT: a program without a blank, a quote
+or anything else that means something to a shell. Form feeds part its words, carriage returns its lines, and decorators
+call. It evaluates the first, short, line that comes, which evaluates the second (``lines``). That one runs on any
+Python since 2.7: it says which one it is, and if that is new enough reads the package, exactly so many bytes, and
+checks their digest.
 
 What is said before is noise, and passed over. Answers begin with a word that was drawn for this connection, backwards:
 neither an echo of ours nor a greeting can contain it.
@@ -82,7 +83,7 @@ def package(data: bytes) -> bytes:
 
 def digest(data: bytes) -> str:
     """Of the files, to be sure that they are what was sent."""
-    return sha256(data).hexdigest()
+    return str(sha256(data).hexdigest())
 
 
 class Answers:
@@ -95,7 +96,7 @@ class Answers:
     def take(self, data: bytes) -> list[str] | None:
         """Take bytes; return the words of the next answer, if it is complete. Raises ValueError for endless noise."""
         self.rest += data
-        before, mark, behind = self.rest.partition(self._mark)
+        _, mark, behind = self.rest.partition(self._mark)
         if mark and b"\n" in behind:
             answer, _, self.rest = behind.partition(b"\n")
             return answer.decode("utf-8", "replace").split(" ")

@@ -23,7 +23,7 @@ class Carried:
     def __init__(self, sources: dict[str, str]) -> None:
         self._sources = sources
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
         """The module of that name, if it is among them."""
         if name not in self._sources:
             return None
@@ -33,7 +33,7 @@ class Carried:
         """Whether modules are below it."""
         return any(other.startswith(f"{name}.") for other in self._sources)
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+    def create_module(self, _spec: ModuleSpec) -> ModuleType | None:
         """As usual."""
         return None
 
@@ -54,7 +54,7 @@ class Carried:
 def go(files: dict[str, Any]) -> NoReturn:
     """Be the other side of a connection."""
     options: Sequence[Any] = files.pop(OPTIONS)
-    sys.meta_path.insert(0, Carried(files))  # type: ignore[arg-type]  # it is a finder
+    sys.meta_path.insert(0, Carried(files))
     main = sys.modules["__main__"].__dict__
     for name in [name for name in main if not name.startswith("__")]:
         del main[name]

@@ -9,10 +9,6 @@ from _signal import SIGKILL
 from select import POLLIN, poll
 from time import monotonic
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 SOON = 0.01  # seconds between looks at a process that should end now
 
 
@@ -22,7 +18,7 @@ class Command:
     Raises OSError where it cannot be executed.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: list[str]) -> None:
         near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
         self.errors, errors = os.pipe()
         self.fd = near.detach()

@@ -18,8 +18,10 @@ outer: BaseException | None = None  # in a copy of a program: what that was hand
 
 
 class Failure(Exception):  # noqa: N818  # on its way to the owner, which makes the error of it
-    """One failure: which step (``category``), of what (``subject``), with errno, one line, and the traceback. Packed, it
-    says on which other machine, too."""
+    """One failure: which step (``category``), of what (``subject``), with errno, one line, and the traceback.
+
+    Packed, it also says on which other machine, if it is one.
+    """
 
     def __init__(self, category: str, subject: str, error: BaseException | str, remote_traceback: str = "") -> None:
         super().__init__(category, subject, str(error))

@@ -14,7 +14,8 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from .__main__ import run
 from ._connection import BYE
 from ._lifeline import open_anew, open_pipe
-from ._relay import SPEAKS, LostError, Relay, raise_limit
+from ._line import LostError
+from ._relay import SPEAKS, Relay, settle_in
 from ._reports import to_nobody
 from ._stream import CONTROL
 from ._template import Template
@@ -43,7 +44,7 @@ def serve(_host: str, mark: bytes, owner: int, keep_alive: float) -> NoReturn:
         _be_template(far, lifeline, title)
     far.close()
     title.show(b"anyfork/relay", short=True)
-    raise_limit()
+    settle_in()
     os.write(outgoing, b"%sready %s\n" % (mark, SPEAKS.encode()))
     for fd in (incoming, outgoing):
         os.set_blocking(fd, False)

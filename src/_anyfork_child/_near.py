@@ -7,7 +7,6 @@ from then on it relays. It ends with the last process on the other side, with th
 from __future__ import annotations
 
 import _signal
-import _socket
 import os
 from select import POLLIN, POLLOUT, poll
 from time import monotonic
@@ -17,9 +16,10 @@ from ._channel import NOWAIT
 from ._command import Command
 from ._connection import FRAME, NUMBER
 from ._failure import Failure
+from ._line import LostError
 from ._lines import Lines
 from ._luggage import pack
-from ._relay import SPEAKS, LostError, Relay, raise_limit
+from ._relay import SPEAKS, Relay, settle_in
 from ._stream import CONTROL, STATUS
 from ._wire import (
     BORN,
@@ -39,6 +39,7 @@ from ._wire import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Sequence
     from typing import NoReturn
 
@@ -70,7 +71,7 @@ def relay(
     ``owner`` is the pid of the owner, ``host`` what it calls the other side, if it knows; the rest are seconds.
     """
     channel.close()
-    raise_limit()
+    settle_in()
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # and so has the command
     near = _Near(control, status, owner, host, keep_alive)
     try:
@@ -256,7 +257,7 @@ class _Near:
         except LostError as error:
             self._lose(relay, error)
 
-    def _hear(self, event: int) -> None:
+    def _hear(self, _event: int) -> None:
         """Something was said on standard error."""
         assert self._command is not None
         try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import _socket
 import os
 from itertools import count
-from select import POLLHUP, POLLIN, POLLOUT, poll
+from select import POLLHUP, POLLIN, POLLOUT
 from stat import S_ISFIFO, S_ISSOCK
 from time import monotonic
 
@@ -29,7 +29,6 @@ from ._connection import (
     MAX_BODY,
     NUMBER,
     PIECE,
-    SIZE,
     STOP,
     WINDOW,
     Cutter,
@@ -37,8 +36,25 @@ from ._connection import (
     message,
     pack,
 )
-from ._stream import PLAIN, STATUS, File, Pipe, Stream
-from ._wire import ENTERED, EXECUTING, FORK, IN_FILE, KINDS, PROGRAM, START, Frame, ProtocolError
+from ._failure import Failure
+from ._line import CONGESTED, Line, LostError
+from ._poller import make_poller
+from ._stream import CONTROL, PLAIN, STATUS, File, Pipe, Stream
+from ._values import DescriptorsLostError
+from ._wire import (
+    ENTERED,
+    EXECUTING,
+    FAILED,
+    FORK,
+    IN_FILE,
+    KINDS,
+    LOST,
+    LOST_DESCRIPTOR,
+    PROGRAM,
+    START,
+    Frame,
+    ProtocolError,
+)
 from ._wire import HEADER as FRAME_HEADER
 from ._wire import HEADER_SIZE as FRAME_SIZE
 from ._wire import VERSION as FRAME_VERSION
@@ -51,58 +67,44 @@ if TYPE_CHECKING:
     # the value. Raises ProtocolError for what has no business here.
     Admit = Callable[[int, int, int], tuple[Sequence[int], int]]
 
-CONGESTED = 256 << 10  # bytes that wait for the connection; until it has taken them nothing is read
-READ = 256 << 10  # bytes to read from the connection at once
-BEATS = 4  # in the time after which silence means death
-TICKS = 3 * BEATS  # in that time: so often it is looked whether one is due
 HALF = WINDOW // 2
 LIMIT = 1 << 16  # descriptors that a relay may want
 SPEAKS = f"{FRAME_VERSION}.{CALL_VERSION}"  # the versions of all that a connection carries
 LAST_FRAMES = frozenset((START, PROGRAM, ENTERED, EXECUTING))  # behind them there are bytes of the user's own
 
 
-class LostError(Exception):
-    """The connection is gone, or of no use any more; the text says why."""
-
-
 class Relay:
-    """One end of the connection ``incoming`` and ``outgoing``, descriptors that do not block.
+    """One end of a connection over ``incoming`` and ``outgoing``, see Line.
 
-    ``numbers`` are those that this end gives to streams. It is given up when nothing has come for ``keep_alive`` seconds.
+    ``numbers`` is the first that this end gives to a stream. The connection is given up when nothing has come for
+    ``keep_alive`` seconds.
     """
 
     def __init__(self, incoming: int, outgoing: int, numbers: int, keep_alive: float, admit: Admit) -> None:
         self.streams: dict[int, Stream] = {}
         self.said_bye = False  # the other side has
-        self._incoming = incoming
-        self._outgoing = outgoing
+        self._poller = make_poller()
+        self._line = Line(incoming, outgoing, keep_alive, self._poller)
+        self._room = memoryview(bytearray(PIECE))  # for what is read from sockets
         self._cutter = Cutter()
         self._numbers = count(numbers, 2)
-        self._keep_alive = keep_alive
         self._admit = admit
-        self._out: list[bytes | memoryview] = []
-        self._size = 0  # bytes of those
-        self._waits = False  # the connection takes nothing now
-        self._room = memoryview(bytearray(READ))  # for what is read: new memory for each piece would cost more
-        self._now = self._heard = self._said = monotonic()
-        self._check_at = self._now
-        self._poller = poll()
         self._actions: dict[int, Callable[[int], None]] = {}
         self._by_fd: dict[int, Stream] = {}
         self._files: set[Stream] = set()  # that are in the middle of one
-        self.watch(incoming, self._receive)
         if outgoing != incoming:
-            self._poller.register(outgoing, 0)
+            self.watch(outgoing, self._line.broken, 0)
+        self.watch(incoming, self._receive)
 
-    def watch(self, fd: int, action: Callable[[int], None]) -> None:
-        """Do something, with the events, whenever a descriptor is readable or at its end."""
+    def watch(self, fd: int, action: Callable[[int], None], events: int = POLLIN) -> None:
+        """Do something, with the events, whenever they happen to a descriptor, or its end does."""
         self._actions[fd] = action
-        self._poller.register(fd, POLLIN)
+        self._poller.add(fd, events)
 
     def forget(self, fd: int) -> None:
         """Watch it no longer."""
         del self._actions[fd]
-        self._poller.unregister(fd)
+        self._poller.remove(fd)
 
     def open(self, sock: _socket.socket | Pipe, role: int, number: int = -1) -> Stream:
         """A stream for this socket; a new one, or that of the number which the other side has given it."""
@@ -115,15 +117,14 @@ class Relay:
 
     def run(self, done: Callable[[], bool]) -> None:
         """Go on until it is done. Raises LostError."""
-        poll, by_fd, actions = self._poller.poll, self._by_fd, self._actions
-        tick = self._keep_alive / TICKS
+        wait, by_fd, actions, line = self._poller.wait, self._by_fd, self._actions, self._line
         while not done():
-            if self._out:
+            if line.out:
                 self._write()
-                while self._size > CONGESTED:
-                    self._wait_for_connection()
-            events = poll(tick * 1000)
-            self._now = now = monotonic()
+                while line.size > CONGESTED:
+                    self._wait()
+            events = wait(line.tick)
+            line.now = monotonic()
             for fd, event in events:
                 stream = by_fd.get(fd)
                 if stream is None:
@@ -134,92 +135,49 @@ class Relay:
                     self._read_bytes(stream)
                 else:
                     self._serve(stream, event)
-            if now >= self._check_at:
-                self._check_at = now + tick
-                self._check_silence()
-
-    def _wait_for_connection(self) -> None:
-        poller = poll()
-        poller.register(self._incoming, POLLIN)
-        poller.register(self._outgoing, POLLOUT | (POLLIN if self._incoming == self._outgoing else 0))
-        ready = dict(poller.poll(self._keep_alive / TICKS * 1000))
-        self._now = monotonic()
-        if ready.get(self._incoming, 0) & ~POLLOUT:
-            self._receive(POLLIN)
-        self._check_silence()
-        self._write()
-
-    def _check_silence(self) -> None:
-        """Give up a side of which nothing is heard, and let it hear of this one."""
-        if self._now - self._heard > self._keep_alive:
-            raise LostError(f"nothing has come over it for {self._keep_alive:g} seconds")
-        if not self._out and self._now - self._said >= self._keep_alive / BEATS:
-            self.say(BEAT, 0)
-
-    # --- The connection ---
-
-    def say(self, kind: int, number: int, body: bytes = b"") -> None:
-        """Have a message sent at the end of this step."""
-        self._send(message(kind, number, body))
-
-    def _send(self, data: bytes) -> None:
-        self._out.append(data)
-        self._size += len(data)
+            line.look()
 
     def _write(self) -> None:
         """Send what the connection takes."""
-        while self._out and self._write_once():
+        line = self._line
+        while line.out and line.write():
             for stream in list(self._files):
                 self._send_file(stream)
 
-    def _write_once(self) -> bool:
-        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-        try:
-            sent = os.write(self._outgoing, data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            raise LostError(f"it was closed: {error.strerror}") from None
-        self._said = self._now
-        self._size = len(data) - sent
-        self._out = [memoryview(data)[sent:]] if self._size else []
-        if self._waits != bool(self._size):
-            self._waits = bool(self._size)
-            wanted = POLLIN if self._incoming == self._outgoing else 0
-            self._poller.modify(self._outgoing, wanted | POLLOUT if self._waits else wanted)
-        return not self._size
+    def _wait(self) -> None:
+        """Until the connection takes more; what comes meanwhile is done."""
+        if self._line.wait():
+            self._receive(POLLIN)
+        self._line.look()
+        self._write()
 
     def flush(self) -> None:
         """Send everything. Raises LostError."""
-        while self._out:
-            self._wait_for_connection()
+        while self._line.out:
+            self._wait()
+
+    # --- What comes over the connection ---
+
+    def say(self, kind: int, number: int, body: bytes = b"") -> None:
+        """Have a message sent at the end of this step."""
+        self._line.say(message(kind, number, body))
 
     def _receive(self, event: int) -> None:
-        if event == POLLOUT:
-            return
-        try:
-            count = os.readv(self._incoming, (self._room,))
-        except BlockingIOError:
-            return
-        except OSError as error:
-            raise LostError(f"it was closed: {error.strerror}") from None
-        if not count:
-            raise LostError("it was closed by the other side")
-        self._heard = self._now
-        self.take(bytes(self._room[:count]))
+        if event != POLLOUT and (data := self._line.read()):
+            self.take(data)
 
     def take(self, data: bytes) -> None:
         """Do what came over the connection. Raises LostError."""
+        streams = self.streams
         try:
             for kind, number, body in self._cutter.take(data):
-                if kind == DATA:
-                    stream = self.streams.get(number)
-                    if stream is not None:
-                        stream.put(body)
-                        if stream.owed >= HALF or stream.queued or not stream.writes:
-                            self._written(stream)
-                else:
+                if kind != DATA:
                     self._obey(kind, number, body)
+                elif number in streams:
+                    stream = streams[number]
+                    stream.put(body)
+                    if stream.owed >= HALF or stream.queued or not stream.writes:
+                        self._written(stream)
         except ProtocolError as error:
             raise LostError(f"what came over it is not anyfork's protocol: {error}") from None
 
@@ -284,7 +242,7 @@ class Relay:
         if stream.queued > WINDOW + MAX_BODY:
             raise ProtocolError(f"{stream.queued} bytes wait at one stream, which has room for {WINDOW}")
         if stream.owed >= HALF:
-            self._send(credit(stream.number, stream.owed))
+            self._line.say(credit(stream.number, stream.owed))
             stream.owed = 0
         if stream.broken:
             self._refuse(stream)
@@ -326,8 +284,7 @@ class Relay:
             self._watch(stream)
             return
         stream.credit = credit - count
-        self._out.append(pack(DATA, stream.number, count) + self._room[:count])
-        self._size += SIZE + count
+        self._line.say(pack(DATA, stream.number, count) + self._room[:count])
         if credit == count:
             self._watch(stream)
 
@@ -335,6 +292,11 @@ class Relay:
         if frame is None:
             self._end(stream)
             return
+        if frame.kind == FORK:
+            stream.forks += 1
+            if LOST_DESCRIPTOR in frame.fds:
+                _refuse_fork(stream, frame.fds)
+                return
         fds = [*frame.fds]
         file = fds.pop() if frame.kind & IN_FILE else -1
         body = self._packed(frame, [self._carry(fd, at, frame.kind) for at, fd in enumerate(fds)])
@@ -368,12 +330,12 @@ class Relay:
     def _send_frame(self, stream: Stream, body: bytes) -> None:
         count = FRAME_HEADER.unpack_from(body)[2]
         stream.credit -= len(body) - count * NUMBER.size
-        self._send(message(FRAME, stream.number, body))
+        self.say(FRAME, stream.number, body)
 
     def _send_file(self, stream: Stream) -> None:
         """Go on with a file, as far as may be; behind it goes its frame."""
         file = stream.file
-        while file is not None and stream.credit > 0 and self._size <= CONGESTED:
+        while file is not None and stream.credit > 0 and self._line.size <= CONGESTED:
             piece = file.read(min(PIECE, stream.credit))
             if not piece:
                 stream.drop_file()
@@ -381,7 +343,7 @@ class Relay:
                 self._watch(stream)
                 break
             stream.credit -= len(piece)
-            self._send(message(FILE, stream.number, piece))
+            self.say(FILE, stream.number, piece)
         if stream.file is None:
             self._files.discard(stream)
 
@@ -404,23 +366,40 @@ class Relay:
             if self.streams.pop(stream.number, None) is not None:
                 del self._by_fd[stream.fd]
                 if stream.mask >= 0:
-                    self._poller.unregister(stream.fd)
+                    self._poller.remove(stream.fd)
                 stream.close()
             return
         wanted = stream.interest
         if wanted == stream.mask:
             return
         if wanted < 0:
-            self._poller.unregister(stream.fd)
+            self._poller.remove(stream.fd)
+        elif stream.mask < 0:
+            self._poller.add(stream.fd, wanted)
         else:
-            self._poller.register(stream.fd, wanted)  # which modifies too
+            self._poller.change(stream.fd, wanted)
         stream.mask = wanted
 
 
-def raise_limit() -> None:
-    """Let this process have as many descriptors as it may: it has two for each process that it relays for."""
+def _refuse_fork(stream: Stream, fds: Sequence[int]) -> None:
+    """This relay has no room for the sockets of another process: say so in the place of its template."""
+    failure = Failure("fork", "", DescriptorsLostError()).pack()
+    if fds[0] < 0:
+        stream.put_frame(Frame(LOST, stream.forks - 1, failure))
+    else:
+        control = Stream(0, _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fds[0]), CONTROL)
+        control.put_frame(Frame(FAILED, 0, failure))
+        control.close()
+    close_all(fds[1:])
+
+
+def settle_in() -> None:
+    """Let this process do nothing but relay: with as many descriptors as it may have, because it needs two for each
+    process, and without looking for garbage in what it has loaded."""
+    import gc
     import resource
 
+    gc.freeze()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = LIMIT if hard == resource.RLIM_INFINITY else min(hard, LIMIT)
     if soft != resource.RLIM_INFINITY and soft < wanted:

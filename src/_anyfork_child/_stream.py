@@ -79,8 +79,8 @@ class Stream:
     """A stream. ``credit`` is how many bytes may be sent now, ``owed`` how many were written and not given back yet.
 
     ``channel`` reads frames, as long as that is what comes from the socket; ``answers`` says whether it is what goes to
-    it. ``reads`` and ``writes`` say what the socket is still good for, ``broken`` that the other side has to be told that
-    nobody reads there.
+    it. ``reads`` and ``writes`` say what the socket is still good for, ``broken`` that nobody reads there, which the
+    other side does not know yet.
     """
 
     __slots__ = (
@@ -93,6 +93,7 @@ class Stream:
         "credit",
         "fd",
         "file",
+        "forks",
         "mask",
         "number",
         "owed",
@@ -106,9 +107,9 @@ class Stream:
     def __init__(self, number: int, sock: _socket.socket | Pipe, role: int) -> None:
         self.number = number
         self.role = role
-        self.sock: Any = sock
+        self.sock: Any = sock  # a pipe has no more of a socket than is used
         self.fd = sock.fileno()
-        self.channel = Channel(self.sock) if role != PLAIN else None
+        self.channel = None if role == PLAIN or isinstance(sock, Pipe) else Channel(sock)
         self.answers = role != PLAIN
         self.credit = WINDOW
         self.owed = 0
@@ -117,6 +118,7 @@ class Stream:
         self.broken = False
         self.mask = -1  # the events that are watched; -1 while none are
         self.file: File | None = None  # that is being sent: nothing is read meanwhile
+        self.forks = 0  # that were asked for here
         self.queued = 0  # bytes that wait to be written
         self._queue: deque[tuple[bytes | memoryview, Sequence[int]]] = deque()
         self._filling = -1  # a file that comes

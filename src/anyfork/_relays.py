@@ -46,19 +46,22 @@ def fork_relay(command: Sequence[str], host: str, connect_timeout: float, keep_a
 def _fork() -> Link:
     """A fork of the default template with what a command that this program starts itself would inherit."""
     encoded = Encoded()
-    asked: dict[str, object] = {"env": os.environb}
-    made = []
-    for name, opened in (
-        ("cwd", lambda: os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)),
-        ("stderr", lambda: os.dup(2)),
-    ):
-        try:
-            asked[name] = opened()
-        except OSError:  # a directory that was removed, a program without standard error: as the template has it
-            continue
-        made.append(asked[name])
+    opened: dict[str, int] = {}
     try:
-        pickle_into(encoded, check_attributes(CALL, encoded, asked))
+        for name, open_it in (("cwd", _open_directory), ("stderr", _open_stderr)):
+            try:
+                opened[name] = open_it()
+            except OSError:  # a directory that was removed, a program without standard error: as the template has it
+                pass
+        pickle_into(encoded, check_attributes(CALL, encoded, {"env": os.environb, **opened}))
         return fork_default({}, encoded)
     finally:
-        close_all(made)
+        close_all(opened.values())
+
+
+def _open_directory() -> int:
+    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _open_stderr() -> int:
+    return os.dup(2)

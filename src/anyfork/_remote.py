@@ -69,12 +69,12 @@ class Unsupported:
         )
 
     @classmethod
-    def from_socket(cls, sock: object) -> NoReturn:
+    def from_socket(cls, sock: object) -> NoReturn:  # noqa: ARG003  # the name is that of the other's
         """Raise ArgumentError: the connection belongs to the process that has made it."""
         raise ArgumentError("RemoteTemplate.from_socket(): a remote template cannot be handed over to another process")
 
 
-class RemoteTemplate(Unsupported, Template):  # type: ignore[misc]  # the signatures of what raises do not matter
+class RemoteTemplate(Unsupported, Template):
     """A template on another machine, at the other end of a command such as ``["ssh", "host", "python3"]``.
 
     The command ends in a Python, 3.11 or newer, and gives a byte stream to its standard input and output; nothing else

@@ -110,3 +110,11 @@ def return_trap(path):
 def raise_trap(path):
     """For calls."""
     raise TrapError(path)
+
+
+def where_after(seconds):
+    """For calls that take a moment: whether this is the other side, and which process."""
+    import _anyfork_child
+
+    time.sleep(seconds)
+    return bool(_anyfork_child.HOST), os.getpid()

@@ -242,6 +242,13 @@ def test_a_connection_survives_any_split_of_the_stream(size):
             assert read_all(process.channel) == bytes(range(256)) * 8
 
 
+def test_what_arrives_otherwise_than_it_was_sent_is_not_run():
+    forwarder = [sys.executable, f"{machines.HERE}/remote/forwarder.py", "65536@20000"]
+    error = why([*forwarder, *machines.PYTHON])
+    assert type(error) is anyfork.ConnectError
+    assert "what arrived there is not what was sent" in str(error)
+
+
 def test_titles_on_the_other_side_name_the_owner_too(remote):
     remote.ready()
     assert [title.partition(" ")[2] for title in owned(os.getpid()).values()].count("anyfork/relay") >= 1

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import traceback
+import zlib
+from select import POLLHUP, POLLIN, POLLOUT
 
 import machines
 import pytest
@@ -18,6 +20,7 @@ from _anyfork_child._boot import BOOT, NOISE, Answers, digest, lines, package, w
 from _anyfork_child._carried import Carried
 from _anyfork_child._connection import DATA, EOF, MAX_BODY, Cutter, credit, message
 from _anyfork_child._lines import LONGEST, Lines
+from _anyfork_child._poller import EpollPoller, PollPoller
 from _anyfork_child._wire import ProtocolError
 from anyfork._remote import destination
 
@@ -108,15 +111,14 @@ def test_noise_without_end_is_an_error():
 # --- Luggage ----------------------------------------------------------------------------------------------------
 
 
-def test_a_package_that_arrives_otherwise_is_noticed():
-    data = _luggage.pack(("host",))
-    whole = bytearray(package(data))
-    whole[len(whole) // 2] ^= 1
-    done = subprocess.run(
-        [sys.executable, "-c", BOOT], input=lines(WORD) + bytes(whole), capture_output=True, check=False, timeout=20
-    )
-    assert MARK + b"damaged\n" not in done.stdout  # the first line's reader has read ahead: nothing more is read
-    assert digest(data) != digest(bytes(whole[8:-64]))
+def test_what_is_carried_are_the_sources_of_the_child_and_of_cloudpickle():
+    data = zlib.decompress(_luggage.pack(("host", 7)))
+    files = eval(data)
+    assert files.pop("") == ("host", 7)
+    assert {"_anyfork_child", "_anyfork_child._far", "_anyfork_child._carried", "cloudpickle.cloudpickle"} <= {*files}
+    assert not [name for name in files if name.partition(".")[0] not in ("_anyfork_child", "cloudpickle")]
+    whole = package(_luggage.pack(("host", 7)))
+    assert whole.endswith(digest(whole[8:-64]).encode())
 
 
 def test_what_is_carried_shows_its_lines_in_a_traceback():
@@ -215,3 +217,28 @@ def test_lines_that_nobody_reads_are_dropped_and_that_is_said(pipe):
     read_on()
     got += os.read(read, 1 << 20)
     assert b"bytes are missing here]\nh: again\n" in got
+
+
+# --- Waiting ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [EpollPoller, PollPoller])
+def test_both_ways_to_wait_tell_the_same(make, pipe):
+    read, write = pipe
+    poller = make()
+    poller.add(read, 0)
+    poller.add(write, POLLOUT)
+    assert list(poller.wait(1.0)) == [(write, POLLOUT)]
+    poller.change(read, POLLIN)
+    poller.change(write, 0)
+    assert list(poller.wait(0.0)) == []
+    os.write(write, b"x")
+    assert list(poller.wait(1.0)) == [(read, POLLIN)]
+    poller.remove(read)
+    assert list(poller.wait(0.0)) == []
+    other, closed = os.pipe()
+    os.close(closed)
+    poller.add(other, 0)  # an end is told without being asked for
+    assert list(poller.wait(1.0)) == [(other, POLLHUP)]
+    poller.remove(other)
+    os.close(other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -129,7 +130,7 @@ def test_the_end_of_either_direction_reaches_the_other_side(remote):
 
 def test_a_process_that_ends_with_something_unread_is_seen_by_who_writes(remote):
     process = remote.fork().run(far_side.leave, 4)
-    with pytest.raises(OSError):  # EPIPE or ECONNRESET
+    with pytest.raises(ConnectionError):  # EPIPE or ECONNRESET
         while True:
             process.channel.sendall(bytes(1 << 16))
     assert ended(process).code == 4
@@ -312,6 +313,36 @@ def test_the_end_of_the_owner_ends_everything_on_both_sides(number):
     eventually(lambda: not any(map(alive, pids)), f"left: {[pid for pid in pids if alive(pid)]}")
 
 
+def test_the_end_of_the_owner_ends_a_command_that_has_not_connected(tmp_path):
+    program = "import anyfork, sys; t = anyfork.RemoteTemplate(sys.argv[1:]); sys.stdin.read()"
+    command = ["sh", "-c", f"echo $$ > {tmp_path}/pid; sleep 1000; python3"]
+    with subprocess.Popen([sys.executable, "-c", program, *command], stdin=subprocess.PIPE) as owner:
+        eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        pids = [int((tmp_path / "pid").read_text()), *owned(owner.pid)]
+        owner.kill()
+        owner.wait(DEADLINE)
+    eventually(lambda: not any(map(alive, pids)))
+
+
+def test_relays_use_no_time_while_nothing_happens(own_relays, remote):
+    stalled = remote.fork().run(far_side.flood)
+    half_closed = remote.fork().run(far_side.echo)
+    half_closed.channel.shutdown(socket.SHUT_WR)
+    assert half_closed.channel.recv(1) == b""
+    with anyfork.Worker(remote.fork()) as worker:  # by then the others have come as far as they can
+        assert list(worker.map(far_side.double, range(500))) == list(range(0, 1000, 2))
+    eventually(lambda: _times(own_relays) == (threading.Event().wait(0.3), _times(own_relays))[1])
+    for process in (stalled, half_closed):
+        process.kill()
+        process.wait(DEADLINE)
+        process.close()
+
+
+def _times(pids):
+    """The processor time that processes have used, in ticks."""
+    return [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13] for pid in pids]
+
+
 def test_a_program_that_ends_leaves_nothing_and_says_nothing():
     env = {**os.environ, "PYTHONPATH": f"{machines.HERE}:{machines.HERE}/remote"}
     done = subprocess.run(
@@ -337,6 +368,18 @@ def test_a_pool_of_threads_may_start_processes_at_once(remote):
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(one, range(40))) == list(range(40))
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_a_relay_without_descriptors_fails_one_fork_and_nothing_else(room, own_relays, remote):
+    near = own_relays[0]
+    before = resource.prlimit(near, resource.RLIMIT_NOFILE)
+    used = max(map(int, os.listdir(f"/proc/{near}/fd"))) + 1
+    resource.prlimit(near, resource.RLIMIT_NOFILE, (used + room, before[1]))
+    with remote.fork() as refused, pytest.raises(anyfork.ForkError, match="too many open files"):
+        refused.ready(DEADLINE)
+    resource.prlimit(near, resource.RLIMIT_NOFILE, before)
+    assert ended(remote.fork().run(far_side.leave, 3)).code == 3
 
 
 def test_many_processes_at_once_are_no_trouble(remote):

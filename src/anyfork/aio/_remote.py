@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .._handles import Argument
 
 
-class RemoteTemplate(Unsupported, Template):  # type: ignore[misc]  # the signatures of what raises do not matter
+class RemoteTemplate(Unsupported, Template):
     """A template on another machine, at the other end of a command such as ``["ssh", "host", "python3"]``.
 
     As ``anyfork.RemoteTemplate``, with the methods of ``anyfork.aio.Template``.
