@@ -66,7 +66,16 @@ def _reduce_descriptor(encoded: Encoded, value: Any) -> tuple[object, tuple[obje
         return _values._connection, (index, value.readable, value.writable)
     if kind.__module__ == "tempfile" and isinstance(getattr(value, "file", None), io.IOBase):
         return _reduce_file(encoded, value.file)
+    managers = sys.modules.get("multiprocessing.managers")
+    if managers is not None and isinstance(value, managers.BaseProxy):
+        return _reduce_proxy(value)
     return None
+
+
+def _reduce_proxy(value: Any) -> tuple[object, tuple[object, ...]]:
+    """A proxy of multiprocessing's managers, with the key that its process does not have of its own."""
+    rebuild, (kind, token, serializer, options) = value.__reduce__()
+    return rebuild, (kind, token, serializer, {**options, "authkey": bytes(value._authkey)})
 
 
 def _reduce_socket(encoded: Encoded, value: Any) -> tuple[object, tuple[object, ...]]:

@@ -48,17 +48,22 @@ if TYPE_CHECKING:
 RETRY = 0.01  # seconds between attempts when the kernel's limit of descriptors in flight is reached
 
 
+class NobodyListensError(SystemExit):
+    """The owner has ended, and so does this worker."""
+
+
 class Serving:
     """The worker's end of the channel: what comes in is decoded, what goes out is on the wire when a call returns."""
 
     number = 0  # of the call that runs
+    took = 0  # what the detail of a result says of it
 
     def __init__(self, sock: socket.socket, serializer: Serializer | None) -> None:
         self.sock = sock
         self.serializer = serializer
         self.in_band = bool(HOST)
         self.inbox = Inbox(MAX_IN_FILE if self.in_band else MAX_BODY)
-        self.functions: dict[int, Callable[..., Any] | str] = {}
+        self.functions: dict[int, Callable[..., Any] | str | bytes] = {}
         self.lock = allocate_lock()
 
     # --- In ---
@@ -100,6 +105,9 @@ class Serving:
         function = self.functions[number]
         if type(function) is str:
             function = self.functions[number] = find_function(function)
+        elif type(function) is bytes:  # by value
+            (function,) = load_values(function, -1, (), ())
+            self.functions[number] = function
         return function  # type: ignore[return-value]  # no name any more
 
     def _decode_by(
@@ -126,7 +134,7 @@ class Serving:
             with self.lock:
                 self.sock.sendall(data, NOSIGNAL)
         except ConnectionError:
-            raise SystemExit(0) from None
+            raise NobodyListensError(0) from None
 
     def send_message(self, message: Message) -> None:
         """The same with descriptors and files."""
@@ -136,7 +144,7 @@ class Serving:
                 sent = self._send_first(message) if message.fds else 0
                 self.sock.sendall(message.data[sent:], NOSIGNAL)
         except ConnectionError:
-            raise SystemExit(0) from None
+            raise NobodyListensError(0) from None
         finally:
             message.close()
 
@@ -158,12 +166,12 @@ class Serving:
         elif is_plain(value):
             body = dumps(value, PROTOCOL)
         else:
-            self._send_encoded(kind, number, 1, encode((value,), beside=not self.in_band))
+            self._send_encoded(kind, number, self.took | 1, encode((value,), beside=not self.in_band))
             return
         if len(body) <= INLINE:
-            self.send(HEADER.pack(len(body), number, 0, kind, 0, 0) + body)
+            self.send(HEADER.pack(len(body), number, self.took, kind, 0, 0) + body)
         else:
-            self._send_encoded(kind, number, 0, in_pieces(body))
+            self._send_encoded(kind, number, self.took, in_pieces(body))
 
     def _send_encoded(self, kind: int, number: int, detail: int, encoded: Encoded) -> None:
         self.send_message(message_of(kind, number, detail, encoded, self.in_band))

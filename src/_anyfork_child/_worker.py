@@ -56,6 +56,17 @@ class WorkerVersionError(Exception):
 
 def serve(channel: socket.socket, *given: Any) -> None:
     """Be a worker: the last of the arguments says how, those before are for its initializer."""
+    serving, concurrency, backend = begin(channel, given)
+    if concurrency is None:
+        Loop(serving).run()
+    else:
+        from ._worker_async import serve_concurrently
+
+        serve_concurrently(serving, backend)
+
+
+def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[Serving, int | None, str]:
+    """Initialize and say that this worker is ready. Return what it serves with, its concurrency and backend."""
     *sent, (version, serializer, concurrency, backend, initializer, initargs) = given
     serving = become(Serving(channel, serializer))
     try:
@@ -67,12 +78,7 @@ def serve(channel: socket.socket, *given: Any) -> None:
         serving.send_error(0, RAISED, error, FAILED)
         raise SystemExit(1) from None
     serving.send(HEADER.pack(0, 0, VERSION, READY, 0, 0))
-    if concurrency is None:
-        _Loop(serving).run()
-    else:
-        from ._worker_async import serve_concurrently
-
-        serve_concurrently(serving, backend)
+    return serving, concurrency, backend
 
 
 def serve_one(channel: socket.socket, *given: Any) -> None:
@@ -85,10 +91,10 @@ def serve_one(channel: socket.socket, *given: Any) -> None:
     except FunctionNotFoundError as error:
         serving.send_error(1, NO_FUNCTION, error)
     else:
-        _Loop(serving).answer(1, called, args)
+        Loop(serving).answer(1, called, args)
 
 
-class _Loop:
+class Loop:
     """One call after the other; generators in between, as far as their readers want items."""
 
     def __init__(self, serving: Serving) -> None:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from ._audit import OpenDescriptor as OpenDescriptor
     from ._audit import audit as audit
     from ._call import call as call
+    from ._executor import Executor as Executor
     from ._here import UnsafeForkWarning as UnsafeForkWarning
     from ._here import fork_here as fork_here
     from ._pool_stats import PoolStats as PoolStats
@@ -77,6 +78,7 @@ _LATER = {
     "Worker": "._worker",
     "audit": "._audit",
     "call": "._call",
+    "Executor": "._executor",
     "emit": "_anyfork_child._serving",
     "fork_here": "._here",
     "get_context": ".context",

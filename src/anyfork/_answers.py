@@ -40,13 +40,20 @@ def decode_value(serializer: Serializer | None, message: _call_wire.Message) -> 
             return value
         value = decode_values(flags, body, fds)
         return value[0] if detail else value
-    except Exception as error:  # decoding runs code of the value, which may raise anything
+    except (Exception, SystemExit) as error:  # decoding runs code of the value, which may raise anything
         raise ResultError(f"what the worker sent cannot be decoded here: {type(error).__name__}: {error}") from error
 
 
-def error_of(detail: int, flags: int, body: bytes, fds: Sequence[int], trusted: bool) -> BaseException:
-    """The exception that an answer brings: of its own type where that can be rebuilt, and only if the worker is
-    ``trusted``, because unpickling may run any code.
+def error_of(
+    detail: int,
+    flags: int,
+    body: bytes,
+    fds: Sequence[int],
+    trusted: bool,
+    rebuilt: tuple[type[BaseException], ...] = (Exception,),
+) -> BaseException:
+    """The exception that an answer brings: of its own type where that can be rebuilt, and is one of these, and only if
+    the worker is ``trusted``, because unpickling may run any code.
     """
     try:
         if flags & IN_FILE:
@@ -69,7 +76,7 @@ def error_of(detail: int, flags: int, body: bytes, fds: Sequence[int], trusted: 
     if trusted and len(body) > end:
         try:
             (raised,) = decode_values(0, body[end:], fds)
-            if isinstance(raised, Exception):
+            if isinstance(raised, rebuilt):
                 raised.__cause__ = RemoteTraceback(trace)
                 return raised
             why = "in this program it would mean something else"  # KeyboardInterrupt, or the end of a task

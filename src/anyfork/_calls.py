@@ -111,6 +111,11 @@ class Calls:
         if self._make_error is not None:
             raise self._make_error(may_have_run)
 
+    def error(self, may_have_run: bool) -> AnyforkError:
+        """What has happened to the worker, as the error of a call that may have run or has not."""
+        assert self._make_error is not None
+        return self._make_error(may_have_run)
+
     def drop_out(self) -> None:
         """Nothing more can be sent."""
         for message in self.out:

@@ -65,6 +65,11 @@ class AnyforkError(Exception):
         return (_rebuild, (type(self), self.args, state))
 
 
+def rebuild(cls: type[AnyforkError], error: BaseException) -> AnyforkError:
+    """The same error as another class."""
+    return _rebuild(cls, error.args, error.__dict__.copy())
+
+
 def _rebuild(cls: type[AnyforkError], args: tuple[object, ...], state: dict[str, object]) -> AnyforkError:
     error = cls.__new__(cls, *args)
     error.args = args

@@ -92,9 +92,15 @@ class JobQueue:
         if len(self._priorities) == 1:
             self.length -= 1
             return self._plain.popitem(last=False)[0]
-        job = self.first()
-        self.remove(job)
-        return job
+        for priority in reversed(self._priorities):
+            level = self._by_priority[priority]
+            if level:
+                job, _ = level.popitem(last=False)
+                self.length -= 1
+                if not level and priority:
+                    self._drop(priority)
+                return job
+        raise IndexError("no job waits")
 
     def remove(self, job: Job) -> None:
         """This one, wherever it stands."""
@@ -103,8 +109,11 @@ class JobQueue:
         del level[job]
         self.length -= 1
         if not level and priority:
-            del self._by_priority[priority]
-            self._priorities.remove(priority)
+            self._drop(priority)
+
+    def _drop(self, priority: float) -> None:
+        del self._by_priority[priority]
+        self._priorities.remove(priority)
 
     def clear(self) -> list[Job]:
         """All of them, in their order; none waits any more."""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from _anyfork_child._receiver import Receiver
     from _anyfork_child._serializers import Serializer
 
-    from ._errors import AnyforkError
     from ._pending import Answer, Handler
 
 pack = HEADER.pack
@@ -83,11 +82,6 @@ class PoolCalls(Calls):
         while definitions:
             self._parts.append(bytes(definitions.popleft().data))
         return number
-
-    def error(self, may_have_run: bool) -> AnyforkError:
-        """What has happened to the worker, as the error of a call that may have run or has not."""
-        assert self._make_error is not None
-        return self._make_error(may_have_run)
 
     def gather(self) -> None:
         """Put what was begun in what is to be sent."""

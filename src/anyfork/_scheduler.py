@@ -84,12 +84,26 @@ class Scheduler:
         self._wears = limits.max_calls is not None or limits.max_age is not None
         self._counts = Counts()
 
+    def anew(self) -> Scheduler:
+        """One with the same numbers and templates, which knows no worker and no job."""
+        for source in self.sources:
+            source.count = 0
+        other = Scheduler(self.limits, self.sources)
+        other.closing, other.killed = self.closing, self.killed
+        other._counts = self._counts
+        return other
+
     # --- What is asked ---
 
     @property
     def finished(self) -> bool:
         """Whether it is closing and nothing is left to do. Workers may still be on their way out."""
         return self.closing and not (self.queue.length or self.force.count or self.waiters)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether there is no worker, and never will be one, of the present templates."""
+        return self._growth.broken
 
     @property
     def unsettled(self) -> bool:
@@ -167,15 +181,40 @@ class Scheduler:
         source = worker.source
         if source.failures and worker.generation == source.generation:
             source.succeeded()
+        self._released(worker, now)
+        if self._wears and worker.state is WorkerState.WORKING and self._worn(worker, 1, now):
+            self.retire(worker)
+
+    def _released(self, worker: Worker, now: float) -> None:
+        """It has one job less."""
         if worker.jobs:
-            if not self.limits.concurrent:
-                self._begin(next(iter(worker.jobs)), now)
+            first = next(iter(worker.jobs))
+            if first.deadline is None and not self.limits.concurrent:
+                self._begin(first, now)
         elif worker.state is WorkerState.WORKING:
             worker.idle_since = now
         else:
             self._emptied(worker)
-        if self._wears and worker.state is WorkerState.WORKING and self._worn(worker, 1, now):
-            self.retire(worker)
+
+    def taken_back(self, jobs: Sequence[Job], now: float) -> None:
+        """They were taken back from their worker before they began: they wait again, before all others."""
+        back = []
+        for job in jobs:
+            worker = job.worker
+            if worker is None or job not in worker.jobs:
+                continue
+            if job.state is JobState.RUNNING:  # it was believed to, being the next
+                job.runs -= 1
+            if job.state is JobState.GIVEN_UP:
+                job.state = JobState.DONE
+            else:
+                back.append(job)
+            job.deadline = None
+            worker.calls -= job.size
+            self.force.take(worker, job)
+            self._released(worker, now)
+        self._counts.moved += len(back)
+        self._requeue(back)
 
     def told(self, job: Job) -> None:
         """Its answer has come, but its worker still does something that belongs to it, until ``answered``."""

@@ -75,13 +75,15 @@ class Options:
         """What _anyfork_child._worker.serve gets."""
         return VERSION, self.serializer, self.concurrency, self.backend, self.initializer, self.initargs
 
-    def start(self, template: TemplateHandle) -> Link:
-        """Let a worker take the template over. Raises ArgumentError for an initializer that cannot travel."""
+    def start(self, template: TemplateHandle, module: str = MODULE, *more: object) -> Link:
+        """Let a worker take the template over: the ``serve`` of this module, which gets ``more`` too. Raises
+        ArgumentError for an initializer that cannot travel.
+        """
         link = template._link
         link.check("Worker")
-        encoded = encode_for("Worker", (self.arguments(),), 1, receiver=link.receiver)
-        encoded.name = f"{MODULE}:serve".encode()
-        warm_parent(link, MODULE)
+        encoded = encode_for("Worker", (self.arguments(), *more), 1, receiver=link.receiver)
+        encoded.name = f"{module}:serve".encode()
+        warm_parent(link, module)
         return take_over(link, "Worker", START, encoded)
 
 

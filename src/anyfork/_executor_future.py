@@ -1,0 +1,125 @@
+"""The futures of an Executor, and the jobs behind them."""
+
+from __future__ import annotations
+
+from _pickle import loads
+from concurrent.futures import Future
+from concurrent.futures._base import FINISHED, PENDING, RUNNING
+from threading import Condition, Lock
+
+from ._executor_errors import drop_in
+from ._executor_jobs import EncodedJob, plain
+from ._jobs import JobState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from _anyfork_child import _call_wire
+
+    from ._dispatcher import Dispatcher
+
+_making = Lock()
+
+
+class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
+    """That of one job. It is running once a worker has got the job.
+
+    Its condition, which costs more than all the rest of it, is made when somebody waits. ``end`` sets the state before
+    it looks for one, and who waits looks at the state after there is one: so one of the two sees the other.
+    """
+
+    _dispatcher: Dispatcher
+    _job: FutureJob | None
+
+    def __init__(self) -> None:  # without that of Future
+        self._state = PENDING
+        self._result = self._exception = self._job = None
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "_condition":
+            raise AttributeError(name)
+        with _making:
+            return self.__dict__.setdefault("_condition", Condition())
+
+    def cancel(self) -> bool:
+        """Cancel the job if no worker has got it yet. True if it is cancelled."""
+        job = self._job
+        if job is not None and job.state is JobState.QUEUED and self._dispatcher.take_out(job):
+            self._job = None
+            super().cancel()
+            self.set_running_or_notify_cancel()
+            return True
+        return super().cancel()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """As of every future."""
+        if self._state is FINISHED and self._exception is None:
+            return self._result
+        return super().result(timeout)
+
+    def end(self, error: BaseException | None, result: Any) -> None:
+        """As set_result and set_exception, unless it has ended before: by a timeout."""
+        if self._state is not RUNNING:  # it may be about to be cancelled
+            with self._condition:
+                if self._state is not PENDING:
+                    return
+                self._state = RUNNING
+        self._result = result
+        self._exception = error
+        self._job = None
+        self._state = FINISHED
+        if "_condition" in self.__dict__:
+            self._tell()
+        if self._done_callbacks:
+            self._invoke_callbacks()
+
+    def _tell(self) -> None:
+        condition = self._condition
+        with condition:
+            for waiter in self._waiters:
+                waiter.add_result(self) if self._exception is None else waiter.add_exception(self)
+            condition.notify_all()
+
+
+class FutureJob(EncodedJob):
+    """A job whose result a future gets."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, encoded: Any, future: JobFuture, **options: Any) -> None:
+        super().__init__(encoded, **options)
+        self.future = future
+
+    def begin(self) -> None:
+        """A worker is to have it."""
+        self.future._state = RUNNING
+
+    def finish(self, message: _call_wire.Message) -> None:
+        """Its answer has come."""
+        if not (plain(message) and type(self.body) is bytes):
+            super().finish(message)
+            return
+        try:
+            value = loads(message[4])
+        except BaseException as error:
+            self.future.end(error, None)
+            return
+        self.body = b""
+        self.future.end(None, value)
+
+    def cancel(self) -> None:
+        """It will not run."""
+        future = self.future
+        future._job = None
+        if future._state == RUNNING:  # it was taken back from the worker that had it
+            future._state = PENDING
+        self.release()
+        future.cancel()
+        future.set_running_or_notify_cancel()
+
+    def settle(self, error: BaseException | None, value: Any) -> None:
+        """It has this result, or error."""
+        self.future.end(None if error is None else drop_in(error), value)

@@ -1,0 +1,41 @@
+"""The pipe that says which of the jobs that were sent to a worker may still begin: see _anyfork_child._job_worker."""
+
+from __future__ import annotations
+
+import os
+from array import array
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NUMBER = "I"  # of the array module: what the kernel moves in one piece is a multiple of its size
+SIZE = array(NUMBER).itemsize
+
+
+class Permits:
+    """Both ends of the pipe. A permit is given to whoever reads it first: the worker, or its owner."""
+
+    __slots__ = ("_writing", "reading")
+
+    def __init__(self) -> None:
+        self.reading, self._writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def give(self, numbers: Sequence[int]) -> None:
+        """Let these begin. Fewer are under way than the pipe has room for."""
+        os.write(self._writing, array(NUMBER, numbers).tobytes())
+
+    def take_back(self, most: int) -> list[int]:
+        """The numbers of those that have not begun, and will not now, the oldest first."""
+        try:
+            data = os.read(self.reading, most * SIZE)
+        except BlockingIOError:
+            return []
+        return array(NUMBER, data).tolist()
+
+    def close(self) -> None:
+        """Close both ends. Closing twice is harmless."""
+        for fd in (self.reading, self._writing):
+            if fd >= 0:
+                os.close(fd)
+        self.reading = self._writing = -1

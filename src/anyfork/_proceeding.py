@@ -1,0 +1,102 @@
+"""A dialogue (see _dialogue) that goes on as its descriptors become ready, for somebody who has other things to do."""
+
+from __future__ import annotations
+
+from select import POLLIN, POLLOUT, poll
+from time import monotonic
+
+from ._waiting import RETRY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ._dialogue import Dialogue, Need
+
+
+class Proceeding:
+    """``then`` is called at the end, with what the dialogue returns or the exception that it raises.
+
+    ``wake`` is called when another thread that has waited for the same process may have read what this one waits for.
+    """
+
+    def __init__(
+        self, dialogue: Dialogue[Any], then: Callable[[Any, Exception | None], None], wake: Callable[[], None]
+    ) -> None:
+        self._dialogue = dialogue
+        self._then = then
+        self.release = wake  # as that of the lock of a thread, see _waiting
+        self._need: Need | None = None
+        self._deadline: float | None = None
+        self._fd = -1  # that is watched here, and by no other thread
+        self.pollable = True
+
+    def advance(self) -> bool:
+        """Go on as far as that is possible now; False at the end."""
+        while True:
+            try:
+                if self._need is None:
+                    self._want(next(self._dialogue))
+                came = self._came()
+                if came is None:
+                    return True
+                self._want(self._dialogue.send(came))
+            except StopIteration as stop:
+                self._then(stop.value, None)
+                return False
+            except Exception as error:
+                self._then(None, error)
+                return False
+
+    def _want(self, need: Need) -> None:
+        self._need = need
+        self._deadline = None if need[3] is None else monotonic() + need[3]
+
+    def _came(self) -> bool | None:
+        """Whether it has come; None where nobody knows yet."""
+        assert self._need is not None
+        link, done, _, _ = self._need
+        self.pollable = link.flush_line()
+        with link.lock:
+            if done():
+                return True
+        return False if self._deadline is not None and monotonic() >= self._deadline else None
+
+    def register(self, poller: poll) -> float | None:
+        """Say what is to be watched; return for how many seconds at most."""
+        assert self._need is not None
+        link, _, source, _ = self._need
+        with link.lock:
+            watched = source()
+            fd = -1 if watched is None else watched[0]
+            if link.turns is None:
+                link.turns = {}
+            if fd >= 0 and fd in link.turns:
+                link.turns[fd].append(self)
+            elif fd >= 0:
+                link.turns[fd] = []
+                link.waiters += 1
+                self._fd = fd
+                poller.register(fd, POLLIN)
+            for unsent in link.unsent():
+                poller.register(unsent, POLLIN | POLLOUT if unsent == fd else POLLOUT)
+        left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
+        return left if self.pollable else min(RETRY / 1000, RETRY if left is None else left)
+
+    def look(self, ready: set[int]) -> None:
+        """Read what has come."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        assert self._need is not None
+        link, _, source, _ = self._need
+        with link.lock:
+            watched = source()
+            link.waiters -= 1
+            if fd in ready and watched is not None and watched[0] == fd:
+                watched[1]()
+            assert link.turns is not None
+            for turn in link.turns.pop(fd):
+                turn.release()
+            link.close_finished()

@@ -1,0 +1,120 @@
+"""What workers run in the tests of Executor. Workers import this module by its name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+import anyfork
+
+
+class Odd:
+    """An object of a class of ours: it has to be pickled as such."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def doubled(self):
+        return 2 * self.value
+
+    def __eq__(self, other):
+        return type(other) is Odd and other.value == self.value
+
+    __hash__ = None
+
+
+class ExitsWhenDecoded:
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
+def odd(value):
+    return Odd(value)
+
+
+def exits_when_decoded():
+    return ExitsWhenDecoded()
+
+
+def capture(*args, **kwargs):
+    return args, kwargs
+
+
+def write_and_read(writing, reading):
+    """Say that this runs, and wait for the other one."""
+    os.write(writing.fileno(), b"x")
+    return os.read(reading.fileno(), 1)
+
+
+def say_pid_and_wait(writing, reading):
+    """Say on a pipe who runs this, and wait until something comes, or the end."""
+    os.write(writing.fileno(), b"%d\n" % os.getpid())
+    os.read(reading.fileno(), 1)
+    return os.getpid()
+
+
+def append(path, text):
+    """Add a line to a file, in one piece."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(fd, f"{text}\n".encode())
+    os.close(fd)
+    return text
+
+
+def append_and_die_at_first(path, text):
+    """Die in the first run."""
+    append(path, text)
+    with open(path) as file:
+        if len(file.readlines()) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return "survived"
+
+
+def die(number=signal.SIGKILL):
+    os.kill(os.getpid(), number)
+
+
+def die_if(value, bad):
+    if value == bad:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def retire_and_tell():
+    anyfork.retire()
+    return os.getpid()
+
+
+def thread_count():
+    return threading.active_count()
+
+
+def fill(size):
+    """A worker that stays large."""
+    globals()["filled"] = bytearray(os.urandom(1)) * size
+    return os.getpid()
+
+
+def environment(name):
+    return os.environ.get(name)
+
+
+initialized = []
+
+
+def initialize(*args):
+    initialized.extend(args)
+
+
+def what_was_initialized():
+    return initialized
+
+
+def fail_to_initialize():
+    raise ValueError("error in initializer")
+
+
+def put(where, key):
+    where[key] = key
