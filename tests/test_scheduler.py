@@ -560,6 +560,19 @@ def test_so_many_may_wait(max_queued: int | None, taken: int) -> None:
     assert play.scheduler.has_room is (max_queued is None)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_job_that_was_refused_makes_the_pool_grow_once(known: bool) -> None:
+    play = Play(max_workers=4, load=1, max_queued=0, start_after=0.1)
+    play.ends[job := Job()] = []
+    play.scheduler.submit(job)
+    if known:
+        play.decide()
+    play.scheduler.refuse()
+    play.decide()
+    play.wait(10)
+    assert len(play.started) == 2
+
+
 def test_there_is_room_for_what_workers_take() -> None:
     play = Play(max_workers=1, load=2, max_queued=0)
     first, _ = play.submit(2)

@@ -69,8 +69,11 @@ class PoolHandle:
     # --- Jobs ---
 
     def _check(self, call: str) -> None:
+        self._check_owner(call)
         if self._closed:
             raise HandleError(f"{call}() on a pool that was closed")
+
+    def _check_owner(self, call: str) -> None:
         if self._owner != os.getpid():
             raise HandleError(f"{call}() on a pool in a forked copy of its owner: it does not work there")
 

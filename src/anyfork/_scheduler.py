@@ -423,8 +423,7 @@ class Scheduler:
         waiting = self.waiters + self._refused + force.extra + queue.length
         while (source := growth.next(waiting, self.limits, now)) is not None:
             self._start(source, now)
-            self._refused = 0
-        if self._refused and self.force.freest() is not None:
+        if self._refused and (force.freest() is not None or waiting <= len(force.starting) * self.limits.load):
             self._refused = 0
         if queue.length and growth.broken:
             self._fail_all()

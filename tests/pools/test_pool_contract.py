@@ -739,6 +739,23 @@ def test_a_pool_needs_a_loop_and_stays_in_it():
     anyio.run(use)
     with pytest.raises(anyfork.HandleError, match="another event loop"):
         anyio.run(use)
+    anyio.run(pool.aclose)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_pool_that_was_not_closed_ends_with_its_loop_and_starts_nothing_more(backend):
+    pools = []
+
+    async def use():
+        pools.append(aio.Pool(min_idle=2, max_workers=2))
+        assert await pools[0].call(operator.neg, 1) == -1
+        pools[0].map(operator.neg, range(1000))
+
+    anyio.run(use, backend=backend)
+    (pool,) = pools
+    assert not pool.pids
+    assert pool.stats().started <= 2
+    assert "closed" in repr(pool)
 
 
 async def test_a_forked_copy_of_the_owner_cannot_use_the_pool(template):

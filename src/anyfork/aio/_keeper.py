@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from math import inf
 
-from anyio import CancelScope, Event
+from anyio import Event
 
 from .._errors import AnyforkError, HandleError
 from .._pool_handle import PoolHandle
@@ -64,16 +64,17 @@ class Keeper(PoolHandle):
 
     def here(self, call: str) -> Loop:
         """The loop, which is that of the first use. Raises HandleError."""
+        loop = self._loop
+        if loop is not None and not loop.runs:
+            self._check_owner(call)  # a forked copy has no loop
+            raise HandleError(f"{call}() on a pool that belongs to another event loop, and ends with it")
         self._check(call)
-        if self._loop is None:
+        if loop is None:
             loop = running_loop()
             if loop is None:
                 raise HandleError(f"{call}() on an async pool needs an event loop that runs")
             self._live_in(loop)
-            return loop
-        if not self._loop.runs:
-            raise HandleError(f"{call}() on a pool that belongs to another event loop")
-        return self._loop
+        return loop
 
     # --- Room in the queue ---
 
@@ -170,15 +171,18 @@ class Keeper(PoolHandle):
         try:
             try:
                 await talk.connect()
-            except AnyforkError as error:
+            except (AnyforkError, OSError) as error:
                 seat.not_started(error)
             else:
                 await self._converse(seat, talk)
-        finally:  # cancelled only at the end of the loop
+        except BaseException:  # the loop ends: only then it is cancelled
+            self.kill()
+            raise
+        finally:
             seat.kill()
             self.seats.discard(seat)
-            with CancelScope(shield=True):
-                await talk.drop()
+            talk.let_go()
+            talk.process._link.drop_process()
             self.decide_soon()
 
     async def _converse(self, seat: Seat, talk: Talk) -> None:
@@ -214,6 +218,8 @@ class Keeper(PoolHandle):
         if self._loop is None:
             return
         if self.seats or not self.scheduler.finished:
+            if not self._loop.runs:
+                raise HandleError("aclose() of a pool that belongs to another event loop")
             event = Event()
             self._gone.append(event)
             self.decide_soon()

@@ -74,7 +74,8 @@ class AsyncioLoop:
         try:
             await done
         finally:
-            self.loop.remove_reader(fd)
+            if not self.loop.is_closed():
+                self.loop.remove_reader(fd)
 
 
 class TrioLoop:
