@@ -127,7 +127,9 @@ async def many_tiny_jobs(count: int) -> list[Look]:
     """Half by map, half by calls; look at the owner at intervals, of which the first is the warming up."""
     begin, step = perf_counter(), count // LOOKS
     looks: list[Look] = []
-    async with aio.Template().preload("operator") as template, aio.Pool(template, max_workers=2, load=16) as pool:
+    async with aio.Template().preload("operator") as template, aio.Pool(template, max_workers=2, min_idle=2) as pool:
+        while pool.stats().idle < 2:  # both are there at the first look
+            await anyio.sleep(EVERY)
         for done in range(step, count + 1, step):
             async for _ in pool.map(neg, range(step // 2)):
                 pass

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 import anyfork
 
@@ -118,3 +119,9 @@ def fail_to_initialize():
 
 def put(where, key):
     where[key] = key
+
+
+def append_slowly(path, text):
+    """As append, in a millisecond."""
+    time.sleep(0.001)
+    return append(path, text)

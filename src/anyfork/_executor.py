@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent import futures
     from concurrent.futures import Future
-    from typing import Any, Literal, TypedDict, TypeVar, Unpack
+    from typing import Any, Literal, NoReturn, TypedDict, TypeVar, Unpack
 
     from ._pending import Handler
     from ._pool_stats import PoolStats
@@ -294,6 +294,9 @@ class Executor(_Submitter):
 
     def __repr__(self) -> str:
         return self._dispatcher.describe()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an Executor belongs to the process that has made it, and cannot be sent to another one")
 
     def __del__(self) -> None:
         dispatcher = getattr(self, "_dispatcher", None)

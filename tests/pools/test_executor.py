@@ -600,6 +600,19 @@ def test_the_default_is_a_worker_for_each_cpu():
         assert executor._max_workers == len(os.sched_getaffinity(0))
 
 
+def test_an_executor_cannot_be_sent_to_its_workers(executor):
+    with pytest.raises(anyfork.ArgumentError, match="belongs to the process that has made it"):
+        executor.submit(call_functions.echo, executor).result(SOON)
+
+
+def test_workers_may_have_executors_of_their_own(executor):
+    def inner(count):
+        with Executor(max_workers=1) as own:
+            return list(own.map(operator.neg, range(count)))
+
+    assert executor.submit(inner, 3).result(SOON) == [0, -1, -2]
+
+
 # --- The end ----------------------------------------------------------------------------------------------------
 
 

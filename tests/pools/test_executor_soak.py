@@ -11,12 +11,12 @@ import threading
 from collections import Counter
 
 import pytest
-from executor_functions import append
+from executor_functions import append_slowly
 
 import anyfork
 from anyfork import Executor, Template
 
-JOBS, KILL_EVERY = 15_000, 0.03  # seconds
+JOBS, KILL_EVERY = 3000, 0.05  # seconds
 MANY = 60_000
 
 
@@ -46,7 +46,7 @@ def test_every_job_is_accounted_for_once_though_workers_are_killed(template, tmp
         executor.submit(os.getpid).result(20)
         thread.start()
         try:
-            jobs = [executor.submit(append, path, n) for n in range(JOBS)]
+            jobs = [executor.submit(append_slowly, path, n) for n in range(JOBS)]
             errors = [future.exception(30) for future in jobs]
         finally:
             stop.set()
@@ -70,7 +70,7 @@ def test_a_map_is_complete_though_workers_are_killed(template, tmp_path):
         thread.start()
         try:
             again = executor.options(idempotent=True)
-            found = list(again.map(append, [path] * JOBS, range(JOBS)))
+            found = list(again.map(append_slowly, [path] * JOBS, range(JOBS)))
         except anyfork.WorkerDiedError:  # the same item was hit three times
             found = None
         finally:
