@@ -75,7 +75,7 @@ class _Submitter(AnyExecutor):
     """What has ``submit`` and ``map``: an Executor, or one with other options for its jobs."""
 
     _dispatcher: Dispatcher
-    _options: dict[str, Any]
+    _options: tuple[float, float | None, bool]  # priority, timeout, idempotent
     _on_event: Handler | None
 
     def submit(self, fn: Callable[..., Result] | str, /, *args: Any, **kwargs: Any) -> Future[Result]:
@@ -96,7 +96,7 @@ class _Submitter(AnyExecutor):
             future.set_exception(drop_in(error))
             return future
         future._dispatcher = dispatcher
-        future._job = job = FutureJob(encoded, future, on_event=self._on_event, **self._options)
+        future._job = job = FutureJob(encoded, future, self._on_event, *self._options)
         dispatcher.submit(job)
         return future
 
@@ -124,7 +124,9 @@ class _Submitter(AnyExecutor):
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         deadline = None if timeout is None else monotonic() + timeout
-        work = MapWork(dispatcher, fn, chunksize > 1, self._on_event, self._options)
+        priority, limit, idempotent = self._options
+        options = {"priority": priority, "timeout": limit, "idempotent": idempotent}
+        work = MapWork(dispatcher, fn, chunksize > 1, self._on_event, options)
         items: Iterator[Any] = zip(*iterables, strict=False)
         if chunksize > 1:
             items = _chunks(items, chunksize)
@@ -207,7 +209,7 @@ class Executor(_Submitter):
         if adaptive or options.get("max_memory") is not None:
             given["load"] = 1
         self._dispatcher = Dispatcher(template, given, adaptive)
-        self._options = {"timeout": options.get("timeout")}
+        self._options = 0, options.get("timeout"), False
         self._on_event = None
 
     def options(
@@ -226,11 +228,7 @@ class Executor(_Submitter):
         """
         submitter = _Submitter()
         submitter._dispatcher = self._dispatcher
-        submitter._options = {
-            "timeout": self._options["timeout"] if timeout is None else timeout,
-            "priority": priority,
-            "idempotent": idempotent,
-        }
+        submitter._options = priority, self._options[1] if timeout is None else timeout, idempotent
         submitter._on_event = on_event
         return submitter
 

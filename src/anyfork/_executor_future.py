@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from _anyfork_child import _call_wire
+    from _anyfork_child._message import Message
 
     from ._dispatcher import Dispatcher
+    from ._pending import Handler
 
+NEW = JobState.NEW
 _making = Lock()
 
 
@@ -89,9 +92,26 @@ class FutureJob(EncodedJob):
 
     __slots__ = ("future",)
 
-    def __init__(self, encoded: Any, future: JobFuture, **options: Any) -> None:
-        super().__init__(encoded, **options)
+    def __init__(
+        self,
+        encoded: tuple[int, int, bytes | Message],
+        future: JobFuture,
+        on_event: Handler | None,
+        priority: float,
+        timeout: float | None,
+        idempotent: bool,
+    ) -> None:
         self.future = future
+        # What EncodedJob.__init__ does, without the call: this is the way of every small job.
+        self.function, self.kind, self.body = encoded
+        self.on_event = on_event
+        self.priority = priority
+        self.timeout = timeout
+        self.idempotent = idempotent
+        self.size = 1
+        self.state = NEW
+        self.worker = self.deadline = None
+        self.depth = self.runs = 0
 
     def begin(self) -> None:
         """A worker is to have it."""

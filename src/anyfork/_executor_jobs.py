@@ -25,7 +25,7 @@ from ._answers import decode_value, error_of
 from ._arguments import check_function
 from ._errors import CallCancelledError
 from ._fingerprint import fingerprint
-from ._jobs import Job, JobState
+from ._jobs import Job
 from ._requests import Requests
 from ._simple_pickle import simple, simple_arguments
 
@@ -171,17 +171,9 @@ class EncodedJob(Job):
         timeout: float | None = None,
         idempotent: bool = False,
     ) -> None:
+        super().__init__(priority=priority, timeout=timeout, idempotent=idempotent)
         self.function, self.kind, self.body = encoded
         self.on_event = on_event
-        # What Job.__init__ does, without the call: this is the way of every small job.
-        self.priority = priority
-        self.timeout = timeout
-        self.idempotent = idempotent
-        self.size = 1
-        self.state: JobState = JobState.NEW
-        self.worker = None
-        self.runs = 0
-        self.deadline: float | None = None
 
     def write(self, parts: list[bytes], number: int, held: int) -> Message | None:
         """Add what is to be sent to the parts; a message with descriptors is returned."""
