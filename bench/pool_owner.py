@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CHUNK = 64  # jobs that a map hands over at a time, the same everywhere
+CHUNK = 64  # jobs that a map hands over at a time where it is told to, the same everywhere
 BLOCK = 512  # tiny jobs between two looks at the clock
 MAP_BLOCK = 8192
 LONG, SHORT, SHORTS = 0.2, 0.001, 100  # seconds of a long job, of a short one behind it, and how many of those
@@ -38,7 +38,12 @@ def tiny(pool: Pooler, seconds: float) -> list[float]:
 
 
 def tiny_map(pool: Pooler, seconds: float) -> list[float]:
-    """The same by map."""
+    """The same by map, as it is without further arguments."""
+    return _repeat(lambda: len(pool.map(neg, range(BLOCK), 1)), seconds)
+
+
+def tiny_chunks(pool: Pooler, seconds: float) -> list[float]:
+    """The same by map, in chunks."""
     return _repeat(lambda: len(pool.map(neg, range(MAP_BLOCK), CHUNK)), seconds)
 
 
@@ -119,6 +124,7 @@ def _repeat(block: Callable[[], int], seconds: float) -> list[float]:
 MEASURES: dict[str, Callable[[Pooler, float], list[float]]] = {
     "tiny": tiny,
     "map": tiny_map,
+    "chunks": tiny_chunks,
     "arrays": arrays,
     "1ms": jobs_1ms,
     "10ms": jobs_10ms,

@@ -7,6 +7,7 @@ from statistics import median
 from .contenders import (
     ARRAYS,
     BEHIND,
+    CHUNKS,
     FIRST_RESULT,
     LONG_JOBS,
     MAP,
@@ -80,6 +81,8 @@ def rates_table(samples: Samples, missing: dict[str, str]) -> str:
         "\nx stdlib",
         "tiny, map\na second",
         "\nx stdlib",
+        "in chunks\nof 64",
+        "\nx stdlib",
         "1 MB arrays\na second",
         "1 ms jobs\nof ideal",
         "10 ms jobs\nof ideal",
@@ -87,7 +90,9 @@ def rates_table(samples: Samples, missing: dict[str, str]) -> str:
     title = "Jobs of two workers: medians of interleaved slices; ratios are medians within a round"
 
     def cells(name: str) -> list[str]:
-        pairs = [(samples.median(name, measure), samples.ratio(name, STDLIB, measure)) for measure in (TINY, MAP)]
+        pairs = [
+            (samples.median(name, measure), samples.ratio(name, STDLIB, measure)) for measure in (TINY, MAP, CHUNKS)
+        ]
         rates = [cell for middle, ratio in pairs for cell in (rate(middle), number(ratio, 1))]
         return [
             *rates,

@@ -45,14 +45,25 @@ def relays(owner=None):
     return near, far
 
 
+def relays_of(template):
+    """Those two of one template, which is on this machine: others may be there for other tests."""
+    near, far = relays()
+    pid = template.ready().pid
+    while pid not in far:
+        pid = parent(pid)
+    assert parent(pid) in near
+    return parent(pid), pid
+
+
+def parent(pid):
+    """The pid of a process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 @pytest.fixture
 def own_relays(remote):
-    """The relays of this template: others may be there for other tests."""
-    before = relays()
-    remote.ready()
-    near, far = ([pid for pid in now if pid not in was] for now, was in zip(relays(), before, strict=True))
-    # The template was made before this fixture: then they are those with the highest pids.
-    return (near or [max(relays()[0])])[0], (far or [max(relays()[1])])[0]
+    """The relays of this template."""
+    return relays_of(remote)
 
 
 # --- Bytes and bodies -------------------------------------------------------------------------------------------
@@ -256,7 +267,7 @@ def test_a_peer_that_says_nothing_any_more_is_given_up_by_both_sides():
     with anyfork.RemoteTemplate(machines.PYTHON, keep_alive=0.5) as template:
         process = template.fork().run(far_side.say_pid_and_stay)
         pid = pid_of(process)
-        far = max(relays()[1])
+        _, far = relays_of(template)
         with stopped(far):
             status = process.wait(DEADLINE)
             assert "nothing has come over it for 0.5 seconds" in status.error
