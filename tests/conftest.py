@@ -92,6 +92,9 @@ def eventually(condition: Callable[[], object], what: str = "", deadline: float 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what does not concern templates on other machines."""
     left_out = [item for item in items if _is_remote(item) and not _concerns_remote(item)]
+    for item in items:
+        if "remote_async" in item.name:  # faces differ in how they wait, not in what a relay is asked
+            item.add_marker(pytest.mark.slow)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
