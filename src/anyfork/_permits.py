@@ -35,7 +35,7 @@ class Permits:
 
     def close(self) -> None:
         """Close both ends. Closing twice is harmless."""
-        for fd in (self.reading, self._writing):
+        fds, self.reading, self._writing = (self.reading, self._writing), -1, -1
+        for fd in fds:
             if fd >= 0:
                 os.close(fd)
-        self.reading = self._writing = -1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from _thread import get_ident
+from _thread import RLock, get_ident
 from collections import deque
 from math import inf
 from select import EPOLLIN, POLLIN, epoll, poll
@@ -32,6 +32,7 @@ class Watch:
         self.ident = 0
         self.epoll: epoll = epoll()
         self._proceedings: list[Proceeding] = []
+        self._gate = RLock()  # reentrant: destructors wake, too
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.epoll.register(self._wakeup, EPOLLIN)
         self.thread: threading.Thread = threading.Thread(target=run, name="anyfork Executor")
@@ -51,9 +52,10 @@ class Watch:
         return get_ident() == self.ident
 
     def wake(self) -> None:
-        """Let the thread look."""
-        if self._wakeup >= 0:
-            os.eventfd_write(self._wakeup, 1)
+        """Let the thread look. After its end nothing happens: the number may be that of something else then."""
+        with self._gate:
+            if self._wakeup >= 0:
+                os.eventfd_write(self._wakeup, 1)
 
     def post(self, action: Callable[[], None]) -> None:
         """Let the thread do something soon. May be called in the middle of anything."""
@@ -104,5 +106,6 @@ class Watch:
     def close(self) -> None:
         """The thread is about to end."""
         self.epoll.close()
-        os.close(self._wakeup)
-        self._wakeup = -1
+        with self._gate:
+            wakeup, self._wakeup = self._wakeup, -1
+            os.close(wakeup)
