@@ -47,8 +47,8 @@ def relays(owner=None):
 
 def relays_of(template):
     """Those two of one template, which is on this machine: others may be there for other tests."""
-    near, far = relays()
     pid = template.ready().pid
+    near, far = relays()
     while pid not in far:
         pid = parent(pid)
     assert parent(pid) in near
