@@ -15,7 +15,7 @@ from pathlib import Path
 import far_side
 import machines
 import pytest
-from conftest import eventually, owned
+from conftest import descendants, eventually
 from owner_side import DEADLINE, ended, read_all
 
 import anyfork
@@ -131,8 +131,7 @@ def test_everything_on_the_other_side_ends_with_ssh(server):
     with anyfork.RemoteTemplate(ssh_python(server)) as template:
         process = template.fork().run(far_side.stay_whatever_comes)
         pid = int(process.channel.makefile().readline())
-        relay = next(pid for pid, title in owned(os.getpid()).items() if title.endswith("_near:relay"))
-        (ssh,) = map(int, Path(f"/proc/{relay}/task/{relay}/children").read_text().split())
+        (ssh,) = [pid for pid, command in descendants().items() if " ssh -F " in command]
         os.kill(ssh, signal.SIGKILL)
         assert not process.wait(DEADLINE).known
         with pytest.raises(anyfork.ConnectionLostError):
