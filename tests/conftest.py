@@ -93,7 +93,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what does not concern templates on other machines."""
     left_out = [item for item in items if _is_remote(item) and not _concerns_remote(item)]
     for item in items:
-        if "remote_async" in item.name:  # faces differ in how they wait, not in what a relay is asked
+        if _is_remote(item):  # what is special about them has tests of its own
             item.add_marker(pytest.mark.slow)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
