@@ -18,34 +18,22 @@ from ._executor_map import MapWork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from concurrent import futures
     from concurrent.futures import Future
-    from typing import Any, Literal, NoReturn, TypedDict, TypeVar, Unpack
+    from typing import Any, NoReturn, TypeVar, Unpack
 
     from ._pending import Handler
+    from ._pool_options import CommonOptions
     from ._pool_stats import PoolStats
     from ._template import Template
 
     Result = TypeVar("Result")
 
-    class ExecutorOptions(TypedDict, total=False):
-        """What an Executor may be told. Times are in seconds, ``max_memory`` is in bytes."""
+    class ExecutorOptions(CommonOptions, total=False):
+        """What an Executor may be told."""
 
-        min_idle: int
         load: int | None
-        start_after: float
-        idle_timeout: float
-        max_calls: int | None
-        max_memory: int | None
-        memory: Literal["private", "pss"]
-        max_age: float | None
-        timeout: float | None
-        max_queued: int | None
-        when_full: Literal["wait", "raise"]
-        initializer: Callable[..., object] | str | None
-        initargs: Sequence[object]
-        on_event: Handler | None
 
 
 NAMES = (

@@ -25,12 +25,10 @@ if TYPE_CHECKING:
 
     Templates: TypeAlias = TemplateHandle | Mapping[Any, int] | None
 
-    class PoolOptions(TypedDict, total=False):
-        """What a pool may be told, in both faces. Times are in seconds, ``max_memory`` is in bytes."""
+    class CommonOptions(TypedDict, total=False):
+        """What any pool may be told. Times are in seconds, ``max_memory`` is in bytes."""
 
-        max_workers: int | None
         min_idle: int
-        load: int
         start_after: float
         idle_timeout: float
         max_calls: int | None
@@ -43,6 +41,12 @@ if TYPE_CHECKING:
         initializer: Callable[..., object] | str | None
         initargs: Sequence[object]
         on_event: Handler | None
+
+    class PoolOptions(CommonOptions, total=False):
+        """What a pool of the async face may be told."""
+
+        max_workers: int | None
+        load: int
         serializer: str | Serializer
         concurrency: int | None
         backend: Backend
