@@ -56,6 +56,7 @@ def test_no_interpreter_is_needed():
     assert said == "1 2\n"
 
 
+@pytest.mark.untraced
 def test_it_is_as_clean_as_the_program_was_at_the_import():
     said = early("""
         import json, decimal

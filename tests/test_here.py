@@ -215,6 +215,7 @@ SOCKETS = """
 """
 
 
+@pytest.mark.untraced
 def test_open_sockets_are_kept_and_warned_of_by_address(program):
     said = program(
         SOCKETS
@@ -371,6 +372,7 @@ ATTEMPT = """
 """
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("culprit", CULPRITS)
 def test_it_refuses_and_names_the_culprit(program, culprit):
     body, why = CULPRITS[culprit]

@@ -125,6 +125,7 @@ def test_the_memory_that_a_process_has_used_shows_in_its_usage(template):
     assert usage.minor_faults > 0
 
 
+@pytest.mark.untraced
 def test_usage_is_that_of_one_process_and_not_of_its_siblings(template):
     burnt = ended(template.fork().run(child_side.burn, 0.3)).usage
     idle = ended(template.fork().run(child_side.enter)).usage
