@@ -35,6 +35,7 @@ UNSAFE = {
     "tensorflow": "its runtime has threads, which a fork does not copy",
     "tkinter": "a connection to the display must not be shared",
 }
+FROZEN_AT_START = 1000  # objects: 3.12 has some hundreds by itself
 QT = ("PySide6", "PySide2", "PyQt6", "PyQt5")
 FAMILIES = {int(getattr(_socket, name)): name.removeprefix("AF_").lower() for name in dir(_socket) if name[:3] == "AF_"}
 KINDS = {_socket.SOCK_STREAM: "stream", _socket.SOCK_DGRAM: "datagram", _socket.SOCK_RAW: "raw"}
@@ -44,15 +45,17 @@ def instances(*kinds: type) -> list[Any]:
     """All objects of these classes, one class after the other, as far as the garbage collector knows of them.
 
     No object is asked what it is: proxies would answer for others. Classes are, each once, for there may be millions of
-    objects. Those that were frozen are not looked at otherwise.
+    objects. Where the program has frozen its own, they are unfrozen for that, and garbage is collected before all are
+    frozen again: it would never be otherwise.
     """
-    frozen = gc.get_freeze_count()
+    frozen = gc.get_freeze_count() > FROZEN_AT_START
     if frozen:
         gc.unfreeze()
     objects = gc.get_objects()
     wanted = {kind: {one for one in set(map(type, objects)) if issubclass(one, kind)} for kind in kinds}
     found = [value for matching in wanted.values() for value in objects if type(value) in matching]
     if frozen:
+        gc.collect()
         gc.freeze()
     return found
 

@@ -101,7 +101,7 @@ def test_a_suite_of_pytest(suite, options, package, left_out):
         for place in (suite / "tests", suite / "tests" / "unit"):
             (place / "__init__.py").write_text("")
     arguments = ("-q", "-p", "no:randomly", "-k", f"not ({left_out})", *options.split())
-    said = python("-P", "-m", "pytest", *arguments, cwd=suite)
+    said = python("-P", "-m", "pytest", "-p", "no:hypothesispytest", *arguments, cwd=suite)
     assert re.search(r"^\d+ passed", said, re.MULTILINE), said
 
 
