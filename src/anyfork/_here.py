@@ -81,9 +81,9 @@ def _check() -> None:
 
 
 def _warn(found: Iterable[str]) -> None:
-    import warnings
-
     for hazard in found:
+        import warnings  # only now: most programs give no reason, and it may not be loaded
+
         warnings.warn(f"the template is a copy of this program, and {hazard}", UnsafeForkWarning, stacklevel=4)
 
 
