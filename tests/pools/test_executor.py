@@ -547,6 +547,7 @@ def test_workers_come_from_the_template_which_stays():
         template.ready()
 
 
+@pytest.mark.untraced
 def test_workers_may_be_on_another_machine():
     with anyfork.RemoteTemplate([sys.executable]) as remote, Executor(remote, max_workers=2) as executor:
         assert executor.submit(os.getpid).result(SOON) != os.getpid()

@@ -89,6 +89,7 @@ def run(tmp_path, body, *flags, head=HEAD):
     return process.returncode, out.splitlines(), err
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("state", STATES)
 def test_a_program_may_end_with(state, tmp_path):
     body, said = STATES[state]
@@ -209,6 +210,7 @@ def test_an_interrupt_ends_the_program_and_its_workers(tmp_path):
     eventually(lambda: not owned(process.pid), "processes are left")
 
 
+@pytest.mark.untraced
 def test_interrupts_at_any_moment_leave_an_executor_that_works(tmp_path):
     code, lines, err = run(
         tmp_path,

@@ -97,6 +97,7 @@ def test_a_command_that_says_nothing_is_given_up_after_the_time_given_and_killed
     eventually(lambda: not Path(f"/proc/{pid}").exists())
 
 
+@pytest.mark.untraced
 def test_a_python_that_hangs_after_its_answer_is_given_up_too(tmp_path):
     (tmp_path / "_sha2.py").write_text("import time; time.sleep(1000)")
     (tmp_path / "_sha256.py").write_text("import time; time.sleep(1000)")
