@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -102,8 +104,15 @@ class Sshd:
         return self._process.pid
 
     def __exit__(self, *_: object) -> None:
+        # Its sessions do not end with it, and those whose network is gone never would.
+        listed = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        sessions = [os.pidfd_open(int(pid)) for pid in listed]  # not reaped yet: the pids are theirs
         self._process.terminate()
         self._process.wait(DEADLINE)
+        for pidfd in sessions:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            os.close(pidfd)
 
 
 def _free_port() -> int:

@@ -48,13 +48,15 @@ def serve(_host: str, mark: bytes, owner: int, keep_alive: float) -> NoReturn:
     os.write(outgoing, b"%sready %s\n" % (mark, SPEAKS.encode()))
     for fd in (incoming, outgoing):
         os.set_blocking(fd, False)
-    _relay(incoming, outgoing, near, lifeline, keep_alive)
-    os.waitpid(pid, 0)
+    _relay(incoming, outgoing, near, pid, lifeline, keep_alive)
     os._exit(0)
 
 
-def _relay(incoming: int, outgoing: int, root: _socket.socket, lifeline: int, keep_alive: float) -> None:
-    """Relay until the first template has ended, and all that came from it. Ends this process with the connection."""
+def _relay(incoming: int, outgoing: int, root: _socket.socket, pid: int, lifeline: int, keep_alive: float) -> None:
+    """Relay until the first template, ``pid``, has ended, which stays until all has that came from it.
+
+    Ends this process with the connection, also while processes run of which nobody there has a handle.
+    """
 
     def admit(kind: int, streams: int, flags: int) -> tuple[Sequence[int], int]:
         if kind != FORK:
@@ -72,10 +74,20 @@ def _relay(incoming: int, outgoing: int, root: _socket.socket, lifeline: int, ke
         relay.run(lambda: len(relay.streams) > 1)
         first.put_frame(Frame(CLOSE))  # it makes one template, the owner's, and stays to reap it
         relay.run(lambda: not relay.streams)
+        _watch(relay, pid)
+        relay.run(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid)
         relay.say(BYE, 0)
         relay.flush()
     except LostError:
         os._exit(1)  # that ends everything here, by the lifeline
+
+
+def _watch(relay: Relay, pid: int) -> None:
+    """Let the end of a process wake the relay, which otherwise looks at each tick."""
+    try:
+        relay.watch(os.pidfd_open(pid), lambda _event: None)
+    except (AttributeError, OSError):  # this system has no pidfds, or no descriptor is left
+        pass
 
 
 def _take_stdio() -> tuple[int, int]:

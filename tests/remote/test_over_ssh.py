@@ -15,7 +15,7 @@ from pathlib import Path
 import far_side
 import machines
 import pytest
-from conftest import descendants, eventually
+from conftest import descendants, eventually, owned
 from owner_side import DEADLINE, ended, read_all
 
 import anyfork
@@ -138,6 +138,32 @@ def test_everything_on_the_other_side_ends_with_ssh(server):
             template.ready(DEADLINE)
         process.close()
     eventually(lambda: not Path(f"/proc/{pid}").exists())
+
+
+OWNER = """
+import anyfork, far_side, sys
+with anyfork.RemoteTemplate(sys.argv[1:]) as template:
+    process = template.fork().run(far_side.stay_whatever_comes)
+    pid = process.channel.makefile().readline().strip()
+    process.close()
+    del process
+print(pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_process_that_nobody_holds_goes_on_and_ends_with_its_owner(server):
+    env = {**os.environ, "PYTHONPATH": f"{machines.HERE}:{machines.HERE}/remote"}
+    command = [sys.executable, "-c", OWNER, *ssh_python(server)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as owner:
+        pid = int(owner.stdout.readline())
+        (root,) = [far for far, title in owned(owner.pid).items() if title.endswith("anyfork/relay")]
+        closed = Path(f"/proc/{root}/fd")
+        eventually(lambda: not any(os.readlink(fd).startswith("socket:") for fd in closed.iterdir()))
+        assert Path(f"/proc/{pid}").exists()
+        pids = [pid, *owned(owner.pid)]
+        owner.kill()
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
 # --- Two network namespaces -------------------------------------------------------------------------------------
