@@ -114,12 +114,11 @@ class Children(ABC):
         """True while a process that is not detached is alive."""
         return any(not flags & DETACHED for _, flags, _ in self.living())
 
-    def kill_attached(self, number: int, spare: Container[int] = ()) -> bool:
-        """Send a signal to all processes that are not detached; return whether there are any."""
-        attached = [pid for pid, flags, _ in self.living() if not flags & DETACHED and pid not in spare]
-        for pid in attached:
-            os.kill(pid, number)  # not reaped yet, so the pid is theirs
-        return bool(attached)
+    def kill_attached(self, number: int, spare: Container[int] = ()) -> None:
+        """Send a signal to all processes that are not detached."""
+        for pid, flags, _ in self.living():
+            if not flags & DETACHED and pid not in spare:
+                os.kill(pid, number)  # not reaped yet, so the pid is theirs
 
     # --- Descriptors ---
 

@@ -38,6 +38,7 @@ class PidfdChildren(Children):
         self._watched: set[int] = set()
         for fd in own:
             self.watch(fd)
+        self._epoll.register(self.reports.inside, EPOLLIN)
         self.own += (self._courier_fd, self._epoll.fileno())
         self.prepare()  # last: nothing else would close it again
 
@@ -110,7 +111,10 @@ class PidfdChildren(Children):
         for pidfd, _ in self._epoll.poll(timeout, EVENTS):
             child = self._by_pidfd.pop(pidfd, None)
             if child is None:
-                own = (*own, pidfd)
+                if pidfd == self.reports.inside:
+                    self.reports.receive()
+                else:
+                    own = (*own, pidfd)
                 continue
             # The owner holds a copy of the pidfd, so epoll would go on reporting it after close.
             self._epoll.unregister(pidfd)

@@ -86,13 +86,15 @@ class SignalChildren(Children):
         own = []
         self._reap()  # user code may have kept SIGCHLD from us
         poller = poll()  # one for each call: the handler of SIGTERM waits, too, and may do so in the middle of this
-        for fd in (*self._watched, self._read, *self._pid_of):
+        for fd in (*self._watched, self._read, self.reports.inside, *self._pid_of):
             poller.register(fd, POLLIN)
         for fd, _ in poller.poll(timeout * 1000 if timeout >= 0 else None):
             if fd in self._watched:
                 own.append(fd)
             elif fd == self._read:
                 self._empty()
+            elif fd == self.reports.inside:
+                self.reports.receive()
             elif fd in self._pid_of:
                 self._hear(fd)
         self._reap()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 GRACE = 0.05  # seconds from SIGTERM to SIGKILL after the owner's end, of the 0.1 that everything may take
 JUST_BORN = 0.005  # seconds after which a process follows the owner by itself, at the latest when it does anything
+TURN = 0.4  # seconds for a template that has forked to get its turn; one that is stopped or deaf never will
 PATIENCE = 2.0  # seconds for a template that has answered: its own grace, on a machine that is very busy
 
 
@@ -87,8 +88,8 @@ def end_copy(code: int) -> NoReturn:
 
 
 def _end_children(template: Template) -> None:
-    """SIGTERM at once, SIGKILL after the grace; but a template that has answered is ending its own meanwhile, and if it
-    were killed nobody would."""
+    """SIGTERM at once, SIGKILL after the grace; but a template that has forked, or has answered, is ending its own
+    meanwhile, or will as soon as it gets a turn, and if it were killed nobody would."""
     children = template.children
     if children is None or not children.any_attached():
         return
@@ -97,9 +98,12 @@ def _end_children(template: Template) -> None:
     answer(template.reports)
     children.forget_own()
     _wait_for_ends(children, GRACE)
-    if children.kill_attached(SIGKILL, spare=children.reports.who_said(b"")):
-        _wait_for_ends(children, PATIENCE)
-        children.kill_attached(SIGKILL)
+    reports = children.reports
+    children.kill_attached(SIGKILL, spare=reports.who_said(b"") | reports.parents)
+    _wait_for_ends(children, TURN)
+    children.kill_attached(SIGKILL, spare=reports.who_said(b""))
+    _wait_for_ends(children, PATIENCE)
+    children.kill_attached(SIGKILL)
 
 
 def _wait_for_ends(children: Children, seconds: float) -> None:

@@ -14,6 +14,15 @@ import signal
 import sys
 
 STUCK = "import os, signal\nos.write(args[0].fileno(), b'.')\nwhile True: signal.pause()"  # code for execute
+LATE = """
+import os, signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+os.write(args[1].fileno(), b".")
+os.read(args[0].fileno(), 1)
+time.sleep(0.3)  # longer than the grace that all processes have
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+while True: signal.pause()
+"""  # gets its signals only some time after its owner's end
 DEAF = "import os\nos.write(args[0].fileno(), b'.')\nsum(range(10**18))"  # never looks whether a signal has come
 
 

@@ -109,6 +109,16 @@ SCENES = {
         del template, process
         os.read(read, 1)
     """,
+    "processes that ignore all signals, of a template that gets its turn too late": """
+        read, write = os.pipe()  # its end is the owner's
+        said, saying = os.pipe()
+        template = Template().ready()
+        kept = template.fork().run(faulty.stubborn)
+        kept.channel.recv(1)
+        alive = [template.pid, kept.pid]
+        template.execute(faulty.LATE, Descriptor(read), Descriptor(saying))
+        os.read(said, 1)
+    """,
     "a detached template that runs nothing": """
         kept = Template().fork(detached=True).ready()
         alive = [kept.pid]

@@ -230,7 +230,6 @@ def test_closing_the_template_lets_its_processes_finish_and_then_nothing_is_left
     assert ended(process).code == 0
 
 
-@pytest.mark.untraced
 @pytest.mark.parametrize("which", ["near relay", "far relay"])
 def test_the_end_of_a_relay_ends_everything_on_the_other_side(which, own_relays, remote):
     stubborn = remote.fork().run(far_side.stay_whatever_comes)
