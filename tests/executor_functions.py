@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -24,6 +25,19 @@ class Odd:
         return type(other) is Odd and other.value == self.value
 
     __hash__ = None
+
+
+class Block:
+    """An object that is pickled with a large buffer."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __reduce_ex__(self, protocol):
+        return Block, (pickle.PickleBuffer(self.data),)
+
+    def __len__(self):
+        return len(self.data)
 
 
 class ExitsWhenDecoded:

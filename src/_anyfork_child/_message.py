@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+from os import close as close_descriptor
 
 from ._call_wire import HEADER, IN_FILE, MAX_DESCRIPTORS, MAX_IN_FILE
-from ._channel import close_all
 from ._encoding import INLINE, CannotTravelError, Encoded
 from ._files import new_file, seal, write_stepwise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from _typeshed import ReadableBuffer
 
@@ -20,21 +20,42 @@ PIECE = 1 << 20  # bytes written at once, where somebody has other things to do 
 WEIGHT = 3  # of the size of a message in files one part in 1 << WEIGHT goes over the socket, up to INLINE
 
 
+class Owned:
+    """A descriptor that is closed with the last reference to this object, in whichever thread that goes."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self, close: Callable[[int], None] = close_descriptor) -> None:  # which goes last at exit
+        close(self.fd)
+
+
 class Message:
     """Bytes, the descriptors that go with the first of them, and the files among those that have to be written before.
 
-    ``close`` closes what was made for it, when it has been sent or is given up.
+    A message holds references to the descriptors that were made for it, and drops them when it has been sent or is
+    given up (``close``). A job and the messages that are on their way for it share them: as long as one of them can
+    still be sent, no number can have come to mean another file.
     """
 
-    __slots__ = ("_holders", "_made", "data", "fds", "fills", "size")
+    __slots__ = ("_holders", "_owned", "data", "fds", "fills", "size")
 
     def __init__(self, data: bytes, fds: Sequence[int] = ()) -> None:
         self.data: bytes | memoryview = data
         self.fds = fds
-        self.fills: list[tuple[int, Sequence[ReadableBuffer]]] = []
+        self.fills: Sequence[tuple[int, Sequence[ReadableBuffer]]] = ()
         self.size = len(data)
-        self._made: list[int] = []
+        self._owned: Sequence[Owned] = ()
         self._holders: object = None  # what the other descriptors belong to
+
+    def again(self, data: bytes) -> Message:
+        """Make another message with the same descriptors, whose files have been written, and other bytes."""
+        other = Message(data, self.fds)
+        other._owned = self._owned
+        other._holders = self._holders
+        return other
 
     def hold(self, holders: object) -> None:
         """Keep what the descriptors belong to, or they would be closed with it."""
@@ -44,25 +65,21 @@ class Message:
         """It has to wait: take copies of the descriptors, whose owners may close them meanwhile. Raises OSError."""
         if self._holders is None:
             return
-        ours = set(self._made)
-        copies: list[int] = []
+        ours = {one.fd for one in self._owned}
+        owned = list(self._owned)
         fds: list[int] = []
-        try:
-            for fd in self.fds:
-                if fd not in ours:
-                    copies.append(fd := os.dup(fd))
-                fds.append(fd)
-        except OSError:
-            close_all(copies)
-            raise
-        self._made += copies
-        self.fds, self._holders = fds, None
+        for fd in self.fds:
+            if fd not in ours:
+                fd = os.dup(fd)
+                owned.append(Owned(fd))
+            fds.append(fd)
+        self._owned, self.fds, self._holders = owned, fds, None
 
     def add_file(self, parts: Sequence[ReadableBuffer], size: int) -> int:
         """Have these bytes go in a file; return its descriptor. Raises OSError."""
         fd = new_file()
-        self._made.append(fd)
-        self.fills.append((fd, parts))
+        self._owned = [*self._owned, Owned(fd)]
+        self.fills = [*self.fills, (fd, parts)]
         self.size += size
         return fd
 
@@ -75,7 +92,7 @@ class Message:
         except BaseException:
             self.close()
             raise
-        self.fills = []
+        self.fills = ()
 
     def write_files(self) -> None:
         """The same at once."""
@@ -83,9 +100,9 @@ class Message:
             pass
 
     def close(self) -> None:
-        """Close the files that were made for it."""
-        made, self._made = self._made, []
-        close_all(made)
+        """Let go of what was made for it. Nothing of it can be sent any more."""
+        self.fds = self._owned = ()
+        self._holders = None
 
 
 def message_of(kind: int, number: int, detail: int, encoded: Encoded, in_band: bool = False) -> Message:

@@ -48,7 +48,7 @@ from ._requests import Requests, small
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from typing import Any
 
     from _anyfork_child import _call_wire
@@ -121,6 +121,13 @@ class Calls:
         for message in self.out:
             message.close()
         self.out.clear()
+
+    def drop_unsent(self, numbers: Collection[int]) -> None:
+        """These calls are not to run: remove those with descriptors of which nothing has been sent."""
+        for message in list(self.out):
+            if message.fds and HEADER.unpack_from(message.data)[1] in numbers:  # they go with the first byte
+                self.out.remove(message)
+                message.close()
 
     def drop(self) -> None:
         """Nobody wants anything more."""

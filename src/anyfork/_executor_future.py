@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from _pickle import loads
 from concurrent.futures import Future
-from concurrent.futures._base import FINISHED, PENDING, RUNNING
-from threading import Condition, Lock
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from threading import Condition
 
 from ._executor_errors import drop_in
 from ._executor_jobs import EncodedJob, plain
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ._pending import Handler
 
 NEW = JobState.NEW
-_making = Lock()
 
 
 class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
@@ -44,24 +43,30 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
     def __getattr__(self, name: str) -> Any:
         if name != "_condition":
             raise AttributeError(name)
-        with _making:
-            return self.__dict__.setdefault("_condition", Condition())
+        return self.__dict__.setdefault("_condition", Condition())  # in one piece: the same for all threads
 
     def cancel(self) -> bool:
-        """Cancel the job if no worker has got it yet. True if it is cancelled."""
+        """Cancel the job if no worker has it. True if it is cancelled."""
         job = self._job
         if job is not None and job.state is JobState.QUEUED and self._dispatcher.take_out(job):
-            self._job = None
-            super().cancel()
-            self.set_running_or_notify_cancel()
-            return True
-        return super().cancel()
+            self.end_cancelled()  # whatever its state: a worker may have had it before
+        return self._state == CANCELLED_AND_NOTIFIED
 
     def result(self, timeout: float | None = None) -> Any:
         """As of every future."""
         if self._state is FINISHED and self._exception is None:
             return self._result
         return super().result(timeout)
+
+    def end_cancelled(self) -> None:
+        """Become cancelled, and tell everybody who waits. The job is not with a worker, and nobody else ends it."""
+        with self._condition:
+            self._job = None
+            self._state = CANCELLED_AND_NOTIFIED
+            for waiter in self._waiters:
+                waiter.add_cancelled(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()
 
     def end(self, error: BaseException | None, result: Any) -> None:
         """As set_result and set_exception, unless it has ended before: by a timeout."""
@@ -132,13 +137,8 @@ class FutureJob(EncodedJob):
 
     def cancel(self) -> None:
         """It will not run."""
-        future = self.future
-        future._job = None
-        if future._state == RUNNING:  # it was taken back from the worker that had it
-            future._state = PENDING
         self.release()
-        future.cancel()
-        future.set_running_or_notify_cancel()
+        self.future.end_cancelled()
 
     def settle(self, error: BaseException | None, value: Any) -> None:
         """It has this result, or error."""

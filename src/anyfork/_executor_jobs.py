@@ -184,7 +184,7 @@ class EncodedJob(Job):
         assert isinstance(body, Message)
         data = bytes(body.data)
         length, _, _, kind, flags, count = HEADER.unpack_from(data)
-        return Message(pack(length, number, self.function | held, kind, flags, count) + data[HEADER_SIZE:], body.fds)
+        return body.again(pack(length, number, self.function | held, kind, flags, count) + data[HEADER_SIZE:])
 
     def begin(self) -> None:
         """A worker is to have it."""

@@ -109,6 +109,8 @@ class JobCalls(Calls):
 
     def taken_back(self, numbers: Sequence[int]) -> list[tuple[AnyJob, int]]:
         """These will not begin: their jobs."""
+        if self.out:
+            self.drop_unsent(numbers)
         return [(self.jobs.pop(number), number) for number in numbers if number in self.jobs]  # type: ignore[misc]  # jobs
 
     @property

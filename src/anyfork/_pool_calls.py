@@ -58,7 +58,7 @@ class PoolCalls(Calls):
         data = bytes(encoded.data)
         length, _, _, kind, flags, count = HEADER.unpack_from(data)
         self.gather()
-        self.out.append(Message(pack(length, number, detail, kind, flags, count) + data[HEADER.size :], encoded.fds))
+        self.out.append(encoded.again(pack(length, number, detail, kind, flags, count) + data[HEADER.size :]))
 
     def begin_measure(self, answer: Answer, kind: int) -> None:
         """Ask how large the worker is."""

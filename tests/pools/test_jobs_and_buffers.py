@@ -1,0 +1,150 @@
+"""Jobs with large data are sent to one worker at a time, taken back, cancelled, and never lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent import futures
+
+import pytest
+from conftest import eventually
+from executor_functions import Block, say_pid_and_wait
+
+from _anyfork_child._call_wire import SMALL_CALL
+from _anyfork_child._message import Message
+from anyfork import Executor
+from anyfork._executor_jobs import EncodedJob, JobEncoder
+from anyfork._job_calls import JobCalls
+from anyfork._modules import ORDINARY
+
+SOON = 20.0  # seconds: a deadline, for what is there at once
+ROUNDS = 3
+
+
+def blocks():
+    return [Block(bytearray(100_000 + number)) for number in range(40)]
+
+
+@pytest.fixture
+def pipes():
+    ends = [os.fdopen(fd, mode, 0) for _ in range(2) for fd, mode in zip(os.pipe(), ("rb", "wb"), strict=True)]
+    yield ends
+    for end in ends:
+        end.close()
+
+
+def test_no_job_is_lost_whose_arguments_have_large_buffers():
+    for _ in range(ROUNDS):
+        with Executor(max_workers=2) as executor:
+            jobs = [executor.submit(len, block) for block in blocks()]
+            assert [job.result(SOON) for job in jobs] == list(range(100_000, 100_040))
+
+
+def test_no_item_of_a_map_is_lost_that_has_large_buffers():
+    for _ in range(ROUNDS):
+        with Executor(max_workers=2) as executor:
+            assert list(executor.map(len, blocks())) == list(range(100_000, 100_040))
+
+
+def test_no_job_is_lost_whose_function_has_large_data():
+    table = Block(bytearray(range(256)) * 1000)
+
+    def look_up(number):
+        return table.data[number]
+
+    for _ in range(ROUNDS):
+        with Executor(max_workers=2, min_idle=2) as executor:
+            jobs = [executor.submit(look_up, number) for number in range(40)]
+            assert [job.result(SOON) for job in jobs] == list(range(40))
+
+
+def test_a_descriptor_is_open_as_long_as_a_message_can_be_sent_with_it():
+    message = Message(b"")
+    fd = message.add_file([b"content"], 7)
+    message.write_files()
+    message.fds = [fd]
+    other = message.again(b"header")
+    message.close()
+    message.close()
+    assert os.fstat(fd).st_size == 7
+    assert (message.fds, other.fds) == ((), [fd])
+    other.close()
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
+
+
+def test_a_job_that_was_taken_back_leaves_nothing_in_the_queue_of_its_worker():
+    encoder = JobEncoder(ORDINARY)
+    calls = JobCalls(encoder.definitions, None, None, ORDINARY)
+    first, second = (EncodedJob(encoder.encode(len, (Block(bytearray(100_000)),), {})) for _ in range(2))
+    calls.add([first, second, EncodedJob(encoder.encode(abs, (1,), {}))])
+    calls.write()
+    numbers = {job: number for number, job in calls.jobs.items()}
+    assert calls.taken_back([numbers[second]]) == [(second, numbers[second])]
+    assert [bool(message.fds) for message in calls.out] == [False, True, False]  # the function, one, and the small one
+    first.release()
+    calls.drop_out()
+    assert second.kind != SMALL_CALL
+    assert second.body.fds
+    second.release()
+
+
+# --- cancel -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[3, 200_000], ids=["small", "large"])
+def taken_back(request, pipes):
+    """An Executor whose only worker does not come back, and futures whose jobs it has had and has not begun."""
+    gate, start, told, tell = pipes
+    with Executor(max_workers=1) as executor:
+        for _ in range(8):  # jobs are known to be quick, and the worker is given many
+            executor.submit(abs, 1).result(SOON)
+        first = executor.submit(say_pid_and_wait, tell, gate)
+        behind = [executor.submit(len, b"x" * request.param) for _ in range(30)]
+        told.readline()
+        eventually(lambda: executor.stats().queued == len(behind))
+        yield executor, behind
+        start.write(b"\n")
+        first.result(SOON)
+    assert all(future.done() for future in behind)
+
+
+def test_a_job_that_was_taken_back_from_its_worker_can_be_cancelled(taken_back):
+    executor, behind = taken_back
+    calls = []
+    behind[0].add_done_callback(calls.append)
+    assert [future.cancel() for future in behind] == [True] * len(behind)
+    assert futures.wait(behind, SOON).not_done == set()
+    assert calls == [behind[0]]
+    assert behind[0].cancel()
+    with pytest.raises(futures.CancelledError):
+        behind[0].result(SOON)
+
+
+def test_a_job_that_was_taken_back_is_cancelled_by_shutdown(taken_back):
+    executor, behind = taken_back
+    executor.shutdown(wait=False, cancel_futures=True)
+    assert futures.wait(behind, SOON).not_done == set()
+    assert all(future.cancelled() for future in behind)
+
+
+def test_a_job_that_was_taken_back_is_cancelled_with_a_task(taken_back):
+    _, behind = taken_back
+
+    async def main():
+        wrapped = [asyncio.wrap_future(future) for future in behind]
+        for one in wrapped:
+            one.cancel()
+        await asyncio.wait(wrapped, timeout=SOON)
+
+    asyncio.run(main())
+    assert all(future.cancelled() for future in behind)
+
+
+@pytest.mark.parametrize("size", [3, 200_000], ids=["small", "large"])
+def test_cancel_says_yes_or_no_at_every_moment(size):
+    with Executor(max_workers=2) as executor:
+        found = [executor.submit(len, b"x" * size) for _ in range(60)]
+        answers = [future.cancel() for future in found]
+    assert [future.cancelled() for future in found] == answers
+    assert all(future.done() for future in found)
