@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def main(*arguments: str) -> NoReturn:
     """Be a template on the socket ``control`` until something takes this process over, then run that.
 
-    The arguments are the owner's pid, the descriptors of the control socket, the lifeline, the socket for last words
+    The arguments are the owner's pid, the descriptors of the control socket, the lifeline, the pipe for reports
     and the real standard error, flags as of a FORK frame, and attributes as ``name=value``. Until here, descriptor 2 is
     a file of the owner's, so that it can tell why an interpreter did not come this far.
     """
@@ -39,7 +39,7 @@ def main(*arguments: str) -> NoReturn:
         if fd >= 0:
             os.set_inheritable(fd, False)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, control)
-    template = Template(sock, lifeline, flags, _reports(reports), Title(owner))
+    template = Template(sock, lifeline, flags, reports if reports >= 0 else to_nobody(), Title(owner))
     template.keep(dict(part.split("=", 1) for part in arguments[6:]))
     if "title" in template.attributes:
         template.title.set(template.attributes["title"])
@@ -49,12 +49,8 @@ def main(*arguments: str) -> NoReturn:
 
 def run(template: Template) -> NoReturn:
     """Serve as this template, then run what takes it over. Also the entry of templates that were not exec'ed."""
-    _template.held = template.lifeline, template.reports_fd
+    _template.held = template.lifeline, template.reports
     _exit(run_call(serve(template), template.reports))
-
-
-def _reports(fd: int) -> _socket.socket:
-    return to_nobody() if fd < 0 else _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM, 0, fd)
 
 
 def _close_all_but(*keep: int) -> None:

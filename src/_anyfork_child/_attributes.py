@@ -154,7 +154,7 @@ def _become_interpreter(template: Template, command: list[bytes], fds: Sequence[
     """Replace this process by a fresh interpreter, which goes on as a template on the same sockets."""
     stderr = os.dup(2)
     os.dup2(fds[-1], 2)  # a file of the owner's, for what an interpreter that cannot start says
-    keep = [template.channel.fd, template.lifeline, template.reports_fd, stderr]
+    keep = [template.channel.fd, template.lifeline, template.reports, stderr]
     for fd in keep:
         os.set_inheritable(fd, True)
     try:

@@ -16,10 +16,11 @@ from __future__ import annotations
 from _signal import SIG_BLOCK, SIG_UNBLOCK
 from _signal import pthread_sigmask as sigmask
 from fcntl import fcntl
-from os import close, closerange, dup2, fork, getpid
+from os import close, closerange, dup2, fork, getpid, pipe
 
 from . import _demise
 from ._channel import CLOEXEC, NOWAIT, ROOM, WAITALL, close_all, unpack_descriptors
+from ._claim import claim
 from ._entry import enter, refuse_start
 from ._failure import Failure
 from ._obstacles import obstacle, refuse
@@ -96,25 +97,30 @@ def fork_for(template: Template, fds: Sequence[int], flags: int, body: bytes) ->
     # Handlers of the user's must not run in a process that is not born yet. Our own (_demise) sees to itself.
     if template.signals:
         sigmask(SIG_BLOCK, template.signals)
+    read_end = write_end = -1
     try:
         if children.reserve < 0:
             children.prepare()
+        read_end, write_end = pipe()
         if fds[-1] > children.high:
             children.high = fds[-1]
+        if write_end > children.high:
+            children.high = write_end
         template.forking = True
         pid = fork()
     except OSError as error:
-        refuse(template, fds, number, Failure("fork", "", error))
+        refuse(template, (*fds, read_end, write_end), number, Failure("fork", "", error))
     else:
         if pid == 0:
-            become(template, fds, flags, body)
-        elif children.add(pid, fds[1], flags):
+            become(template, fds, (read_end, write_end), flags, body)
+        elif children.add(pid, fds[1], read_end, flags):
             close(fds[0])
             close(fds[2])
+            close(write_end)
             if body:
                 close_all(fds[FORK_DESCRIPTORS:])
         else:
-            refuse(template, fds, number, Failure("fork", "", children.lost))
+            refuse(template, (*fds, read_end, write_end), number, Failure("fork", "", children.lost))
     template.forking = False
     if template.hook_errors:
         template.tell_hook_errors()
@@ -124,17 +130,17 @@ def fork_for(template: Template, fds: Sequence[int], flags: int, body: bytes) ->
         sigmask(SIG_UNBLOCK, template.signals)
 
 
-def become(template: Template, fds: Sequence[int], flags: int, body: bytes) -> None:
+def become(template: Template, fds: Sequence[int], reports: Sequence[int], flags: int, body: bytes) -> None:
     """Runs in the new process: drop what is the template's and the siblings', and be a template."""
     children = template.children
     assert children is not None
     dup2(fds[0], template.channel.fd, False)
     dup2(fds[2], template.lifeline, False)
-    dup2(children.outside, template.reports_fd, False)
+    dup2(reports[1], template.reports, False)
     if children.dense and not body:
         closerange(children.first, children.high + 1)
     else:
-        children.close_in_copy(fds[:FORK_DESCRIPTORS])
+        children.close_in_copy((*fds[:FORK_DESCRIPTORS], *reports))
     template.children = None
     template.settled = template.titled = False
     template.pid = pid = getpid()
@@ -142,6 +148,10 @@ def become(template: Template, fds: Sequence[int], flags: int, body: bytes) -> N
     template.generation = 1
     template.forks = 0
     if flags == FOLLOWED:
-        fcntl(template.lifeline, F_SETOWN_EX, pack_owner(F_OWNER_PID, pid))
+        owner = pack_owner(F_OWNER_PID, pid)
+        fcntl(template.lifeline, F_SETOWN_EX, owner)
+        fcntl(template.reports, F_SETOWN_EX, owner)  # as claim, for less
+    else:
+        claim(template.reports)
     if template.resets or template.hook_errors or body:
         template.differ(body, fds[FORK_DESCRIPTORS:])

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from os import close, closerange, write
 from struct import Struct
 
-from ._reports import UNTOLD, Reports
+from ._reports import ENDING, PARENT, UNTOLD, Reports
 from ._wire import DETACHED, DIED, FOLLOWED, HEADER, VERSION
 
 TYPE_CHECKING = False
@@ -40,9 +40,8 @@ class Children(ABC):
 
     def __init__(self) -> None:
         self.reports = Reports()
-        self.outside = self.reports.outside
-        self.own = [self.reports.inside, self.outside]
-        self.first = min(self.own)
+        self.own: list[int] = []
+        self.first = 0  # the lowest of its own descriptors
         self.high = 0  # the highest number that the template has had of those to close
         self.dense = False
         self.lost = OSError()  # why the last process could not be kept
@@ -72,8 +71,10 @@ class Children(ABC):
         """Take back from user code the signals that this needs."""
 
     @abstractmethod
-    def add(self, pid: int, status: int, flags: int) -> bool:
-        """Take charge of a process just forked, and tell its owner. ``flags`` are those of the FORK frame.
+    def add(self, pid: int, status: int, reports: int, flags: int) -> bool:
+        """Take charge of a process just forked, and tell its owner on the socket ``status``.
+
+        The process speaks in the pipe ``reports``; ``flags`` are those of the FORK frame.
 
         Return False when that cannot be done, for the reason in ``lost``: it is killed then.
         """
@@ -89,15 +90,16 @@ class Children(ABC):
         self.lost = error
         return False
 
-    def tell_end(self, pid: int, socket: int, status: int, usage: struct_rusage) -> None:
-        """Tell the owner how a process has ended, on its status socket, and close that."""
-        words = self.reports.take(pid) if status else b""
+    def tell_end(self, pid: int, socket: int, reports: int, status: int, usage: struct_rusage) -> None:
+        """Tell the owner how a process has ended, on its status socket, and close what belongs to it."""
+        words = self.reports.take_words(pid, reports) if status else b""
         try:
             # Never blocks: it is the second frame of its life.
             write(socket, pack_died(VERSION, DIED, 0, SIZE + len(words), pid, status, *usage) + words)
         except OSError:
             pass  # the owner has dropped its handle, or is gone: nobody wants to know
         close(socket)
+        close(reports)
 
     # --- Ending them ---
 
@@ -108,7 +110,22 @@ class Children(ABC):
     def followers(self, since: float) -> set[int]:
         """The processes that the kernel tells of the owner's end."""
         told = {pid for pid, flags, born in self.living() if flags & FOLLOWED and born < since}
-        return told - self.reports.who_said(UNTOLD)
+        return told - self._who_said(UNTOLD)
+
+    def parents(self) -> set[int]:
+        """The processes that have processes of their own to end."""
+        return self._who_said(PARENT)
+
+    def ending(self) -> set[int]:
+        """The processes that are ending their own."""
+        return self._who_said(ENDING)
+
+    def _who_said(self, mark: int) -> set[int]:
+        return self.reports.who_said(mark, self.speakers())
+
+    @abstractmethod
+    def speakers(self) -> Iterable[tuple[int, int]]:
+        """Pid, and where it speaks, of every process."""
 
     def any_attached(self) -> bool:
         """True while a process that is not detached is alive."""

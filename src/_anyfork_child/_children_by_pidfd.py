@@ -23,7 +23,6 @@ pack, pack_int = HEADER.pack, Struct("i").pack
 SOL_SOCKET, SCM_RIGHTS = _socket.SOL_SOCKET, _socket.SCM_RIGHTS
 SEND_FLAGS = NOSIGNAL | NOWAIT
 EVENTS = 32  # at most so many events at once: epoll makes room for all of them at each call
-NONE: Sequence[int] = ()
 
 
 class PidfdChildren(Children):
@@ -31,26 +30,24 @@ class PidfdChildren(Children):
 
     def __init__(self, *own: int) -> None:
         super().__init__()
-        self._by_pidfd: dict[int, tuple[int, int, int, float]] = {}  # pid, status socket, flags, birth
+        self._by_pidfd: dict[int, tuple[int, int, int, int, float]] = {}  # pid, status socket, reports, flags, birth
         self._courier = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         self._courier_fd = self._courier.fileno()
         self._epoll = epoll()
         self._watched: set[int] = set()
         for fd in own:
             self.watch(fd)
-        self._epoll.register(self.reports.inside, EPOLLIN)
         self.own += (self._courier_fd, self._epoll.fileno())
+        self.first = min(self.own)
         self.prepare()  # last: nothing else would close it again
 
     def close(self) -> None:
-        self.reports.close()
         self._courier.close()
         self._epoll.close()
         if self.reserve >= 0:
             close(self.reserve)
 
     def forsake(self) -> None:
-        self.reports.forsake()
         self._courier.detach()
         try:
             self._epoll.close()  # or its number would be closed with the object, when it is somebody else's
@@ -76,7 +73,7 @@ class PidfdChildren(Children):
         self.reserve = open("/dev/null", O_RDONLY | O_CLOEXEC)
         self.own.append(self.reserve)
 
-    def add(self, pid: int, status: int, flags: int) -> bool:
+    def add(self, pid: int, status: int, reports: int, flags: int) -> bool:
         try:
             pidfd = pidfd_open(pid)
         except OSError:
@@ -88,7 +85,7 @@ class PidfdChildren(Children):
         except OSError as error:  # the limit of /proc/sys/fs/epoll/max_user_watches
             close(pidfd)
             return self.give_up(pid, error)
-        self._by_pidfd[pidfd] = (pid, status, flags, monotonic())
+        self._by_pidfd[pidfd] = (pid, status, reports, flags, monotonic())
         # One socket object serves all status sockets, one after the other, under its own number.
         dup2(status, self._courier_fd, False)
         try:
@@ -107,25 +104,23 @@ class PidfdChildren(Children):
         return pidfd_open(pid)
 
     def wait(self, timeout: float = -1) -> Sequence[int]:
-        own = NONE
+        own: tuple[int, ...] = ()
         for pidfd, _ in self._epoll.poll(timeout, EVENTS):
             child = self._by_pidfd.pop(pidfd, None)
             if child is None:
-                if pidfd == self.reports.inside:
-                    self.reports.receive()
-                else:
-                    own = (*own, pidfd)
+                own += (pidfd,)
                 continue
             # The owner holds a copy of the pidfd, so epoll would go on reporting it after close.
             self._epoll.unregister(pidfd)
             close(pidfd)
-            pid, status_socket, _, _ = child
+            pid, status_socket, reports, _, _ = child
             try:
                 _, status, usage = wait4(pid, 0)
             except ChildProcessError:  # code in this template has waited for it, or ignores SIGCHLD
                 self._tell_nothing(status_socket)
+                close(reports)
             else:
-                self.tell_end(pid, status_socket, status, usage)
+                self.tell_end(pid, status_socket, reports, status, usage)
         return own
 
     def _tell_nothing(self, status_socket: int) -> None:
@@ -135,7 +130,10 @@ class PidfdChildren(Children):
         close(status_socket)
 
     def living(self) -> Iterable[tuple[int, int, float]]:
-        return [(pid, flags, born) for pid, _, flags, born in self._by_pidfd.values()]
+        return [(pid, flags, born) for pid, _, _, flags, born in self._by_pidfd.values()]
+
+    def speakers(self) -> Iterable[tuple[int, int]]:
+        return [(pid, reports) for pid, _, reports, _, _ in self._by_pidfd.values()]
 
     def descriptors(self) -> list[int]:
-        return [fd for pidfd, (_, status, _, _) in self._by_pidfd.items() for fd in (pidfd, status)]
+        return [fd for pidfd, (_, status, reports, _, _) in self._by_pidfd.items() for fd in (pidfd, status, reports)]

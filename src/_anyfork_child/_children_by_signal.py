@@ -13,7 +13,7 @@ from os import WNOHANG
 from select import POLLIN, poll
 from time import monotonic
 
-from ._channel import NOWAIT, Channel
+from ._channel import NOWAIT, Channel, close_all
 from ._children import Children
 from ._wire import BORN, HEADER, SIGNAL, VERSION, ProtocolError
 
@@ -27,25 +27,24 @@ class SignalChildren(Children):
 
     def __init__(self, *own: int) -> None:
         super().__init__()
-        self._by_pid: dict[int, tuple[Channel, int, float]] = {}  # status socket, flags, birth
+        self._by_pid: dict[int, tuple[Channel, int, int, float]] = {}  # status socket, reports, flags, birth
         self._pid_of: dict[int, int] = {}  # by the number of the status socket, as long as the owner listens
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
         self.own += (self._read, self._write)
+        self.first = min(self.own)
         self._watched: set[int] = set()
         for fd in own:
             self.watch(fd)
         self.take_signals()
 
     def close(self) -> None:
-        self.reports.close()
         os.close(self._read)
         os.close(self._write)
         self._forsake_signals()
 
     def forsake(self) -> None:
-        self.reports.forsake()
         self._forsake_signals()
 
     @staticmethod
@@ -72,9 +71,9 @@ class SignalChildren(Children):
         _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         _signal.signal(_signal.SIGCHLD, _no_action)
 
-    def add(self, pid: int, status: int, flags: int) -> bool:
+    def add(self, pid: int, status: int, reports: int, flags: int) -> bool:
         channel = Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, status))
-        self._by_pid[pid] = (channel, flags, monotonic())
+        self._by_pid[pid] = (channel, reports, flags, monotonic())
         self._pid_of[status] = pid
         try:
             channel.sock.send(HEADER.pack(VERSION, BORN, 0, 0, pid), NOWAIT)
@@ -86,15 +85,13 @@ class SignalChildren(Children):
         own = []
         self._reap()  # user code may have kept SIGCHLD from us
         poller = poll()  # one for each call: the handler of SIGTERM waits, too, and may do so in the middle of this
-        for fd in (*self._watched, self._read, self.reports.inside, *self._pid_of):
+        for fd in (*self._watched, self._read, *self._pid_of):
             poller.register(fd, POLLIN)
         for fd, _ in poller.poll(timeout * 1000 if timeout >= 0 else None):
             if fd in self._watched:
                 own.append(fd)
             elif fd == self._read:
                 self._empty()
-            elif fd == self.reports.inside:
-                self.reports.receive()
             elif fd in self._pid_of:
                 self._hear(fd)
         self._reap()
@@ -126,25 +123,28 @@ class SignalChildren(Children):
             try:
                 ended, status, usage = os.wait4(pid, WNOHANG)
             except ChildProcessError:  # code in this template has waited for it: nobody knows
-                os.close(self._remove(pid))
+                close_all(self._remove(pid))
                 continue
             if ended:
-                self.tell_end(pid, self._remove(pid), status, usage)
+                self.tell_end(pid, *self._remove(pid), status, usage)
         if os.getpid() == 1:
             _reap_orphans({*self._by_pid})
 
-    def _remove(self, pid: int) -> int:
-        """Forget a process that has ended; return its status socket."""
-        channel, *_ = self._by_pid.pop(pid)
+    def _remove(self, pid: int) -> tuple[int, int]:
+        """Forget a process that has ended; return its status socket, and where it has spoken."""
+        channel, reports, *_ = self._by_pid.pop(pid)
         fd = channel.sock.detach()
         self._pid_of.pop(fd, None)
-        return fd
+        return fd, reports
 
     def living(self) -> Iterable[tuple[int, int, float]]:
-        return [(pid, flags, born) for pid, (_, flags, born) in self._by_pid.items()]
+        return [(pid, flags, born) for pid, (_, _, flags, born) in self._by_pid.items()]
+
+    def speakers(self) -> Iterable[tuple[int, int]]:
+        return [(pid, reports) for pid, (_, reports, _, _) in self._by_pid.items()]
 
     def descriptors(self) -> list[int]:
-        return [channel.fd for channel, *_ in self._by_pid.values()]
+        return [fd for channel, reports, *_ in self._by_pid.values() for fd in (channel.fd, reports)]
 
 
 def _reap_orphans(ours: set[int]) -> None:

@@ -14,7 +14,7 @@ from ._end import end as end
 from ._end import exit_code as exit_code
 from ._end import flush_stdio
 from ._failure import Failure
-from ._reports import answer
+from ._reports import ENDING, report
 from ._wire import FAILED, Frame
 
 TYPE_CHECKING = False
@@ -95,13 +95,12 @@ def _end_children(template: Template) -> None:
         return
     told = set[int]() if template.relay else children.followers(monotonic() - JUST_BORN)
     children.kill_attached(SIGTERM, spare=told)
-    answer(template.reports)
+    report(template.reports, ENDING)
     children.forget_own()
     _wait_for_ends(children, GRACE)
-    reports = children.reports
-    children.kill_attached(SIGKILL, spare=reports.who_said(b"") | reports.parents)
+    children.kill_attached(SIGKILL, spare=children.ending() | children.parents())
     _wait_for_ends(children, TURN)
-    children.kill_attached(SIGKILL, spare=reports.who_said(b""))
+    children.kill_attached(SIGKILL, spare=children.ending())
     _wait_for_ends(children, PATIENCE)
     children.kill_attached(SIGKILL)
 

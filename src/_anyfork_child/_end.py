@@ -15,11 +15,12 @@ from ._reports import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-_code = 0  # of the end of this process, once it has begun
+LONG = 1 << 63  # beyond it an exit code is -1, as the interpreter sees it
+
+_code = 1  # of the end of this process; another one only when an end in order has begun
 
 
 def _run_async(coroutine: Any, function: Callable[..., Any], args: list[Any]) -> None:
@@ -44,8 +45,12 @@ def exit_code(stop: SystemExit) -> int:
     if stop.code is None:
         return 0
     if isinstance(stop.code, int):
-        return stop.code & 0xFF
-    print(stop.code, file=sys.stderr)
+        return stop.code & 0xFF if -LONG <= stop.code < LONG else 0xFF
+    try:
+        if sys.stderr is not None:
+            print(stop.code, file=sys.stderr)
+    except Exception:  # it has no text, or there is no standard error any more: the interpreter says nothing then
+        pass
     return 1
 
 
@@ -87,7 +92,7 @@ def _stop() -> None:
     os._exit(_code)
 
 
-def run(call: list[Any], reports: _socket.socket, last: Callable[[int], object] = wind_up) -> int:
+def run(call: list[Any], reports: int, last: Callable[[int], object] = wind_up) -> int:
     """Call the function that takes this process over, do what an interpreter does at its end, and return the exit code.
 
     ``call`` is the function and its arguments, and is emptied: files among the arguments are flushed and closed with
@@ -100,17 +105,22 @@ def run(call: list[Any], reports: _socket.socket, last: Callable[[int], object] 
         result = function(*call)
         if result is not None and hasattr(result, "cr_frame"):
             _run_async(result, function, call)
-    except SystemExit as stop:
-        code = exit_code(stop)
     except BaseException as error:
         # Runs in the process, at the boundary where an interpreter would print it too.
-        code = 1
-        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
-        _print_error(error)
-        say(reports, format_error(error))
+        code = _fail(error, reports)
     call.clear()
     last(code)
     return code
+
+
+def _fail(error: BaseException, reports: int) -> int:
+    """Show what has left the function, and tell the owner; return the exit code that it means."""
+    if isinstance(error, SystemExit):
+        return exit_code(error)
+    error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+    _print_error(error)
+    say(reports, format_error(error))
+    return 1
 
 
 def end(code: int) -> NoReturn:
@@ -125,5 +135,5 @@ def flush_stdio() -> None:
         try:
             if stream is not None:
                 stream.flush()
-        except (OSError, ValueError):
+        except Exception:  # also what a stream of the user's has to say to that
             pass

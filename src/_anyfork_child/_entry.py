@@ -14,7 +14,7 @@ from . import _demise
 from ._channel import NOSIGNAL, public_socket
 from ._failure import Failure, failure_of
 from ._owner import has_ended
-from ._reports import CHILDLESS, UNTOLD, answer
+from ._reports import CHILDLESS, UNTOLD, report
 from ._signals import default_actions, handled_signals, program_signals, unblock_all
 from ._steps import function_name
 from ._values import DescriptorsLostError, FunctionNotFoundError, Payload
@@ -75,7 +75,7 @@ def _tidy(template: Template) -> _socket.socket:
     unblock_all()
     if template.children is not None:
         template.children.close()
-        answer(template.reports, CHILDLESS)
+        report(template.reports, CHILDLESS)
     debugging = modules.get("_anyfork_child._debugging")
     if debugging is not None:
         debugging.connect()
@@ -123,7 +123,7 @@ def start_program(template: Template, frame: Frame) -> NoReturn:
     except ConnectionError:
         _check_revoked(template)
     _connect(template)
-    answer(template.reports, UNTOLD)
+    report(template.reports, UNTOLD)
     program_signals()
     try:
         os.execvp(argv[0], argv)

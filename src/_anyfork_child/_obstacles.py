@@ -12,7 +12,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 from ._channel import Channel, close_all, public_socket
 from ._failure import Failure
-from ._reports import PARENT, answer
+from ._reports import PARENT, report
 from ._settle import settle
 from ._signals import default_actions, handled_signals
 from ._values import DescriptorsLostError
@@ -83,7 +83,7 @@ def _make_children(template: Template, fds: list[int]) -> None:
     close_all(fds if moved else ())
     fds[:] = moved or fds
     template.make_children()
-    answer(template.reports, PARENT)
+    report(template.reports, PARENT)
 
 
 def _settle_changed(template: Template) -> None:

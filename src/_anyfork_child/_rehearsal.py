@@ -16,6 +16,7 @@ from sys import modules
 from ._birth import become, serve
 from ._channel import close_all, public_socket
 from ._end import flush, run, wind_up
+from ._reports import to_nobody
 from ._template import Template
 from ._wire import FOLLOWED, HEADER, START, VERSION
 
@@ -49,19 +50,18 @@ def _once(title: Title, last: Callable[[int], object]) -> None:
     first, first_far = _socket.socketpair()
     owner, far = _socket.socketpair()
     status, status_far = _socket.socketpair()
-    reports, reports_far = _socket.socketpair()
     line, held = os.pipe()
-    understudy = Template(public_socket(first_far), line, 0, reports, title)
+    understudy = Template(public_socket(first_far), line, 0, to_nobody(), title)
     understudy.changed = False
     understudy.make_children()
     children = understudy.children
     assert children is not None
-    become(understudy, (far.detach(), status_far.detach(), os.dup(line)), FOLLOWED, b"")
+    become(understudy, (far.detach(), status_far.detach(), os.dup(line)), os.pipe(), FOLLOWED, b"")
     owner.sendall(HEADER.pack(VERSION, START, 0, len(CALL), len(CALL)) + CALL)
     call = serve(understudy)
     channel = call[1]
     run(call, understudy.reports, last)
     children.forsake()
-    for sock in (first, owner, status, reports, reports_far, channel):
+    for sock in (first, owner, status, channel):
         sock.close()
-    close_all((line, held))
+    close_all((line, held, understudy.reports))

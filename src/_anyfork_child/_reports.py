@@ -1,87 +1,114 @@
-"""The way of a process's last words to its template: a datagram socket that all processes of a template inherit."""
+"""What a process says to the template that has forked it: its last words, and marks for the owner's end.
+
+Each process has a pipe of its own for that. So the kernel says who speaks: no process can speak for another one, nor
+fill or shut what another one needs. The template reads it when it wants to know something, and is never waited for.
+
+What stands in the pipe are reports, each behind a header; the template drops whatever is none.
+"""
 
 from __future__ import annotations
 
-import _socket
-import os
+from _signal import SIG_BLOCK, SIG_SETMASK, SIGPIPE, pthread_sigmask, sigpending, sigwait
+from fcntl import fcntl
+from os import O_CLOEXEC, O_WRONLY, open, read, set_blocking, write  # noqa: A004  # the builtin is not used here
 from struct import Struct
 
-from ._channel import NOSIGNAL, NOWAIT
+from ._claim import is_claimed
 
-REPORT = Struct("<i")  # before the text: the pid of the process
-REPORT_LIMIT = 61_000  # bytes
-UNTOLD = b"\0"  # words of a process that becomes another program, which the kernel will not tell of the owner's end
-PARENT = b"\1"  # of a template that is about to fork: it has others to end, and none but it could
-CHILDLESS = b"\2"  # and of one that will not any more, because it is taken over
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+HEADER = Struct("<6sBH")  # MAGIC, kind, and the length of the text
+MAGIC = b"report"
+REPORT_LIMIT = 61_000  # bytes of text
+PIPE_SIZE = 1 << 16  # bytes that a pipe takes; Linux gives less to a user who has very many
+RESERVED = 64  # bytes of it for marks
+F_GETPIPE_SZ = 1032  # of Linux
+
+WORDS = 0  # the text is what the owner gets as ``ExitStatus.error``
+UNTOLD = 1  # this process becomes another program, which the kernel will not tell of the owner's end
+PARENT = 2  # this template is about to fork: it has others to end, and none but it could
+CHILDLESS = 3  # it will not any more, because it is taken over
+ENDING = 4  # this template is ending its own processes
 
 
-class Reports:
-    """The template's end. ``outside`` is the descriptor of the other one, which its processes take over."""
+class Reports(dict[int, tuple[set[int], bytes]]):
+    """What the processes of a template have said so far, by pid: the marks that hold, and the last words.
 
-    __slots__ = ("_inside", "_words", "inside", "outside", "parents")
+    Empty until somebody asks.
+    """
 
-    def __init__(self) -> None:
-        self._inside, outside = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_DGRAM)
-        self.inside = self._inside.fileno()
-        self.outside = outside.detach()
-        self._words: dict[int, bytes] = {}
-        self.parents: set[int] = set()  # pids of processes that have said so, as of the last ``receive``
+    __slots__ = ()
 
-    def close(self) -> None:
-        """Close both ends."""
-        self._inside.close()
-        os.close(self.outside)
+    def take_words(self, pid: int, fd: int) -> bytes:
+        """Return the last words of a process that has ended, and forget it."""
+        self._listen(pid, fd)
+        return self.pop(pid)[1]
 
-    def forsake(self) -> None:
-        """Give up an object whose descriptors have been closed by number."""
-        self._inside.detach()
+    def who_said(self, mark: int, processes: Iterable[tuple[int, int]]) -> set[int]:
+        """Return those of the processes, given as pid and pipe, for which this mark holds."""
+        for pid, fd in processes:
+            self._listen(pid, fd)
+        return {pid for pid, (marks, _) in self.items() if mark in marks}
 
-    def take(self, pid: int) -> bytes:
-        """What the process of this pid has said for its owner."""
-        self.receive()
-        self.parents.discard(pid)
-        return self._words.pop(pid, b"").removeprefix(UNTOLD)
+    def _listen(self, pid: int, fd: int) -> None:
+        marks, words = self.get(pid) or (set(), b"")
+        for kind, text in _receive(fd):
+            if kind == WORDS:
+                words = text
+            elif kind == CHILDLESS:
+                marks.discard(PARENT)
+            else:
+                marks.add(kind)
+        self[pid] = marks, words
 
-    def who_said(self, words: bytes) -> set[int]:
-        """The processes whose last words these were."""
-        self.receive()
-        return {pid for pid, said in self._words.items() if said == words}
 
-    def receive(self) -> None:
-        """Take what has been said, or whoever says something would wait."""
-        try:
-            while True:
-                data = self._inside.recv(REPORT.size + REPORT_LIMIT, NOWAIT)
-                pid, words = REPORT.unpack_from(data)[0], data[REPORT.size :]
-                if words == PARENT:
-                    self.parents.add(pid)
-                elif words == CHILDLESS:
-                    self.parents.discard(pid)
-                else:
-                    self._words[pid] = words
-        except BlockingIOError:
+def _receive(fd: int) -> Iterator[tuple[int, bytes]]:
+    """Read what a process has said. Its pipe holds little, and what is no report ends what is understood of it."""
+    set_blocking(fd, False)
+    try:
+        data = read(fd, PIPE_SIZE)
+    except BlockingIOError:
+        return
+    while len(data) >= HEADER.size:
+        magic, kind, length = HEADER.unpack_from(data)
+        end = HEADER.size + length
+        if magic != MAGIC or end > len(data):
             return
+        yield kind, data[HEADER.size : end]
+        data = data[end:]
 
 
-def to_nobody() -> _socket.socket:
-    """The end of such a socket for a process that was not forked by a template."""
-    mine, nobody = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_DGRAM)
-    nobody.close()
-    return mine
+def to_nobody() -> int:
+    """Return what is in the place of the pipe where no template has forked this process. Nothing is said there."""
+    return open("/dev/null", O_WRONLY | O_CLOEXEC)
 
 
-def say(reports: _socket.socket, words: str) -> None:
-    """Send this process's last words. Waits while the template is too busy to take them; a dead one needs none."""
-    data = words.encode("utf-8", "backslashreplace")[-REPORT_LIMIT:]
+def say(reports: int, words: str) -> None:
+    """Leave this process's last words for its owner, if they can be left."""
+    data = words.encode("utf-8", "backslashreplace")
+    report(reports, WORDS, data[-min(REPORT_LIMIT, _room(reports)) :])
+
+
+def report(reports: int, kind: int, text: bytes = b"") -> None:
+    """Tell the template above. Never waits, and says nothing where the number has become something else, where this
+    is a copy of the process, and where the template is gone."""
+    if not is_claimed(reports):
+        return
+    mask = pthread_sigmask(SIG_BLOCK, (SIGPIPE,))
     try:
-        reports.send(REPORT.pack(os.getpid()) + data, NOSIGNAL)
-    except ConnectionError:
-        pass
+        set_blocking(reports, False)
+        write(reports, HEADER.pack(MAGIC, kind, len(text)) + text)
+    except OSError:  # nobody reads there, or user code has filled it
+        if SIGPIPE in sigpending():
+            sigwait((SIGPIPE,))
+    finally:
+        pthread_sigmask(SIG_SETMASK, mask)
 
 
-def answer(reports: _socket.socket, words: bytes = b"") -> None:
-    """Tell the template above: nothing, which says that this one is ending its own processes, or one of the words."""
+def _room(fd: int) -> int:
     try:
-        reports.send(REPORT.pack(os.getpid()) + words, NOSIGNAL | NOWAIT)
-    except OSError:  # it is gone, or so busy that it will be late itself
-        pass
+        return fcntl(fd, F_GETPIPE_SZ) - RESERVED
+    except OSError:  # another system, or no pipe
+        return REPORT_LIMIT

@@ -53,15 +53,18 @@ if TYPE_CHECKING:
     from ._title import Title
 
 
-held: tuple[int, ...] = ()  # what this process has open and user code has not: its lifeline, the way of last words
+held: tuple[
+    int, ...
+] = ()  # what this process has open and user code has not: its lifeline, and the pipe for its reports
 
 
 class Template:
     """This process, as long as it has not been told what to run.
 
     Its three sockets and pipes have the same numbers in all generations, and their objects are made once: ``channel``,
-    ``lifeline`` (a descriptor), and ``reports``, where its last words go. ``flags`` are those of a FORK frame: whether
-    the kernel tells of the owner's end by SIGTERM, too, and whether what takes this process over outlives the owner.
+    and the descriptors ``lifeline`` and ``reports``, where it speaks to the template above. ``flags`` are those of a
+    FORK frame: whether the kernel tells of the owner's end by SIGTERM, too, and whether what takes this process over
+    outlives the owner.
     """
 
     __slots__ = (
@@ -84,7 +87,6 @@ class Template:
         "pid",
         "relay",
         "reports",
-        "reports_fd",
         "resets",
         "settled",
         "shows_function",
@@ -97,14 +99,11 @@ class Template:
         "user_hook",
     )
 
-    def __init__(
-        self, control: _socket.socket, lifeline: int, flags: int, reports: _socket.socket, title: Title
-    ) -> None:
+    def __init__(self, control: _socket.socket, lifeline: int, flags: int, reports: int, title: Title) -> None:
         self.channel = Channel(control)
         self.lifeline = lifeline
         self.flags = flags
         self.reports = reports
-        self.reports_fd = reports.fileno()
         self.pid = os.getpid()
         self.generation = 0  # whether it was exec'ed, or forked
         self.title = title

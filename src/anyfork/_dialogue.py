@@ -13,6 +13,7 @@ from _anyfork_child._wire import DETACH, Frame
 
 from ._errors import HandleError, LaunchError, NotReadyError
 from ._session import GONE, Phase
+from ._status import ExitStatus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ._errors import AnyforkError
     from ._link import Link
     from ._session import Report
-    from ._status import ExitStatus
 
     Result = TypeVar("Result")
     # Whose sockets; whether it has come; where it comes from; for how many seconds at most.
@@ -114,6 +114,7 @@ def end(link: Link, timeout: float | None) -> Dialogue[ExitStatus]:
     yield from _ends(link)
     if not link.read_news(link.ended) and not (yield link, link.ended, link.status_source, timeout):
         raise TimeoutError(f"process {link.session.pid} has not ended within {timeout} seconds")
+    yield from _learn_why(link)
     status = link.session.status
     assert status is not None
     return status
@@ -140,6 +141,19 @@ def look(link: Link) -> Dialogue[None]:
     yield from _ends(link)
     if not (yield link, link.ended, link.status_source, 0.0) and _readable(link.session.pidfd):
         yield link, link.ended, link.status_source, FATE
+    yield from _learn_why(link)
+
+
+def _learn_why(link: Link) -> Dialogue[None]:
+    """Add to the status of a process that was never forked why it was not."""
+    session = link.session
+    status = session.status
+    if session.born or session.pid is not None or status is None or status.known or status.error is not None:
+        return
+    if not link.closed and session.expects_control:
+        yield link, link.answered, link.answer_source, FATE
+    if not (session.born or session.pidfd >= 0 or link.child):
+        session.status = ExitStatus(error=str((yield from explain(link))))
 
 
 def _readable(fd: int) -> bool:

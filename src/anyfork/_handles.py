@@ -251,7 +251,8 @@ class ProcessHandle:
         if status is None:
             return None
         if status.returncode is None:
-            raise StatusUnknownError(f"process {self.pid} has ended after its template: nobody can say how")
+            why = status.error or f"process {self.pid} has ended after its template"
+            raise StatusUnknownError(f"the exit status of a process is unknown: {why}")
         return status.returncode
 
     if TYPE_CHECKING:  # each face has its own: one waits for the birth, the other leaves the signal for it

@@ -42,7 +42,7 @@ class ExitStatus(Record):
     """How a process has ended: with ``code``, or by ``signal``, or neither, which means that nobody knows.
 
     ``usage`` is what it used, or None where nobody knows. ``error`` is the traceback of the exception that ended its
-    function, or says why nobody knows how a process on another machine has ended, or None.
+    function, or says why the status is unknown: the process was never forked, or the connection to its machine is lost.
     """
 
     __match_args__: tuple[str, ...] = ("code", "signal", "usage", "error")

@@ -9,12 +9,13 @@ import select
 import signal
 import socket
 
+import faces
 import faulty
 import pytest
 from programs import DEADLINE, PAUSE, Program, open_descriptors, run_program, state, stop
 
 import anyfork
-from anyfork import Descriptor, Template
+from anyfork import Descriptor, Template, aio
 
 ROOT = os.getuid() == 0
 NONE_FREE = 3  # as a limit of descriptors: 0, 1 and 2 are open everywhere
@@ -180,6 +181,18 @@ def test_a_fork_for_which_the_template_has_no_descriptors_is_an_error_with_emfil
         with pytest.raises(anyfork.ForkError) as caught:
             template.fork().run(faulty.echo)
     assert caught.value.errno == errno.EMFILE
+
+
+@pytest.mark.parametrize("make", ["blocking", "asyncio"])
+def test_the_status_of_a_process_that_was_never_forked_says_why(make):
+    makers = {"blocking": Template, "asyncio": lambda: faces.Template.make("asyncio", aio.Template)}
+    with makers[make]() as template:
+        limit(template.ready().pid, resource.RLIMIT_NOFILE, NONE_FREE)
+        process = template.fork().start(faulty.echo)
+        status = process.wait(DEADLINE)
+        assert not status.known
+        assert "too many open files" in status.error
+        process.close()
 
 
 @pytest.mark.parametrize("make", [Template, Template.new_exec], ids=["fork", "new_exec"])
