@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from anyfork._jobs import Job, JobQueue, JobState
 from anyfork._limits import Limits
-from anyfork._scheduler import GRACE, MAX_RUNS, Scheduler
+from anyfork._scheduler import MAX_RUNS, Scheduler
 from anyfork._sources import LAST_DELAY, MAX_TRIES, Source
 from anyfork._steps import Failure, Steps
 from anyfork._tempo import Tempo
@@ -33,6 +33,7 @@ class Play:
         self.assigned: list[tuple[Worker, Job]] = []
         self.ends: dict[Job, list[object]] = {}  # of each job: every end that it had
         self.at_once = True  # workers that are started are ready
+        self.begun = 1  # so many of its jobs a worker has begun when the others are taken back
 
     def decide(self) -> Steps:
         """Carry out what is decided now."""
@@ -43,11 +44,26 @@ class Play:
         self.killed += steps.kill
         for job, why, _ in steps.fail:
             self.ends[job].append(why)
-        if self.at_once and steps.start:
+        for worker, job in steps.abort:
+            self.take_back(worker)
+            self.scheduler.abort(job)
+        if self.at_once:
             for worker in steps.start:
                 self.scheduler.ready(worker, self.now)
+        if steps.abort or (self.at_once and steps.start):
             self.decide()
         return steps
+
+    def take_back(self, worker: Worker | None) -> None:
+        """As a face does before a plain worker is killed because of one job."""
+        if worker is not None and not self.scheduler.limits.concurrent:
+            self.scheduler.taken_back(list(worker.jobs)[self.begun :], self.now)
+
+    def withdraw(self, job: Job) -> bool:
+        """Nobody waits for a job any more."""
+        if job.state in (JobState.SENT, JobState.RUNNING):
+            self.take_back(job.worker)
+        return self.scheduler.withdraw(job)
 
     def submit(self, count: int = 1, **options: Any) -> list[Job]:
         """So many jobs at once."""
@@ -468,7 +484,7 @@ def test_where_one_template_fails_the_others_are_used() -> None:
 # --- Giving up ---
 
 
-def test_a_job_that_runs_for_too_long_fails_and_the_others_of_its_worker_are_moved_when_it_is_dead() -> None:
+def test_a_job_that_runs_for_too_long_fails_and_the_others_of_its_worker_are_moved() -> None:
     play = Play(max_workers=1, load=2)
     slow, next_one = play.submit(2, timeout=1)
     play.wait(0.9)
@@ -476,10 +492,23 @@ def test_a_job_that_runs_for_too_long_fails_and_the_others_of_its_worker_are_mov
     play.wait(0.2)
     assert play.ends[slow] == [Failure.TIMED_OUT]
     assert play.killed == [play.started[0]]
-    assert next_one.state is JobState.SENT, "nobody knows yet whether it has begun after all"
+    assert next_one.state is JobState.QUEUED
     play.die(play.started[0])
     assert play.where(next_one) == [2]
     assert next_one.deadline == play.now + 1
+
+
+def test_a_worker_that_has_begun_another_job_is_not_killed_because_of_the_one_before() -> None:
+    play = Play(max_workers=1, load=3)
+    play.begun = 2
+    slow, next_one, last = play.submit(3, timeout=1)
+    play.wait(1.1)
+    assert play.ends[slow] == [Failure.TIMED_OUT]
+    assert not play.killed
+    assert play.where(next_one, last) == [1, 1]
+    play.answer(slow, next_one, last)
+    assert play.ends[slow] == [Failure.TIMED_OUT]
+    assert play.ends[next_one] == play.ends[last] == ["answer"]
 
 
 def test_the_time_of_a_job_begins_when_the_one_before_it_is_done() -> None:
@@ -525,7 +554,7 @@ def test_a_job_that_is_withdrawn_from_the_queue_has_surely_not_run() -> None:
 def test_a_job_that_is_withdrawn_while_it_runs_costs_its_worker() -> None:
     play = Play(max_workers=1, load=2)
     running, behind = play.submit(2)
-    assert play.scheduler.withdraw(running) is True
+    assert play.withdraw(running) is True
     play.decide()
     assert play.killed == [play.started[0]]
     play.die(play.started[0])
@@ -533,16 +562,16 @@ def test_a_job_that_is_withdrawn_while_it_runs_costs_its_worker() -> None:
     assert play.where(behind) == [2]
 
 
-def test_a_job_that_is_withdrawn_before_it_begins_costs_its_worker_only_if_it_has_begun_meanwhile() -> None:
+@pytest.mark.parametrize("begun", [1, 2])
+def test_a_job_that_is_withdrawn_costs_its_worker_only_if_that_has_begun_it(begun: int) -> None:
     play = Play(max_workers=1, load=2)
-    for skipped in (True, False):
-        first, behind = play.submit(2)
-        play.scheduler.withdraw(behind)
-        play.answer(first)
-        if skipped:
-            play.answer(behind)
-        play.wait(2 * GRACE)
-        assert bool(play.killed) is not skipped
+    play.begun = begun
+    first, behind = play.submit(2)
+    assert play.withdraw(behind) is (begun == 2)
+    play.decide()
+    assert len(play.killed) == begun - 1
+    play.answer(first)
+    assert play.ends[first] == ["answer"]
 
 
 # --- Bounds ---
@@ -853,15 +882,15 @@ class Machine(RuleBasedStateMachine):
         assert all(job.state is JobState.QUEUED for job in sent)
         self.decide()
 
-    @rule(number=st.integers(0, 99))
-    def withdraw(self, number: int) -> None:
+    @rule(number=st.integers(0, 99), begun=st.integers(1, 3))
+    def withdraw(self, number: int, begun: int) -> None:
         open_jobs = [job for job in self.jobs if not self.play.ends[job] and job not in self.withdrawn]
         if not open_jobs:
             return
         job = open_jobs[number % len(open_jobs)]
-        queued, ran = job.state is JobState.QUEUED, job.runs
-        may_have_run = self.play.scheduler.withdraw(job)
-        assert may_have_run or (queued and not ran) or job.runs == ran
+        self.play.begun = begun
+        may_have_run = self.play.withdraw(job)
+        assert may_have_run or job.state is JobState.DONE
         self.withdrawn.add(job)
         self.decide()
 

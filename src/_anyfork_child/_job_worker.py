@@ -51,9 +51,9 @@ LONGEST = (1 << 32) - 2  # that the detail of a result tells: twice the time in 
 
 
 def serve(channel: socket.socket, *given: Any) -> None:
-    """Be a worker of an Executor: as _worker.serve, with the pipe of the permits at the end of the arguments."""
-    serving, _, _ = begin(channel, given[:-1])
-    JobLoop(serving, given[-1]).run()
+    """Be a worker of an Executor: as _worker.serve."""
+    serving, _, _, permits = begin(channel, given)
+    JobLoop(serving, permits).run()
 
 
 def run_chunk(function: Callable[..., Any], chunk: Sequence[Sequence[Any]]) -> list[Any]:
@@ -70,8 +70,7 @@ class JobLoop(Loop):
     """One job after the other, as far as there are permits."""
 
     def __init__(self, serving: Serving, permits: Descriptor | None) -> None:
-        super().__init__(serving)
-        self._permits = -1 if permits is None else permits.fileno()  # without, no job is held
+        super().__init__(serving, permits)
         self._held: deque[Job] = deque()
 
     def run(self) -> None:

@@ -1,6 +1,10 @@
 """The call loop: what runs in a worker, where one call is answered after the other, in their order.
 
 ``serve`` takes the process over. It is written for speed: a call with small values costs one read and one write.
+
+A worker of a pool has a pipe of permits, as one of an Executor has (see _job_worker): a call that was sent behind
+another one (HELD) begins only if its number is in the pipe. The owner can read the pipe too, and has taken back what it
+has read: so it knows for certain what a worker has not begun when it ends it because of another call.
 """
 
 from __future__ import annotations
@@ -8,6 +12,8 @@ from __future__ import annotations
 from _pickle import dumps, loads
 from _signal import SIGINT, signal
 from collections import deque
+from os import read
+from sys import byteorder
 from time import monotonic
 
 from ._call_wire import (
@@ -20,6 +26,7 @@ from ._call_wire import (
     FUNCTION,
     HEADER,
     HEADER_SIZE,
+    HELD,
     ITEM,
     MEASURE,
     MORE,
@@ -45,6 +52,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from . import _call_wire
+    from ._values import Descriptor
 
 pack, unpack_from = HEADER.pack, HEADER.unpack_from
 QUICK = 0.0002  # seconds: after a longer call it is looked whether those behind it have been cancelled meanwhile
@@ -56,18 +64,18 @@ class WorkerVersionError(Exception):
 
 def serve(channel: socket.socket, *given: Any) -> None:
     """Be a worker: the last of the arguments says how, those before are for its initializer."""
-    serving, concurrency, backend = begin(channel, given)
+    serving, concurrency, backend, permits = begin(channel, given)
     if concurrency is None:
-        Loop(serving).run()
+        Loop(serving, permits).run()
     else:
         from ._worker_async import serve_concurrently
 
         serve_concurrently(serving, backend)
 
 
-def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[Serving, int | None, str]:
-    """Initialize and say that this worker is ready. Return what it serves with, its concurrency and backend."""
-    *sent, (version, serializer, concurrency, backend, initializer, initargs) = given
+def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[Serving, int | None, str, Descriptor | None]:
+    """Initialize and say that this worker is ready. Return what it serves with, its concurrency, backend, permits."""
+    *sent, (version, serializer, concurrency, backend, initializer, initargs, permits) = given
     serving = become(Serving(channel, serializer))
     try:
         if version != VERSION:
@@ -78,7 +86,7 @@ def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[Serving, int | 
         serving.send_error(0, RAISED, error, FAILED)
         raise SystemExit(1) from None
     serving.send(HEADER.pack(0, 0, VERSION, READY, 0, 0))
-    return serving, concurrency, backend
+    return serving, concurrency, backend, permits
 
 
 def serve_one(channel: socket.socket, *given: Any) -> None:
@@ -97,8 +105,10 @@ def serve_one(channel: socket.socket, *given: Any) -> None:
 class Loop:
     """One call after the other; generators in between, as far as their readers want items."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, permits: Descriptor | None = None) -> None:
         self._serving = serving
+        self._permits = -1 if permits is None else permits.fileno()  # without, no call is held
+        self._permit = 0  # that was read, and is that of a call which has not come up yet
         self._waiting: deque[_call_wire.Message] = deque()
         self._cancelled: set[int] = set()
         self._streams: dict[int, tuple[Iterator[Any], int]] = {}  # and how many items each may send
@@ -111,6 +121,11 @@ class Loop:
             waiting.extend(messages)
             while waiting:
                 kind, number, detail, flags, body, fds = waiting.popleft()
+                if detail >= HELD:
+                    if not self._may_begin(number):
+                        close_all(fds)
+                        continue
+                    detail ^= HELD
                 if kind in (SMALL_CALL, CALL):
                     began = monotonic()
                     if kind == CALL or self._cancelled or not self._small_call(number, detail, body):
@@ -140,6 +155,11 @@ class Loop:
             if not fds and len(data) >= HEADER_SIZE and inbox.idle:
                 length, number, detail, kind, _, _ = unpack_from(data)
                 if kind == SMALL_CALL and length + HEADER_SIZE == len(data) and not self._cancelled:
+                    if detail >= HELD:
+                        if not self._may_begin(number):
+                            continue
+                        detail ^= HELD
+                        data = pack(length, number, detail, kind, 0, 0) + data[HEADER_SIZE:]
                     began = monotonic()
                     if self._small_call(number, detail, data[HEADER_SIZE:]):
                         if monotonic() - began > QUICK:
@@ -149,6 +169,18 @@ class Loop:
             if not data:
                 return None
             return inbox.take(data, fds, truncated)
+
+    def _may_begin(self, number: int) -> bool:
+        """Whether there is a permit for this call; otherwise the owner has taken it back."""
+        if not self._permit:
+            try:
+                self._permit = int.from_bytes(read(self._permits, 4), byteorder)
+            except BlockingIOError:
+                return False
+        if self._permit != number:  # that of a later one
+            return False
+        self._permit = 0
+        return True
 
     def _interrupted(self, *_: object) -> None:
         """Ctrl-C is the running call's, and nobody's while none runs: the owner decides what becomes of its workers."""

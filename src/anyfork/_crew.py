@@ -8,8 +8,6 @@ from __future__ import annotations
 from functools import partial
 from time import monotonic
 
-from _anyfork_child._values import Descriptor
-
 from ._conversation import FATE
 from ._dialogue import birth, end, enter
 from ._errors import AnyforkError
@@ -65,7 +63,7 @@ class Crew:
         try:
             template = Template() if worker.source.key is None else worker.source.key.fork()
             permits = None if dispatcher.in_band else Permits()  # no descriptor gets to another machine
-            link = dispatcher.start_worker(template, MODULE, permits and Descriptor(permits.reading))
+            link = dispatcher.start_worker(template, MODULE, permits)
         except (AnyforkError, OSError) as error:
             if permits is not None:
                 permits.close()

@@ -16,7 +16,7 @@ from math import inf
 from time import monotonic
 
 from . import _executor_exit
-from ._crew import STALL, Crew
+from ._crew import ALL, STALL, Crew
 from ._errors import AnyforkError, ArgumentError, HandleError, InitializerError, PeerError
 from ._executor_errors import drop_in
 from ._executor_jobs import BatchJob, JobEncoder
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ._executor_map import MapWork
     from ._handles import TemplateHandle
     from ._link import Link
+    from ._permits import Permits
     from ._pool_options import PoolOptions, Templates
     from ._scheduler import Scheduler
     from ._sources import Source
@@ -82,11 +83,6 @@ class Dispatcher(PoolHandle):
         self._paces: dict[int, Pace] = {}
 
     # --- Asked by others ---
-
-    @property
-    def in_band(self) -> bool:
-        """Whether workers are on another machine."""
-        return self._settings.receiver.in_band
 
     @property
     def in_single_file(self) -> bool:
@@ -306,6 +302,10 @@ class Dispatcher(PoolHandle):
             job.work.jobs.discard(job)
         self.finished.append((job, self._error(job, why, of)))
 
+    def take_back(self, worker: Worker) -> None:
+        """Take back from a worker all jobs that it has not begun. Holds the lock."""
+        self.crew.take_back(worker.seat, ALL)
+
     def _wake_at(self, when: float) -> None:
         watch = self.watch
         if when < watch.wakes_at and not watch.is_here:
@@ -322,9 +322,9 @@ class Dispatcher(PoolHandle):
     def _begin(self, worker: Worker) -> None:
         self.crew.begin(worker)
 
-    def start_worker(self, template: Template, module: str, *more: object) -> Link:
+    def start_worker(self, template: Template, module: str, permits: Permits | None) -> Link:
         """Let a worker take a template over. Raises ArgumentError, and OSError."""
-        return self._settings.worker.start(template, module, *more)
+        return self._settings.worker.start(template, module, permits)
 
     def new_calls(self) -> JobCalls:
         """For the channel of a new worker."""

@@ -125,7 +125,7 @@ class JobSeat(Seat):
 
     # --- What it has not begun ---
 
-    def take_back(self, most: int) -> tuple[list[AnyJob], list[BatchJob]]:
+    def take_back(self, most: int) -> tuple[list[AnyJob], list[BatchJob]]:  # type: ignore[override]  # other jobs
         """So many jobs, if there are as many that have not begun: whole ones, and parts of some.
 
         The scheduler has to be told.

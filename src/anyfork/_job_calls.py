@@ -9,6 +9,7 @@ from _anyfork_child._message import Message
 
 from ._calls import LAST_NUMBER, Calls
 from ._pending import Event
+from ._permits import MOST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ class JobCalls(Calls):
         return len(self.jobs) < LOW or len(self.unwritten) >= MANY
 
     def write(self) -> None:
-        """Put what was added in ``out``, and their numbers in ``permits``."""
+        """Put what was added in ``out``, and their numbers in ``permits``, as far as there is room for those."""
         parts: list[bytes] = []
         jobs, unwritten = self.jobs, self.unwritten
-        while unwritten:
+        while unwritten and (not jobs or len(jobs) + unwritten[0].size <= MOST):
             job = unwritten.popleft()
             number, count = self._number(job.size), job.size
             held = HELD if jobs or count > 1 else 0

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 NUMBER = "I"  # of the array module: what the kernel moves in one piece is a multiple of its size
 SIZE = array(NUMBER).itemsize
+MOST = 512  # permits that any pipe has room for: of two pages, where the user has many, of which one may be half read
 
 
 class Permits:
@@ -27,6 +28,8 @@ class Permits:
 
     def take_back(self, most: int) -> list[int]:
         """The numbers of those that have not begun, and will not now, the oldest first."""
+        if self.reading < 0:
+            return []
         try:
             data = os.read(self.reading, most * SIZE)
         except BlockingIOError:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from _pickle import dumps
 from math import inf
 
-from _anyfork_child._call_wire import HEADER, MEASURE, SMALL_CALL, SMALL_CALLS
+from _anyfork_child._call_wire import HEADER, HELD, MEASURE, SMALL_CALL, SMALL_CALLS
 from _anyfork_child._encoding import PROTOCOL
 from _anyfork_child._message import Message
 
 from ._calls import Calls
 from ._modules import ORDINARY
+from ._pending import State
 from ._requests import Requests
 
 TYPE_CHECKING = False
@@ -22,39 +23,57 @@ if TYPE_CHECKING:
     from _anyfork_child._serializers import Serializer
 
     from ._pending import Answer, Handler
+    from ._permits import Permits
+    from ._pool_jobs import PoolJob
 
 pack = HEADER.pack
+ALL = 1 << 14  # more jobs than one worker ever has
 
 
 class PoolCalls(Calls):
-    """Calls that were encoded before. All that is begun is sent together, after ``gather``."""
+    """Calls that were encoded before. All that is begun is sent together, after ``gather``.
+
+    With ``permits`` a call that is sent behind another one can be taken back until it begins, see _permits.
+    """
 
     def __init__(
-        self, serializer: Serializer | None = None, on_event: Handler | None = None, receiver: Receiver = ORDINARY
+        self,
+        serializer: Serializer | None = None,
+        on_event: Handler | None = None,
+        receiver: Receiver = ORDINARY,
+        permits: Permits | None = None,
     ) -> None:
         super().__init__(serializer, None, on_event, receiver)
+        self._permits = permits
+        self._held: list[int] = []  # the permits that have to be given before what was begun is sent
         self._requests = Requests(serializer, receiver, inf)
         self._parts: list[bytes] = []
 
     def begin(self, answer: Answer, function: Callable[..., Any] | str | None, body: bytes) -> None:
         """A call with a plain pickle of its arguments."""
         detail = self._detail(function)
+        if self._sent and self._permits is not None:
+            detail |= HELD
         number = self._begin(answer)
+        if detail >= HELD:
+            self._held.append(number)
         self._parts += (pack(len(body), number, detail, SMALL_CALL, 0, 0), body)
 
     def begin_items(
         self, answers: Sequence[Answer], function: Callable[..., Any] | str | None, items: Sequence[Any]
     ) -> None:
         """Several with one small argument each. They run in their order."""
-        detail = self._detail(function)
+        detail, behind = self._detail(function), bool(self._sent)
         numbers = [self._begin(answer) for answer in answers]
         body = dumps((numbers, items), PROTOCOL)
+        detail |= self._hold(numbers[0], behind)
         self._parts += (pack(len(body), numbers[0], detail, SMALL_CALLS, 0, 0), body)
 
     def begin_message(self, answer: Answer, function: Callable[..., Any] | str | None, encoded: Message) -> None:
         """One that was encoded as a message, which stays as it is: it may have to be sent to another worker too."""
-        detail = self._detail(function)
+        detail, behind = self._detail(function), bool(self._sent)
         number = self._begin(answer)
+        detail |= self._hold(number, behind)
         data = bytes(encoded.data)
         length, _, _, kind, flags, count = HEADER.unpack_from(data)
         self.gather()
@@ -70,6 +89,31 @@ class PoolCalls(Calls):
         self._running += 1
         return number
 
+    def _hold(self, number: int, behind: bool) -> int:
+        """What the detail of a call says of that: HELD behind another one, where it can be taken back."""
+        if not behind or self._permits is None:
+            return 0
+        self._held.append(number)
+        return HELD
+
+    def take_back(self) -> list[PoolJob]:
+        """Take back the jobs that the worker has not begun, and will not now. The scheduler has to be told."""
+        numbers = [] if self._permits is None else self._permits.take_back(ALL)
+        jobs: dict[PoolJob, None] = {}
+        for number in numbers:
+            if number in self._sent:
+                job = self._sent[number].job  # type: ignore[attr-defined]  # all answers here are those of jobs
+                jobs[job] = None
+                for one in job.numbers(number):
+                    del self._sent[one]
+                    self._running -= 1
+        if jobs:
+            self.drop_unsent(numbers)
+            for answer in self._sent.values():  # how large the worker is after them, which it tells nevertheless
+                if answer.job in jobs:  # type: ignore[attr-defined]  # as above
+                    answer.state = State.GIVEN_UP
+        return list(jobs)
+
     def _detail(self, function: Callable[..., Any] | str | None) -> int:
         """The number of a function, of which the worker is told before its first call; 0 for one by value."""
         if function is None:
@@ -83,8 +127,17 @@ class PoolCalls(Calls):
             self._parts.append(bytes(definitions.popleft().data))
         return number
 
+    def close(self) -> None:
+        """Close the pipe of the permits: the worker has ended."""
+        if self._permits is not None:
+            self._permits.close()
+
     def gather(self) -> None:
-        """Put what was begun in what is to be sent."""
+        """Put what was begun in what is to be sent, and give the permits that it needs."""
+        if self._held:
+            assert self._permits is not None
+            self._permits.give(self._held)
+            self._held.clear()
         if self._parts:
             self.out.append(Message(b"".join(self._parts)))
             self._parts.clear()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from _anyfork_child._serializers import Serializer
 
     from ._handles import TemplateHandle
+    from ._permits import Permits
     from ._pool_jobs import PoolJob
     from ._pool_options import PoolOptions, Templates
     from ._pool_stats import PoolStats
@@ -55,6 +56,11 @@ class PoolHandle:
         self._closed = False
         self._skipped = False
         self._owner = os.getpid()
+
+    @property
+    def in_band(self) -> bool:
+        """Whether workers are on another machine."""
+        return self._settings.receiver.in_band
 
     # --- What a face adds ---
 
@@ -89,6 +95,8 @@ class PoolHandle:
     def withdraw(self, job: PoolJob, *, kill: bool = True) -> bool:
         """Nobody waits for it any more. False when it has surely not run, and will not."""
         worker = job.worker
+        if kill and worker is not None and job.state in (JobState.SENT, JobState.RUNNING):
+            self.take_back(worker)
         may_have_run = self.scheduler.withdraw(job, kill=kill)
         if job.state is JobState.GIVEN_UP:
             self._give_up(job, worker)
@@ -96,6 +104,15 @@ class PoolHandle:
             job.release()
         self.decide()
         return may_have_run
+
+    def take_back(self, worker: Worker) -> None:
+        """Take back from a plain worker all jobs that it has not begun: they wait again, before all others."""
+        jobs = worker.seat.take_back()
+        if jobs:
+            self.scheduler.taken_back(jobs, monotonic())
+            for job in jobs:
+                if job.state is JobState.DONE:  # nobody waits for it
+                    job.release()
 
     def _give_up(self, job: PoolJob, worker: Worker | None) -> None:
         if worker is not None and worker.seat is not None:
@@ -127,10 +144,10 @@ class PoolHandle:
 
     # --- Workers ---
 
-    def _calls(self) -> PoolCalls:
+    def _calls(self, permits: Permits | None) -> PoolCalls:
         """For the channel of a new worker."""
         options = self._settings.worker
-        return PoolCalls(options.serializer, options.on_event, self._settings.receiver)
+        return PoolCalls(options.serializer, options.on_event, self._settings.receiver, permits)
 
     def not_started(self, worker: Worker, error: BaseException) -> None:
         """It will never be there."""
@@ -153,9 +170,10 @@ class PoolHandle:
             self._skipped = False
             if steps.assign:
                 self._assign(steps.assign)  # type: ignore[arg-type]  # all jobs here are those of pools
-            if steps.fail or steps.start or steps.stop or steps.kill:
+            if steps.abort or steps.fail or steps.start or steps.stop or steps.kill:
                 self._apply(steps)
-            again = self._skipped or bool(steps.fail)  # parts of what has failed may have come back
+            # Parts of what has failed may have come back, and so may what a worker had not begun.
+            again = self._skipped or bool(steps.fail or steps.abort)
         self._wake_at(scheduler.wake_at)
 
     @staticmethod
@@ -179,6 +197,10 @@ class PoolHandle:
         for worker in steps.stop:
             if worker.seat is not None:
                 worker.seat.leave()
+        for worker, job in steps.abort:
+            if worker.seat is not None:
+                self.take_back(worker)
+            self.scheduler.abort(job)
         for job, why, of in steps.fail:
             self._fail(job, why, of)  # type: ignore[arg-type]  # as above
 
@@ -233,6 +255,8 @@ class PoolHandle:
         if limits is not None:
             self._limit(limits)
             max_workers = self._sum() if max_workers is None else max_workers
+        if load is not None:
+            load = self._settings.load_of(load)
         self.scheduler.resize(max_workers=max_workers, min_idle=min_idle, load=load)
         self.decide()
 

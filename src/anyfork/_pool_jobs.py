@@ -96,6 +96,10 @@ class PoolJob(Job):
         """Nobody waits for what the worker has of it."""
         raise NotImplementedError
 
+    def numbers(self, first: int) -> Sequence[int]:
+        """Those of its calls in the worker that has it, of which the first is this."""
+        return (first,)
+
     def settle(self) -> None:
         """It is known how large its worker is after it."""
 
@@ -123,25 +127,27 @@ class PoolJob(Job):
 class Measure(Answer):
     """How large a worker is after a job, which is in the books until that is known."""
 
-    __slots__ = ("_job",)
+    __slots__ = ("job",)
     ahead = 1
 
     def __init__(self, job: PoolJob) -> None:
         super().__init__(SENT)
-        self._job = job
+        self.job = job
 
     def finish(self, answer: _call_wire.Message | None, error: BaseException | None = None) -> None:
         """It is known, or the worker has ended."""
+        if self.state is State.GIVEN_UP:  # the job was taken back before it began
+            return
         if error is None:
             assert answer is not None
-            self._job.pool.measured(self._job, int.from_bytes(answer[4], "little"))
-        self._job.settle()
+            self.job.pool.measured(self.job, int.from_bytes(answer[4], "little"))
+        self.job.settle()
 
 
 class Attempt(Answer):
     """That of one worker at one job."""
 
-    __slots__ = ("_job",)
+    __slots__ = ("job",)
     ahead = 1
 
     def __init__(self, job: CallJob) -> None:
@@ -149,20 +155,20 @@ class Attempt(Answer):
         self.error: BaseException | None = None
         self._answer: _call_wire.Message | None = None
         self.wake = None
-        self._job = job
+        self.job = job
 
     @property
     def on_event(self) -> Handler | None:  # type: ignore[override]  # read only
         """That of the job."""
-        return self._job.on_event
+        return self.job.on_event
 
     @property
     def _serializer(self) -> Serializer | None:  # type: ignore[override]  # read only
-        return self._job.pool.serializer
+        return self.job.pool.serializer
 
     def finish(self, answer: _call_wire.Message | None, error: BaseException | None = None) -> None:
         """There is an answer; or the worker has ended, and the scheduler decides what becomes of the job."""
-        job, wanted = self._job, self._job.attempt is self
+        job, wanted = self.job, self.job.attempt is self
         if not wanted:
             job.release()
         if error is not None:

@@ -107,6 +107,10 @@ class ItemsJob(PoolJob):
         else:
             self.begin(calls, items[0])
 
+    def numbers(self, _: int) -> list[int]:
+        """Those of its calls in the worker that has it."""
+        return [item.number for item in self._open()]
+
     def _open(self) -> list[Item]:
         return [item for item in self.items if item.state is not DONE]
 

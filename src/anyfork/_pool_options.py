@@ -10,6 +10,7 @@ from ._errors import ArgumentError
 from ._handles import TemplateHandle
 from ._limits import Limits
 from ._modules import ORDINARY, is_importable
+from ._permits import MOST
 from ._sources import Source
 from ._worker_options import Options
 
@@ -105,14 +106,22 @@ class PoolSettings:
         self.worker = Options({name: options[name] for name in _OF_WORKERS})  # type: ignore[arg-type]  # these names
         concurrency: int | None = options["concurrency"]
         self.limits = Limits(
-            load=options["load"] if concurrency is None else concurrency,
+            load=self.load_of(options["load"]) if concurrency is None else concurrency,
             concurrent=concurrency is not None,
-            deepens=deepens and concurrency is None and options["max_memory"] is None and options["load"] != 0,
+            deepens=deepens
+            and concurrency is None
+            and options["max_memory"] is None
+            and self.load_of(2) > 1
+            and options["load"] != 0,
             **{name: options[name] for name in Limits.__slots__ if name not in ("load", "concurrent", "deepens")},
         )
         self.timeout: float | None = options["timeout"]
         self.memory: int | None = None if options["max_memory"] is None else _CHOICES["memory"].index(options["memory"])
         self.raises = options["when_full"] == "raise"
+
+    def load_of(self, load: int) -> int:
+        """How many jobs a plain worker may be given at once: as many as can be taken back from it, see _permits."""
+        return min(load, 1 if self.receiver.in_band else MOST)
 
 
 def check_number(call: str, name: str, value: object) -> None:

@@ -34,6 +34,10 @@ What a face does
 
     ``died(worker)`` is told of each worker that ends after it was ready, also after ``stop``. ``withdraw(job)`` when
     nobody waits for it: it is not heard of any more, but for ``answered`` when it was in flight.
+
+    A plain worker is killed because of one job only when it has certainly begun no other one: before, the face takes
+    back from it what it has not begun (_permits), and tells ``taken_back``. What is left in ``worker.jobs`` it has
+    begun. So if the job is not the last of those it is done, its answer is on the way, and the worker goes on.
 """
 
 from __future__ import annotations
@@ -59,7 +63,6 @@ if TYPE_CHECKING:
     from ._sources import Source
 
 MAX_RUNS = 3  # of an idempotent job
-GRACE = 0.1  # seconds for a worker to skip a job that was given up before it began: it may have begun it meanwhile
 
 
 class Scheduler:
@@ -211,6 +214,8 @@ class Scheduler:
                 back.append(job)
             job.deadline = None
             worker.calls -= job.size
+            if self.limits.deepens and not job.depth:
+                worker.slow -= 1
             self.force.take(worker, job)
             self._released(worker, now)
         self._counts.moved += len(back)
@@ -233,8 +238,7 @@ class Scheduler:
     def withdraw(self, job: Job, *, kill: bool = True) -> bool:
         """Nobody waits for it any more. False when it has surely not run, and will not.
 
-        A plain worker that runs it is killed; one that has not begun it gets some time to skip it. Without ``kill``
-        one that has begun it goes on.
+        With ``kill`` a plain worker that runs it is killed. All that it had not begun was taken back before.
         """
         if job.state is JobState.QUEUED:
             self.queue.remove(job)
@@ -244,14 +248,18 @@ class Scheduler:
         if job.state not in (JobState.SENT, JobState.RUNNING):
             return job.runs > 0
         self._counts.withdrawn += 1
-        running = job.state is JobState.RUNNING
+        if job.state is not JobState.RUNNING:
+            job.timeout = None
         job.state = JobState.GIVEN_UP
-        if not running:
-            job.timeout = GRACE if kill else None
-        elif kill and not self.limits.concurrent:
-            assert job.worker is not None
-            self._kill(job.worker)
+        if kill and not self.limits.concurrent:
+            self.abort(job)
         return True
+
+    def abort(self, job: Job) -> None:
+        """Kill the plain worker that runs this job. All that it had not begun was taken back before."""
+        worker = job.worker
+        if worker is not None and job in worker.jobs and next(reversed(worker.jobs)) is job:
+            self._kill(worker)
 
     # --- What happens to workers ---
 
@@ -363,7 +371,7 @@ class Scheduler:
         """What is to be done now."""
         if now >= self._deadlines.next:
             self._expire(now)
-        if self.queue.length:
+        if self.queue.length and not self._steps.abort:  # first what was taken back
             self._assign(now)
         if not self.killed:
             self._grow(now)
@@ -454,7 +462,7 @@ class Scheduler:
             self._fail(job, Failure.TIMED_OUT, worker)
             job.state = JobState.GIVEN_UP
         if not self.limits.concurrent:
-            self._kill(worker)
+            self._steps.abort.append((worker, job))
 
     # --- How it is brought about ---
 

@@ -52,6 +52,10 @@ class Seat:
         if self.calls.out and self.talk.sock is not None:
             self.talk.flush()
 
+    def take_back(self) -> list[PoolJob]:
+        """Take back the jobs that the worker has not begun, and will not now. The scheduler has to be told."""
+        return self.calls.take_back()
+
     def leave(self) -> None:
         """Let it end: it has nothing to do. One that is not there yet is given up."""
         if self._entered and self.talk.sock is not None:

@@ -28,18 +28,20 @@ class Steps:
     assign  worker, job   sends it; later ``answered(job)``, whatever the answer is, also for jobs given up
     stop    worker        lets it end: it has nothing to do. One that is being started is given up
     kill    worker        kills it; ``died`` follows, once all that it has sent is read
+    abort   worker, job   takes back from the worker what it has not begun (``taken_back``), then tells ``abort(job)``
     fail    job, why, of  answers who waits; ``of`` is the worker (DIED, TIMED_OUT) or the source (NO_WORKER). One that
                           TIMED_OUT of a concurrent worker is to be cancelled there; its ``answered`` still follows
     """
 
-    __slots__ = ("assign", "fail", "kill", "start", "stop")
+    __slots__ = ("abort", "assign", "fail", "kill", "start", "stop")
 
     def __init__(self) -> None:
         self.assign: list[tuple[Worker, Job]] = []
         self.start: list[Worker] = []
         self.stop: list[Worker] = []
         self.kill: list[Worker] = []
+        self.abort: list[tuple[Worker, Job]] = []
         self.fail: list[tuple[Job, Failure, Worker | Source | None]] = []
 
     def __bool__(self) -> bool:
-        return bool(self.assign or self.start or self.stop or self.kill or self.fail)
+        return bool(self.assign or self.start or self.stop or self.kill or self.abort or self.fail)

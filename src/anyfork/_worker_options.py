@@ -5,6 +5,7 @@ from __future__ import annotations
 from _anyfork_child._async import BACKENDS
 from _anyfork_child._call_wire import VERSION
 from _anyfork_child._serializers import BY_NAME
+from _anyfork_child._values import Descriptor
 from _anyfork_child._wire import START
 
 from ._arguments import check_function, encode_for
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ._handles import Backend, TemplateHandle
     from ._link import Link
     from ._pending import Handler
+    from ._permits import Permits
 
     class WorkerOptions(TypedDict, total=False):
         """What a worker may be told, in both faces."""
@@ -71,17 +73,18 @@ class Options:
         if self.initializer is not None:
             check_function("the initializer of Worker", self.initializer)
 
-    def arguments(self) -> tuple[object, ...]:
+    def arguments(self, permits: Permits | None) -> tuple[object, ...]:
         """What _anyfork_child._worker.serve gets."""
-        return VERSION, self.serializer, self.concurrency, self.backend, self.initializer, self.initargs
+        reading = None if permits is None else Descriptor(permits.reading)
+        return VERSION, self.serializer, self.concurrency, self.backend, self.initializer, self.initargs, reading
 
-    def start(self, template: TemplateHandle, module: str = MODULE, *more: object) -> Link:
-        """Let a worker take the template over: the ``serve`` of this module, which gets ``more`` too. Raises
-        ArgumentError for an initializer that cannot travel.
+    def start(self, template: TemplateHandle, module: str = MODULE, permits: Permits | None = None) -> Link:
+        """Let a worker take the template over: the ``serve`` of this module. Raises ArgumentError for an initializer
+        that cannot travel.
         """
         link = template._link
         link.check("Worker")
-        encoded = encode_for("Worker", (self.arguments(), *more), 1, receiver=link.receiver)
+        encoded = encode_for("Worker", (self.arguments(permits),), 1, receiver=link.receiver)
         encoded.name = f"{module}:serve".encode()
         warm_parent(link, module)
         return take_over(link, "Worker", START, encoded)

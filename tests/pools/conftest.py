@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,6 +22,18 @@ def gate() -> Iterator[Gate]:
     gate = Gate()
     with contextlib.closing(gate):
         yield gate
+
+
+@pytest.fixture
+def pipes():
+    """Two pipes, as files: the reading and the writing end of each."""
+    ends = [os.fdopen(fd, mode, 0) for _ in range(2) for fd, mode in zip(os.pipe(), ("rb", "wb"), strict=True)]
+    yield ends
+    for end in ends:
+        end.close()
+
+
+other_pipes = pipes
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from anyfork._jobs import Job, JobState
 from anyfork._limits import Limits
 from anyfork._modules import ORDINARY
 from anyfork._pace import MOST, Pace
+from anyfork._permits import MOST as MOST_PERMITS
 from anyfork._permits import Permits
 from anyfork._scheduler import Scheduler
 from anyfork._simple_pickle import simple
@@ -258,3 +259,13 @@ def test_a_batch_of_items_can_be_divided():
     sent.add([batch])
     assert written(sent)[1] == [6, 7]
     assert batch.answered((RESULT, 7, 2, 0, b"", ())) == 4
+
+
+def test_no_more_is_written_to_a_worker_than_permits_have_room_for():
+    _, sent = calls()
+    sent.add([EncodedJob((0, SMALL_CALL, b"x")) for _ in range(2 * MOST_PERMITS)])
+    assert len(written(sent)[1]) == MOST_PERMITS - 1
+    assert (len(sent.jobs), sent.outstanding) == (MOST_PERMITS, 2 * MOST_PERMITS)
+    sent.jobs.clear()
+    assert len(written(sent)[1]) == MOST_PERMITS - 1
+    assert not sent.unwritten

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from concurrent import futures
 
 import pytest
@@ -12,7 +13,7 @@ from executor_functions import Block, say_pid_and_wait
 
 from _anyfork_child._call_wire import SMALL_CALL
 from _anyfork_child._message import Message
-from anyfork import Executor
+from anyfork import CallTimeoutError, Executor
 from anyfork._executor_jobs import EncodedJob, JobEncoder
 from anyfork._job_calls import JobCalls
 from anyfork._modules import ORDINARY
@@ -23,14 +24,6 @@ ROUNDS = 3
 
 def blocks():
     return [Block(bytearray(100_000 + number)) for number in range(40)]
-
-
-@pytest.fixture
-def pipes():
-    ends = [os.fdopen(fd, mode, 0) for _ in range(2) for fd, mode in zip(os.pipe(), ("rb", "wb"), strict=True)]
-    yield ends
-    for end in ends:
-        end.close()
 
 
 def test_no_job_is_lost_whose_arguments_have_large_buffers():
@@ -148,3 +141,26 @@ def test_cancel_says_yes_or_no_at_every_moment(size):
         answers = [future.cancel() for future in found]
     assert [future.cancelled() for future in found] == answers
     assert all(future.done() for future in found)
+
+
+def test_a_job_that_is_done_when_its_time_is_over_does_not_end_the_next_one(pipes, other_pipes, monkeypatch):
+    gate, start, told, tell = pipes
+    other_gate, other_start, other_told, other_tell = other_pipes
+    with Executor(max_workers=1, load=3) as executor:
+        first = executor.options(timeout=600).submit(say_pid_and_wait, tell, gate)
+        told.readline()
+        second = executor.submit(say_pid_and_wait, other_tell, other_gate)
+        third = executor.submit(os.getpid)
+        dispatcher = executor._dispatcher
+        eventually(lambda: executor.stats().sent == 2)
+        with dispatcher.lock:
+            start.write(b"x")
+            other_told.readline()  # the worker has begun the second job; nobody has seen the answer of the first
+            monkeypatch.setattr("anyfork._pool_handle.monotonic", lambda: time.monotonic() + 3600)
+            dispatcher.decide()
+            monkeypatch.undo()
+        with pytest.raises(CallTimeoutError):
+            first.result(SOON)
+        other_start.write(b"x")
+        assert second.result(SOON) == third.result(SOON)
+        assert executor.stats().died == 0

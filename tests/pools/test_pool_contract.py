@@ -12,6 +12,7 @@ import anyio
 import pool_functions as jobs
 import pytest
 from conftest import descendants, eventually
+from executor_functions import say_pid_and_wait
 from owner_side import DEADLINE
 from pool_side import Seen, ask, ask_in_turn, until
 
@@ -400,6 +401,35 @@ async def test_a_call_that_is_cancelled_while_it_runs_ends_its_worker_and_no_oth
         await running.done.wait()
         assert await other.outcome() != pid
         eventually(lambda: pid not in descendants(), "the worker is still there")
+
+
+@pytest.mark.parametrize("way", ["cancel", "timeout"])
+@pytest.mark.parametrize("options", [{}, {"max_memory": 1 << 40}])
+async def test_a_call_that_is_given_up_when_it_is_done_does_not_end_the_next_one(
+    template, gate, pipes, tasks, monkeypatch, way, options
+):
+    told, tell, other_gate, other_open = pipes
+    async with aio.Pool(template, max_workers=1, load=3, **options) as pool:
+        pid = await pool.call(jobs.pid)
+        first = ask(tasks, pool.call, jobs.wait, gate.file, timeout=600)
+        await until(lambda: pool.stats().running == 1)
+        second = ask(tasks, pool.call, say_pid_and_wait, tell, other_gate)
+        third = ask(tasks, pool.call, jobs.pid)
+        await until(lambda: pool.stats().sent == 2)
+        gate.open()
+        told.readline()  # the worker has begun the second call, and the loop has not seen the answer of the first
+        if way == "cancel":
+            first.scope.cancel()
+            await first.done.wait()
+        else:
+            monkeypatch.setattr("anyfork._pool_handle.monotonic", lambda: time.monotonic() + 3600)
+            pool._keeper.decide()
+            monkeypatch.undo()
+            assert isinstance(await first.outcome(), anyfork.CallTimeoutError)
+        other_open.write(b"x")
+        assert [await second.outcome(), await third.outcome()] == [pid, pid]
+        stats = pool.stats()
+        assert (stats.died, stats.failed) == (0, 0)
 
 
 async def test_a_call_that_is_cancelled_behind_another_one_is_skipped(template, gate, seen, tmp_path, tasks):

@@ -8,6 +8,7 @@ from math import inf
 from anyio import Event
 
 from .._errors import AnyforkError, HandleError
+from .._permits import Permits
 from .._pool_handle import PoolHandle
 from .._seat import Seat
 from .._tempo import Tempo
@@ -150,15 +151,19 @@ class Keeper(PoolHandle):
     # --- Workers ---
 
     def _begin(self, worker: Worker) -> None:
+        permits = None
         try:
             template = Template() if worker.source.key is None else worker.source.key.fork()
-            link = self._settings.worker.start(template)
+            permits = None if self.concurrent or self.in_band else Permits()
+            link = self._settings.worker.start(template, permits=permits)
         except (AnyforkError, OSError) as error:
+            if permits is not None:
+                permits.close()
             self.not_started(worker, error)
             self.decide_soon()
             return
         attend()
-        calls = self._calls()
+        calls = self._calls(permits)
         seat = Seat(self, worker, Talk(Process._of(link), calls), calls)
         self.seats.add(seat)
         assert self._loop is not None
@@ -180,6 +185,7 @@ class Keeper(PoolHandle):
             raise
         finally:
             seat.kill()
+            seat.calls.close()
             self.seats.discard(seat)
             talk.let_go()
             talk.process._link.drop_process()

@@ -106,6 +106,9 @@ class Pool:
     async def _abandon(self, job: _Call) -> None:
         """Nobody waits for it any more."""
         keeper = self._keeper
+        if keeper.waits and job.worker is not None and job.state is JobState.SENT:
+            keeper.take_back(job.worker)
+            keeper.decide_soon()
         if keeper.waits and job.state in (JobState.SENT, JobState.RUNNING):
             job.waiting = keeper.here("call").waiting()
             with CancelScope(shield=True):
