@@ -6,13 +6,16 @@ the owner's part (anyfork._popen); how one begins is in _context_process.
 
 from __future__ import annotations
 
+import warnings
 from multiprocessing import context, process
 
 from ._values import find_function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ClassVar
+    from collections.abc import Callable, Iterable
+    from multiprocessing.pool import Pool
+    from typing import Any, ClassVar, Literal
 
 
 class _StartMethod(str):
@@ -64,15 +67,40 @@ class AnyforkContext(context.BaseContext):
             name = AnyforkProcess.__name__
             self.Process = _ProcessClass(name, (AnyforkProcess,), members)  # type: ignore[assignment]  # it is one
 
-    def set_forkserver_preload(self, module_names: list[str]) -> None:
-        """Import modules in the template, as its ``preload``. Raises ValueError where it is not this context's own."""
+    def Pool(  # noqa: N802  # multiprocessing's name
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+    ) -> Pool:
+        """Return a multiprocessing Pool. It has a process for each CPU that this program may use, unless it is told."""
+        usable_cpus: Callable[[], int] = find_function("anyfork._cpus:usable_cpus")  # type: ignore[assignment]  # it is
+        return super().Pool(usable_cpus() if processes is None else processes, initializer, initargs, maxtasksperchild)
+
+    def set_forkserver_preload(
+        self, module_names: list[str], *, on_error: Literal["ignore", "warn", "fail"] = "ignore"
+    ) -> None:
+        """Import modules in the template.
+
+        An ImportError is ignored, is a warning on the template's standard error, or fails the processes that are
+        started afterwards, as ``on_error`` says. Raises ValueError where the template is not this context's own, and
+        for another ``on_error``; TypeError for names that are no strings.
+        """
+        if not all(type(name) is str for name in module_names):
+            raise TypeError("set_forkserver_preload(): module_names must be a list of strings")
+        if on_error not in ("ignore", "warn", "fail"):
+            raise ValueError(f"set_forkserver_preload(): on_error must be 'ignore', 'warn' or 'fail', not {on_error!r}")
         template = self.Process._template
         if template is None:
             raise ValueError(
                 "the default template stays as it is: preload modules in one of your own, "
                 "get_context(Template().preload(...))"
             )
-        template.preload(*module_names)
+        if on_error == "fail":
+            template.preload(*module_names)
+        else:
+            template.prepare(f"{__name__}:preload_found", list(module_names), on_error == "warn")
 
     def __reduce__(self) -> tuple[object, ...]:
         return default_context, ()
@@ -80,6 +108,16 @@ class AnyforkContext(context.BaseContext):
     def __repr__(self) -> str:
         template = self.Process._template
         return f"<AnyforkContext {'of the default template' if template is None else template}>"
+
+
+def preload_found(names: list[str], warns: bool) -> None:
+    """Import those of these modules that can be imported. Runs in the template."""
+    for name in names:
+        try:
+            __import__(name)
+        except ImportError as error:
+            if warns:
+                warnings.warn(f"cannot preload module {name!r}: {error}", ImportWarning, stacklevel=2)
 
 
 def default_context() -> AnyforkContext:

@@ -10,6 +10,7 @@ from math import inf
 from time import monotonic
 
 from ._arguments import check_function
+from ._cpus import usable_cpus
 from ._dispatcher import Dispatcher
 from ._errors import ArgumentError
 from ._executor_errors import drop_in
@@ -52,11 +53,6 @@ NAMES = (
     "initargs",
     "on_event",
 )
-
-
-def _cpus() -> int:
-    count = getattr(os, "process_cpu_count", None)  # Python 3.13
-    return (count() if count is not None else len(os.sched_getaffinity(0))) or 1
 
 
 class _Submitter(AnyExecutor):
@@ -164,15 +160,15 @@ class Executor(_Submitter):
     and stays yours; None is the default template. Several are given as a mapping of templates to how many workers each
     may have. Times are in seconds:
 
-    ``max_workers`` (as many as there are CPUs for this process) at most. One is started when a job finds none that is
-    idle; ``start_after`` (0) is how long all have to be busy before. One that has been idle for ``idle_timeout``
-    (never) leaves, but ``min_idle`` (0) of them. ``load`` is how many jobs a worker is given at once; by default as
-    many as it does within a moment. None of them waits behind a long one: what has not begun is given to a worker that
-    is idle. A worker leaves after ``max_calls``, after a job that leaves it with ``max_memory`` bytes (``memory``:
-    "private" or "pss") or ``max_age`` old, or when it has called ``retire``. A job that runs longer than ``timeout`` is
-    ended with its worker. ``max_queued`` jobs may wait for workers; a further one waits for room, or raises
-    QueueFullError with ``when_full="raise"``. ``initializer(*initargs)`` is called in each worker; ``on_event`` is
-    called with what jobs ``emit``, in a thread of its own.
+    ``max_workers`` (one for each CPU that this process may use, by its affinity and its control group's quota) at most.
+    One is started when a job finds none that is idle; ``start_after`` (0) is how long all have to be busy before. One
+    that has been idle for ``idle_timeout`` (never) leaves, but ``min_idle`` (0) of them. ``load`` is how many jobs a
+    worker is given at once; by default as many as it does within a moment. None of them waits behind a long one: what
+    has not begun is given to a worker that is idle. A worker leaves after ``max_calls``, after a job that leaves it
+    with ``max_memory`` bytes (``memory``: "private" or "pss") or ``max_age`` old, or when it has called ``retire``. A
+    job that runs longer than ``timeout`` is ended with its worker. ``max_queued`` jobs may wait for workers; a further
+    one waits for room, or raises QueueFullError with ``when_full="raise"``. ``initializer(*initargs)`` is called in
+    each worker; ``on_event`` is called with what jobs ``emit``, in a thread of its own.
 
     When a worker dies, the job that it was running fails with WorkerDiedError, which is a BrokenExecutor too, and
     nothing else does. Raises ArgumentError, and ValueError for ``max_workers`` below 1.
@@ -192,7 +188,7 @@ class Executor(_Submitter):
         if unknown:
             raise ArgumentError(f"Executor() has no option {min(unknown)!r}; there are {', '.join(NAMES)}")
         given: Any = {"start_after": 0, "idle_timeout": inf, **options}
-        given["max_workers"] = _cpus() if max_workers is None else max_workers
+        given["max_workers"] = usable_cpus() if max_workers is None else max_workers
         adaptive = options.get("load") is None
         if adaptive or options.get("max_memory") is not None:
             given["load"] = 1

@@ -6,6 +6,7 @@ from math import inf
 
 from _anyfork_child._receiver import Receiver
 
+from ._cpus import usable_cpus
 from ._errors import ArgumentError
 from ._handles import TemplateHandle
 from ._limits import Limits
@@ -75,7 +76,9 @@ DEFAULTS: PoolOptions = {
     "backend": "asyncio",
     "on_cancel": "kill",
 }
-MAX_WORKERS = 4  # where neither ``max_workers`` nor a limit of a template says it
+MAX_WORKERS = (
+    4  # or one for each CPU where there are fewer, where neither ``max_workers`` nor a limit of a template says it
+)
 _OF_WORKERS = ("on_event", "serializer", "initializer", "initargs", "concurrency", "backend", "on_cancel")
 _COUNTS = ("max_workers", "min_idle", "load", "max_calls", "max_memory", "max_queued")
 _SECONDS = ("start_after", "idle_timeout", "max_age", "timeout")
@@ -95,7 +98,9 @@ class PoolSettings:
         self.receiver = receiver_of(self.sources)
         if options["max_workers"] is None:
             limits = [source.limit for source in self.sources]
-            options["max_workers"] = MAX_WORKERS if template is None or inf in limits else sum(limits)
+            options["max_workers"] = (
+                min(MAX_WORKERS, usable_cpus()) if template is None or inf in limits else sum(limits)
+            )
         for name in (*_COUNTS, *_SECONDS):
             check_number(call, name, options[name])
         for name, choices in _CHOICES.items():

@@ -35,6 +35,7 @@ from pool_side import Gate, Seen, ask, ask_in_turn, until
 
 import anyfork
 from anyfork import aio
+from anyfork._cpus import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -65,9 +66,9 @@ async def tasks(anyio_backend) -> AsyncIterator[anyio.abc.TaskGroup]:
 
 
 async def test_p1_workers_are_added_one_by_one_up_to_max_while_all_are_full(template, gate, tasks):
-    """20 jobs at the defaults: 1, 2, 3, 4 workers. When each comes is a table in test_scheduler."""
+    """20 jobs with the original's default: 1, 2, 3, 4 workers. When each comes is a table in test_scheduler."""
     seen, grown = Seen(), []
-    async with aio.Pool(template, on_event=seen) as pool:
+    async with aio.Pool(template, max_workers=4, on_event=seen) as pool:
         asked = [ask(tasks, pool.call, jobs.tell_and_wait, gate.file) for _ in range(20)]
         for count in range(1, 5):
             await until(lambda: pool.stats().started >= len(grown) + 1)
@@ -236,9 +237,9 @@ async def test_defect_4_dead_workers_are_replaced_and_no_other_job_is_lost(templ
 
 
 async def test_defect_5_how_many_workers_there_are_does_not_depend_on_what_cpuinfo_says(template):
-    """! There is no ncpu: the default is 4 everywhere, and Python knows how many CPUs it may use."""
+    """! There is no ncpu: the default is 4, or the CPUs that this process may use if those are fewer."""
     async with aio.Pool(template) as pool:
-        assert pool._keeper.scheduler.limits.max_workers == 4
+        assert pool._keeper.scheduler.limits.max_workers == min(4, usable_cpus())
     async with aio.Pool({template: 2, template.fork(): 3}) as pool:
         assert pool._keeper.scheduler.limits.max_workers == 5
 

@@ -525,6 +525,28 @@ def test_a_preload_that_is_asked_of_the_context_is_the_template_s():
         anyfork.get_context().set_forkserver_preload(["wave"])
 
 
+@pytest.mark.parametrize("on_error", ["ignore", "warn", "fail"])
+def test_a_preload_of_the_context_that_cannot_be_imported_is_treated_as_asked(on_error, tmp_path):
+    with open(tmp_path / "stderr", "w") as stderr, anyfork.Template.new_exec(flags=["-Wdefault"], stderr=stderr) as own:
+        ctx = anyfork.get_context(own)
+        ctx.set_forkserver_preload(["not_a_module", "wave"], on_error=on_error)
+        if on_error == "fail":
+            with pytest.raises(anyfork.PreloadError, match="not_a_module"):
+                ctx.Process(target=functions.nothing).start()
+        else:
+            assert told(ctx, "'wave' in sys.modules") is True
+    warned = "ImportWarning: cannot preload module 'not_a_module': No module named" in (tmp_path / "stderr").read_text()
+    assert warned == (on_error == "warn")
+
+
+def test_a_preload_of_the_context_is_checked():
+    ctx = anyfork.get_context()
+    with pytest.raises(TypeError, match="strings"):
+        ctx.set_forkserver_preload([1])
+    with pytest.raises(ValueError, match="on_error must be 'ignore', 'warn' or 'fail', not 'raise'"):
+        ctx.set_forkserver_preload(["wave"], on_error="raise")
+
+
 def test_the_template_stays_usable_for_everything_else():
     with anyfork.Template() as template:
         finish(started(anyfork.get_context(template), functions.nothing))

@@ -36,15 +36,16 @@ class Pool:
     of templates to how many workers each may have; they are used in this order. Times are in seconds, zero is valid
     everywhere:
 
-    ``max_workers`` (4, or the sum of the limits) at most; ``min_idle`` (0) of them are kept although they have nothing
-    to do, others leave after ``idle_timeout`` (10). ``load`` (2) is how many calls a worker is given at once: it runs
-    one, the others wait there. Where it is not said, it may be more of functions whose calls have taken less than 0.2
-    milliseconds so far: as many as take about one. While all have so many and calls wait, one worker is started each
-    ``start_after`` (0.1). A worker leaves after ``max_calls``, after a call that leaves it with ``max_memory`` bytes
-    (``memory``: "private" or "pss") or ``max_age`` old, or when it has called ``retire``. A call that runs longer than
-    ``timeout`` is ended with its worker. ``max_queued`` calls may wait for workers; a further one waits for room, or
-    raises QueueFullError with ``when_full="raise"``. ``on_event``, ``serializer``, ``initializer``, ``initargs``,
-    ``concurrency`` (then the ``load`` too), ``backend`` and ``on_cancel`` are those of Worker.
+    ``max_workers`` at most (4, or one for each CPU that may be used where there are fewer, or the sum of the limits);
+    ``min_idle`` (0) of them are kept although they have nothing to do, others leave after ``idle_timeout`` (10).
+    ``load`` (2) is how many calls a worker is given at once: it runs one, the others wait there. Where it is not said,
+    it may be more of functions whose calls have taken less than 0.2 milliseconds so far: as many as take about one.
+    While all have so many and calls wait, one worker is started each ``start_after`` (0.1). A worker leaves after
+    ``max_calls``, after a call that leaves it with ``max_memory`` bytes (``memory``: "private" or "pss") or ``max_age``
+    old, or when it has called ``retire``. A call that runs longer than ``timeout`` is ended with its worker.
+    ``max_queued`` calls may wait for workers; a further one waits for room, or raises QueueFullError with
+    ``when_full="raise"``. ``on_event``, ``serializer``, ``initializer``, ``initargs``, ``concurrency`` (then the
+    ``load`` too), ``backend`` and ``on_cancel`` are those of Worker.
 
     What goes on beside your tasks lives in the event loop, from the first use until the pool is closed; no task group
     is needed. As an async context manager the pool is closed at the end; left by an exception, or cancelled meanwhile,
