@@ -11,8 +11,8 @@ from _signal import SIG_DFL, SIG_IGN, SIGKILL, SIGTERM, signal
 from time import monotonic
 
 from ._end import end as end
+from ._end import end_copy as end_copy
 from ._end import exit_code as exit_code
-from ._end import flush_stdio
 from ._failure import Failure
 from ._reports import ENDING, report
 from ._wire import FAILED, Frame
@@ -79,12 +79,6 @@ def terminated(template: Template, number: int) -> None:
         _end_children(template)
     signal(number, SIG_DFL)
     os.kill(os.getpid(), number)
-
-
-def end_copy(code: int) -> NoReturn:
-    """End a copy of the template that user code has made by itself."""
-    flush_stdio()
-    os._exit(code)
 
 
 def _end_children(template: Template) -> None:

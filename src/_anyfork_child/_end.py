@@ -129,6 +129,20 @@ def end(code: int) -> NoReturn:
     os._exit(code)
 
 
+def end_copy(code: int) -> NoReturn:
+    """End a copy of a template or worker that user code has made by itself, and that has left this code."""
+    flush_stdio()
+    os._exit(code)
+
+
+def fail_copy(error: BaseException) -> NoReturn:
+    """End such a copy that has left the user's code by an exception."""
+    if isinstance(error, SystemExit):
+        end_copy(exit_code(error))
+    _print_error(error)
+    end_copy(1)
+
+
 def flush_stdio() -> None:
     """Flush stdout and stderr; what cannot be written (a closed pipe, a full disk) is lost as at any exit."""
     for stream in (sys.stdout, sys.stderr):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from _signal import SIG_DFL, SIGINT, SIGTERM, default_int_handler, signal
+from os import getpid
 from sys import modules
 
 from . import _demise
 from ._channel import NOSIGNAL, public_socket
+from ._end import end_copy, fail_copy
 from ._failure import Failure, failure_of
 from ._owner import has_ended
 from ._reports import CHILDLESS, UNTOLD, report
@@ -44,6 +46,8 @@ def start_with_all(template: Template, frame: Frame) -> list[Any]:
 
 def refuse_start(template: Template, error: BaseException) -> NoReturn:
     """Tell the owner why the function cannot be entered, and end."""
+    if getpid() != template.pid:
+        fail_copy(error)
     if isinstance(error, Failure):
         _demise.fail(template, error)
     category = "function" if isinstance(error, FunctionNotFoundError) else "argument"
@@ -52,6 +56,8 @@ def refuse_start(template: Template, error: BaseException) -> NoReturn:
 
 def enter(template: Template, call: list[Any], name: bytes) -> list[Any]:
     """Stop being a template; return the call with its channel."""
+    if getpid() != template.pid:  # a copy that the decoding of a value has made
+        end_copy(0)
     if template.shows_function:
         template.title.show(name or function_name(call[0]).encode("utf-8", "replace"))
     sock = template.channel.sock

@@ -12,7 +12,6 @@ from __future__ import annotations
 from _pickle import dumps, loads
 from _signal import SIGINT, signal
 from collections import deque
-from os import read
 from time import monotonic_ns
 
 from ._call_wire import (
@@ -115,11 +114,10 @@ class JobLoop(Loop):
     def _next_held(self) -> None:
         """Begin the next job that there is a permit for; without one, nothing of what is here is ours any more."""
         try:
-            permit = read(self._permits, 4)
+            number = self._read_permit()
         except BlockingIOError:
             self._drop_held()
             return
-        number = int.from_bytes(permit, "little")
         job = self._held.popleft()
         while job[0] != number:
             close_all(job[5])

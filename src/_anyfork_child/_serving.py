@@ -8,6 +8,9 @@ from __future__ import annotations
 from _pickle import dumps
 from _thread import allocate_lock
 from errno import ETOOMANYREFS
+from fcntl import F_GETOWN, fcntl
+from os import getpid, register_at_fork
+from sys import exception
 from time import sleep
 
 from . import HOST
@@ -29,7 +32,9 @@ from ._call_wire import (
     Inbox,
 )
 from ._channel import CLOEXEC, NOSIGNAL, ROOM, TRUNCATED, close_all, send_some, unpack_descriptors
+from ._claim import claim, is_claimed
 from ._encoding import INLINE, PROTOCOL, Encoded, encode, is_plain
+from ._end import end_copy, fail_copy
 from ._failure import format_error, pack_texts
 from ._files import read_all, take
 from ._message import Message, message_of
@@ -52,14 +57,26 @@ class NobodyListensError(SystemExit):
     """The owner has ended, and so does this worker."""
 
 
+class ChannelLostError(NobodyListensError):
+    """A function has closed or replaced a descriptor of this worker, which therefore ends."""
+
+
 class Serving:
-    """The worker's end of the channel: what comes in is decoded, what goes out is on the wire when a call returns."""
+    """The worker's end of the channel: what comes in is decoded, what goes out is on the wire when a call returns.
+
+    Functions may fork. A copy ends when it has left the function: it says nothing here, and takes no call. Nor is
+    anything written to what a function has opened under the number of the channel.
+    """
 
     number = 0  # of the call that runs
     took = 0  # what the detail of a result says of it
 
     def __init__(self, sock: socket.socket, serializer: Serializer | None) -> None:
         self.sock = sock
+        self.fd = sock.fileno()
+        self.pid = self.claimant = getpid()
+        claim(self.fd)
+        register_at_fork(after_in_child=self._forget_claim)
         self.serializer = serializer
         self.in_band = bool(HOST)
         self.inbox = Inbox(MAX_IN_FILE if self.in_band else MAX_BODY)
@@ -129,16 +146,22 @@ class Serving:
     # --- Out ---
 
     def send(self, data: bytes) -> None:
-        """Send a whole message. Ends this process when nobody listens any more."""
+        """Send a whole message. Ends this process when nobody listens any more, and a copy of the worker."""
         try:
+            if fcntl(self.fd, F_GETOWN) != self.claimant:  # as is_claimed, for less
+                self.check_channel()
             with self.lock:
                 self.sock.sendall(data, NOSIGNAL)
         except ConnectionError:
             raise NobodyListensError(0) from None
+        except OSError:
+            self.check_channel()
+            raise
 
     def send_message(self, message: Message) -> None:
         """The same with descriptors and files."""
         try:
+            self.check_channel()
             message.write_files()
             with self.lock:
                 sent = self._send_first(message) if message.fds else 0
@@ -147,6 +170,36 @@ class Serving:
             raise NobodyListensError(0) from None
         finally:
             message.close()
+
+    def _forget_claim(self) -> None:
+        """Runs in a copy of the worker."""
+        self.claimant = -1
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this is a copy of the worker that a function has made."""
+        return getpid() != self.pid
+
+    def leave_copy(self) -> None:
+        """End this process where it is a copy of the worker, by what has been raised in the function, if anything."""
+        if self.is_copy:
+            error = exception()
+            end_copy(0) if error is None else fail_copy(error)
+
+    def check_channel(self) -> None:
+        """End this process where it is a copy of the worker, or has no channel any more."""
+        if self.is_copy:
+            end_copy(0)
+        self.check_descriptor(self.fd)
+
+    def check_descriptor(self, fd: int) -> None:
+        """Raise ChannelLostError where a function has closed or replaced this descriptor of the worker."""
+        if not is_claimed(fd):
+            self.sock.detach()  # or the number would be closed with it
+            raise ChannelLostError(
+                f"anyfork: worker {self.pid} ends: a function has closed or replaced its descriptor {fd}, over "
+                "which it talks with its owner; functions should close only what they have opened"
+            )
 
     def _send_first(self, message: Message) -> int:
         """Send the descriptors, with some of the bytes. So many of them may be unread that the kernel takes no more:
@@ -178,6 +231,8 @@ class Serving:
 
     def send_error(self, number: int, detail: int, error: BaseException, kind: int = ERROR) -> None:
         """Send an exception: as text, and pickled too where that is possible and allowed."""
+        if self.is_copy:
+            fail_copy(error)
         where = f" (on {HOST})" if HOST and detail != RAISED else ""
         described = pack_texts((type(error).__qualname__, text_of(error) + where, format_error(error)))
         encoded = Encoded()
@@ -267,9 +322,8 @@ def emit(value: object) -> None:
     Only for functions that run in a worker: raises RuntimeError elsewhere, and whatever the encoding of the value
     raises. Waits as long as the owner does not read.
     """
-    if current is None:
-        raise RuntimeError("emit() works only in a worker: in a function that Worker.call or call runs")
-    current.send_value(EVENT, current.number, value)
+    worker = _current("emit", "in a function that Worker.call or call runs")
+    worker.send_value(EVENT, worker.number, value)
 
 
 def retire() -> None:
@@ -278,6 +332,12 @@ def retire() -> None:
     Another one takes its place. Calling it again changes nothing; a worker that belongs to no pool just goes on. Only
     for functions that run in a worker: raises RuntimeError elsewhere.
     """
+    _current("retire", "in a function that a pool runs").send(HEADER.pack(0, 0, 0, RETIRE, 0, 0))
+
+
+def _current(call: str, where: str) -> Serving:
     if current is None:
-        raise RuntimeError("retire() works only in a worker: in a function that a pool runs")
-    current.send(HEADER.pack(0, 0, 0, RETIRE, 0, 0))
+        raise RuntimeError(f"{call}() works only in a worker: {where}")
+    if current.is_copy:
+        raise RuntimeError(f"{call}() works only in the worker itself: process {getpid()} is a forked copy of it")
+    return current

@@ -250,6 +250,8 @@ class Template:
             self._end_copy(0)
             check_threads()
         except Failure as failure:
+            if os.getpid() != self.pid:
+                print(failure.traceback or failure.summary, end="", file=sys.stderr)
             self._end_copy(1)
             self.failure = failure
         except SystemExit as stop:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from _pickle import dumps, loads
 from _signal import SIGINT, signal
 from collections import deque
+from fcntl import F_GETOWN, fcntl
 from os import read
 from sys import byteorder
 from time import monotonic
@@ -41,6 +42,7 @@ from ._call_wire import (
     VERSION,
 )
 from ._channel import NOWAIT, close_all
+from ._claim import claim
 from ._encoding import PROTOCOL, SCALARS
 from ._serving import Serving, become, named
 from ._values import FunctionNotFoundError
@@ -77,6 +79,8 @@ def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[Serving, int | 
     """Initialize and say that this worker is ready. Return what it serves with, its concurrency, backend, permits."""
     *sent, (version, serializer, concurrency, backend, initializer, initargs, permits) = given
     serving = become(Serving(channel, serializer))
+    if permits is not None:
+        claim(permits.fileno())
     try:
         if version != VERSION:
             raise WorkerVersionError(f"the owner speaks version {version} of calls, this worker version {VERSION}")
@@ -174,13 +178,25 @@ class Loop:
         """Whether there is a permit for this call; otherwise the owner has taken it back."""
         if not self._permit:
             try:
-                self._permit = int.from_bytes(read(self._permits, 4), byteorder)
+                self._permit = self._read_permit()
             except BlockingIOError:
                 return False
         if self._permit != number:  # that of a later one
             return False
         self._permit = 0
         return True
+
+    def _read_permit(self) -> int:
+        """The next permit. Raises BlockingIOError where there is none."""
+        try:
+            if fcntl(self._permits, F_GETOWN) != self._serving.claimant:  # a function has put something else there
+                self._serving.check_descriptor(self._permits)
+            return int.from_bytes(read(self._permits, 4), byteorder)
+        except BlockingIOError:
+            raise
+        except OSError:
+            self._serving.check_descriptor(self._permits)
+            raise
 
     def _interrupted(self, *_: object) -> None:
         """Ctrl-C is the running call's, and nobody's while none runs: the owner decides what becomes of its workers."""

@@ -70,11 +70,15 @@ class _Loop:
 
     async def run(self) -> None:
         async with anyio.create_task_group() as self._group:
-            sock = self._serving.sock
+            serving = self._serving
+            sock = serving.sock
             while True:
                 await anyio.wait_readable(sock)
+                if serving.is_copy:  # of a loop in which a function goes on that has forked; the calls are not for it
+                    await anyio.sleep_forever()
+                serving.check_descriptor(serving.fd)
                 try:
-                    messages = self._serving.read(NOWAIT)
+                    messages = serving.read(NOWAIT)
                 except BlockingIOError:
                     continue
                 if messages is None:
@@ -148,6 +152,7 @@ class _Loop:
 
     def _failed(self, number: int, error: BaseException) -> None:
         """Runs where an exception was caught: that of a cancelled scope goes on, so that the scope sees it."""
+        self._serving.leave_copy()
         if isinstance(error, SystemExit) or (
             isinstance(error, anyio.get_cancelled_exc_class()) and self._scopes[number].cancel_called
         ):
@@ -162,6 +167,7 @@ class _Loop:
                 items = _stepwise(iter(items))
             try:
                 async for item in items:
+                    serving.leave_copy()
                     await self._credits[number].acquire()
                     try:
                         serving.send_value(ITEM, number, item)
@@ -169,6 +175,7 @@ class _Loop:
                         serving.send_error(number, BAD_RESULT, error)
                         return
             finally:
+                serving.leave_copy()
                 with anyio.CancelScope(shield=True):
                     await items.aclose()
         except BaseException as error:
