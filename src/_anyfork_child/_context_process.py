@@ -12,7 +12,7 @@ import sys
 from multiprocessing import process, resource_tracker, spawn, util
 from multiprocessing import queues as queues  # most processes get one
 
-from . import _context as _context  # makes the start method known
+from . import _context
 from ._definitions import ask_owner
 from ._values import Descriptor, load_values
 
@@ -37,6 +37,7 @@ def main(
     Nothing is said on the channel. The end of this side tells the parent process that all that is inherited is here,
     and the end of the other side that the parent process has ended.
     """
+    _context.start_method()  # known from now on, even where the import above was a lazy one
     atexit.register(util._exit_function)  # type: ignore[attr-defined]  # the template's are not ours
     _share_tracker(tracker.detach())
     ask_owner(questions.detach())

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+LAZY_IMPORTS = hasattr(sys, "set_lazy_imports")  # Python 3.15
+
+
 def is_standard_library(entry: str) -> bool:
     """Whether this entry of sys.path is where this interpreter's own modules are, which are no other's."""
     home = os.path.dirname(os.__file__)
@@ -27,19 +30,28 @@ def _initialise(payload: Payload) -> None:
 
     None in the path stands for the standard library.
     """
-    path, sys.argv[:] = payload.load()
+    path, sys.argv[:], lazy_imports = payload.load()
     ours = [entry for entry in sys.path if is_standard_library(entry)]
     at = path.index(None) if None in path else len(path)
     path[at:at] = ours
     sys.path[:] = [entry for entry in path if entry is not None]
+    if lazy_imports is not None and LAZY_IMPORTS:
+        from ._lazy import set_mode
+
+        set_mode(*lazy_imports)
 
 
 def _preload(payload: Payload) -> None:
-    for name in payload.load():
+    names = payload.load()
+    for name in names:
         try:
             __import__(name)
         except Exception as error:  # a module may raise anything while it is imported
             raise failure_of("preload", name, error) from error
+    if LAZY_IMPORTS:
+        from ._lazy import resolve_lazy_imports
+
+        resolve_lazy_imports(names)
 
 
 def _execute(payload: Payload) -> None:

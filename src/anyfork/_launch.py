@@ -75,8 +75,10 @@ def command(python: str, flags: Sequence[str] | None) -> list[bytes]:
 
 def initialise(link: Link) -> None:
     """Give a fresh interpreter what a program gives its own: where modules are found, and its arguments."""
+    from ._options import lazy_imports
+
     path = [found for entry in sys.path if isinstance(entry, str) for found in _places(entry)]
-    link.post(INIT, encode_values("Template", (path, list(getattr(sys, "argv", [""])))))
+    link.post(INIT, encode_values("Template", (path, list(getattr(sys, "argv", [""])), lazy_imports())))
     link.ask()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from ._modules import ORDINARY
+
 # Those without a value, by their name in sys.flags; a number is how often they were given.
 LETTERS = {
     "debug": "d",
@@ -45,4 +47,20 @@ def _x_options() -> dict[str, str | bool]:
             found["dev"] = True
     elif faulthandler is not None and faulthandler.is_enabled():
         found["faulthandler"] = True
-    return found | sys._xoptions
+    found |= sys._xoptions
+    if lazy_imports() is not None or "lazy_imports" in found:
+        found["lazy_imports"] = "normal"  # a template loads its own modules at once, and takes over the mode then
+    return found
+
+
+def lazy_imports() -> tuple[str, str | None] | None:
+    """Return the mode of lazy imports (PEP 810) and the name of their filter; None if all is as in a new interpreter.
+
+    A filter that is no function of a module has no name, and so stays here.
+    """
+    if not hasattr(sys, "get_lazy_imports"):  # Python 3.15
+        return None
+    mode: str = sys.get_lazy_imports()
+    chosen = sys.get_lazy_imports_filter()  # type: ignore[attr-defined]  # there is one, too
+    name = None if chosen is None else ORDINARY.name_of(chosen)
+    return None if mode == "normal" and name is None else (mode, name)
