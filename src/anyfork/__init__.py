@@ -1,5 +1,14 @@
 """Processes from templates: everything you wanted to use fork() for, but couldn't."""
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  # no installer may have looked, and what follows needs it
+    raise ImportError(
+        "anyfork needs Python 3.11 or newer, but {} is Python {}.{}: run the program with a newer one".format(
+            sys.executable, *sys.version_info[:2]
+        )
+    )
+
 from _anyfork_child._attributes import CHANNEL as CHANNEL
 from _anyfork_child._values import Descriptor as Descriptor
 
@@ -38,6 +47,8 @@ from ._errors import TemplateDiedError as TemplateDiedError
 from ._errors import TemplateError as TemplateError
 from ._errors import UnsafeTemplateError as UnsafeTemplateError
 from ._errors import WorkerDiedError as WorkerDiedError
+from ._later import __dir__ as __dir__
+from ._later import __getattr__ as __getattr__
 from ._process import Process as Process
 from ._status import ExitStatus as ExitStatus
 from ._status import Usage as Usage
@@ -48,6 +59,8 @@ if TYPE_CHECKING:
     from _anyfork_child._serving import emit as emit
     from _anyfork_child._serving import retire as retire
 
+    from . import aio as aio
+    from . import context as context
     from ._audit import Audit as Audit
     from ._audit import OpenDescriptor as OpenDescriptor
     from ._audit import audit as audit
@@ -66,38 +79,4 @@ __version__ = "0.1.0"
 for _name in [name for name in globals() if not name.startswith("_")]:
     if isinstance(globals()[_name], type):
         globals()[_name].__module__ = __name__
-del _name, TYPE_CHECKING
-
-_LATER = {
-    "Audit": "._audit",
-    "OpenDescriptor": "._audit",
-    "PoolStats": "._pool_stats",
-    "RemoteTemplate": "._remote",
-    "Stream": "._worker",
-    "UnsafeForkWarning": "._here",
-    "Worker": "._worker",
-    "audit": "._audit",
-    "call": "._call",
-    "Executor": "._executor",
-    "emit": "_anyfork_child._serving",
-    "fork_here": "._here",
-    "get_context": ".context",
-    "retire": "_anyfork_child._serving",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load what most programs do not need when it is asked for."""
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    found = getattr(import_module(_LATER[name], __name__), name)
-    if isinstance(found, type):
-        found.__module__ = __name__
-    globals()[name] = found
-    return found
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *_LATER]
+del _name, TYPE_CHECKING, sys

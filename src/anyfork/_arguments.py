@@ -10,8 +10,19 @@ from ._modules import ORDINARY
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import NoReturn
 
     from _anyfork_child._receiver import Receiver
+
+
+class Stays:
+    """What belongs to this process, and says what to hand to another one instead."""
+
+    __slots__ = ()
+    _instead = ""  # what to do, after a colon
+
+    def __reduce__(self) -> NoReturn:
+        raise ArgumentError(f"this {type(self).__name__} belongs to the process that has made it: {self._instead}")
 
 
 def encode_values(call: str, values: Sequence[object], receiver: Receiver = ORDINARY) -> Encoded:
@@ -80,7 +91,9 @@ def _blame(values: Sequence[object], error: Exception, receiver: Receiver) -> tu
         try:
             encode((value,), receiver)
         except Exception as again:
-            return index, f"{again}" if isinstance(again, CannotTravelError) else f"{type(again).__name__}: {again}"
+            return index, f"{again}" if isinstance(
+                again, CannotTravelError | ArgumentError
+            ) else f"{type(again).__name__}: {again}"
     return 0, f"{type(error).__name__}: {error}"
 
 

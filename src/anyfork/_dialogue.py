@@ -66,6 +66,7 @@ def hand_over(link: Link) -> Dialogue[int]:
         link.session.phase = Phase.PREPARING
         link.send(Frame(DETACH))
         raise
+    link.user = "detach()"
     fd = link.detach_control()
     link.let_go()
     return fd

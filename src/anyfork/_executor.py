@@ -9,7 +9,7 @@ from itertools import islice
 from math import inf
 from time import monotonic
 
-from ._arguments import check_function
+from ._arguments import Stays, check_function
 from ._cpus import usable_cpus
 from ._dispatcher import Dispatcher
 from ._errors import ArgumentError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from concurrent import futures
     from concurrent.futures import Future
-    from typing import Any, NoReturn, TypeVar, Unpack
+    from typing import Any, TypeVar, Unpack
 
     from ._pending import Handler
     from ._pool_options import CommonOptions
@@ -55,8 +55,10 @@ NAMES = (
 )
 
 
-class _Submitter(AnyExecutor):
+class _Submitter(Stays, AnyExecutor):
     """What has ``submit`` and ``map``: an Executor, or one with other options for its jobs."""
+
+    _instead = "make an Executor there, or submit its jobs here"
 
     _dispatcher: Dispatcher
     _options: tuple[float, float | None, bool]  # priority, timeout, idempotent
@@ -276,9 +278,6 @@ class Executor(_Submitter):
 
     def __repr__(self) -> str:
         return self._dispatcher.describe()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("an Executor belongs to the process that has made it, and cannot be sent to another one")
 
     def __del__(self) -> None:
         dispatcher = getattr(self, "_dispatcher", None)

@@ -133,6 +133,7 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
     link.check_travel(call, encoded)
     if link.session.forks or link.child:
         clone = fork(link, {}, NOTHING)
+        link.user = f"{call}()"
         link.close_template()
         link = clone
     if "pydevd" in sys.modules and kind == START:

@@ -8,7 +8,7 @@ from _thread import RLock
 
 from _anyfork_child._wire import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND, START
 
-from ._arguments import encode_async_call, encode_call, encode_values
+from ._arguments import Stays, encode_async_call, encode_call, encode_values
 from ._attributes import encode_attributes
 from ._delivery import destructor, when_free
 from ._dialogue import check
@@ -57,11 +57,12 @@ def _moved() -> Link:
     return _Moved()  # type: ignore[return-value]  # all that a handle asks of a link it may not use
 
 
-class TemplateHandle:
+class TemplateHandle(Stays):
     """A template, as far as nothing is awaited."""
 
     __slots__ = ("__weakref__", "_link")
     _link: Link
+    _instead = "pass the socket that its detach() returns, and use Template.from_socket() there"
 
     def __init__(self) -> None:
         self._link = fork_default({}, NOTHING)
@@ -227,11 +228,12 @@ def _arguments(argv: Sequence[Argument]) -> list[bytes]:
     return encoded
 
 
-class ProcessHandle:
+class ProcessHandle(Stays):
     """A process, as far as nothing is awaited."""
 
     __slots__ = ("__weakref__", "_link")
     _link: Link
+    _instead = "pass its pid or its channel"
 
     def __init__(self) -> None:
         raise TypeError("processes are made by Template.start, run and run_program")

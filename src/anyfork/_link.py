@@ -45,6 +45,7 @@ class Link(Ends):
     warmed: tuple[str, ...] = ()  # what it has been told to import because most of its processes need it
     output: Output | None = None
     receiver: Receiver = ORDINARY  # what it is to values that go to it
+    user = ""  # the operation that has used up the handle of the template, as it is written
     _dropped = False
     _askers = 0  # its forks that may still want to know why they were never born
 
@@ -66,10 +67,12 @@ class Link(Ends):
                 f"{call}() in process {os.getpid()} on a handle of process {self._owner}: handles do not work in a "
                 "forked copy of their owner; make new ones, or hand them over with detach()"
             )
-        phase = self.session.phase
-        if phase is not Phase.PREPARING:
-            what = "was closed" if phase is Phase.CLOSED else "was taken over by start or run"
-            raise HandleError(f"{call}() on a template that {what}")
+        if self.session.phase is not Phase.PREPARING:
+            raise HandleError(
+                f"{call}() on a template that was taken over by {self.user}: fork() it first to keep it"
+                if self.user
+                else f"{call}() on a template that was closed: make a new one, or close it later"
+            )
 
     def check_travel(self, call: str, encoded: Encoded) -> None:
         """Raise ArgumentError for descriptors that were to go to another machine."""
@@ -109,6 +112,7 @@ class Link(Ends):
                 if call:
                     self.check(call)
                     self.session.phase = Phase.STARTING
+                    self.user = f"{call}()"
                 self._push(frame, pieces)
         finally:
             close_all(own)

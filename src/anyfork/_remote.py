@@ -60,6 +60,7 @@ class Unsupported:
     """What only templates of this machine can do."""
 
     __slots__ = ()
+    _instead = "make a RemoteTemplate there"
 
     @classmethod
     def new_exec(cls, **_: object) -> NoReturn:

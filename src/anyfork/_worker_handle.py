@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._arguments import Stays
 from ._calls import Calls
 from ._errors import AnyforkError, CallTimeoutError, HandleError
 from ._pending import State
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from ._worker_options import Options
 
 
-class WorkerHandle:
+class WorkerHandle(Stays):
     """A worker, as far as nothing is awaited."""
+
+    _instead = "make a Worker there, or pass on the results of its calls"
 
     _talk: Conversation
 
@@ -54,8 +57,10 @@ class WorkerHandle:
         return f"<Worker pid={self.pid} {state}>"
 
 
-class StreamHandle:
+class StreamHandle(Stays):
     """The items of a generator in a worker, as far as nothing is awaited."""
+
+    _instead = "pass on its items"
 
     _talk: Conversation
     _call: Call

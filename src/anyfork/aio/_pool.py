@@ -7,6 +7,7 @@ from anyio.lowlevel import checkpoint
 
 from _anyfork_child._message import Message
 
+from .._arguments import Stays
 from .._errors import ArgumentError
 from .._jobs import JobState
 from .._pool_jobs import CallJob
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ._template import Template
 
 
-class Pool:
+class Pool(Stays):
     """Workers that are forked from a template as they are needed, and one queue of calls for them.
 
     ``template`` is forked for each worker and stays yours; None is the default template. Several are given as a mapping
@@ -51,6 +52,8 @@ class Pool:
     is needed. As an async context manager the pool is closed at the end; left by an exception, or cancelled meanwhile,
     it is killed. One that is not closed ends with its loop. Raises ArgumentError.
     """
+
+    _instead = "make a Pool there, or call its functions here"
 
     def __init__(
         self, template: Template | Mapping[Template, int] | None = None, **options: Unpack[PoolOptions]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._arguments import Stays
 from ._talk import write_files
 
 TYPE_CHECKING = False
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
     from ._keeper import Keeper
 
 
-class PoolMap:
+class PoolMap(Stays):
     """The results of the calls for many items, as an async iterator; ``aclose`` cancels those that have not begun."""
 
+    _instead = "pass on its results"
     _keeper: Keeper
     _work: MapWork
     _later: AsyncIterator[object] | None

@@ -8,6 +8,7 @@ from anyio import CancelScope, Lock, fail_after
 
 from _anyfork_child._call_wire import CALL, STREAM
 
+from .._arguments import Stays
 from .._batch import Batch
 from .._delivery import destructor
 from .._dialogue import put_down
@@ -188,8 +189,10 @@ class Worker(WorkerHandle):
             raise
 
 
-class Map:
+class Map(Stays):
     """The results of the calls for many items, as an async iterator; ``aclose`` cancels those that have not begun."""
+
+    _instead = "pass on its results"
 
     def __init__(
         self,

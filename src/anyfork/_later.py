@@ -1,0 +1,56 @@
+"""The public names that are loaded at their first use, and what to write for names that are not there."""
+
+from __future__ import annotations
+
+import sys
+
+PACKAGE = "anyfork"
+WHERE = {
+    "Audit": "._audit",
+    "OpenDescriptor": "._audit",
+    "PoolStats": "._pool_stats",
+    "RemoteTemplate": "._remote",
+    "Stream": "._worker",
+    "UnsafeForkWarning": "._here",
+    "Worker": "._worker",
+    "audit": "._audit",
+    "call": "._call",
+    "Executor": "._executor",
+    "emit": "_anyfork_child._serving",
+    "fork_here": "._here",
+    "get_context": ".context",
+    "retire": "_anyfork_child._serving",
+}
+MODULES = ("aio", "context")  # what belongs to them may be used after ``import anyfork``
+INSTEAD = {
+    "Pool": "use anyfork.Executor, or anyfork.aio.Pool in an event loop",
+    "ProcessPoolExecutor": "use anyfork.Executor",
+    "early": "write `import anyfork.early`, before all other imports of the program",
+    "frozen": "write `import anyfork.frozen` in the main program",
+    "joblib": "write `import anyfork.joblib`",
+    "map": "use the map of anyfork.Executor or of anyfork.Worker",
+    "run": "use anyfork.call, or anyfork.Template().run",
+    "start": "use anyfork.Template().start",
+    "submit": "use the submit of anyfork.Executor",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what most programs do not need when it is asked for."""
+    from importlib import import_module
+
+    package = sys.modules[PACKAGE]
+    if name in MODULES:
+        return import_module(f".{name}", PACKAGE)
+    if name not in WHERE:
+        remedy = f": {INSTEAD[name]}" if name in INSTEAD else ""
+        raise AttributeError(f"module {PACKAGE!r} has no attribute {name!r}{remedy}", name=name, obj=package)
+    found = getattr(import_module(WHERE[name], PACKAGE), name)
+    if isinstance(found, type):
+        found.__module__ = PACKAGE
+    setattr(package, name, found)
+    return found
+
+
+def __dir__() -> list[str]:
+    return [*vars(sys.modules[PACKAGE]), *WHERE, *MODULES]
