@@ -9,7 +9,7 @@ from ._modules import ORDINARY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
     from _anyfork_child._receiver import Receiver
@@ -59,6 +59,19 @@ def encode_async_call(
         raise ArgumentError(f"{call}() has no backend {backend!r}; there are {' and '.join(BACKENDS)}")
     check_function(call, function)
     return encode_for(call, (partial(run_async, backend, function), *values), 0, receiver=receiver)
+
+
+def refused_keywords(
+    call: str, function: Callable[..., object] | str, keywords: Mapping[str, object], options: str = ""
+) -> ArgumentError:
+    """The error for keyword arguments that are no options: they are meant for the function."""
+    name = "function" if isinstance(function, str) else getattr(function, "__name__", None) or "function"
+    given = ", ".join(f"{keyword}={_short(value)}" for keyword, value in keywords.items())
+    known = f" (its options are {options})" if options else ""
+    return ArgumentError(
+        f"{call}() has no option {min(keywords)!r}{known}: a keyword argument of the function is given by "
+        f"functools.partial({name}, {given})"
+    )
 
 
 def check_function(call: str, function: object) -> None:

@@ -8,7 +8,7 @@ from _thread import RLock
 
 from _anyfork_child._wire import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND, START
 
-from ._arguments import Stays, encode_async_call, encode_call, encode_values
+from ._arguments import Stays, encode_async_call, encode_call, encode_values, refused_keywords
 from ._attributes import encode_attributes
 from ._delivery import destructor, when_free
 from ._dialogue import check
@@ -16,6 +16,7 @@ from ._errors import ArgumentError, HandleError, StatusUnknownError
 from ._forks import NOTHING, adopt, fork, fork_default, fork_exec, take_over
 from ._modules import ORDINARY
 from ._session import Phase, Session
+from ._signatures import overload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from ._attributes import Attributes
     from ._link import Link
+    from ._signatures import Arguments
 
     Backend: TypeAlias = Literal["asyncio", "trio"]
     Argument: TypeAlias = str | bytes | os.PathLike[str]
@@ -127,11 +129,17 @@ class TemplateHandle(Stays):
             raise ArgumentError(f"execute() needs code as a str, not {type(code).__name__}")
         return self._send("execute", EXECUTE, encode_values("execute", (code, *args), self._link.receiver))
 
-    def prepare(self, function: Callable[..., object] | str, /, *args: object) -> Self:
+    @overload
+    def prepare(self, function: Callable[[*Arguments], object], /, *args: *Arguments) -> Self: ...
+    @overload
+    def prepare(self, function: str, /, *args: object) -> Self: ...
+    def prepare(self, function: Callable[..., object] | str, /, *args: object, **keywords: object) -> Self:
         """Call a function in the template: load a model, warm a cache. Its result is dropped.
 
         A failure is a PrepareError of the next ``ready`` or ``run``.
         """
+        if keywords:
+            raise refused_keywords("prepare", function, keywords)
         return self._send("prepare", PREPARE, encode_call("prepare", function, args, self._link.receiver))
 
     def send(self, *args: object) -> Self:

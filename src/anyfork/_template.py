@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import _socket
 
+from ._arguments import refused_keywords
 from ._dialogue import hand_over, prepare
 from ._handles import TemplateHandle
 from ._process import Process
+from ._signatures import overload
 from ._waiting import run
 
 TYPE_CHECKING = False
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ._handles import Argument, Backend
+    from ._signatures import AnyEntry, Arguments, Entry, EntryAfterOne, EntryAfterTwo
 
 
 class Template(TemplateHandle):
@@ -38,7 +41,28 @@ class Template(TemplateHandle):
         run(prepare(self._link, timeout))
         return self
 
-    def start(self, function: Callable[..., object] | str, /, *args: object, backend: Backend | None = None) -> Process:
+    @overload
+    def start(self, function: Entry[*Arguments], /, *args: *Arguments, backend: Backend | None = ...) -> Process: ...
+    @overload
+    def start(
+        self, function: EntryAfterOne[*Arguments], /, *args: *Arguments, backend: Backend | None = ...
+    ) -> Process: ...
+    @overload
+    def start(
+        self, function: EntryAfterTwo[*Arguments], /, *args: *Arguments, backend: Backend | None = ...
+    ) -> Process: ...
+    @overload
+    def start(self, function: AnyEntry, /, *, backend: Backend | None = ...) -> Process: ...
+    @overload
+    def start(self, function: str, /, *args: object, backend: Backend | None = ...) -> Process: ...
+    def start(
+        self,
+        function: Callable[..., object] | str,
+        /,
+        *args: object,
+        backend: Backend | None = None,
+        **keywords: object,
+    ) -> Process:
         """Let ``function(channel, *sent, *args)`` take the process over, and return at once.
 
         ``channel`` is a connected stream socket to this program. ``function`` is a function or its name as
@@ -47,8 +71,43 @@ class Template(TemplateHandle):
 
         An async function gets its channel as an AnyIO Unix socket stream, and runs under asyncio or the ``backend``.
         """
+        if keywords:
+            raise refused_keywords("start", function, keywords, "backend")
         return Process._of(self._take_over("start", function, args, backend))
 
+    @overload
+    def run(
+        self,
+        function: Entry[*Arguments],
+        /,
+        *args: *Arguments,
+        timeout: float | None = ...,
+        backend: Backend | None = ...,
+    ) -> Process: ...
+    @overload
+    def run(
+        self,
+        function: EntryAfterOne[*Arguments],
+        /,
+        *args: *Arguments,
+        timeout: float | None = ...,
+        backend: Backend | None = ...,
+    ) -> Process: ...
+    @overload
+    def run(
+        self,
+        function: EntryAfterTwo[*Arguments],
+        /,
+        *args: *Arguments,
+        timeout: float | None = ...,
+        backend: Backend | None = ...,
+    ) -> Process: ...
+    @overload
+    def run(self, function: AnyEntry, /, *, timeout: float | None = ..., backend: Backend | None = ...) -> Process: ...
+    @overload
+    def run(
+        self, function: str, /, *args: object, timeout: float | None = ..., backend: Backend | None = ...
+    ) -> Process: ...
     def run(
         self,
         function: Callable[..., object] | str,
@@ -56,11 +115,14 @@ class Template(TemplateHandle):
         *args: object,
         timeout: float | None = None,
         backend: Backend | None = None,
+        **keywords: object,
     ) -> Process:
         """As ``start``, and wait until the function has been entered; raise why it was not.
 
         ``timeout`` is in seconds, as in ``Process.ready``.
         """
+        if keywords:
+            raise refused_keywords("run", function, keywords, "timeout, backend")
         return Process._of(self._take_over("run", function, args, backend))._ready_or_gone(timeout)
 
     def run_program(self, argv: Sequence[Argument], /, *, timeout: float | None = None) -> Process:

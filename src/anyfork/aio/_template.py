@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import _socket
 
+from .._arguments import refused_keywords
 from .._dialogue import hand_over, prepare
 from .._handles import TemplateHandle
+from .._signatures import overload
 from .._template import Template as BlockingTemplate
 from ._process import Process
 from ._pump import attend, delivered
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from .._handles import Argument, Backend
     from .._link import Link
+    from .._signatures import AnyEntry, Arguments, Entry, EntryAfterOne, EntryAfterTwo
 
 
 class Template(TemplateHandle):
@@ -47,7 +50,28 @@ class Template(TemplateHandle):
         await run(prepare(self._link, None))
         return self
 
-    def start(self, function: Callable[..., object] | str, /, *args: object, backend: Backend | None = None) -> Process:
+    @overload
+    def start(self, function: Entry[*Arguments], /, *args: *Arguments, backend: Backend | None = ...) -> Process: ...
+    @overload
+    def start(
+        self, function: EntryAfterOne[*Arguments], /, *args: *Arguments, backend: Backend | None = ...
+    ) -> Process: ...
+    @overload
+    def start(
+        self, function: EntryAfterTwo[*Arguments], /, *args: *Arguments, backend: Backend | None = ...
+    ) -> Process: ...
+    @overload
+    def start(self, function: AnyEntry, /, *, backend: Backend | None = ...) -> Process: ...
+    @overload
+    def start(self, function: str, /, *args: object, backend: Backend | None = ...) -> Process: ...
+    def start(
+        self,
+        function: Callable[..., object] | str,
+        /,
+        *args: object,
+        backend: Backend | None = None,
+        **keywords: object,
+    ) -> Process:
         """Let ``function(channel, *sent, *args)`` take the process over, and return at once.
 
         ``channel`` is a connected stream socket to this program. ``function`` is a function or its name as
@@ -56,15 +80,40 @@ class Template(TemplateHandle):
 
         An async function gets its channel as an AnyIO Unix socket stream, and runs under asyncio or the ``backend``.
         """
+        if keywords:
+            raise refused_keywords("start", function, keywords, "backend")
         return Process._of(self._take_over("start", function, args, backend))
 
+    @overload
     async def run(
-        self, function: Callable[..., object] | str, /, *args: object, backend: Backend | None = None
+        self, function: Entry[*Arguments], /, *args: *Arguments, backend: Backend | None = ...
+    ) -> Process: ...
+    @overload
+    async def run(
+        self, function: EntryAfterOne[*Arguments], /, *args: *Arguments, backend: Backend | None = ...
+    ) -> Process: ...
+    @overload
+    async def run(
+        self, function: EntryAfterTwo[*Arguments], /, *args: *Arguments, backend: Backend | None = ...
+    ) -> Process: ...
+    @overload
+    async def run(self, function: AnyEntry, /, *, backend: Backend | None = ...) -> Process: ...
+    @overload
+    async def run(self, function: str, /, *args: object, backend: Backend | None = ...) -> Process: ...
+    async def run(
+        self,
+        function: Callable[..., object] | str,
+        /,
+        *args: object,
+        backend: Backend | None = None,
+        **keywords: object,
     ) -> Process:
         """As ``start``, and wait until the function has been entered; raise why it was not.
 
         Cancelled, it leaves no process: either the function is never entered, or its process is killed.
         """
+        if keywords:
+            raise refused_keywords("run", function, keywords, "backend")
         return await Process._of(self._take_over("run", function, args, backend))._ready_or_gone()
 
     async def run_program(self, argv: Sequence[Argument], /) -> Process:

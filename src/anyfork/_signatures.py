@@ -1,0 +1,55 @@
+"""How functions and their arguments are typed. For type checkers: nothing here loads typing.
+
+A function is given with its positional arguments, which are checked against its parameters. One that takes a process
+over gets the channel first, then what was queued by ``send``, whose types are not known, then the arguments. A function
+that is named by a string has arguments and a result of any type.
+"""
+
+from __future__ import annotations
+
+from types import GenericAlias
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+    from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, TypeVarTuple
+    from typing import Generic as Generic
+    from typing import overload as overload
+
+    from anyio.abc import UNIXSocketStream
+
+    Arguments = TypeVarTuple("Arguments")
+    Parameters = ParamSpec("Parameters")
+    Result = TypeVar("Result")
+    Item = TypeVar("Item")
+
+    Later: TypeAlias = Coroutine[Any, Any, Result]  # what an async function returns
+    Items: TypeAlias = Iterable[Item] | AsyncIterable[Item]
+
+    # What takes a process over: with all arguments, with one or two values of ``send`` before them, with those alone.
+    Entry: TypeAlias = (
+        Callable[[UNIXSocketStream, *Arguments], Later[object]] | Callable[[socket.socket, *Arguments], object]
+    )
+    EntryAfterOne: TypeAlias = (
+        Callable[[UNIXSocketStream, Any, *Arguments], Later[object]]
+        | Callable[[socket.socket, Any, *Arguments], object]
+    )
+    EntryAfterTwo: TypeAlias = (
+        Callable[[UNIXSocketStream, Any, Any, *Arguments], Later[object]]
+        | Callable[[socket.socket, Any, Any, *Arguments], object]
+    )
+    AnyEntry: TypeAlias = (
+        Callable[Concatenate[UNIXSocketStream, ...], Later[object]] | Callable[Concatenate[socket.socket, ...], object]
+    )
+else:
+    Item = "Item"
+
+    def overload(function):
+        """Return the function: overloads are for type checkers."""
+        return function
+
+    class Generic:
+        """Lets a class be written with the type of what it contains."""
+
+        __class_getitem__ = classmethod(GenericAlias)
