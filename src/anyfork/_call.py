@@ -6,12 +6,13 @@ from time import monotonic
 
 from _anyfork_child._wire import START
 
-from ._arguments import check_function, encode_for
+from ._arguments import check_function, encode_for, refused_keywords
 from ._calls import Calls
 from ._errors import NotReadyError
 from ._forks import take_over, warm_parent
 from ._pending import State
 from ._process import Process
+from ._signatures import overload
 from ._talk import Talk
 from ._template import Template
 from ._worker_handle import raise_given_up
@@ -25,8 +26,27 @@ if TYPE_CHECKING:
     from ._handles import TemplateHandle
     from ._link import Link
     from ._pending import Handler
+    from ._signatures import Arguments, Result
 
 
+@overload
+def call(
+    function: Callable[[*Arguments], Result],
+    /,
+    *args: *Arguments,
+    template: Template | None = ...,
+    timeout: float | None = ...,
+    on_event: Handler | None = ...,
+) -> Result: ...
+@overload
+def call(
+    function: str,
+    /,
+    *args: object,
+    template: Template | None = ...,
+    timeout: float | None = ...,
+    on_event: Handler | None = ...,
+) -> Any: ...
 def call(
     function: Callable[..., Any] | str,
     /,
@@ -34,12 +54,15 @@ def call(
     template: Template | None = None,
     timeout: float | None = None,
     on_event: Handler | None = None,
+    **keywords: object,
 ) -> Any:
     """The result of ``function(*args)`` in a process of its own, which is gone when this returns.
 
     The process is a fork of the template, which stays, or of the default one. Raises what the function raises, with the
     remote traceback as its cause; otherwise as ``Worker.call``. After the timeout, in seconds, the process is killed.
     """
+    if keywords:
+        raise refused_keywords("call", function, keywords, "template, timeout, on_event")
     process = Process._of(start_one(Template() if template is None else template.fork(), function, args))
     deadline = None if timeout is None else monotonic() + timeout
     talk = Talk(process, Calls(receiver=process._link.receiver))

@@ -9,27 +9,38 @@ from itertools import islice
 from math import inf
 from time import monotonic
 
-from ._arguments import Stays, check_function
+from ._arguments import Stays, check_function, refused_keywords
 from ._cpus import usable_cpus
 from ._dispatcher import Dispatcher
 from ._errors import ArgumentError
 from ._executor_errors import drop_in
 from ._executor_future import FutureJob, JobFuture
 from ._executor_map import MapWork
+from ._signatures import overload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from concurrent import futures
     from concurrent.futures import Future
-    from typing import Any, TypeVar, Unpack
+    from typing import Any, TypedDict, TypeVar, Unpack
 
     from ._pending import Handler
     from ._pool_options import CommonOptions
     from ._pool_stats import PoolStats
+    from ._signatures import Parameters, Result
     from ._template import Template
 
-    Result = TypeVar("Result")
+    One = TypeVar("One")
+    Two = TypeVar("Two")
+    Three = TypeVar("Three")
+
+    class MapOptions(TypedDict, total=False):
+        """What a map may be told."""
+
+        timeout: float | None
+        chunksize: int
+        buffersize: int | None
 
     class ExecutorOptions(CommonOptions, total=False):
         """What an Executor may be told."""
@@ -64,7 +75,13 @@ class _Submitter(Stays, AnyExecutor):
     _options: tuple[float, float | None, bool]  # priority, timeout, idempotent
     _on_event: Handler | None
 
-    def submit(self, fn: Callable[..., Result] | str, /, *args: Any, **kwargs: Any) -> Future[Result]:
+    @overload
+    def submit(
+        self, fn: Callable[Parameters, Result], /, *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Future[Result]: ...
+    @overload
+    def submit(self, fn: str, /, *args: object, **kwargs: object) -> Future[Any]: ...
+    def submit(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Let ``fn(*args, **kwargs)`` run in a worker; return the future of its result.
 
         ``fn`` may also be a function's name, as ``"package.module:qualified.name"``. What cannot travel is the error of
@@ -86,15 +103,53 @@ class _Submitter(Stays, AnyExecutor):
         dispatcher.submit(job)
         return future
 
+    @overload  # type: ignore[override]  # stricter than the class of concurrent.futures: items fit the function
+    def map(
+        self, fn: Callable[[One], Result], one: Iterable[One], /, **options: Unpack[MapOptions]
+    ) -> Iterator[Result]: ...
+    @overload
     def map(
         self,
-        fn: Callable[..., Result] | str,
+        fn: Callable[[One, Two], Result],
+        one: Iterable[One],
+        two: Iterable[Two],
+        /,
+        **options: Unpack[MapOptions],
+    ) -> Iterator[Result]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[[One, Two, Three], Result],
+        one: Iterable[One],
+        two: Iterable[Two],
+        three: Iterable[Three],
+        /,
+        **options: Unpack[MapOptions],
+    ) -> Iterator[Result]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., Result],
+        one: Iterable[Any],
+        two: Iterable[Any],
+        three: Iterable[Any],
+        four: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        **options: Unpack[MapOptions],
+    ) -> Iterator[Result]: ...
+    @overload
+    def map(self, fn: str, /, *iterables: Iterable[Any], **options: Unpack[MapOptions]) -> Iterator[Any]: ...
+    def map(
+        self,
+        fn: Callable[..., Any] | str,
         /,
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
-    ) -> Iterator[Result]:
+        **keywords: object,
+    ) -> Iterator[Any]:
         """The results of ``fn`` for the items of all iterables, taken together as by ``zip``, in their order.
 
         The items are collected at once; with ``buffersize`` only so many, or so many chunks, are under way at a time,
@@ -102,6 +157,8 @@ class _Submitter(Stays, AnyExecutor):
         a result has to be there: TimeoutError. Items are jobs in chunks of ``chunksize``; small and quick ones need
         none, they are sent several together anyway. Closing the iterator cancels what has not begun.
         """
+        if keywords:
+            raise refused_keywords("map", fn, keywords, "timeout, chunksize, buffersize")
         dispatcher = self._dispatcher
         dispatcher.check_owner("map")
         check_function("map", fn)

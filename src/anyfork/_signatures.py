@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         Callable[Concatenate[UNIXSocketStream, ...], Later[object]] | Callable[Concatenate[socket.socket, ...], object]
     )
 else:
-    Item = "Item"
+    Item = Result = None
 
     def overload(function):
         """Return the function: overloads are for type checkers."""

@@ -8,11 +8,13 @@ from time import monotonic
 
 from _anyfork_child._call_wire import CALL, STREAM
 
+from ._arguments import refused_keywords
 from ._batch import Batch
 from ._delivery import destructor
 from ._errors import AnyforkError, ArgumentError
 from ._pending import DONE, State
 from ._process import Process
+from ._signatures import Item, overload
 from ._status import UNKNOWN
 from ._talk import Talk
 from ._template import Template
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any, Self, Unpack
 
     from ._pending import Answer, Call, Handler
+    from ._signatures import Arguments, Items, Later, Result
     from ._status import ExitStatus
     from ._worker_options import WorkerOptions
 
@@ -68,6 +71,33 @@ class Worker(WorkerHandle):
         calls.check()
         return self
 
+    @overload
+    def call(
+        self,
+        function: Callable[[*Arguments], Later[Result]],
+        /,
+        *args: *Arguments,
+        timeout: float | None = ...,
+        on_event: Handler | None = ...,
+    ) -> Result: ...
+    @overload
+    def call(
+        self,
+        function: Callable[[*Arguments], Result],
+        /,
+        *args: *Arguments,
+        timeout: float | None = ...,
+        on_event: Handler | None = ...,
+    ) -> Result: ...
+    @overload
+    def call(
+        self,
+        function: str,
+        /,
+        *args: object,
+        timeout: float | None = ...,
+        on_event: Handler | None = ...,
+    ) -> Any: ...
     def call(
         self,
         function: Callable[..., Any] | str,
@@ -75,12 +105,15 @@ class Worker(WorkerHandle):
         *args: object,
         timeout: float | None = None,
         on_event: Handler | None = None,
+        **keywords: object,
     ) -> Any:
         """The result of ``function(*args)`` in the worker; raises what it raises, with the remote traceback as cause.
 
         Raises ArgumentError at once for what cannot travel, CallTimeoutError after the timeout, in seconds,
         WorkerDiedError, and the other kinds of CallError. ``on_event`` gets what this call emits.
         """
+        if keywords:
+            raise refused_keywords("call", function, keywords, "timeout, on_event")
         call = None
         if timeout is None and on_event is None and not self._closed:
             done, found = self._talk.exchange(function, args, self._give_up)
@@ -103,14 +136,49 @@ class Worker(WorkerHandle):
         assert call is not None  # or its error was raised
         return call.result()
 
+    @overload
     def map(
-        self, function: Callable[..., Any] | str, items: Iterable[object], /, *, window: int = WINDOW
+        self,
+        function: Callable[[Item], Later[Result]],
+        items: Iterable[Item],
+        /,
+        *,
+        window: int = ...,
+    ) -> Iterator[Result]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        /,
+        *,
+        window: int = ...,
+    ) -> Iterator[Result]: ...
+    @overload
+    def map(
+        self,
+        function: str,
+        items: Iterable[object],
+        /,
+        *,
+        window: int = ...,
+    ) -> Iterator[Any]: ...
+    def map(
+        self,
+        function: Callable[..., Any] | str,
+        items: Iterable[Any],
+        /,
+        *,
+        window: int = WINDOW,
+        **keywords: object,
     ) -> Iterator[Any]:
         """The results of ``function(item)`` for all items, in their order, as an iterator.
 
         At most ``window`` items are on their way at a time. It raises what a call raises, and ends with that; closing
         it early cancels those that have not begun.
         """
+        if keywords:
+            raise refused_keywords("map", function, keywords, "window")
         if window < 1:
             raise ArgumentError(f"the window of map() must be 1 or more, not {window}")
         return self._map(self._connected("map"), function, iter(items), window)
@@ -158,11 +226,26 @@ class Worker(WorkerHandle):
                 made.send()
                 talk.flush()
 
-    def stream(self, function: Callable[..., Any] | str, /, *args: object, on_event: Handler | None = None) -> Stream:
+    @overload
+    def stream(
+        self, function: Callable[[*Arguments], Items[Item]], /, *args: *Arguments, on_event: Handler | None = ...
+    ) -> Stream[Item]: ...
+    @overload
+    def stream(self, function: str, /, *args: object, on_event: Handler | None = ...) -> Stream[Any]: ...
+    def stream(
+        self,
+        function: Callable[..., Any] | str,
+        /,
+        *args: object,
+        on_event: Handler | None = None,
+        **keywords: object,
+    ) -> Stream[Any]:
         """The items that a generator function, or an async one, yields in the worker, one by one, as an iterator.
 
         The worker produces at most some items ahead. Closing the stream closes the generator.
         """
+        if keywords:
+            raise refused_keywords("stream", function, keywords, "on_event")
         talk = self._connected("stream")
         call = talk.calls.make("stream", STREAM, function, args, on_event)
         talk.begin(call, None)
@@ -235,7 +318,7 @@ class Worker(WorkerHandle):
         self.close()
 
 
-class Stream(StreamHandle):
+class Stream(StreamHandle[Item]):
     """The items of a generator in a worker, as an iterator. As a context manager it is closed at the end."""
 
     _talk: Talk
@@ -247,14 +330,14 @@ class Stream(StreamHandle):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Item:
         if not self._there():
             self._talk.wait(self._there)
         with self._talk.lock:
             item = self._take()
         if item is None:
             raise StopIteration
-        return self._call.decode(item)
+        return self._call.decode(item)  # type: ignore[no-any-return]  # what came has any type
 
     def close(self) -> None:
         """Close the generator in the worker, without waiting for it. Closing twice is harmless."""

@@ -6,6 +6,7 @@ from ._arguments import Stays
 from ._calls import Calls
 from ._errors import AnyforkError, CallTimeoutError, HandleError
 from ._pending import State
+from ._signatures import Generic, Item
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class WorkerHandle(Stays):
         return f"<Worker pid={self.pid} {state}>"
 
 
-class StreamHandle(Stays):
+class StreamHandle(Stays, Generic[Item]):
     """The items of a generator in a worker, as far as nothing is awaited."""
 
     _instead = "pass on its items"

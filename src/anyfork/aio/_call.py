@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from anyio import CancelScope, fail_after
 
+from .._arguments import refused_keywords
 from .._call import start_one
 from .._calls import Calls
 from .._dialogue import put_down
+from .._signatures import overload
 from .._worker_handle import raise_given_up
 from ._process import Process
 from ._talk import Talk
@@ -19,8 +21,27 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._pending import Handler
+    from .._signatures import Arguments, Result
 
 
+@overload
+async def call(
+    function: Callable[[*Arguments], Result],
+    /,
+    *args: *Arguments,
+    template: Template | None = ...,
+    timeout: float | None = ...,
+    on_event: Handler | None = ...,
+) -> Result: ...
+@overload
+async def call(
+    function: str,
+    /,
+    *args: object,
+    template: Template | None = ...,
+    timeout: float | None = ...,
+    on_event: Handler | None = ...,
+) -> Any: ...
 async def call(
     function: Callable[..., Any] | str,
     /,
@@ -28,11 +49,14 @@ async def call(
     template: Template | None = None,
     timeout: float | None = None,
     on_event: Handler | None = None,
+    **keywords: object,
 ) -> Any:
     """The result of ``function(*args)`` in a process of its own, which is gone when this returns.
 
     As ``anyfork.call``. Cancelled, it kills the process.
     """
+    if keywords:
+        raise refused_keywords("call", function, keywords, "template, timeout, on_event")
     taken = Template() if template is None else template.fork()
     process = Process._of(start_one(taken, function, args))
     taken._queued()

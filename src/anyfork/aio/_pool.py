@@ -7,27 +7,50 @@ from anyio.lowlevel import checkpoint
 
 from _anyfork_child._message import Message
 
-from .._arguments import Stays
+from .._arguments import Stays, refused_keywords
 from .._errors import ArgumentError
 from .._jobs import JobState
 from .._pool_jobs import CallJob
 from .._pool_map import MOST, MapWork
 from .._progress import Progress
+from .._signatures import overload
 from ._keeper import Keeper
 from ._pool_map import PoolMap
 from ._talk import write_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-    from typing import Any, Self, Unpack
+    from collections.abc import Callable, Mapping
+    from typing import Any, Literal, Self, TypedDict, Unpack
 
     from .._pending import Handler
     from .._pool_calls import PoolCalls
     from .._pool_options import PoolOptions
     from .._pool_stats import PoolStats
+    from .._signatures import Arguments, Item, Items, Later, Result
     from ._loop import Waiting
     from ._template import Template
+
+    class CallOptions(TypedDict, total=False):
+        """What a call may be told."""
+
+        timeout: float | None
+        priority: float
+        idempotent: bool
+        on_event: Handler | None
+
+    class MapOptions(TypedDict, total=False):
+        """What a map may be told, but ``return_exceptions``."""
+
+        window: int | None
+        ordered: bool
+        progress: bool
+        timeout: float | None
+        priority: float
+        idempotent: bool
+
+
+MAP_OPTIONS = "window, ordered, progress, timeout, priority, idempotent, return_exceptions"
 
 
 class Pool(Stays):
@@ -62,6 +85,16 @@ class Pool(Stays):
 
     # --- Calls ---
 
+    @overload
+    async def call(
+        self, function: Callable[[*Arguments], Later[Result]], /, *args: *Arguments, **options: Unpack[CallOptions]
+    ) -> Result: ...
+    @overload
+    async def call(
+        self, function: Callable[[*Arguments], Result], /, *args: *Arguments, **options: Unpack[CallOptions]
+    ) -> Result: ...
+    @overload
+    async def call(self, function: str, /, *args: object, **options: Unpack[CallOptions]) -> Any: ...
     async def call(
         self,
         function: Callable[..., Any] | str,
@@ -71,6 +104,7 @@ class Pool(Stays):
         priority: float = 0,
         idempotent: bool = False,
         on_event: Handler | None = None,
+        **keywords: object,
     ) -> Any:
         """The result of ``function(*args)`` in a worker; raises what it raises, with the remote traceback as cause.
 
@@ -82,6 +116,8 @@ class Pool(Stays):
         other kinds of CallError; what stands in the way of a worker, if there is none. Cancelled, it does not run if it
         has not begun; one that runs is ended with its worker, or waited for with ``on_cancel="wait"``.
         """
+        if keywords:
+            raise refused_keywords("call", function, keywords, "timeout, priority, idempotent, on_event")
         keeper = self._keeper
         loop = keeper.here("call")
         if keeper.bounded:
@@ -122,10 +158,64 @@ class Pool(Stays):
         elif job.attempt is not None:
             job.attempt.drop()
 
+    @overload
+    def map(
+        self,
+        function: Callable[[Item], Later[Result]],
+        items: Items[Item],
+        /,
+        *,
+        return_exceptions: Literal[False] = ...,
+        **options: Unpack[MapOptions],
+    ) -> PoolMap[Result]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Items[Item],
+        /,
+        *,
+        return_exceptions: Literal[False] = ...,
+        **options: Unpack[MapOptions],
+    ) -> PoolMap[Result]: ...
+    @overload
+    def map(
+        self,
+        function: str,
+        items: Items[object],
+        /,
+        *,
+        return_exceptions: Literal[False] = ...,
+        **options: Unpack[MapOptions],
+    ) -> PoolMap[Any]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[Item], Later[Result]],
+        items: Items[Item],
+        /,
+        *,
+        return_exceptions: bool,
+        **options: Unpack[MapOptions],
+    ) -> PoolMap[Result | Exception]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Items[Item],
+        /,
+        *,
+        return_exceptions: bool,
+        **options: Unpack[MapOptions],
+    ) -> PoolMap[Result | Exception]: ...
+    @overload
+    def map(
+        self, function: str, items: Items[object], /, *, return_exceptions: bool, **options: Unpack[MapOptions]
+    ) -> PoolMap[Any]: ...
     def map(
         self,
         function: Callable[..., Any] | str,
-        items: Iterable[object] | AsyncIterable[object],
+        items: Items[Any],
         /,
         *,
         window: int | None = None,
@@ -135,7 +225,8 @@ class Pool(Stays):
         priority: float = 0,
         idempotent: bool = False,
         return_exceptions: bool = False,
-    ) -> PoolMap:
+        **keywords: object,
+    ) -> PoolMap[Any]:
         """The results of ``function(item)`` for all items, as an async iterator: in their order, or as they are done.
 
         At most ``window`` items are under way at a time (by default 64 for each call that workers may have at once).
@@ -144,6 +235,8 @@ class Pool(Stays):
         terminal how far it is. Closing it early (``aclose``, or its end as an async context manager) cancels what has
         not begun. The other options are those of ``call``, for each item.
         """
+        if keywords:
+            raise refused_keywords("map", function, keywords, MAP_OPTIONS)
         keeper = self._keeper
         keeper.here("map")
         limits = keeper.scheduler.limits

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from .._arguments import Stays
+from .._signatures import Generic, Result
 from ._talk import write_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-    from typing import Any, Self
+    from collections.abc import AsyncIterator, Iterator
+    from typing import Self
 
     from .._pool_map import Item, MapWork
+    from .._signatures import Items
     from ._keeper import Keeper
 
 
-class PoolMap(Stays):
+class PoolMap(Stays, Generic[Result]):
     """The results of the calls for many items, as an async iterator; ``aclose`` cancels those that have not begun."""
 
     _instead = "pass on its results"
@@ -32,7 +34,7 @@ class PoolMap(Stays):
         cls,
         keeper: Keeper,
         work: MapWork,
-        items: Iterable[object] | AsyncIterable[object],
+        items: Items[object],
         return_exceptions: bool,
     ) -> Self:
         made = cls.__new__(cls)
@@ -46,7 +48,7 @@ class PoolMap(Stays):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> Result:
         work = self._work
         if work.wants_more:
             await self._fill()
@@ -54,13 +56,13 @@ class PoolMap(Stays):
         if item is None:
             item = await self._wait()
         try:
-            return item.result()
+            return item.result()  # type: ignore[no-any-return]  # what came has any type
         except StopAsyncIteration as error:
             work.close()
             raise RuntimeError("the function of map() raised StopAsyncIteration") from error
         except BaseException as error:
             if self._return_exceptions and isinstance(error, Exception):
-                return error
+                return error  # type: ignore[return-value]  # the result of map() has it too then
             work.close()
             raise
 

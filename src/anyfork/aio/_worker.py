@@ -8,12 +8,13 @@ from anyio import CancelScope, Lock, fail_after
 
 from _anyfork_child._call_wire import CALL, STREAM
 
-from .._arguments import Stays
+from .._arguments import Stays, refused_keywords
 from .._batch import Batch
 from .._delivery import destructor
 from .._dialogue import put_down
 from .._errors import AnyforkError, ArgumentError
 from .._pending import State
+from .._signatures import Generic, Item, Result, overload
 from .._status import UNKNOWN
 from .._worker_handle import StreamHandle, WorkerHandle, raise_given_up
 from .._worker_options import WINDOW, Options
@@ -24,10 +25,11 @@ from ._waiting import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable
+    from collections.abc import Callable
     from typing import Any, Self, Unpack
 
     from .._pending import Answer, Call, Handler
+    from .._signatures import Arguments, Items, Later
     from .._status import ExitStatus
     from .._worker_options import WorkerOptions
 
@@ -58,6 +60,33 @@ class Worker(WorkerHandle):
         calls.check()
         return self
 
+    @overload
+    async def call(
+        self,
+        function: Callable[[*Arguments], Later[Result]],
+        /,
+        *args: *Arguments,
+        timeout: float | None = ...,
+        on_event: Handler | None = ...,
+    ) -> Result: ...
+    @overload
+    async def call(
+        self,
+        function: Callable[[*Arguments], Result],
+        /,
+        *args: *Arguments,
+        timeout: float | None = ...,
+        on_event: Handler | None = ...,
+    ) -> Result: ...
+    @overload
+    async def call(
+        self,
+        function: str,
+        /,
+        *args: object,
+        timeout: float | None = ...,
+        on_event: Handler | None = ...,
+    ) -> Any: ...
     async def call(
         self,
         function: Callable[..., Any] | str,
@@ -65,12 +94,15 @@ class Worker(WorkerHandle):
         *args: object,
         timeout: float | None = None,
         on_event: Handler | None = None,
+        **keywords: object,
     ) -> Any:
         """The result of ``function(*args)`` in the worker; raises what it raises, with the remote traceback as cause.
 
         As ``anyfork.Worker.call``. A cancel scope does what ``timeout`` does; only the error of the latter says whether
         the call may have run.
         """
+        if keywords:
+            raise refused_keywords("call", function, keywords, "timeout, on_event")
         talk, call = self._talk, None
         if timeout is None and on_event is None and not (self._closed or self._waits):
             done, found, interrupted = await talk.exchange(function, args)
@@ -101,31 +133,74 @@ class Worker(WorkerHandle):
         assert call is not None  # or its error was raised
         return call.result()
 
+    @overload
+    def map(
+        self,
+        function: Callable[[Item], Later[Result]],
+        items: Items[Item],
+        /,
+        *,
+        window: int = ...,
+    ) -> Map[Result]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Items[Item],
+        /,
+        *,
+        window: int = ...,
+    ) -> Map[Result]: ...
+    @overload
+    def map(
+        self,
+        function: str,
+        items: Items[object],
+        /,
+        *,
+        window: int = ...,
+    ) -> Map[Any]: ...
     def map(
         self,
         function: Callable[..., Any] | str,
-        items: Iterable[object] | AsyncIterable[object],
+        items: Items[Any],
         /,
         *,
         window: int = WINDOW,
-    ) -> Map:
+        **keywords: object,
+    ) -> Map[Any]:
         """The results of ``function(item)`` for all items, in their order, as an async iterator.
 
         At most ``window`` items are on their way at a time. It raises what a call raises, and ends with that; closing
         it early (``aclose``, or its end as an async context manager) cancels those that have not begun.
         """
+        if keywords:
+            raise refused_keywords("map", function, keywords, "window")
         if window < 1:
             raise ArgumentError(f"the window of map() must be 1 or more, not {window}")
         self._check("map")
         return Map(self._talk, function, items, window)
 
+    @overload
     async def stream(
-        self, function: Callable[..., Any] | str, /, *args: object, on_event: Handler | None = None
-    ) -> Stream:
+        self, function: Callable[[*Arguments], Items[Item]], /, *args: *Arguments, on_event: Handler | None = ...
+    ) -> Stream[Item]: ...
+    @overload
+    async def stream(self, function: str, /, *args: object, on_event: Handler | None = ...) -> Stream[Any]: ...
+    async def stream(
+        self,
+        function: Callable[..., Any] | str,
+        /,
+        *args: object,
+        on_event: Handler | None = None,
+        **keywords: object,
+    ) -> Stream[Any]:
         """The items that a generator function, or an async one, yields in the worker, as an async iterator.
 
         The worker produces at most some items ahead. Closing the stream closes the generator.
         """
+        if keywords:
+            raise refused_keywords("stream", function, keywords, "on_event")
         talk = await self._connected("stream")
         call = talk.calls.make("stream", STREAM, function, args, on_event)
         await talk.begin(call)
@@ -189,7 +264,7 @@ class Worker(WorkerHandle):
             raise
 
 
-class Map(Stays):
+class Map(Stays, Generic[Result]):
     """The results of the calls for many items, as an async iterator; ``aclose`` cancels those that have not begun."""
 
     _instead = "pass on its results"
@@ -198,7 +273,7 @@ class Map(Stays):
         self,
         talk: Talk,
         function: Callable[..., Any] | str,
-        items: Iterable[object] | AsyncIterable[object],
+        items: Items[object],
         window: int,
     ) -> None:
         self._talk = talk
@@ -212,7 +287,7 @@ class Map(Stays):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> Result:
         talk, ahead = self._talk, self._ahead
         if talk.sock is None:
             await talk.connect()
@@ -225,7 +300,7 @@ class Map(Stays):
             await talk.wait_for(call)
         ahead.popleft()
         try:
-            return call.result()
+            return call.result()  # type: ignore[no-any-return]  # what came has any type
         except StopAsyncIteration as error:
             self._close()
             raise RuntimeError("the function of map() raised StopAsyncIteration") from error
@@ -282,7 +357,7 @@ class Map(Stays):
         await self.aclose()
 
 
-class Stream(StreamHandle):
+class Stream(StreamHandle[Item]):
     """The items of a generator in a worker, as an async iterator. As a context manager it is closed at the end."""
 
     _talk: Talk
@@ -294,13 +369,13 @@ class Stream(StreamHandle):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> Item:
         if not self._there():
             await self._talk.wait(self._there)
         item = self._take()
         if item is None:
             raise StopAsyncIteration
-        return self._call.decode(item)
+        return self._call.decode(item)  # type: ignore[no-any-return]  # what came has any type
 
     async def aclose(self) -> None:
         """Close the generator in the worker, without waiting for it. Closing twice is harmless."""
