@@ -71,7 +71,7 @@ CANNOT = {
     "a descriptor that is not open": (lambda: anyfork.Descriptor(999_999), "its descriptor 999999 is not open"),
     "a StringIO": (lambda: io.StringIO("text"), "a StringIO is no file of the system"),
     "a BytesIO": (lambda: io.BytesIO(b"bytes"), "a BytesIO is no file of the system"),
-    "a template": (anyfork.Template, "cannot pickle"),
+    "a template": (anyfork.Template, "pass the socket that its detach() returns"),
     "a value that says no": (SaysNo, "ZeroDivisionError: no"),
     "a value without a repr": (SaysNothing, "a SaysNothing"),
     "a value that is too deep": (
