@@ -11,6 +11,7 @@ from os import _exit
 from . import _template
 from ._attributes import forget_bind_now
 from ._birth import serve
+from ._descriptors import open_stdio
 from ._end import run as run_call
 from ._reports import to_nobody
 from ._template import Template
@@ -61,13 +62,3 @@ def _close_all_but(*keep: int) -> None:
             os.closerange(start, fd)
         start = max(start, fd + 1)
     os.closerange(start, os.sysconf("SC_OPEN_MAX"))
-
-
-def open_stdio() -> None:
-    """Fill 0, 1 and 2 where the owner runs without them, or the next file would become standard output."""
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open("/dev/null", os.O_RDWR)
-            os.set_inheritable(fd, True)

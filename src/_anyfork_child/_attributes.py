@@ -87,9 +87,12 @@ def _stdio(fd: int) -> Callable[[int | str], None]:
         stream = getattr(sys, STDIO[fd])
         if stream is not None and fd:
             stream.flush()
-        if isinstance(source, str):
-            source = os.open(source, os.O_RDWR | os.O_CLOEXEC)
-        os.dup2(source, fd)
+        opened = os.open(source, os.O_RDWR | os.O_CLOEXEC) if isinstance(source, str) else -1
+        os.dup2(source if isinstance(source, int) else opened, fd)
+        if opened == fd:  # which was closed
+            os.set_inheritable(fd, True)
+        elif opened >= 0:
+            os.close(opened)
         if stream is None:
             encoding = "utf-8" if sys.flags.utf8_mode else "locale"
             setattr(sys, STDIO[fd], open(fd, "w" if fd else "r", encoding=encoding, closefd=False))

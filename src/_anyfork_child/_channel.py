@@ -15,6 +15,7 @@ from ._wire import DESCRIPTORS_A_MESSAGE, HEADER_SIZE, Decoder, Frame, messages
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable, Sequence
 
 RIGHTS = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
@@ -110,6 +111,20 @@ def public_socket(sock: _socket.socket) -> _socket.socket:
     import socket
 
     return socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+
+
+def is_patched() -> bool:
+    """Whether gevent or eventlet has replaced the class of sockets, so that public sockets are none of ours."""
+    import socket
+
+    return not issubclass(socket.socket, _socket.socket)
+
+
+def plain_socket(sock: socket.socket) -> _socket.socket:
+    """Return a socket without what gevent and eventlet put around it: their methods wait, whatever the flags say."""
+    if isinstance(sock, _socket.socket):
+        return sock
+    return _socket.socket(sock.family, sock.type, sock.proto, sock.detach())
 
 
 def send_some(sock: _socket.socket, data: bytes | memoryview, fds: Sequence[int], flags: int) -> int:

@@ -74,7 +74,11 @@ class AnyforkContext(context.BaseContext):
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
     ) -> Pool:
-        """Return a multiprocessing Pool. It has a process for each CPU that this program may use, unless it is told."""
+        """Return a multiprocessing Pool. It has a process for each CPU that this program may use, unless it is told.
+
+        Raises StartError in a program whose threads are greenlets of gevent or eventlet.
+        """
+        find_function("anyfork._polling:check_threads")("Pool")
         usable_cpus: Callable[[], int] = find_function("anyfork._cpus:usable_cpus")  # type: ignore[assignment]  # it is
         return super().Pool(usable_cpus() if processes is None else processes, initializer, initargs, maxtasksperchild)
 

@@ -11,11 +11,11 @@ import _socket
 import gc
 import os
 import sys
-from fcntl import F_DUPFD_CLOEXEC, fcntl
 from types import ModuleType
 
 from . import _failure
-from .__main__ import open_stdio, run
+from .__main__ import run
+from ._descriptors import lift, open_stdio
 from ._main import inherit
 from ._reports import to_nobody
 from ._settle import resets
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from ._main import Main
-
-FIRST = 3  # the lowest descriptor that is not a standard stream
 
 _kept: list[object] = []  # what is not used any more, and must not be finalized here
 
@@ -49,7 +47,7 @@ def become_template(
     _leave_program()
     _give_up(unwanted)
     inherit(main)
-    control, lifeline = (fcntl(fd, F_DUPFD_CLOEXEC, FIRST) if fd < FIRST else fd for fd in (control, lifeline))
+    control, lifeline = map(lift, (control, lifeline))
     open_stdio()
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, control)
     template = Template(sock, lifeline, flags, to_nobody(), Title(owner))

@@ -6,6 +6,8 @@ import os
 import sys
 from os import fstat
 
+from ._descriptors import duplicate, lift
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,11 +25,11 @@ WORTH_A_MAP = 1 << 20 if TRACKS_DESCRIPTORS else 0  # bytes
 def new_file() -> int:
     """An anonymous file in memory, which can be sealed; an unlinked one where there are none. Raises OSError."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("anyfork", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        return lift(os.memfd_create("anyfork", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
     import tempfile
 
     with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+        return duplicate(file.fileno())
 
 
 def write_stepwise(fd: int, parts: Sequence[ReadableBuffer], size: int) -> Iterator[None]:

@@ -10,6 +10,7 @@ import fcntl
 import os
 from _signal import SIGTERM
 
+from ._descriptors import duplicate, lift
 from ._wire import FOLLOWED
 
 F_SETSIG: int | None = getattr(fcntl, "F_SETSIG", None)  # Linux
@@ -18,7 +19,7 @@ ASYNC = os.O_NONBLOCK | getattr(fcntl, "FASYNC", 0)
 
 def open_pipe() -> tuple[int, int]:
     """The reading and the writing end."""
-    read, write = os.pipe()
+    read, write = map(lift, os.pipe())
     os.set_blocking(read, False)
     return read, write
 
@@ -35,7 +36,8 @@ def open_anew(pipe: int) -> tuple[int, int]:
         except (FileNotFoundError, PermissionError):
             pass
         else:
+            fd = lift(fd)
             fcntl.fcntl(fd, F_SETSIG, SIGTERM)
             fcntl.fcntl(fd, fcntl.F_SETFL, ASYNC)
             return fd, FOLLOWED
-    return os.dup(pipe), 0
+    return duplicate(pipe), 0

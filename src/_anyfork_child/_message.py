@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from os import close as close_descriptor
 
 from ._call_wire import HEADER, IN_FILE, MAX_DESCRIPTORS, MAX_IN_FILE
+from ._descriptors import duplicate
 from ._encoding import INLINE, CannotTravelError, Encoded
 from ._files import new_file, seal, write_stepwise
 
@@ -70,7 +70,7 @@ class Message:
         fds: list[int] = []
         for fd in self.fds:
             if fd not in ours:
-                fd = os.dup(fd)
+                fd = duplicate(fd)
                 owned.append(Owned(fd))
             fds.append(fd)
         self._owned, self.fds, self._holders = owned, fds, None

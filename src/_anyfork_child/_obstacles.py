@@ -10,7 +10,7 @@ import _socket
 import sys
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
-from ._channel import Channel, close_all, public_socket
+from ._channel import Channel, close_all, is_patched, public_socket
 from ._failure import Failure
 from ._reports import PARENT, report
 from ._settle import settle
@@ -89,9 +89,9 @@ def _make_children(template: Template, fds: list[int]) -> None:
 def _settle_changed(template: Template) -> None:
     channel, children = template.channel, template.children
     assert children is not None
-    if type(channel.sock) is _socket.socket:
-        # Every process gets its channel as an object of the socket module: loaded once here instead of in each.
-        channel.sock = public_socket(channel.sock)
+    patched = is_patched()  # which loads the socket module: once here instead of in each process
+    if type(channel.sock) is _socket.socket and not patched:
+        channel.sock = public_socket(channel.sock)  # as every process gets its channel
         from ._rehearsal import rehearse
 
         rehearse(template.title)
@@ -101,6 +101,8 @@ def _settle_changed(template: Template) -> None:
     template.signals = tuple(n for n in handled_signals() if _signal.getsignal(n) != template.handler)
     if template.signals:
         resets.append(lambda: default_actions(template.signals))
+    if patched:
+        resets.append(lambda: setattr(template, "changed", True))  # so that it makes its channel a public socket
     template.resets = tuple(resets)
     template.user_hook, sys.unraisablehook = sys.unraisablehook, template.unraisable
     template.changed = False

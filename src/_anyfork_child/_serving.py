@@ -31,7 +31,7 @@ from ._call_wire import (
     RETIRE,
     Inbox,
 )
-from ._channel import CLOEXEC, NOSIGNAL, ROOM, TRUNCATED, close_all, send_some, unpack_descriptors
+from ._channel import CLOEXEC, NOSIGNAL, ROOM, TRUNCATED, close_all, plain_socket, send_some, unpack_descriptors
 from ._claim import claim, is_claimed
 from ._encoding import INLINE, PROTOCOL, Encoded, encode, is_plain
 from ._end import end_copy, fail_copy
@@ -43,6 +43,7 @@ from ._wire import LOST_DESCRIPTOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     import socket
     from collections.abc import Callable, Sequence
     from typing import Any
@@ -72,8 +73,10 @@ class Serving:
     took = 0  # what the detail of a result says of it
 
     def __init__(self, sock: socket.socket, serializer: Serializer | None) -> None:
-        self.sock = sock
-        self.fd = sock.fileno()
+        self.sock: _socket.socket = plain_socket(sock)
+        if self.sock is not sock:  # gevent or eventlet, which have made it non-blocking
+            self.sock.setblocking(True)
+        self.fd = self.sock.fileno()
         self.pid = self.claimant = getpid()
         claim(self.fd)
         register_at_fork(after_in_child=self._forget_claim)

@@ -15,6 +15,7 @@ from . import _demise
 from ._attributes import CHANNEL, STDIO, give
 from ._birth import fork_for
 from ._channel import NOWAIT, Channel, close_all
+from ._descriptors import open_stdio
 from ._entry import start_program, start_with_all
 from ._failure import Failure, failure_of
 from ._main import inherit
@@ -260,6 +261,7 @@ class Template:
             _demise.finish(self, code)
         finally:
             self.take_signals()
+            open_stdio()
 
     def _let_user_code(self) -> None:
         """Give the interpreter's state back to user code."""

@@ -5,19 +5,32 @@ from __future__ import annotations
 import os
 from collections import deque
 from errno import ETOOMANYREFS
-from select import EPOLLIN, EPOLLOUT, POLLIN, epoll, poll
+from select import EPOLLIN, EPOLLOUT, POLLIN
 
 from _anyfork_child._call_wire import HEADER, HEADER_SIZE, MAX_BODY, MAX_IN_FILE, READ_SIZE, RESULT, Inbox
-from _anyfork_child._channel import CLOEXEC, NOSIGNAL, NOWAIT, ROOM, TRUNCATED, close_all, send_some, unpack_descriptors
+from _anyfork_child._channel import (
+    CLOEXEC,
+    NOSIGNAL,
+    NOWAIT,
+    ROOM,
+    TRUNCATED,
+    close_all,
+    plain_socket,
+    send_some,
+    unpack_descriptors,
+)
 from _anyfork_child._message import Message
 from _anyfork_child._wire import ProtocolError
 
 from ._errors import AnyforkError, HandleError, PeerError, WorkerDiedError
+from ._polling import new_epoll, new_poll
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     import socket
     from collections.abc import Callable, Sequence
+    from select import epoll
     from typing import Any
 
     from _anyfork_child import _call_wire
@@ -40,7 +53,7 @@ class Conversation:
     def __init__(self, process: ProcessHandle, calls: Calls) -> None:
         self.process = process
         self.calls: Calls = calls
-        self.sock: socket.socket | None = None
+        self.sock: _socket.socket | None = None
         self.incoming: deque[_call_wire.Message] = deque()
         self.inbox: Inbox = Inbox(MAX_IN_FILE if calls.in_band else MAX_BODY)
         self._owner = os.getpid()
@@ -57,11 +70,11 @@ class Conversation:
     def use(self, sock: socket.socket, end: int) -> None:
         """This is the channel, from now on, and what ``find_end`` has found."""
         self.end = end
-        self.watch = epoll()
+        self.watch = new_epoll()
         if end >= 0:
             self.watch.register(end, EPOLLIN)
         self.watch.register(sock, EPOLLIN)
-        self.sock = sock
+        self.sock = plain_socket(sock)
 
     def has_ended(self) -> bool:
         """Whether the worker has, when nothing is to be read: something else may still hold its end of the channel."""
@@ -74,7 +87,7 @@ class Conversation:
         """Whether something, or the end, comes over the channel from another machine, where the news of a worker's end
         may overtake what it has said before."""
         assert self.sock is not None
-        poller = poll()
+        poller = new_poll()
         poller.register(self.sock, POLLIN)
         return bool(poller.poll(OVERTAKEN * 1000))
 

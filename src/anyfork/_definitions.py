@@ -11,15 +11,18 @@ import functools
 import os
 import sys
 import threading
+from select import POLLIN
 from types import FunctionType
 
 from _anyfork_child._channel import CLOEXEC, ROOM, Channel, close_all, unpack_descriptors
 from _anyfork_child._definitions import MISSING, UNSENT
+from _anyfork_child._descriptors import socket_pair
 from _anyfork_child._failure import Failure
 from _anyfork_child._files import write_stepwise
 from _anyfork_child._wire import FAILED, SEND, Frame
 
 from ._inherited import encode_inherited
+from ._polling import new_poll
 
 CachedFunction = type(functools.lru_cache(len))
 LONGEST = 4096  # bytes of a name
@@ -38,7 +41,7 @@ class Definitions:
         """The descriptor that a new process asks on."""
         with self._lock:
             if self._asking is None:
-                asked, self._asking = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+                asked, self._asking = socket_pair(_socket.SOCK_DGRAM)
                 self._asked = asked
                 threading.Thread(target=_serve, args=(asked,), name="anyfork definitions", daemon=True).start()
             return self._asking.fileno()
@@ -54,6 +57,9 @@ class Definitions:
 
 def _serve(asked: _socket.socket) -> None:
     while True:
+        poller = new_poll()
+        poller.register(asked, POLLIN)
+        poller.poll()
         name, ancillary, _, _ = asked.recvmsg(LONGEST, ROOM, CLOEXEC)
         fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
         if len(fds) != 1:  # there was no room for it here: its sender sees that it is closed

@@ -8,12 +8,15 @@ from __future__ import annotations
 import atexit
 import sys
 from collections import deque
-from select import POLLOUT, poll
+from select import POLLOUT
 from time import monotonic
+
+from ._polling import new_poll
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from select import poll
     from typing import TypeVar
 
     from ._link import Link
@@ -66,7 +69,7 @@ def deliver(timeout: float = 0.0) -> None:
         when_free(*_late.popleft())
     deadline = monotonic() + timeout
     while undelivered:
-        poller = poll()
+        poller = new_poll()
         for link in list(undelivered):
             if link.lock.acquire(blocking=False):  # as in when_free
                 try:

@@ -7,11 +7,11 @@ sends back whether it came in time. So both faces decide nothing, and decide the
 from __future__ import annotations
 
 from _signal import SIGKILL
-from select import POLLIN, poll
 
 from _anyfork_child._wire import DETACH, Frame
 
 from ._errors import HandleError, LaunchError, NotReadyError
+from ._polling import is_ready
 from ._session import GONE, Phase
 from ._status import ExitStatus
 
@@ -158,11 +158,7 @@ def _learn_why(link: Link) -> Dialogue[None]:
 
 
 def _readable(fd: int) -> bool:
-    if fd < 0:
-        return False
-    poller = poll()
-    poller.register(fd, POLLIN)
-    return bool(poller.poll(0))
+    return fd >= 0 and is_ready(fd)
 
 
 def signal(link: Link, number: int) -> Dialogue[None]:

@@ -12,13 +12,14 @@ import _socket
 import os
 from _signal import SIGKILL, pidfd_send_signal
 from _thread import RLock
-from select import poll
 
 from _anyfork_child._channel import NOWAIT, Channel
+from _anyfork_child._descriptors import lift
 from _anyfork_child._platform import has_pidfds
 from _anyfork_child._wire import EXECUTING, SIGNAL, Frame, ProtocolError
 
 from ._outbox import Outbox
+from ._polling import is_ready
 from ._session import Phase, Session
 from ._status import UNKNOWN, exit_status
 
@@ -109,7 +110,10 @@ class Ends:
     def _receive(self, channel: Channel) -> Frame | None:
         """One frame, or None at the end of the stream; what is no frame ends the process."""
         try:
-            return channel.receive(NOWAIT)
+            frame = channel.receive(NOWAIT)
+            if frame is not None and frame.fds:
+                frame.fds = [*map(lift, frame.fds)]
+            return frame
         except ConnectionResetError:  # it ended with something of ours unread
             return None
         except (ProtocolError, EOFError) as error:
@@ -231,13 +235,11 @@ class Ends:
         if fd < 0 or self.remote or not has_pidfds():
             return -1
         try:
-            pidfd = os.pidfd_open(pid)
+            pidfd = lift(os.pidfd_open(pid))
         except OSError:  # it has ended
             return -1
         # While the other end of its socket is open the process lives, so the pid was its own when it was looked up.
-        hung_up = poll()
-        hung_up.register(fd, 0)
-        if not hung_up.poll(0):
+        if not is_ready(fd, 0):  # it has not hung up
             return pidfd
         os.close(pidfd)
         return -1
@@ -309,7 +311,7 @@ class Ends:
         if self.remote:
             return
         try:
-            pidfd = os.pidfd_open(pid) if has_pidfds() else -1
+            pidfd = lift(os.pidfd_open(pid)) if has_pidfds() else -1
         except OSError:  # it has ended
             return
         self.read_status()

@@ -6,6 +6,7 @@ import os
 
 from _anyfork_child._attributes import STDIO
 from _anyfork_child._channel import close_all
+from _anyfork_child._descriptors import is_standard_stream
 from _anyfork_child._encoding import Encoded, pickle_into
 from _anyfork_child._files import new_file
 
@@ -65,17 +66,9 @@ def _inherited(encoded: Encoded) -> dict[str, object]:
     if umask is not None:
         values["umask"] = umask
     for fd, name in enumerate(STDIO):
-        values[name] = encoded.add_descriptor(fd, fd) if _is_open(fd) else os.devnull
+        values[name] = encoded.add_descriptor(fd, fd) if is_standard_stream(fd) else os.devnull
     values["cwd"] = encoded.add_made(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     return values
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def _umask() -> int | None:

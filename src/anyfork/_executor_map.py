@@ -6,8 +6,8 @@ is not small is encoded at once, by itself.
 
 from __future__ import annotations
 
+import _thread
 from _pickle import loads
-from _thread import allocate_lock
 from collections import deque
 from concurrent.futures import CancelledError
 from time import monotonic
@@ -169,7 +169,7 @@ class MapWork:
 
     def wait(self, index: int, deadline: float | None) -> None:
         """Until there is a result of this item. Raises TimeoutError."""
-        turn = allocate_lock()
+        turn = _thread.allocate_lock()
         turn.acquire()
         self._turn = turn
         self._wanted = index

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from select import EPOLLIN, POLLIN, poll
+from select import EPOLLIN
 from time import monotonic
 
+from _anyfork_child._channel import plain_socket
 from _anyfork_child._wire import ProtocolError
 
 from ._conversation import Conversation
 from ._executor_jobs import BatchJob
+from ._polling import is_ready
 from ._seat import Seat
 
 TYPE_CHECKING = False
@@ -43,15 +45,13 @@ class SharedTalk(Conversation):
         if end >= 0:
             self.watch.register(end, EPOLLIN)
         self.watch.register(sock, EPOLLIN)
-        self.sock = sock
+        self.sock = plain_socket(sock)
 
     def has_ended(self) -> bool:
         """Whether the worker has, when nothing is to be read: something else may still hold its end of the channel."""
         if self.watch is None or self.end < 0:
             return True
-        poller = poll()
-        poller.register(self.end, POLLIN)
-        return bool(poller.poll(0)) and not (self.calls.in_band and self._more_to_come())
+        return is_ready(self.end) and not (self.calls.in_band and self._more_to_come())
 
     def take_answers(self) -> list[tuple[Any, Any]]:
         """Take what has come: jobs with their answers, and events with None."""

@@ -7,6 +7,7 @@ import os
 import sys
 
 from _anyfork_child._channel import close_all
+from _anyfork_child._descriptors import lift, socket_pair
 from _anyfork_child._encoding import Encoded
 from _anyfork_child._steps import warm
 from _anyfork_child._wire import ADOPT, DETACHED, FORK, PREPARE, START, Frame
@@ -57,9 +58,9 @@ def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded) -> Li
 
 def two_pairs() -> list[_socket.socket]:
     """The near and the far end of a control and of a status socket. Raises OSError."""
-    ends = [*_socket.socketpair(*PAIR)]
+    ends = [*socket_pair()]
     try:
-        return [*ends, *_socket.socketpair(*PAIR)]
+        return [*ends, *socket_pair()]
     except BaseException:
         for end in ends:
             end.close()
@@ -114,7 +115,7 @@ def adopt(sock: socket.socket) -> Link:
     """Take over a template whose handle was given up. Raises ArgumentError for anything but a Unix stream socket."""
     if sock.fileno() < 0 or sock.family != _socket.AF_UNIX or sock.type & 0xF != _socket.SOCK_STREAM:
         raise ArgumentError(f"from_socket() needs the socket of a detached template, not {sock!r}")
-    link = Link(_socket.socket(*PAIR, 0, sock.detach()), None, None)
+    link = Link(_socket.socket(*PAIR, 0, lift(sock.detach())), None, None)
     link.session.forks = 1  # how often it was forked is not known here: see take_over
     link.session.adopting = True
     link.session.pings += 1

@@ -6,12 +6,12 @@ What is copied, and what the copy does about it, is in _anyfork_child._copy; whe
 from __future__ import annotations
 
 import _signal
-import _socket
 import gc
 import io
 import os
 import sys
 
+from _anyfork_child._descriptors import lift, socket_pair
 from _anyfork_child._main import common
 from _anyfork_child._platform import has_pidfds
 from _anyfork_child._receiver import Receiver
@@ -27,6 +27,7 @@ from ._template import Template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Iterable
     from typing import NoReturn
 
@@ -135,7 +136,7 @@ def _fork(unwanted: set[int]) -> Link:
     ends: list[_socket.socket] = []
     link: Link | None = None
     try:
-        ends += _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        ends += socket_pair()
         line, flags = open_lifeline()
         link = Link(ends[0], None, None)
         link.receiver = Receiver(is_importable, main)
@@ -186,7 +187,7 @@ def _take_charge(link: Link, pid: int) -> None:
     session.pid = link.child = pid
     session.status_ended = True  # no template tells of it
     try:
-        session.pidfd = os.pidfd_open(pid) if has_pidfds() else -1
+        session.pidfd = lift(os.pidfd_open(pid)) if has_pidfds() else -1
     except OSError:  # out of descriptors: then nobody learns how it ends
         pass
 

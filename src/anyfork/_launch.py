@@ -7,7 +7,6 @@ but this one has a template as its parent, which reaps it.
 
 from __future__ import annotations
 
-import _socket
 import os
 import sys
 from fcntl import F_DUPFD_CLOEXEC, fcntl
@@ -15,6 +14,7 @@ from posix import posix_spawn  # not that of os, which debuggers replace to be i
 
 import _anyfork_child
 from _anyfork_child._attributes import bind_now
+from _anyfork_child._descriptors import duplicate, is_standard_stream, lift, socket_pair
 from _anyfork_child._files import new_file
 from _anyfork_child._steps import is_standard_library
 from _anyfork_child._wire import INIT
@@ -102,10 +102,9 @@ def _places(entry: str) -> list[str | None]:
 def launch() -> Link:
     """Start the default template. Raises LaunchError."""
     python = find_python()
-    stderr = _stderr()  # first: where there is none, something of ours would get its number
-    control, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    control, far = socket_pair()
     line, follows = open_lifeline()
-    output = new_file()
+    output, stderr = new_file(), _stderr()
     link = Link(control, None, None)
     link.interpreter = python
     link.output = Output(output)
@@ -135,7 +134,6 @@ def _spawn(python: str, argv: list[bytes], fds: Sequence[int], follows: int) -> 
 
 
 def _stderr() -> int:
-    try:
-        return os.dup(2)
-    except OSError:  # a daemon without standard error
-        return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    if is_standard_stream(2):
+        return duplicate(2)
+    return lift(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))  # for a daemon without standard error

@@ -12,6 +12,7 @@ from collections import deque
 from errno import EPIPE, ETOOMANYREFS
 
 from _anyfork_child._channel import NOWAIT, close_all, send_some
+from _anyfork_child._descriptors import duplicate
 from _anyfork_child._files import write_stepwise
 from _anyfork_child._wire import messages
 
@@ -32,7 +33,7 @@ class _Fill:
     __slots__ = ("_fd", "_steps")
 
     def __init__(self, fd: int, pieces: Sequence[bytes]) -> None:
-        self._fd = os.dup(fd)
+        self._fd = duplicate(fd)
         self._steps = write_stepwise(self._fd, pieces, PIECE)
 
     def step(self) -> bool:
@@ -66,7 +67,7 @@ class _Message:
         given, copies = self.fds, list[int]()
         self.fds, self._owned = copies, True
         for fd in given:
-            copies.append(os.dup(fd))  # what is copied when descriptors run out is released
+            copies.append(duplicate(fd))  # what is copied when descriptors run out is released
 
     def release(self) -> None:
         """The descriptors have been sent, or never will be."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from array import array
 
+from _anyfork_child._descriptors import lift
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +22,7 @@ class Permits:
     __slots__ = ("_writing", "reading")
 
     def __init__(self) -> None:
-        self.reading, self._writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.reading, self._writing = map(lift, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
 
     def give(self, numbers: Sequence[int]) -> None:
         """Let these begin. Fewer are under way than the pipe has room for."""

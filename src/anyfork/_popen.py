@@ -6,6 +6,7 @@ import os
 from multiprocessing import connection, popen_fork, resource_tracker, spawn, util
 
 from _anyfork_child._context_process import main
+from _anyfork_child._descriptors import duplicate
 from _anyfork_child._values import Descriptor
 
 from ._default import default_template
@@ -54,7 +55,7 @@ class Popen(popen_fork.Popen):
         _warm(parent, self._held[0], encoded.by_value)
         self._process = process = _run(self._template, _preparation(process_obj.name, self._template), encoded)
         try:
-            self.sentinel = os.dup(process.fileno())  # the handle closes its own when it has seen the end
+            self.sentinel = duplicate(process.fileno())  # the handle closes its own when it has seen the end
         except BaseException:
             process.kill()
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from select import POLLIN, POLLOUT, poll
+from select import POLLIN, POLLOUT
 from time import monotonic
 
 from ._waiting import RETRY
@@ -10,6 +10,7 @@ from ._waiting import RETRY
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from select import poll
     from typing import Any
 
     from ._dialogue import Dialogue, Need

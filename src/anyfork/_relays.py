@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from _anyfork_child._channel import close_all
+from _anyfork_child._descriptors import duplicate, is_standard_stream
 from _anyfork_child._encoding import Encoded, pickle_into
 from _anyfork_child._receiver import Receiver
 from _anyfork_child._wire import START
@@ -51,7 +52,7 @@ def _fork() -> Link:
         for name, open_it in (("cwd", _open_directory), ("stderr", _open_stderr)):
             try:
                 opened[name] = open_it()
-            except OSError:  # a directory that was removed, a program without standard error: as the template has it
+            except OSError:  # a directory that was removed: as the template has it
                 pass
         pickle_into(encoded, check_attributes(CALL, encoded, {"env": os.environb, **opened}))
         return fork_default({}, encoded)
@@ -64,4 +65,4 @@ def _open_directory() -> int:
 
 
 def _open_stderr() -> int:
-    return os.dup(2)
+    return duplicate(2) if is_standard_stream(2) else os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
+import _thread
 from collections import deque
 
 TYPE_CHECKING = False
@@ -41,7 +41,7 @@ class Room:
             dispatcher.refuse()
         if dispatcher.watch.is_here:  # a callback: while the thread waited nobody would make room
             return None
-        turn = allocate_lock()
+        turn = _thread.allocate_lock()
         turn.acquire()
         self._waiting.append(turn)
         self.count()

@@ -14,6 +14,7 @@ from _anyfork_child._settle import unsafe_threads
 
 from ._delivery import open_links
 from ._lifeline import lifeline_descriptors
+from ._polling import patched_by
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def running_loops() -> list[str]:
         loops.append("that of uvloop" if type(loop).__module__ == "uvloop" else "that of asyncio")
     if trio is not None and trio.in_trio_run():
         loops.append("that of trio")
-    return loops
+    library = patched_by()
+    return [*loops, f"that of {library}, which has patched the program"] if library else loops
 
 
 def in_main_interpreter() -> bool:

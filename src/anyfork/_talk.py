@@ -6,9 +6,10 @@ it is their turn to read. No thread is started for it.
 
 from __future__ import annotations
 
+import _thread
 from _pickle import loads
 from _socket import SO_RCVTIMEO, SOL_SOCKET
-from _thread import RLock, allocate_lock, get_ident
+from _thread import RLock
 from struct import Struct
 from time import monotonic
 
@@ -16,6 +17,7 @@ from ._conversation import FATE, Conversation
 from ._delivery import destructor
 from ._dialogue import entered
 from ._pending import State
+from ._polling import wait_for
 from ._status import UNKNOWN
 from ._waiting import run
 
@@ -115,7 +117,7 @@ class Talk(Conversation):
                 if self._reader or self.sock is None or self.incoming or self.foreign:
                     return False, None
                 reads = True
-                self._reader = get_ident()
+                self._reader = _thread.get_ident()
                 if not self.begin_small(function, args):
                     return False, None
             answer = self.read_small(0)  # waits for SOON at most
@@ -131,7 +133,7 @@ class Talk(Conversation):
                         call = self.end_small(answer)
                     if self._waiting:
                         self._wake()
-            self._inside.discard(get_ident())
+            self._inside.discard(_thread.get_ident())
         if answer is not None:
             return True, loads(answer)
         if interrupted is not None:
@@ -148,7 +150,7 @@ class Talk(Conversation):
         """Until it is done: read what comes, or wait until another thread has. Raises TimeoutError."""
         self.check()
         self._enter()
-        me = get_ident()
+        me = _thread.get_ident()
         before = me
         try:
             while True:
@@ -159,7 +161,7 @@ class Talk(Conversation):
                     if self._reader in (0, me):  # me: a handler of an event makes a call
                         before, self._reader = self._reader, me
                         break
-                    turn = allocate_lock()
+                    turn = _thread.allocate_lock()
                     turn.acquire()
                     self._waiting[turn] = done
                 self._wait_for(turn, deadline)
@@ -178,7 +180,7 @@ class Talk(Conversation):
         """An interrupt may come in the middle of anything, of putting things in order after another one too. Then
         nobody knows what was done and what was not: the worker ends.
         """
-        me = get_ident()
+        me = _thread.get_ident()
         if me in self._inside:
             with self.lock:
                 if self._reader == me:
@@ -217,9 +219,9 @@ class Talk(Conversation):
             with self.lock:
                 event = self.take()
             if event is not None:
-                self._inside.discard(get_ident())  # the handler may call
+                self._inside.discard(_thread.get_ident())  # the handler may call
                 self.handle(event)
-                self._inside.add(get_ident())
+                self._inside.add(_thread.get_ident())
         if self._waiting:
             with self.lock:
                 self._wake()
@@ -228,7 +230,7 @@ class Talk(Conversation):
         """Read what comes next; True at the end of the stream. Raises TimeoutError."""
         assert self.watch is not None
         while True:
-            ready = self.watch.poll(-1 if deadline is None else max(0.0, deadline - monotonic()))
+            ready = wait_for(self.watch, None if deadline is None else max(0.0, deadline - monotonic()))
             if not ready:
                 raise TimeoutError
             with self.lock:

@@ -6,11 +6,12 @@ may read what they wait for, and then nothing more would come.
 
 from __future__ import annotations
 
-from _thread import allocate_lock
-from select import POLLIN, POLLOUT, poll
+import _thread
+from select import POLLIN, POLLOUT
 from time import monotonic
 
 from ._delivery import pending
+from ._polling import new_poll
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _take_turn(link: Link, fd: int) -> LockType | None:
     if fd not in link.turns:
         link.turns[fd] = []
         return None
-    turn = allocate_lock()
+    turn = _thread.allocate_lock()  # looked up now, as in _polling
     turn.acquire()
     link.turns[fd].append(turn)
     return turn
@@ -85,7 +86,7 @@ def _end_turn(link: Link, fd: int) -> None:
 
 
 def _poll(link: Link, fd: int, left: float | None, pollable: bool) -> list[int]:
-    poller = poll()
+    poller = new_poll()
     if fd >= 0:
         poller.register(fd, POLLIN)
     for unsent in link.unsent():

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
-from _thread import RLock, get_ident
+from _thread import RLock
 from collections import deque
 from math import inf
-from select import EPOLLIN, POLLIN, epoll, poll
+from select import EPOLLIN, POLLIN
 from time import monotonic
 
+from _anyfork_child._descriptors import lift
+
+from ._polling import new_epoll, new_poll, wait_for
 from ._proceeding import Proceeding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from select import epoll
     from typing import Any
 
     from ._dialogue import Dialogue
@@ -30,10 +35,10 @@ class Watch:
         self.late: deque[Callable[[], None]] = deque()  # what others want the thread to do
         self.wakes_at = 0.0
         self.ident = 0
-        self.epoll: epoll = epoll()
+        self.epoll: epoll = new_epoll()
         self._proceedings: list[Proceeding] = []
         self._gate = RLock()  # reentrant: destructors wake, too
-        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wakeup = lift(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self.epoll.register(self._wakeup, EPOLLIN)
         self.thread: threading.Thread = threading.Thread(target=run, name="anyfork Executor")
 
@@ -49,7 +54,7 @@ class Watch:
     @property
     def is_here(self) -> bool:
         """Whether this is the thread."""
-        return get_ident() == self.ident
+        return _thread.get_ident() == self.ident
 
     def wake(self) -> None:
         """Let the thread look. After its end nothing happens: the number may be that of something else then."""
@@ -87,14 +92,14 @@ class Watch:
         self.wakes_at = wakes_at
         if self.late:
             left = 0.0
-        found = [fd for fd, _ in self.epoll.poll(left)]
+        found = [fd for fd, _ in wait_for(self.epoll, left)]
         self.wakes_at = 0.0
         if self._wakeup in found:
             os.eventfd_read(self._wakeup)
         return found
 
     def _wait_for_dialogues(self, left: float | None) -> None:
-        poller = poll()
+        poller = new_poll()
         poller.register(self.epoll, POLLIN)
         for proceeding in self._proceedings:
             most = proceeding.register(poller)

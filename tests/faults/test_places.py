@@ -7,7 +7,7 @@ import faulty
 import pytest
 from programs import Program, run_program
 
-from anyfork import Template
+from anyfork import DEVNULL, Template
 
 DEADLINE = 10.0  # seconds
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]
@@ -110,6 +110,98 @@ os.write(9, json.dumps([heard.decode() == str([null] * 3), other.returncode]).en
     closing = ["sh", "-c", 'exec "$0" "$@" 9>&1 0<&- 1>&- 2>&-']
     with Program(source, command=closing) as program:
         assert program.read() == [True, 3]
+
+
+# What a program without a standard stream opens gets the number of that stream.
+REUSE = """
+def reuse(number):
+    os.close(number)
+    data = open(sys.argv[1], "w")
+    assert data.fileno() == number
+    return data
+def leave_text(channel, number):
+    os.write(number, b"text")
+    raise ValueError("x")
+"""
+
+
+@pytest.mark.parametrize("make", ["Template()", "Template.new_exec()", "Template().fork()"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_file_with_the_number_of_a_closed_standard_stream_is_not_given_to_processes(tmp_path, make, number):
+    source = f"""
+report = os.fdopen(os.dup(1), "w")
+data = reuse({number})
+with {make}.run(leave_text, {number}) as process:
+    process.wait()
+data.close()
+print(json.dumps([process.returncode, os.path.getsize(sys.argv[1])]), file=report, flush=True)
+"""
+    with Program(REUSE + source, str(tmp_path / "data")) as program:
+        assert program.read() == [1, 0]
+
+
+def test_a_socket_with_the_number_of_standard_error_is_not_given_to_a_remote_command(tmp_path):
+    source = """
+os.close(2)
+near, far = socket.socketpair()
+assert near.fileno() == 2
+with anyfork.RemoteTemplate(["sh", "-c", f"echo noise >&2; exec {sys.executable}"]) as template:
+    value = anyfork.call(abs, -1, template=template)
+far.setblocking(False)
+try:
+    say([value, far.recv(100).decode()])
+except BlockingIOError:
+    say([value, ""])
+"""
+    assert run_program(source) == [1, ""]
+
+
+def test_nothing_of_anyfork_gets_the_number_of_a_standard_stream():
+    source = """
+def open_ones():
+    found = []
+    for fd in (0, 1, 2):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except OSError:
+            continue
+    return found
+def write():
+    sys.stderr.write("warning")
+    sys.stderr.flush()
+    return len(bytes(1 << 20))
+with anyfork.Executor(max_workers=1) as executor, anyfork.Worker() as worker, Template() as template:
+    seen = [executor.submit(write).result(), worker.call(len, bytes(1 << 20)), worker.call(write)]
+    with template.fork().run_program(["true"]) as process:
+        pass
+    seen.append(open_ones())
+os.write(9, json.dumps([seen, process.returncode]).encode() + b"\\n")
+"""
+    closing = ["sh", "-c", 'exec "$0" "$@" 9>&1 0<&- 1>&- 2>&-']
+    with Program(source, command=closing) as program:
+        assert program.read() == [[1 << 20, 1 << 20, 1 << 20, []], 0]
+
+
+@pytest.mark.parametrize("make", ["fork", "new_exec"])
+def test_streams_that_lead_to_devnull_leave_no_descriptor_open(make):
+    streams = {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL}
+    template = (Template().fork(**streams) if make == "fork" else Template.new_exec(**streams)).ready()
+    counts = []
+    for _ in range(4):
+        template = template.fork(**streams).ready()
+        counts.append(len(os.listdir(f"/proc/{template.pid}/fd")))
+    assert counts == counts[:1] * 4
+    with template.run_program([sys.executable, "-c", "import os; os.listdir('/proc/self/fd')[4:] and 1/0"]) as process:
+        pass
+    assert process.returncode == 0
+
+
+def test_a_step_that_closes_standard_streams_leaves_their_numbers_to_nothing_of_anyfork():
+    template = Template().execute("import os; os.close(1); os.close(2)")
+    for _ in range(2):
+        with template.fork().run(faulty.send_value, "[os.fstat(fd).st_rdev for fd in (1, 2)]") as process:
+            heard = process.channel.recv(100).decode()
+    assert heard == str([os.stat("/dev/null").st_rdev] * 2)
 
 
 # There `import socket`, by itself and without anyfork, ends in a SystemError of the interpreter.

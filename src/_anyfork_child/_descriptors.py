@@ -1,0 +1,62 @@
+"""Numbers of descriptors: anyfork's own stay above those of the standard streams.
+
+In a program that was started without a standard stream, or has closed one, whatever is opened next gets its number, and
+then everything that is written to that stream. Both the owner and its processes see to that for what they open.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+from fcntl import F_DUPFD_CLOEXEC, F_GETFD, FD_CLOEXEC, fcntl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FIRST = 3  # the lowest number that is no standard stream's
+
+
+def duplicate(fd: int) -> int:
+    """Return another descriptor of the same open file, above the standard streams. Raises OSError."""
+    return fcntl(fd, F_DUPFD_CLOEXEC, FIRST)
+
+
+def lift(fd: int) -> int:
+    """Move a descriptor that has the number of a standard stream above those; return its number. Raises OSError."""
+    if fd >= FIRST or fd < 0:  # -1 stands for one that was lost on the way
+        return fd
+    try:
+        return duplicate(fd)
+    finally:
+        os.close(fd)
+
+
+def socket_pair(kind: int = _socket.SOCK_STREAM) -> Sequence[_socket.socket]:
+    """Make two connected sockets with numbers above those of the standard streams. Raises OSError."""
+    ends = _socket.socketpair(_socket.AF_UNIX, kind)
+    if all(end.fileno() >= FIRST for end in ends):
+        return ends
+    return [_socket.socket(_socket.AF_UNIX, kind, 0, lift(end.detach())) for end in ends]
+
+
+def is_standard_stream(fd: int) -> bool:
+    """Whether the number of a standard stream really is one: not closed, and not reused.
+
+    A file or a socket that was opened when the number was free is closed on exec, as all that Python opens; a standard
+    stream never is.
+    """
+    try:
+        return not fcntl(fd, F_GETFD) & FD_CLOEXEC
+    except OSError:  # it is closed
+        return False
+
+
+def open_stdio() -> None:
+    """Fill 0, 1 and 2 where they are closed, or the next file would become standard output."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR)
+            os.set_inheritable(fd, True)
