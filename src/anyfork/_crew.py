@@ -64,7 +64,7 @@ class Crew:
             template = Template() if worker.source.key is None else worker.source.key.fork()
             permits = None if dispatcher.in_band else Permits()  # no descriptor gets to another machine
             link = dispatcher.start_worker(template, MODULE, permits)
-        except (AnyforkError, OSError) as error:
+        except Exception as error:  # pickling runs any code; whatever it is, jobs are told, or it is tried again
             if permits is not None:
                 permits.close()
             dispatcher.not_started(worker, error)
@@ -140,6 +140,13 @@ class Crew:
         for seat in list(self.seats):
             seat.kill()
             self._remove(seat)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all of them."""
+        for seat in self.seats:
+            for job in seat.worker.jobs:
+                job.idempotent = False  # it does not run again
+            seat.process.send_signal(number)
 
     # --- Who has how much ---
 

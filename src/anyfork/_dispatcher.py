@@ -2,14 +2,19 @@
 
 Whoever submits a job decides under the lock what is to be done, and writes it straight to a worker that has room.
 Everything else that is decided (starts, ends, failures) the thread does. Results are given to those who wait for them
-without the lock: callbacks are anybody's code. What becomes of an interrupt in the middle of a decision is in _mending.
+without the lock: callbacks are anybody's code.
+
+Signal handlers and destructors may call everything here in the middle of everything else, in the thread that has the
+lock. What they ask for is then put off: the thread does it. ``close``, ``kill`` and ``abandon`` only set flags, which
+the thread looks at. An interrupt in the middle of a decision leaves ``torn`` set; then all is put off until the thread
+has mended it, see _mending.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from _thread import RLock
+from collections import deque
 from copy import copy
 from functools import partial
 from math import inf
@@ -17,6 +22,8 @@ from time import monotonic
 
 from . import _executor_exit
 from ._crew import ALL, STALL, Crew
+from ._decision_lock import LATER, DecisionLock
+from ._default import default_template
 from ._errors import AnyforkError, ArgumentError, HandleError, InitializerError, PeerError
 from ._executor_errors import drop_in
 from ._executor_jobs import BatchJob, JobEncoder
@@ -27,7 +34,7 @@ from ._mending import mend
 from ._pace import Pace
 from ._pool_handle import PoolHandle
 from ._room import Room
-from ._telling import log, tell
+from ._telling import Record, Telling, tell
 from ._watch import Watch
 
 TYPE_CHECKING = False
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
     from ._link import Link
     from ._permits import Permits
     from ._pool_options import PoolOptions, Templates
+    from ._pool_stats import PoolStats
     from ._scheduler import Scheduler
     from ._sources import Source
     from ._steps import Failure, Steps
@@ -50,15 +58,13 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
     Answers: TypeAlias = Sequence[tuple[Any, Any]]  # jobs and their messages; events, and None
 
-# What is raised where nothing is half done.
-ORDERLY = (AnyforkError, RuntimeError, OSError)
-
 
 class Dispatcher(PoolHandle):
     """Everything of an Executor but its face.
 
     ``open`` are the jobs that the scheduler knows and that are not done; ``works`` are the maps that are under way;
-    ``finished`` are those who are to be told soon, see _telling.
+    ``finished`` are those who are to be told soon, see _telling. ``put_off`` are jobs and maps that were accepted, and
+    that the thread lets begin.
     """
 
     watch: Watch  # once there was a job
@@ -68,17 +74,19 @@ class Dispatcher(PoolHandle):
     def __init__(self, template: Templates, options: PoolOptions, adaptive: bool) -> None:
         super().__init__("Executor", template, options)
         self.encoder = JobEncoder(self._settings.receiver)
-        self.lock: RLock = RLock()
+        self.lock = DecisionLock()
         self.crew = Crew(self, adaptive and not self.in_single_file)
         self.seats = self.crew.seats  # type: ignore[assignment]  # its kind of seats
         self.open: dict[AnyJob, None] = {}
         self.works: set[MapWork] = set()
-        self.broken: AnyforkError | None = None  # why there are no workers, and will be none
+        self.put_off: deque[tuple[Callable[[Any], None], AnyJob | MapWork]] = deque()
+        self.broken: AnyforkError | None = None  # why there are no workers, and will be none of these templates
+        self._failure: AnyforkError | None = None  # why there is no thread any more
         self.abandoned = False  # nobody has the Executor any more
         self.started = self.over = False  # the thread
-        self._torn = False  # somebody was torn out of the middle of a decision
         self._killed = False
         self.finished: list[tuple[Any, Any]] = []
+        self.telling = Telling()
         self.room = Room(self)
         self._paces: dict[int, Pace] = {}
 
@@ -99,22 +107,9 @@ class Dispatcher(PoolHandle):
         """Whether nobody is to wait for room in the queue."""
         return bool(self._settings.raises)
 
-    def refuse(self) -> None:
-        """Raise QueueFullError."""
-        self._refuse()
-
-    def do(self, action: Callable[..., Result], *args: Any) -> Result:
-        """Do something under the lock. An interrupt in the middle is seen to later, and goes on."""
-        with self.lock:
-            try:
-                return action(*args)
-            except ORDERLY:
-                raise
-            except BaseException:
-                self._torn = True
-                if self.started:
-                    self.watch.wake()
-                raise
+    def refusal(self) -> BaseException:
+        """Return a QueueFullError."""
+        return self._full()
 
     def check_owner(self, call: str) -> None:
         """Raise HandleError in a forked copy of the owner."""
@@ -122,33 +117,82 @@ class Dispatcher(PoolHandle):
             raise HandleError(f"{call}() on an Executor in a forked copy of its owner: it does not work there")
 
     def check_open(self) -> None:
-        """Raise what stands in the way of a new job. Holds the lock."""
-        if self.broken is not None:
-            raise drop_in(copy(self.broken))  # each gets a traceback of its own
+        """Raise what stands in the way of a new job."""
+        why = self._refusal()
+        if why is not None:
+            raise why
+
+    def _refusal(self) -> BaseException | None:
+        """Return what stands in the way of a new job, as far as flags say it."""
+        why = self._failure or self.broken
+        if why is not None:
+            return drop_in(copy(why))  # each gets a traceback of its own
+        return self._end_of_it()
+
+    def _end_of_it(self) -> BaseException | None:
+        if self._failure is not None:
+            return copy(self._failure)
         if self._closed or self.abandoned:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+            return RuntimeError("cannot schedule new futures after shutdown")
         if _executor_exit.exiting:
-            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        if not self.started:
+            return RuntimeError("cannot schedule new futures after interpreter shutdown")
+        return None
+
+    def enter(self) -> BaseException | None:
+        """Return what stands in the way of a new job; have a thread where there is nothing. Holds the lock."""
+        why = self._refusal()
+        return self._start() if why is None and not self.started else why
+
+    def _enter_anyway(self) -> BaseException | None:
+        """The same for what may help a broken Executor."""
+        why = self._end_of_it()
+        return self._start() if why is None and not self.started else why
+
+    def _start(self) -> BaseException | None:
+        """Start the thread. Raises OSError, and RuntimeError where there can be no thread."""
+        _executor_exit.dispatchers.add(self)  # before the look: so the end of the program sees it, or it sees that end
+        try:
+            if _executor_exit.exiting:
+                return self._end_of_it()
             self.watch = Watch(self._run)
-            self.watch.start()
+            self.watch.thread.start()
             self.started = True
-            _executor_exit.dispatchers.add(self)
+        finally:
+            if not self.started:
+                _executor_exit.dispatchers.discard(self)
+        return None
+
+    def _accept(self, action: Callable[[Any], None], who: AnyJob | MapWork) -> None:
+        """Let a job or a map begin, now or soon. Raises what stands in its way."""
+        found = self.lock.do(self.enter, action, who)
+        if found is LATER:
+            found = self._refusal() or self._cannot_put_off("submit")
+            if found is None:
+                self.put_off.append((action, who))
+                self.watch.wake()
+        if found is not None:
+            raise found  # type: ignore[misc]  # it is an exception: LATER was replaced above
+
+    def _cannot_put_off(self, call: str) -> HandleError | None:
+        """Return why nothing can be left to the thread, where there is none yet."""
+        if self.started:
+            return None
+        return HandleError(
+            f"{call}() in a signal handler or a destructor, in the middle of the first use of the Executor: it does "
+            "not work yet; use the Executor once before, or call this later"
+        )
 
     def pace_of(self, function: int) -> Pace:
         """How long calls of the function of this number take."""
         return self._paces.setdefault(function, Pace())
 
     def submit(self, job: AnyJob) -> None:
-        """A new job. Raises what stands in its way."""
+        """Queue a new job. Raises what stands in its way."""
         if self.scheduler.limits.max_queued is not None:
             self.room.wait()
-            if self._killed:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-        self.do(self._submit, job)
+        self._accept(self._submit, job)
 
     def _submit(self, job: AnyJob) -> None:
-        self.check_open()
         self.add(job)
         scheduler = self.scheduler
         force = scheduler.force
@@ -158,16 +202,25 @@ class Dispatcher(PoolHandle):
         elif scheduler.queue.length >= MANY:  # all are busy, and what comes from them lets the thread decide
             self.decide()
 
+    def begin_work(self, work: MapWork) -> None:
+        """Go on with a map that has got items. Raises what stands in its way."""
+        self._accept(self._begin_work, work)
+
+    def _begin_work(self, work: MapWork) -> None:
+        self.works.add(work)
+        work.feed()
+        self.decide()
+
     def add(self, job: AnyJob) -> None:
         """Let the scheduler know a job. Holds the lock."""
         self.open[job] = None
         self.scheduler.submit(job)
 
     def take_out(self, job: AnyJob) -> bool:
-        """Let a job not run that no worker has. False if one has."""
+        """Let a job not run that no worker has. False if one has, or if it cannot be taken out now."""
         if self._owner != os.getpid():
             return False
-        return self.do(self._take_out, job)
+        return self.lock.do(_nothing, self._take_out, job) is True
 
     def _take_out(self, job: AnyJob) -> bool:
         if job.state is not JobState.QUEUED:
@@ -177,15 +230,26 @@ class Dispatcher(PoolHandle):
         return True
 
     def list_pids(self) -> list[int]:
-        """Those of all workers, as far as they are known. Holds the lock."""
-        return self.pids
+        """Return those of all workers, as far as they are known."""
+        return self.lock.look(lambda: self.pids)
+
+    def read_stats(self) -> PoolStats:
+        """Return what it has and has done, at this moment."""
+        return self.lock.look(self.stats)
 
     def describe(self) -> str:
         """What to show of it."""
         state = "closed" if self._closed else "open"
-        stats = self.do(self.stats)
+        stats = self.read_stats()
         busy = stats.sent + stats.running
         return f"<Executor {state} workers={stats.workers + stats.starting} queued={stats.queued} in_flight={busy}>"
+
+    def tell_later(self, attempt: Callable[[bool], bool]) -> None:
+        """Tell somebody who cannot be told now, see Telling."""
+        if self.over or not self.started:
+            attempt(True)
+        else:
+            self.post(partial(self.telling.later, attempt))
 
     def post(self, action: Callable[[], None]) -> None:
         """Let the thread do something soon, under the lock. May be called in the middle of anything."""
@@ -196,7 +260,10 @@ class Dispatcher(PoolHandle):
 
     def _run(self) -> None:
         with self.lock:  # whoever starts it has it, unless an interrupt has come between
-            watch, self.started = self.watch, True
+            watch = self.watch
+            if watch.thread is not threading.current_thread():  # which has another one started since
+                return
+            self.started = True
             _executor_exit.dispatchers.add(self)
         watch.ident = threading.get_ident()
         try:
@@ -209,41 +276,71 @@ class Dispatcher(PoolHandle):
             _executor_exit.dispatchers.discard(self)
             with self.lock:
                 self.over = True
+                self.room.open()
                 watch.close()
+            self.telling.finish()
 
     def _step(self) -> bool:
         """Wait for something to happen, and do what follows from it; False when nothing is left to do."""
         with self.lock:
             due = monotonic() + STALL if self.crew.may_stall else inf
-            due = min(due, self.scheduler.wake_at)
+            due = min(due, self.scheduler.wake_at, self.telling.wake_at)
         ready = self.watch.wait(due)
         with self.lock:
-            if self._torn:
-                self._torn = False
+            if self.lock.torn:
                 mend(self)
-            if self.abandoned:
-                self.scheduler.close()
+                self.lock.torn = False
+            self._look_at_flags()
             self.watch.go_on()
+            self._begin_put_off()
             now = monotonic()
             self.crew.read(ready, now)
             self.crew.adapt(now)
             self.decide()
             self.crew.balance()
-            going_on = self.seats or self.works or self.watch.busy or not self.scheduler.finished
+            going_on = self.seats or self.works or self.put_off or self.watch.busy or not self.scheduler.finished
             finished, self.finished = self.finished, []
         tell(finished)
+        self.telling.go_on()
         return bool(going_on)
 
+    def _look_at_flags(self) -> None:
+        """Do what was asked for in the middle of anything."""
+        scheduler = self.scheduler
+        if self._killed and not scheduler.killed:
+            super().kill()
+            for work in list(self.works):
+                work.cancel(self.finished)
+        elif (self._closed or self.abandoned) and not scheduler.closing:
+            scheduler.close()
+
+    def _begin_put_off(self) -> None:
+        while self.put_off:
+            action, who = self.put_off.popleft()
+            if who.unwanted:
+                continue
+            if self.broken is None:
+                action(who)
+            else:
+                self.finished.append((who, drop_in(copy(self.broken))))
+
     def _collapse(self, error: BaseException) -> None:
-        """There is an error in this program: all fails."""
+        """There is an error in this program: all fails, now and for ever."""
         with self.lock:
-            self.broken = PeerError(f"the Executor has failed: {type(error).__name__}: {error}", may_have_run=True)
-            self.broken.__cause__ = error
-            finished = [*self.finished, *((job, self.broken) for job in self.open)]
+            failure = PeerError(f"the Executor has failed: {type(error).__name__}: {error}", may_have_run=True)
+            failure.__cause__ = error
+            self._failure = failure
+            finished = [*self.finished, *((job, failure) for job in self.open)]
             for work in list(self.works):
                 work.cancel(finished)
-            self.crew.kill()
-        tell(finished)
+            finished += ((who, failure) for _, who in self.put_off)
+            self.put_off.clear()
+            self.open.clear()
+        try:
+            tell(finished)
+        finally:
+            with self.lock:
+                self.crew.kill()
 
     # --- What comes from workers ---
 
@@ -287,16 +384,18 @@ class Dispatcher(PoolHandle):
         self.room.admit()
 
     def _apply(self, steps: Steps) -> None:
+        for job, why, of in steps.fail:  # at once, whoever decides: so no book says what is not true any more
+            self._fail(job, why, of)
         if self.watch.is_here:
-            super()._apply(steps)
+            self._apply_to_workers(steps)
         else:
-            self.watch.post(partial(self._apply_of, self.scheduler, steps))
+            self.watch.post(partial(self._apply_later, self.scheduler, steps))
 
-    def _apply_of(self, scheduler: Scheduler, steps: Steps) -> None:
-        if scheduler is self.scheduler:  # not mended meanwhile
-            super()._apply(steps)
+    def _apply_later(self, scheduler: Scheduler, steps: Steps) -> None:
+        if scheduler is self.scheduler:  # otherwise its workers were killed: it was mended meanwhile
+            self._apply_to_workers(steps)
 
-    def _fail(self, job: Any, why: Failure, of: Worker | Source | None) -> None:
+    def _fail(self, job: Any, why: Failure, of: Worker | BaseException | None) -> None:
         self.open.pop(job, None)
         if type(job) is BatchJob or type(job) is ItemJob:
             job.work.jobs.discard(job)
@@ -333,7 +432,7 @@ class Dispatcher(PoolHandle):
     def not_started(self, worker: Worker, error: BaseException) -> None:
         """It will never be there."""
         if isinstance(error, InitializerError):
-            log("concurrent.futures", f"Exception in initializer: {error}", error)
+            self.finished.append((Record("concurrent.futures", f"Exception in initializer: {error}"), error))
             self.scheduler.not_started(worker, monotonic(), error, permanent=True)
         else:
             super().not_started(worker, error)
@@ -351,39 +450,46 @@ class Dispatcher(PoolHandle):
         """As that of pools. Holds the lock."""
         if load is not None and self.in_single_file:
             raise ArgumentError("resize(): workers of this Executor are given one job at a time")
-        resize = partial(super().resize, max_workers, min_idle=min_idle, load=load, limits=limits)
-        self._when_started(resize)
+        self._check_resize(max_workers, min_idle, load, limits)
+        self._change("resize", partial(self._resize, max_workers, min_idle, load, limits))
         if load is not None:
             self.crew.adaptive = False
 
     def replace_template(self, new: TemplateHandle, old: TemplateHandle | None = None) -> None:
-        """As that of pools. Holds the lock."""
-        self._when_started(partial(super().replace_template, new, old))
-        self.broken = None
+        """As that of pools."""
+        source = self._check_replacement(new, old)
+        self._change("replace_template", partial(self._replace, source, new))
 
-    def _when_started(self, action: Callable[[], None]) -> None:
-        """There is a thread from then on that does what follows."""
-        broken, self.broken = self.broken, None
-        self.check_open()
-        self.broken = broken
-        action()
+    def _replace(self, source: Source, new: TemplateHandle) -> None:
+        self.broken = None
+        super()._replace(source, new)
+
+    def _change(self, call: str, action: Callable[[], None]) -> None:
+        """Change something, now or soon. Raises what stands in the way."""
+        found: object = self.lock.do(self._enter_anyway, action)
+        if found is LATER:
+            found = self._end_of_it() or self._cannot_put_off(call)
+            if found is None:
+                self.post(action)
+        if isinstance(found, BaseException):
+            raise found
 
     # --- The end ---
 
     def close(self, cancel: bool) -> None:
-        """Finish what was asked; what has not begun is cancelled, if that is wanted. Holds the lock."""
+        """Finish what was asked; what has not begun is cancelled, if that is wanted."""
         self._closed = True
-        self.scheduler.close()
         if cancel:
             self.post(self._cancel)
         elif self.started:
             self.watch.wake()
 
-    def _cancel(self) -> None:
+    def _cancel(self, all_of_them: bool = False) -> None:
         self.crew.take_back_all()
         queue = self.scheduler.queue
         jobs = queue.clear()
-        begun = len(self.scheduler.force.starting)  # so many have a worker that is about to begin them
+        starting = self.scheduler.force.starting
+        begun = 0 if all_of_them else len(starting)  # so many have a worker that is about to begin them
         queue.put_back(jobs[:begun])
         for job in jobs[begun:]:
             job.state = JobState.DONE
@@ -393,15 +499,20 @@ class Dispatcher(PoolHandle):
             work.cancel(self.finished)
 
     def kill(self) -> None:
-        """End it now. Holds the lock."""
-        self._killed = True
-        if not self.started:
-            self._closed = True
-            return
-        super().kill()
-        for work in list(self.works):
-            work.cancel(self.finished)
-        self.watch.wake()
+        """End it now."""
+        self._closed = self._killed = True
+        if self.started:
+            self.watch.wake()
+
+    def end_workers(self, signal: int) -> None:
+        """Take no more jobs, cancel what has not begun, and send a signal to all workers."""
+        self._closed = True
+        self.post(partial(self._end_workers, signal))
+
+    def _end_workers(self, signal: int) -> None:
+        self.scheduler.close()
+        self._cancel(all_of_them=True)
+        self.crew.signal(signal)
 
     def abandon(self) -> None:
         """Nobody has the Executor any more. May be called in the middle of anything, and when modules are gone."""
@@ -410,6 +521,25 @@ class Dispatcher(PoolHandle):
             self.watch.wake()
 
     def join(self) -> None:
-        """Wait until all is done and the thread has ended. From within it, that would be for ever."""
-        if self.started and not self.watch.is_here:
-            self.watch.thread.join()
+        """Wait until all is done and the thread has ended. From within it, that would be for ever.
+
+        Raises HandleError in a signal handler or a destructor that has interrupted what the thread waits for.
+        """
+        if not self.started or self.watch.is_here:
+            return
+        if self.lock.held or self.watch.held or any(map(is_held, self.scheduler.sources)):
+            raise HandleError(
+                "shutdown(wait=True) in a signal handler or a destructor that has interrupted another call: the "
+                "Executor cannot end before that call goes on; use wait=False here, and wait later"
+            )
+        self.watch.thread.join()
+
+
+def _nothing() -> None:
+    """Nothing stands in the way."""
+
+
+def is_held(source: Source) -> bool:
+    """Whether this thread was interrupted while it used the template of this source: a worker needs it to begin."""
+    link: Link | None = default_template._link if source.key is None else source.key._link
+    return link is not None and any(one.lock._is_owned() for one in link.line())  # type: ignore[attr-defined]  # see _decision_lock

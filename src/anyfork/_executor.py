@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
+from _signal import SIGKILL, SIGTERM
 from concurrent.futures import Executor as AnyExecutor
-from functools import partial
 from itertools import islice
 from math import inf
-from time import monotonic
 
 from ._arguments import Stays, check_function, refused_keywords
 from ._cpus import usable_cpus
@@ -16,7 +15,9 @@ from ._errors import ArgumentError
 from ._executor_errors import drop_in
 from ._executor_future import FutureJob, JobFuture
 from ._executor_map import MapWork
+from ._pool_options import check_job_options
 from ._signatures import overload
+from ._timeouts import deadline as deadline_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class _Submitter(Stays, AnyExecutor):
     _instead = "make an Executor there, or submit its jobs here"
 
     _dispatcher: Dispatcher
+    _executor: Executor
     _options: tuple[float, float | None, bool]  # priority, timeout, idempotent
     _on_event: Handler | None
 
@@ -95,7 +97,7 @@ class _Submitter(Stays, AnyExecutor):
             encoded = dispatcher.encoder.encode(fn, args, kwargs)
         except ArgumentError as error:
             check_function("submit", fn)
-            dispatcher.do(dispatcher.check_open)
+            dispatcher.check_open()
             future.set_exception(drop_in(error))
             return future
         future._dispatcher = dispatcher
@@ -166,7 +168,7 @@ class _Submitter(Stays, AnyExecutor):
             raise ValueError("chunksize must be >= 1.")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = deadline_of(timeout)
         priority, limit, idempotent = self._options
         options = {"priority": priority, "timeout": limit, "idempotent": idempotent}
         work = MapWork(dispatcher, fn, chunksize > 1, self._on_event, options)
@@ -269,8 +271,10 @@ class Executor(_Submitter):
         counting how long it waits; ``math.inf`` for no limit. An ``idempotent`` one is run again, twice at most, when
         its worker dies. ``on_event`` gets what it emits. (Keyword arguments of ``submit`` are all the function's.)
         """
+        check_job_options("options", timeout, priority)
         submitter = _Submitter()
         submitter._dispatcher = self._dispatcher
+        submitter._executor = self  # it ends when nobody has it any more
         submitter._options = priority, self._options[1] if timeout is None else timeout, idempotent
         submitter._on_event = on_event
         return submitter
@@ -278,20 +282,37 @@ class Executor(_Submitter):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more jobs; let all be done that were submitted, or cancel those that have not begun; end the workers.
 
-        Waits for that, if it is told to. Twice is harmless; in a forked copy of the owner nothing happens.
+        Waits for that, if it is told to. Twice is harmless; in a forked copy of the owner nothing happens. Raises
+        HandleError where it cannot wait: in a signal handler or a destructor that has interrupted another call.
         """
         dispatcher = self._dispatcher
         if dispatcher.owner != os.getpid():
             return
-        dispatcher.do(dispatcher.close, cancel_futures)
+        dispatcher.close(cancel_futures)
         if wait:
             dispatcher.join()
+
+    def terminate_workers(self) -> None:
+        """Take no more jobs, cancel those that have not begun, and send SIGTERM to all workers. Do not wait.
+
+        Jobs that run fail with WorkerDiedError when their worker ends. As that of ProcessPoolExecutor in Python 3.14.
+        """
+        self._end_workers(SIGTERM)
+
+    def kill_workers(self) -> None:
+        """Do as ``terminate_workers``, with SIGKILL."""
+        self._end_workers(SIGKILL)
+
+    def _end_workers(self, signal: int) -> None:
+        dispatcher = self._dispatcher
+        if dispatcher.owner == os.getpid():
+            dispatcher.end_workers(signal)
 
     def kill(self) -> None:
         """End it now: its workers are killed, and jobs that have no result yet fail with CallCancelledError."""
         dispatcher = self._dispatcher
         if dispatcher.owner == os.getpid():
-            dispatcher.do(dispatcher.kill)
+            dispatcher.kill()
 
     def resize(
         self,
@@ -308,7 +329,7 @@ class Executor(_Submitter):
         """
         dispatcher = self._dispatcher
         dispatcher.check_owner("resize")
-        dispatcher.do(partial(dispatcher.resize, max_workers, min_idle=min_idle, load=load, limits=limits))
+        dispatcher.resize(max_workers, min_idle=min_idle, load=load, limits=limits)
 
     def replace_template(self, new: Template, old: Template | None = None) -> None:
         """Take workers from another template from now on: in the place of ``old``, where there are several.
@@ -318,16 +339,16 @@ class Executor(_Submitter):
         """
         dispatcher = self._dispatcher
         dispatcher.check_owner("replace_template")
-        dispatcher.do(dispatcher.replace_template, new, old)
+        dispatcher.replace_template(new, old)
 
     def stats(self) -> PoolStats:
         """What it has and has done, at this moment."""
-        return self._dispatcher.do(self._dispatcher.stats)
+        return self._dispatcher.read_stats()
 
     @property
     def pids(self) -> list[int]:
         """The process ids of its workers, as far as they are known."""
-        return self._dispatcher.do(self._dispatcher.list_pids)
+        return self._dispatcher.list_pids()
 
     @property
     def _max_workers(self) -> int:  # as every executor of concurrent.futures has it: Dask and others ask

@@ -18,7 +18,7 @@ def _finish_all() -> None:
     exiting = True
     here = [one for one in list(dispatchers) if one.owner == os.getpid()]
     for dispatcher in here:
-        dispatcher.do(dispatcher.close, False)
+        dispatcher.close(cancel=False)
     for dispatcher in here:
         dispatcher.join()
 

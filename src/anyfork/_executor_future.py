@@ -5,11 +5,13 @@ from __future__ import annotations
 from _pickle import loads
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from threading import Condition
+from threading import TIMEOUT_MAX, Condition
 
 from ._executor_errors import drop_in
 from ._executor_jobs import EncodedJob, plain
 from ._jobs import JobState
+from ._telling import log
+from ._timeouts import seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from ._pending import Handler
 
 NEW = JobState.NEW
+MOMENT = 0.01  # seconds for others to let go of the lock of a future
 
 
 class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
@@ -56,40 +59,75 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
         """As of every future."""
         if self._state is FINISHED and self._exception is None:
             return self._result
-        return super().result(timeout)
+        return super().result(_limit(timeout))
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As of every future."""
+        return super().exception(_limit(timeout))
 
     def end_cancelled(self) -> None:
         """Become cancelled, and tell everybody who waits. The job is not with a worker, and nobody else ends it."""
-        with self._condition:
-            self._job = None
-            self._state = CANCELLED_AND_NOTIFIED
-            for waiter in self._waiters:
-                waiter.add_cancelled(self)
-            self._condition.notify_all()
-        self._invoke_callbacks()
+        self._job = None
+        self._state = CANCELLED_AND_NOTIFIED
+        self._announce()
 
     def end(self, error: BaseException | None, result: Any) -> None:
-        """As set_result and set_exception, unless it has ended before: by a timeout."""
-        if self._state is not RUNNING:  # it may be about to be cancelled
-            with self._condition:
-                if self._state is not PENDING:
-                    return
-                self._state = RUNNING
+        """As set_result and set_exception, unless it has ended before: by a timeout.
+
+        Nobody else ends it meanwhile: only whoever takes the job out of the scheduler may cancel it.
+        """
+        if self._state is FINISHED or self._state is CANCELLED_AND_NOTIFIED:
+            return
         self._result = result
         self._exception = error
         self._job = None
         self._state = FINISHED
         if "_condition" in self.__dict__:
-            self._tell()
-        if self._done_callbacks:
+            self._announce()
+        elif self._done_callbacks:
             self._invoke_callbacks()
 
-    def _tell(self) -> None:
+    def _announce(self) -> None:
+        if not self._tell(False):
+            self._dispatcher.tell_later(self._tell)
+
+    def _tell(self, by_force: bool) -> bool:
+        """Tell everybody who waits; False if that is not possible now, because somebody holds the lock."""
         condition = self._condition
-        with condition:
+        held = condition.acquire(timeout=MOMENT)
+        if not (held or by_force):
+            return False
+        try:
             for waiter in self._waiters:
-                waiter.add_result(self) if self._exception is None else waiter.add_exception(self)
-            condition.notify_all()
+                self._tell_waiter(waiter)
+            if held:
+                condition.notify_all()
+        finally:
+            if held:
+                condition.release()
+        self._invoke_callbacks()
+        return True
+
+    def _tell_waiter(self, waiter: Any) -> None:
+        if self._state is CANCELLED_AND_NOTIFIED:
+            waiter.add_cancelled(self)
+        elif self._exception is None:
+            waiter.add_result(self)
+        else:
+            waiter.add_exception(self)
+
+    def _invoke_callbacks(self) -> None:
+        for callback in self._done_callbacks:
+            try:
+                callback(self)
+            except BaseException as error:  # also SystemExit: it ends no thread that all others wait for
+                log("concurrent.futures", f"exception calling callback for {self!r}", error)
+
+
+def _limit(timeout: float | None) -> float | None:
+    """Return a timeout as the standard library takes it."""
+    limit = seconds(timeout)
+    return limit if limit is None or limit < TIMEOUT_MAX else None
 
 
 class FutureJob(EncodedJob):

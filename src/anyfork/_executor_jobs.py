@@ -186,6 +186,11 @@ class EncodedJob(Job):
         length, _, _, kind, flags, count = HEADER.unpack_from(data)
         return body.again(pack(length, number, self.function | held, kind, flags, count) + data[HEADER_SIZE:])
 
+    @property
+    def unwanted(self) -> bool:
+        """Whether nobody waits for it any more, although it was put off and has not begun."""
+        return False
+
     def begin(self) -> None:
         """A worker is to have it."""
 
@@ -277,6 +282,8 @@ class BatchJob(Job):
         self.left -= 1
         self.work.items.pop(index, None)
         return index
+
+    unwanted = False  # it is never put off: its map is
 
     def split(self, numbers: list[int]) -> BatchJob:
         """The items of these calls, which have not begun, as a job of their own."""

@@ -17,6 +17,7 @@ from _anyfork_child._call_wire import CHUNKS, ITEMS
 from ._executor_errors import drop_in
 from ._executor_jobs import BatchJob, EncodedJob, Item, Raised, plain, value_of
 from ._simple_pickle import simple
+from ._timeouts import one_wait, remaining
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,13 +80,7 @@ class MapWork:
             if len(together) < len(some):
                 self.encoded.update((number, self._alone(number)) for number in numbers if number not in together)
             self.waiting.extend(numbers)
-        self.dispatcher.do(self._begin)
-
-    def _begin(self) -> None:
-        self.dispatcher.check_open()
-        self.dispatcher.works.add(self)
-        self.feed()
-        self.dispatcher.decide()
+        self.dispatcher.begin_work(self)
 
     def _simple_ones(self, numbers: range, items: Sequence[Any]) -> range | set[int]:
         if not self.function:
@@ -175,10 +170,10 @@ class MapWork:
         self._wanted = index
         if index in self.results:  # meanwhile
             return
-        left = -1 if deadline is None else max(0.0, deadline - monotonic())
-        if not turn.acquire(timeout=left) and index not in self.results:
-            self._wanted = -1
-            raise TimeoutError
+        while not turn.acquire(timeout=one_wait(remaining(deadline))) and index not in self.results:
+            if deadline is not None and monotonic() >= deadline:
+                self._wanted = -1
+                raise TimeoutError
 
     def take(self, index: int) -> Any:
         """The result of this item, once. Raises what its call has raised."""
@@ -189,6 +184,20 @@ class MapWork:
             finally:
                 del result
         return result
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether nobody wants more of it."""
+        return self.closed
+
+    def fail(self, error: BaseException) -> None:
+        """What is in no job yet has this error. It was put off, and cannot begin."""
+        while self.waiting:
+            index = self.waiting.popleft()
+            job = self.encoded.pop(index, None)
+            if job is None:
+                self.items.pop(index, None)
+            (job or Item(self, index)).fail(error)
 
     def close(self) -> None:
         """Nobody wants more of it: what has not begun is not done."""

@@ -35,12 +35,18 @@ class Growth:
     @property
     def hopeless(self) -> bool:
         """Whether none of the templates gives a living worker, and none lives."""
-        return not self._force.count and all(source.hopeless or not source.limit for source in self._sources)
+        used = [source for source in self._sources if source.limit]
+        return not self._force.count and bool(used) and all(source.hopeless for source in used)
 
     @property
     def broken(self) -> bool:
         """Whether that will never change."""
-        return self.hopeless and all(source.broken or not source.limit for source in self._sources)
+        return self.hopeless and all(source.broken for source in self._sources if source.limit)
+
+    def is_forbidden(self, limits: Limits) -> bool:
+        """Whether there may be no worker that does anything, until other limits are set, and none is left."""
+        some = limits.max_workers and limits.load and any(source.limit for source in self._sources)
+        return not (some or self._force.count)
 
     def next(self, waiting: int, limits: Limits, now: float) -> Source | None:
         """The template to start a worker from now, if one is wanted and it is time. ``waiting`` jobs have none."""

@@ -18,9 +18,8 @@ from ._pool_calls import PoolCalls
 from ._pool_jobs import Encoder, Measure
 from ._pool_options import PoolSettings, check_number, check_template
 from ._scheduler import Scheduler
-from ._sources import Source
 from ._steps import Failure
-from ._workforce import Worker
+from ._workforce import Worker, WorkerState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from ._pool_options import PoolOptions, Templates
     from ._pool_stats import PoolStats
     from ._seat import Seat
+    from ._sources import Source
     from ._steps import Steps
 
 
@@ -54,7 +54,7 @@ class PoolHandle:
         self._settings = settings
         self.timeout: float | None = settings.timeout
         self._closed = False
-        self._skipped = False
+        self._again = False  # something has happened while decisions were carried out: decide again
         self._owner = os.getpid()
 
     @property
@@ -83,14 +83,14 @@ class PoolHandle:
         if self._owner != os.getpid():
             raise HandleError(f"{call}() on a pool in a forked copy of its owner: it does not work there")
 
-    def _refuse(self) -> None:
-        """Raise QueueFullError: there is no room, and nobody is to wait for it."""
+    def _full(self) -> QueueFullError:
+        """Refuse a job: there is no room, and nobody is to wait for it."""
         self.scheduler.refuse()
         self.decide()
         text = (
             f"the pool has {self.scheduler.queue.length} jobs waiting, and takes no more; nothing of the call has run"
         )
-        raise QueueFullError(text, may_have_run=False)
+        return QueueFullError(text, may_have_run=False)
 
     def withdraw(self, job: PoolJob, *, kill: bool = True) -> bool:
         """Nobody waits for it any more. False when it has surely not run, and will not."""
@@ -121,7 +121,7 @@ class PoolHandle:
 
     def skip(self, job: PoolJob) -> None:
         """It was given to a worker, and is not sent to it: nobody waits for it any more."""
-        self._skipped = True
+        self._again = True
         self.scheduler.skip(job, monotonic())
         job.release()
 
@@ -151,8 +151,11 @@ class PoolHandle:
 
     def not_started(self, worker: Worker, error: BaseException) -> None:
         """It will never be there."""
-        permanent = worker.source.key is not None and isinstance(error, (TemplateError, HandleError, ArgumentError))
+        permanent = isinstance(error, ArgumentError) or (
+            worker.source.key is not None and isinstance(error, TemplateError | HandleError)
+        )
         self.scheduler.not_started(worker, monotonic(), error, permanent)
+        self._again = True
 
     @property
     def pids(self) -> list[int]:
@@ -164,16 +167,16 @@ class PoolHandle:
     def decide(self) -> None:
         """Do what is to be done now."""
         scheduler = self.scheduler
-        again = True
-        while again:
+        self._again = True
+        while self._again:
+            self._again = False
             steps = scheduler.decide(monotonic())
-            self._skipped = False
             if steps.assign:
                 self._assign(steps.assign)  # type: ignore[arg-type]  # all jobs here are those of pools
             if steps.abort or steps.fail or steps.start or steps.stop or steps.kill:
+                # Parts of what has failed may have come back, and so may what a worker had not begun.
+                self._again |= bool(steps.fail or steps.abort)
                 self._apply(steps)
-            # Parts of what has failed may have come back, and so may what a worker had not begun.
-            again = self._skipped or bool(steps.fail or steps.abort)
         self._wake_at(scheduler.wake_at)
 
     @staticmethod
@@ -189,8 +192,14 @@ class PoolHandle:
             worker.seat.give(jobs)
 
     def _apply(self, steps: Steps) -> None:
+        self._apply_to_workers(steps)
+        for job, why, of in steps.fail:
+            self._fail(job, why, of)  # type: ignore[arg-type]  # as above
+
+    def _apply_to_workers(self, steps: Steps) -> None:
         for worker in steps.start:
-            self._begin(worker)
+            if worker.state is WorkerState.STARTING:  # otherwise it was given up meanwhile
+                self._begin(worker)
         for worker in steps.kill:
             if worker.seat is not None:
                 worker.seat.kill()
@@ -201,15 +210,13 @@ class PoolHandle:
             if worker.seat is not None:
                 self.take_back(worker)
             self.scheduler.abort(job)
-        for job, why, of in steps.fail:
-            self._fail(job, why, of)  # type: ignore[arg-type]  # as above
 
-    def _fail(self, job: PoolJob, why: Failure, of: Worker | Source | None) -> None:
+    def _fail(self, job: PoolJob, why: Failure, of: Worker | BaseException | None) -> None:
         if why is Failure.TIMED_OUT and isinstance(of, Worker):
             self._give_up(job, of)
         job.fail(self._error(job, why, of))
 
-    def _error(self, job: PoolJob, why: Failure, of: Worker | Source | None) -> BaseException:
+    def _error(self, job: PoolJob, why: Failure, of: Worker | BaseException | None) -> BaseException:
         may_have_run = isinstance(of, Worker)
         if why is Failure.DIED:
             assert isinstance(of, Worker)
@@ -223,9 +230,13 @@ class PoolHandle:
             return CallCancelledError(
                 f"the pool was killed before the call had a result; {what}", may_have_run=may_have_run
             )
-        assert isinstance(of, Source)
-        assert of.error is not None
-        return _again(of.error)
+        if why is Failure.CLOSED:
+            return CallCancelledError(
+                "the pool was closed while it could have no workers (a limit is 0); nothing of the call has run",
+                may_have_run=False,
+            )
+        assert isinstance(of, BaseException)
+        return _again(of)
 
     # --- The pool as a whole ---
 
@@ -246,12 +257,27 @@ class PoolHandle:
         ``limits`` are those of some of several templates; without a ``max_workers`` that is the sum of all then. Raises
         ArgumentError.
         """
+        self._check_resize(max_workers, min_idle, load, limits)
+        self._check("resize")
+        self._resize(max_workers, min_idle, load, limits)
+
+    def _check_resize(
+        self, max_workers: int | None, min_idle: int | None, load: int | None, limits: Mapping[Any, int] | None
+    ) -> None:
         for name, value in (("max_workers", max_workers), ("min_idle", min_idle), ("load", load)):
             if value is not None:
                 check_number("resize", name, value)
         if load is not None and self.concurrent:
             raise ArgumentError("resize(): the load of a pool with a concurrency is that, and cannot be changed")
-        self._check("resize")
+        templates = [source.key for source in self.scheduler.sources]
+        for template, limit in ({} if limits is None else limits).items():
+            check_number("resize", "max_workers", limit)
+            if template not in templates:
+                raise ArgumentError("resize(): the pool has no such template")
+
+    def _resize(
+        self, max_workers: int | None, min_idle: int | None, load: int | None, limits: Mapping[Any, int] | None
+    ) -> None:
         if limits is not None:
             self._limit(limits)
             max_workers = self._sum() if max_workers is None else max_workers
@@ -261,13 +287,9 @@ class PoolHandle:
         self.decide()
 
     def _limit(self, limits: Mapping[Any, int]) -> None:
-        sources = {source.key: source for source in self.scheduler.sources}
-        for template, limit in limits.items():
-            check_number("resize", "max_workers", limit)
-            if template not in sources:
-                raise ArgumentError("resize(): the pool has no such template")
-        for template, limit in limits.items():
-            self.scheduler.limit(sources[template], limit)
+        for source in self.scheduler.sources:
+            if source.key in limits:
+                self.scheduler.limit(source, limits[source.key])
 
     def _sum(self) -> int | None:
         total = sum(source.limit for source in self.scheduler.sources)
@@ -279,6 +301,12 @@ class PoolHandle:
         Workers of the old one finish what they have, and leave. No job is lost or run twice. The old template is not
         closed. Raises ArgumentError.
         """
+        source = self._check_replacement(new, old)
+        self._check("replace_template")
+        self._replace(source, new)
+
+    def _check_replacement(self, new: TemplateHandle, old: TemplateHandle | None) -> Source:
+        """Return the source that gets another template. Raises ArgumentError, and HandleError for a closed one."""
         check_template("replace_template", new)
         if new is None:
             raise ArgumentError("replace_template() needs a template")
@@ -288,17 +316,19 @@ class PoolHandle:
                 "replace_template(): jobs name functions of __main__ as the pool's template has them, a copy of this "
                 "program; it can only be replaced by one that has the same"
             )
-        self._check("replace_template")
+        new._link.check("replace_template")
         sources = self.scheduler.sources
         if old is None and len(sources) > 1:
             raise ArgumentError("replace_template() of a pool with several templates needs to know which: old=...")
         for source in sources:
             if old is None or source.key is old:
-                source.key = new
-                self.scheduler.renew(source)
-                self.decide()
-                return
+                return source
         raise ArgumentError("replace_template(): the pool has no such old template")
+
+    def _replace(self, source: Source, new: TemplateHandle) -> None:
+        source.key = new
+        self.scheduler.renew(source)
+        self.decide()
 
     def kill(self) -> None:
         """End it now: its workers are killed, and calls that have no result yet fail with CallCancelledError."""

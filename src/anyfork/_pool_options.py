@@ -109,6 +109,8 @@ class PoolSettings:
                     f"{call}(): {name} must be {' or '.join(map(repr, choices))}, not {options[name]!r}"
                 )
         self.worker = Options({name: options[name] for name in _OF_WORKERS})  # type: ignore[arg-type]  # these names
+        for source in self.sources:
+            self.worker.check_travel(call, None if source.key is None else source.key._link)
         concurrency: int | None = options["concurrency"]
         self.limits = Limits(
             load=self.load_of(options["load"]) if concurrency is None else concurrency,
@@ -137,6 +139,14 @@ def check_number(call: str, name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not value >= 0:
         what = "a whole number" if whole else "a number of seconds"
         raise ArgumentError(f"{call}(): {name} must be {what}, 0 or more, not {value!r}")
+
+
+def check_job_options(call: str, timeout: object, priority: object) -> None:
+    """Raise ArgumentError for what is no timeout or no priority of a job."""
+    if timeout is not None:
+        check_number(call, "timeout", timeout)
+    if not isinstance(priority, (int, float)) or priority != priority:
+        raise ArgumentError(f"{call}(): priority must be a number, the greatest goes first, not {priority!r}")
 
 
 def sources_of(call: str, template: Templates) -> list[Source]:

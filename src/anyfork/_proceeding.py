@@ -35,20 +35,22 @@ class Proceeding:
 
     def advance(self) -> bool:
         """Go on as far as that is possible now; False at the end."""
-        while True:
-            try:
+        found: Any = None
+        why: Exception | None = None
+        try:
+            while True:
                 if self._need is None:
                     self._want(next(self._dialogue))
                 came = self._came()
                 if came is None:
                     return True
                 self._want(self._dialogue.send(came))
-            except StopIteration as stop:
-                self._then(stop.value, None)
-                return False
-            except Exception as error:
-                self._then(None, error)
-                return False
+        except StopIteration as stop:
+            found = stop.value
+        except Exception as error:
+            why = error
+        self._then(found, why)
+        return False
 
     def _want(self, need: Need) -> None:
         self._need = need

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import _thread
+=======
+from _thread import allocate_lock, get_ident
+>>>>>>> bb101ae (Every future of an Executor ends: what cannot start is told, what comes in the middle of a decision is put off, and a thread that has failed stays refused)
 from collections import deque
+from functools import partial
+
+from ._decision_lock import LATER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,17 +28,12 @@ class Room:
         self._dispatcher = dispatcher
         self._waiting: deque[LockType] = deque()
         self._promised: set[LockType] = set()
+        self._threads: dict[int, None] = {}  # that wait
 
     def wait(self) -> None:
-        """Until there is room. Raises QueueFullError where nobody is to wait, and what stands in the way of a job."""
-        do = self._dispatcher.do
-        turn = do(self._ask)
-        if turn is not None:
-            try:
-                turn.acquire()
-            finally:
-                do(self._leave, turn)
+        """Wait until there is room. Raises QueueFullError where nobody is to wait, and what stands in the way of a job.
 
+<<<<<<< HEAD
     def _ask(self) -> LockType | None:
         dispatcher = self._dispatcher
         dispatcher.check_open()
@@ -42,13 +44,47 @@ class Room:
         if dispatcher.watch.is_here:  # a callback: while the thread waited nobody would make room
             return None
         turn = _thread.allocate_lock()
+=======
+        Nobody waits where the room would never come: in the Executor's thread, and in what has interrupted a decision,
+        or somebody who waits.
+        """
+        lock, me = self._dispatcher.lock, get_ident()
+        turn = allocate_lock()
+>>>>>>> bb101ae (Every future of an Executor ends: what cannot start is told, what comes in the middle of a decision is put off, and a thread that has failed stays refused)
         turn.acquire()
+        again = me in self._threads
+        try:
+            found = lock.do(self._dispatcher.enter, self._ask, turn, again)
+            if isinstance(found, BaseException):
+                raise found
+            if found is True:
+                self._threads[me] = None
+                turn.acquire()
+        finally:
+            if not again:
+                self._threads.pop(me, None)
+            if turn in self._waiting or turn in self._promised:
+                self._leave(turn)
+
+    def _ask(self, turn: LockType, again: bool) -> bool | BaseException:
+        """Return whether this one has to wait, or why it must not."""
+        dispatcher = self._dispatcher
+        if not self._waiting and dispatcher.scheduler.has_room:
+            return False
+        if dispatcher.raises_when_full:
+            return dispatcher.refusal()
+        if again or dispatcher.watch.is_here:
+            return False
         self._waiting.append(turn)
         self.count()
         dispatcher.decide()
-        return turn
+        return True
 
     def _leave(self, turn: LockType) -> None:
+        if self._dispatcher.lock.do(_nothing, self._forget, turn) is LATER:
+            self._dispatcher.post(partial(self._forget, turn))
+
+    def _forget(self, turn: LockType) -> None:
         if turn in self._waiting:  # interrupted
             self._waiting.remove(turn)
         self._promised.discard(turn)
@@ -68,3 +104,12 @@ class Room:
             self._promised.add(turn)
             self.count()
             turn.release()
+
+    def open(self) -> None:
+        """Tell all: they find out themselves what stands in the way."""
+        while self._waiting:
+            self._waiting.popleft().release()
+
+
+def _nothing() -> None:
+    """Nothing stands in the way."""

@@ -92,7 +92,7 @@ class Scheduler:
         for source in self.sources:
             source.count = 0
         other = Scheduler(self.limits, self.sources)
-        other.closing, other.killed = self.closing, self.killed
+        other.closing = self.closing
         other._counts = self._counts
         return other
 
@@ -134,7 +134,7 @@ class Scheduler:
     def room(self) -> float:
         """How many jobs may be submitted now."""
         bound = self.limits.max_queued
-        if bound is None or self.killed:
+        if bound is None or self.killed or (self.closing and self._growth.is_forbidden(self.limits)):
             return inf
         return bound + self._places() - self.queue.length - self.promised
 
@@ -362,8 +362,7 @@ class Scheduler:
             self.force.remove(worker)
             worker.jobs.clear()
             self._steps.kill.append(worker)
-        for job in self.queue.clear():
-            self._fail(job, Failure.KILLED, None)
+        self._fail_queue(Failure.KILLED, None)
 
     # --- What is decided ---
 
@@ -377,6 +376,8 @@ class Scheduler:
             self._grow(now)
         if self.force.idle:
             self._shrink(now)
+        if self.closing and self.queue.length and self._growth.is_forbidden(self.limits):
+            self._fail_queue(Failure.CLOSED, None)
         if self.closing and not (self.queue.length or self.waiters):
             for worker in list(self.force.starting):
                 self._leave(worker)
@@ -466,7 +467,7 @@ class Scheduler:
 
     # --- How it is brought about ---
 
-    def _fail(self, job: Job, why: Failure, of: Worker | Source | None) -> None:
+    def _fail(self, job: Job, why: Failure, of: Worker | BaseException | None) -> None:
         job.state = JobState.DONE
         if why is Failure.TIMED_OUT:
             self._counts.timed_out += 1
@@ -476,9 +477,13 @@ class Scheduler:
 
     def _fail_all(self) -> None:
         """Nobody will serve those that wait."""
-        source = max(self.sources, key=lambda source: (source.broken, source.failures))
+        failed = [source for source in self.sources if source.error is not None]
+        source = max(failed, key=lambda source: (source.broken, source.failures))
+        self._fail_queue(Failure.NO_WORKER, source.error)
+
+    def _fail_queue(self, why: Failure, of: BaseException | None) -> None:
         for job in self.queue.clear():
-            self._fail(job, Failure.NO_WORKER, source)
+            self._fail(job, why, of)
 
     def _lose(self, worker: Worker, jobs: list[Job]) -> None:
         """They have no worker any more."""

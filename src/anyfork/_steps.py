@@ -7,7 +7,6 @@ from enum import Enum
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._jobs import Job
-    from ._sources import Source
     from ._workforce import Worker
 
 
@@ -18,6 +17,7 @@ class Failure(Enum):
     TIMED_OUT = "it ran for too long"
     NO_WORKER = "no worker can be started"
     KILLED = "the pool was killed"
+    CLOSED = "the pool was closed, and may have no workers"
 
 
 class Steps:
@@ -29,8 +29,10 @@ class Steps:
     stop    worker        lets it end: it has nothing to do. One that is being started is given up
     kill    worker        kills it; ``died`` follows, once all that it has sent is read
     abort   worker, job   takes back from the worker what it has not begun (``taken_back``), then tells ``abort(job)``
-    fail    job, why, of  answers who waits; ``of`` is the worker (DIED, TIMED_OUT) or the source (NO_WORKER). One that
+    fail    job, why, of  answers who waits; ``of`` is the worker (DIED, TIMED_OUT) or the error (NO_WORKER). One that
                           TIMED_OUT of a concurrent worker is to be cancelled there; its ``answered`` still follows
+
+    A step may be done later. So it carries what it needs, and whoever does it reads nothing that changes meanwhile.
     """
 
     __slots__ = ("abort", "assign", "fail", "kill", "start", "stop")
@@ -41,7 +43,7 @@ class Steps:
         self.stop: list[Worker] = []
         self.kill: list[Worker] = []
         self.abort: list[tuple[Worker, Job]] = []
-        self.fail: list[tuple[Job, Failure, Worker | Source | None]] = []
+        self.fail: list[tuple[Job, Failure, Worker | BaseException | None]] = []
 
     def __bool__(self) -> bool:
         return bool(self.assign or self.start or self.stop or self.kill or self.abort or self.fail)

@@ -11,9 +11,13 @@ from math import inf
 from select import EPOLLIN, POLLIN
 from time import monotonic
 
+<<<<<<< HEAD
 from _anyfork_child._descriptors import lift
 
 from ._polling import new_epoll, new_poll, wait_for
+=======
+from ._decision_lock import locked
+>>>>>>> bb101ae (Every future of an Executor ends: what cannot start is told, what comes in the middle of a decision is put off, and a thread that has failed stays refused)
 from ._proceeding import Proceeding
 
 TYPE_CHECKING = False
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 
     from ._dialogue import Dialogue
 
+LONGEST = 86400.0  # seconds to wait in one go: the kernel counts milliseconds in 32 bits
+
 
 class Watch:
     """Descriptors are registered with ``epoll``. ``wakes_at`` is when the thread looks again by itself, where it waits:
@@ -31,36 +37,42 @@ class Watch:
     """
 
     def __init__(self, run: Callable[[], None]) -> None:
-        """The thread will run this. Raises OSError."""
+        """Make what the thread needs, which will run this. Raises OSError."""
         self.late: deque[Callable[[], None]] = deque()  # what others want the thread to do
         self.wakes_at = 0.0
         self.ident = 0
+<<<<<<< HEAD
         self.epoll: epoll = new_epoll()
         self._proceedings: list[Proceeding] = []
         self._gate = RLock()  # reentrant: destructors wake, too
         self._wakeup = lift(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+=======
+        self._wakeup = -1
+        self.epoll: epoll = epoll()
+        self._proceedings: list[Proceeding] = []
+        self._gate = RLock()  # reentrant: destructors and signal handlers wake, too
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+>>>>>>> bb101ae (Every future of an Executor ends: what cannot start is told, what comes in the middle of a decision is put off, and a thread that has failed stays refused)
         self.epoll.register(self._wakeup, EPOLLIN)
         self.thread: threading.Thread = threading.Thread(target=run, name="anyfork Executor")
-
-    def start(self) -> None:
-        """Start the thread. Raises RuntimeError."""
-        try:
-            self.thread.start()
-        except BaseException:  # out of threads, or at the end of the program, or an interrupt
-            if not self.thread.is_alive():
-                self.close()
-            raise
 
     @property
     def is_here(self) -> bool:
         """Whether this is the thread."""
         return _thread.get_ident() == self.ident
 
+    @property
+    def held(self) -> bool:
+        """Whether this thread was interrupted while it woke that one."""
+        return self._gate._is_owned()  # type: ignore[attr-defined,no-any-return]  # see _decision_lock
+
     def wake(self) -> None:
         """Let the thread look. After its end nothing happens: the number may be that of something else then."""
-        with self._gate:
-            if self._wakeup >= 0:
-                os.eventfd_write(self._wakeup, 1)
+        locked(self._gate, self._write)
+
+    def _write(self) -> None:
+        if self._wakeup >= 0:
+            os.eventfd_write(self._wakeup, 1)
 
     def post(self, action: Callable[[], None]) -> None:
         """Let the thread do something soon. May be called in the middle of anything."""
@@ -85,7 +97,7 @@ class Watch:
 
     def wait(self, wakes_at: float) -> list[int]:
         """Wait until then at the latest; return the descriptors of which something has come."""
-        left = None if wakes_at == inf else max(0.0, wakes_at - monotonic())
+        left = None if wakes_at == inf else min(LONGEST, max(0.0, wakes_at - monotonic()))
         if self._proceedings and not self.late:
             self._wait_for_dialogues(left)
             left = 0.0
@@ -111,6 +123,12 @@ class Watch:
     def close(self) -> None:
         """The thread is about to end."""
         self.epoll.close()
-        with self._gate:
-            wakeup, self._wakeup = self._wakeup, -1
+        locked(self._gate, self._close_wakeup)
+
+    def _close_wakeup(self) -> None:
+        wakeup, self._wakeup = self._wakeup, -1
+        if wakeup >= 0:
             os.close(wakeup)
+
+    def __del__(self) -> None:  # its thread could not be started
+        self._close_wakeup()

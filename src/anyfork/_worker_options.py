@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from _anyfork_child._async import BACKENDS
 from _anyfork_child._call_wire import VERSION
+from _anyfork_child._channel import close_all
 from _anyfork_child._serializers import BY_NAME
 from _anyfork_child._values import Descriptor
 from _anyfork_child._wire import START
 
-from ._arguments import check_function, encode_for
+from ._arguments import check_function, encode_call, encode_for
 from ._errors import ArgumentError
 from ._forks import take_over, warm_parent
+from ._modules import ORDINARY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +79,18 @@ class Options:
         """What _anyfork_child._worker.serve gets."""
         reading = None if permits is None else Descriptor(permits.reading)
         return VERSION, self.serializer, self.concurrency, self.backend, self.initializer, self.initargs, reading
+
+    def check_travel(self, call: str, link: Link | None) -> None:
+        """Raise ArgumentError for an initializer that cannot travel to a worker of this template, or of the default
+        one; HandleError for a template that is used up."""
+        if link is not None:
+            link.check(call)
+        if self.initializer is not None:
+            receiver = ORDINARY if link is None else link.receiver
+            encoded = encode_call(f"the initializer of {call}", self.initializer, self.initargs, receiver)
+            close_all(encoded.made)
+            if link is not None:
+                link.check_travel(call, encoded)
 
     def start(self, template: TemplateHandle, module: str = MODULE, permits: Permits | None = None) -> Link:
         """Let a worker take the template over: the ``serve`` of this module. Raises ArgumentError for an initializer

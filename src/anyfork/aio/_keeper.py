@@ -84,7 +84,7 @@ class Keeper(PoolHandle):
         if not self._waiters and self.scheduler.has_room:
             return
         if self._settings.raises:
-            self._refuse()
+            raise self._full()
         await self.wait_for_room()
 
     async def wait_for_room(self) -> None:
@@ -156,7 +156,7 @@ class Keeper(PoolHandle):
             template = Template() if worker.source.key is None else worker.source.key.fork()
             permits = None if self.concurrent or self.in_band else Permits()
             link = self._settings.worker.start(template, permits=permits)
-        except (AnyforkError, OSError) as error:
+        except Exception as error:  # pickling runs any code; whatever it is, calls are told, or it is tried again
             if permits is not None:
                 permits.close()
             self.not_started(worker, error)
