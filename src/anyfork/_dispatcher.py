@@ -12,6 +12,7 @@ has mended it, see _mending.
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 from collections import deque
@@ -265,7 +266,7 @@ class Dispatcher(PoolHandle):
                 return
             self.started = True
             _executor_exit.dispatchers.add(self)
-        watch.ident = threading.get_ident()
+        watch.ident = _thread.get_ident()  # looked up now, as in _polling
         try:
             while self._step():
                 pass

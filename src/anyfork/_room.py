@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import _thread
-=======
-from _thread import allocate_lock, get_ident
->>>>>>> bb101ae (Every future of an Executor ends: what cannot start is told, what comes in the middle of a decision is put off, and a thread that has failed stays refused)
 from collections import deque
 from functools import partial
 
@@ -33,24 +29,11 @@ class Room:
     def wait(self) -> None:
         """Wait until there is room. Raises QueueFullError where nobody is to wait, and what stands in the way of a job.
 
-<<<<<<< HEAD
-    def _ask(self) -> LockType | None:
-        dispatcher = self._dispatcher
-        dispatcher.check_open()
-        if not self._waiting and dispatcher.scheduler.has_room:
-            return None
-        if dispatcher.raises_when_full:
-            dispatcher.refuse()
-        if dispatcher.watch.is_here:  # a callback: while the thread waited nobody would make room
-            return None
-        turn = _thread.allocate_lock()
-=======
         Nobody waits where the room would never come: in the Executor's thread, and in what has interrupted a decision,
         or somebody who waits.
         """
-        lock, me = self._dispatcher.lock, get_ident()
-        turn = allocate_lock()
->>>>>>> bb101ae (Every future of an Executor ends: what cannot start is told, what comes in the middle of a decision is put off, and a thread that has failed stays refused)
+        lock, me = self._dispatcher.lock, _thread.get_ident()
+        turn = _thread.allocate_lock()
         turn.acquire()
         again = me in self._threads
         try:

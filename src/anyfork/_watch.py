@@ -11,13 +11,10 @@ from math import inf
 from select import EPOLLIN, POLLIN
 from time import monotonic
 
-<<<<<<< HEAD
 from _anyfork_child._descriptors import lift
 
-from ._polling import new_epoll, new_poll, wait_for
-=======
 from ._decision_lock import locked
->>>>>>> bb101ae (Every future of an Executor ends: what cannot start is told, what comes in the middle of a decision is put off, and a thread that has failed stays refused)
+from ._polling import new_epoll, new_poll, wait_for
 from ._proceeding import Proceeding
 
 TYPE_CHECKING = False
@@ -41,18 +38,11 @@ class Watch:
         self.late: deque[Callable[[], None]] = deque()  # what others want the thread to do
         self.wakes_at = 0.0
         self.ident = 0
-<<<<<<< HEAD
+        self._wakeup = -1
         self.epoll: epoll = new_epoll()
         self._proceedings: list[Proceeding] = []
-        self._gate = RLock()  # reentrant: destructors wake, too
-        self._wakeup = lift(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-=======
-        self._wakeup = -1
-        self.epoll: epoll = epoll()
-        self._proceedings: list[Proceeding] = []
         self._gate = RLock()  # reentrant: destructors and signal handlers wake, too
-        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
->>>>>>> bb101ae (Every future of an Executor ends: what cannot start is told, what comes in the middle of a decision is put off, and a thread that has failed stays refused)
+        self._wakeup = lift(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self.epoll.register(self._wakeup, EPOLLIN)
         self.thread: threading.Thread = threading.Thread(target=run, name="anyfork Executor")
 
