@@ -217,11 +217,8 @@ def find_function(name: str) -> Callable[..., object]:
     if not colon:
         module_name = "__main__"
     try:
-        module = sys.modules.get(module_name)
-        if module is None:
-            __import__(module_name)
-            module = sys.modules[module_name]
-        found: Any = module
+        # Also where it is loaded: another thread may be in the middle of that, and this waits for it.
+        found: Any = __import__(module_name, None, None, ("__name__",))
         for part in path.split("."):
             found = getattr(found, part)
     except Exception as error:  # an import may raise anything: it is reported

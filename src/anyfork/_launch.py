@@ -40,14 +40,15 @@ BOOT = (
 )
 
 
-def _directory() -> str:
+def current_directory() -> str:
+    """Return the current directory; nothing where it was removed."""
     try:
         return os.getcwd()
-    except FileNotFoundError:  # it was removed: nothing can be found there
+    except FileNotFoundError:
         return ""
 
 
-BEGINNING = _directory()  # of the program, or nearly: a relative path in sys.path was meant from there
+BEGINNING = current_directory()  # of the program, or nearly: a relative path in sys.path was meant from there
 PACKAGE_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(_anyfork_child.__file__)))
 REENTRY = "--anyfork-template"  # the first argument of a frozen program that is to be a template, see frozen
 HIGH = 10  # descriptors are moved here first, so that moving them to 2 to 5 overwrites none of them
@@ -88,7 +89,7 @@ def _places(entry: str) -> list[str | None]:
         return [None]
     if os.path.isabs(entry):
         return [entry]
-    here = [place for place in (_directory(),) if place]
+    here = [place for place in (current_directory(),) if place]
     if not entry:
         return [*here]
     # The importer has looked there when the program began, and stays there when the program moves on.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from multiprocessing import connection, popen_fork, resource_tracker, spawn, util
+import sys
+from multiprocessing import connection, popen_fork, process, resource_tracker, util
 
 from _anyfork_child._context_process import main
 from _anyfork_child._descriptors import duplicate
@@ -14,6 +15,7 @@ from ._definitions import definitions
 from ._errors import HandleError, StatusUnknownError
 from ._forks import warm_template
 from ._inherited import encode_inherited
+from ._launch import current_directory
 from ._template import Template
 
 TYPE_CHECKING = False
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 UNKNOWN = 255  # the exit code where nobody knows it; forkserver says the same
 BEFORE_UNLINKING = 1  # above the priority of what removes the names of locks at the end of the program
 OF_POOLS = ("concurrent.futures.process", "multiprocessing.pool", "multiprocessing.managers")
-OF_MAIN = ("init_main_from_name", "init_main_from_path")
 
 
 class Popen(popen_fork.Popen):
@@ -53,20 +54,20 @@ class Popen(popen_fork.Popen):
         encoded = encode_inherited((process_obj,))
         parent = default_template.get() if self._template is None else self._template._link
         _warm(parent, self._held[0], encoded.by_value)
-        self._process = process = _run(self._template, _preparation(process_obj.name, self._template), encoded)
+        self._process = started = _run(self._template, _preparation(process_obj.name, self._template), encoded)
         try:
-            self.sentinel = duplicate(process.fileno())  # the handle closes its own when it has seen the end
+            self.sentinel = duplicate(started.fileno())  # the handle closes its own when it has seen the end
         except BaseException:
-            process.kill()
+            started.kill()
             raise
         # A descriptor and not a socket: the garbage collector would complain of one that it finds in a cycle.
-        self._channel = process.channel.detach()
+        self._channel = started.channel.detach()
         close_fds = util.close_fds  # type: ignore[attr-defined]
         self.finalizer = util.Finalize(self, close_fds, (self.sentinel, self._channel))
         if not process_obj.daemon:
             self._at_exit = util.Finalize(None, self.hand_over, (None,), exitpriority=BEFORE_UNLINKING)
-        assert process.pid is not None  # it has begun
-        self.pid = process.pid
+        assert started.pid is not None  # it has begun
+        self.pid = started.pid
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         """Return the exit code, or None while the process runs; wait for its end unless told not to."""
@@ -117,13 +118,25 @@ def _warm(template: Link, target: object, by_value: bool) -> None:
 
 
 def _preparation(name: str, template: Template | None) -> dict[str, Any]:
-    """What multiprocessing gives a new process of its parent, but ``__main__``."""
-    data: dict[str, Any] = spawn.get_preparation_data(name)
-    data = {key: value for key, value in data.items() if key not in OF_MAIN}
-    data["start_method"] = Popen.method
-    if template is not None:
-        del data["dir"]
-    data["authkey"] = bytes(data["authkey"])
+    """Collect what multiprocessing gives a new process of its parent, but ``__main__``.
+
+    The function of the standard library asks ``__main__`` for its origin, which debuggers and profilers that run
+    a program have not, and the system for the directory, which may be gone.
+    """
+    data: dict[str, Any] = {
+        "name": name,
+        "log_to_stderr": util._log_to_stderr,  # type: ignore[attr-defined]  # as it is used there
+        "authkey": bytes(process.current_process().authkey),
+        "sys_path": [entry or process.ORIGINAL_DIR or "" for entry in sys.path],  # type: ignore[attr-defined]
+        "sys_argv": sys.argv,
+        "orig_dir": process.ORIGINAL_DIR,  # type: ignore[attr-defined]  # as it is used there
+        "start_method": Popen.method,
+    }
+    if util._logger is not None:  # type: ignore[attr-defined]  # as it is used there
+        data["log_level"] = util._logger.getEffectiveLevel()  # type: ignore[attr-defined]
+    directory = current_directory()
+    if template is None and directory:
+        data["dir"] = directory
     return data
 
 

@@ -9,6 +9,7 @@ from _anyfork_child._context import AnyforkContext as AnyforkContext
 from _anyfork_child._context import AnyforkProcess as AnyforkProcess
 from _anyfork_child._context import default_context
 
+from . import _popen as _popen  # what starts processes: loaded here, once, and not by several threads at their first
 from ._errors import ArgumentError
 from ._template import Template
 
