@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import logging
 import os
 import signal
@@ -74,8 +76,62 @@ def fail_in_a_group():
     raise ExceptionGroup("several", [ValueError("one"), ExceptionGroup("inner", [PlainError("two")])])
 
 
+def odd_error():
+    return OddError(7, detail="odd")
+
+
 def fail_oddly():
-    raise OddError(7, detail="odd")
+    raise odd_error()
+
+
+@dataclasses.dataclass(eq=False)
+class RecordError(Exception):
+    code: int = 7
+
+
+class SlotError(Exception):
+    __slots__ = ("slot",)
+
+    def __init__(self, *, slot):
+        self.slot = slot
+
+
+class PathError(FileNotFoundError):
+    def __init__(self, path):
+        super().__init__(errno.ENOENT, "no such file", path)
+
+
+class ModuleError(ImportError):
+    def __init__(self, module):
+        super().__init__(f"no {module}", name=module)
+
+
+class LockedError(Exception):
+    def __init__(self, code):
+        super().__init__(f"code {code}")
+        self.code, self.lock = code, threading.Lock()
+
+
+class SeveralErrors(ExceptionGroup):  # a group
+    def __new__(cls, errors):
+        return super().__new__(cls, "several", errors)
+
+    def __init__(self, errors):
+        self.count = len(errors)
+
+
+ERRORS = {
+    "a dataclass": RecordError,
+    "slots": lambda: SlotError(slot=1),
+    "an OSError": lambda: PathError("/nowhere"),
+    "an ImportError": lambda: ModuleError("nothing"),
+    "with a lock": lambda: LockedError(7),
+    "a group": lambda: SeveralErrors([PathError("/nowhere"), ValueError("one")]),
+}
+
+
+def fail_with(kind):
+    raise ERRORS[kind]()
 
 
 def fail_unpicklably():

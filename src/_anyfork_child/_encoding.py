@@ -126,6 +126,28 @@ def encode(values: Sequence[object], receiver: Receiver = OWNER, beside: bool = 
     return encoded
 
 
+def encode_error(error: BaseException) -> Encoded:
+    """Pickle an exception; without those of its attributes that cannot travel, where that alone is in the way.
+
+    Raises whatever its pickling raises.
+    """
+    try:
+        return encode((error,))
+    except Exception:  # pickling runs code of the attributes, which may raise anything
+        from ._raised import Reduced
+
+        return encode((Reduced(error, can_travel),))
+
+
+def can_travel(value: object) -> bool:
+    """Whether a value can be pickled."""
+    try:
+        encode((value,))
+    except Exception:  # pickling runs code of the value, which may raise anything
+        return False
+    return True
+
+
 def pickle_into(encoded: Encoded, value: object) -> None:
     """Pickle plain data of our own."""
     _Pickler(encoded, None, OWNER).dump(value)

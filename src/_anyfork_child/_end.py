@@ -117,7 +117,7 @@ def _fail(error: BaseException, reports: int) -> int:
     """Show what has left the function, and tell the owner; return the exit code that it means."""
     if isinstance(error, SystemExit):
         return exit_code(error)
-    error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+    error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)  # a class may refuse the assignment
     _print_error(error)
     say(reports, format_error(error))
     return 1

@@ -32,6 +32,10 @@ def reduce(encoded: Encoded, value: Any, receiver: Receiver) -> Any:
     reduced = _reduce_descriptor(encoded, value)
     if reduced is not None:
         return reduced
+    if isinstance(value, BaseException):
+        from ._raised import reduce_error  # only now: most values are none
+
+        return reduce_error(value)
     kind = type(value)
     if kind in receiver.reducers:
         return receiver.reducers[kind](value)
@@ -41,6 +45,8 @@ def reduce(encoded: Encoded, value: Any, receiver: Receiver) -> Any:
     if kind.__name__ == "_lru_cache_wrapper" and _goes_by_value(value, receiver):
         parameters = value.cache_parameters()
         return _values.cached, (value.__wrapped__, parameters["maxsize"], parameters["typed"])
+    if kind.__name__ == "Struct" and kind.__module__ == "_struct":
+        return kind, (value.format,)
     return None
 
 
@@ -56,15 +62,15 @@ def _reduce_descriptor(encoded: Encoded, value: Any) -> tuple[object, tuple[obje
     """How to rebuild an object around a descriptor, or None for any other object."""
     kind = type(value)
     if isinstance(value, _socket.socket):
-        return _reduce_socket(encoded, value)
-    if isinstance(value, io.IOBase):
+        return _reduce_socket(encoded, value) if _is_plain_socket(kind) else None
+    if kind in _FILES:
         return _reduce_file(encoded, value)
     if kind is Descriptor:
         return _values._descriptor, (encoded.add_descriptor(value, value.fileno()),)
     if kind.__module__ == "multiprocessing.connection" and kind.__name__ == "Connection":
         index = encoded.add_descriptor(value, value.fileno())
         return _values._connection, (index, value.readable, value.writable)
-    if kind.__module__ == "tempfile" and isinstance(getattr(value, "file", None), io.IOBase):
+    if kind.__module__ == "tempfile" and type(getattr(value, "file", None)) in _FILES:
         return _reduce_file(encoded, value.file)
     managers = sys.modules.get("multiprocessing.managers")
     if managers is not None and isinstance(value, managers.BaseProxy):
@@ -79,9 +85,6 @@ def _reduce_proxy(value: Any) -> tuple[object, tuple[object, ...]]:
 
 
 def _reduce_socket(encoded: Encoded, value: Any) -> tuple[object, tuple[object, ...]]:
-    socket = sys.modules.get("socket")
-    if type(value) is not _socket.socket and (socket is None or type(value) is not socket.socket):
-        raise CannotTravelError(f"a {type(value).__qualname__} has state beyond its descriptor")
     if value.fileno() < 0:
         raise CannotTravelError("the socket is closed")
     index = encoded.add_descriptor(value, value.fileno())
@@ -93,8 +96,6 @@ def _reduce_file(encoded: Encoded, value: Any) -> tuple[object, tuple[object, ..
     if value.closed:
         raise CannotTravelError("the file is closed")
     kind = type(value)
-    if kind not in _BINARY and kind is not io.TextIOWrapper:
-        raise CannotTravelError(f"a {kind.__qualname__} is no file of the system, or not only that")
     try:
         fd = value.fileno()
     except OSError as error:
@@ -114,7 +115,13 @@ def _reduce_file(encoded: Encoded, value: Any) -> tuple[object, tuple[object, ..
     return _values._binary, (index, _mode(value), 0 if kind is io.FileIO else -1)
 
 
-_BINARY = (io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.FileIO)
+# Those of the system. What else is a file or a socket may have state of its own, and pickle asks it for that.
+_FILES = frozenset({io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.FileIO, io.TextIOWrapper})
+
+
+def _is_plain_socket(kind: type) -> bool:
+    socket = sys.modules.get("socket")
+    return kind is _socket.socket or (socket is not None and kind is socket.socket)
 
 
 def _mode(value: Any) -> str:

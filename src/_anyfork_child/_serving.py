@@ -33,7 +33,7 @@ from ._call_wire import (
 )
 from ._channel import CLOEXEC, NOSIGNAL, ROOM, TRUNCATED, close_all, plain_socket, send_some, unpack_descriptors
 from ._claim import claim, is_claimed
-from ._encoding import INLINE, PROTOCOL, Encoded, encode, is_plain
+from ._encoding import INLINE, PROTOCOL, Encoded, encode, encode_error, is_plain
 from ._end import end_copy, fail_copy
 from ._failure import format_error, pack_texts
 from ._files import read_all, take
@@ -241,7 +241,7 @@ class Serving:
         encoded = Encoded()
         if self.serializer is None and detail == RAISED:
             try:
-                encoded = encode((error,))
+                encoded = encode_error(error)
                 if self.in_band and encoded.fds:
                     encoded = Encoded()
             except Exception:  # pickling runs code of the exception; the text says what there is to say
@@ -270,7 +270,7 @@ class Serving:
 
     def send_failure(self, number: int, error: BaseException) -> None:
         """Send what a function has raised. The first frame of the traceback is ours."""
-        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+        error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)  # a class may refuse the assignment
         self.send_error(number, RAISED, error)
 
 

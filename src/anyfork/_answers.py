@@ -77,7 +77,8 @@ def error_of(
         try:
             (raised,) = decode_values(0, body[end:], fds)
             if isinstance(raised, rebuilt):
-                raised.__cause__ = RemoteTraceback(trace)
+                # Past a class of the user's that refuses assignments.
+                BaseException.__setattr__(raised, "__cause__", RemoteTraceback(trace))
                 return raised
             why = "in this program it would mean something else"  # KeyboardInterrupt, or the end of a task
         except Exception as failure:  # rebuilding an exception calls its constructor, which may raise anything

@@ -199,11 +199,30 @@ def test_the_causes_of_an_exception_are_in_the_remote_traceback(worker):
     assert "KeyError: 'absent'" in str(caught.value.__cause__)
 
 
-@pytest.mark.parametrize("function", [call_functions.fail_oddly, call_functions.fail_unpicklably])
-def test_an_exception_that_cannot_be_rebuilt_is_told_and_poisons_nothing(worker, function):
+def test_an_exception_whose_constructor_takes_other_arguments_arrives_as_itself(worker):
+    with pytest.raises(call_functions.OddError) as caught:
+        worker.call(call_functions.fail_oddly)
+    error = call_functions.odd_error()
+    assert (caught.value.args, vars(caught.value)) == (error.args, vars(error))
+    assert "call_functions.py" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("kind", call_functions.ERRORS)
+def test_an_exception_arrives_with_all_that_it_has(worker, kind):
+    made = call_functions.ERRORS[kind]()
+    with pytest.raises(type(made)) as caught:
+        worker.call(call_functions.fail_with, kind)
+    error = caught.value
+    assert (type(error), repr(error), str(error)) == (type(made), repr(made), str(made))
+    assert vars(error) == {name: value for name, value in vars(made).items() if name != "lock"}
+    for name in ("slot", "filename", "name"):
+        assert getattr(error, name, None) == getattr(made, name, None)
+
+
+def test_an_exception_that_cannot_be_rebuilt_is_told_and_poisons_nothing(worker):
     with pytest.raises(anyfork.RemoteError, match="cannot be rebuilt here") as caught:
-        worker.call(function)
-    assert caught.value.type_name in ("OddError", "PlainError")
+        worker.call(call_functions.fail_unpicklably)
+    assert caught.value.type_name == "PlainError"
     assert "call_functions.py" in str(caught.value.__cause__)
     assert worker.call(call_functions.echo, 1) == 1
 

@@ -1,0 +1,89 @@
+"""Exceptions on their way to another process: rebuilt without their constructor, which may take other arguments.
+
+pickle calls the class of an exception with its ``args``. That fails where a constructor of one's own takes something
+else, so such an exception is made by the constructor of the built-in class below it, and gets its attributes back.
+"""
+
+from __future__ import annotations
+
+import copyreg
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+MADE_AT_RUN_TIME = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is none of the interpreter's own
+REDUCTIONS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
+
+
+def reduce_error(error: BaseException) -> tuple[Any, ...] | None:
+    """Say how to rebuild an exception with a constructor of its own; None for one that pickle can rebuild."""
+    cls = type(error)
+    built_in = _built_in(cls)
+    if built_in is None or not _differ(cls, built_in, ("__init__", "__new__")):
+        return None
+    if cls in copyreg.dispatch_table or _differ(cls, built_in, REDUCTIONS):
+        return None
+    return _reduce(error, built_in)
+
+
+class Reduced:
+    """Stands in the place of an exception, and arrives as that with those of its attributes that can travel."""
+
+    def __init__(self, error: BaseException, travels: Callable[[object], bool]) -> None:
+        self._error = error
+        self._travels = travels
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        built_in = _built_in(type(self._error))
+        if built_in is None:
+            return self._error.__reduce__()  # type: ignore[return-value]  # a tuple, as that of all exceptions
+        return _reduce(self._error, built_in, self._travels)
+
+
+def _reduce(
+    error: BaseException, built_in: type[BaseException], travels: Callable[[object], bool] = lambda _: True
+) -> tuple[Any, ...]:
+    cls = type(error)
+    reduced: Any = built_in.__reduce__(error)
+    _, making, *rest = reduced
+    state: dict[str, Any] = dict(rest[0] or {}) if rest else {}
+    slots = {name for name in copyreg._slotnames(cls) if hasattr(error, name)}  # type: ignore[attr-defined]
+    state.update((name, getattr(error, name)) for name in slots)
+    state = {name: value for name, value in state.items() if travels(value)}
+    if isinstance(error, BaseExceptionGroup):
+        making = (error.message, [*error.exceptions])
+    return rebuild_error, (cls, built_in, tuple(making), error.args), state, None, None, set_attributes
+
+
+def rebuild_error(
+    cls: type[BaseException], built_in: type[BaseException], making: Sequence[Any], args: tuple[Any, ...]
+) -> BaseException:
+    """Make an exception of this class as the built-in class below it would."""
+    error: BaseException = built_in.__new__(cls, *making)
+    try:
+        built_in.__init__(error, *making)
+    except TypeError:  # its own constructor did not call this one either
+        pass
+    BaseException.args.__set__(error, args)  # type: ignore[attr-defined]  # it is a descriptor
+    return error
+
+
+def set_attributes(error: BaseException, state: dict[str, Any]) -> None:
+    """Set attributes past everything that the class does about that."""
+    for name, value in state.items():
+        if hasattr(type(error), name):
+            object.__setattr__(error, name, value)
+        else:
+            error.__dict__[name] = value
+
+
+def _built_in(cls: type) -> type[BaseException] | None:
+    """Return the class of the interpreter that decides how instances are laid out."""
+    found = next(base for base in cls.__mro__ if not base.__flags__ & MADE_AT_RUN_TIME)
+    return found if issubclass(found, BaseException) else None
+
+
+def _differ(cls: type, base: type, names: Sequence[str]) -> bool:
+    return any(getattr(cls, name, None) is not getattr(base, name, None) for name in names)
