@@ -1,0 +1,127 @@
+"""The command line of the campaigns: choose what to strike at, and print what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING
+
+from . import async_scenes, fuzz, load, shim
+from .limits import judge, stale
+from .scenes import SCENES
+from .supervisor import WITH_SHIM, Tally, Trial, run
+from .weapons import WEAPONS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .supervisor import Outcome
+
+assert async_scenes  # which registers its scenes
+MANY = 1_000_000  # points: more than any operation has
+
+EXAMPLES = """
+examples:
+  scripts/campaign interrupt                                     every line of every operation of every face
+  scripts/campaign interrupt --face worker --operation call      every line of one operation
+  scripts/campaign reenter --face template --variant call        call anyfork.call() there
+  scripts/campaign failure --variant 'template EMFILE'           one error, in one process, everywhere
+  scripts/campaign kill --step 3 --seed 7                        each third message, beginning with one by chance
+  scripts/campaign load --face executor --jobs 200000            jobs under kills of workers and templates
+  scripts/campaign owners --rounds 1000                          owners are killed, idle and busy
+  scripts/campaign fuzz --seconds 600                            random bytes for each decoder
+"""
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        "scripts/campaign", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("campaign", choices=[*WEAPONS, "load", "owners", "fuzz"])
+    parser.add_argument("--face", action="append", help="one of " + ", ".join([*SCENES, *load.FACES]) + "; may be repeated")
+    parser.add_argument("--operation", action="append", help="the name of a scene; may be repeated")
+    parser.add_argument("--variant", action="append", help="what is done there; see the figures for names")
+    parser.add_argument("--point", type=int, help="this point alone, to repeat a failure")
+    parser.add_argument("--step", type=int, default=1, help="try each n-th point only, from one that the seed chooses")
+    parser.add_argument("--seed", type=int, default=0, help="what is chosen by chance follows from it")
+    parser.add_argument("--seconds", type=float, help="begin nothing new after so long (load, owners, fuzz)")
+    parser.add_argument("--rounds", type=int, default=1000, help="owners to kill (default: 1000)")
+    parser.add_argument("--jobs", type=int, default=200_000, help="jobs of the load (default: 200000)")
+    parser.add_argument("--patience", type=float, default=2.0, help="seconds for what an operation leaves to end")
+    parser.add_argument("--verbose", action="store_true", help="say what came of each trial")
+    parser.add_argument("--at-once", type=int, default=2, help="programs at a time (default: 2)")
+    return parser.parse_args(arguments)
+
+
+def strike_everywhere(options: argparse.Namespace) -> int:
+    """Run a campaign of strikes; return how many have failed beyond the table of limits."""
+    if options.campaign in WITH_SHIM and shim.missing():
+        print(f"Skipped: {shim.missing()}.")
+        return 0
+    wanted = [
+        (face, operation)
+        for face in options.face or SCENES
+        for operation in SCENES[face]
+        if not options.operation or operation in options.operation
+    ]
+    chance = random.Random(options.seed)
+    began = time.monotonic()
+    with ThreadPoolExecutor(options.at_once) as pool:
+        jobs = [pool.submit(_one, options, face, operation, chance.randrange(options.step)) for face, operation in wanted]
+        tallies = [job.result() for job in jobs]
+    return _report(options, tallies, time.monotonic() - began)
+
+
+def _one(options: argparse.Namespace, face: str, operation: str, offset: int) -> Tally:
+    first, last = (options.point, options.point + 1) if options.point else (1 + offset, MANY)
+    variants = options.variant or WEAPONS[options.campaign].variants
+    trials = [Trial(operation, variant, (first, last, options.step)) for variant in variants]
+    tally = run(options.campaign, face, trials, partial(_tell, options, face), options.patience)
+    print(f"{tally} [{operation}]", flush=True)
+    return tally
+
+
+def _tell(options: argparse.Namespace, face: str, outcome: Outcome) -> None:
+    """Show a failure at once; and all else, if that is wanted."""
+    if outcome.kind == "failed" and not judge(options.campaign, outcome):
+        command = Tally(options.campaign, face).command(outcome)
+        print(f"    FAILED {command}\n        at {outcome.place}: {outcome.text}", flush=True)
+    elif options.verbose:
+        print(f"    {outcome.kind} {outcome.operation} {outcome.variant} {outcome.at} {outcome.place} {outcome.text}")
+
+
+def _report(options: argparse.Namespace, tallies: list[Tally], seconds: float) -> int:
+    tried = sum(tally.tried for tally in tallies)
+    failures = [outcome for tally in tallies for outcome in tally.failures]
+    known = [outcome for outcome in failures if judge(options.campaign, outcome)]
+    places = set().union(*(tally.places for tally in tallies))
+    print(f"\n{options.campaign}: {tried} tried at {len(places)} places in {seconds:.0f} s;", end=" ")
+    print(f"{tried - len(failures)} survived, {len(known)} known limits, {len(failures) - len(known)} failed")
+    if not (options.face or options.operation or options.variant or options.point or options.step > 1):
+        for row in stale(options.campaign, known):
+            print(f"    stale row in limits.py: {row}")
+            failures.append(row)
+    return len(failures) - len(known)
+
+
+def main() -> int:
+    """Run what the command line asks for; 0 when nothing has failed."""
+    options = parse()
+    match options.campaign:
+        case "load":
+            return load.main(options)
+        case "owners":
+            return load.kill_owners(options)
+        case "fuzz":
+            return fuzz.main(options)
+        case _:
+            return int(strike_everywhere(options) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""What campaigns find and what cannot be otherwise: each kind with its reason.
+
+A row holds for failures of one campaign whose place, operation or text the patterns match. A full run of the long form
+reports rows that match nothing any more: what has been mended leaves the table.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .supervisor import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A kind of failures that is known. The patterns are searched for; an empty one matches everything."""
+
+    campaign: str
+    reason: str
+    operation: str = ""
+    place: str = ""
+    text: str = ""
+
+    def covers(self, campaign: str, outcome: Outcome) -> bool:
+        """Whether a failure is of this kind."""
+        return (
+            campaign == self.campaign
+            and bool(re.search(self.operation, outcome.operation))
+            and bool(re.search(self.place, outcome.place))
+            and bool(re.search(self.text, outcome.text))
+        )
+
+
+LIMITS: tuple[Limit, ...] = ()
+
+
+def judge(campaign: str, outcome: Outcome) -> str:
+    """The reason why a failure cannot be otherwise; empty for one that is a fault."""
+    return next((limit.reason for limit in LIMITS if limit.covers(campaign, outcome)), "")
+
+
+def stale(campaign: str, failures: Iterable[Outcome]) -> list[Limit]:
+    """Rows of a campaign that no failure of a full run belongs to."""
+    found = list(failures)
+    return [
+        limit
+        for limit in LIMITS
+        if limit.campaign == campaign and not any(limit.covers(campaign, outcome) for outcome in found)
+    ]
