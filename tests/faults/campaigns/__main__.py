@@ -88,7 +88,7 @@ def _one(options: argparse.Namespace, face: str, operation: str, offset: int) ->
 
 def _tell(options: argparse.Namespace, face: str, outcome: Outcome) -> None:
     """Show a failure at once; and all else, if that is wanted."""
-    if outcome.kind == "failed" and not judge(options.campaign, outcome):
+    if outcome.kind in ("failed", "broken") and not judge(options.campaign, outcome):
         command = Tally(options.campaign, face).command(outcome)
         print(f"    FAILED {command}\n        at {outcome.place}: {outcome.text}", flush=True)
     elif options.verbose:

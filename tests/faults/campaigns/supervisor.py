@@ -14,20 +14,18 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import shim
+from .marks import FOLDER, MARK, descendants
 from .state import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FOLDER = Path(__file__).parent.parent  # where the package is found
 SILENCE = 90.0  # seconds without a word after which a program hangs: longer than every wait within it
 STOPPED = 0.03  # seconds that a process stands still that was stopped
 ORPHANS = 4.0  # seconds for what an owner has left behind to end; a tenth of a second is what is promised
-MARK = "ANYFORK_CAMPAIGN"  # the environment variable by which all processes of a program are found
 WITH_SHIM = ("failure", "kill")
 OWNER_KILLED = "owner KILL"
 
@@ -43,7 +41,11 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a trial at one point. ``kind`` is survived, refused, exempt, failed or beyond."""
+    """What came of a trial at one point.
+
+    ``kind`` is survived, refused (by the next operation, with a clear error), exempt, failed, beyond (the operation has
+    no such point), or broken: there it failed although nothing was done to it.
+    """
 
     operation: str
     variant: str
@@ -69,7 +71,7 @@ class Tally:
             return
         self.counts[outcome.kind] += 1
         self.places.add(outcome.place)
-        if outcome.kind == "failed":
+        if outcome.kind in ("failed", "broken"):
             self.failures.append(outcome)
 
     @property
@@ -115,7 +117,7 @@ def _after(trials: list[Trial], outcome: Outcome) -> list[Trial]:
         trials = trials[1:]
     first, rest = trials[0], trials[1:]
     begin = outcome.at + first.points[2]
-    if outcome.kind == "beyond" or begin >= first.points[1]:
+    if outcome.kind in ("beyond", "broken") or begin >= first.points[1]:
         return rest
     return [Trial(first.operation, first.variant, (begin, *first.points[1:])), *rest]
 
@@ -144,7 +146,7 @@ def _run_program(campaign: str, face: str, trials: list[Trial], patience: float)
             program.wait()
             assert program.stdout is not None
             program.stdout.close()
-            for pid in _descendants(mark):
+            for pid in descendants(mark):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
@@ -191,20 +193,9 @@ def _ended(program: subprocess.Popen[bytes], variant: str, mark: str) -> tuple[s
     if (code, variant) != (-signal.SIGKILL, OWNER_KILLED):
         return "failed", f"the program has ended with {code}"
     end = time.monotonic() + ORPHANS
-    while (left := _descendants(mark)) and time.monotonic() < end:
+    while (left := descendants(mark)) and time.monotonic() < end:
         time.sleep(0.005)
     return ("failed", f"orphans are left: {left}") if left else ("survived", "")
-
-
-def _descendants(mark: str) -> dict[int, str]:
-    """The processes that come from a program, which have its mark in their environment: their command lines, by pid."""
-    wanted, found = f"{MARK}={mark}".encode(), {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-    return found
 
 
 def _lines(program: subprocess.Popen[bytes], block: shim.Shim | None) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import json
+import os
 import signal
 import sys
 import threading
@@ -20,6 +21,7 @@ import anyio
 
 from . import state
 from .scenes import SCENES, SECONDS, Scene, World, remote
+from .shim import VARIABLE, Shim
 from .weapons import WEAPONS, Weapon, describe, is_clear
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ def main() -> None:
         from . import async_scenes
 
         assert async_scenes
+    if VARIABLE in os.environ:
+        Shim.present()
     world = World()
     if face == "remote":
         remote(world)
@@ -58,7 +62,7 @@ def main() -> None:
             if kind == "unusable":
                 sys.stdout.flush()
                 signal.raise_signal(signal.SIGKILL)
-            if kind == "beyond":
+            if kind in ("beyond", "broken"):
                 break
     world.close()
 
@@ -92,17 +96,20 @@ def try_once(
 ) -> tuple[str, str]:
     """Play a scene once; return the kind of its outcome, and what is to be said about it."""
     before = state.current()
+    world.harm = weapon.variant if not weapon.spares else ""
     try:
         kind, text = (_play_async if face in ASYNC else _play)(world, scene, weapon, face)
         world.check()
     except BaseException as error:
         return "unusable", describe(error)
+    finally:
+        world.harm = ""
     gc.collect()
     left = [line for line in state.leftovers(before, patience) if not _is_fresh(line, weapon)]
     if left:
         return "failed", "; ".join(filter(None, [text, *left]))
     if not weapon.place:
-        return ("failed", text) if kind == "failed" else ("beyond", "")
+        return ("broken", text) if kind == "failed" else ("beyond", "")
     return ("exempt", "") if weapon.exempt and kind != "failed" else (kind, text)
 
 
@@ -164,7 +171,7 @@ def _outcome(scene: Scene, weapon: Weapon, problem: str, refused: BaseException 
         return "failed", problem
     if refused is None:
         return "survived", ""
-    may_refuse = weapon.place and is_clear(refused) and not (scene.strict and weapon.spares)
+    may_refuse = is_clear(refused) and not (scene.strict and weapon.spares)
     return "refused" if may_refuse else "failed", f"the next operation raised {describe(refused)}"
 
 
