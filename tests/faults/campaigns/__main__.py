@@ -43,7 +43,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "scripts/campaign", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("campaign", choices=[*WEAPONS, "load", "owners", "fuzz"])
-    parser.add_argument("--face", action="append", help="one of " + ", ".join([*SCENES, *load.FACES]) + "; may be repeated")
+    parser.add_argument(
+        "--face", action="append", help="one of " + ", ".join([*SCENES, *load.FACES]) + "; may be repeated"
+    )
     parser.add_argument("--operation", action="append", help="the name of a scene; may be repeated")
     parser.add_argument("--variant", action="append", help="what is done there; see the figures for names")
     parser.add_argument("--point", type=int, help="this point alone, to repeat a failure")
@@ -72,7 +74,9 @@ def strike_everywhere(options: argparse.Namespace) -> int:
     chance = random.Random(options.seed)
     began = time.monotonic()
     with ThreadPoolExecutor(options.at_once) as pool:
-        jobs = [pool.submit(_one, options, face, operation, chance.randrange(options.step)) for face, operation in wanted]
+        jobs = [
+            pool.submit(_one, options, face, operation, chance.randrange(options.step)) for face, operation in wanted
+        ]
         tallies = [job.result() for job in jobs]
     return _report(options, tallies, time.monotonic() - began)
 

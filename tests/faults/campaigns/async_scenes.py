@@ -87,7 +87,7 @@ async def _(world: World) -> Acts:
     async with await served(world) as template, template.fork() as fork:
 
         async def act() -> None:
-            await (await fork.run(deeds.echo)).aclose()
+            await (await fork.run(deeds.drain)).aclose()
 
         yield act
         await works(template)
@@ -116,7 +116,7 @@ async def _(world: World) -> Acts:
 @async_scene("Process.ready", strict=True)
 async def _(world: World) -> Acts:
     async with await served(world) as template:
-        process = template.fork().start(deeds.echo)
+        process = template.fork().start(deeds.drain)
         yield process.ready
         await process.ready()
         await process.channel.aclose()
@@ -141,7 +141,7 @@ async def _(world: World) -> Acts:
 @async_scene("async with Process")
 async def _(world: World) -> Acts:
     async with await served(world) as template:
-        process = template.fork().start(deeds.echo)
+        process = template.fork().start(deeds.drain)
 
         async def act() -> None:
             async with process:
@@ -301,5 +301,3 @@ async def _(world: World) -> Acts:
             await pooled(pool)
             yield pool.aclose
             await pool.aclose()
-
-

@@ -7,10 +7,10 @@ import sys
 import time
 
 
-def echo(channel):
-    """Send back what comes until the channel ends."""
-    while data := channel.recv(65536):
-        channel.sendall(data)
+def drain(channel):
+    """Read what comes until the channel ends."""
+    while channel.recv(65536):
+        pass
 
 
 def end_with(channel, code):

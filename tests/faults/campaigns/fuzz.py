@@ -6,7 +6,6 @@ with each decoder; the long form lets atheris choose the bytes, the tests take r
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from _anyfork_child import _call_wire, _failure, _wire
 from anyfork._session import Phase, Session
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
 ROUNDS = 10_000_000

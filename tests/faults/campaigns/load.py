@@ -6,7 +6,6 @@ with a result has run. What fails says that a worker or a template has died.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import signal
@@ -28,6 +27,7 @@ from . import deeds
 from .owners import SCENES, kill_owner
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
 LOOPS: dict[str, dict[str, Any]] = {
@@ -79,7 +79,11 @@ class Book:
         twice = [number for number, count in runs.items() if count > 1]
         lost = [number for number in self.results if not runs[number]]
         zombies = [number for number in self.cancelled if runs[number]]
-        for what, numbers in (("ran twice", twice), ("has a result, but did not run", lost), ("ran though cancelled", zombies)):
+        for what, numbers in (
+            ("ran twice", twice),
+            ("has a result, but did not run", lost),
+            ("ran though cancelled", zombies),
+        ):
             if numbers:
                 self.faults.append(f"{len(numbers)} jobs: {what}: {sorted(numbers)[:5]}")
         if sum(self.ends.values()) + sum(fault.startswith("job ") for fault in self.faults) < jobs:
@@ -352,5 +356,3 @@ def kill_owners(options: argparse.Namespace) -> int:
     text = ", ".join(f"{count} {scene}" for scene, count in sorted(counts.items()))
     print(f"owners: {counts.total()} killed ({text}), {left} left something behind; {time.monotonic() - began:.0f} s")
     return int(left > 0)
-
-

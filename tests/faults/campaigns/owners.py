@@ -15,10 +15,10 @@ from .marks import FOLDER, MARK, descendants
 PATIENCE = 4.0  # seconds for what must have ended by then; a tenth of a second is what is promised
 SCENES = {
     "idle templates": "kept = [Template().ready(), Template.new_exec().ready()]; say(); pause()",
-    "idle processes": "kept = Template().run(deeds.echo); say(); pause()",
+    "idle processes": "kept = Template().run(deeds.drain); say(); pause()",
     "an idle executor": "kept = Executor(max_workers=2); list(kept.map(abs, range(9))); say(); pause()",
     "a busy executor": "kept = Executor(max_workers=2); kept.submit(abs, 1).result(); say()\nwhile True: list(kept.map(abs, range(99)))",
-    "starts of processes": "t = Template().ready(); say()\nwhile True: t.fork().start(deeds.echo).close()",
+    "starts of processes": "t = Template().ready(); say()\nwhile True: t.fork().start(deeds.drain).close()",
     "starts of programs": "t = Template().ready(); say()\nwhile True: t.fork().run_program(['sleep', '99']).close()",
     "nested templates": "t = Template().ready(); say()\nfor n in range(50): t = t.fork().ready()\npause()",
     "a busy worker": "kept = Worker(); kept.call(abs, 1); say()\nwhile True: kept.call(abs, 1)",

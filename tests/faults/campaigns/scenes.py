@@ -48,7 +48,9 @@ class World:
     """
 
     def __init__(self) -> None:
-        self.template = Template().preload(deeds.__name__, "_anyfork_child._worker", "_anyfork_child._job_worker").ready()
+        self.template = (
+            Template().preload(deeds.__name__, "_anyfork_child._worker", "_anyfork_child._job_worker").ready()
+        )
         self.worker = Worker(self.template.fork()).ready()
         self.executor = Executor(self.template, 1)
         assert self.executor.submit(operator.neg, 1).result(SECONDS) == -1
@@ -97,7 +99,7 @@ class World:
     def check_end(self, status: anyfork.ExitStatus, code: int) -> None:
         """Check how a process has ended: as it should, or as what was done to it makes it end. Never is it invented."""
         role, _, action = self.harm.partition(" ")
-        if status.code == code or (role, action) == ("child", "KILL") and status.signal == signal.SIGKILL:
+        if status.code == code or ((role, action) == ("child", "KILL") and status.signal == signal.SIGKILL):
             return
         unknown = status.code is None and status.signal is None
         if role == "template" and unknown and (action == "KILL" or status.error):
@@ -224,7 +226,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
 @scene("template", "start")
 def _(world: World) -> Iterator[Callable[[], object]]:
     with world.served() as template, template.fork() as fork:
-        yield lambda: fork.start(deeds.echo)
+        yield lambda: fork.start(deeds.drain)
         works(template)
         works(fork)
 
@@ -240,7 +242,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
 @scene("template", "run")
 def _(world: World) -> Iterator[Callable[[], object]]:
     with world.served() as template, template.fork() as fork:
-        yield lambda: fork.run(deeds.echo, timeout=SECONDS)
+        yield lambda: fork.run(deeds.drain, timeout=SECONDS)
         works(template)
         works(fork)
 
@@ -307,7 +309,7 @@ def killed(process: Process) -> None:
 @scene("process", "ready", strict=True)
 def _(world: World) -> Iterator[Callable[[], object]]:
     with world.served() as template:
-        process = template.fork().start(deeds.echo)
+        process = template.fork().start(deeds.drain)
         yield lambda: process.ready(SECONDS)
         process.ready(SECONDS)
         ended(world, process)
@@ -316,7 +318,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
 @scene("process", "channel", strict=True)
 def _(world: World) -> Iterator[Callable[[], object]]:
     with world.served() as template:
-        process = template.fork().start(deeds.echo)
+        process = template.fork().start(deeds.drain)
 
         def talk() -> None:
             process.channel.sendall(b"x")
@@ -355,7 +357,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
 @scene("process", "send_signal", strict=True)
 def _(world: World) -> Iterator[Callable[[], object]]:
     with world.served() as template:
-        process = template.fork().run(deeds.echo, timeout=SECONDS)
+        process = template.fork().run(deeds.drain, timeout=SECONDS)
         yield lambda: process.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGCONT)
         ended(world, process)
@@ -364,7 +366,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
 @scene("process", "kill", strict=True)
 def _(world: World) -> Iterator[Callable[[], object]]:
     with world.served() as template:
-        process = template.fork().run(deeds.echo, timeout=SECONDS)
+        process = template.fork().run(deeds.drain, timeout=SECONDS)
         yield process.kill
         process.kill()
         killed(process)
@@ -373,7 +375,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
 @scene("process", "terminate of a new one", strict=True)
 def _(world: World) -> Iterator[Callable[[], object]]:
     with world.served() as template:
-        process = template.fork().start(deeds.echo)
+        process = template.fork().start(deeds.drain)
         yield process.terminate
         process.kill()
         process.wait(SECONDS)
@@ -383,7 +385,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
 @scene("process", "fileno", strict=True)
 def _(world: World) -> Iterator[Callable[[], object]]:
     with world.served() as template:
-        process = template.fork().start(deeds.echo)
+        process = template.fork().start(deeds.drain)
         yield process.fileno
         assert process.fileno() > 2
         ended(world, process)
@@ -392,7 +394,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
 @scene("process", "close")
 def _(world: World) -> Iterator[Callable[[], object]]:
     with world.served() as template:
-        process = template.fork().run(deeds.echo, timeout=SECONDS)
+        process = template.fork().run(deeds.drain, timeout=SECONDS)
         yield process.close
         process.close()
         works(template)
@@ -401,7 +403,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
 @scene("process", "with")
 def _(world: World) -> Iterator[Callable[[], object]]:
     with world.served() as template:
-        process = template.fork().start(deeds.echo)
+        process = template.fork().start(deeds.drain)
 
         def block() -> None:
             with process:

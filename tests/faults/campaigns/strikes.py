@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 import _anyfork_child
@@ -18,6 +17,7 @@ from . import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType, FrameType
     from typing import Self
 
 ROOTS = tuple(str(Path(package.__file__).parent) + "/" for package in (anyfork, _anyfork_child))

@@ -31,7 +31,7 @@ ASYNC = ("asyncio", "trio")
 ENOUGH = 3 * SECONDS  # seconds for the next operation on a handle
 
 
-class Unusable(Exception):
+class UnusableError(Exception):
     """A thread does not come back, or a bystander was harmed: this program is of no more use."""
 
 
@@ -190,7 +190,7 @@ def _in_another_thread(action: Callable[[], object]) -> BaseException | None:
     thread.join(ENOUGH)
     if thread.is_alive():
         faulthandler.dump_traceback(all_threads=True)
-        raise Unusable("the next operation hangs in another thread")
+        raise UnusableError("the next operation hangs in another thread")
     return raised[0] if raised else None
 
 

@@ -1,0 +1,62 @@
+"""Strikes at some points of every operation: nothing is left, the handle works or says why not, others are untouched.
+
+The points are always the same. ``scripts/campaign`` strikes at all of them.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from . import shim
+from .async_scenes import LOOPS
+from .limits import judge
+from .scenes import SCENES
+from .supervisor import WITH_SHIM, Tally, Trial, run
+from .weapons import WEAPONS
+
+MANY = 10_000  # points: more than any operation has
+# Campaigns and faces of the fast suite, and from which point on each which one is tried there.
+FAST = {
+    ("interrupt", "process"): (7, 23),
+    ("interrupt", "worker"): (11, 61),
+    ("interrupt", "executor"): (5, 97),
+    ("reenter", "worker"): (13, 181),
+    ("failure", "process"): (2, 31),
+    ("kill", "process"): (1, 2),
+}
+# The same for all other faces, and for these once more, in the slow group.
+THOROUGH = {"interrupt": (3, 17), "reenter": (3, 41), "failure": (1, 7), "kill": (1, 1)}
+
+
+def strike(campaign: str, face: str, first: int, step: int) -> Tally:
+    """Strike at some points of all operations of a face; return what is wrong."""
+    if campaign in WITH_SHIM and shim.missing():
+        pytest.skip(shim.missing())
+    points = (first, MANY, step)
+    variants = WEAPONS[campaign].variants
+    scenes = [scene for scene in SCENES[face].values() if not scene.slow]
+    return run(campaign, face, [Trial(scene.name, variant, points) for scene in scenes for variant in variants])
+
+
+def check(tally: Tally) -> None:
+    """Fail with a way to repeat each failure that is no known limit."""
+    assert tally.tried
+    faults = [outcome for outcome in tally.failures if not judge(tally.campaign, outcome)]
+    assert not faults, "\n".join(f"{tally.command(fault)}\n    at {fault.place}: {fault.text}" for fault in faults)
+
+
+@pytest.mark.parametrize(("campaign", "face"), FAST)
+def test_operations_that_are_struck_at_some_points_leave_everything_in_order(campaign, face):
+    check(strike(campaign, face, *FAST[campaign, face]))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("face", SCENES)
+@pytest.mark.parametrize("campaign", WEAPONS)
+def test_operations_that_are_struck_at_many_points_leave_everything_in_order(campaign, face):
+    check(strike(campaign, face, *THOROUGH[campaign]))
+
+
+def test_the_scenes_of_the_async_faces_are_the_same_for_each_loop():
+    assert len({tuple(SCENES[loop]) for loop in LOOPS}) == 1
