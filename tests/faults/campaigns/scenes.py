@@ -94,6 +94,8 @@ class World:
         with self.template.fork().ready(SECONDS):
             pass
         now = self._bystanders()
+        if self.harm == "template KILL" and self.serving == self._pids[0]:
+            self._pids[0] = now[0]  # the default template was what was killed
         assert now == self._pids, f"bystanders have changed: {self._pids} were there, now {now}"
 
     def check_end(self, status: anyfork.ExitStatus, code: int) -> None:
