@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from errno import ETOOMANYREFS
 from select import EPOLLIN, EPOLLOUT, POLLIN
@@ -22,6 +21,7 @@ from _anyfork_child._channel import (
 from _anyfork_child._message import Message
 from _anyfork_child._wire import ProtocolError
 
+from . import _this_process
 from ._errors import AnyforkError, HandleError, PeerError, WorkerDiedError
 from ._polling import new_epoll, new_poll
 
@@ -56,7 +56,7 @@ class Conversation:
         self.sock: _socket.socket | None = None
         self.incoming: deque[_call_wire.Message] = deque()
         self.inbox: Inbox = Inbox(MAX_IN_FILE if calls.in_band else MAX_BODY)
-        self._owner = os.getpid()
+        self._owner = _this_process.pid
         self.watch: epoll | None = None  # what comes, and the end of the worker
         self._writes = False  # it is also watched whether the socket takes more
 
@@ -94,7 +94,7 @@ class Conversation:
     @property
     def foreign(self) -> bool:
         """True in a forked copy of the process that made it."""
-        return self._owner != os.getpid()
+        return self._owner != _this_process.pid
 
     def check(self) -> None:
         """Raise HandleError there."""

@@ -343,11 +343,13 @@ class Executor(_Submitter):
 
     def stats(self) -> PoolStats:
         """What it has and has done, at this moment."""
+        self._dispatcher.check_owner("stats")
         return self._dispatcher.read_stats()
 
     @property
     def pids(self) -> list[int]:
         """The process ids of its workers, as far as they are known."""
+        self._dispatcher.check_owner("pids")
         return self._dispatcher.list_pids()
 
     @property

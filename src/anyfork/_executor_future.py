@@ -46,6 +46,7 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
     def __getattr__(self, name: str) -> Any:
         if name != "_condition":
             raise AttributeError(name)
+        self._check_owner("wait")  # as_completed and the like take it before they wait
         return self.__dict__.setdefault("_condition", Condition())  # in one piece: the same for all threads
 
     def cancel(self) -> bool:
@@ -59,11 +60,18 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
         """As of every future."""
         if self._state is FINISHED and self._exception is None:
             return self._result
+        self._check_owner("result")
         return super().result(_limit(timeout))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As of every future."""
+        self._check_owner("exception")
         return super().exception(_limit(timeout))
+
+    def _check_owner(self, call: str) -> None:
+        """Raise HandleError where nothing will ever end it: in a forked copy of the owner."""
+        if self._job is not None:
+            self._dispatcher.check_owner(call)
 
     def end_cancelled(self) -> None:
         """Become cancelled, and tell everybody who waits. The job is not with a worker, and nobody else ends it."""

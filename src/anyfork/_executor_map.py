@@ -14,6 +14,7 @@ from time import monotonic
 
 from _anyfork_child._call_wire import CHUNKS, ITEMS
 
+from . import _this_process
 from ._executor_errors import drop_in
 from ._executor_jobs import BatchJob, EncodedJob, Item, Raised, plain, value_of
 from ._simple_pickle import simple
@@ -164,6 +165,7 @@ class MapWork:
 
     def wait(self, index: int, deadline: float | None) -> None:
         """Until there is a result of this item. Raises TimeoutError."""
+        self.dispatcher.check_owner("map")
         turn = _thread.allocate_lock()
         turn.acquire()
         self._turn = turn
@@ -177,6 +179,8 @@ class MapWork:
 
     def take(self, index: int) -> Any:
         """The result of this item, once. Raises what its call has raised."""
+        if self.dispatcher.owner != _this_process.pid:
+            self.dispatcher.check_owner("map")
         result = self.results.pop(index)
         if type(result) is Raised:
             try:
@@ -202,6 +206,8 @@ class MapWork:
     def close(self) -> None:
         """Nobody wants more of it: what has not begun is not done."""
         self.closed = True
+        if self.dispatcher.owner != _this_process.pid:
+            return
         self.dispatcher.post(self._withdraw)
 
     def cancel(self, finished: list[tuple[Any, Any]]) -> None:

@@ -12,6 +12,7 @@ from copy import copy
 from math import inf
 from time import monotonic
 
+from . import _this_process
 from ._errors import ArgumentError, CallCancelledError, CallTimeoutError, HandleError, QueueFullError, TemplateError
 from ._jobs import JobState
 from ._pool_calls import PoolCalls
@@ -78,6 +79,11 @@ class PoolHandle:
         self._check_owner(call)
         if self._closed:
             raise HandleError(f"{call}() on a pool that was closed")
+
+    @property
+    def foreign(self) -> bool:
+        """True in a forked copy of the process that made it."""
+        return self._owner != _this_process.pid
 
     def _check_owner(self, call: str) -> None:
         if self._owner != os.getpid():

@@ -86,6 +86,8 @@ class Talk(Conversation):
 
     def when_free(self, action: Callable[[], None]) -> None:
         """Do something now, or soon, if another thread holds the lock: a destructor runs in the middle of anything."""
+        if self.foreign:
+            return
         self._late.append(action)
         if self.lock.acquire(blocking=False):
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 from collections import deque
+from sys import is_finalizing
 from time import monotonic
 
 from _anyfork_child._call_wire import CALL, STREAM
@@ -187,8 +188,9 @@ class Worker(WorkerHandle):
         self, talk: Talk, function: Callable[..., Any] | str, items: Iterator[object], window: int
     ) -> Iterator[Any]:
         ahead: deque[Answer] = deque()
-        calls = talk.calls
+        calls, ends = talk.calls, is_finalizing  # the modules may be gone when this is closed
         try:
+            talk.check()
             more = True
             while more or ahead:
                 if more and len(ahead) <= window // 2:
@@ -199,12 +201,14 @@ class Worker(WorkerHandle):
                         talk.wait(lambda: ahead[0].state is DONE)
                     ahead.popleft()
                     yield call.result()
+                    talk.check()
         finally:
-            with talk.lock:
-                for call in ahead:
-                    calls.give_up(call)
-                if talk.calls.out:
-                    talk.flush()
+            if not (ends() or talk.foreign):
+                with talk.lock:
+                    for call in ahead:
+                        calls.give_up(call)
+                    if talk.calls.out:
+                        talk.flush()
 
     def _fill(
         self,
@@ -256,6 +260,7 @@ class Worker(WorkerHandle):
 
         Raises TimeoutError when the timeout, in seconds, is over.
         """
+        self._talk.check()
         if self._status is not None:
             return self._status
         deadline = _deadline(timeout)
@@ -268,8 +273,10 @@ class Worker(WorkerHandle):
     def close(self) -> None:
         """Let it answer what was asked, then end it, and wait for its end. Closing twice is harmless.
 
-        Streams that are still open are closed.
+        Streams that are still open are closed. In a forked copy of the owner nothing happens.
         """
+        if self._talk.foreign:
+            return
         with self._closing:
             self._closed = True
             if self._status is not None:
@@ -331,6 +338,7 @@ class Stream(StreamHandle[Item]):
         return self
 
     def __next__(self) -> Item:
+        self._talk.check()
         if not self._there():
             self._talk.wait(self._there)
         with self._talk.lock:
@@ -341,8 +349,9 @@ class Stream(StreamHandle[Item]):
 
     def close(self) -> None:
         """Close the generator in the worker, without waiting for it. Closing twice is harmless."""
-        with self._talk.lock:
-            self._close()
+        if not self._talk.foreign:
+            with self._talk.lock:
+                self._close()
 
     def __enter__(self) -> Self:
         return self

@@ -46,10 +46,11 @@ class WorkerHandle(Stays):
 
     def kill(self) -> None:
         """End it now. Calls that have no answer yet fail."""
-        if self._status is None:
+        if self._status is None and not self._talk.foreign:
             self._talk.process.kill()
 
     def _check(self, call: str) -> None:
+        self._talk.check()
         if self._closed:
             raise HandleError(f"{call}() on a worker that was closed")
 
@@ -85,6 +86,8 @@ class StreamHandle(Stays, Generic[Item]):
 
     def _close(self) -> None:
         """Nobody wants more of it."""
+        if self._talk.foreign:
+            return
         call = self._call
         call.ended = True
         if call.state in (State.QUEUED, State.SENT):

@@ -1,13 +1,16 @@
 """The owner forks by hand, or executes another program: handles refuse in the copy, and go on in the original."""
 
+import asyncio
 import os
 import signal
+from concurrent.futures import as_completed
 
 import faulty
 import pytest
 from programs import Program, run_program
 
-from anyfork import Template
+import anyfork
+from anyfork import Template, aio
 
 DEADLINE = 10.0  # seconds
 
@@ -85,6 +88,98 @@ def test_handles_work_on_in_the_original_after_a_copy_has_used_dropped_and_close
         with template.fork().run(faulty.end_with, 3) as other:
             pass
         assert other.returncode == 3
+
+
+WORKER_CALLS = {
+    "call": lambda worker, *_: worker.call(abs, -1),
+    "call with a timeout": lambda worker, *_: worker.call(abs, -1, timeout=DEADLINE),
+    "map": lambda worker, *_: next(worker.map(abs, [1])),
+    "stream": lambda worker, *_: worker.stream(range, 1),
+    "ready": lambda worker, *_: worker.ready(DEADLINE),
+    "wait": lambda worker, *_: worker.wait(DEADLINE),
+    "next of a stream": lambda worker, stream, items: next(stream),
+    "next of a map": lambda worker, stream, items: next(items),
+}
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
+def test_workers_and_their_iterators_refuse_in_a_forked_copy_and_go_on_in_the_original(closed):
+    worker = anyfork.Worker()
+    stream, items = worker.stream(range, 100), worker.map(abs, range(9))
+    handles = worker, stream, items
+    assert (next(stream), next(items)) == (0, 0)
+    if closed:
+        worker.close()
+    for call in WORKER_CALLS.values():
+        assert in_copy(lambda call=call: call(*handles)).startswith("HandleError: ")
+    silent = [items.close, worker.kill, worker.close, stream.close, stream.close, handles[0].close]
+    assert in_copy(lambda: [end() for end in silent]) == str([None] * len(silent))
+    if not closed:
+        assert list(stream) == list(range(1, 100))
+        assert list(items) == list(range(1, 9))
+        assert worker.call(abs, -1) == 1
+    items.close()
+    worker.close()
+
+
+def test_an_executor_its_futures_and_its_maps_refuse_in_a_forked_copy_and_go_on_in_the_original():
+    read, write = os.pipe()
+    with open(read, "rb", buffering=0) as gate, anyfork.Executor(max_workers=1) as executor:
+        running = executor.submit(faulty.wait_at, gate)
+        waiting = executor.submit(abs, -1)
+        items = executor.map(abs, range(3))
+        calls = {
+            "submit": lambda: executor.submit(abs, -1),
+            "map": lambda: executor.map(abs, [1]),
+            "next": lambda: next(items),
+            "result": running.result,
+            "exception": waiting.exception,
+            "as_completed": lambda: next(as_completed([waiting])),
+            "resize": lambda: executor.resize(2),
+            "stats": executor.stats,
+            "pids": lambda: executor.pids,
+        }
+        for call in calls.values():
+            assert in_copy(call).startswith("HandleError: ")
+        assert in_copy(lambda: [executor.kill(), executor.shutdown(), items.close()]) == "[None, None, None]"
+        os.close(write)
+        assert running.result(DEADLINE) is None
+        assert waiting.result(DEADLINE) == 1
+        assert list(items) == [0, 1, 2]
+        assert in_copy(waiting.result) == "1"
+
+
+def test_async_handles_refuse_in_a_forked_copy_and_go_on_in_the_original():
+    async def use(pool, worker):
+        stream, items, together = await worker.stream(range, 50), worker.map(abs, range(9)), pool.map(abs, range(9))
+        calls = [
+            stream.__anext__,
+            items.__anext__,
+            together.__anext__,
+            lambda: worker.call(abs, -1),
+            lambda: pool.call(abs, -1),
+            worker.ready,
+            worker.wait,
+        ]
+        ends = [stream.aclose, items.aclose, together.aclose, worker.aclose]
+        for call in calls:
+            await call() if call in calls[:3] else None
+        for call in calls:
+            assert in_copy(lambda call=call: asyncio.run(finish(call))).startswith("HandleError: ")
+        for end in ends:
+            assert in_copy(lambda end=end: asyncio.run(finish(end))) == "None"
+        for iterator, count in ((stream, 50), (items, 9), (together, 9)):
+            assert [item async for item in iterator] == list(range(1, count))
+        assert (await worker.call(abs, -1), await pool.call(abs, -1)) == (1, 1)
+
+    async def finish(function):
+        return await function()
+
+    async def main():
+        async with aio.Pool(aio.Template(), max_workers=1) as pool, aio.Worker() as worker:
+            await use(pool, worker)
+
+    asyncio.run(main())
 
 
 def test_a_copy_that_ends_does_not_end_the_templates_of_the_original():

@@ -6,6 +6,8 @@ import sys
 from contextlib import suppress
 from time import monotonic
 
+from .. import _this_process
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
@@ -35,11 +37,12 @@ class AsyncioLoop:
         self.waiting: Callable[[], Waiting] = loop.create_future
         self.soon: Callable[[Callable[[], object]], object] = loop.call_soon
         self._tasks: set[asyncio.Task[None]] = set()
+        self._owner = _this_process.pid
         self._running = sys.modules["asyncio"]._get_running_loop
 
     def from_anywhere(self, action: Callable[[], object]) -> None:
         """Do something soon, if the loop still runs. May be called from any thread, in the middle of anything."""
-        if not self.loop.is_closed():
+        if not self.loop.is_closed() and self._owner == _this_process.pid:
             self.loop.call_soon_threadsafe(action)
 
     @property

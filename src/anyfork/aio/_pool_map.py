@@ -50,6 +50,8 @@ class PoolMap(Stays, Generic[Result]):
 
     async def __anext__(self) -> Result:
         work = self._work
+        if self._keeper.foreign:
+            self._keeper.here("map")
         if work.wants_more:
             await self._fill()
         item = work.next()

@@ -208,6 +208,7 @@ class Worker(WorkerHandle):
 
     async def wait(self) -> ExitStatus:
         """Wait until the worker has ended, and return how. Events are handled meanwhile."""
+        self._talk.check()
         if self._status is not None:
             return self._status
         talk = self._talk
@@ -217,8 +218,10 @@ class Worker(WorkerHandle):
     async def aclose(self) -> None:
         """Let it answer what was asked, then end it, and wait for its end. Closing twice is harmless.
 
-        Streams that are still open are closed.
+        Streams that are still open are closed. In a forked copy of the owner nothing happens.
         """
+        if self._talk.foreign:
+            return
         self._closed = True
         async with self._closing:
             if self._status is not None:
@@ -289,6 +292,7 @@ class Map(Stays, Generic[Result]):
 
     async def __anext__(self) -> Result:
         talk, ahead = self._talk, self._ahead
+        talk.check()
         if talk.sock is None:
             await talk.connect()
         if self._more and len(ahead) <= self._window // 2:
@@ -339,6 +343,8 @@ class Map(Stays, Generic[Result]):
 
     def _close(self) -> None:
         self._more = False
+        if self._talk.foreign:
+            return
         for call in self._ahead:
             self._talk.calls.give_up(call)
         self._ahead.clear()
@@ -370,6 +376,7 @@ class Stream(StreamHandle[Item]):
         return self
 
     async def __anext__(self) -> Item:
+        self._talk.check()
         if not self._there():
             await self._talk.wait(self._there)
         item = self._take()
