@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import sys
+import types
+from math import inf
 from types import CodeType, FunctionType
 
 import cloudpickle
 
 from ._classes import MEMBERS, fill_class, make_class, make_enum
 from ._kinds import order_fields, reduce_c_type, reduce_kind
+from ._main import install
+from ._names import looked_up, needed, words_of
+from ._receiver import OWNER
 from ._reduction import CannotTravelError, reduce
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
+
+    from _typeshed import ReadableBuffer
 
     from ._encoding import Encoded
     from ._receiver import Receiver
 
 SKELETON, ENUM = cloudpickle.cloudpickle._make_skeleton_class, cloudpickle.cloudpickle._make_skeleton_enum
 OF_ENUMS = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
+PLAIN = (bool, int, float, str, type(None))
 HIDDEN = "<dynamic-code>"  # what cloudpickle has in the place of a file name
 
 
@@ -33,6 +41,45 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         super().__init__(encoded, protocol, take_buffer)
         self._encoded = encoded
         self._receiver = receiver
+        # The owner has its own __main__, and a copy of it has that too.
+        self._main = vars(sys.modules["__main__"]) if receiver is not OWNER and receiver.main is None else {}
+        self._names: dict[str, Any] = {}  # of __main__, which the other side is to have
+        self._sent: set[str] = set()
+        self._travels: dict[int, bool] = {}  # by id, of values that may be left out
+
+    def new_names(self) -> dict[str, Any]:
+        """Return what the other side is to have in its ``__main__``, as far as it was not asked for before."""
+        names = {name: value for name, value in self._names.items() if name not in self._sent}
+        self._sent.update(names)
+        return names
+
+    def _note(self, value: Any) -> None:
+        """Note what is defined in ``__main__``: who pickles it there finds it under its name."""
+        if value.__module__ == "__main__":
+            name, dot, _ = value.__qualname__.partition(".")
+            found = self._main.get(name)
+            if found is not None and (found is value or (dot and self._can_travel(found))):
+                self._names[name] = found
+        if isinstance(value, type):
+            try:
+                hints = value.__annotations__
+            except Exception:  # hints may be computed when they are asked for, which may raise anything
+                return
+            names = vars(sys.modules.get(value.__module__, types))
+            self._add_names((name, names[name], inf) for name in sorted(words_of(hints)) if name in names)
+
+    def _add_names(self, found: Iterable[tuple[str, Any, float]]) -> dict[str, Any]:
+        taken = {name: value for name, value, limit in found if self._can_travel(value, limit)}
+        self._names.update((name, value) for name, value in taken.items() if self._main.get(name) is value)
+        return taken
+
+    def _can_travel(self, value: object, limit: float = inf) -> bool:
+        """Whether it can be taken along; that it could is not needed."""
+        known = self._travels.get(id(value))
+        if known is None:
+            known = type(value) in PLAIN or _Trial(self._receiver, limit).takes(value)
+            self._travels[id(value)] = known
+        return known
 
     def reducer_override(self, value: Any) -> Any:
         """As pickle asks for it."""
@@ -54,7 +101,56 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         if module is not None and not self._receiver.has(value.__module__):
             cloudpickle.register_pickle_by_value(module)
         reduced = super().reducer_override(value)
+        if reduced is not NotImplemented:
+            self._note(value)
+            if isinstance(value, FunctionType):
+                there = reduced[2][1]["__globals__"]
+                there.update(needed(value))
+                there.update(self._add_names(looked_up(value)))
         return _reduce_class(value, reduced) if isinstance(value, type) else reduced
+
+
+class Names:
+    """Stands behind values: names of ``__main__`` that were met among them, and then those that these have brought."""
+
+    def __init__(self, pickler: ByValuePickler) -> None:
+        self._pickler = pickler
+
+    def __reduce__(self) -> tuple[object, ...]:
+        names = self._pickler.new_names()
+        return install, (names, Names(self._pickler) if names else None)
+
+
+class _Trial(ByValuePickler):
+    """Finds out whether a value can travel, without what it might look up."""
+
+    def __init__(self, receiver: Receiver, limit: float) -> None:
+        self._left = limit
+        super().__init__(self, 5, None, receiver)  # it takes what is written, too
+        self.fds: list[int] = []
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Count what is written. Raises CannotTravelError when it is too much."""
+        size = memoryview(data).nbytes
+        self._left -= size
+        if self._left < 0:
+            raise CannotTravelError("it is too large")
+        return size
+
+    def add_descriptor(self, _holder: object, _fd: int) -> int:
+        """Take no descriptors: nobody has asked for this value."""
+        raise CannotTravelError("it has a descriptor")
+
+    def takes(self, value: object) -> bool:
+        """Whether it can travel."""
+        try:
+            self.dump(value)
+        except Exception:  # pickling runs code of the value, which may raise anything
+            return False
+        return True
+
+    def _can_travel(self, _value: object, _limit: float = inf) -> bool:
+        return False
 
 
 def _located(code: CodeType, make: object, args: tuple[object, ...]) -> tuple[object, tuple[object, ...]]:

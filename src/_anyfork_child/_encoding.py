@@ -117,12 +117,13 @@ def encode(values: Sequence[object], receiver: Receiver = OWNER, beside: bool = 
     try:
         _Pickler(encoded, encoded.take_buffer if beside else None, receiver).dump(values)
     except (_ByValueNeededError, _pickle.PicklingError, TypeError, AttributeError):
-        from ._by_value import ByValuePickler  # only now: importing cloudpickle costs more than all of anyfork
+        from ._by_value import ByValuePickler, Names  # only now: importing cloudpickle costs more than all of anyfork
 
         encoded = Encoded()
         encoded.by_value = True
         take_buffer = encoded.take_buffer if beside else None
-        ByValuePickler(encoded, PROTOCOL, take_buffer, receiver).dump((_SameVersion(), *values))
+        pickler = ByValuePickler(encoded, PROTOCOL, take_buffer, receiver)
+        pickler.dump((_SameVersion(), *values, Names(pickler)))
     return encoded
 
 

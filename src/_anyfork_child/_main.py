@@ -49,6 +49,17 @@ def named(number: int, path: str) -> object:
     return _known[number].named[path]
 
 
+_installed: dict[str, object] = {}  # what came from another process, in ``__main__`` of this one
+
+
+def install(names: dict[str, object], _more: object) -> None:
+    """Put what came by value into ``__main__``, for all that looks it up there; leave what is defined here alone."""
+    here = vars(sys.modules["__main__"])
+    for name, value in names.items():
+        if name not in here or here[name] is _installed.get(name, here):
+            here[name] = _installed[name] = value
+
+
 def inherit(main: Main | None) -> None:
     """Runs in a copy: this is what it has in common with its owner, from now on; None after the owner has changed."""
     OWNER.main = main

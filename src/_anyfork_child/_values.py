@@ -143,7 +143,7 @@ def check_version(version: tuple[int, int]) -> object:
 
 
 def _plain(values: Any) -> Any:
-    return values[1:] if isinstance(values, tuple) and values and values[0] is CHECKED else values
+    return values[1:-1] if isinstance(values, tuple) and values and values[0] is CHECKED else values
 
 
 class _FileBody(RawIOBase):

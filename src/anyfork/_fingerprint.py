@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 
 from _anyfork_child._encoding import SCALARS
+from _anyfork_child._names import looked_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def _referred(function: FunctionType) -> Iterator[object]:
             yield cell.cell_contents
         except ValueError:  # not set yet
             yield object()
+    for _, value, _ in looked_up(function):
+        yield value
     there = function.__globals__
     for name in sorted(_names(function.__code__)):
         if name in there:

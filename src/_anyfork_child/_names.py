@@ -1,0 +1,102 @@
+"""Names that definitions look up when they run, instead of in their code: found before they are sent by value.
+
+cloudpickle takes along the globals that the code of a function loads. A class body in a function, a type hint that is
+text, ``@name`` in a query of pandas, ``globals()``, ``eval`` and ``sys.modules["__main__"]`` find theirs otherwise.
+"""
+
+from __future__ import annotations
+
+import dis
+import re
+from types import CodeType, FunctionType, ModuleType
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+LARGE = 1 << 20  # bytes: what is taken along only because anything may be looked up is smaller
+_OF_CLASS_BODIES = frozenset({"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "LOAD_FROM_DICT_OR_DEREF"})
+_LOOK_UP_ANYTHING = frozenset({"globals", "eval", "exec", "vars"})
+_OPTIMIZED = 1  # the flag of the code of functions; class bodies have it not
+_WORD = re.compile(r"[^\W\d]\w*")
+_IN_QUERIES = re.compile(r"@([^\W\d]\w*)")
+
+
+class Mentions:
+    """What code looks up: names that it ``needs``, those that it ``may_need``, and whether that may be ``anything``."""
+
+    def __init__(self, code: CodeType) -> None:
+        self.needs: set[str] = set()
+        self.may_need: set[str] = set()
+        self.anything = False
+        self._read(code)
+
+    def _read(self, code: CodeType) -> None:
+        in_class = not code.co_flags & _OPTIMIZED
+        stored = set()
+        for instruction in dis.get_instructions(code):
+            name = instruction.argval
+            if instruction.opname == "STORE_NAME":
+                stored.add(name)
+            elif instruction.opname in _OF_CLASS_BODIES:
+                (self.may_need if name in stored else self.needs).add(name)
+            if isinstance(name, str) and instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                self.anything |= name in _LOOK_UP_ANYTHING
+            self.anything |= instruction.opname == "IMPORT_NAME" and name == "__main__"
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                self._read(constant)
+            elif isinstance(constant, str):
+                self.anything |= constant == "__main__"
+                self.may_need.update((_WORD if in_class else _IN_QUERIES).findall(constant))
+
+
+_read: WeakKeyDictionary[CodeType, Mentions] = WeakKeyDictionary()
+
+
+def mentions(code: CodeType) -> Mentions:
+    """Return what code looks up, that of functions and classes inside of it too."""
+    found = _read.get(code)
+    if found is None:
+        found = _read[code] = Mentions(code)
+    return found
+
+
+def globals_of(function: FunctionType) -> dict[str, Any]:
+    """Return the globals that a function, and what is defined in it, uses by name in its code."""
+    there = function.__globals__
+    return {name: there[name] for name in sorted(_loaded(function.__code__)) if name in there}
+
+
+def _loaded(code: CodeType) -> set[str]:
+    found = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", *_OF_CLASS_BODIES)}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            found |= _loaded(constant)
+    return found
+
+
+def needed(function: FunctionType) -> dict[str, Any]:
+    """Return the globals that a function surely looks up in another way."""
+    there = function.__globals__
+    return {name: there[name] for name in sorted(mentions(function.__code__).needs) if name in there}
+
+
+def looked_up(function: FunctionType) -> Iterator[tuple[str, Any, float]]:
+    """Yield the names and values that a function may look up, and how many bytes that is worth."""
+    found, there = mentions(function.__code__), function.__globals__
+    named = found.may_need | words_of(function.__annotations__)
+    for name in sorted(named):
+        if name in there:
+            yield name, there[name], float("inf")
+    if found.anything:
+        for name, value in [*there.items()]:
+            if name not in named and not name.startswith("__") and not isinstance(value, ModuleType):
+                yield name, value, LARGE
+
+
+def words_of(annotations: Mapping[str, object]) -> set[str]:
+    """Return the names in type hints that are text."""
+    return {word for hint in annotations.values() if isinstance(hint, str) for word in _WORD.findall(hint)}
