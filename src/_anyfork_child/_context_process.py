@@ -11,10 +11,13 @@ import os
 import sys
 from multiprocessing import process, resource_tracker, spawn, util
 from multiprocessing import queues as queues  # most processes get one
+from types import FunctionType
 
 from . import _context
 from ._definitions import ask_owner
 from ._values import Descriptor, load_values
+
+OF_POOLS = ("multiprocessing.pool", "concurrent.futures.process")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +52,10 @@ def main(
     try:
         spawn.prepare(preparation)
         (started,) = load_values(body, -1, [descriptor.detach() for descriptor in descriptors], ())
+        if type(started._target) is FunctionType and started._target.__module__ in OF_POOLS:
+            from ._tasks import take_tasks  # only now: most processes are no workers of pools
+
+            take_tasks()
     finally:
         del current._inheriting
     try:

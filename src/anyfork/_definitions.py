@@ -7,12 +7,11 @@ them; it is started with the first process, and belongs to this process alone.
 from __future__ import annotations
 
 import _socket
-import functools
 import os
 import sys
 import threading
 from select import POLLIN
-from types import FunctionType
+from types import ModuleType
 
 from _anyfork_child._channel import CLOEXEC, ROOM, Channel, close_all, unpack_descriptors
 from _anyfork_child._definitions import MISSING, UNSENT
@@ -22,9 +21,9 @@ from _anyfork_child._files import write_stepwise
 from _anyfork_child._wire import FAILED, SEND, Frame
 
 from ._inherited import encode_inherited
+from ._modules import is_importable
 from ._polling import new_poll
 
-CachedFunction = type(functools.lru_cache(len))
 LONGEST = 4096  # bytes of a name
 STEP = 1 << 20  # bytes of a large answer to write at once
 
@@ -76,14 +75,17 @@ def _serve(asked: _socket.socket) -> None:
 
 def _answer(reply: Channel, name: str) -> None:
     """Never waits for the other side: what is large travels in a file."""
+    found: object = None
     try:
-        encoded = encode_inherited((_find(name),))
+        found = _find(name)
+        encoded = encode_inherited((found,))
     except Failure as failure:
         reply.send(Frame(FAILED, 0, failure.pack()))
         return
     except Exception as error:  # pickling runs code of the values, which may raise anything
-        text = f"{name!r} of __main__ cannot travel to another process: {type(error).__name__}: {error}"
-        reply.send(Frame(FAILED, 0, Failure(UNSENT, name, text).pack()))
+        module, _, of_it = name.rpartition(":")
+        text = f"{of_it!r} of {module} cannot travel to another process: {type(error).__name__}: {error}"
+        reply.send(Frame(FAILED, 0, Failure(UNSENT if callable(found) else MISSING, name, text).pack()))
         return
     frame, made, pieces = encoded.frame(SEND)
     try:
@@ -94,10 +96,16 @@ def _answer(reply: Channel, name: str) -> None:
         close_all(made)
 
 
-def _find(name: str) -> object:
-    found = getattr(sys.modules["__main__"], name, None)
-    if not isinstance(found, FunctionType | type | CachedFunction):
-        raise Failure(MISSING, name, "no function or class")
+def _find(question: str) -> object:
+    module_name, _, name = question.rpartition(":")
+    module = sys.modules.get(module_name)
+    if module is None or (module_name != "__main__" and is_importable(module_name)):
+        raise Failure(MISSING, question, "no module that only this program has")
+    if not name:
+        return True
+    found = getattr(module, name, module)
+    if isinstance(found, ModuleType):
+        raise Failure(MISSING, question, "nothing, or a module")
     return found
 
 

@@ -224,7 +224,7 @@ def test_what_is_not_in_main_is_an_error_that_says_so(program):
                     sender.send(f"{type(error).__name__}: {error}")
 
         receiver, sender = ctx.Pipe(duplex=False)
-        names = ["missing", "number", "__missing__", "locked"]
+        names = ["missing", "lock", "__missing__", "number"]
         process = ctx.Process(target=look, args=(names, sender))
         process.start()
         for name in names:
@@ -232,8 +232,59 @@ def test_what_is_not_in_main_is_an_error_that_says_so(program):
         process.join()
     """)
     nothing = "module '__main__' has no attribute {!r}, and that of its owner none that could be sent"
-    assert said[:3] == [f"AttributeError: {nothing.format(name)}" for name in ("missing", "number", "__missing__")]
-    assert said[3].startswith("UnpicklingError: 'locked' of __main__ cannot travel to another process: TypeError: ")
+    assert said[:3] == [f"AttributeError: {nothing.format(name)}" for name in ("missing", "lock", "__missing__")]
+    assert said[3] == "3"
+
+
+def test_a_task_that_cannot_be_decoded_is_an_error_of_its_own_and_the_pool_goes_on(program):
+    said = program("""
+        import importlib.util, pathlib, sys, tempfile, threading
+        import anyfork
+        from concurrent.futures import ProcessPoolExecutor
+        ctx = anyfork.get_context()
+        guard = threading.Lock()
+
+        def locked(number):
+            with guard:
+                return number
+
+        class Locked:
+            lock = guard
+
+        class Refused:
+            def __init__(self, number):
+                pass
+
+            def __reduce__(self):
+                return refuse, (1,)
+
+        def refuse(number):
+            raise ZeroDivisionError("as asked")
+
+        def same(value):
+            return value
+
+        with tempfile.TemporaryDirectory() as directory:
+            path = pathlib.Path(directory, "only.py")
+            path.write_text("class OnlyError(Exception): pass\\ndef square(x): return x * x\\ndef fail(x): raise OnlyError(x)\\n")
+            spec = importlib.util.spec_from_file_location("only_here", path)
+            only = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(only)
+
+        def look(ask):
+            for function, value in ((locked, 1), (same, Locked()), (same, Refused(1)), (only.square, 3), (only.fail, 1), (same, 2)):
+                try:
+                    print(ask(function, value))
+                except Exception as error:
+                    print(type(error).__name__, isinstance(error, only.OnlyError))
+
+        with ctx.Pool(1) as pool:
+            look(lambda function, value: pool.apply_async(function, (value,)).get(20))
+        with ProcessPoolExecutor(1, mp_context=ctx) as executor:
+            look(lambda function, value: executor.submit(function, value).result(20))
+    """)
+    expected = ["UnpicklingError False", "UnpicklingError False", "ZeroDivisionError False", "9", "OnlyError True", "2"]
+    assert said == expected * 2
 
 
 def test_the_start_method_may_be_set_for_the_whole_program(program):
