@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import anyio
 import call_functions
@@ -161,3 +165,193 @@ def test_a_keyword_argument_of_the_function_names_functools_partial(call):
 def test_a_misspelled_option_is_told_which_there_are():
     with pytest.raises(anyfork.ArgumentError, match="no option 'timout' .its options are template, timeout, on_event"):
         anyfork.call(call_functions.echo, 1, timout=3)
+
+
+# --- Functions that are named or called in a wrong way --------------------------------------------------------------
+
+NAMES = {
+    "a point in the place of the colon": (("json.dumps",), "a function of a module is written 'json:dumps'"),
+    "no module": (("no_such_function",), "define it there with execute"),
+    "the function behind its argument": (("hello", child_side.enter), "the function comes first"),
+}
+
+
+@pytest.mark.parametrize(("args", "remedy"), NAMES.values(), ids=NAMES)
+def test_a_function_that_is_not_there_says_how_it_is_named(args, remedy):
+    with pytest.raises(anyfork.FunctionNotFoundError, match=remedy):
+        anyfork.Template().run(*args)
+
+
+@pytest.mark.parametrize("name", ["call", "Executor", "Worker"])
+def test_calls_say_how_a_function_of_a_module_is_named(name):
+    calls = {
+        "call": lambda: anyfork.call("json.dumps", 1),
+        "Executor": in_blocking_face(anyfork.Executor, lambda e: e.submit("json.dumps", 1).result()),
+        "Worker": in_blocking_face(anyfork.Worker, lambda w: w.call("json.dumps", 1)),
+    }
+    with pytest.raises(anyfork.FunctionNotFoundError, match="written 'json:dumps'"):
+        calls[name]()
+
+
+def takes_no_channel():
+    """Get nothing."""
+
+
+def test_a_function_that_takes_no_channel_is_told_that_it_gets_one():
+    with anyfork.Template().fork(stderr=anyfork.DEVNULL).run(takes_no_channel) as process:
+        assert "gets the channel as its first argument" in process.wait().error
+
+
+def test_a_function_that_is_awaited_by_nobody_says_what_awaits_it():
+    async def give():
+        return 1
+
+    with pytest.raises(anyfork.ResultError, match="workers with concurrency="):
+        anyfork.call(give)
+
+
+ENDS = {
+    "call": lambda: anyfork.call(sys.exit, 3),
+    "Worker": in_blocking_face(anyfork.Worker, lambda w: w.call(sys.exit, 3)),
+}
+
+
+@pytest.mark.parametrize("call", ENDS.values(), ids=ENDS)
+def test_a_function_that_ends_its_worker_is_told_how(call):
+    with pytest.raises(anyfork.WorkerDiedError, match=r"raises SystemExit\(3\).*raise another exception"):
+        call()
+
+
+# --- Values that nobody gets ----------------------------------------------------------------------------------------
+
+
+def give(channel):
+    channel.close()
+    return 42
+
+
+async def give_later(channel):
+    await channel.aclose()
+    return 42
+
+
+def give_nothing(channel):
+    channel.close()
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [(give, {}), (give_later, {}), (give_later, {"backend": "trio"})],
+    ids=["plain", "async", "trio"],
+)
+def test_a_value_that_nobody_gets_is_told_on_standard_error(function, options, tmp_path):
+    with open(tmp_path / "stderr", "w+") as stderr:
+        with anyfork.Template().fork(stderr=stderr).run(function, **options) as process:
+            assert process.wait().code == 0
+        stderr.seek(0)
+        assert f"{function.__name__} returned a value (int), which nobody gets" in stderr.read()
+
+
+def test_nothing_is_told_of_a_function_that_returns_none(tmp_path):
+    with open(tmp_path / "stderr", "w+") as stderr:
+        with anyfork.Template().fork(stderr=stderr).run(give_nothing) as process:
+            process.wait()
+        stderr.seek(0)
+        assert stderr.read() == ""
+
+
+# --- Waiting --------------------------------------------------------------------------------------------------------
+
+
+def write_much(channel):
+    channel.sendall(bytes(1 << 20))
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [(write_much, r"\d+ bytes of it are unread in the channel"), (child_side.until_closed, "close it if the process")],
+    ids=["unread", "open"],
+)
+def test_a_wait_in_vain_says_what_the_channel_has_to_do_with_it(function, why):
+    process = anyfork.Template().run(function)
+    if function is write_much:
+        process.channel.recv(1)  # the rest has begun to come
+    with pytest.raises(TimeoutError, match=why):
+        process.wait(0.01)
+    process.kill()
+    process.wait()
+    process.close()
+
+
+BLOCKING = {
+    "call": lambda: anyfork.call(abs, -1),
+    "Template.run": in_blocking_face(anyfork.Template, lambda t: t.run(give_nothing).close()),
+    "Worker.call": in_blocking_face(anyfork.Worker, lambda w: w.call(abs, -1)),
+    "Executor.map": in_blocking_face(anyfork.Executor, lambda e: list(e.map(abs, [-1]))),
+}
+
+
+@pytest.mark.parametrize("call", BLOCKING.values(), ids=BLOCKING)
+def test_a_blocking_call_in_an_event_loop_in_debug_mode_is_warned_of(call):
+    async def block():
+        call()
+
+    with pytest.warns(RuntimeWarning, match=r"blocks the running event loop.*anyfork\.aio") as caught:
+        asyncio.run(block(), debug=True)
+    assert {warning.filename for warning in caught} & {__file__, anyfork.call.__globals__["__file__"]} != set()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_does_not_block_the_loop_is_not_warned_of(debug):
+    async def use():
+        async with aio.Pool() as pool, aio.Worker() as worker:
+            assert await pool.call(abs, -1) + await worker.call(abs, -1) == 2
+        if not debug:
+            anyfork.call(abs, -1)
+
+    asyncio.run(use(), debug=debug)
+
+
+# --- Interpreters that are none, or too old ------------------------------------------------------------------------
+
+OLD = """#!{python}
+import sys
+at = sys.argv.index("-c")
+code = sys.argv[at + 1]
+sys.argv[:] = ["-c", *sys.argv[at + 2 :]]
+sys.version_info = (3, 10, 13)
+exec(code)
+"""
+
+
+@pytest.mark.parametrize("face", [anyfork, aio], ids=["blocking", "async"])
+def test_an_interpreter_that_is_too_old_is_named_with_its_version(face, tmp_path):
+    python = tmp_path / "python3.10"
+    python.write_text(OLD.format(python=sys.executable))
+    python.chmod(0o755)
+
+    async def make():
+        await aio.Template.new_exec(python=python).ready()
+
+    with pytest.raises(anyfork.LaunchError, match=r"python3.10' is Python 3.10.13, and anyfork needs 3.11 or newer"):
+        anyio.run(make) if face is aio else anyfork.Template.new_exec(python=python).ready()
+
+
+def old_interpreters():
+    """Those of this machine, if there are any."""
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = [*versions.glob("2.7*/bin/python"), *versions.glob("3.10*/bin/python")]
+    return [*map(str, found), *filter(None, map(shutil.which, ("python2.7", "python3.10")))]
+
+
+def test_old_interpreters_of_this_machine_are_refused():
+    if not old_interpreters():
+        pytest.skip("no Python 2.7 or 3.10 is here")
+    for python in old_interpreters():
+        with pytest.raises(anyfork.LaunchError, match=r"is Python (2\.7|3\.10)\.\d+, and anyfork needs 3.11 or newer"):
+            anyfork.Template.new_exec(python=python).ready()
+
+
+def test_a_program_that_is_no_python_is_told_to_be_named_otherwise():
+    with pytest.raises(anyfork.LaunchError, match="name another one with python= or in ANYFORK_PYTHON"):
+        anyfork.Template.new_exec(python="/bin/true").ready()

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 BACKENDS = ("asyncio", "trio")
 
 
-def run_async(backend: str, function: Callable[..., object] | str, channel: socket.socket, *args: object) -> None:
-    """Run ``function(stream, *args)``, an async function or its name, to its end."""
+def run_async(backend: str, function: Callable[..., object] | str, channel: socket.socket, *args: object) -> object:
+    """Run ``function(stream, *args)``, an async function or its name, to its end; return what it returns."""
     import anyio
 
     called: Any = find_function(function) if isinstance(function, str) else function
 
-    async def main() -> None:
+    async def main() -> object:
         stream = await anyio.abc.UNIXSocketStream.from_socket(channel)
-        await called(stream, *args)
+        return await called(stream, *args)
 
-    anyio.run(main, backend=backend)
+    return anyio.run(main, backend=backend)

@@ -23,12 +23,38 @@ LONG = 1 << 63  # beyond it an exit code is -1, as the interpreter sees it
 _code = 1  # of the end of this process; another one only when an end in order has begun
 
 
-def _run_async(coroutine: Any, function: Callable[..., Any], args: list[Any]) -> None:
-    """It is an async function, and nothing of it has run yet: call it again, with its channel as a stream."""
-    from ._async import run_async
+def _take_result(result: Any, function: Callable[..., Any], args: list[Any]) -> None:
+    """Run an async function, which has returned a coroutine; tell the user that any other value is lost."""
+    if hasattr(result, "cr_frame"):
+        from ._async import run_async
 
-    coroutine.close()
-    run_async("asyncio", function, *args)
+        result.close()  # nothing of it has run yet: call it again, with its channel as a stream
+        result = run_async("asyncio", function, *args)
+    if result is not None:
+        _tell_dropped(function, type(result).__name__)
+
+
+def _tell_dropped(function: Callable[..., Any], kind: str) -> None:
+    """Say on standard error that nobody gets what the function has returned."""
+    from ._steps import function_name
+
+    text = (
+        f"anyfork: {function_name(function)} returned a value ({kind}), which nobody gets: send it through the channel"
+    )
+    try:
+        if sys.stderr is not None:
+            print(f"{text}, or use anyfork.call() for its result", file=sys.stderr)
+    except (OSError, ValueError):  # it is closed
+        pass
+
+
+def _explain(error: BaseException) -> None:
+    """Add to the error of a call that never entered the function what the function is called with."""
+    if isinstance(error, TypeError) and error.__traceback__ is None:
+        error.add_note(
+            "The function gets the channel as its first argument, before those of send() and run(); "
+            "use anyfork.call() for a function that takes none."
+        )
 
 
 def _print_error(error: BaseException) -> None:
@@ -103,8 +129,8 @@ def run(call: list[Any], reports: int, last: Callable[[int], object] = wind_up) 
     try:
         function = call.pop(0)
         result = function(*call)
-        if result is not None and hasattr(result, "cr_frame"):
-            _run_async(result, function, call)
+        if result is not None:
+            _take_result(result, function, call)
     except BaseException as error:
         # Runs in the process, at the boundary where an interpreter would print it too.
         code = _fail(error, reports)
@@ -118,6 +144,7 @@ def _fail(error: BaseException, reports: int) -> int:
     if isinstance(error, SystemExit):
         return exit_code(error)
     error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)  # a class may refuse the assignment
+    _explain(error)
     _print_error(error)
     say(reports, format_error(error))
     return 1

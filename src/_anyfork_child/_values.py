@@ -114,8 +114,8 @@ class Payload:
 
     def load_call(self) -> list[Any]:
         """A function and its arguments. Raises FunctionNotFoundError too."""
-        function = [find_function(str(self.name, "utf-8"))] if self.name else []
-        return [*function, *self.load()]
+        values = self.load()
+        return [find_function(str(self.name, "utf-8"), values), *values] if self.name else [*values]
 
 
 def load_call(body: bytes, length: int) -> list[Any]:
@@ -131,7 +131,7 @@ def load_call(body: bytes, length: int) -> list[Any]:
     try:
         function = getattr(modules[module], path)
     except (KeyError, AttributeError):
-        function = find_function(name)
+        function = find_function(name, values)
     return [function, *values]
 
 
@@ -208,10 +208,11 @@ class _Unpickler(Unpickler):
                 close(fd)
 
 
-def find_function(name: str) -> Callable[..., object]:
+def find_function(name: str, args: Sequence[object] = ()) -> Callable[..., object]:
     """The function called ``package.module:qualified.name``; without a module it is one of the template's __main__.
 
-    Raises FunctionNotFoundError, with the error of the import as its cause where that failed.
+    ``args`` are those of its call. Raises FunctionNotFoundError, with the error of the import as its cause where that
+    failed.
     """
     module_name, colon, path = name.rpartition(":")
     if not colon:
@@ -222,10 +223,21 @@ def find_function(name: str) -> Callable[..., object]:
         for part in path.split("."):
             found = getattr(found, part)
     except Exception as error:  # an import may raise anything: it is reported
-        raise FunctionNotFoundError(f"there is no function {name!r}: {type(error).__name__}: {error}") from error
+        why = f": {type(error).__name__}: {error}" if colon else f" in __main__; {_remedy(name, args)}"
+        raise FunctionNotFoundError(f"there is no function {name!r}{why}") from error
     if not callable(found):
         raise FunctionNotFoundError(f"{name!r} is not callable but {type(found).__name__}")
     return found  # type: ignore[no-any-return]  # getattr knows no types
+
+
+def _remedy(name: str, args: Sequence[object]) -> str:
+    """What to write instead of a name without a module that __main__ does not have."""
+    if args and callable(args[0]):
+        return f"the argument behind it is a function: the function comes first, as in run(function, {name!r})"
+    module, _, path = name.rpartition(".")
+    if module:
+        return f"a function of a module is written '{module}:{path}'"
+    return f"define it there with execute(), or name its module: 'module:{name}'"
 
 
 def _socket(fd: int, family: int, kind: int, proto: int, timeout: float | None) -> object:

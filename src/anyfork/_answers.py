@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from _anyfork_child._serializers import Serializer
 
 
+AWAIT = "an async function is awaited by workers with concurrency=, or by asyncio.run() in another function"
+
+
 class RemoteTraceback(Exception):  # noqa: N818  # no error, but where one comes from
     """The traceback in the worker, as the cause of an exception that was raised there."""
 
@@ -71,7 +74,8 @@ def error_of(
     if detail == BAD_ARGUMENT:
         return ArgumentDecodeError(f"the arguments cannot be decoded in the worker: {summary}", remote_traceback=trace)
     if detail == BAD_RESULT:
-        return ResultError(f"the result cannot travel: {summary}", remote_traceback=trace)
+        remedy = f"; {AWAIT}" if "coroutine" in text else ""
+        return ResultError(f"the result cannot travel: {summary}{remedy}", remote_traceback=trace)
     why = "it cannot be pickled there" if trusted else "this serializer carries no exceptions"
     if trusted and len(body) > end:
         try:

@@ -78,9 +78,13 @@ def check_function(call: str, function: object) -> None:
     """Raise ArgumentError for what is neither a function nor the name of one."""
     if not isinstance(function, str):
         if not callable(function):
-            raise ArgumentError(f"{call}() needs a function or 'module:name', not {type(function).__name__}")
+            kind = type(function).__name__
+            raise ArgumentError(f"{call}() needs a function or 'module:name', not {kind}, as its first argument")
     elif not all(part.isidentifier() for part in function.replace(":", ".", 1).split(".")):
-        raise ArgumentError(f"{call}() needs a function's name as 'package.module:qualified.name', not {function!r}")
+        raise ArgumentError(
+            f"{call}() needs a function's name as 'package.module:qualified.name', not {function!r}, as its first "
+            "argument, or the function itself"
+        )
 
 
 def encode_for(

@@ -256,7 +256,7 @@ class Conversation:
 
         def make(may_have_run: bool) -> WorkerDiedError:
             what = "the call may have run" if may_have_run else "nothing of the call has run"
-            text = f"worker {pid} {status}; {what}{tail}"
+            text = f"worker {pid} {status}; {what}{_remedy(status) if may_have_run else ''}{tail}"
             return WorkerDiedError(text, pid=pid, status=status, stderr=stderr, may_have_run=may_have_run)
 
         self.fail(make)
@@ -296,3 +296,13 @@ def _log(text: str, error: Exception | None = None) -> None:
     import logging
 
     logging.getLogger("anyfork").warning(text, exc_info=error)
+
+
+def _remedy(status: ExitStatus) -> str:
+    """How a function may have ended its worker, and what to do instead."""
+    if status.code is None:
+        return ""
+    return (
+        f"; a function that raises SystemExit({status.code}), as sys.exit() does, or calls os._exit() ends its worker: "
+        "raise another exception to end the call alone"
+    )

@@ -11,6 +11,7 @@ from _signal import SIGKILL
 from _anyfork_child._wire import DETACH, Frame
 
 from ._errors import HandleError, LaunchError, NotReadyError
+from ._interpreter import TOO_OLD
 from ._polling import is_ready
 from ._session import GONE, Phase
 from ._status import ExitStatus
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     Need: TypeAlias = tuple[Link, Callable[[], bool], Callable[[], Source | None], float | None]
     Dialogue: TypeAlias = Generator[Need, bool, Result]
 
+NAME = "name another one with python= or in ANYFORK_PYTHON"
 FATE = 1.0  # seconds to learn how a template ended whose forks came to nothing: it is reaped at once, or was killed too
 
 
@@ -114,11 +116,22 @@ def end(link: Link, timeout: float | None) -> Dialogue[ExitStatus]:
     check(link, "wait")
     yield from _ends(link)
     if not link.read_news(link.ended) and not (yield link, link.ended, link.status_source, timeout):
-        raise TimeoutError(f"process {link.session.pid} has not ended within {timeout} seconds")
+        waiting = _channel_state(link)
+        raise TimeoutError(f"process {link.session.pid} has not ended within {timeout} seconds{waiting}")
     yield from _learn_why(link)
     status = link.session.status
     assert status is not None
     return status
+
+
+def _channel_state(link: Link) -> str:
+    """What the channel may have to do with it that a process does not end."""
+    unread = link.unread()
+    if unread:
+        return f"; {unread} bytes of it are unread in the channel: read them, or close the channel"
+    if unread == 0:
+        return "; the channel is still open here: close it if the process reads until its end"
+    return ""
 
 
 def leave(link: Link) -> Dialogue[None]:
@@ -222,8 +235,12 @@ def _failed_to_boot(link: Link) -> Dialogue[bool]:
 
 def _launch_error(link: Link) -> LaunchError:
     said = _output(link)
+    version = said.rpartition(TOO_OLD)[2].strip()
+    if version != said.strip() and version.replace(".", "").isdigit():
+        text = f"the interpreter {link.interpreter!r} is Python {version}, and anyfork needs 3.11 or newer: {NAME}"
+        return LaunchError(text, stderr=said)
     how = f" ({link.session.status})" if link.session.status else ""
-    text = f"the interpreter {link.interpreter!r} did not come up as a template{how}"
+    text = f"the interpreter {link.interpreter!r} did not come up as a template{how}; {NAME} if it is no Python"
     return LaunchError(f"{text}; it said:\n{said}" if said else text, stderr=said)
 
 

@@ -12,6 +12,7 @@ import _socket
 import os
 from _signal import SIGKILL, pidfd_send_signal
 from _thread import RLock
+from sys import byteorder
 
 from _anyfork_child._channel import NOWAIT, Channel
 from _anyfork_child._descriptors import lift
@@ -57,6 +58,17 @@ class Ends:
         channel = self._channel()
         given = -1 if channel is None else channel.fileno()
         return self._control.sock.fileno(), status, self.session.pidfd, self.executed, given
+
+    def unread(self) -> int | None:
+        """How many bytes of the process wait in the channel; None when that is closed, or there is none yet."""
+        given = self._channel()
+        fd = self._control.sock.fileno() if given is None else given.fileno()
+        if fd < 0 or self.session.phase is not Phase.ENTERED:
+            return None
+        from fcntl import ioctl  # only now: where a wait was in vain
+        from termios import FIONREAD
+
+        return int.from_bytes(ioctl(fd, FIONREAD, bytes(4)), byteorder)
 
     @property
     def remote(self) -> bool:

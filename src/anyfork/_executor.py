@@ -18,6 +18,7 @@ from ._executor_map import MapWork
 from ._pool_options import check_job_options
 from ._signatures import overload
 from ._timeouts import deadline as deadline_of
+from ._waiting import warn_in_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -290,6 +291,7 @@ class Executor(_Submitter):
             return
         dispatcher.close(cancel_futures)
         if wait:
+            warn_in_loop()
             dispatcher.join()
 
     def terminate_workers(self) -> None:

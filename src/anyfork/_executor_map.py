@@ -19,6 +19,7 @@ from ._executor_errors import drop_in
 from ._executor_jobs import BatchJob, EncodedJob, Item, Raised, plain, value_of
 from ._simple_pickle import simple
 from ._timeouts import one_wait, remaining
+from ._waiting import warn_in_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class MapWork:
     def wait(self, index: int, deadline: float | None) -> None:
         """Until there is a result of this item. Raises TimeoutError."""
         self.dispatcher.check_owner("map")
+        warn_in_loop()
         turn = _thread.allocate_lock()
         turn.acquire()
         self._turn = turn

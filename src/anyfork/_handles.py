@@ -116,7 +116,7 @@ class TemplateHandle(Stays):
         """Import modules in the template. A failure is a PreloadError of the next ``ready`` or ``run``."""
         for module in modules:
             if not isinstance(module, str) or not all(part.isidentifier() for part in module.split(".")):
-                raise ArgumentError(f"preload() needs names of modules, not {module!r}")
+                raise ArgumentError(f"preload() needs names of modules, as in preload('os', 'json'), not {module!r}")
         return self._send("preload", PRELOAD, encode_values("preload", modules))
 
     def execute(self, code: str, *args: object) -> Self:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 NAMES = ("python", "pypy")
 SUFFIXES = ("", "w", "d", "t", "td", "-dbg", "-intel64", "-wrapped")
 VERSION = "{}.{}".format(*sys.version_info)
+TOO_OLD = "anyfork: this is Python "  # what one says, before its version, that is too old for a template
 REMEDY = (
     "name an interpreter with python= or in ANYFORK_PYTHON, or make `import anyfork.early` the first import of the "
     "program, which needs none"

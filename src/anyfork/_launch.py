@@ -14,6 +14,7 @@ from posix import posix_spawn  # not that of os, which debuggers replace to be i
 
 import _anyfork_child
 from _anyfork_child._attributes import bind_now
+from _anyfork_child._boot import OLDEST
 from _anyfork_child._descriptors import duplicate, is_standard_stream, lift, socket_pair
 from _anyfork_child._files import new_file
 from _anyfork_child._steps import is_standard_library
@@ -21,7 +22,7 @@ from _anyfork_child._wire import INIT
 
 from ._arguments import encode_values
 from ._errors import ArgumentError, LaunchError
-from ._interpreter import check_reentry, executable_environment, find_python, frozen_program
+from ._interpreter import TOO_OLD, check_reentry, executable_environment, find_python, frozen_program
 from ._lifeline import open_lifeline
 from ._link import Link
 from ._output import Output
@@ -30,10 +31,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Runs in the new interpreter. The directory of the package goes to the end of the path, where it hides nothing, except
-# what PYTHONPATH names: the program may have set that for others. INIT brings the path of the program.
+# Runs in the new interpreter, which any Python since 2.7 does up to the end of the first check. The directory of the
+# package goes to the end of the path, where it hides nothing, except what PYTHONPATH names: the program may have set
+# that for others. INIT brings the path of the program.
 BOOT = (
-    "import os,sys;d=sys.argv[1];e=[os.path.normpath(p)for p in os.environ.get('PYTHONPATH','').split(os.pathsep)];"
+    f"import os,sys;sys.version_info<{OLDEST!r}and sys.exit('{TOO_OLD}%d.%d.%d'%sys.version_info[:3]);"
+    "d=sys.argv[1];e=[os.path.normpath(p)for p in os.environ.get('PYTHONPATH','').split(os.pathsep)];"
     "sys.path=sorted([p for p in sys.path if p]+[d],key=lambda p:p!=d and p in e);"
     "from _anyfork_child.__main__ import main;a=sys.argv[2:];"
     "del sys.argv[1:];main(*a)"

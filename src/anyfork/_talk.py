@@ -11,6 +11,7 @@ from _pickle import loads
 from _socket import SO_RCVTIMEO, SOL_SOCKET
 from _thread import RLock
 from struct import Struct
+from sys import modules
 from time import monotonic
 
 from ._conversation import FATE, Conversation
@@ -19,7 +20,7 @@ from ._dialogue import entered
 from ._pending import State
 from ._polling import wait_for
 from ._status import UNKNOWN
-from ._waiting import run
+from ._waiting import run, warn_in_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ class Talk(Conversation):
 
         True, and its result; False, and the call, where the rest takes more; False, and None, where nothing was done.
         """
+        if "asyncio" in modules:
+            warn_in_loop()
         self._enter()
         reads = False
         answer: bytes | None = None
@@ -150,6 +153,8 @@ class Talk(Conversation):
 
     def wait(self, done: Callable[[], bool], deadline: float | None = None) -> None:
         """Until it is done: read what comes, or wait until another thread has. Raises TimeoutError."""
+        if "asyncio" in modules:
+            warn_in_loop()
         self.check()
         self._enter()
         me = _thread.get_ident()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 from select import POLLIN, POLLOUT
+from sys import _getframe, modules
 from time import monotonic
 
 from ._delivery import pending
@@ -35,8 +36,26 @@ def run(dialogue: Dialogue[Result]) -> Result:
         return stop.value  # type: ignore[no-any-return]  # StopIteration does not know its type
 
 
+def warn_in_loop() -> None:
+    """Warn of a blocking wait in a running event loop of asyncio, where that is in its debug mode."""
+    events = modules.get("asyncio.events")
+    running = getattr(events, "_get_running_loop", None)  # another thread may be importing it
+    loop = running and running()
+    if loop is None or not loop.get_debug():
+        return
+    import warnings
+
+    level, frame = 1, _getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "anyfork":
+        level, frame = level + 1, frame.f_back
+    text = "anyfork blocks the running event loop until this is done: use anyfork.aio, or a thread (asyncio.to_thread)"
+    warnings.warn(text, RuntimeWarning, stacklevel=level)
+
+
 def _wait(link: Link, done: Callable[[], bool], source: Callable[[], Source | None], timeout: float | None) -> bool:
     """Read the source whenever it is readable, until it is done; False when the timeout, in seconds, is over before."""
+    if timeout != 0.0 and "asyncio" in modules:
+        warn_in_loop()
     deadline = None if timeout is None else monotonic() + timeout
     while True:
         pollable = link.flush_line()
