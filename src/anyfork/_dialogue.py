@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     Dialogue: TypeAlias = Generator[Need, bool, Result]
 
 NAME = "name another one with python= or in ANYFORK_PYTHON"
+NEEDED = "anyfork needs a Python 3.11 or newer there, named with python= or in ANYFORK_PYTHON"
 FATE = 1.0  # seconds to learn how a template ended whose forks came to nothing: it is reaped at once, or was killed too
 
 
@@ -240,7 +241,7 @@ def _launch_error(link: Link) -> LaunchError:
         text = f"the interpreter {link.interpreter!r} is Python {version}, and anyfork needs 3.11 or newer: {NAME}"
         return LaunchError(text, stderr=said)
     how = f" ({link.session.status})" if link.session.status else ""
-    text = f"the interpreter {link.interpreter!r} did not come up as a template{how}; {NAME} if it is no Python"
+    text = f"the interpreter {link.interpreter!r} did not come up as a template{how}; {NEEDED}"
     return LaunchError(f"{text}; it said:\n{said}" if said else text, stderr=said)
 
 
