@@ -273,7 +273,8 @@ def test_a_module_that_is_called_like_ours_hides_nothing(tmp_path):
     program = textwrap.dedent("""
         import sys, anyfork
         sys.path.append(sys.argv[1])
-        with anyfork.Template.new_exec().ready().run("builtins:repr") as process:
+        template = anyfork.Template.new_exec().ready().execute("def nothing(channel): pass")
+        with template.run("nothing") as process:
             print(process.pid is not None)
     """)
     assert output_of("-c", program, str(tmp_path), cwd="/") == "True\n"
