@@ -33,19 +33,22 @@ READ_SIZE = 16 << 10  # bytes to read at once: more would be asked of the system
 # FUNCTION is the number for the function of this name; that of MORE is how many further items a stream may send.
 # A SMALL_CALL is one whose arguments are a plain pickle; SMALL_CALLS are several, of one argument each: a plain pickle
 # of their numbers and of their arguments. MEASURE asks how large the worker is, by the kind of memory in its detail;
-# its RESULT is 8 bytes.
-CALL, STREAM, FUNCTION, MORE, CANCEL, SMALL_CALL, SMALL_CALLS, MEASURE = range(1, 9)
-# Owner to a worker of an Executor, beside those (see _job_worker). KEYWORDS is a SMALL_CALL with a pair of positional
-# and keyword arguments; ITEMS are several calls, whose numbers follow each other: a plain pickle of a list of their
-# arguments; CHUNKS are the same with a list of chunks, which are lists of arguments. VALUE is the function of this
-# number itself, pickled. HELD, in the detail of one that begins with a number, says that it needs a permit to begin.
-KEYWORDS, ITEMS, CHUNKS, VALUE = range(16, 20)
+# its RESULT is 8 bytes. VALUE is the function of this number itself, pickled: it is decoded once, or with FRESH in the
+# detail for each call, as if it had come with that. FORGET says that no call of the function of this number follows.
+CALL, STREAM, FUNCTION, MORE, CANCEL, SMALL_CALL, SMALL_CALLS, MEASURE, VALUE, FORGET = range(1, 11)
+FRESH = 1
+# Owner to a worker of an Executor, beside those (see _job_worker). SMALL_KEYWORDS is a SMALL_CALL with a pair of
+# positional and keyword arguments, KEYWORDS a CALL with one; ITEMS are several calls, whose numbers follow each other:
+# a plain pickle of a list of their arguments; CHUNKS are the same with a list of chunks, which are lists of arguments,
+# and CHUNK is one of those, encoded as the arguments of a CALL are. HELD, in the detail of one that begins with a
+# number, says that it needs a permit to begin.
+SMALL_KEYWORDS, ITEMS, CHUNKS, KEYWORDS, CHUNK = range(16, 21)
 HELD = 1 << 31
 # Worker to owner. The detail of READY is the VERSION, that of ERROR says what went wrong. That of a value is 0 for a
 # plain pickle of it, 1 for one of a tuple with it; a worker of an Executor adds twice the time that it took, in
 # units of 1024 ns.
 READY, RESULT, ERROR, EVENT, ITEM, END, CANCELLED, FAILED, RETIRE = range(32, 41)
-KINDS = frozenset((*range(1, 9), *range(16, 20), *range(32, 41)))
+KINDS = frozenset((*range(1, 11), *range(16, 21), *range(32, 41)))
 RAISED, NO_FUNCTION, BAD_ARGUMENT, BAD_RESULT = range(4)  # details of ERROR
 IN_FILE = 0x80  # flag: the last descriptor is a file with the body
 BUFFERS = 0x7F  # the other bits: how many large buffers there are

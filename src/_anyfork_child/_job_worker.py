@@ -17,20 +17,22 @@ from time import monotonic_ns
 from ._call_wire import (
     BAD_RESULT,
     CALL,
+    CHUNK,
     CHUNKS,
+    FORGET,
     FUNCTION,
     HELD,
     ITEMS,
-    KEYWORDS,
     MEASURE,
     RAISED,
     RESULT,
     SMALL_CALL,
+    SMALL_KEYWORDS,
     VALUE,
 )
 from ._channel import close_all
 from ._encoding import PROTOCOL, SCALARS
-from ._serving import NobodyListensError
+from ._serving import NobodyListensError, decode_values
 from ._worker import Loop, begin, pack
 
 TYPE_CHECKING = False
@@ -96,7 +98,9 @@ class JobLoop(Loop):
         elif kind == FUNCTION:
             self._serving.define(number, body)
         elif kind == VALUE:
-            self._serving.functions[number] = body
+            self._serving.keep(number, detail, flags, body, fds)
+        elif kind == FORGET:
+            self._serving.forget(number)
         elif kind == MEASURE:
             self._serving.send_size(number, detail)
         else:
@@ -145,16 +149,24 @@ class JobLoop(Loop):
         try:
             function = self._serving.function(detail)
         except Exception as error:  # that of one by value may raise anything
+            close_all(fds)
             self._serving.refuse(number, error)
             return
         if kind == SMALL_CALL:
             self.answer(number, function, loads(body))
+        elif kind == SMALL_KEYWORDS:
+            self.answer(number, apply, (function, *loads(body)))
         elif kind == ITEMS:
             self.answer(number, function, body)
         elif kind == CHUNKS:
             self.answer(number, run_chunk, (function, body))
-        elif kind == KEYWORDS:
-            self.answer(number, apply, (function, *loads(body)))
+        else:
+            try:
+                values = decode_values(flags, body, fds)
+            except Exception as error:  # decoding runs code of the values, which may raise anything
+                self._serving.refuse(number, error)
+            else:
+                self.answer(number, run_chunk if kind == CHUNK else apply, (function, *values))
 
     def answer(self, number: int, function: Callable[..., Any], args: Sequence[Any]) -> None:
         """Call a function with its arguments, and send what it returns or raises, the end of a program too."""

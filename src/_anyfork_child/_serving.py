@@ -9,7 +9,7 @@ from _pickle import dumps
 from _thread import allocate_lock
 from errno import ETOOMANYREFS
 from fcntl import F_GETOWN, fcntl
-from os import getpid, register_at_fork
+from os import dup, getpid, register_at_fork
 from sys import exception
 from time import sleep
 
@@ -20,6 +20,7 @@ from ._call_wire import (
     BUFFERS,
     ERROR,
     EVENT,
+    FRESH,
     HEADER,
     IN_FILE,
     MAX_BODY,
@@ -46,10 +47,12 @@ if TYPE_CHECKING:
     import _socket
     import socket
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from . import _call_wire
     from ._serializers import Serializer
+
+    Pickled: TypeAlias = tuple[int, int, bytes, Sequence[int]]  # a function: detail, flags, body and descriptors
 
 RETRY = 0.01  # seconds between attempts when the kernel's limit of descriptors in flight is reached
 
@@ -83,7 +86,7 @@ class Serving:
         self.serializer = serializer
         self.in_band = bool(HOST)
         self.inbox = Inbox(MAX_IN_FILE if self.in_band else MAX_BODY)
-        self.functions: dict[int, Callable[..., Any] | str | bytes] = {}
+        self.functions: dict[int, Callable[..., Any] | str | Pickled] = {}
         self.lock = allocate_lock()
 
     # --- In ---
@@ -108,11 +111,21 @@ class Serving:
         """From now on this is the function of that number."""
         self.functions[number] = name.decode()
 
+    def keep(self, number: int, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> None:
+        """From now on the function of that number is the one in a message."""
+        self.functions[number] = detail, flags, body, fds
+
+    def forget(self, number: int) -> None:
+        """No call of that function follows."""
+        function = self.functions.pop(number, None)
+        if type(function) is tuple:
+            close_all(function[3])
+
     def decode(self, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> list[Any]:
         """A function and its arguments. Raises FunctionNotFoundError, and whatever the decoding raises."""
         try:
             function = self.function(detail) if detail else None
-        except FunctionNotFoundError:
+        except Exception:  # that of one by value may raise anything
             close_all(fds)
             raise
         if self.serializer is not None:
@@ -125,10 +138,25 @@ class Serving:
         function = self.functions[number]
         if type(function) is str:
             function = self.functions[number] = find_function(function)
-        elif type(function) is bytes:  # by value
-            (function,) = load_values(function, -1, (), ())
-            self.functions[number] = function
+        elif type(function) is tuple:
+            function = self._decode_function(number, *function)
         return function  # type: ignore[return-value]  # no name any more
+
+    def _decode_function(
+        self, number: int, detail: int, flags: int, body: bytes, fds: Sequence[int]
+    ) -> Callable[..., Any]:
+        """One that came by value, from copies of its descriptors: it is decoded again if that fails, or is wanted."""
+        copies: list[int] = []
+        try:
+            copies.extend(dup(fd) if fd >= 0 else fd for fd in fds)
+        except OSError:
+            close_all(copies)
+            raise
+        function = named(*decode_values(flags, body, copies))
+        if detail != FRESH:
+            self.functions[number] = function
+            close_all(fds)
+        return function
 
     def _decode_by(
         self,

@@ -24,6 +24,7 @@ from ._call_wire import (
     CANCELLED,
     END,
     FAILED,
+    FORGET,
     FUNCTION,
     HEADER,
     HEADER_SIZE,
@@ -39,6 +40,7 @@ from ._call_wire import (
     SMALL_CALLS,
     STREAM,
     STREAM_WINDOW,
+    VALUE,
     VERSION,
 )
 from ._channel import NOWAIT, close_all
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from ._values import Descriptor
 
 pack, unpack_from = HEADER.pack, HEADER.unpack_from
+UNRESOLVED = frozenset({str, tuple})  # types of what stands in the place of a function until its first call
 QUICK = 0.0002  # seconds: after a longer call it is looked whether those behind it have been cancelled meanwhile
 
 
@@ -122,7 +125,7 @@ class Loop:
         signal(SIGINT, self._interrupted)
         serving, waiting = self._serving, self._waiting
         while (messages := self._next()) is not None:
-            waiting.extend(messages)
+            self._accept(messages)
             while waiting:
                 kind, number, detail, flags, body, fds = waiting.popleft()
                 if detail >= HELD:
@@ -140,6 +143,10 @@ class Loop:
                     self._small_calls(detail, body)
                 elif kind == FUNCTION:
                     serving.define(number, body)
+                elif kind == VALUE:
+                    serving.keep(number, detail, flags, body, fds)
+                elif kind == FORGET:
+                    serving.forget(number)
                 elif kind == STREAM:
                     self._stream(number, detail, flags, body, fds)
                 elif kind == MORE:
@@ -207,14 +214,14 @@ class Loop:
         """Several at once, one after the other."""
         numbers, items = loads(body)
         function = self._serving.functions[detail]
-        if type(function) is str:
+        if type(function) in UNRESOLVED:
             try:
                 function = self._serving.function(detail)
-            except FunctionNotFoundError as error:
+            except Exception as error:  # that of one by value may raise anything
                 for number in numbers:
                     self._serving.refuse(number, error)
                 return
-        ended = monotonic()
+        ended = 0.0  # look after the first in any case: it may have waited for something, however short
         for number, item in zip(numbers, items, strict=True):
             if self._cancelled and number in self._cancelled:
                 self._serving.send(pack(0, number, 0, CANCELLED, 0, 0))
@@ -227,7 +234,7 @@ class Loop:
     def _small_call(self, number: int, detail: int, body: bytes) -> bool:
         """What _call does, in the usual case and for less. False when it is not that, and nothing was done."""
         function = self._serving.functions[detail]
-        if type(function) is str:
+        if type(function) in UNRESOLVED:
             return False
         self.answer(number, function, loads(body))  # type: ignore[arg-type]  # no name any more
         return True
@@ -267,12 +274,15 @@ class Loop:
         """Whether calls that wait here have been cancelled meanwhile."""
         try:
             while messages := self._serving.read(NOWAIT):
-                for message in messages:
-                    if message[0] == CANCEL:
-                        self._cancelled.add(message[1])
-                    self._waiting.append(message)
+                self._accept(messages)
         except BlockingIOError:
             return
+
+    def _accept(self, messages: Sequence[_call_wire.Message]) -> None:
+        """Queue messages. Calls are cancelled by what came behind them, however much was read at once."""
+        self._waiting.extend(messages)
+        if len(self._waiting) > 1:
+            self._cancelled.update(message[1] for message in messages if message[0] == CANCEL)
 
     # --- Streams ---
 

@@ -19,6 +19,7 @@ from ._call_wire import (
     CANCEL,
     CANCELLED,
     END,
+    FORGET,
     FUNCTION,
     HEADER,
     ITEM,
@@ -28,6 +29,7 @@ from ._call_wire import (
     SMALL_CALLS,
     STREAM,
     STREAM_WINDOW,
+    VALUE,
 )
 from ._channel import NOWAIT
 from ._serving import Serving
@@ -99,6 +101,10 @@ class _Loop:
                 self._begin(one, partial(self._small_call, detail, item), self._answer)
         elif kind == FUNCTION:
             serving.define(number, body)
+        elif kind == VALUE:
+            serving.keep(number, detail, flags, body, fds)
+        elif kind == FORGET:
+            serving.forget(number)
         elif kind == MORE:
             if number in self._credits:
                 for _ in range(detail):

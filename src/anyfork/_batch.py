@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from _anyfork_child._message import Message
 
     from ._calls import Calls
+    from ._known_functions import KnownFunction
     from ._pending import Answer, Call
 
 OF_ITS_OWN = 1 << 10  # bytes: text and bytes that are longer are sent by themselves
@@ -26,7 +27,9 @@ class Batch:
 
     __slots__ = ("_ahead", "_calls", "_function", "_made", "_room", "_size", "_small", "_window", "exhausted")
 
-    def __init__(self, calls: Calls, function: Callable[..., Any] | str, window: int, ahead: deque[Answer]) -> None:
+    def __init__(
+        self, calls: Calls, function: Callable[..., Any] | str | KnownFunction, window: int, ahead: deque[Answer]
+    ) -> None:
         self._calls = calls
         self._function = function
         self._window = window

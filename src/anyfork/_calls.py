@@ -29,6 +29,7 @@ from _anyfork_child._call_wire import (
     SMALL_CALLS,
     STREAM,
     STREAM_WINDOW,
+    VALUE,
     VERSION,
 )
 from _anyfork_child._channel import close_all
@@ -42,6 +43,7 @@ from ._errors import (
     InitializerError,
     PeerError,
 )
+from ._known_functions import FunctionsByValue
 from ._modules import ORDINARY
 from ._pending import Answer, Call, Event, SmallAnswer, State
 from ._requests import Requests, small
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from _anyfork_child._receiver import Receiver
     from _anyfork_child._serializers import Serializer
 
+    from ._known_functions import KnownFunction
     from ._pending import Handler
 
 MAX_CALLS = 1000  # that wait here; whoever wants to add one waits
@@ -85,6 +88,8 @@ class Calls:
         self._on_event = on_event
         self._make_error: Callable[[bool], AnyforkError] | None = None
         self._requests = Requests(serializer, receiver)
+        self._receiver = receiver
+        self._by_value: FunctionsByValue | None = None  # made for the first
         self.small: int = 0  # the number of the call that begin_small has begun
         self._streams = 0  # of those that were sent
         self._queue: deque[Call] = deque()
@@ -125,7 +130,10 @@ class Calls:
     def drop_unsent(self, numbers: Collection[int]) -> None:
         """These calls are not to run: remove those with descriptors of which nothing has been sent."""
         for message in list(self.out):
-            if message.fds and HEADER.unpack_from(message.data)[1] in numbers:  # they go with the first byte
+            if not message.fds:  # they go with the first byte
+                continue
+            _, number, _, kind, _, _ = HEADER.unpack_from(message.data)
+            if number in numbers and kind != VALUE:
                 self.out.remove(message)
                 message.close()
 
@@ -147,11 +155,26 @@ class Calls:
         self._sent[number] = call
         return call
 
+    def take_function(
+        self, name: str, function: Callable[..., object] | str
+    ) -> Callable[..., object] | str | KnownFunction:
+        """What to call for many calls, all with the function as it is now. Raises ArgumentError, and OSError."""
+        if self._requests.number(name, function):
+            return function
+        if self._by_value is None:
+            self._by_value = FunctionsByValue(self._receiver)
+        return self._by_value.take(name, function)
+
+    def forget_functions(self) -> None:
+        """Let the worker forget functions that no call needs any more."""
+        if self._requests.unwanted:
+            self.out.append(Message(self._requests.drop_unwanted()))
+
     def make(
         self,
         name: str,
         kind: int,
-        function: Callable[..., object] | str,
+        function: Callable[..., object] | str | KnownFunction,
         args: Sequence[object],
         on_event: Handler | None,
         ahead: int = 0,
@@ -246,7 +269,9 @@ class Calls:
         if self._queue:
             self.admit()
 
-    def add_small(self, name: str, function: Callable[..., object] | str, items: list[Any], ahead: int) -> list[Answer]:
+    def add_small(
+        self, name: str, function: Callable[..., object] | str | KnownFunction, items: list[Any], ahead: int
+    ) -> list[Answer]:
         """Send calls with one small argument each, all in one message. Nothing where that cannot be."""
         if self._queue or self._serializer is not None or self.failed:
             return []

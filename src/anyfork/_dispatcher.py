@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ._executor_jobs import AnyJob
     from ._executor_map import MapWork
     from ._handles import TemplateHandle
+    from ._known_functions import KnownFunction
     from ._link import Link
     from ._permits import Permits
     from ._pool_options import PoolOptions, Templates
@@ -89,7 +90,6 @@ class Dispatcher(PoolHandle):
         self.finished: list[tuple[Any, Any]] = []
         self.telling = Telling()
         self.room = Room(self)
-        self._paces: dict[int, Pace] = {}
 
     # --- Asked by others ---
 
@@ -183,9 +183,11 @@ class Dispatcher(PoolHandle):
             "not work yet; use the Executor once before, or call this later"
         )
 
-    def pace_of(self, function: int) -> Pace:
-        """How long calls of the function of this number take."""
-        return self._paces.setdefault(function, Pace())
+    def pace_of(self, function: KnownFunction) -> Pace:
+        """How long calls of a function take."""
+        if function.pace is None:
+            function.pace = Pace()
+        return function.pace
 
     def submit(self, job: AnyJob) -> None:
         """Queue a new job. Raises what stands in its way."""
@@ -428,7 +430,7 @@ class Dispatcher(PoolHandle):
 
     def new_calls(self) -> JobCalls:
         """For the channel of a new worker."""
-        return JobCalls(self.encoder.definitions, self._settings.worker.on_event, self.memory, self._settings.receiver)
+        return JobCalls(self._settings.worker.on_event, self.memory, self._settings.receiver)
 
     def not_started(self, worker: Worker, error: BaseException) -> None:
         """It will never be there."""

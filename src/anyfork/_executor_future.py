@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from _anyfork_child._message import Message
 
     from ._dispatcher import Dispatcher
+    from ._known_functions import KnownFunction
     from ._pending import Handler
 
 NEW = JobState.NEW
@@ -145,7 +146,7 @@ class FutureJob(EncodedJob):
 
     def __init__(
         self,
-        encoded: tuple[int, int, bytes | Message],
+        encoded: tuple[KnownFunction, int, bytes | Message],
         future: JobFuture,
         on_event: Handler | None,
         priority: float,

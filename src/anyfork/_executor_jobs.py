@@ -10,22 +10,24 @@ from weakref import WeakKeyDictionary, ref
 from _anyfork_child._call_wire import (
     CALL,
     CANCELLED,
+    CHUNK,
     FUNCTION,
     HEADER,
     HEADER_SIZE,
     KEYWORDS,
     RESULT,
     SMALL_CALL,
-    VALUE,
+    SMALL_KEYWORDS,
 )
-from _anyfork_child._encoding import INLINE, PROTOCOL, encode
+from _anyfork_child._encoding import INLINE, PROTOCOL
 from _anyfork_child._message import Message
 
 from ._answers import decode_value, error_of
 from ._arguments import check_function
-from ._errors import CallCancelledError
+from ._errors import ArgumentError, CallCancelledError
 from ._fingerprint import fingerprint
 from ._jobs import Job
+from ._known_functions import FunctionsByValue, KnownFunction
 from ._requests import Requests
 from ._simple_pickle import simple, simple_arguments
 
@@ -43,80 +45,64 @@ if TYPE_CHECKING:
     AnyJob: TypeAlias = "EncodedJob | BatchJob"
 
 pack = HEADER.pack
-MAX_FUNCTIONS = 1000  # that have numbers; others go with each call
+MAX_FUNCTIONS = 1000  # by name, that have numbers; others go with each call
 GONE = -1
 
 
 class Definitions:
-    """The functions of an Executor, by number. A worker is told of one before its first call."""
+    """The functions of an Executor. A worker is told of one before its first call."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        self._numbers: dict[object, int] = {}
-        self._frames: list[bytes] = []
-        self._by_value: WeakKeyDictionary[object, tuple[object, int]] = WeakKeyDictionary()
+        self.by_value = FunctionsByValue(receiver)
+        self.none = KnownFunction(0, Message(b""))  # in the place of one that goes with each call
+        self._by_name: dict[object, KnownFunction] = {}
+        self._same: WeakKeyDictionary[object, tuple[object, KnownFunction]] = WeakKeyDictionary()
         self._seen: ref[object] | None = None  # the last function that went by value
         self._lock = RLock()  # numbers are given by any thread
 
-    def number(self, function: Callable[..., Any] | str) -> int:
-        """That of a function; 0 for one that goes with each call. Raises ArgumentError for what is no function."""
+    def find(self, function: Callable[..., Any] | str) -> KnownFunction:
+        """The function as workers know it, or ``none``. Raises ArgumentError for what is no function."""
         try:
-            return self._numbers[function]
+            return self._by_name[function]
         except (KeyError, TypeError):
             with self._lock:
                 return self._define(function)
 
-    def number_for_many(self, function: Callable[..., Any] | str) -> int:
-        """The same for many calls, all with the function as it is now."""
-        number = self.number(function)
-        if not number and not isinstance(function, str):
-            with self._lock:
-                number = self._define_value(function) or self._add_value(function)
-        return number
+    def find_for_many(self, function: Callable[..., Any] | str) -> KnownFunction:
+        """The same for many calls, all with the function as it is now. Raises ArgumentError, and OSError."""
+        known = self.find(function)
+        return self.by_value.take("map", function) if known is self.none else known
 
-    def _define(self, function: Callable[..., Any] | str) -> int:
+    def _define(self, function: Callable[..., Any] | str) -> KnownFunction:
         check_function("submit", function)
-        if len(self._frames) >= MAX_FUNCTIONS:
-            return 0
         name = function if isinstance(function, str) else self._receiver.name_of(function)
         if name is None:
             return self._define_value(function)
-        self._numbers[function] = number = self._add(FUNCTION, name.encode())
-        return number
+        number = len(self._by_name) + 1
+        if number > MAX_FUNCTIONS:
+            return self.none
+        body = name.encode()
+        known = KnownFunction(number, Message(pack(len(body), number, 0, FUNCTION, 0, 0) + body))
+        self._by_name[function] = known
+        return known
 
-    def _define_value(self, function: object) -> int:
+    def _define_value(self, function: Any) -> KnownFunction:
         """One that goes by value is sent once, as long as nothing that it refers to can have changed."""
         print_now = fingerprint(function, self._receiver)
         if print_now is None:
-            return 0
-        known, number = self._by_value.get(function, (None, 0))
-        if known != print_now:
-            if self._seen is None or self._seen() is not function:  # most are called once
-                self._seen = ref(function)
-                return 0
-            number = self._add_value(function)
-            self._by_value[function] = print_now, number
-        return number
-
-    def _add_value(self, function: object) -> int:
-        if len(self._frames) >= MAX_FUNCTIONS:
-            return 0
-        try:
-            encoded = encode((function,), receiver=self._receiver)
-        except Exception:  # pickling may run any code; whoever encodes the call says what is wrong
-            return 0
-        if encoded.fds or encoded.buffers or encoded.size > INLINE:
-            return 0
-        return self._add(VALUE, b"".join(encoded.pieces))
-
-    def _add(self, kind: int, body: bytes) -> int:
-        number = len(self._frames) + 1
-        self._frames.append(pack(len(body), number, 0, kind, 0, 0) + body)
-        return number
-
-    def from_to(self, known: int, wanted: int) -> bytes:
-        """What tells a worker that knows so many of the others."""
-        return b"".join(self._frames[known:wanted])
+            return self.none
+        before, known = self._same.get(function, (None, self.none))
+        if before != print_now:
+            if (self._seen is None or self._seen() is not function) and not self.by_value.looks_large(function):
+                self._seen = ref(function)  # most are called once
+                return self.none
+            try:
+                known = self.by_value.take("submit", function)
+            except ArgumentError:  # whoever encodes the call says what is wrong
+                return self.none
+            self._same[function] = print_now, known
+        return known
 
 
 class JobEncoder:
@@ -128,33 +114,64 @@ class JobEncoder:
 
     def encode(
         self, function: Callable[..., Any] | str, args: Sequence[Any], keywords: dict[str, Any]
-    ) -> tuple[int, int, bytes | Message]:
-        """The number of the function, the kind of the message, and its body, or the message."""
-        number = self.definitions.number(function)
-        if number:
-            body = simple((args, keywords)) if keywords else simple_arguments(args)
-            if body is not None:
-                return number, KEYWORDS if keywords else SMALL_CALL, body
-        if keywords:
-            from functools import partial
+    ) -> tuple[KnownFunction, int, bytes | Message]:
+        """The function, the kind of the message, and its body, or the message. Raises OSError too."""
+        known = self.definitions.find(function)
+        if known.number:
+            return self._encode_known(known, function, args, keywords)
+        if isinstance(function, str):
+            return known, CALL, self._message(CALL, 0, with_keywords(_found(function), keywords), args)
+        by_value = self.definitions.by_value
+        large = by_value.take_large("submit", function) if by_value.looks_large(function) else None
+        if large is None:
+            message = self._message(CALL, 0, with_keywords(function, keywords), args)
+            if message.size <= INLINE or (large := by_value.take_large("submit", function)) is None:
+                return known, CALL, message
+            message.close()
+        return self._encode_known(large, function, args, keywords)
 
-            function, number = partial(_callable(function), **keywords), 0
-        message = self._requests.message("submit", CALL, 0, number, function, args)
+    def encode_item(
+        self, known: KnownFunction, function: Callable[..., Any] | str, item: Any, chunk: bool
+    ) -> tuple[KnownFunction, int, bytes | Message]:
+        """The same for an item of a map: the arguments of a call, or a chunk of those."""
+        if chunk:
+            return known, CHUNK, self._message(CHUNK, known.number, function, (item,))
+        return self._encode_known(known, function, item, {})
+
+    def _encode_known(
+        self, known: KnownFunction, function: Callable[..., Any] | str, args: Sequence[Any], keywords: dict[str, Any]
+    ) -> tuple[KnownFunction, int, bytes | Message]:
+        body = simple((args, keywords)) if keywords else simple_arguments(args)
+        if body is not None:
+            return known, SMALL_KEYWORDS if keywords else SMALL_CALL, body
+        if keywords:
+            return known, KEYWORDS, self._message(KEYWORDS, known.number, function, (args, keywords))
+        return known, CALL, self._message(CALL, known.number, function, args)
+
+    def _message(self, kind: int, number: int, function: Callable[..., Any] | str, args: Sequence[Any]) -> Message:
+        message = self._requests.message("submit", kind, 0, number, function, args)
         try:
             message.write_files()
             message.keep()  # it may wait, and have to be sent again
         except BaseException:
             message.close()
             raise
-        return number, CALL, message
+        return message
 
 
-def _callable(function: Callable[..., Any] | str) -> Callable[..., Any]:
-    if isinstance(function, str):
-        from _anyfork_child._values import find_function
+def with_keywords(function: Callable[..., Any], keywords: dict[str, Any]) -> Callable[..., Any]:
+    """The function with these keyword arguments."""
+    if not keywords:
+        return function
+    from functools import partial
 
-        return find_function(function)
-    return function
+    return partial(function, **keywords)
+
+
+def _found(function: str) -> Callable[..., Any]:
+    from _anyfork_child._values import find_function
+
+    return find_function(function)
 
 
 class EncodedJob(Job):
@@ -164,7 +181,7 @@ class EncodedJob(Job):
 
     def __init__(
         self,
-        encoded: tuple[int, int, bytes | Message],
+        encoded: tuple[KnownFunction, int, bytes | Message],
         *,
         on_event: Handler | None = None,
         priority: float = 0,
@@ -179,12 +196,12 @@ class EncodedJob(Job):
         """Add what is to be sent to the parts; a message with descriptors is returned."""
         body = self.body
         if type(body) is bytes:
-            parts += (pack(len(body), number, self.function | held, self.kind, 0, 0), body)
+            parts += (pack(len(body), number, self.function.number | held, self.kind, 0, 0), body)
             return None
         assert isinstance(body, Message)
         data = bytes(body.data)
         length, _, _, kind, flags, count = HEADER.unpack_from(data)
-        return body.again(pack(length, number, self.function | held, kind, flags, count) + data[HEADER_SIZE:])
+        return body.again(pack(length, number, self.function.number | held, kind, flags, count) + data[HEADER_SIZE:])
 
     @property
     def unwanted(self) -> bool:
@@ -258,7 +275,7 @@ class BatchJob(Job):
         """Add what is to be sent to the parts."""
         self._first = number
         body = dumps([self.work.items[index] for index in self._indexes], PROTOCOL)
-        parts += (pack(len(body), number, self.function | held, self.work.kind, 0, 0), body)
+        parts += (pack(len(body), number, self.function.number | held, self.work.kind, 0, 0), body)
 
     def begin(self) -> None:
         """A worker is to have it: after the death of another one, what is left of it."""

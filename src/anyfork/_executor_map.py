@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from _anyfork_child import _call_wire
 
     from ._dispatcher import Dispatcher
+    from ._known_functions import KnownFunction
     from ._pace import Pace
     from ._pending import Handler
 
@@ -50,7 +51,7 @@ class MapWork:
         options: dict[str, Any],
     ) -> None:
         self.dispatcher = dispatcher
-        self.function: int = dispatcher.encoder.definitions.number_for_many(function)
+        self.function: KnownFunction = dispatcher.encoder.definitions.find_for_many(function)
         self.kind: int = CHUNKS if chunked else ITEMS
         self.on_event = on_event
         self.options = options
@@ -85,20 +86,14 @@ class MapWork:
         self.dispatcher.begin_work(self)
 
     def _simple_ones(self, numbers: range, items: Sequence[Any]) -> range | set[int]:
-        if not self.function:
-            return range(0)
         if simple(items) is not None:
             return numbers
         return {number for number, item in zip(numbers, items, strict=True) if simple(item, OF_ITS_OWN) is not None}
 
     def _alone(self, number: int) -> ItemJob:
-        item = self.items[number]
-        if self.kind == CHUNKS:
-            from _anyfork_child._job_worker import run_chunk
-
-            encoded = self.dispatcher.encoder.encode(run_chunk, (self._callable, item), {})
-        else:
-            encoded = self.dispatcher.encoder.encode(self._callable, item, {})
+        encoded = self.dispatcher.encoder.encode_item(
+            self.function, self._callable, self.items[number], self.kind == CHUNKS
+        )
         self.items[number] = None
         return ItemJob(self, number, encoded)
 

@@ -53,16 +53,17 @@ def _referred(function: FunctionType) -> Iterator[object]:
     for _, value, _ in looked_up(function):
         yield value
     there = function.__globals__
-    for name in sorted(_names(function.__code__)):
+    for name in sorted(names_of(function.__code__)):
         if name in there:
             yield there[name]
         else:
             yield None  # a builtin, an attribute, or not there yet
 
 
-def _names(code: CodeType) -> set[str]:
+def names_of(code: CodeType) -> set[str]:
+    """The names of globals, builtins and attributes in the code of a function."""
     found = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            found |= _names(constant)
+            found |= names_of(constant)
     return found

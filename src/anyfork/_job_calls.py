@@ -8,6 +8,7 @@ from _anyfork_child._call_wire import CANCELLED, ERROR, EVENT, HEADER, HELD, MEA
 from _anyfork_child._message import Message
 
 from ._calls import LAST_NUMBER, Calls
+from ._known_functions import FIRST_BY_VALUE
 from ._pending import Event
 from ._permits import MOST
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from _anyfork_child import _call_wire
     from _anyfork_child._receiver import Receiver
 
-    from ._executor_jobs import AnyJob, Definitions
+    from ._executor_jobs import AnyJob
+    from ._known_functions import KnownFunction
     from ._pending import Handler
 
 LOW = 2  # with fewer jobs written a worker might run out of them before somebody looks again
@@ -29,16 +31,13 @@ MANY = 16  # are written at once, if nobody does before
 class JobCalls(Calls):
     """``permits`` are the numbers that have to be given before ``out`` is sent."""
 
-    def __init__(
-        self, definitions: Definitions, on_event: Handler | None, memory: int | None, receiver: Receiver
-    ) -> None:
+    def __init__(self, on_event: Handler | None, memory: int | None, receiver: Receiver) -> None:
         super().__init__(None, None, on_event, receiver)
         self._memory = memory  # the kind that is asked for after each job
         self.unwritten: deque[AnyJob] = deque()
         self.jobs: dict[int, AnyJob | Measure] = {}  # that were written, by the numbers of their answers
         self.permits: list[int] = []
-        self._definitions = definitions
-        self._defined = 0  # of those the worker knows so many
+        self._defined = {0}  # the numbers of functions by name that the worker knows
         self._next = 1
 
     # --- Out ---
@@ -52,18 +51,17 @@ class JobCalls(Calls):
         """Put what was added in ``out``, and their numbers in ``permits``, as far as there is room for those."""
         parts: list[bytes] = []
         jobs, unwritten = self.jobs, self.unwritten
+        if self._requests.unwanted:
+            parts.append(self._requests.drop_unwanted())
         while unwritten and (not jobs or len(jobs) + unwritten[0].size <= MOST):
             job = unwritten.popleft()
             number, count = self._number(job.size), job.size
             held = HELD if jobs or count > 1 else 0
-            if job.function > self._defined:
-                parts.append(self._definitions.from_to(self._defined, job.function))
-                self._defined = job.function
+            if job.function.number not in self._defined:
+                self._define(job.function, parts)
             message = job.write(parts, number, held)
             if message is not None:
-                if parts:
-                    self.out.append(Message(b"".join(parts)))
-                    parts = []
+                self._put(parts)
                 self.out.append(message)
             if count == 1:
                 jobs[number] = job
@@ -77,8 +75,23 @@ class JobCalls(Calls):
                 number = self._number(1)
                 jobs[number] = Measure(job)
                 parts.append(HEADER.pack(0, number, self._memory, MEASURE, 0, 0))
+        self._put(parts)
+
+    def _put(self, parts: list[bytes]) -> None:
         if parts:
             self.out.append(Message(b"".join(parts)))
+            parts.clear()
+
+    def _define(self, function: KnownFunction, parts: list[bytes]) -> None:
+        """Tell the worker of a function, if it does not know it."""
+        if function.number < FIRST_BY_VALUE:
+            self._defined.add(function.number)
+            parts.append(bytes(function.message.data))
+            return
+        self._requests.tell(function)
+        if self._requests.definitions:
+            self._put(parts)
+            self._define_first()
 
     def _number(self, count: int) -> int:
         number = self._next

@@ -6,7 +6,7 @@ from _pickle import dumps
 from math import inf
 
 from _anyfork_child._call_wire import HEADER, HELD, MEASURE, SMALL_CALL, SMALL_CALLS
-from _anyfork_child._encoding import PROTOCOL
+from _anyfork_child._encoding import INLINE, PROTOCOL
 from _anyfork_child._message import Message
 
 from ._calls import Calls
@@ -16,7 +16,7 @@ from ._requests import Requests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from _anyfork_child._receiver import Receiver
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ._pending import Answer, Handler
     from ._permits import Permits
-    from ._pool_jobs import PoolJob
+    from ._pool_jobs import AnyFunction, PoolJob
 
 pack = HEADER.pack
 ALL = 1 << 14  # more jobs than one worker ever has
@@ -49,7 +49,7 @@ class PoolCalls(Calls):
         self._requests = Requests(serializer, receiver, inf)
         self._parts: list[bytes] = []
 
-    def begin(self, answer: Answer, function: Callable[..., Any] | str | None, body: bytes) -> None:
+    def begin(self, answer: Answer, function: AnyFunction | None, body: bytes) -> None:
         """A call with a plain pickle of its arguments."""
         detail = self._detail(function)
         if self._sent and self._permits is not None:
@@ -59,9 +59,7 @@ class PoolCalls(Calls):
             self._held.append(number)
         self._parts += (pack(len(body), number, detail, SMALL_CALL, 0, 0), body)
 
-    def begin_items(
-        self, answers: Sequence[Answer], function: Callable[..., Any] | str | None, items: Sequence[Any]
-    ) -> None:
+    def begin_items(self, answers: Sequence[Answer], function: AnyFunction | None, items: Sequence[Any]) -> None:
         """Several with one small argument each. They run in their order."""
         detail, behind = self._detail(function), bool(self._sent)
         numbers = [self._begin(answer) for answer in answers]
@@ -69,7 +67,7 @@ class PoolCalls(Calls):
         detail |= self._hold(numbers[0], behind)
         self._parts += (pack(len(body), numbers[0], detail, SMALL_CALLS, 0, 0), body)
 
-    def begin_message(self, answer: Answer, function: Callable[..., Any] | str | None, encoded: Message) -> None:
+    def begin_message(self, answer: Answer, function: AnyFunction | None, encoded: Message) -> None:
         """One that was encoded as a message, which stays as it is: it may have to be sent to another worker too."""
         detail, behind = self._detail(function), bool(self._sent)
         number = self._begin(answer)
@@ -114,7 +112,7 @@ class PoolCalls(Calls):
                     answer.state = State.GIVEN_UP
         return list(jobs)
 
-    def _detail(self, function: Callable[..., Any] | str | None) -> int:
+    def _detail(self, function: AnyFunction | None) -> int:
         """The number of a function, of which the worker is told before its first call; 0 for one by value."""
         if function is None:
             return 0
@@ -124,7 +122,12 @@ class PoolCalls(Calls):
         number = self._requests.number("call", function)
         definitions = self._requests.definitions
         while definitions:
-            self._parts.append(bytes(definitions.popleft().data))
+            message = definitions.popleft()
+            if message.fds or message.size > INLINE:
+                self.gather()
+                self.out.append(message)
+            else:
+                self._parts.append(bytes(message.data))
         return number
 
     def close(self) -> None:
@@ -138,6 +141,8 @@ class PoolCalls(Calls):
             assert self._permits is not None
             self._permits.give(self._held)
             self._held.clear()
+        if self._requests.unwanted:
+            self._parts.append(self._requests.drop_unwanted())
         if self._parts:
             self.out.append(Message(b"".join(self._parts)))
             self._parts.clear()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from _anyfork_child._call_wire import CALL
+from _anyfork_child._encoding import INLINE
 
 from ._jobs import Job, JobState
+from ._known_functions import FunctionsByValue, KnownFunction
 from ._pending import DONE, Answer, State
 from ._requests import Requests, small
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from _anyfork_child import _call_wire
     from _anyfork_child._message import Message
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from ._pool_handle import PoolHandle
     from ._tempo import Tempo
 
+    AnyFunction: TypeAlias = Callable[..., Any] | str | KnownFunction
+
 SENT = State.SENT
 NEW = JobState.NEW
 
@@ -33,17 +37,53 @@ class Encoder:
     def __init__(self, serializer: Serializer | None, receiver: Receiver) -> None:
         self._serializer = serializer
         self._requests = Requests(serializer, receiver)
+        self._by_value = FunctionsByValue(receiver)
 
     def encode(
         self, function: Callable[..., Any] | str, args: Sequence[object]
-    ) -> tuple[Callable[..., Any] | str | None, bytes | Message]:
-        """The function, None if it goes by value, and what else there is: a plain pickle, or a message."""
+    ) -> tuple[AnyFunction | None, bytes | Message]:
+        """The function, None if it goes with the call, and what else there is: a plain pickle, or a message.
+
+        Raises OSError too.
+        """
         named = self.named(function)
-        if named and self._serializer is None and (body := small(args)):
+        if named:
+            if self._serializer is None and (body := small(args)):
+                return function, body
+            return function, self._message(named, function, args)
+        by_value = self._by_value
+        large = None
+        if not isinstance(function, str):
+            if by_value.looks_large(function):
+                large = by_value.take_large("call", function)
+            if large is None:
+                message = self._message(0, function, args)
+                if message.size <= INLINE or (large := by_value.take_large("call", function)) is None:
+                    return None, message
+                message.close()
+            return large, self._message(large.number, large, args)
+        return None, self._message(0, function, args)
+
+    def encode_item(self, function: AnyFunction, item: object) -> tuple[AnyFunction, bytes | Message]:
+        """The same for an item of a map, whose function was taken before."""
+        if isinstance(function, KnownFunction):
+            return function, self._message(function.number, function, (item,))
+        if self._serializer is None and (body := small((item,))):
             return function, body
-        message = self._requests.message("call", CALL, 0, named, function, args)
-        message.keep()  # it may wait, and have to be sent again
-        return function if named else None, message
+        return function, self._message(self.named(function), function, (item,))
+
+    def take(self, function: Callable[..., Any] | str) -> AnyFunction:
+        """What to call for the items of a map: the function as it is now. Raises ArgumentError, and OSError."""
+        return function if self.named(function) else self._by_value.take("map", function)
+
+    def _message(self, number: int, function: AnyFunction, args: Sequence[object]) -> Message:
+        message = self._requests.message("call", CALL, 0, number, function, args)
+        try:
+            message.keep()  # it may wait, and have to be sent again
+        except BaseException:
+            message.close()
+            raise
+        return message
 
     def named(self, function: Callable[..., Any] | str) -> int:
         """Not 0 for a function that workers find by its name. Raises ArgumentError for what is no function."""
@@ -61,7 +101,7 @@ class PoolJob(Job):
     def __init__(
         self,
         pool: PoolHandle,
-        function: Callable[..., Any] | str | None,
+        function: AnyFunction | None,
         body: bytes | Message | None,
         on_event: Handler | None,
         priority: float,

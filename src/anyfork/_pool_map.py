@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ._pool_calls import PoolCalls
     from ._pool_handle import PoolHandle
+    from ._pool_jobs import AnyFunction
     from ._progress import Progress
 
     class Waiting(Protocol):
@@ -85,7 +86,7 @@ class ItemsJob(PoolJob):
     __slots__ = ("began", "items", "left", "work")
 
     def __init__(
-        self, work: MapWork, items: list[Item], function: Callable[..., Any] | str | None, body: bytes | Message | None
+        self, work: MapWork, items: list[Item], function: AnyFunction | None, body: bytes | Message | None
     ) -> None:
         priority, timeout, idempotent = work.options
         super().__init__(work.pool, function, body, None, priority, timeout, idempotent, len(items))
@@ -170,8 +171,7 @@ class MapWork:
         self.waiting: Waiting | None = None
         self.exhausted = False  # there are no more items
         self.closed = False
-        self._function = function
-        self._named = bool(pool.encoder.named(function)) and pool.serializer is None
+        self._function: AnyFunction | None = pool.encoder.take(function)
         self._window = window
         self._ordered = ordered
         self._progress = progress
@@ -215,7 +215,7 @@ class MapWork:
 
     def add(self, value: Any) -> Message | None:
         """Take an item; return its message, if that has files to be written. Raises ArgumentError."""
-        small = self._named and (type(value) in SCALARS or self._is_small(value))
+        small = self.pool.serializer is None and (type(value) in SCALARS or self._is_small(value))
         item = Item(value)
         message = None
         if small:
@@ -235,9 +235,10 @@ class MapWork:
         return is_plain(value) and len(value) <= OF_ITS_OWN
 
     def _add_alone(self, item: Item) -> Message | None:
-        named, body = self.pool.encoder.encode(self._function, (item.value,))
+        assert self._function is not None
+        function, body = self.pool.encoder.encode_item(self._function, item.value)
         item.value = None
-        self._made.append(ItemsJob(self, [item], named, body))
+        self._made.append(ItemsJob(self, [item], function, body))
         return None if type(body) is bytes or not body.fills else body  # type: ignore[union-attr, return-value]  # a message
 
     def _close_batch(self) -> None:
@@ -300,6 +301,7 @@ class MapWork:
     def close(self) -> None:
         """Nobody wants more of it: what has not begun is cancelled, what has is not heard of any more."""
         self.closed = self.exhausted = True
+        self._function = None
         jobs, self.jobs = self.jobs, set()
         self._made.clear()
         self._batch.clear()

@@ -5,14 +5,16 @@ from __future__ import annotations
 from _pickle import dumps
 from collections import deque
 from itertools import count
+from weakref import ref
 
-from _anyfork_child._call_wire import CALL, FUNCTION, HEADER, SMALL_CALL
+from _anyfork_child._call_wire import CALL, FORGET, FUNCTION, HEADER, SMALL_CALL
 from _anyfork_child._encoding import INLINE, PROTOCOL, CannotTravelError, is_plain
 from _anyfork_child._message import Message, message_of
 from _anyfork_child._serving import in_pieces
 
 from ._arguments import check_function, encode_for
 from ._errors import ArgumentError
+from ._known_functions import KnownFunction
 from ._modules import ORDINARY
 
 TYPE_CHECKING = False
@@ -43,19 +45,40 @@ class Requests:
     ) -> None:
         self.definitions: deque[Message] = deque()
         self.functions: dict[object, int] = {}
+        self.unwanted: deque[int] = deque()  # numbers of functions by value that are gone: see drop_unwanted
+        self._told: dict[int, ref[KnownFunction]] = {}  # of these functions by value
         self._serializer = serializer
         self._receiver = receiver
         self._limit = limit
         self._numbers = count(1)
 
-    def number(self, call: str, function: Callable[..., object] | str) -> int:
+    def number(self, call: str, function: Callable[..., object] | str | KnownFunction) -> int:
         """That of a function; 0 for one that goes by value. Raises ArgumentError for what is no function."""
         try:
             return self.functions[function]
         except (KeyError, TypeError):
             return self._define(call, function)
 
-    def _define(self, call: str, function: Callable[..., object] | str) -> int:
+    def tell(self, function: KnownFunction) -> int:
+        """The number of a function by value, of which the worker is told before its first call."""
+        number, unwanted = function.number, self.unwanted
+        if number not in self._told:
+            self._told[number] = ref(function, lambda _: unwanted.append(number))
+            self.definitions.append(function.tell())
+        return number
+
+    def drop_unwanted(self) -> bytes:
+        """What lets the worker forget functions by value that no call needs any more."""
+        parts = []
+        while self.unwanted:
+            number = self.unwanted.popleft()
+            del self._told[number]
+            parts.append(HEADER.pack(0, number, 0, FORGET, 0, 0))
+        return b"".join(parts)
+
+    def _define(self, call: str, function: Callable[..., object] | str | KnownFunction) -> int:
+        if isinstance(function, KnownFunction):
+            return self.tell(function)
         check_function(call, function)
         name = function if isinstance(function, str) else self._receiver.name_of(function)
         if name is None or len(self.functions) >= self._limit:
@@ -67,7 +90,13 @@ class Requests:
         return number
 
     def message(
-        self, name: str, kind: int, number: int, detail: int, function: Callable[..., object] | str, args: Sequence[Any]
+        self,
+        name: str,
+        kind: int,
+        number: int,
+        detail: int,
+        function: Callable[..., object] | str | KnownFunction,
+        args: Sequence[Any],
     ) -> Message:
         """A call, encoded. ``detail`` is the number of the function. Raises ArgumentError."""
         if self._serializer is None:

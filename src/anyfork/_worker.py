@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any, Self, Unpack
 
+    from ._known_functions import KnownFunction
     from ._pending import Answer, Call, Handler
     from ._signatures import Arguments, Items, Later, Result
     from ._status import ExitStatus
@@ -182,10 +183,11 @@ class Worker(WorkerHandle):
             raise refused_keywords("map", function, keywords, "window")
         if window < 1:
             raise ArgumentError(f"the window of map() must be 1 or more, not {window}")
-        return self._map(self._connected("map"), function, iter(items), window)
+        talk = self._connected("map")
+        return self._map(talk, talk.calls.take_function("map", function), iter(items), window)
 
     def _map(
-        self, talk: Talk, function: Callable[..., Any] | str, items: Iterator[object], window: int
+        self, talk: Talk, function: Callable[..., Any] | str | KnownFunction, items: Iterator[object], window: int
     ) -> Iterator[Any]:
         ahead: deque[Answer] = deque()
         calls, ends = talk.calls, is_finalizing  # the modules may be gone when this is closed
@@ -203,17 +205,19 @@ class Worker(WorkerHandle):
                     yield call.result()
                     talk.check()
         finally:
+            del function
             if not (ends() or talk.foreign):
                 with talk.lock:
                     for call in ahead:
                         calls.give_up(call)
+                    calls.forget_functions()
                     if talk.calls.out:
                         talk.flush()
 
     def _fill(
         self,
         talk: Talk,
-        function: Callable[..., Any] | str,
+        function: Callable[..., Any] | str | KnownFunction,
         items: Iterator[object],
         window: int,
         ahead: deque[Answer],

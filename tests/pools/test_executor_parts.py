@@ -11,10 +11,12 @@ from math import inf
 import pytest
 
 from _anyfork_child._call_wire import FUNCTION, HELD, ITEMS, RESULT, SMALL_CALL, Inbox
+from _anyfork_child._message import Message
 from anyfork._executor_jobs import BatchJob, EncodedJob, JobEncoder
 from anyfork._fingerprint import fingerprint
 from anyfork._job_calls import JobCalls
 from anyfork._jobs import Job, JobState
+from anyfork._known_functions import KnownFunction
 from anyfork._limits import Limits
 from anyfork._modules import ORDINARY
 from anyfork._pace import MOST, Pace
@@ -197,9 +199,12 @@ def test_one_long_job_is_enough_to_be_careful():
 # --- What is written to a worker --------------------------------------------------------------------------------
 
 
+FUNCTION_1 = KnownFunction(1, Message(b""))
+
+
 def calls():
     encoder = JobEncoder(ORDINARY)
-    return encoder, JobCalls(encoder.definitions, None, None, ORDINARY)
+    return encoder, JobCalls(None, None, ORDINARY)
 
 
 def written(calls):
@@ -239,7 +244,7 @@ def _queue(*messages):
 class Work:
     """A map, as far as its jobs know it."""
 
-    function, kind, on_event, options = 1, ITEMS, None, {}
+    function, kind, on_event, options = FUNCTION_1, ITEMS, None, {}
 
     def __init__(self, count):
         self.items = {n: (n,) for n in range(count)}
@@ -247,7 +252,6 @@ class Work:
 
 def test_a_batch_of_items_can_be_divided():
     _, sent = calls()
-    sent._defined = 1
     work = Work(5)
     batch = BatchJob(work, list(range(5)))
     sent.add([batch])
@@ -263,7 +267,7 @@ def test_a_batch_of_items_can_be_divided():
 
 def test_no_more_is_written_to_a_worker_than_permits_have_room_for():
     _, sent = calls()
-    sent.add([EncodedJob((0, SMALL_CALL, b"x")) for _ in range(2 * MOST_PERMITS)])
+    sent.add([EncodedJob((FUNCTION_1, SMALL_CALL, b"x")) for _ in range(2 * MOST_PERMITS)])
     assert len(written(sent)[1]) == MOST_PERMITS - 1
     assert (len(sent.jobs), sent.outstanding) == (MOST_PERMITS, 2 * MOST_PERMITS)
     sent.jobs.clear()

@@ -68,7 +68,7 @@ def test_a_descriptor_is_open_as_long_as_a_message_can_be_sent_with_it():
 
 def test_a_job_that_was_taken_back_leaves_nothing_in_the_queue_of_its_worker():
     encoder = JobEncoder(ORDINARY)
-    calls = JobCalls(encoder.definitions, None, None, ORDINARY)
+    calls = JobCalls(None, None, ORDINARY)
     first, second = (EncodedJob(encoder.encode(len, (Block(bytearray(100_000)),), {})) for _ in range(2))
     calls.add([first, second, EncodedJob(encoder.encode(abs, (1,), {}))])
     calls.write()

@@ -129,7 +129,7 @@ class Pool(Stays):
         job = _Call(keeper, named, body, on_event, priority, limit, idempotent)
         job.attempt = job.error = job.tempo = None
         if keeper.deepens and named is not None and type(body) is bytes:
-            job.tempo = tempo = keeper.tempo_of(named)
+            job.tempo = tempo = keeper.tempo_of(function)
             job.depth = tempo.depth
         job.waiting = waiting = loop.waiting()
         scheduler = keeper.scheduler

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Self, Unpack
 
+    from .._known_functions import KnownFunction
     from .._pending import Answer, Call, Handler
     from .._signatures import Arguments, Items, Later
     from .._status import ExitStatus
@@ -179,7 +180,7 @@ class Worker(WorkerHandle):
         if window < 1:
             raise ArgumentError(f"the window of map() must be 1 or more, not {window}")
         self._check("map")
-        return Map(self._talk, function, items, window)
+        return Map(self._talk, self._talk.calls.take_function("map", function), items, window)
 
     @overload
     async def stream(
@@ -275,12 +276,12 @@ class Map(Stays, Generic[Result]):
     def __init__(
         self,
         talk: Talk,
-        function: Callable[..., Any] | str,
+        function: Callable[..., Any] | str | KnownFunction,
         items: Items[object],
         window: int,
     ) -> None:
         self._talk = talk
-        self._function = function
+        self._function: Callable[..., Any] | str | KnownFunction = function
         self._later = items.__aiter__() if hasattr(items, "__aiter__") else None
         self._items = iter(items) if self._later is None else iter(())  # type: ignore[arg-type]  # it is one of the two
         self._window = window
@@ -348,6 +349,8 @@ class Map(Stays, Generic[Result]):
         for call in self._ahead:
             self._talk.calls.give_up(call)
         self._ahead.clear()
+        self._function = ""
+        self._talk.calls.forget_functions()
         if self._talk.calls.out and self._talk.sock is not None:
             self._talk.flush()
 
