@@ -1,8 +1,7 @@
 """The lock under which an Executor decides: signal handlers may meet it in the thread that holds it.
 
 A ``with`` statement is not enough: on CPython 3.14 a signal handler may run between its lock and its block, and what
-the handler raises then leaves the lock held for ever (python/cpython#148874). So the lock is taken inside of ``try``.
-The call that gives it back is the first one of ``finally``: between them no handler runs.
+the handler raises then leaves the lock held for ever (python/cpython#148874). So an exception lets go of it.
 """
 
 from __future__ import annotations
@@ -29,13 +28,16 @@ def locked(lock: RLock, action: Callable[..., Result], *args: Any) -> Result:
     if lock._is_owned():  # type: ignore[attr-defined]  # the Condition of threading calls it, too
         return action(*args)
     try:
-        lock.acquire()
-        return action(*args)
-    finally:
-        try:
-            lock.release()
-        except RuntimeError:  # an interrupt came before it was taken
-            pass
+        with lock:
+            return action(*args)
+    except BaseException:
+        _let_go(lock)
+        raise
+
+
+def _let_go(lock: RLock) -> None:
+    while lock._is_owned():  # type: ignore[attr-defined]  # as above
+        lock.release()
 
 
 class DecisionLock:
@@ -61,21 +63,19 @@ class DecisionLock:
         if lock._is_owned():  # type: ignore[attr-defined]  # as above
             return LATER
         try:
-            lock.acquire()
-            found = check()
-            if found is not None:
+            with lock:
+                found = check()
+                if found is not None:
+                    return found
+                if self.torn:
+                    return LATER
+                self.torn = True  # until it is done
+                found = action(*args)
+                self.torn = False
                 return found
-            if self.torn:
-                return LATER
-            self.torn = True  # until it is done
-            found = action(*args)
-            self.torn = False
-            return found
-        finally:
-            try:
-                lock.release()
-            except RuntimeError:  # as above
-                pass
+        except BaseException:
+            _let_go(lock)
+            raise
 
     def look(self, action: Callable[..., Result], *args: Any) -> Result:
         """Read something that decisions change."""

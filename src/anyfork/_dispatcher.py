@@ -165,7 +165,11 @@ class Dispatcher(PoolHandle):
 
     def _accept(self, action: Callable[[Any], None], who: AnyJob | MapWork) -> None:
         """Let a job or a map begin, now or soon. Raises what stands in its way."""
-        found = self.lock.do(self.enter, action, who)
+        try:
+            found = self.lock.do(self.enter, action, who)
+        except BaseException:
+            self._wake()  # there may be something to mend
+            raise
         if found is LATER:
             found = self._refusal() or self._cannot_put_off("submit")
             if found is None:
@@ -253,6 +257,10 @@ class Dispatcher(PoolHandle):
             attempt(True)
         else:
             self.post(partial(self.telling.later, attempt))
+
+    def _wake(self) -> None:
+        if self.started:
+            self.watch.wake()
 
     def post(self, action: Callable[[], None]) -> None:
         """Let the thread do something soon, under the lock. May be called in the middle of anything."""
@@ -484,8 +492,8 @@ class Dispatcher(PoolHandle):
         self._closed = True
         if cancel:
             self.post(self._cancel)
-        elif self.started:
-            self.watch.wake()
+        else:
+            self._wake()
 
     def _cancel(self, all_of_them: bool = False) -> None:
         self.crew.take_back_all()
@@ -504,8 +512,7 @@ class Dispatcher(PoolHandle):
     def kill(self) -> None:
         """End it now."""
         self._closed = self._killed = True
-        if self.started:
-            self.watch.wake()
+        self._wake()
 
     def end_workers(self, signal: int) -> None:
         """Take no more jobs, cancel what has not begun, and send a signal to all workers."""

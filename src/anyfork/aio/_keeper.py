@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
+from copy import copy
+from functools import partial
 from math import inf
 
 from anyio import Event
 
-from .._errors import AnyforkError, HandleError
+from .._errors import AnyforkError, HandleError, PeerError
 from .._permits import Permits
 from .._pool_handle import PoolHandle
 from .._seat import Seat
@@ -20,9 +23,11 @@ from ._template import Template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
+    from .._handles import TemplateHandle
+    from .._pool_jobs import PoolJob
     from .._pool_options import PoolOptions, Templates
     from .._workforce import Worker
     from ._loop import Handle, Loop, Waiting
@@ -36,6 +41,8 @@ class Keeper(PoolHandle):
         self._tempos: dict[Callable[..., Any] | str, Tempo] = {}
         self._loop: Loop | None = None
         self.asked = False  # decide will be called soon
+        self.busy = False  # something is half done: what interrupts it, a signal handler, leaves changes to the loop
+        self._failure: AnyforkError | None = None  # of this program: nothing goes on
         self._timer: Handle | None = None
         self._timer_at = inf
         self._waiters: deque[Waiting] = deque()  # for room in the queue
@@ -124,7 +131,32 @@ class Keeper(PoolHandle):
 
     def decide(self) -> None:
         """Do what is to be done now."""
-        super().decide()
+        before, self.busy = self.busy, True
+        try:
+            super().decide()
+            self._admit()
+        except Exception as error:  # nobody is to wait for what will never come
+            self._collapse(error)
+        self.busy = before
+
+    def _collapse(self, error: Exception) -> None:
+        """There is an error in this program: all fails, now and for ever."""
+        self._failure = PeerError(f"the pool has failed: {type(error).__name__}: {error}", may_have_run=True)
+        self._failure.__cause__ = error
+        self._closed = True
+        self.scheduler.kill()
+        for job, _, _ in self.scheduler.decide(self.now()).fail:
+            job.fail(copy(self._failure))  # type: ignore[attr-defined]  # all jobs here are those of pools
+        for seat in list(self.seats):
+            seat.kill()
+        self._admit()
+
+    def _check(self, call: str) -> None:
+        if self._failure is not None:
+            raise copy(self._failure)
+        super()._check(call)
+
+    def _admit(self) -> None:
         scheduler = self.scheduler
         while self._waiters and scheduler.has_room:
             waiting = self._waiters.popleft()
@@ -135,6 +167,53 @@ class Keeper(PoolHandle):
         if self._gone and scheduler.finished and not self.seats:
             for event in self._gone:
                 event.set()
+
+    def change(self, action: Callable[[], None]) -> None:
+        """Change the pool now; soon in a signal handler that has interrupted something of it."""
+        if self._interrupted:
+            self.later(partial(self._change_now, action))
+        else:
+            action()
+
+    @property
+    def _interrupted(self) -> bool:
+        """Whether this is a signal handler that has come in the middle of something."""
+        return self.busy and self._loop is not None and self._loop.runs
+
+    def _change_now(self, action: Callable[[], None]) -> None:
+        self.busy = False  # nothing is half done between the steps of the loop
+        action()
+
+    def kill(self) -> None:
+        """End it now: its workers are killed, and calls that have no result yet fail with CallCancelledError."""
+        self._closed = self._closed or self._owner == os.getpid()
+        self.change(super().kill)
+
+    def withdraw(self, job: PoolJob, *, kill: bool = True) -> bool:
+        """As that of every pool."""
+        before, self.busy = self.busy, True
+        may_have_run = super().withdraw(job, kill=kill)
+        self.busy = before
+        return may_have_run
+
+    def resize(
+        self,
+        max_workers: int | None = None,
+        *,
+        min_idle: int | None = None,
+        load: int | None = None,
+        limits: Mapping[Any, int] | None = None,
+    ) -> None:
+        """As that of every pool."""
+        self._check_resize(max_workers, min_idle, load, limits)
+        self._check("resize")
+        self.change(partial(self._resize, max_workers, min_idle, load, limits))
+
+    def replace_template(self, new: TemplateHandle, old: TemplateHandle | None = None) -> None:
+        """As that of every pool."""
+        source = self._check_replacement(new, old)
+        self._check("replace_template")
+        self.change(partial(self._replace, source, new))
 
     def _wake_at(self, when: float) -> None:
         """A timer that would be too early is left alone: what is due moves on with every job."""
@@ -180,7 +259,10 @@ class Keeper(PoolHandle):
                 seat.not_started(error)
             else:
                 await self._converse(seat, talk)
+        except Exception as error:
+            self._collapse(error)
         except BaseException:  # the loop ends: only then it is cancelled
+            self.busy = False
             self.kill()
             raise
         finally:
@@ -200,11 +282,13 @@ class Keeper(PoolHandle):
 
         def come() -> bool:
             nonlocal awaited, ended
+            self.busy = True
             if seat.read():
                 awaited = seat.take()
             else:
                 ended = True
             self.decide()
+            self.busy = False
             return ended or awaited is not None
 
         while not ended:

@@ -12,6 +12,7 @@ from .._errors import ArgumentError
 from .._jobs import JobState
 from .._pool_jobs import CallJob
 from .._pool_map import MOST, MapWork
+from .._pool_options import check_job_options
 from .._progress import Progress
 from .._signatures import overload
 from ._keeper import Keeper
@@ -120,6 +121,8 @@ class Pool(Stays):
             raise refused_keywords("call", function, keywords, "timeout, priority, idempotent, on_event")
         keeper = self._keeper
         loop = keeper.here("call")
+        if timeout is not None or priority:
+            check_job_options("call", timeout, priority)
         if keeper.bounded:
             await keeper.enter_queue()
         named, body = keeper.encoder.encode(function, args)
@@ -133,7 +136,9 @@ class Pool(Stays):
             job.depth = tempo.depth
         job.waiting = waiting = loop.waiting()
         scheduler = keeper.scheduler
+        keeper.busy = True
         scheduler.submit(job)
+        keeper.busy = False
         if not keeper.asked and scheduler.unsettled:
             keeper.decide_soon()
         try:
@@ -239,6 +244,7 @@ class Pool(Stays):
             raise refused_keywords("map", function, keywords, MAP_OPTIONS)
         keeper = self._keeper
         keeper.here("map")
+        check_job_options("map", timeout, priority)
         limits = keeper.scheduler.limits
         if window is None:
             window = MOST * max(1, limits.load * limits.max_workers)

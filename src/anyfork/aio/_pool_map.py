@@ -105,7 +105,9 @@ class PoolMap(Stays, Generic[Result]):
         except BaseException:
             work.close()
             raise
+        keeper.busy = True
         work.submit()
+        keeper.busy = False
         keeper.decide()
 
     async def aclose(self) -> None:

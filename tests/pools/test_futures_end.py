@@ -1,0 +1,461 @@
+"""Whatever happens, each future ends, and whoever waits for a pool comes back."""
+
+from __future__ import annotations
+
+import gc
+import math
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from concurrent import futures
+from textwrap import dedent
+
+import anyio
+import pool_functions as jobs
+import pytest
+
+import anyfork
+from anyfork import Executor, aio
+
+SOON = 20.0  # seconds: a deadline, for what is there at once
+
+
+@pytest.fixture
+def executor(warm):
+    with Executor(warm, max_workers=2) as executor:
+        executor.submit(abs, 1).result(SOON)
+        yield executor
+
+
+def make_executor(template, **options):
+    return Executor(template, max_workers=1, **options)
+
+
+def make_pool(template, **options):
+    return aio.Pool(template if template is None else aio.Template.from_blocking(template), max_workers=1, **options)
+
+
+FACES = pytest.mark.parametrize("make", [make_executor, make_pool], ids=["Executor", "aio.Pool"])
+
+
+# --- What cannot be started -------------------------------------------------------------------------------------
+
+
+@FACES
+@pytest.mark.parametrize("own", [False, True], ids=["default template", "template"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"initializer": print, "initargs": (threading.Lock(),)},
+        {"initializer": threading.Lock().acquire},
+        {"initializer": print, "initargs": ([{"deep": sys._getframe()}],)},
+    ],
+    ids=["argument", "function", "inside"],
+)
+def test_an_initializer_that_cannot_travel_is_refused_when_the_pool_is_made(make, own, options, warm):
+    with pytest.raises(anyfork.ArgumentError, match="initializer of"):
+        make(warm.fork() if own else None, **options)
+
+
+@FACES
+def test_a_template_that_was_closed_is_refused_when_the_pool_is_made(make, warm):
+    template = warm.fork()
+    template.close()
+    with pytest.raises(anyfork.HandleError, match="closed"):
+        make(template)
+
+
+PROGRAMS = {
+    "a future": "print(type(make().submit(abs, 1).exception(20)).__name__)",
+    "a map": """
+        try:
+            list(make().map(abs, range(10)))
+        except anyfork.LaunchError as error:
+            print(type(error).__name__)
+    """,
+    "shutdown": "e = make(); f = e.submit(abs, 1); e.shutdown(); print(type(f.exception(0)).__name__)",
+    "the end of the program": "e = make(); e.submit(abs, 1).add_done_callback(lambda f: print(type(f.exception()).__name__))",
+    "a dropped one": "f = make().submit(abs, 1); print(type(f.exception(20)).__name__)",
+    "an async call": """
+        async def main():
+            async with anyfork.aio.Pool() as pool:
+                try:
+                    await pool.call(abs, 1)
+                except anyfork.LaunchError as error:
+                    print(type(error).__name__)
+        asyncio.run(main())
+    """,
+}
+
+
+def run(source, **environment):
+    head = "import asyncio, gc, os, signal, sys, threading, time, anyfork, anyfork.aio\nmake = anyfork.Executor\n"
+    program = subprocess.run(
+        [sys.executable, "-c", head + dedent(source)], capture_output=True, text=True, timeout=30, check=False
+    )
+    return program.returncode, program.stdout.split("\n")[:-1], program.stderr
+
+
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_where_no_interpreter_can_be_started_this_fails_with_the_reason(what, monkeypatch):
+    monkeypatch.setenv("ANYFORK_PYTHON", "/no/such/python")
+    assert run(PROGRAMS[what]) == (0, ["LaunchError"], "")
+
+
+def test_an_executor_goes_on_when_what_stood_in_the_way_of_workers_is_gone(monkeypatch):
+    source = """
+        import os
+        os.environ["ANYFORK_PYTHON"] = "/no/such/python"
+        with make(max_workers=1) as executor:
+            print(type(executor.submit(abs, 1).exception(20)).__name__)
+            del os.environ["ANYFORK_PYTHON"]
+            print(executor.submit(abs, -1).result(20))
+    """
+    assert run(source) == (0, ["LaunchError", "1"], "")
+
+
+@FACES
+async def test_a_pool_that_is_closed_while_it_may_have_no_workers_fails_what_waits(make, anyio_backend, warm):
+    pool = make(warm.fork())
+    pool.resize(max_workers=0)
+    if isinstance(pool, Executor):
+        future = pool.submit(abs, 1)
+        pool.shutdown()
+        assert isinstance(future.exception(0), anyfork.CallCancelledError)
+        return
+    with anyio.fail_after(SOON):
+        async with anyio.create_task_group() as tasks:
+
+            async def call():
+                with pytest.raises(anyfork.CallCancelledError, match="no workers"):
+                    await pool.call(abs, 1)
+
+            tasks.start_soon(call)
+            await anyio.lowlevel.checkpoint()
+            await pool.aclose()
+
+
+def test_a_template_without_workers_waits_for_another_limit(warm):
+    with Executor({warm: 0}) as executor:
+        future = executor.submit(abs, -1)
+        assert executor.stats().queued == 1
+        executor.resize(limits={warm: 1})
+        assert future.result(SOON) == 1
+
+
+# --- The end ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("again", range(3))
+def test_a_thread_may_submit_while_the_program_ends(again):
+    source = """
+        executor = make(max_workers=1)
+        def work():
+            try:
+                for number in range(100):
+                    executor.submit(abs, -number).result(20)
+                    list(executor.map(abs, range(3)))
+                    list(make(max_workers=1).map(abs, range(3)))
+            except RuntimeError:
+                pass
+            print("through")
+        threading.Thread(target=work).start()
+    """
+    assert run(source) == (0, ["through"], "")
+
+
+@pytest.mark.parametrize("name", ["terminate_workers", "kill_workers"])
+def test_workers_can_be_ended(executor, name):
+    running = executor.submit(time.sleep, 60)
+    waiting = [executor.submit(time.sleep, 60) for _ in range(5)]
+    while not (executor.stats().running == 2 and running.running()):
+        time.sleep(0.001)
+    getattr(executor, name)()
+    assert isinstance(running.exception(SOON), futures.BrokenExecutor)
+    assert not futures.wait(waiting, SOON).not_done
+    assert sum(future.cancelled() for future in waiting) == 4
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(abs, 1)
+    executor.shutdown()
+
+
+def test_workers_of_an_executor_that_was_never_used_can_be_ended():
+    executor = Executor()
+    executor.terminate_workers()
+    executor.kill_workers()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(abs, 1)
+
+
+def test_an_executor_lives_as_long_as_one_with_its_options(warm):
+    other = Executor(warm, max_workers=1).options(priority=1)
+    gc.collect()
+    assert other.submit(abs, -1).result(SOON) == 1
+
+
+# --- Timeouts ---------------------------------------------------------------------------------------------------
+
+LONG = [2.2e6, 1e10, 1e300, 10**400, math.inf]
+
+
+@pytest.mark.parametrize("timeout", LONG)
+def test_a_timeout_may_be_as_long_as_it_likes(timeout, warm):
+    of_jobs = timeout if timeout != 10**400 else 10**300
+    with Executor(warm, max_workers=1, timeout=of_jobs) as executor:
+        future = executor.submit(abs, -1)
+        assert future.result(timeout) == 1
+        assert future.exception(timeout) is None
+        assert executor.options(timeout=of_jobs).submit(abs, -2).result(SOON) == 2
+        assert list(executor.map(abs, [-1, -2], timeout=timeout)) == [1, 2]
+
+
+@pytest.mark.parametrize("timeout", [2.2e6, 1e10, math.inf])
+async def test_a_timeout_of_an_async_call_may_be_as_long_as_it_likes(timeout, anyio_backend, warm):
+    async with make_pool(warm.fork(), timeout=timeout) as pool:
+        assert await pool.call(abs, -1, timeout=timeout) == 1
+        assert [value async for value in pool.map(abs, [-1], timeout=timeout)] == [1]
+
+
+async def test_what_is_no_number_is_no_timeout(executor, anyio_backend, warm):
+    pool = make_pool(warm.fork())
+    for refused in (
+        lambda: executor.options(timeout=math.nan),
+        lambda: executor.options(timeout="1"),
+        lambda: executor.map(abs, [1], timeout=math.nan),
+        lambda: executor.submit(time.sleep, 0.01).result(math.nan),
+        lambda: executor.submit(abs, 1).exception("1"),
+        lambda: Executor(timeout=math.nan),
+        lambda: aio.Pool(timeout=math.nan),
+        lambda: pool.map(abs, [1], timeout=math.nan),
+    ):
+        with pytest.raises(anyfork.ArgumentError, match="timeout"):
+            refused()
+    with pytest.raises(anyfork.ArgumentError, match="timeout"):
+        await pool.call(abs, 1, timeout=math.nan)
+    with pytest.raises(anyfork.ArgumentError, match="priority"):
+        await pool.call(abs, 1, priority=math.nan)
+    assert executor.submit(abs, -1).result(SOON) == 1
+    await pool.aclose()
+
+
+# --- In the middle of something else ----------------------------------------------------------------------------
+
+
+class Dropped:
+    """Part of a cycle, so that the collector finds it, in the middle of anything."""
+
+    def __init__(self, action):
+        self.me = self
+        self.action = action
+
+    def __del__(self):
+        self.action()
+
+
+@pytest.mark.untraced
+def test_futures_may_be_cancelled_by_the_collector(executor):
+    before = gc.get_threshold()
+    gc.set_threshold(7)
+    try:
+        for number in range(300):
+            Dropped(executor.submit(abs, -1).cancel)
+            assert executor.submit(abs, -number).result(SOON) == number
+    finally:
+        gc.set_threshold(*before)
+
+
+class Line:
+    """Calls something in the middle of a call, when it has come to a certain line of it."""
+
+    def __init__(self, action, at):
+        self.action = action
+        self.left = at
+
+    def _trace(self, frame, event, _):
+        if "anyfork" not in frame.f_code.co_filename:
+            return None
+        if event == "line" and self.left >= 0:
+            self.left -= 1
+            if self.left < 0:
+                self.action()
+        return self._trace
+
+    def run(self, call):
+        """Run the call; False when it ended before it came to that line."""
+        before = sys.gettrace()
+        sys.settrace(self._trace)
+        try:
+            call()
+        finally:
+            sys.settrace(before)
+        return self.left < 0
+
+
+def lines_of(call, action, step=1):
+    """The call in the middle of which something happens, at each line of it in turn."""
+    at = 0
+    while True:
+        line = Line(action, at)
+        yield lambda line=line: line.run(call)
+        if line.left >= 0:
+            return
+        at += step
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("outer", ["submit", "map", "cancel", "resize", "stats"])
+def test_everything_may_be_called_in_the_middle_of_everything(executor, outer):
+    inner = []
+
+    def interrupt():
+        inner.append(executor.submit(abs, -1))
+        inner.append(executor.submit(time.sleep, 0))
+        inner[-1].cancel()
+        executor.resize(max_workers=2)
+        executor.map(abs, range(3))
+        executor.stats(), executor.pids, repr(executor)
+
+    calls = {
+        "submit": lambda: inner.append(executor.submit(abs, -2)),
+        "map": lambda: list(executor.map(abs, range(3))),
+        "cancel": lambda: executor.submit(abs, -2).cancel(),
+        "resize": lambda: executor.resize(max_workers=3),
+        "stats": executor.stats,
+    }
+    for run in lines_of(calls[outer], interrupt, step=3):
+        run()
+    done, not_done = futures.wait(inner, SOON)
+    assert not not_done
+    assert {future.result() for future in done if not future.cancelled()} <= {None, 1, 2}
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("end", ["shutdown", "kill", "terminate_workers"])
+def test_an_executor_may_be_ended_in_the_middle_of_a_submit(warm, end):
+    at, came = 0, True
+    while came:
+        executor = Executor(warm, max_workers=1)
+        executor.submit(abs, 1).result(SOON)
+        waits, submitted = [], []
+
+        def stop(executor=executor, waits=waits):
+            try:
+                getattr(executor, end)()
+            except anyfork.HandleError as error:  # shutdown: it cannot wait
+                waits.append(str(error))
+
+        def submit(executor=executor, submitted=submitted):
+            submitted.append(executor.submit(abs, -1))
+
+        try:
+            came = Line(stop, at).run(submit)
+        except RuntimeError as error:
+            assert "after shutdown" in str(error)  # noqa: PT017  # it may be refused, or done
+        executor.shutdown()
+        assert all(future.done() for future in submitted)
+        assert all("wait=False" in text for text in waits)
+        at += 6
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError, RuntimeError, anyfork.HandleError])
+def test_a_submit_that_is_torn_out_leaves_an_executor_that_works(executor, error):
+    def interrupt():
+        raise error("interrupted")
+
+    for run in lines_of(lambda: executor.submit(abs, -1), interrupt, step=4):
+        try:
+            run()
+        except error:
+            pass
+        assert executor.submit(abs, -2).result(SOON) == 2
+    assert list(executor.map(abs, range(10))) == list(range(10))
+
+
+# --- Locks that somebody keeps, and callbacks -------------------------------------------------------------------
+
+
+def test_a_future_whose_lock_is_kept_for_ever_stops_nobody_else(executor):
+    kept, told = executor.submit(time.sleep, 0.05), []
+    kept.add_done_callback(told.append)
+    thread = threading.Thread(target=kept._condition.acquire)  # as an interrupt leaves it
+    thread.start()
+    thread.join()
+    assert executor.submit(abs, -1).result(SOON) == 1
+    assert list(executor.map(abs, range(10))) == list(range(10))
+    executor.shutdown()
+    assert told == [kept]
+    assert kept.result(SOON) is None
+
+
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_callback_may_raise_anything(executor, raised, caplog):
+    def callback(future):
+        raise raised
+
+    future = executor.submit(time.sleep, 0.05)
+    told = threading.Event()
+    future.add_done_callback(callback)
+    future.add_done_callback(lambda future: told.set())
+    assert told.wait(SOON)
+    assert executor.submit(abs, -1).result(SOON) == 1
+    assert "exception calling callback" in caplog.text
+
+
+def test_a_log_handler_may_use_the_executor_whose_initializer_fails(warm):
+    import logging
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            said.append((record.getMessage(), executor.stats()))
+
+    said = []
+    handler = Handler()
+    logging.getLogger("concurrent.futures").addHandler(handler)
+    try:
+        with Executor(warm, max_workers=1, initializer=jobs.no_luck) as executor:
+            assert isinstance(executor.submit(abs, 1).exception(SOON), anyfork.InitializerError)
+    finally:
+        logging.getLogger("concurrent.futures").removeHandler(handler)
+    assert said
+
+
+@pytest.mark.parametrize("action", ["kill", "resize", "replace"])
+async def test_a_signal_handler_may_change_a_pool_in_the_middle_of_anything(action, anyio_backend, warm):
+    template = aio.Template.from_blocking(warm.fork())
+    pool = aio.Pool(template, max_workers=2)
+    changes = {
+        "kill": pool.kill,
+        "resize": lambda: pool.resize(max_workers=2),
+        "replace": lambda: pool.replace_template(template),
+    }
+    before = signal.signal(signal.SIGALRM, lambda *_: changes[action]())
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.002 if action == "resize" else 0)
+    try:
+        with anyio.fail_after(SOON):
+            for number in range(200 if action == "resize" else 20):
+                assert await pool.call(abs, -number) == number
+            if action == "kill":
+                with pytest.raises(anyfork.AnyforkError):
+                    while True:
+                        await pool.call(abs, 1)
+    except anyfork.AnyforkError:
+        assert action == "kill"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        await pool.aclose()
+        await template.aclose()
+
+
+def test_an_executor_that_is_dropped_in_the_middle_is_collected(warm):
+    executor = Executor(warm, max_workers=1)
+    future = executor.submit(abs, -1)
+    seen = weakref.ref(executor)
+    del executor
+    assert future.result(SOON) == 1
+    gc.collect()
+    assert seen() is None
