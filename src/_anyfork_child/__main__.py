@@ -14,6 +14,7 @@ from ._birth import serve
 from ._descriptors import open_stdio
 from ._end import run as run_call
 from ._reports import to_nobody
+from ._settle import note_threads
 from ._template import Template
 from ._title import Title
 
@@ -29,6 +30,7 @@ def main(*arguments: str) -> NoReturn:
     and the real standard error, flags as of a FORK frame, and attributes as ``name=value``. Until here, descriptor 2 is
     a file of the owner's, so that it can tell why an interpreter did not come this far.
     """
+    note_threads()
     forget_bind_now(os.environb)
     owner, control, lifeline, reports, stderr, flags = map(int, arguments[:6])
     os.dup2(stderr, 2)

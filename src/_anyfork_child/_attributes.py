@@ -10,9 +10,10 @@ import sys
 
 from ._channel import close_all
 from ._failure import Failure, failure_of
+from ._imports import import_own
 from ._signals import program_signals
 from ._values import Payload
-from ._wire import FORK, Frame
+from ._wire import FORK, IN_FILE, Frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,8 +43,7 @@ def forget_bind_now(environ: MutableMapping[bytes, bytes]) -> None:
 
 
 def _rlimits(limits: dict[int, tuple[int, int]]) -> None:
-    import resource
-
+    resource = import_own("resource")
     for limit, values in limits.items():
         resource.setrlimit(limit, values)
 
@@ -54,18 +54,37 @@ def _priority(value: int) -> None:
 
 
 def _user(user: int | str) -> None:
-    if isinstance(user, str):
-        import pwd
+    os.setuid(user if isinstance(user, int) else _entry(user).pw_uid)
 
-        user = pwd.getpwnam(user).pw_uid
-    os.setuid(user)
+
+def _entry(user: int | str) -> Any:
+    """The entry of a user in the system's list. Raises KeyError."""
+    pwd = import_own("pwd")
+    return pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)
+
+
+def _with_groups(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The attributes with the groups of the user, where only that is given, or it would keep those of its template.
+
+    Raises Failure where the system does not know the user.
+    """
+    user = attributes.get("user")
+    if user is None or "group" in attributes or user == os.geteuid():
+        return attributes
+    try:
+        entry = _entry(user)
+        if entry.pw_uid == os.geteuid():
+            return attributes
+        groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
+    except KeyError as error:
+        text = f"the system has no user {user!r}, so its groups are unknown: give group= and extra_groups="
+        raise Failure("attribute", "user", text) from error
+    return {"extra_groups": groups, **attributes, "group": entry.pw_gid}
 
 
 def _group_id(group: int | str) -> int:
     if isinstance(group, str):
-        import grp
-
-        return grp.getgrnam(group).gr_gid
+        return int(import_own("grp").getgrnam(group).gr_gid)
     return group
 
 
@@ -129,6 +148,7 @@ def apply_attributes(attributes: dict[str, Any], fds: Sequence[int], title: Titl
 
     Raises Failure, which names the attribute that was refused.
     """
+    attributes = _with_groups(attributes)
     for name, action in APPLY.items():
         if name not in attributes or (name in STDIO and attributes[name] == CHANNEL):
             continue
@@ -144,11 +164,15 @@ def apply_attributes(attributes: dict[str, Any], fds: Sequence[int], title: Titl
 def give(template: Template, body: bytes, fds: Sequence[int]) -> None:
     """Apply what came with a FORK frame, and close its descriptors. Raises Failure."""
     attributes = Payload(Frame(FORK, 0, body)).load()
+    given = fds
+    if type(attributes) is int:  # they were too large for the frame
+        file, given = fds[attributes], fds[:attributes]
+        attributes = Payload(Frame(FORK | IN_FILE, os.fstat(file).st_size, b"", (os.dup(file),))).load()
     template.keep(attributes)
     try:
-        apply_attributes(attributes, fds, template.title)
+        apply_attributes(attributes, given, template.title)
         if "exec" in attributes:
-            _become_interpreter(template, attributes["exec"], fds)
+            _become_interpreter(template, attributes["exec"], given)
     finally:
         close_all(fds)
 

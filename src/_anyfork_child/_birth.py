@@ -26,7 +26,19 @@ from ._failure import Failure
 from ._obstacles import obstacle, refuse
 from ._owner import F_OWNER_PID, F_SETOWN_EX, pack_owner
 from ._values import load_call
-from ._wire import FOLLOWED, FORK, FORK_DESCRIPTORS, HEADER, HEADER_SIZE, LOST_DESCRIPTOR, MAX_BODY, START, VERSION
+from ._wire import (
+    DETACHED,
+    EXECUTES,
+    FOLLOWED,
+    FORK,
+    FORK_DESCRIPTORS,
+    HEADER,
+    HEADER_SIZE,
+    LOST_DESCRIPTOR,
+    MAX_BODY,
+    START,
+    VERSION,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +49,7 @@ if TYPE_CHECKING:
 
 unpack = HEADER.unpack
 RECEIVE = NOWAIT | CLOEXEC
+KEPT = DETACHED | FOLLOWED  # of the flags of a fork
 
 
 def serve(template: Template) -> list[Any]:
@@ -88,10 +101,11 @@ def fork_for(template: Template, fds: Sequence[int], flags: int, body: bytes) ->
     number, template.forks = template.forks, template.forks + 1
     if not template.settled or LOST_DESCRIPTOR in fds:
         fds = [*fds]
-        failure = obstacle(template, fds)
+        failure = obstacle(template, fds, flags & EXECUTES)
         if failure is not None:
             refuse(template, fds, number, failure)
             return
+    flags &= KEPT
     children = template.children
     assert children is not None
     # Handlers of the user's must not run in a process that is not born yet. Our own (_demise) sees to itself.

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 OLDEST = (3, 11)
 NOISE = 1 << 20  # bytes before the answer
+SHELLS = frozenset({"sh", "ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "tcsh", "yash", "zsh"})
+SWITCHERS = frozenset({"su", "runuser", "script", "sg", "flock"})  # they have a shell run the value of -c
 BOOT = "import\fsys\r@eval\r@sys.stdin.readline\r@sys.getsizeof\rclass\fX:pass"
 
 _SECOND = """
@@ -65,9 +67,27 @@ def with_boot(command: Sequence[str]) -> list[str]:
     *before, last = command
     bare = last.rstrip("'\"")
     quotes = last[len(bare) :]
-    if before and (quotes or (before[-1].startswith("-") and before[-1].endswith("c"))):
+    if before and (quotes or _is_for_shell(before, last)):
         return [*before, f"{bare.rstrip().removesuffix(' -')} -c {BOOT}{quotes}"]
     return [*(before if last == "-" and before else command), "-c", BOOT]
+
+
+def _is_for_shell(before: Sequence[str], last: str) -> bool:
+    """Whether what stands before the last part of a command makes that a text for a shell.
+
+    That is ``-c``, or a group of options such as ``-lc``, of a shell; or an option of ``su`` and what is like it.
+    """
+    *words, option = before
+    if option in ("--command", "--session-command"):
+        return True
+    if not (option.startswith("-") and option.endswith("c") and option[1:].isalpha()):
+        return False
+    while len(words) > 1 and (words[-1][:1] in ("-", "+") or words[-2] in ("-o", "+o", "-O", "+O")):
+        words.pop()
+    names = [word.rpartition("/")[2] for word in words]
+    if names and names[-1] in SHELLS:
+        return True
+    return not SWITCHERS.isdisjoint(names) or (option == "-c" and " " in last.strip())
 
 
 def lines(word: str) -> bytes:

@@ -11,6 +11,7 @@ from os import close
 from struct import Struct
 from sys import byteorder
 
+from ._imports import import_own
 from ._wire import DESCRIPTORS_A_MESSAGE, HEADER_SIZE, Decoder, Frame, messages
 
 TYPE_CHECKING = False
@@ -108,16 +109,13 @@ class Channel:
 
 def public_socket(sock: _socket.socket) -> _socket.socket:
     """The same socket as an object of the socket module, which user code expects."""
-    import socket
-
-    return socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+    public: socket.socket = import_own("socket").socket(sock.family, sock.type, sock.proto, sock.detach())
+    return public
 
 
 def is_patched() -> bool:
     """Whether gevent or eventlet has replaced the class of sockets, so that public sockets are none of ours."""
-    import socket
-
-    return not issubclass(socket.socket, _socket.socket)
+    return not issubclass(import_own("socket").socket, _socket.socket)
 
 
 def plain_socket(sock: socket.socket) -> _socket.socket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from struct import Struct
 
 from . import HOST
+from ._imports import import_own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,8 +70,7 @@ def format_error(error: BaseException) -> str:
     process, or import what is (after setuid, or without a descriptor), and it asks the user's exception for attributes.
     """
     try:
-        import traceback  # only now: it is large, and most processes never fail
-
+        traceback = import_own("traceback")  # only now: it is large, and most processes never fail
         cut(error)
         return "".join(traceback.format_exception(error))
     except Exception:

@@ -11,7 +11,7 @@ import sys
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 from ._channel import Channel, close_all, is_patched, public_socket
-from ._failure import Failure
+from ._failure import Failure, failure_of
 from ._reports import PARENT, report
 from ._settle import settle
 from ._signals import default_actions, handled_signals
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from ._template import Template
 
 
-def obstacle(template: Template, fds: list[int]) -> Failure | None:
+def obstacle(template: Template, fds: list[int], executes: int) -> Failure | None:
     """Prepare this template for forks where it is not; return why it cannot be forked.
 
-    ``fds`` are the descriptors of the request. They get other numbers where they are in the way.
+    ``fds`` are the descriptors of the request. They get other numbers where they are in the way. A fork that
+    ``executes`` an interpreter at once may leave threads behind.
     """
     if LOST_DESCRIPTOR in fds:
         return Failure("fork", "", DescriptorsLostError())
@@ -41,7 +42,22 @@ def obstacle(template: Template, fds: list[int]) -> Failure | None:
             return Failure("fork", "", error)
         except Failure as failure:
             template.failure = failure
+        except Exception as error:  # a module of the program may hide one that this needs
+            template.failure = failure_of("prepare", "the first fork", error)
+    if template.failure is not None and template.failure.category == "threads" and executes:
+        return _gather_children(template, fds)
     return template.failure
+
+
+def _gather_children(template: Template, fds: list[int]) -> Failure | None:
+    """Be able to fork, and no more; return why that is not possible."""
+    try:
+        if template.children is None:
+            _make_children(template, fds)
+        template.children.gather(fds)  # type: ignore[union-attr]  # made above
+    except OSError as error:
+        return Failure("fork", "", error)
+    return None
 
 
 def refuse(template: Template, fds: Sequence[int], number: int, failure: Failure) -> None:

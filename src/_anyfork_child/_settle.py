@@ -26,12 +26,51 @@ if TYPE_CHECKING:
 SAFE_THREADS = frozenset({"jemalloc_bg_thd"})
 
 
+# CPython counts threads that stop for a fork, and warns; a module's name as a plain string has to be equal.
+FILTERS = [("ignore", None, DeprecationWarning, f"{__package__}.{name}", 0) for name in ("_birth", "_settle")]
+FROM_THE_START = (
+    "the interpreter itself has started threads in the template, by sitecustomize, a .pth file or an option, and a "
+    'fork copies none; use Template.new_exec(flags=["-S"]) or ["-I"], which keeps them away'
+)
+
+started_with = 0  # threads beside the main one that ran before anything of ours
+
+
+def note_threads() -> None:
+    """Note how many threads this interpreter has begun with."""
+    global started_with
+    started_with = count_threads()
+
+
 def check_threads() -> None:
-    """Raise Failure when a Python thread runs beside the main one: a fork would copy its locks without it."""
-    if count_threads():
+    """Raise Failure when a Python thread runs beside the main one: a fork would copy its locks without it. Also when
+    there is a subinterpreter, with which os.fork does not come back."""
+    count = count_threads()
+    if count:
         threading = sys.modules.get("threading")
         others = [t.name for t in threading.enumerate() if t is not threading.main_thread()] if threading else []
-        raise Failure("threads", ", ".join(others) or "unknown", "threads run in the template, and a fork copies none")
+        summary = "threads run in the template, and a fork copies none"
+        raise Failure("threads", ", ".join(others) or "unknown", FROM_THE_START if count <= started_with else summary)
+    others = subinterpreters()
+    if others:
+        raise Failure("threads", ", ".join(others), "subinterpreters are in the template, and cannot be forked")
+
+
+def subinterpreters() -> list[str]:
+    """Names for the interpreters of this process beside the main one, as far as Python code has made them."""
+    for name in ("_interpreters", "_xxsubinterpreters"):  # before Python 3.13
+        module = sys.modules.get(name)
+        if module is not None:
+            return [f"interpreter {number}" for number in range(1, len(module.list_all()))]
+    return []
+
+
+def _ignore_warnings() -> None:
+    """Let CPython 3.12 and newer not warn of threads when this forks: they are judged here."""
+    import _warnings
+
+    filters: Any = _warnings.filters
+    filters[:] = [*FILTERS, *(one for one in filters if one not in FILTERS)]
 
 
 def settle() -> list[Callable[[], object]]:
@@ -40,6 +79,7 @@ def settle() -> list[Callable[[], object]]:
     Raises Failure when a native thread runs that does not stop for a fork.
     """
     flush_stdio()
+    _ignore_warnings()
     _check_native_threads()
     gc.collect()
     gc.freeze()

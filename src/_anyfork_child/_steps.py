@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from ._failure import Failure, failure_of
+from ._imports import import_own, is_standard_library
 from ._values import DescriptorsLostError, Payload
 from ._wire import EXECUTE, INIT, PRELOAD, PREPARE
 
@@ -17,19 +17,12 @@ if TYPE_CHECKING:
 LAZY_IMPORTS = hasattr(sys, "set_lazy_imports")  # Python 3.15
 
 
-def is_standard_library(entry: str) -> bool:
-    """Whether this entry of sys.path is where this interpreter's own modules are, which are no other's."""
-    home = os.path.dirname(os.__file__)
-    above = os.path.dirname(home)
-    archive = os.path.join(above, "python{}{}.zip".format(*sys.version_info))
-    return entry in (home, os.path.join(home, "lib-dynload"), archive)
-
-
 def _initialise(payload: Payload) -> None:
     """Take over what a program gives its interpreter: where modules are found, and its arguments.
 
     None in the path stands for the standard library.
     """
+    import_own("socket")  # every process needs it, and the program's path may hide it
     path, sys.argv[:], lazy_imports = payload.load()
     ours = [entry for entry in sys.path if is_standard_library(entry)]
     at = path.index(None) if None in path else len(path)
@@ -79,14 +72,6 @@ def _prepare(payload: Payload) -> None:
         function(*args)
     except Exception as error:
         raise failure_of("prepare", function_name(function), error) from error
-
-
-def warm(module: str) -> None:
-    """Import a module that forks will want, if it is there."""
-    try:
-        __import__(module)
-    except ImportError:  # a fork that cannot do without says so
-        pass
 
 
 _sources: dict[str, str] = {}  # what was executed, for the lines of a traceback

@@ -303,7 +303,7 @@ class Template:
         try:
             if self.hook_errors:
                 error, self.hook_errors = self.hook_errors[0], ()
-                raise failure_of("hook", str(error.object), error.exc_value, 0)
+                raise failure_of("hook", str(error.object or error.err_msg), error.exc_value, 0)
             for reset in self.resets:
                 reset()
             if body:

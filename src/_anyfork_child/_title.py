@@ -54,7 +54,7 @@ class Title:
         self._shown = len(data)
         if short:
             fd = open(b"/proc/self/comm", _FLAGS)
-            write(fd, data[:_COMM])
+            write(fd, b"-".join(data.split())[:_COMM])  # CPython counts the words of /proc/self/stat
             close(fd)
 
 

@@ -12,6 +12,7 @@ from io import BufferedReader, BytesIO, RawIOBase
 from os import close, preadv
 from sys import modules
 
+from ._imports import import_own, warm
 from ._wire import IN_FILE, LOST_DESCRIPTOR, Frame
 
 TYPE_CHECKING = False
@@ -139,6 +140,7 @@ def check_version(version: tuple[int, int]) -> object:
     """Decoded before what goes by value: code of one Python is no code in another."""
     if version != sys.version_info[:2]:
         raise OtherPythonError(version)
+    warm("cloudpickle.cloudpickle")  # which the rest of these values needs
     return CHECKED
 
 
@@ -219,7 +221,8 @@ def find_function(name: str, args: Sequence[object] = ()) -> Callable[..., objec
         module_name = "__main__"
     try:
         # Also where it is loaded: another thread may be in the middle of that, and this waits for it.
-        found: Any = __import__(module_name, None, None, ("__name__",))
+        load = import_own if module_name.startswith("_anyfork_child.") else _import
+        found: Any = load(module_name)
         for part in path.split("."):
             found = getattr(found, part)
     except Exception as error:  # an import may raise anything: it is reported
@@ -240,10 +243,12 @@ def _remedy(name: str, args: Sequence[object]) -> str:
     return f"define it there with execute(), or name its module: 'module:{name}'"
 
 
-def _socket(fd: int, family: int, kind: int, proto: int, timeout: float | None) -> object:
-    import socket
+def _import(name: str) -> Any:
+    return __import__(name, None, None, ("__name__",))
 
-    sock = socket.socket(family, kind, proto, fd)
+
+def _socket(fd: int, family: int, kind: int, proto: int, timeout: float | None) -> object:
+    sock = import_own("socket").socket(family, kind, proto, fd)
     if timeout is not None:
         sock.settimeout(timeout)
     return sock

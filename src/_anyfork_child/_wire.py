@@ -40,7 +40,8 @@ READY, ENTERED, EXECUTING, FAILED, LOST, ADOPTED = range(32, 38)
 # Template to owner, on the status socket of one process.
 BORN, DIED = range(48, 50)
 KINDS = frozenset((*range(1, 15), *range(32, 38), *range(48, 50)))
-DETACHED, FOLLOWED = 1, 2  # bits of the value of FORK: outlives the owner; the kernel tells of its end (see _owner)
+# Bits of the value of FORK: outlives the owner; the kernel tells of its end (see _owner); executes an interpreter.
+DETACHED, FOLLOWED, EXECUTES = 1, 2, 4
 FORK_DESCRIPTORS = 3  # of every FORK: control and status socket, lifeline. Those of attributes follow
 IN_FILE = 0x80  # flag on a kind: the last descriptor is a file that holds the body, ``value`` is its size in bytes
 

@@ -42,8 +42,8 @@ class Audit(Record):
 
     ``threads`` and ``native_threads`` are names, ``loops`` are the event loops that run, ``descriptors`` all that is
     open, ``generators`` describes random generators that every copy has in the same state, ``modules`` says of loaded
-    modules why they do not survive a fork. ``obstacles`` are the reasons why ``fork_here`` refuses, ``hazards`` what it
-    warns of.
+    modules why they do not survive a fork, ``interpreters`` are those beside the main one. ``obstacles`` are the
+    reasons why ``fork_here`` refuses, ``hazards`` what it warns of.
     """
 
     __match_args__: tuple[str, ...] = (
@@ -56,6 +56,7 @@ class Audit(Record):
         "descriptors",
         "generators",
         "modules",
+        "interpreters",
     )
     __slots__ = __match_args__
     pid: int
@@ -67,6 +68,7 @@ class Audit(Record):
     descriptors: tuple[OpenDescriptor, ...]
     generators: tuple[str, ...]
     modules: Mapping[str, str]
+    interpreters: tuple[str, ...]
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class Audit(Record):
         descriptors: Iterable[OpenDescriptor] = (),
         generators: Iterable[str] = (),
         modules: Mapping[str, str] | None = None,
+        interpreters: Iterable[str] = (),
     ) -> None:
         self._set(
             pid,
@@ -90,6 +93,7 @@ class Audit(Record):
             tuple(descriptors),
             tuple(generators),
             dict(modules or {}),
+            tuple(interpreters),
         )
 
     @property
@@ -100,7 +104,7 @@ class Audit(Record):
     @property
     def obstacles(self) -> tuple[str, ...]:
         """Why this process must not be copied."""
-        return obstacles(self.threads, self.loops, self.main_interpreter, self.finalizing)
+        return obstacles(self.threads, self.loops, self.main_interpreter, self.finalizing, self.interpreters)
 
     @property
     def hazards(self) -> tuple[str, ...]:
@@ -125,7 +129,11 @@ class Audit(Record):
 
 
 def obstacles(
-    threads: Sequence[str], loops: Sequence[str], main_interpreter: bool, finalizing: bool
+    threads: Sequence[str],
+    loops: Sequence[str],
+    main_interpreter: bool,
+    finalizing: bool,
+    interpreters: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Why a process of which this was found must not be copied."""
     found = []
@@ -137,6 +145,8 @@ def obstacles(
         found.append("this is not the main thread of the main interpreter, which alone can be copied")
     if loops:
         found.append(f"an event loop is running, and would be shared: {', '.join(loops)}")
+    if interpreters:
+        found.append(f"it has subinterpreters, with which os.fork does not come back: {', '.join(interpreters)}")
     return tuple(found)
 
 
@@ -172,6 +182,7 @@ def take_audit() -> Audit:
         list_descriptors(),
         _survey.generators(),
         _survey.unsafe_modules(),
+        _survey.subinterpreters(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 from collections import deque
 from errno import ETOOMANYREFS
 from select import EPOLLIN, EPOLLOUT, POLLIN
@@ -27,7 +28,6 @@ from ._polling import new_epoll, new_poll
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
     import socket
     from collections.abc import Callable, Sequence
     from select import epoll
@@ -283,11 +283,9 @@ class Conversation:
 
     def shut(self) -> None:
         """Let the worker see that nothing more will come."""
-        import socket
-
         assert self.sock is not None
         try:
-            self.sock.shutdown(socket.SHUT_WR)
+            self.sock.shutdown(_socket.SHUT_WR)
         except OSError:  # it has ended
             pass
 

@@ -8,9 +8,10 @@ import sys
 
 from _anyfork_child._channel import close_all
 from _anyfork_child._descriptors import lift, socket_pair
-from _anyfork_child._encoding import Encoded
-from _anyfork_child._steps import warm
-from _anyfork_child._wire import ADOPT, DETACHED, FORK, PREPARE, START, Frame
+from _anyfork_child._encoding import INLINE, Encoded, pickle_into
+from _anyfork_child._files import new_file, write_stepwise
+from _anyfork_child._imports import warm
+from _anyfork_child._wire import ADOPT, DETACHED, EXECUTES, FORK, MAX_BODY, PREPARE, START, Frame
 
 from ._arguments import encode_call
 from ._default import default_template
@@ -31,8 +32,41 @@ PAIR = (_socket.AF_UNIX, _socket.SOCK_STREAM)
 NOTHING = Encoded()
 
 
-def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded) -> Link:
-    """Ask a template for a fork: two socketpairs and a lifeline, one frame with the far ends; nothing is awaited."""
+def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded, more: int = 0) -> Link:
+    """Ask a template for a fork: two socketpairs and a lifeline, one frame with the far ends; nothing is awaited.
+
+    ``more`` are further bits of the frame's value. Raises ArgumentError for attributes that cannot travel.
+    """
+    body, file = _body(parent, encoded)
+    made = () if file is None else (file,)
+    try:
+        return _fork(parent, attributes, body, (*encoded.fds, *made), more)
+    finally:
+        close_all(made)
+
+
+def _body(parent: Link, encoded: Encoded) -> tuple[bytes, int | None]:
+    """What describes the attributes, in the frame; large ones in a file, then it is the index of that."""
+    if encoded.size <= INLINE or (parent.remote and encoded.size <= MAX_BODY):
+        return b"".join(encoded.pieces), None
+    if parent.remote:
+        raise ArgumentError(
+            f"fork() cannot take attributes of {encoded.size} bytes to {parent.session.host}: "
+            f"at most {MAX_BODY} travel to another machine; give a smaller env"
+        )
+    file = new_file()
+    try:
+        for _ in write_stepwise(file, encoded.pieces, MAX_BODY):
+            pass
+        index = Encoded()
+        pickle_into(index, len(encoded.fds))
+        return b"".join(index.pieces), file
+    except BaseException:
+        close_all((file,))
+        raise
+
+
+def _fork(parent: Link, attributes: Mapping[str, object], body: bytes, given: Sequence[int], more: int) -> Link:
     control, far_control, status, far_status = two_pairs()
     try:
         line, flags = open_lifeline()
@@ -46,9 +80,9 @@ def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded) -> Li
     link.receiver = parent.receiver
     if attributes.get("detached"):
         flags |= DETACHED
-    fds = (far_control.fileno(), far_status.fileno(), line, *encoded.fds)
+    fds = (far_control.fileno(), far_status.fileno(), line, *given)
     try:
-        parent.send_fork(Frame(FORK, flags, b"".join(encoded.pieces), fds), link)
+        parent.send_fork(Frame(FORK, flags | more, body, fds), link)
     finally:
         far_control.close()
         far_status.close()
@@ -67,14 +101,14 @@ def two_pairs() -> list[_socket.socket]:
         raise
 
 
-def fork_default(attributes: Mapping[str, object], encoded: Encoded) -> Link:
+def fork_default(attributes: Mapping[str, object], encoded: Encoded, more: int = 0) -> Link:
     """A fork of the default template, of a new one where that is gone. Raises LaunchError."""
     template = default_template.get()
-    link = fork(template, attributes, encoded)
+    link = fork(template, attributes, encoded, more)
     if template.outbox.broken:
         link.let_go()
         default_template.discard(template)
-        link = fork(default_template.get(), attributes, encoded)
+        link = fork(default_template.get(), attributes, encoded, more)
     return link
 
 
@@ -89,7 +123,7 @@ def fork_exec(
         return _fork_pristine(attributes)
     encoded, interpreter, output = exec_attributes(python, flags, attributes)
     try:
-        link = fork_default(attributes, encoded)
+        link = fork_default(attributes, encoded, EXECUTES)
     except BaseException:
         os.close(output)
         raise

@@ -75,7 +75,9 @@ def copy_program(close_fds: bool | Iterable[int | HasFileno] = False, keep_fds: 
 
 def _check() -> None:
     threads = _survey.python_threads()
-    reasons = obstacles(threads, _survey.running_loops(), _survey.in_main_interpreter(), sys.is_finalizing())
+    reasons = obstacles(
+        threads, _survey.running_loops(), _survey.in_main_interpreter(), sys.is_finalizing(), _survey.subinterpreters()
+    )
     if reasons:
         text = f"this program cannot become a template: {'; '.join(reasons)}"
         raise UnsafeTemplateError(text, threads=", ".join(threads))

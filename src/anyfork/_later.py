@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from _anyfork_child._imports import import_own
+
 PACKAGE = "anyfork"
 WHERE = {
     "Audit": "._audit",
@@ -37,15 +39,14 @@ INSTEAD = {
 
 def __getattr__(name: str) -> object:
     """Load what most programs do not need when it is asked for."""
-    from importlib import import_module
-
     package = sys.modules[PACKAGE]
     if name in MODULES:
-        return import_module(f".{name}", PACKAGE)
+        return import_own(f"{PACKAGE}.{name}")
     if name not in WHERE:
         remedy = f": {INSTEAD[name]}" if name in INSTEAD else ""
         raise AttributeError(f"module {PACKAGE!r} has no attribute {name!r}{remedy}", name=name, obj=package)
-    found = getattr(import_module(WHERE[name], PACKAGE), name)
+    where = WHERE[name]
+    found = getattr(import_own(PACKAGE + where if where.startswith(".") else where), name)
     if isinstance(found, type):
         found.__module__ = PACKAGE
     setattr(package, name, found)

@@ -17,7 +17,7 @@ from _anyfork_child._attributes import bind_now
 from _anyfork_child._boot import OLDEST
 from _anyfork_child._descriptors import duplicate, is_standard_stream, lift, socket_pair
 from _anyfork_child._files import new_file
-from _anyfork_child._steps import is_standard_library
+from _anyfork_child._imports import is_standard_library
 from _anyfork_child._wire import INIT
 
 from ._arguments import encode_values

@@ -11,6 +11,7 @@ import os
 from _weakref import ref
 
 from _anyfork_child._channel import NOWAIT, close_all
+from _anyfork_child._imports import import_own
 from _anyfork_child._wire import CLOSE, PING, REVOKE, Frame
 
 from ._delivery import deliver, open_links, pending, undelivered, when_free
@@ -205,9 +206,9 @@ class Link(Ends):
 
     def make_channel(self) -> socket.socket:
         """The control socket as a channel, which belongs to whoever has it then."""
-        import socket
-
-        channel = socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, self.detach_control())
+        channel: socket.socket = import_own("socket").socket(
+            _socket.AF_UNIX, _socket.SOCK_STREAM, 0, self.detach_control()
+        )
         self._channel = ref(channel)
         return channel
 

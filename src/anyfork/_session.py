@@ -100,7 +100,7 @@ class Session:
         if kind == ADOPTED:
             self.adopting = False
         if kind in (ENTERED, READY, ADOPTED):
-            self.pid = frame.value
+            self.pid = _pid(frame)
             if kind == ENTERED and self.phase is Phase.STARTING:
                 self.phase = Phase.ENTERED
             elif kind != ENTERED and self.answers < self.pings:
@@ -112,7 +112,7 @@ class Session:
         elif kind == LOST:
             self.lost = {**self.lost, frame.value: Report(frame.body)}
         elif kind == EXECUTING:
-            self.pid = frame.value
+            self.pid = _pid(frame)
         else:
             raise ProtocolError(f"a frame of kind {kind} on a control socket")
 
@@ -126,8 +126,8 @@ class Session:
     def take_status(self, frame: Frame) -> None:
         """A frame on the status socket. Raises ProtocolError for one that does not belong there."""
         if frame.kind == BORN and not self.born:
+            self.pid = _pid(frame)
             self.born = True
-            self.pid = frame.value
             self.pidfd = frame.fds[0] if frame.fds else -1
         elif frame.kind == DIED and self.status is None and len(frame.body) >= DEATH.size:
             self.status = _exit_status(frame.body)
@@ -223,6 +223,13 @@ def _attribute(report: Report) -> _errors.AnyforkError:
         attribute=report.subject,
         errno=report.errno,
     )
+
+
+def _pid(frame: Frame) -> int:
+    """Return the pid that a frame says. Raises ProtocolError for what would signal more than one process."""
+    if not 0 < frame.value < 1 << 31:
+        raise ProtocolError(f"a process that says its pid is {frame.value}")
+    return frame.value
 
 
 def _unsafe(report: Report) -> _errors.AnyforkError:

@@ -10,6 +10,7 @@ import stat
 import sys
 from _thread import _count as count_threads
 
+from _anyfork_child._settle import subinterpreters as subinterpreters
 from _anyfork_child._settle import unsafe_threads
 
 from ._delivery import open_links

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import _socket
 
+from _anyfork_child._imports import import_own
+
 from ._arguments import refused_keywords
 from ._dialogue import hand_over, prepare
 from ._handles import TemplateHandle
@@ -139,9 +141,9 @@ class Template(TemplateHandle):
 
         Send the socket there and use ``Template.from_socket``. Closing it instead ends the template.
         """
-        import socket
-
-        return socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, run(hand_over(self._movable())))
+        fd = run(hand_over(self._movable()))
+        moved: socket.socket = import_own("socket").socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
+        return moved
 
     def __enter__(self) -> Self:
         return self
