@@ -220,9 +220,10 @@ def find_function(name: str, args: Sequence[object] = ()) -> Callable[..., objec
     if not colon:
         module_name = "__main__"
     try:
+        if module_name.startswith("_anyfork_child."):
+            import_own(module_name)
         # Also where it is loaded: another thread may be in the middle of that, and this waits for it.
-        load = import_own if module_name.startswith("_anyfork_child.") else _import
-        found: Any = load(module_name)
+        found: Any = __import__(module_name, None, None, ("__name__",))
         for part in path.split("."):
             found = getattr(found, part)
     except Exception as error:  # an import may raise anything: it is reported
@@ -241,10 +242,6 @@ def _remedy(name: str, args: Sequence[object]) -> str:
     if module:
         return f"a function of a module is written '{module}:{path}'"
     return f"define it there with execute(), or name its module: 'module:{name}'"
-
-
-def _import(name: str) -> Any:
-    return __import__(name, None, None, ("__name__",))
 
 
 def _socket(fd: int, family: int, kind: int, proto: int, timeout: float | None) -> object:
