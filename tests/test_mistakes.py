@@ -354,3 +354,19 @@ def test_old_interpreters_of_this_machine_are_refused():
 def test_a_program_that_is_no_python_is_told_to_be_named_otherwise():
     with pytest.raises(anyfork.LaunchError, match="needs a Python 3.11 or newer there, named with python="):
         anyfork.Template.new_exec(python="/bin/true").ready()
+
+
+# --- What is no template --------------------------------------------------------------------------------------------
+
+NO_TEMPLATES = {
+    "Worker": (lambda: anyfork.Worker(5), r"Worker\(\) needs a template.*not int"),
+    "aio.Worker": (lambda: aio.Worker(len), r"Worker\(\) needs a template"),
+    "call": (lambda: anyfork.call(len, "", template=anyfork.Template), "not the class Template"),
+    "aio.call": (lambda: anyio.run(lambda: aio.call(len, "", template=5)), r"call\(\) needs a template"),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), NO_TEMPLATES.values(), ids=NO_TEMPLATES)
+def test_what_is_no_template_is_refused_with_what_is_one(call, message):
+    with pytest.raises(anyfork.ArgumentError, match=message):
+        call()

@@ -10,6 +10,7 @@ from ._arguments import check_function, encode_for, refused_keywords
 from ._calls import Calls
 from ._errors import NotReadyError
 from ._forks import take_over, warm_parent
+from ._handles import check_template
 from ._pending import State
 from ._process import Process
 from ._signatures import overload
@@ -63,6 +64,8 @@ def call(
     """
     if keywords:
         raise refused_keywords("call", function, keywords, "template, timeout, on_event")
+    if template is not None:
+        check_template("call", template)
     process = Process._of(start_one(Template() if template is None else template.fork(), function, args))
     deadline = None if timeout is None else monotonic() + timeout
     talk = Talk(process, Calls(receiver=process._link.receiver))

@@ -99,7 +99,9 @@ class Conversation:
     def check(self) -> None:
         """Raise HandleError there."""
         if self.foreign:
-            raise HandleError("the handle of a worker does not work in a forked copy of its owner")
+            raise HandleError(
+                "the handle of a worker does not work in a forked copy of its owner: make a new Worker there"
+            )
 
     def flush(self) -> None:
         """Send what the socket takes now; the rest stays, and whoever reads goes on with it."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 NAME = "name another one with python= or in ANYFORK_PYTHON"
 NEEDED = "anyfork needs a Python 3.11 or newer there, named with python= or in ANYFORK_PYTHON"
+USE = {Phase.CLOSED: "close it later", Phase.MOVED: "use the handle that it was moved to"}
 FATE = 1.0  # seconds to learn how a template ended whose forks came to nothing: it is reaped at once, or was killed too
 
 
@@ -44,7 +45,9 @@ def prepare(link: Link, timeout: float | None) -> Dialogue[None]:
     link.check("ready")
     link.ask()
     if not (yield link, link.answered, link.answer_source, timeout):
-        raise TimeoutError(f"template {link.session.pid or ''} was not ready within {timeout} seconds")
+        raise TimeoutError(
+            f"template {link.session.pid or ''} was not ready within {timeout} seconds; it goes on: wait again"
+        )
     if not link.session.succeeded:
         raise (yield from explain(link))
 
@@ -56,7 +59,9 @@ def hand_over(link: Link) -> Dialogue[int]:
     """
     link.check("detach")
     if link.remote:
-        raise HandleError(f"detach() on a template on {link.session.host}: its connection belongs to this process")
+        raise HandleError(
+            f"detach() on a template on {link.session.host}: its connection belongs to this process; make another there"
+        )
     yield from birth(link)
     status, pidfd = link.status, link.session.pidfd
     if status is None or link.session.status is not None:
@@ -81,9 +86,13 @@ def hand_over(link: Link) -> Dialogue[int]:
 def check(link: Link, call: str) -> None:
     """Raise HandleError for the handle of a process that is not to be used."""
     if link.foreign:
-        raise HandleError(f"{call}() on a process handle in a forked copy of its owner: handles do not work there")
+        raise HandleError(
+            f"{call}() on a process handle in a forked copy of its owner: handles do not work there; ask the owner"
+        )
     if link.session.phase in (Phase.CLOSED, Phase.MOVED):
-        raise HandleError(f"{call}() on a process handle that was {link.session.phase.value}")
+        raise HandleError(
+            f"{call}() on a process handle that was {link.session.phase.value}: {USE[link.session.phase]}"
+        )
 
 
 def enter(link: Link, timeout: float | None) -> Dialogue[None]:
@@ -188,7 +197,7 @@ def end_descriptor(link: Link) -> Dialogue[int]:
     yield from birth(link)
     session = link.session
     if session.status is not None or (session.status_ended and session.pidfd < 0):
-        raise HandleError("the process has ended, and its descriptor is closed")
+        raise HandleError("fileno() on a process that has ended: its descriptor is closed; ask poll() or wait() before")
     return session.pidfd if session.pidfd >= 0 or link.status is None else link.status.fd
 
 

@@ -115,7 +115,9 @@ class Dispatcher(PoolHandle):
     def check_owner(self, call: str) -> None:
         """Raise HandleError in a forked copy of the owner."""
         if self._owner != os.getpid():
-            raise HandleError(f"{call}() on an Executor in a forked copy of its owner: it does not work there")
+            raise HandleError(
+                f"{call}() on an Executor in a forked copy of its owner: it does not work there; make a new one"
+            )
 
     def check_open(self) -> None:
         """Raise what stands in the way of a new job."""
@@ -460,7 +462,9 @@ class Dispatcher(PoolHandle):
     ) -> None:
         """As that of pools. Holds the lock."""
         if load is not None and self.in_single_file:
-            raise ArgumentError("resize(): workers of this Executor are given one job at a time")
+            raise ArgumentError(
+                "resize(): load= cannot change, because its workers get one job at a time; make one with load="
+            )
         self._check_resize(max_workers, min_idle, load, limits)
         self._change("resize", partial(self._resize, max_workers, min_idle, load, limits))
         if load is not None:

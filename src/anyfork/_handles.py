@@ -47,7 +47,7 @@ class _Moved:
 
     def check(self, call: str) -> NoReturn:
         """Raise HandleError."""
-        raise HandleError(f"{call}() on a handle that was moved to another one")
+        raise HandleError(f"{call}() on a handle that was moved to another one: use that one")
 
     def close_template(self) -> None:
         """Nothing is left to close."""
@@ -226,7 +226,9 @@ class TemplateHandle(Stays):
 
 def _arguments(argv: Sequence[Argument]) -> list[bytes]:
     if isinstance(argv, str | bytes):
-        raise ArgumentError("run_program() needs a sequence of arguments, not one string")
+        raise ArgumentError(
+            "run_program() needs a sequence of arguments, not one string: write ['ls', '-l'], not 'ls -l'"
+        )
     try:
         encoded = [os.fsencode(part) for part in argv]
     except TypeError as error:
@@ -234,6 +236,13 @@ def _arguments(argv: Sequence[Argument]) -> list[bytes]:
     if not encoded:
         raise ArgumentError("run_program() needs at least the program's name")
     return encoded
+
+
+def check_template(call: str, template: object) -> None:
+    """Raise ArgumentError for what is no template."""
+    if not isinstance(template, TemplateHandle):
+        what = f"the class {template.__name__}" if isinstance(template, type) else type(template).__name__
+        raise ArgumentError(f"{call}() needs a template, as anyfork.Template() makes one, not {what}")
 
 
 class ProcessHandle(Stays):
@@ -244,7 +253,7 @@ class ProcessHandle(Stays):
     _instead = "pass its pid or its channel"
 
     def __init__(self) -> None:
-        raise TypeError("processes are made by Template.start, run and run_program")
+        raise TypeError("processes are made by Template.start, run and run_program, not by Process()")
 
     @property
     def pid(self) -> int | None:

@@ -78,7 +78,7 @@ class PoolHandle:
     def _check(self, call: str) -> None:
         self._check_owner(call)
         if self._closed:
-            raise HandleError(f"{call}() on a pool that was closed")
+            raise HandleError(f"{call}() on a pool that was closed: make a new one, or close it later")
 
     @property
     def foreign(self) -> bool:
@@ -87,7 +87,9 @@ class PoolHandle:
 
     def _check_owner(self, call: str) -> None:
         if self._owner != os.getpid():
-            raise HandleError(f"{call}() on a pool in a forked copy of its owner: it does not work there")
+            raise HandleError(
+                f"{call}() on a pool in a forked copy of its owner: it does not work there; make a new one"
+            )
 
     def _full(self) -> QueueFullError:
         """Refuse a job: there is no room, and nobody is to wait for it."""
@@ -274,12 +276,14 @@ class PoolHandle:
             if value is not None:
                 check_number("resize", name, value)
         if load is not None and self.concurrent:
-            raise ArgumentError("resize(): the load of a pool with a concurrency is that, and cannot be changed")
+            raise ArgumentError(
+                "resize(): the load of a pool with a concurrency is that, and cannot be changed: make another pool"
+            )
         templates = [source.key for source in self.scheduler.sources]
         for template, limit in ({} if limits is None else limits).items():
             check_number("resize", "max_workers", limit)
             if template not in templates:
-                raise ArgumentError("resize(): the pool has no such template")
+                raise ArgumentError("resize(): the pool has no such template: limits= takes those that it was made of")
 
     def _resize(
         self, max_workers: int | None, min_idle: int | None, load: int | None, limits: Mapping[Any, int] | None
@@ -329,7 +333,7 @@ class PoolHandle:
         for source in sources:
             if old is None or source.key is old:
                 return source
-        raise ArgumentError("replace_template(): the pool has no such old template")
+        raise ArgumentError("replace_template(): the pool has no such old template: old= takes one that it was made of")
 
     def _replace(self, source: Source, new: TemplateHandle) -> None:
         source.key = new

@@ -69,7 +69,9 @@ class Worker(WorkerHandle):
             calls = talk.calls
             talk.wait(lambda: calls.ready or calls.failed, deadline)
         except TimeoutError:
-            raise TimeoutError(f"worker {self.pid} was not ready within {timeout} seconds") from None
+            raise TimeoutError(
+                f"worker {self.pid} was not ready within {timeout} seconds; it goes on: wait again"
+            ) from None
         calls.check()
         return self
 
@@ -182,7 +184,9 @@ class Worker(WorkerHandle):
         if keywords:
             raise refused_keywords("map", function, keywords, "window")
         if window < 1:
-            raise ArgumentError(f"the window of map() must be 1 or more, not {window}")
+            raise ArgumentError(
+                f"the window of map() must be 1 or more, not {window}: it is how many items are under way at once"
+            )
         talk = self._connected("map")
         return self._map(talk, talk.calls.take_function("map", function), iter(items), window)
 
@@ -272,7 +276,9 @@ class Worker(WorkerHandle):
             self._talk.connect(deadline)
             return self._talk.listen(deadline)
         except TimeoutError:
-            raise TimeoutError(f"worker {self.pid} has not ended within {timeout} seconds") from None
+            raise TimeoutError(
+                f"worker {self.pid} has not ended within {timeout} seconds: close() lets it end, kill() ends it"
+            ) from None
 
     def close(self) -> None:
         """Let it answer what was asked, then end it, and wait for its end. Closing twice is harmless.

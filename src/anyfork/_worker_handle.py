@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._arguments import Stays
 from ._calls import Calls
 from ._errors import AnyforkError, CallTimeoutError, HandleError
+from ._handles import check_template
 from ._pending import State
 from ._signatures import Generic, Item
 
@@ -31,6 +32,7 @@ class WorkerHandle(Stays):
 
     def _take_over(self, template: TemplateHandle, options: Options) -> tuple[Link, Calls]:
         """Let a worker take the template over; its link and its calls. Raises ArgumentError."""
+        check_template("Worker", template)
         self._waits = options.on_cancel == "wait"
         self._cancels = options.concurrency is not None
         self._closed = False
@@ -52,7 +54,7 @@ class WorkerHandle(Stays):
     def _check(self, call: str) -> None:
         self._talk.check()
         if self._closed:
-            raise HandleError(f"{call}() on a worker that was closed")
+            raise HandleError(f"{call}() on a worker that was closed: make a new one, or close it later")
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "ended" if self._talk.calls.failed else "working"

@@ -67,11 +67,11 @@ class Options:
         self.backend: str = options["backend"]
         self.on_cancel: str = options["on_cancel"]
         if self.concurrency is not None and self.concurrency < 1:
-            raise ArgumentError(f"a worker's concurrency must be 1 or more, not {self.concurrency}")
+            raise ArgumentError(f"Worker(): concurrency must be 1 or more, not {self.concurrency}")
         if self.backend not in BACKENDS:
-            raise ArgumentError(f"a worker has no backend {self.backend!r}; there are {' and '.join(BACKENDS)}")
+            raise ArgumentError(f"Worker() has no backend {self.backend!r}; there are {' and '.join(BACKENDS)}")
         if self.on_cancel not in ("kill", "wait"):
-            raise ArgumentError(f"on_cancel must be 'kill' or 'wait', not {self.on_cancel!r}")
+            raise ArgumentError(f"Worker(): on_cancel must be 'kill' or 'wait', not {self.on_cancel!r}")
         if self.initializer is not None:
             check_function("the initializer of Worker", self.initializer)
 

@@ -8,6 +8,7 @@ from .._arguments import refused_keywords
 from .._call import start_one
 from .._calls import Calls
 from .._dialogue import put_down
+from .._handles import check_template
 from .._signatures import overload
 from .._worker_handle import raise_given_up
 from ._process import Process
@@ -57,6 +58,8 @@ async def call(
     """
     if keywords:
         raise refused_keywords("call", function, keywords, "template, timeout, on_event")
+    if template is not None:
+        check_template("call", template)
     taken = Template() if template is None else template.fork()
     process = Process._of(start_one(taken, function, args))
     taken._queued()

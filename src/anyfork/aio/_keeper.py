@@ -75,12 +75,16 @@ class Keeper(PoolHandle):
         loop = self._loop
         if loop is not None and not loop.runs:
             self._check_owner(call)  # a forked copy has no loop
-            raise HandleError(f"{call}() on a pool that belongs to another event loop, and ends with it")
+            raise HandleError(
+                f"{call}() on a pool that belongs to another event loop, and ends with it: make one in this loop"
+            )
         self._check(call)
         if loop is None:
             loop = running_loop()
             if loop is None:
-                raise HandleError(f"{call}() on an async pool needs an event loop that runs")
+                raise HandleError(
+                    f"{call}() on an async pool needs an event loop that runs: use it in an async function"
+                )
             self._live_in(loop)
         return loop
 
@@ -309,7 +313,7 @@ class Keeper(PoolHandle):
             return
         if self.seats or not self.scheduler.finished:
             if not self._loop.runs:
-                raise HandleError("aclose() of a pool that belongs to another event loop")
+                raise HandleError("aclose() of a pool that belongs to another event loop: await it there")
             event = Event()
             self._gone.append(event)
             self.decide_soon()

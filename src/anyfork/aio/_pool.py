@@ -249,7 +249,9 @@ class Pool(Stays):
         if window is None:
             window = MOST * max(1, limits.load * limits.max_workers)
         if window < 1:
-            raise ArgumentError(f"the window of map() must be 1 or more, not {window}")
+            raise ArgumentError(
+                f"the window of map() must be 1 or more, not {window}: it is how many items are under way at once"
+            )
         shown = Progress.on_terminal(_name(function), _length(items)) if progress else None
         options = (priority, keeper.timeout if timeout is None else timeout, idempotent)
         work = MapWork(keeper, function, window, ordered, shown, options)

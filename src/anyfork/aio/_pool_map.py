@@ -27,7 +27,7 @@ class PoolMap(Stays, Generic[Result]):
     _return_exceptions: bool
 
     def __init__(self) -> None:
-        raise TypeError("they are made by Pool.map")
+        raise TypeError("results of a map are made by Pool.map, not by PoolMap()")
 
     @classmethod
     def _of(

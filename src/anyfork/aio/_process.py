@@ -76,7 +76,9 @@ class Process(ProcessHandle):
         """
         _dialogue.check(self._link, "channel")
         if self._stream is None:
-            raise HandleError("the channel of a process is there once its ready() has been awaited")
+            raise HandleError(
+                "channel of a process that start() has made: it is there once its ready() has been awaited"
+            )
         return self._stream
 
     async def wait(self) -> ExitStatus:

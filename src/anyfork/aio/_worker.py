@@ -178,7 +178,9 @@ class Worker(WorkerHandle):
         if keywords:
             raise refused_keywords("map", function, keywords, "window")
         if window < 1:
-            raise ArgumentError(f"the window of map() must be 1 or more, not {window}")
+            raise ArgumentError(
+                f"the window of map() must be 1 or more, not {window}: it is how many items are under way at once"
+            )
         self._check("map")
         return Map(self._talk, self._talk.calls.take_function("map", function), items, window)
 
