@@ -23,6 +23,8 @@ import pytest
 from owner_side import ask, output_of, pipe, run_python
 
 import anyfork
+from _anyfork_child._by_value import ByValuePickler
+from _anyfork_child._encoding import encode
 from _anyfork_child._receiver import OWNER
 
 # --- What cannot travel ---------------------------------------------------------------------------------------------
@@ -483,3 +485,14 @@ def test_the_position_of_a_pipe_is_not_asked(template):
         os.write(write, b"0123456789")
         os.close(write)
         assert ask(template, "v[0].read()", source) == b"0123456789"
+
+
+def test_what_was_encoded_by_value_is_freed_at_once():
+    data = bytearray(10)
+    gc.collect()
+    gc.disable()
+    try:
+        encode((lambda: data,))
+        assert not any(isinstance(one, ByValuePickler) for one in gc.get_objects())
+    finally:
+        gc.enable()

@@ -123,7 +123,10 @@ def encode(values: Sequence[object], receiver: Receiver = OWNER, beside: bool = 
         encoded.by_value = True
         take_buffer = encoded.take_buffer if beside else None
         pickler = ByValuePickler(encoded, PROTOCOL, take_buffer, receiver)
-        pickler.dump((_SameVersion(), *values, Names(pickler)))
+        try:
+            pickler.dump((_SameVersion(), *values, Names(pickler)))
+        finally:
+            pickler.clear_memo()  # it has what knows the pickler, which knows all that was written
     return encoded
 
 
