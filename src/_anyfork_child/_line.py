@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._poller import Poller
 
+MAX_WAITING = 16 << 20  # bytes that wait for a side that does not read: it is given up then
 CONGESTED = 256 << 10  # bytes that wait; until they are sent nothing more should be added
 READ = 256 << 10  # bytes to read at once
 BEATS = 4  # in the time after which silence means death
@@ -61,6 +62,8 @@ class Line:
         """Have this sent with the next ``write``."""
         self.out.append(data)
         self.size += len(data)
+        if self.size > MAX_WAITING:
+            raise LostError(f"{self.size} bytes wait for the other side, which does not read")
 
     def write(self) -> bool:
         """Send what it takes; whether that was everything."""

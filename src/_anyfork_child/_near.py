@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 READ = 64 << 10
 FATE = 1.0  # seconds for a command that has closed its output to end, and to say why
-PARTING = 5.0  # seconds for one whose other side has said that it is done
+PARTING = 0.5  # seconds for the other side to say that it is done when nobody wants more, and then for the command
 NOT_FOUND = (126, 127)  # exit codes of shells, and of what is like them, for a program that they cannot run
 FROM_PROCESSES = frozenset({READY, ENTERED, EXECUTING, FAILED, LOST, BORN, DIED})  # kinds of frames
 
@@ -111,6 +111,7 @@ class _Near:
         self._rest = b""
         self._before = "a Python has answered"  # what has not come yet while it connects
         self._relay: Relay | None = None
+        self._gives_up_at = 0.0  # once nobody wants anything of the other side
         _signal.signal(_signal.SIGTERM, self._terminated)
 
     def _terminated(self, *_: object) -> NoReturn:
@@ -252,10 +253,25 @@ class _Near:
         relay.say(FRAME, 0, HEADER.pack(VERSION, FORK, 2, 0, 0) + numbers)
         try:
             relay.take(self._rest)
-            relay.run(lambda: relay.said_bye and not relay.streams)
-            self._command.ended(PARTING)
+            relay.run(self._is_over)
+            if relay.said_bye:
+                self._command.ended(PARTING)
         except LostError as error:
             self._lose(relay, error)
+
+    def _is_over(self) -> bool:
+        """Whether nothing is left to do: the other side has said so, or says nothing of use although nothing is there
+        that anybody wants. What was started may go on without a handle, and steps that were asked for are done."""
+        relay = self._relay
+        assert relay is not None
+        if relay.streams:
+            return False
+        if relay.said_bye or relay.started:
+            return relay.said_bye
+        if not self._gives_up_at:
+            self._gives_up_at = relay.now + (self._keep_alive if relay.asked else PARTING)
+            relay.hurry()
+        return relay.now > self._gives_up_at
 
     def _hear(self, _event: int) -> None:
         """Something was said on standard error."""

@@ -42,7 +42,9 @@ from ._poller import make_poller
 from ._stream import CONTROL, PLAIN, STATUS, File, Pipe, Stream
 from ._values import DescriptorsLostError
 from ._wire import (
+    DIED,
     ENTERED,
+    EXECUTE,
     EXECUTING,
     FAILED,
     FORK,
@@ -50,7 +52,10 @@ from ._wire import (
     KINDS,
     LOST,
     LOST_DESCRIPTOR,
+    PRELOAD,
+    PREPARE,
     PROGRAM,
+    READY,
     START,
     Frame,
     ProtocolError,
@@ -68,6 +73,9 @@ if TYPE_CHECKING:
     Admit = Callable[[int, int, int], tuple[Sequence[int], int]]
 
 HALF = WINDOW // 2
+NEXT = 2  # between two numbers that one end gives
+STEPS = frozenset((EXECUTE, PRELOAD, PREPARE))
+HURRY = 0.05  # seconds between looks of a relay that is about to end
 LIMIT = 1 << 16  # descriptors that a relay may want
 SPEAKS = f"{FRAME_VERSION}.{CALL_VERSION}"  # the versions of all that a connection carries
 LAST_FRAMES = frozenset((START, PROGRAM, ENTERED, EXECUTING))  # behind them there are bytes of the user's own
@@ -87,11 +95,13 @@ class Relay:
         self._line = Line(incoming, outgoing, keep_alive, self._poller)
         self._room = memoryview(bytearray(PIECE))  # for what is read from sockets
         self._cutter = Cutter()
-        self._numbers = count(numbers, 2)
+        self._numbers = count(numbers, NEXT)
         self._admit = admit
         self._actions: dict[int, Callable[[int], None]] = {}
         self._by_fd: dict[int, Stream] = {}
         self._files: set[Stream] = set()  # that are in the middle of one
+        self.asked = False  # steps were asked for of which nothing has been heard
+        self.started: set[int] = set()  # status streams of what was started, until its end is told
         if outgoing != incoming:
             self.watch(outgoing, self._line.broken, 0)
         self.watch(incoming, self._receive)
@@ -150,6 +160,15 @@ class Relay:
             self._receive(POLLIN)
         self._line.look()
         self._write()
+
+    @property
+    def now(self) -> float:
+        """The time of the present step."""
+        return self._line.now
+
+    def hurry(self) -> None:
+        """Look often from now on."""
+        self._line.tick = min(self._line.tick, HURRY)
 
     def flush(self) -> None:
         """Send everything. Raises LostError."""
@@ -223,6 +242,10 @@ class Relay:
                 self.say(STOP, number)
             return
         others, value = self._admit(kind, count, value)
+        if kind == DIED:
+            self.started.discard(stream.number)
+        elif kind in (READY, FAILED):
+            self.asked = False
         ends = [self._make_stream(number, at if kind == FORK else PLAIN) for at, number in enumerate(numbers)]
         files = [stream.take_file()] if kind & IN_FILE else []
         stream.put_frame(Frame(kind, value, body[start:], [*ends, *others, *files]))
@@ -297,6 +320,10 @@ class Relay:
             if LOST_DESCRIPTOR in frame.fds:
                 _refuse_fork(stream, frame.fds)
                 return
+        if frame.kind & ~IN_FILE in (START, PROGRAM):
+            self.started.add(stream.number + NEXT)  # the status stream was opened behind the control stream
+        elif frame.kind & ~IN_FILE in STEPS:
+            self.asked = True
         fds = [*frame.fds]
         file = fds.pop() if frame.kind & IN_FILE else -1
         body = self._packed(frame, [self._carry(fd, at, frame.kind) for at, fd in enumerate(fds)])

@@ -22,7 +22,8 @@ def _initialise(payload: Payload) -> None:
 
     None in the path stands for the standard library.
     """
-    import_own("socket")  # every process needs it, and the program's path may hide it
+    for name in ("socket", "resource"):  # every template needs them (os.wait4 the second), and the path may hide them
+        import_own(name)
     path, sys.argv[:], lazy_imports = payload.load()
     ours = [entry for entry in sys.path if is_standard_library(entry)]
     at = path.index(None) if None in path else len(path)

@@ -220,8 +220,6 @@ def find_function(name: str, args: Sequence[object] = ()) -> Callable[..., objec
     if not colon:
         module_name = "__main__"
     try:
-        if module_name.startswith("_anyfork_child."):
-            import_own(module_name)
         # Also where it is loaded: another thread may be in the middle of that, and this waits for it.
         found: Any = __import__(module_name, None, None, ("__name__",))
         for part in path.split("."):

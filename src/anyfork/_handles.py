@@ -156,9 +156,10 @@ class TemplateHandle(Stays):
         the present value), ``rlimits`` ({resource.RLIMIT_x or "NOFILE": limit or (soft, hard)}), ``umask``, ``cwd``
         (path or open directory), ``stdin``, ``stdout``, ``stderr`` (a file, a descriptor, DEVNULL, or CHANNEL, which
         connects the process's channel when its function is entered), ``title`` (as ps shows it), ``extra_groups``,
-        ``group``, ``user`` (names or numbers), ``env`` (replaces the whole environment). With ``detached=True`` it
-        survives the owner's end, once a function runs in it. One that is refused is an AttributeRefusedError of the
-        next ``ready`` or ``run``; one that makes no sense is an ArgumentError now.
+        ``group``, ``user`` (names or numbers; a user without a group comes with its own groups), ``env`` (replaces the
+        whole environment). With ``detached=True`` it survives the owner's end, once a function runs in it. One that is
+        refused is an AttributeRefusedError of the next ``ready`` or ``run``; one that makes no sense is an
+        ArgumentError now.
         """
         self._link.check("fork")
         encoded = encode_attributes("fork", attributes) if attributes else NOTHING

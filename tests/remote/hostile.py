@@ -1,12 +1,14 @@
 """A program that says it is a Python, takes what it is given, and then says whatever its file says.
 
-``python hostile.py FILE [-c ...]``: the bytes in the file follow the handshake.
+``python hostile.py FILE [BEAT] [-c ...]``: the bytes in the file follow the handshake. With the bytes of BEAT, in
+hexadecimal digits, it says those again and again, reads nothing, and leaves its pid in FILE.pid.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import select
 import sys
 
 
@@ -32,8 +34,19 @@ def main() -> None:
         said = memoryview(file.read())
     while said:
         said = said[os.write(1, said) :]
+    if sys.argv[2] != "-c":
+        with open(f"{sys.argv[1]}.pid", "w") as file:
+            file.write(str(os.getpid()))
+        beat(bytes.fromhex(sys.argv[2]))
     while os.read(0, 1 << 16):
         pass
+
+
+def beat(data: bytes) -> None:
+    while True:
+        os.write(1, data)
+        if len(data) < 100:
+            select.select([], [], [], 0.02)
 
 
 if __name__ == "__main__":

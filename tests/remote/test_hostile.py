@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import struct
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from owner_side import DEADLINE
 import anyfork
 from _anyfork_child import _call_wire, _wire
 from _anyfork_child._children import DEATH
-from _anyfork_child._connection import CREDIT, DATA, FILE, FRAME, HEADER, MAX_BODY, message
+from _anyfork_child._connection import BEAT, CREDIT, DATA, FILE, FRAME, HEADER, MAX_BODY, message
 from _anyfork_child._failure import pack_texts
 
 remote = machines.remote
@@ -75,6 +76,50 @@ def hostile(tmp_path):
         return anyfork.RemoteTemplate(command, keep_alive=1.0)  # nobody there says that it is done
 
     return make
+
+
+@pytest.fixture
+def beating(tmp_path):
+    """A template whose other side says this again and again; waits until it does, and can wait for its end."""
+    (tmp_path / "said").write_bytes(b"")
+
+    def make(data):
+        program = f"{machines.HERE}/remote/hostile.py"
+        template = anyfork.RemoteTemplate([sys.executable, program, str(tmp_path / "said"), data.hex()])
+        while not (tmp_path / "said.pid").exists() or not (tmp_path / "said.pid").read_text():
+            select.select([], [], [], 0.01)
+        return template, os.pidfd_open(int((tmp_path / "said.pid").read_text()))
+
+    return make
+
+
+def has_ended(pidfd, seconds):
+    try:
+        return bool(select.select([pidfd], [], [], seconds)[0])
+    finally:
+        os.close(pidfd)
+
+
+def test_a_side_that_only_beats_ends_soon_after_the_template_was_closed(beating):
+    template, pidfd = beating(message(BEAT, 0))
+    template.close()
+    assert has_ended(pidfd, DEADLINE)  # long before the keep-alive time, which never ends
+
+
+def test_a_side_that_makes_the_relay_answer_and_reads_nothing_is_given_up(beating):
+    unknown = message(FRAME, 999, frame(_wire.READY, value=1, streams=range(1000, 1008)))
+    template, pidfd = beating(unknown * 500)
+    with template, pytest.raises(anyfork.RemoteTemplateError, match="does not read"):
+        template.ready(DEADLINE)
+    assert has_ended(pidfd, DEADLINE)
+
+
+@pytest.mark.parametrize("pid", [0, -1, 1 << 31])
+def test_a_pid_that_is_none_is_an_error_of_the_peer(hostile, pid):
+    with hostile(message(FRAME, CONTROL, frame(_wire.READY, value=pid))) as template:
+        with pytest.raises(anyfork.PeerError):
+            template.ready(DEADLINE)
+        assert template.pid is None
 
 
 @pytest.mark.parametrize("name", ATTACKS)
