@@ -16,6 +16,7 @@ from textwrap import dedent
 import anyio
 import pool_functions as jobs
 import pytest
+from pool_side import until
 
 import anyfork
 from anyfork import Executor, aio
@@ -134,7 +135,7 @@ async def test_a_pool_that_is_closed_while_it_may_have_no_workers_fails_what_wai
                     await pool.call(abs, 1)
 
             tasks.start_soon(call)
-            await anyio.lowlevel.checkpoint()
+            await until(lambda: pool.stats().queued == 1)
             await pool.aclose()
 
 
