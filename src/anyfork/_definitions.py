@@ -10,6 +10,7 @@ import _socket
 import os
 import sys
 import threading
+from _thread import RLock
 from select import POLLIN
 from types import ModuleType
 
@@ -20,6 +21,7 @@ from _anyfork_child._failure import Failure
 from _anyfork_child._files import write_stepwise
 from _anyfork_child._wire import FAILED, SEND, Frame
 
+from ._decision_lock import locked
 from ._inherited import encode_inherited
 from ._modules import is_importable
 from ._polling import new_poll
@@ -32,22 +34,32 @@ class Definitions:
     """Holds the socket that processes ask on, once there are any."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = RLock()  # reentrant: a destructor or a signal handler may start a process in the middle of this
         self._asking: _socket.socket | None = None
         self._asked: _socket.socket | None = None
 
     def socket(self) -> int:
-        """The descriptor that a new process asks on."""
-        with self._lock:
-            if self._asking is None:
-                asked, self._asking = socket_pair(_socket.SOCK_DGRAM)
-                self._asked = asked
+        """Return the descriptor that a new process asks on."""
+        return locked(self.lock, self._open)
+
+    def _open(self) -> int:
+        if self._asking is None:
+            asked, asking = socket_pair(_socket.SOCK_DGRAM)
+            if self._asking is not None:  # what has come in the middle was quicker
+                asked.close()
+                asking.close()
+                return self._asking.fileno()
+            self._asked, self._asking = asked, asking
+            try:
                 threading.Thread(target=_serve, args=(asked,), name="anyfork definitions", daemon=True).start()
-            return self._asking.fileno()
+            except RuntimeError:  # there can be no thread now: the next process tries again
+                self._asked = self._asking = None
+                raise
+        return self._asking.fileno()
 
     def forget(self) -> None:
         """Runs in a forked copy of the owner, where no thread answers."""
-        self._lock = threading.Lock()
+        self.lock = RLock()
         for end in (self._asking, self._asked):
             if end is not None:
                 end.close()

@@ -238,6 +238,14 @@ class Dispatcher(PoolHandle):
         self.withdraw(job)  # type: ignore[arg-type]  # a job of ours
         return True
 
+    def cancel_later(self, job: AnyJob) -> None:
+        """See to the future of a job after an interrupt of its cancellation: it ends, or the job runs."""
+        self.post(partial(self._cancel_if_out, job))
+
+    def _cancel_if_out(self, job: AnyJob) -> None:
+        if job not in self.open:
+            self.finished.append((job, None))
+
     def list_pids(self) -> list[int]:
         """Return those of all workers, as far as they are known."""
         return self.lock.look(lambda: self.pids)
@@ -539,14 +547,17 @@ class Dispatcher(PoolHandle):
 
         Raises HandleError in a signal handler or a destructor that has interrupted what the thread waits for.
         """
-        if not self.started or self.watch.is_here:
-            return
+        if self.started and not self.watch.is_here:
+            self.check_wait("shutdown(wait=True)")
+            self.watch.thread.join()
+
+    def check_wait(self, call: str) -> None:
+        """Raise HandleError where this thread was interrupted in the middle of what the Executor's thread waits for."""
         if self.lock.held or self.watch.held or any(map(is_held, self.scheduler.sources)):
             raise HandleError(
-                "shutdown(wait=True) in a signal handler or a destructor that has interrupted another call: the "
-                "Executor cannot end before that call goes on; use wait=False here, and wait later"
+                f"{call} in a signal handler or a destructor that has interrupted another call: the Executor cannot "
+                "go on before that call does; wait later, and use shutdown(wait=False) here"
             )
-        self.watch.thread.join()
 
 
 def _nothing() -> None:

@@ -53,8 +53,13 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
     def cancel(self) -> bool:
         """Cancel the job if no worker has it. True if it is cancelled."""
         job = self._job
-        if job is not None and job.state is JobState.QUEUED and self._dispatcher.take_out(job):
-            self.end_cancelled()  # whatever its state: a worker may have had it before
+        if job is not None and job.state is JobState.QUEUED:
+            try:
+                if self._dispatcher.take_out(job):
+                    self.end_cancelled()  # whatever its state: a worker may have had it before
+            except BaseException:  # an interrupt
+                self._dispatcher.cancel_later(job)
+                raise
         return self._state == CANCELLED_AND_NOTIFIED
 
     def result(self, timeout: float | None = None) -> Any:
@@ -62,12 +67,18 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
         if self._state is FINISHED and self._exception is None:
             return self._result
         self._check_owner("result")
+        self._check_wait("result()")
         return super().result(_limit(timeout))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As of every future."""
         self._check_owner("exception")
+        self._check_wait("exception()")
         return super().exception(_limit(timeout))
+
+    def _check_wait(self, call: str) -> None:
+        if self._job is not None:
+            self._dispatcher.check_wait(call)
 
     def _check_owner(self, call: str) -> None:
         """Raise HandleError where nothing will ever end it: in a forked copy of the owner."""
@@ -76,6 +87,8 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
 
     def end_cancelled(self) -> None:
         """Become cancelled, and tell everybody who waits. The job is not with a worker, and nobody else ends it."""
+        if self._state is FINISHED or self._state is CANCELLED_AND_NOTIFIED:
+            return
         self._job = None
         self._state = CANCELLED_AND_NOTIFIED
         self._announce()

@@ -163,6 +163,7 @@ class MapWork:
         """Until there is a result of this item. Raises TimeoutError."""
         self.dispatcher.check_owner("map")
         warn_in_loop()
+        self.dispatcher.check_wait("a result of map()")
         turn = _thread.allocate_lock()
         turn.acquire()
         self._turn = turn

@@ -460,3 +460,34 @@ def test_an_executor_that_is_dropped_in_the_middle_is_collected(warm):
     assert future.result(SOON) == 1
     gc.collect()
     assert seen() is None
+
+
+@pytest.mark.untraced
+def test_a_result_that_would_never_come_is_an_error_in_the_middle_of_a_submit(executor):
+    refused = []
+
+    def interrupt():
+        try:
+            executor.submit(abs, -1).result()
+        except anyfork.HandleError as error:
+            refused.append(str(error))
+
+    for run in lines_of(lambda: executor.submit(abs, -2).result(SOON), interrupt, step=3):
+        run()
+    assert any("has interrupted another call" in text for text in refused)
+
+
+@pytest.mark.untraced
+def test_a_cancellation_that_is_torn_out_leaves_no_future_that_never_ends(warm):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with Executor(warm, max_workers=1) as executor:
+        executor.submit(time.sleep, 0.2)
+        jobs = [executor.submit(abs, -1) for _ in range(40)]
+        for at, job in enumerate(jobs):
+            try:
+                Line(interrupt, at).run(job.cancel)
+            except KeyboardInterrupt:
+                pass
+        assert not futures.wait(jobs, SOON).not_done
