@@ -496,3 +496,49 @@ def test_what_was_encoded_by_value_is_freed_at_once():
         assert not any(isinstance(one, ByValuePickler) for one in gc.get_objects())
     finally:
         gc.enable()
+
+
+# --- What it is in a value that cannot travel -----------------------------------------------------------------------
+
+
+class Guarded:
+    guard = threading.Lock()
+
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+
+
+def holders():
+    """Functions and values with a lock in each place, made where they go by value."""
+    held = threading.Lock()
+    made = {"json": json}
+    exec("def use(): return guard\ndef outer(): return use()", made | {"guard": held}, names := {})
+    names["use"].__globals__["use"] = names["use"]
+
+    def with_default(*, option=held):
+        return option
+
+    class Local:
+        guard = held
+
+    return {
+        "the global 'guard' of function use": names["outer"],
+        "the variable 'held' that function holders.<locals>.<lambda> uses": lambda: held,
+        "the default of 'option' of function holders.<locals>.with_default": with_default,
+        "the attribute 'guard' of class holders.<locals>.Local": lambda: Local,
+        "the attribute 'part' of a Guarded": Guarded(part=held),
+        "the argument 'key' of a partial": functools.partial(print, key=held),
+        "item 1 of a list": {"list": [1, held]},
+    }
+
+
+@pytest.mark.parametrize("place", holders())
+def test_the_error_names_the_part_that_cannot_travel(template, place):
+    with pytest.raises(anyfork.ArgumentError) as caught:
+        template.send(holders()[place])
+    assert str(caught.value).endswith(f"cannot pickle '_thread.lock' object: {place}")
+
+
+def test_a_lock_of_multiprocessing_is_refused_with_the_way_that_it_can_go(template):
+    with pytest.raises(anyfork.ArgumentError, match="give it in initargs="):
+        template.send(anyfork.get_context().Lock())

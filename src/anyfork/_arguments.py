@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _anyfork_child._encoding import CannotTravelError, Encoded, encode
+from _anyfork_child._encoding import Encoded, encode
 
 from ._errors import ArgumentError
 from ._modules import ORDINARY
@@ -104,13 +104,13 @@ def encode_for(
 
 
 def _blame(values: Sequence[object], error: Exception, receiver: Receiver) -> tuple[int, str]:
+    from ._culprit import reason  # only now: most values travel
+
     for index, value in enumerate(values):
         try:
             encode((value,), receiver)
         except Exception as again:
-            return index, f"{again}" if isinstance(
-                again, CannotTravelError | ArgumentError
-            ) else f"{type(again).__name__}: {again}"
+            return index, reason(value, again, receiver)
     return 0, f"{type(error).__name__}: {error}"
 
 

@@ -6,6 +6,7 @@ object that is starting one how descriptors do; here they are arguments like any
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from multiprocessing import context
 from multiprocessing.reduction import ForkingPickler
 
@@ -18,7 +19,7 @@ from ._modules import is_importable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
 
@@ -35,10 +36,17 @@ class Inheriting:
 
 def encode_inherited(values: Sequence[object]) -> Encoded:
     """Pickle values for a process of the context. Raises whatever their pickling raises."""
+    with inheriting(Receiver(is_importable)) as receiver:
+        return encode(values, receiver)
+
+
+@contextmanager
+def inheriting(receiver: Receiver) -> Iterator[Receiver]:
+    """Let locks, queues and shared memory travel to a new process, which is this receiver."""
     registered: dict[type, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # read as it is used
     outer = context.get_spawning_popen()
     context.set_spawning_popen(Inheriting)  # type: ignore[arg-type]  # all that is asked of it
     try:
-        return encode(values, Receiver(is_importable, reducers={**registered, **REDUCERS}))
+        yield Receiver(receiver.has, receiver.main, {**registered, **REDUCERS}, receiver.in_band)
     finally:
         context.set_spawning_popen(outer)

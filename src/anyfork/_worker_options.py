@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import contextmanager
+
 from _anyfork_child._async import BACKENDS
 from _anyfork_child._call_wire import VERSION
 from _anyfork_child._channel import close_all
@@ -16,9 +19,10 @@ from ._modules import ORDINARY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, Literal, TypedDict
 
+    from _anyfork_child._receiver import Receiver
     from _anyfork_child._serializers import Serializer
 
     from ._handles import Backend, TemplateHandle
@@ -87,7 +91,8 @@ class Options:
             link.check(call)
         if self.initializer is not None:
             receiver = ORDINARY if link is None else link.receiver
-            encoded = encode_call(f"the initializer of {call}", self.initializer, self.initargs, receiver)
+            with new_process(receiver) as inner:
+                encoded = encode_call(f"the initializer of {call}", self.initializer, self.initargs, inner)
             close_all(encoded.made)
             if link is not None:
                 link.check_travel(call, encoded)
@@ -98,10 +103,23 @@ class Options:
         """
         link = template._link
         link.check("Worker")
-        encoded = encode_for("Worker", (self.arguments(permits),), 1, receiver=link.receiver)
+        with new_process(link.receiver) as receiver:
+            encoded = encode_for("Worker", (self.arguments(permits),), 1, receiver=receiver)
         encoded.name = f"{module}:serve".encode()
         warm_parent(link, module)
         return take_over(link, "Worker", START, encoded)
+
+
+@contextmanager
+def new_process(receiver: Receiver) -> Iterator[Receiver]:
+    """Let locks and queues of multiprocessing travel, which they do to new processes only, if the program uses it."""
+    if "multiprocessing.context" not in sys.modules or receiver.in_band:
+        yield receiver
+        return
+    from ._inherited import inheriting  # only now: it imports multiprocessing
+
+    with inheriting(receiver) as inner:
+        yield inner
 
 
 def find_serializer(serializer: str | Serializer) -> Serializer | None:

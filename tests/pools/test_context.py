@@ -13,6 +13,7 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import connection, resource_tracker, shared_memory
 
+import anyio
 import context_functions as functions
 import pytest
 from conftest import descriptors
@@ -589,3 +590,36 @@ def test_a_process_may_be_started_while_others_are(default):
     for thread in threads:
         thread.join(DEADLINE)
     assert failures == []
+
+
+# --- What initializers of other workers inherit -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["anyfork", "spawn"])
+@pytest.mark.parametrize("face", ["Executor", "Worker", "aio.Pool"])
+def test_an_initializer_gets_queues_locks_and_shared_memory(method, face):
+    ctx = anyfork.get_context() if method == "anyfork" else multiprocessing.get_context(method)
+    given = ctx.Queue(), ctx.Lock(), ctx.Event(), ctx.Semaphore(1), ctx.Condition(), ctx.Value("i", 0)
+    options = {"initializer": functions.keep, "initargs": given}
+    if face == "Executor":
+        with anyfork.Executor(max_workers=1, **options) as executor:
+            executor.submit(functions.use_kept).result(DEADLINE)
+    elif face == "Worker":
+        with anyfork.Worker(anyfork.Template(), **options) as worker:
+            worker.call(functions.use_kept)
+    else:
+        anyio.run(use_in_a_pool, options)
+    queue, _, event, semaphore, _, value = given
+    assert (queue.get(timeout=DEADLINE), event.is_set(), semaphore.acquire(False), value.value) == (1, True, False, 1)
+    queue.close()
+    queue.join_thread()
+
+
+async def use_in_a_pool(options):
+    async with anyfork.aio.Pool(anyfork.aio.Template(), max_workers=1, **options) as pool:
+        await pool.call(functions.use_kept)
+
+
+def test_a_lock_of_the_start_method_fork_says_what_to_make_instead():
+    with pytest.raises(anyfork.ArgumentError, match="anyfork.get_context"):
+        anyfork.Executor(initializer=print, initargs=(multiprocessing.get_context("fork").Lock(),))
