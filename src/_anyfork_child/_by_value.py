@@ -147,6 +147,8 @@ class _Trial(ByValuePickler):
             self.dump(value)
         except Exception:  # pickling runs code of the value, which may raise anything
             return False
+        finally:
+            self.clear_memo()  # this writes into itself, so it is garbage that has to be collected
         return True
 
     def _can_travel(self, _value: object, _limit: float = inf) -> bool:

@@ -124,7 +124,7 @@ def encode(values: Sequence[object], receiver: Receiver = OWNER, beside: bool = 
         take_buffer = encoded.take_buffer if beside else None
         pickler = ByValuePickler(encoded, PROTOCOL, take_buffer, receiver)
         try:
-            pickler.dump((_SameVersion(), *values, Names(pickler)))
+            pickler.dump((_SameVersion(receiver.places()), *values, Names(pickler)))
         finally:
             pickler.clear_memo()  # it has what knows the pickler, which knows all that was written
     return encoded
@@ -158,10 +158,13 @@ def pickle_into(encoded: Encoded, value: object) -> None:
 
 
 class _SameVersion:
-    """Stands before values that only the same version of Python can decode."""
+    """Stands before values that only the same version of Python can decode, and that may import from these places."""
+
+    def __init__(self, places: Sequence[str]) -> None:
+        self._places = places
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _values.check_version, (sys.version_info[:2],)
+        return _values.check_version, (sys.version_info[:2], *self._places)
 
 
 class _ByValueNeededError(Exception):

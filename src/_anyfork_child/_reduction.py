@@ -11,8 +11,10 @@ import io
 import os
 import stat
 import sys
+from types import ModuleType
 
 from . import _main, _values
+from ._receiver import anywhere
 from ._values import Descriptor
 
 TYPE_CHECKING = False
@@ -42,12 +44,26 @@ def reduce(encoded: Encoded, value: Any, receiver: Receiver) -> Any:
     path = receiver.path_in_main(value)
     if path is not None:
         return _main.named, path
+    if receiver.place_of is not anywhere:
+        reduced = _reduce_placed(value, receiver)
+        if reduced is not None:
+            return reduced
     if kind.__name__ == "_lru_cache_wrapper" and _goes_by_value(value, receiver):
         parameters = value.cache_parameters()
         return _values.cached, (value.__wrapped__, parameters["maxsize"], parameters["typed"])
     if kind.__name__ == "Struct" and kind.__module__ == "_struct":
         return kind, (value.format,)
     return None
+
+
+def _reduce_placed(value: Any, receiver: Receiver) -> Any:
+    """How to find a module, function or class on a place that was put on the path later; None for any other object."""
+    if isinstance(value, ModuleType):
+        place = receiver.place_of(value.__name__)
+        return (_values.find_placed, (place, f"{value.__name__}:")) if place else None
+    name = receiver.name_there(value)
+    place = receiver.place_of(name.partition(":")[0]) if name else ""
+    return (_values.find_placed, (place, name)) if place else None
 
 
 def _goes_by_value(cached: Any, receiver: Receiver) -> bool:

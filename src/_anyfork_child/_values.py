@@ -136,11 +136,12 @@ def load_call(body: bytes, length: int) -> list[Any]:
     return [function, *values]
 
 
-def check_version(version: tuple[int, int]) -> object:
-    """Decoded before what goes by value: code of one Python is no code in another."""
+def check_version(version: tuple[int, int], *places: str) -> object:
+    """Decoded before what goes by value: code of one Python is no code in another; it may import from these places."""
     if version != sys.version_info[:2]:
         raise OtherPythonError(version)
     warm("cloudpickle.cloudpickle")  # which the rest of these values needs
+    add_places(*places)
     return CHECKED
 
 
@@ -208,6 +209,21 @@ class _Unpickler(Unpickler):
                 self.taken[index].close()
             elif fd >= 0:
                 close(fd)
+
+
+def add_places(*places: str) -> None:
+    """Put places before the others on the path, where they are not there."""
+    sys.path[:0] = [place for place in places if place not in sys.path]
+
+
+def find_placed(place: str, name: str) -> object:
+    """The function or class of this name, or the module where no name follows, with this place on the path.
+
+    The program has put it there after it has started the template.
+    """
+    add_places(place)
+    module, _, path = name.partition(":")
+    return find_function(name) if path else __import__(module, None, None, ("__name__",))
 
 
 def find_function(name: str, args: Sequence[object] = ()) -> Callable[..., object]:

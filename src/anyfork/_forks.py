@@ -11,6 +11,7 @@ from _anyfork_child._descriptors import lift, socket_pair
 from _anyfork_child._encoding import INLINE, Encoded, pickle_into
 from _anyfork_child._files import new_file, write_stepwise
 from _anyfork_child._imports import warm
+from _anyfork_child._values import add_places
 from _anyfork_child._wire import ADOPT, DETACHED, EXECUTES, FORK, MAX_BODY, PREPARE, START, Frame
 
 from ._arguments import encode_call
@@ -37,6 +38,7 @@ def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded, more:
 
     ``more`` are further bits of the frame's value. Raises ArgumentError for attributes that cannot travel.
     """
+    tell_path(parent)
     body, file = _body(parent, encoded)
     made = () if file is None else (file,)
     try:
@@ -78,6 +80,7 @@ def _fork(parent: Link, attributes: Mapping[str, object], body: bytes, given: Se
     link.session.host = parent.session.host
     link.outbox.piecewise = parent.outbox.piecewise
     link.receiver = parent.receiver
+    link.places = parent.places
     if attributes.get("detached"):
         flags |= DETACHED
     fds = (far_control.fileno(), far_status.fileno(), line, *given)
@@ -171,6 +174,7 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
         link.user = f"{call}()"
         link.close_template()
         link = clone
+    tell_path(link)
     if "pydevd" in sys.modules and kind == START:
         from ._debugger import lead_debugger  # only now: few programs run under one
 
@@ -179,6 +183,14 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
     if encoded.by_value:
         warm_parent(link, "cloudpickle.cloudpickle")
     return link
+
+
+def tell_path(template: Link) -> None:
+    """Have a template find modules where this program has begun to find some since."""
+    later = tuple(template.receiver.places())
+    if later != template.places and template.session.phase is Phase.PREPARING:
+        template.places = later
+        template.post(PREPARE, encode_call("prepare", add_places, later))
 
 
 def warm_parent(link: Link, module: str) -> None:

@@ -23,6 +23,7 @@ from ._lifeline import open_lifeline
 from ._link import Link
 from ._modules import is_importable
 from ._offspring import offspring
+from ._path import later_places, place_of
 from ._template import Template
 
 TYPE_CHECKING = False
@@ -141,7 +142,7 @@ def _fork(unwanted: set[int]) -> Link:
         ends += socket_pair()
         line, flags = open_lifeline()
         link = Link(ends[0], None, None)
-        link.receiver = Receiver(is_importable, main)
+        link.receiver = Receiver(is_importable, main, place_of=place_of, places=later_places)
         try:
             _copy(link, main, ends[1].fileno(), line, flags, unwanted | {ends[0].fileno()})
         finally:

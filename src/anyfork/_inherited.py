@@ -16,6 +16,7 @@ from _anyfork_child._receiver import Receiver
 from _anyfork_child._values import Descriptor
 
 from ._modules import is_importable
+from ._path import later_places, place_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Inheriting:
 
 def encode_inherited(values: Sequence[object]) -> Encoded:
     """Pickle values for a process of the context. Raises whatever their pickling raises."""
-    with inheriting(Receiver(is_importable)) as receiver:
+    with inheriting(Receiver(is_importable, place_of=place_of, places=later_places)) as receiver:
         return encode(values, receiver)
 
 
@@ -47,6 +48,13 @@ def inheriting(receiver: Receiver) -> Iterator[Receiver]:
     outer = context.get_spawning_popen()
     context.set_spawning_popen(Inheriting)  # type: ignore[arg-type]  # all that is asked of it
     try:
-        yield Receiver(receiver.has, receiver.main, {**registered, **REDUCERS}, receiver.in_band)
+        yield Receiver(
+            receiver.has,
+            receiver.main,
+            {**registered, **REDUCERS},
+            receiver.in_band,
+            receiver.place_of,
+            receiver.places,
+        )
     finally:
         context.set_spawning_popen(outer)

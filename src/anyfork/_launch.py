@@ -17,7 +17,6 @@ from _anyfork_child._attributes import bind_now
 from _anyfork_child._boot import OLDEST
 from _anyfork_child._descriptors import duplicate, is_standard_stream, lift, socket_pair
 from _anyfork_child._files import new_file
-from _anyfork_child._imports import is_standard_library
 from _anyfork_child._wire import INIT
 
 from ._arguments import encode_values
@@ -26,6 +25,7 @@ from ._interpreter import TOO_OLD, check_reentry, executable_environment, find_p
 from ._lifeline import open_lifeline
 from ._link import Link
 from ._output import Output
+from ._path import note_given, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,16 +42,6 @@ BOOT = (
     "del sys.argv[1:];main(*a)"
 )
 
-
-def current_directory() -> str:
-    """Return the current directory; nothing where it was removed."""
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return ""
-
-
-BEGINNING = current_directory()  # of the program, or nearly: a relative path in sys.path was meant from there
 PACKAGE_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(_anyfork_child.__file__)))
 REENTRY = "--anyfork-template"  # the first argument of a frozen program that is to be a template, see frozen
 HIGH = 10  # descriptors are moved here first, so that moving them to 2 to 5 overwrites none of them
@@ -81,26 +71,10 @@ def initialise(link: Link) -> None:
     """Give a fresh interpreter what a program gives its own: where modules are found, and its arguments."""
     from ._options import lazy_imports
 
-    path = [found for entry in sys.path if isinstance(entry, str) for found in _places(entry)]
+    path = [found for entry in sys.path if isinstance(entry, str) for found in places(entry)]
+    note_given(path)
     link.post(INIT, encode_values("Template", (path, list(getattr(sys, "argv", [""])), lazy_imports())))
     link.ask()
-
-
-def _places(entry: str) -> list[str | None]:
-    """What an entry of sys.path means to this program: one place or none; None is the standard library."""
-    if is_standard_library(entry):
-        return [None]
-    if os.path.isabs(entry):
-        return [entry]
-    here = [place for place in (current_directory(),) if place]
-    if not entry:
-        return [*here]
-    # The importer has looked there when the program began, and stays there when the program moves on.
-    for base in (BEGINNING, *here):
-        place = os.path.join(base, entry)
-        if os.path.exists(place):
-            return [place]
-    return [entry]  # it may mean something to a path hook
 
 
 def launch() -> Link:

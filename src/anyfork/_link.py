@@ -46,6 +46,7 @@ class Link(Ends):
     warmed: tuple[str, ...] = ()  # what it has been told to import because most of its processes need it
     output: Output | None = None
     receiver: Receiver = ORDINARY  # what it is to values that go to it
+    places: tuple[str, ...] = ()  # that it was told of, because they were put on the path after its start
     user = ""  # the operation that has used up the handle of the template, as it is written
     _dropped = False
     _askers = 0  # its forks that may still want to know why they were never born

@@ -10,6 +10,8 @@ import sys
 
 from _anyfork_child._receiver import Receiver
 
+from ._path import later_places, place_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,4 +61,6 @@ def _is_same(spec: ModuleSpec, found: ModuleSpec) -> bool:
     return bool(set.intersection(*places))
 
 
-ORDINARY = Receiver(is_importable)  # any process but those of a copy of this program
+ORDINARY = Receiver(
+    is_importable, place_of=place_of, places=later_places
+)  # any process but those of a copy of this program

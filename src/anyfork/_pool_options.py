@@ -11,6 +11,7 @@ from ._errors import ArgumentError
 from ._handles import TemplateHandle
 from ._limits import Limits
 from ._modules import ORDINARY, is_importable
+from ._path import later_places, place_of
 from ._permits import MOST
 from ._sources import Source
 from ._worker_options import Options
@@ -169,7 +170,9 @@ def receiver_of(sources: Sequence[Source]) -> Receiver:
     receivers = [ORDINARY if source.key is None else source.key._link.receiver for source in sources]
     if len(receivers) == 1:
         return receivers[0]
-    return Receiver(is_importable, in_band=any(receiver.in_band for receiver in receivers))
+    if any(receiver.in_band for receiver in receivers):
+        return Receiver(is_importable, in_band=True)
+    return Receiver(is_importable, place_of=place_of, places=later_places)
 
 
 def check_template(call: str, template: object) -> None:

@@ -15,7 +15,7 @@ from ._definitions import definitions
 from ._errors import HandleError, StatusUnknownError
 from ._forks import warm_template
 from ._inherited import encode_inherited
-from ._launch import current_directory
+from ._path import current_directory
 from ._template import Template
 
 TYPE_CHECKING = False

@@ -1,0 +1,73 @@
+"""Modules are found that are in places which were put on the path after the first use of anyfork."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import os, sys, zipfile
+import anyfork, anyio
+from anyfork import aio
+
+early = anyfork.Template().ready()
+executor = anyfork.Executor(max_workers=1)
+executor.submit(abs, -1).result()
+worker = anyfork.Worker(anyfork.Template())
+worker.call(abs, -1)
+
+os.makedirs("later/pkg")
+with open("later/mine.py", "w") as file:
+    file.write("import other\\nclass MineError(Exception): pass\\nclass Thing:\\n    def ask(self): return other.answer()\\n"
+               "def function(): return 'late'\\ndef fail(): raise MineError\\n")
+with open("later/other.py", "w") as file:
+    file.write("def answer(): return 5\\n")
+open("later/pkg/__init__.py", "w").close()
+with open("later/pkg/sub.py", "w") as file:
+    file.write("def name(): return __name__\\n")
+with zipfile.ZipFile("modules.zip", "w") as file:
+    file.writestr("zipped.py", "def name(): return __name__\\n")
+sys.path.insert(0, "later")
+sys.path.append(os.path.abspath("modules.zip"))
+import mine, pkg.sub, zipped
+
+def inside():
+    import mine
+    return mine.function()
+
+def by_global():
+    return mine.function()
+
+def ask(thing):
+    return thing.ask()
+
+CASES = (mine.function,), (zipped.name,), (pkg.sub.name,), (inside,), (by_global,), (ask, mine.Thing())
+RIGHT = ["late", "zipped", "pkg.sub", "late", "late", 5]
+
+for call in (anyfork.call, lambda *case: executor.submit(*case).result(), worker.call):
+    assert [call(*case) for case in CASES] == RIGHT
+    try:
+        call(mine.fail)
+    except mine.MineError:
+        continue
+    raise AssertionError("no error")
+assert anyfork.call("mine:function", template=early) == "late"
+anyfork.Template().preload("mine").ready()
+
+async def in_a_pool():
+    async with aio.Pool(aio.Template(), max_workers=1) as pool:
+        return [await pool.call(*case) for case in CASES]
+
+assert anyio.run(in_a_pool) == RIGHT
+with anyfork.get_context().Pool(1) as pool:
+    assert [pool.apply(*case[:1], case[1:]) for case in CASES] == RIGHT
+executor.shutdown()
+worker.close()
+print("all found")
+"""
+
+
+def test_modules_of_later_places_are_found_in_each_face(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    assert (done.stdout, done.stderr) == ("all found\n", "")
