@@ -17,6 +17,7 @@ from ._reports import to_nobody
 from ._settle import note_threads
 from ._template import Template
 from ._title import Title
+from ._tracker import meet as meet_tracker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def main(*arguments: str) -> NoReturn:
 
 def run(template: Template) -> NoReturn:
     """Serve as this template, then run what takes it over. Also the entry of templates that were not exec'ed."""
+    meet_tracker()
     _template.held = template.lifeline, template.reports
     _exit(run_call(serve(template), template.reports))
 

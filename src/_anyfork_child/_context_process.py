@@ -9,12 +9,14 @@ import _socket
 import atexit
 import os
 import sys
-from multiprocessing import process, resource_tracker, spawn, util
+from multiprocessing import process, spawn, util
 from multiprocessing import queues as queues  # most processes get one
+from multiprocessing import resource_tracker as resource_tracker  # as of queues
 from types import FunctionType
 
 from . import _context
 from ._definitions import ask_owner
+from ._tracker import use as use_tracker
 from ._values import Descriptor, load_values
 
 OF_POOLS = ("multiprocessing.pool", "concurrent.futures.process")
@@ -42,7 +44,7 @@ def main(
     """
     _context.start_method()  # known from now on, even where the import above was a lazy one
     atexit.register(util._exit_function)  # type: ignore[attr-defined]  # the template's are not ours
-    _share_tracker(tracker.detach())
+    use_tracker(tracker.detach())
     ask_owner(questions.detach())
     if environment is not None and environment != os.environb:
         os.environb.clear()
@@ -63,9 +65,3 @@ def main(
     except OSError:  # the parent process has closed its side
         pass
     sys.exit(started._bootstrap(parent_sentinel=channel.detach()))
-
-
-def _share_tracker(fd: int) -> None:
-    """Have resources tracked where the parent process has them tracked. A tracker of the template's is its own."""
-    tracker: Any = resource_tracker._resource_tracker
-    tracker._fd, tracker._pid = fd, None

@@ -23,6 +23,7 @@ from ._owner import follow
 from ._platform import children_class
 from ._settle import check_threads
 from ._steps import STEPS, run_step
+from ._tracker import use as use_tracker
 from ._values import DescriptorsLostError, Payload
 from ._wire import (
     ADOPT,
@@ -40,6 +41,7 @@ from ._wire import (
     READY,
     SEND,
     START,
+    TRACK,
     Frame,
     ProtocolError,
 )
@@ -181,6 +183,8 @@ class Template:
             self._adopt(frame)
         elif kind == SEND:
             self._take(frame)
+        elif kind == TRACK:
+            self._track(frame.fds)
         elif kind in STEPS:
             self._run_step(kind, frame)
         else:
@@ -207,6 +211,14 @@ class Template:
             self.failure = self.failure or Failure("descriptors", "send", DescriptorsLostError())
         self.arguments = (*self.arguments, payload)
         self.settled = False
+
+    def _track(self, fds: Sequence[int]) -> None:
+        """Use the resource tracker of the owner here and in all forks; without room for it, go on without."""
+        if len(fds) != 1:
+            _demise.reject(self, ProtocolError("a resource tracker without its pipe"))
+        if fds[0] >= 0:
+            use_tracker(fds[0])
+            self.settled = False
 
     # --- While nothing is asked ---
 

@@ -34,12 +34,12 @@ LOST_DESCRIPTOR = -1
 
 # Owner to process.
 INIT, FORK, PRELOAD, EXECUTE, PREPARE, SEND, PING = range(1, 8)
-START, PROGRAM, REVOKE, CLOSE, DETACH, ADOPT, SIGNAL = range(8, 15)
+START, PROGRAM, REVOKE, CLOSE, DETACH, ADOPT, SIGNAL, TRACK = range(8, 16)
 # Process to owner, on the control socket.
 READY, ENTERED, EXECUTING, FAILED, LOST, ADOPTED = range(32, 38)
 # Template to owner, on the status socket of one process.
 BORN, DIED = range(48, 50)
-KINDS = frozenset((*range(1, 15), *range(32, 38), *range(48, 50)))
+KINDS = frozenset((*range(1, 16), *range(32, 38), *range(48, 50)))
 # Bits of the value of FORK: outlives the owner; the kernel tells of its end (see _owner); executes an interpreter.
 DETACHED, FOLLOWED, EXECUTES = 1, 2, 4
 FORK_DESCRIPTORS = 3  # of every FORK: control and status socket, lifeline. Those of attributes follow

@@ -11,6 +11,7 @@ from _anyfork_child._descriptors import lift, socket_pair
 from _anyfork_child._encoding import INLINE, Encoded, pickle_into
 from _anyfork_child._files import new_file, write_stepwise
 from _anyfork_child._imports import warm
+from _anyfork_child._tracker import MODULE
 from _anyfork_child._values import add_places
 from _anyfork_child._wire import ADOPT, DETACHED, EXECUTES, FORK, MAX_BODY, PREPARE, START, Frame
 
@@ -23,6 +24,7 @@ from ._lifeline import open_lifeline
 from ._link import Link
 from ._output import Output
 from ._session import Phase
+from ._tracker import share_tracker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ def _body(parent: Link, encoded: Encoded) -> tuple[bytes, int | None]:
 
 
 def _fork(parent: Link, attributes: Mapping[str, object], body: bytes, given: Sequence[int], more: int) -> Link:
+    if MODULE in sys.modules:
+        share_tracker(parent)
     control, far_control, status, far_status = two_pairs()
     try:
         line, flags = open_lifeline()
@@ -81,6 +85,7 @@ def _fork(parent: Link, attributes: Mapping[str, object], body: bytes, given: Se
     link.outbox.piecewise = parent.outbox.piecewise
     link.receiver = parent.receiver
     link.places = parent.places
+    link.tracker = parent.tracker
     if attributes.get("detached"):
         flags |= DETACHED
     fds = (far_control.fileno(), far_status.fileno(), line, *given)
@@ -133,6 +138,7 @@ def fork_exec(
     finally:
         close_all(encoded.made)
     link.interpreter = interpreter
+    link.tracker = Link.tracker  # it is another program by now, and has nothing of its template
     link.output = Output(output)
     initialise(link)
     return link
@@ -179,6 +185,8 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
         from ._debugger import lead_debugger  # only now: few programs run under one
 
         lead_debugger(link)
+    if MODULE in sys.modules and kind == START:
+        share_tracker(link)
     link.post(kind, encoded, call)
     if encoded.by_value:
         warm_parent(link, "cloudpickle.cloudpickle")

@@ -43,6 +43,7 @@ class Link(Ends):
 
     number = 0  # which of its parent's forks this is
     interpreter = ""  # the command, if it was executed for this process
+    tracker: tuple[int | None, int | None] = (None, None)  # the resource tracker that it was given
     warmed: tuple[str, ...] = ()  # what it has been told to import because most of its processes need it
     output: Output | None = None
     receiver: Receiver = ORDINARY  # what it is to values that go to it

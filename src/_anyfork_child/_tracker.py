@@ -1,0 +1,100 @@
+"""The resource tracker of multiprocessing in processes: that of their owner, where the owner has one.
+
+A tracker removes what is left of shared memory and semaphores when all its users have ended. One of a process's own
+would remove, at the end of that process, what it has only opened. So a template is given its owner's tracker as soon as
+there is one, and its forks have it. A process that was started before then does not track what it only opens.
+
+Nothing of multiprocessing is loaded for this: the module is met when it is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+MODULE = "multiprocessing.resource_tracker"
+OPENED = "SharedMemory.__init__"  # what registers shared memory, also where it is only opened
+
+_shared: tuple[int, os.stat_result] | None = None  # the owner's: a descriptor, and what that is
+_created: set[tuple[str, str]] = set()  # what a tracker of this process's own knows
+
+
+def use(fd: int) -> None:
+    """Use the tracker of the owner, which reads from this pipe, here and in all forks."""
+    global _shared
+    if _shared is not None and _is_there(*_shared):
+        os.close(_shared[0])
+    _shared = fd, os.fstat(fd)
+    if MODULE in sys.modules:
+        _meet(sys.modules[MODULE])
+
+
+def meet() -> None:
+    """Meet the module when it is imported, or now where that has happened."""
+    if MODULE in sys.modules:
+        _meet(sys.modules[MODULE])
+    else:
+        sys.meta_path.insert(0, Finder)
+
+
+class Finder:
+    """Finds the module where the other finders do, once."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """As of every finder."""
+        if name != MODULE:
+            return None
+        sys.meta_path.remove(cls)
+        specs = (finder.find_spec(name, path, target) for finder in sys.meta_path)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is None or spec.loader is None:
+            return spec
+        loader: Any = spec.loader
+        execute = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            _meet(module)
+
+        loader.exec_module = exec_module
+        return spec
+
+
+def _is_there(fd: int, what: os.stat_result) -> bool:
+    """Whether user code has left the descriptor alone."""
+    try:
+        return os.path.samestat(os.fstat(fd), what)
+    except OSError:
+        return False
+
+
+def _meet(module: Any) -> None:
+    tracker = module._resource_tracker
+    if _shared is not None and _is_there(*_shared):
+        tracker._fd, tracker._pid = _shared[0], None
+    if module.register.__module__ == __name__:
+        return
+    register, unregister = module.register, module.unregister
+
+    def register_created(name: str, rtype: str) -> None:
+        """Track a resource, but not what is only opened where the owner's tracker is not known."""
+        if _shared is None:
+            caller = sys._getframe(1)
+            if caller.f_code.co_qualname == OPENED and not caller.f_locals.get("create"):
+                return
+            _created.add((name, rtype))
+        register(name, rtype)
+
+    def unregister_created(name: str, rtype: str) -> None:
+        """Track it no longer."""
+        if _shared is not None or (name, rtype) in _created:
+            unregister(name, rtype)
+
+    module.register, module.unregister = register_created, unregister_created

@@ -1,0 +1,37 @@
+"""This program's resource tracker of multiprocessing, for templates. None is started for that."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from _anyfork_child._tracker import MODULE
+from _anyfork_child._wire import TRACK, Frame
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._link import Link
+
+
+def share_tracker(template: Link) -> None:
+    """Give a template the tracker, once, if this program has one by now: its forks use it, too."""
+    module: Any = sys.modules.get(MODULE)
+    if module is None or template.remote:
+        return
+    tracker = module._resource_tracker
+    known = tracker._fd, tracker._pid
+    if tracker._fd is not None and template.tracker != known:
+        template.tracker = known
+        if _is_pipe(tracker._fd):
+            template.send(Frame(TRACK, 0, b"", (tracker._fd,)))
+
+
+def _is_pipe(fd: int) -> bool:
+    """Whether the program has left the descriptor alone."""
+    try:
+        return stat.S_ISFIFO(os.fstat(fd).st_mode)
+    except OSError:
+        return False
