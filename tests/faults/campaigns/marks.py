@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 MARK = "ANYFORK_CAMPAIGN"
@@ -19,3 +20,8 @@ def descendants(mark: str) -> dict[int, str]:
                     command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                     found[int(entry.name)] = command.strip()
     return found
+
+
+def python_path() -> str:
+    """The variable PYTHONPATH for a program that imports this package."""
+    return os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH", "")]))

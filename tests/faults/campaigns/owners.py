@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 
-from .marks import FOLDER, MARK, descendants
+from .marks import MARK, descendants, python_path
 
 PATIENCE = 4.0  # seconds for what must have ended by then; a tenth of a second is what is promised
 SCENES = {
@@ -41,7 +41,7 @@ def kill_owner(scene: str, pause: float) -> dict[int, str]:
         [sys.executable, "-c", PRELUDE + SCENES[scene]],
         stdout=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(FOLDER), MARK: mark},
+        env={**os.environ, "PYTHONPATH": python_path(), MARK: mark},
     )
     assert program.stdout is not None
     with program.stdout as said:

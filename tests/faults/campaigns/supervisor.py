@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import shim
-from .marks import FOLDER, MARK, descendants
+from .marks import MARK, descendants, python_path
 from .state import PATIENCE
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _run_program(campaign: str, face: str, trials: list[Trial], patience: float)
     """What one program says, until it has done its job or ends or hangs."""
     with tempfile.TemporaryFile() as errors, _control(campaign) as (control, block):
         mark = uuid.uuid4().hex
-        environment = {**os.environ, **control, "PYTHONPATH": str(FOLDER), MARK: mark}
+        environment = {**os.environ, **control, "PYTHONPATH": python_path(), MARK: mark}
         program = subprocess.Popen(
             [sys.executable, "-X", "faulthandler", "-m", "campaigns.trials"],
             stdin=subprocess.PIPE,
