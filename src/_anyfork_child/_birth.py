@@ -19,7 +19,7 @@ from fcntl import fcntl
 from os import close, closerange, dup2, fork, getpid, pipe
 
 from . import _demise
-from ._channel import CLOEXEC, NOWAIT, ROOM, WAITALL, close_all, unpack_descriptors
+from ._channel import CLOEXEC, NOWAIT, ROOM, close_all, receive_body, unpack_descriptors, wait_for_memory
 from ._claim import claim
 from ._entry import enter, refuse_start
 from ._failure import Failure
@@ -73,6 +73,9 @@ def serve(template: Template) -> list[Any]:
             continue
         except ConnectionResetError:  # the owner ended with something of ours unread
             _demise.owner_gone(template)
+        except OSError as error:
+            wait_for_memory(error)
+            continue
         fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
         # The two frames of every start, where they come as they usually do. All others by way of the decoder.
         if channel.whole and len(data) == HEADER_SIZE:
@@ -83,7 +86,7 @@ def serve(template: Template) -> list[Any]:
                     continue
                 plain = children is None and template.failure is None and not template.arguments
                 if kind == START and plain and not count and 0 < length <= MAX_BODY:
-                    body = channel.sock.recv(length, WAITALL)
+                    body = receive_body(channel.sock, length)
                     if len(body) < length:
                         _demise.owner_gone(template)
                     try:

@@ -7,9 +7,11 @@ costs a new process some 20 page faults more.
 from __future__ import annotations
 
 import _socket
+from errno import ENOBUFS, ENOMEM
 from os import close
 from struct import Struct
 from sys import byteorder
+from time import sleep
 
 from ._imports import import_own
 from ._wire import DESCRIPTORS_A_MESSAGE, HEADER_SIZE, Decoder, Frame, messages
@@ -29,6 +31,23 @@ TRUNCATED = _socket.MSG_CTRUNC
 
 
 unpack_three = Struct("3i").unpack
+SHORTAGE = 0.01  # seconds until the kernel may have memory again
+
+
+def wait_for_memory(error: OSError) -> None:
+    """Wait a moment before a call that failed because the kernel has no memory is made again. Raises other errors."""
+    if error.errno not in (ENOMEM, ENOBUFS):
+        raise error
+    sleep(SHORTAGE)
+
+
+def receive_body(sock: _socket.socket, length: int) -> bytes:
+    """Read a body whose header has been read, so that this cannot be put off; it is shorter at the end of the stream."""
+    while True:
+        try:
+            return sock.recv(length, WAITALL)
+        except OSError as error:
+            wait_for_memory(error)
 
 
 def close_all(fds: Iterable[int]) -> None:

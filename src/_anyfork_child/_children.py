@@ -9,12 +9,14 @@ How a death is noticed differs: by pidfd where there are some (_children_by_pidf
 
 from __future__ import annotations
 
+import _socket
 import os
 from _signal import SIGKILL
 from abc import ABC, abstractmethod
 from os import close, closerange, write
 from struct import Struct
 
+from ._channel import wait_for_memory
 from ._reports import ENDING, PARENT, UNTOLD, Reports
 from ._wire import DETACHED, DIED, FOLLOWED, HEADER, VERSION
 
@@ -26,7 +28,29 @@ if TYPE_CHECKING:
 # The status of waitpid and the sixteen fields of struct rusage in their order; behind them the text of an error, UTF-8.
 DEATH = Struct("<idd14q")
 SIZE = DEATH.size
+ATTEMPTS = 100  # to tell of an end: a second
 pack_died = Struct(HEADER.format + DEATH.format.removeprefix("<")).pack
+
+
+def tell_again(socket: int, frame: bytes, error: OSError) -> None:
+    """Tell of an end although the kernel had no memory for it; if that stays so, let the owner see that this is the end.
+
+    Nobody wants to know when the owner is gone, or has dropped its handle.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            wait_for_memory(error)
+            write(socket, frame)
+        except OSError as another:
+            error = another
+        else:
+            return
+    end = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, socket)
+    try:
+        end.shutdown(_socket.SHUT_RDWR)  # not only closed: there may be a copy
+    except OSError:  # it has no other end any more
+        pass
+    end.detach()
 
 
 class Children(ABC):
@@ -93,11 +117,11 @@ class Children(ABC):
     def tell_end(self, pid: int, socket: int, reports: int, status: int, usage: struct_rusage) -> None:
         """Tell the owner how a process has ended, on its status socket, and close what belongs to it."""
         words = self.reports.take_words(pid, reports) if status else b""
+        frame = pack_died(VERSION, DIED, 0, SIZE + len(words), pid, status, *usage) + words
         try:
-            # Never blocks: it is the second frame of its life.
-            write(socket, pack_died(VERSION, DIED, 0, SIZE + len(words), pid, status, *usage) + words)
-        except OSError:
-            pass  # the owner has dropped its handle, or is gone: nobody wants to know
+            write(socket, frame)  # never blocks: it is the second frame of its life
+        except OSError as error:
+            tell_again(socket, frame, error)
         close(socket)
         close(reports)
 

@@ -92,8 +92,14 @@ class PidfdChildren(Children):
             self._courier.sendmsg(
                 (pack(VERSION, BORN, 1, 0, pid),), ((SOL_SOCKET, SCM_RIGHTS, pack_int(pidfd)),), SEND_FLAGS
             )
-        except OSError:
+        except ConnectionError:
             pass  # the owner has dropped its handle, or is gone: nobody wants to know
+        except OSError as error:  # no memory, or too many descriptors are under way
+            self._courier.shutdown(_socket.SHUT_RDWR)  # it is a copy, so closing the other one says nothing
+            del self._by_pidfd[pidfd]
+            self._epoll.unregister(pidfd)
+            close(pidfd)
+            return self.give_up(pid, error)
         return True
 
     def _open_with_reserve(self, pid: int) -> int:

@@ -77,8 +77,11 @@ class SignalChildren(Children):
         self._pid_of[status] = pid
         try:
             channel.sock.send(HEADER.pack(VERSION, BORN, 0, 0, pid), NOWAIT)
-        except OSError:
+        except ConnectionError:
             pass  # the owner has dropped its handle, or is gone: nobody wants to know
+        except OSError as error:  # no memory
+            self._remove(pid)
+            return self.give_up(pid, error)
         return True
 
     def wait(self, timeout: float = -1) -> Sequence[int]:

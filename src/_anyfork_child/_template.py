@@ -14,7 +14,7 @@ from select import POLLIN, poll
 from . import _demise
 from ._attributes import CHANNEL, STDIO, give
 from ._birth import fork_for
-from ._channel import NOWAIT, Channel, close_all
+from ._channel import NOWAIT, Channel, close_all, wait_for_memory
 from ._descriptors import open_stdio
 from ._entry import start_program, start_with_all
 from ._failure import Failure, failure_of
@@ -156,6 +156,9 @@ class Template:
             return None  # the rest of the frame will come
         except ConnectionResetError:  # the owner ended with something of ours unread
             frame = None
+        except OSError as error:
+            wait_for_memory(error)
+            return None  # nothing is lost, as above
         except (ProtocolError, EOFError) as error:
             _demise.reject(self, error)
         if frame is None:
@@ -232,7 +235,12 @@ class Template:
         poller.register(self.channel.fd, POLLIN)
         if self.watches_owner:
             poller.register(self.lifeline, POLLIN)
-        if self.lifeline in dict(poller.poll()):
+        try:
+            ready = dict(poller.poll())
+        except OSError as error:
+            wait_for_memory(error)
+            return
+        if self.lifeline in ready:
             _demise.owner_gone(self)
 
     @property

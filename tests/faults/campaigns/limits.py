@@ -23,6 +23,7 @@ class Limit:
     campaign: str
     reason: str
     operation: str = ""
+    variant: str = ""
     place: str = ""
     text: str = ""
 
@@ -31,12 +32,19 @@ class Limit:
         return (
             campaign == self.campaign
             and bool(re.search(self.operation, outcome.operation))
+            and bool(re.search(self.variant, outcome.variant))
             and bool(re.search(self.place, outcome.place))
             and bool(re.search(self.text, outcome.text))
         )
 
 
-LIMITS: tuple[Limit, ...] = ()
+LIMITS: tuple[Limit, ...] = (
+    Limit(
+        "failure",
+        "EPIPE says that the other side has gone. The kernel never says so of one that lives, so it is believed.",
+        variant="EPIPE",
+    ),
+)
 
 
 def judge(campaign: str, outcome: Outcome) -> str:

@@ -58,7 +58,10 @@ static int concerned(void)
     return (uint32_t)syscall(control->whom == OWN ? SYS_getpid : SYS_getppid) == control->pid;
 }
 
-static int may_fail(int action, int kinds, int fd, int flags)
+/* Less than this the kernel writes whole or not at all: to a pipe by definition, to a Unix socket because it is one buffer. */
+#define ATOMIC 4096
+
+static int may_fail(int action, int kinds, int fd, int flags, size_t size)
 {
     switch (action) {
     case EMFILE: return kinds & OPENS;
@@ -71,17 +74,17 @@ static int may_fail(int action, int kinds, int fd, int flags)
         return kinds & (SENDS | RECEIVES) && (flags & MSG_DONTWAIT || fcntl(fd, F_GETFL) & O_NONBLOCK);
     case SHORT: {
         int type = SOCK_STREAM;
-        socklen_t size = sizeof type;
+        socklen_t length = sizeof type;
         if (kinds & SENDS)
-            getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size);
-        return kinds & SENDS && type == SOCK_STREAM;
+            getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length);
+        return kinds & SENDS && type == SOCK_STREAM && size > ATOMIC;
     }
     }
     return 0;
 }
 
 /* Count a call. Return the error that it has to fail with, SHORT, or 0. */
-static int strikes(const char *name, int kinds, int fd, int flags)
+static int strikes_write(const char *name, int kinds, int fd, int flags, size_t size)
 {
     if (!concerned() || control->action > SHORT)
         return 0;
@@ -89,12 +92,14 @@ static int strikes(const char *name, int kinds, int fd, int flags)
         return 0;
     int saved = errno, action = control->action, does;
     control->armed = 0;
-    does = may_fail(action, kinds, fd, flags);
+    does = may_fail(action, kinds, fd, flags, size);
     errno = saved;
     snprintf(control->place, sizeof control->place, "%s%s", name, does ? "" : " not");
     control->struck = 1;
     return does ? action : 0;
 }
+
+static int strikes(const char *name, int kinds, int fd, int flags) { return strikes_write(name, kinds, fd, flags, 0); }
 
 /* Count a message that has been sent or received, and end or stop here after the n-th. */
 static ssize_t message(const char *name, ssize_t result)
@@ -127,7 +132,7 @@ ssize_t read(int fd, void *data, size_t size)
 ssize_t write(int fd, const void *data, size_t size)
 {
     REAL(ssize_t, "write", int, const void *, size_t);
-    int failed = strikes("write", SENDS, fd, 0);
+    int failed = strikes_write("write", SENDS, fd, 0, size);
     if (failed == SHORT)
         return real(fd, data, size > 1 ? size / 2 : size);
     if (failed) {
@@ -140,7 +145,7 @@ ssize_t write(int fd, const void *data, size_t size)
 ssize_t send(int fd, const void *data, size_t size, int flags)
 {
     REAL(ssize_t, "send", int, const void *, size_t, int);
-    int failed = strikes("send", SENDS, fd, flags);
+    int failed = strikes_write("send", SENDS, fd, flags, size);
     if (failed == SHORT)
         return real(fd, data, size > 1 ? size / 2 : size, flags);
     if (failed) {
@@ -153,7 +158,10 @@ ssize_t send(int fd, const void *data, size_t size, int flags)
 ssize_t sendmsg(int fd, const struct msghdr *given, int flags)
 {
     REAL(ssize_t, "sendmsg", int, const struct msghdr *, int);
-    int failed = strikes("sendmsg", SENDS, fd, flags);
+    size_t size = 0;
+    for (size_t i = 0; i < given->msg_iovlen; i++)
+        size += given->msg_iov[i].iov_len;
+    int failed = strikes_write("sendmsg", SENDS, fd, flags, size);
     if (failed == SHORT && given->msg_iovlen > 0) {
         struct msghdr less = *given;
         struct iovec part = given->msg_iov[0];
