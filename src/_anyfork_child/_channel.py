@@ -42,7 +42,7 @@ def wait_for_memory(error: OSError) -> None:
 
 
 def receive_body(sock: _socket.socket, length: int) -> bytes:
-    """Read a body whose header has been read, so that this cannot be put off; it is shorter at the end of the stream."""
+    """Read a body whose header has been read, so that it cannot be put off; at the end of the stream it is shorter."""
     while True:
         try:
             return sock.recv(length, WAITALL)

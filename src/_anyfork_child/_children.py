@@ -33,7 +33,7 @@ pack_died = Struct(HEADER.format + DEATH.format.removeprefix("<")).pack
 
 
 def tell_again(socket: int, frame: bytes, error: OSError) -> None:
-    """Tell of an end although the kernel had no memory for it; if that stays so, let the owner see that this is the end.
+    """Tell of an end although the kernel had no memory for it. If that stays so, the owner sees the end of the socket.
 
     Nobody wants to know when the owner is gone, or has dropped its handle.
     """
