@@ -24,7 +24,6 @@ from time import monotonic
 from . import _executor_exit
 from ._crew import ALL, STALL, Crew
 from ._decision_lock import LATER, DecisionLock
-from ._default import default_template
 from ._errors import AnyforkError, ArgumentError, HandleError, InitializerError, PeerError
 from ._executor_errors import drop_in
 from ._executor_jobs import BatchJob, JobEncoder
@@ -34,6 +33,7 @@ from ._jobs import JobState
 from ._mending import mend
 from ._pace import Pace
 from ._pool_handle import PoolHandle
+from ._reentry import cannot_put_off, cannot_wait, is_held
 from ._room import Room
 from ._telling import Record, Telling, tell
 from ._watch import Watch
@@ -173,27 +173,22 @@ class Dispatcher(PoolHandle):
             self._wake()  # there may be something to mend
             raise
         if found is LATER:
-            found = self._refusal() or self._cannot_put_off("submit")
+            found = self._refusal() or self._unless_started("submit")
             if found is None:
                 self.put_off.append((action, who))
                 self.watch.wake()
         if found is not None:
             raise found  # type: ignore[misc]  # it is an exception: LATER was replaced above
 
-    def _cannot_put_off(self, call: str) -> HandleError | None:
-        """Return why nothing can be left to the thread, where there is none yet."""
-        if self.started:
-            return None
-        return HandleError(
-            f"{call}() in a signal handler or a destructor, in the middle of the first use of the Executor: it does "
-            "not work yet; use the Executor once before, or call this later"
-        )
-
     def pace_of(self, function: KnownFunction) -> Pace:
         """How long calls of a function take."""
         if function.pace is None:
             function.pace = Pace()
         return function.pace
+
+    def _unless_started(self, call: str) -> HandleError | None:
+        """Return why nothing can be left to the thread, where there is none yet."""
+        return None if self.started else cannot_put_off(call)
 
     def submit(self, job: AnyJob) -> None:
         """Queue a new job. Raises what stands in its way."""
@@ -491,7 +486,7 @@ class Dispatcher(PoolHandle):
         """Change something, now or soon. Raises what stands in the way."""
         found: object = self.lock.do(self._enter_anyway, action)
         if found is LATER:
-            found = self._end_of_it() or self._cannot_put_off(call)
+            found = self._end_of_it() or self._unless_started(call)
             if found is None:
                 self.post(action)
         if isinstance(found, BaseException):
@@ -554,17 +549,8 @@ class Dispatcher(PoolHandle):
     def check_wait(self, call: str) -> None:
         """Raise HandleError where this thread was interrupted in the middle of what the Executor's thread waits for."""
         if self.lock.held or self.watch.held or any(map(is_held, self.scheduler.sources)):
-            raise HandleError(
-                f"{call} in a signal handler or a destructor that has interrupted another call: the Executor cannot "
-                "go on before that call does; wait later, and use shutdown(wait=False) here"
-            )
+            raise cannot_wait(call)
 
 
 def _nothing() -> None:
     """Nothing stands in the way."""
-
-
-def is_held(source: Source) -> bool:
-    """Whether this thread was interrupted while it used the template of this source: a worker needs it to begin."""
-    link: Link | None = default_template._link if source.key is None else source.key._link
-    return link is not None and any(one.lock._is_owned() for one in link.line())  # type: ignore[attr-defined]  # see _decision_lock
