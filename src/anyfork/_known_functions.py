@@ -39,8 +39,8 @@ class KnownFunction:
     __slots__ = ("__weakref__", "message", "number", "pace")
 
     def __init__(self, number: int, message: Message) -> None:
-        self.number = number
-        self.message = message
+        self.number: int = number
+        self.message: Message = message
         self.pace: Pace | None = None
 
     def tell(self) -> Message:
