@@ -116,7 +116,12 @@ def encode(values: Sequence[object], receiver: Receiver = OWNER, beside: bool = 
     encoded = Encoded()
     try:
         _Pickler(encoded, encoded.take_buffer if beside else None, receiver).dump(values)
-    except (_ByValueNeededError, _pickle.PicklingError, TypeError, AttributeError):
+    except (_ByValueNeededError, _pickle.PicklingError, TypeError, AttributeError) as error:
+        if not isinstance(error, _ByValueNeededError):
+            from ._handlers import comes_from_outside
+
+            if comes_from_outside(error):
+                raise
         from ._by_value import ByValuePickler, Names  # only now: importing cloudpickle costs more than all of anyfork
 
         encoded = Encoded()

@@ -14,6 +14,7 @@ from ._descriptors import duplicate, lift
 from ._wire import FOLLOWED
 
 F_SETSIG: int | None = getattr(fcntl, "F_SETSIG", None)  # Linux
+READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 ASYNC = os.O_NONBLOCK | getattr(fcntl, "FASYNC", 0)
 
 
@@ -32,12 +33,23 @@ def open_anew(pipe: int) -> tuple[int, int]:
     """
     if F_SETSIG is not None:
         try:
-            fd = os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(path_of(pipe), READ)
         except (FileNotFoundError, PermissionError):
             pass
         else:
             fd = lift(fd)
-            fcntl.fcntl(fd, F_SETSIG, SIGTERM)
-            fcntl.fcntl(fd, fcntl.F_SETFL, ASYNC)
-            return fd, FOLLOWED
+            return fd, follow(fd)
     return duplicate(pipe), 0
+
+
+def path_of(pipe: int) -> str:
+    """Where it can be opened anew."""
+    return f"/proc/self/fd/{pipe}"
+
+
+def follow(fd: int) -> int:
+    """Have the kernel signal the process that gets this new descriptor; return FOLLOWED."""
+    assert F_SETSIG is not None
+    fcntl.fcntl(fd, F_SETSIG, SIGTERM)
+    fcntl.fcntl(fd, fcntl.F_SETFL, ASYNC)
+    return FOLLOWED

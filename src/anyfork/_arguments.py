@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from _anyfork_child._encoding import Encoded, encode
+from _anyfork_child._encoding import CannotTravelError, Encoded, encode
+from _anyfork_child._handlers import comes_from_outside
 
 from ._errors import ArgumentError
 from ._modules import ORDINARY
@@ -97,21 +98,27 @@ def encode_for(
     try:
         return encode(values, receiver, beside)
     except Exception as error:  # pickling runs code of the values, which may raise anything
-        index, why = _blame(values, error, receiver)
+        blamed = None if comes_from_outside(error) else _blame(values, error, receiver)
+        if blamed is None:
+            raise
+        index, why = blamed
         what = f"argument {index + first}" if index + first else "the function"
         text = f"{what} of {call}() ({_short(values[index])}) cannot travel to another process: {why}"
         raise ArgumentError(text) from error
 
 
-def _blame(values: Sequence[object], error: Exception, receiver: Receiver) -> tuple[int, str]:
+def _blame(values: Sequence[object], error: Exception, receiver: Receiver) -> tuple[int, str] | None:
+    """Find the value that cannot travel, and why; None where each of them can, so that the error is not theirs."""
     from ._culprit import reason  # only now: most values travel
 
     for index, value in enumerate(values):
         try:
             encode((value,), receiver)
         except Exception as again:
+            if comes_from_outside(again):
+                raise
             return index, reason(value, again, receiver)
-    return 0, f"{type(error).__name__}: {error}"
+    return (0, str(error)) if isinstance(error, CannotTravelError) else None
 
 
 def _short(value: object) -> str:

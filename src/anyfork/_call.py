@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from time import monotonic
-
 from _anyfork_child._wire import START
 
 from ._arguments import check_function, encode_for, refused_keywords
@@ -16,6 +14,8 @@ from ._process import Process
 from ._signatures import overload
 from ._talk import Talk
 from ._template import Template
+from ._timeouts import deadline as deadline_of
+from ._timeouts import remaining
 from ._worker_handle import raise_given_up
 from ._worker_options import MODULE
 
@@ -66,16 +66,16 @@ def call(
         raise refused_keywords("call", function, keywords, "template, timeout, on_event")
     if template is not None:
         check_template("call", template)
+    deadline = deadline_of(timeout)
     process = Process._of(start_one(Template() if template is None else template.fork(), function, args))
-    deadline = None if timeout is None else monotonic() + timeout
     talk = Talk(process, Calls(receiver=process._link.receiver))
     asked = talk.calls.expect(1, on_event)
     try:
         if timeout is not None:
-            process.ready(timeout)
+            process.ready(remaining(deadline))
         talk.connect()
         talk.wait(lambda: asked.state == State.DONE, deadline)
-        process.wait(None if deadline is None else max(0.0, deadline - monotonic()))
+        process.wait(remaining(deadline))
     except NotReadyError:  # it is killed, if it ever comes to be
         raise_given_up(TimeoutError(), timeout, started=False)
     except TimeoutError as error:
@@ -83,7 +83,7 @@ def call(
         process.wait()
         raise_given_up(error, timeout, started=True)
     except BaseException:
-        process.kill()
+        process._link.abandon()
         raise
     finally:
         talk.drop()

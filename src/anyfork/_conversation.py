@@ -166,11 +166,18 @@ class Conversation:
     def read_small(self, flags: int) -> bytes | None:
         """What comes next, if that is its result, still pickled. Raises BlockingIOError, ConnectionError."""
         assert self.sock is not None
-        data, ancillary, got, _ = self.sock.recvmsg(READ_SIZE, ROOM, flags | CLOEXEC)
+        return self.accept_small([self.sock.recvmsg(READ_SIZE, ROOM, flags | CLOEXEC)])
+
+    def accept_small(self, received: list[Any]) -> bytes | None:
+        """What was received, if that is its result, still pickled; all else is accepted as ever."""
+        if not received:
+            return None
+        data, ancillary, got, _ = received.pop()
         if not ancillary and len(data) >= HEADER_SIZE and self.inbox.idle:
             length = len(data) - HEADER_SIZE
             if HEADER.unpack_from(data) == (length, self.calls.small, 0, RESULT, 0, 0):
-                return data[HEADER_SIZE:]
+                answer: bytes = data[HEADER_SIZE:]
+                return answer
         if data:
             self.accept(data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got)
         return None

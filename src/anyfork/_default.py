@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
-from _thread import allocate_lock
+from _thread import RLock
 
 from ._launch import initialise, launch
+from ._locks import locked
 from ._offspring import offspring
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ class DefaultTemplate:
     """Holds the link to it. Belongs to one process and one set of credentials; in any other it starts anew."""
 
     def __init__(self) -> None:
-        self._lock = allocate_lock()
+        self.lock: RLock = RLock()  # reentrant: a signal handler that uses it may come in the middle of anything
         self._link: Link | None = None
         self._identity: tuple[object, ...] = ()
         self._unused_copy = False  # it gets the program's path at its first use, as one that is started then
@@ -27,39 +28,48 @@ class DefaultTemplate:
         """The template, started if there is none. Raises LaunchError."""
         if offspring.leaving:
             offspring.reap()
-        with self._lock:
-            self._check_identity()
+        link = self._link
+        if link is not None and not self._unused_copy and self._identity == _identity():
+            return link
+        return self._get_ready()
+
+    @locked
+    def _get_ready(self) -> Link:
+        self._check_identity()
+        if self._link is None:
+            link = launch()
             if self._link is None:
-                self._keep(launch(), unused_copy=False)
-            assert self._link is not None
-            if self._unused_copy:
-                self._unused_copy = False
-                initialise(self._link)
-            return self._link
+                self._keep(link, unused_copy=False)
+            else:  # a signal handler has started one meanwhile
+                link.close_template()
+        template = self._link
+        assert template is not None
+        if self._unused_copy:
+            self._unused_copy = False
+            initialise(template)
+        return template
 
     @property
     def is_copy(self) -> bool:
         """Whether it is a copy of this program (anyfork.early), and no interpreter of its own."""
-        with self._lock:
-            self._check_identity()
-            return self._link is not None and self._link.receiver.main is not None
+        link = self._link
+        return link is not None and self._identity == _identity() and link.receiver.main is not None
 
+    @locked
     def replace(self, link: Link) -> None:
         """Use this copy of the program from now on."""
-        with self._lock:
-            self._let_go()
-            self._keep(link, unused_copy=True)
+        self._let_go()
+        self._keep(link, unused_copy=True)
 
+    @locked
     def discard(self, link: Link) -> None:
         """This one is known to be gone."""
-        with self._lock:
-            if self._link is link:
-                self._let_go()
+        if self._link is link:
+            self._let_go()
 
     def _keep(self, link: Link, *, unused_copy: bool) -> None:
+        self._unused_copy, self._identity = unused_copy, _identity()
         self._link = link
-        self._unused_copy = unused_copy
-        self._identity = _identity()
 
     def _check_identity(self) -> None:
         if self._link is not None and self._identity != _identity():
@@ -72,7 +82,7 @@ class DefaultTemplate:
 
     def renew(self) -> None:
         """Runs in a forked copy of the owner: whatever thread held the lock is not there."""
-        self._lock = allocate_lock()
+        self.lock = RLock()
 
 
 def _identity() -> tuple[object, ...]:

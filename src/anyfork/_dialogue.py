@@ -15,6 +15,7 @@ from ._interpreter import TOO_OLD
 from ._polling import is_ready
 from ._session import GONE, Phase
 from ._status import ExitStatus
+from ._timeouts import seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,12 +44,18 @@ FATE = 1.0  # seconds to learn how a template ended whose forks came to nothing:
 def prepare(link: Link, timeout: float | None) -> Dialogue[None]:
     """Until a template has done what it was asked. Raises what failed, and TimeoutError; the template goes on then."""
     link.check("ready")
-    link.ask()
-    if not (yield link, link.answered, link.answer_source, timeout):
+    limit = seconds(timeout)
+    number = link.ask()
+
+    def answered() -> bool:
+        return link.session.answers >= number or link.answered() or not link.preparing()
+
+    if not (yield link, answered, link.answer_source, limit):
         raise TimeoutError(
             f"template {link.session.pid or ''} was not ready within {timeout} seconds; it goes on: wait again"
         )
-    if not link.session.succeeded:
+    link.check("ready")
+    if not link.session.succeeded_at(number):
         raise (yield from explain(link))
 
 
@@ -66,12 +73,14 @@ def hand_over(link: Link) -> Dialogue[int]:
     status, pidfd = link.status, link.session.pidfd
     if status is None or link.session.status is not None:
         raise (yield from explain(link))
+    link.detaching = True
     link.send(Frame(DETACH, 0, b"", [status.fd, pidfd] if pidfd >= 0 else [status.fd]))
     link.session.phase = Phase.CLOSED
     try:
         yield link, link.delivered, link.nothing, None
     except GeneratorExit:  # nobody waits any more: it is not given up
         link.session.phase = Phase.PREPARING
+        link.detaching = False
         link.send(Frame(DETACH))
         raise
     link.user = "detach()"
@@ -98,36 +107,42 @@ def check(link: Link, call: str) -> None:
 def enter(link: Link, timeout: float | None) -> Dialogue[None]:
     """Until a process has entered its function. Raises why it has not; after the timeout it is killed, and will not."""
     check(link, "ready")
-    if not (yield link, link.answered, link.answer_source, timeout):
+    if not (yield link, _or_used_up(link, link.answered), link.answer_source, seconds(timeout)):
         if link.revoke():
             text = f"the process did not enter its function within {timeout} seconds; it was killed"
             if link.remote:
                 text += f"; on {link.session.host} it may have entered it meanwhile"
             raise NotReadyError(text, may_have_run=link.remote)
-    elif not link.session.succeeded:
+        return
+    check(link, "ready")
+    if not link.session.succeeded:
         raise (yield from explain(link))
 
 
 def entered(link: Link, timeout: float | None) -> Dialogue[bool]:
     """Whether it is known within the timeout whether a process has entered its function; it goes on otherwise."""
     check(link, "ready")
-    return (yield link, link.answered, link.answer_source, timeout)
+    return (yield link, _or_used_up(link, link.answered), link.answer_source, timeout)
 
 
 def birth(link: Link) -> Dialogue[None]:
     """Until the template has forked the process, or never will."""
     yield from _ends(link)
     if not link.read_news(link.born_or_not):
-        yield link, link.born_or_not, link.status_source, None
+        yield link, _or_used_up(link, link.born_or_not), link.status_source, None
 
 
 def end(link: Link, timeout: float | None) -> Dialogue[ExitStatus]:
     """Until a process has ended. Return how. Raises TimeoutError."""
     check(link, "wait")
+    limit = seconds(timeout)
     yield from _ends(link)
-    if not link.read_news(link.ended) and not (yield link, link.ended, link.status_source, timeout):
+    done = _or_used_up(link, link.ended)
+    if not link.read_news(link.ended) and not (yield link, done, link.status_source, limit):
         waiting = _channel_state(link)
         raise TimeoutError(f"process {link.session.pid} has not ended within {timeout} seconds{waiting}")
+    if link.session.status is None:
+        check(link, "wait")
     yield from _learn_why(link)
     status = link.session.status
     assert status is not None
@@ -146,7 +161,7 @@ def _channel_state(link: Link) -> str:
 
 def leave(link: Link) -> Dialogue[None]:
     """Let the function see the end of its channel, which nobody has asked for."""
-    yield link, link.answered, link.answer_source, None
+    yield link, _or_used_up(link, link.answered), link.answer_source, None
     link.close_control()
 
 
@@ -204,7 +219,12 @@ def end_descriptor(link: Link) -> Dialogue[int]:
 def _ends(link: Link) -> Dialogue[None]:
     """A handle taken over from another process gets its status socket and pidfd with the first answer."""
     if link.status is None and not link.session.answers and link.session.status is None:
-        yield link, link.answered, link.answer_source, None
+        yield link, _or_used_up(link, link.answered), link.answer_source, None
+
+
+def _or_used_up(link: Link, done: Callable[[], bool]) -> Callable[[], bool]:
+    """Whether it is done, or another thread has closed the handle, so that it never will be."""
+    return lambda: done() or link.used_up()
 
 
 # --- Why the answer was no --------------------------------------------------------------------------------------

@@ -13,12 +13,16 @@ import os
 from _signal import SIGKILL, pidfd_send_signal
 from _thread import RLock
 from sys import byteorder
+from types import MappingProxyType
 
-from _anyfork_child._channel import NOWAIT, Channel
+from _anyfork_child._channel import Channel
 from _anyfork_child._descriptors import lift
+from _anyfork_child._handlers import comes_from_outside
 from _anyfork_child._platform import has_pidfds
 from _anyfork_child._wire import EXECUTING, SIGNAL, Frame, ProtocolError
 
+from ._incoming import Incoming
+from ._once import Once
 from ._outbox import Outbox
 from ._polling import is_ready
 from ._session import Phase, Session
@@ -27,19 +31,36 @@ from ._status import UNKNOWN, exit_status
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
-    from typing import Any, TypeAlias
+    from collections.abc import Callable, Mapping
+    from collections.abc import Set as AbstractSet
+    from typing import Protocol, TypeAlias
 
     from ._status import ExitStatus
 
+    class Waiter(Protocol):
+        """One that waits: for which descriptor, and who reads for it, a thread or a task. Whoever is the same as the
+        reader of a descriptor reads, too: it has interrupted that one, as signal handlers do."""
+
+        fd: int
+
+        @property
+        def reader(self) -> object:
+            """The thread or the task."""
+
+        def wake(self) -> None:
+            """Let it look again."""
+
     Source: TypeAlias = tuple[int, Callable[[], None]]  # a descriptor, and what to do when it is readable
+
+
+UNIX_STREAM = (_socket.AF_UNIX, _socket.SOCK_STREAM)
 
 
 class Ends:
     """The owner's ends of one process, and what is known of it."""
 
-    waiters = 0  # how many wait on its descriptors, which are not closed meanwhile
-    turns: dict[int, list[Any]] | None = None  # by descriptor: those behind the one that waits there (see _waiting)
+    waiters: AbstractSet[Waiter] = frozenset()  # those that wait on its descriptors, which are not closed meanwhile
+    _readers: Mapping[int, Waiter] = MappingProxyType({})  # by descriptor: which of them reads it
     child = 0  # its pid, if its parent is this process itself, which has to reap it
     executed = -1  # a pipe that ends when the program has been executed
     _channel: Callable[[], socket.socket | None] = staticmethod(lambda: None)  # a weak reference, once there is one
@@ -49,8 +70,9 @@ class Ends:
         self.session = Session()
         self.outbox = Outbox(control)
         self.lock = RLock()
-        self.status = None if status is None else Channel(status)
-        self._control = Channel(control)
+        self.status = None if status is None else Incoming(status)
+        self._control = Incoming(control)
+        self._said_executed = Once()
 
     def descriptors(self) -> tuple[int, ...]:
         """All that this holds; -1 for what it does not."""
@@ -80,6 +102,14 @@ class Ends:
     def answered(self) -> bool:
         """The process has answered, or ended."""
         return self.session.settled
+
+    def preparing(self) -> bool:
+        """It still is a template, of which the handle may be used."""
+        return self.session.phase is Phase.PREPARING
+
+    def used_up(self) -> bool:
+        """The handle was closed or moved, by another thread, while somebody waits."""
+        return self.session.phase in (Phase.CLOSED, Phase.MOVED)
 
     def born_or_not(self) -> bool:
         """The template has forked the process, or never will."""
@@ -117,20 +147,54 @@ class Ends:
             return self.status.fd, self.read_status
         return self.session.pidfd, self._end_unknown
 
+    # --- Who waits. Each of these holds the lock, and is harmless when it is done twice ---
+
+    def begin_wait(self, waiter: Waiter, fd: int) -> bool:
+        """Note that somebody waits for a descriptor; return whether it is the one to read it."""
+        if not self.waiters:
+            self.waiters, self._readers = set(), {}
+        assert isinstance(self.waiters, set)
+        assert isinstance(self._readers, dict)
+        waiter.fd = fd
+        self.waiters.add(waiter)
+        return fd < 0 or self._readers.setdefault(fd, waiter).reader == waiter.reader
+
+    def end_wait(self, waiter: Waiter) -> None:
+        """Note that it waits no more; another one reads instead."""
+        if waiter not in self.waiters:
+            return
+        assert isinstance(self.waiters, set)
+        assert isinstance(self._readers, dict)
+        if self._readers.get(waiter.fd) is waiter:
+            self.wake_behind(waiter)
+            del self._readers[waiter.fd]
+        self.waiters.discard(waiter)
+
+    def wake_behind(self, waiter: Waiter) -> None:
+        """Wake the others that wait for the same descriptor: it was read, or somebody else has to."""
+        for other in [*self.waiters]:
+            if other.fd == waiter.fd and other is not waiter:
+                other.wake()
+
+    def wake_all(self) -> None:
+        """Wake everybody: what they wait for may never come."""
+        for waiter in [*self.waiters]:
+            waiter.wake()
+
     # --- Receiving: each of these moves one frame, under the lock, if there is one ---
 
-    def _receive(self, channel: Channel) -> Frame | None:
+    def _receive(self, incoming: Incoming) -> tuple[Frame | None, Once]:
         """One frame, or None at the end of the stream; what is no frame ends the process."""
         try:
-            frame = channel.receive(NOWAIT)
+            frame, calls = incoming.receive()
             if frame is not None and frame.fds:
                 frame.fds = [*map(lift, frame.fds)]
-            return frame
+            return frame, calls
         except ConnectionResetError:  # it ended with something of ours unread
-            return None
+            pass
         except (ProtocolError, EOFError) as error:
             self._distrust(error)
-            return None
+        return None, Once()
 
     def _distrust(self, error: Exception) -> None:
         self.session.protocol_error = error
@@ -142,22 +206,29 @@ class Ends:
         if not session.expects_control:  # another has read the answer meanwhile
             return
         try:
-            frame = self._receive(self._control)
+            frame, calls = self._receive(self._control)
             if frame is None:
-                session.control_ended = True
-                if self.status is None and session.pidfd < 0:  # nothing else will tell of its end
-                    session.status_ended = True
-                    self._take_pidfd()
-            elif frame.kind == EXECUTING and frame.fds and session.phase is Phase.STARTING:
-                session.take_control(frame)
-                self.executed = frame.fds[0]
-            else:
-                session.take_control(frame)
-                self._keep_ends(frame.fds)
+                self._end_control()
+                return
+            ours: dict[str, object] = {}
+            said = session.said_on_control(frame)
+            if frame.kind == EXECUTING and frame.fds and session.phase is Phase.STARTING:
+                ours["executed"] = frame.fds[0]
+            elif frame.fds and frame.fds[0] >= 0:  # what a former owner has left with the template
+                ours["status"] = Incoming(_socket.socket(*UNIX_STREAM, 0, frame.fds[0]))
+                said |= {"pidfd": frame.fds[1] if len(frame.fds) > 1 else -1, "born": True}
+            self._control.commit(calls, (session, said), (self, ours))
         except BlockingIOError:
             return
         except ProtocolError as error:
             self._distrust(error)
+
+    def _end_control(self) -> None:
+        session = self.session
+        session.control_ended = True
+        if self.status is None and session.pidfd < 0:  # nothing else will tell of its end
+            session.status_ended = True
+            self._take_pidfd()
 
     def overhear(self) -> bool:
         """Take a frame of a template's control socket that is not an answer; False when there is none, or none will
@@ -166,11 +237,13 @@ class Ends:
         if session.control_ended or session.phase is Phase.ENTERED:
             return False
         try:
-            frame = self._receive(self._control)
+            frame, calls = self._receive(self._control)
             session.control_ended = frame is None
             if frame is not None:
-                session.take_control(frame)
-        except (OSError, ProtocolError):  # nothing there, or closed, or nothing that is of use
+                self._control.commit(calls, (session, session.said_on_control(frame)))
+        except (OSError, ProtocolError) as error:  # nothing there, or closed, or nothing that is of use
+            if comes_from_outside(error):
+                raise
             return False
         return frame is not None
 
@@ -178,9 +251,9 @@ class Ends:
         # Either nothing, when exec has closed the other end, or the failure, in one piece.
         if self.executed < 0:
             return
-        body = os.read(self.executed, 1 << 20)
+        self._said_executed.call(0, os.read, self.executed, 1 << 20)
+        self.session.take_executed(self._said_executed.results[0])
         self._close_executed()
-        self.session.take_executed(body)
 
     def read_status(self) -> None:
         """Take a frame of the status socket."""
@@ -188,10 +261,10 @@ class Ends:
         if self.status is None or session.status_ended or session.status is not None:
             return
         try:
-            frame = self._receive(self.status)
+            frame, calls = self._receive(self.status)
             if frame is not None:
                 known = session.pidfd
-                session.take_status(frame)
+                self.status.commit(calls, (session, session.said_on_status(frame)))
                 if known not in (-1, session.pidfd):
                     os.close(known)
                 self._was_born()
@@ -269,13 +342,6 @@ class Ends:
         except ChildProcessError:  # the program waits for all its children, or ignores SIGCHLD
             return UNKNOWN
 
-    def _keep_ends(self, fds: Sequence[int]) -> None:
-        """The status socket and the pidfd that a former owner has left with the template."""
-        if fds and fds[0] >= 0:
-            self.status = Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fds[0]))
-            self.session.pidfd = fds[1] if len(fds) > 1 else -1
-            self.session.born = True
-
     def _was_born(self) -> None:
         """It is known now that the template has forked it."""
 
@@ -335,6 +401,6 @@ class Ends:
             session.pidfd = pidfd
 
     def _close_executed(self) -> None:
-        if self.executed >= 0:
-            os.close(self.executed)
-            self.executed = -1
+        fd, self.executed = self.executed, -1
+        if fd >= 0:
+            os.close(fd)

@@ -17,7 +17,7 @@ from _anyfork_child._wire import ADOPT, DETACHED, EXECUTES, FORK, MAX_BODY, PREP
 
 from ._arguments import encode_call
 from ._default import default_template
-from ._errors import ArgumentError
+from ._errors import AnyforkError, ArgumentError
 from ._exec import exec_attributes, present_attributes
 from ._launch import initialise
 from ._lifeline import open_lifeline
@@ -76,7 +76,7 @@ def _fork(parent: Link, attributes: Mapping[str, object], body: bytes, given: Se
     control, far_control, status, far_status = two_pairs()
     try:
         line, flags = open_lifeline()
-    except BaseException:
+    except OSError:
         for end in (control, far_control, status, far_status):
             end.close()
         raise
@@ -88,13 +88,8 @@ def _fork(parent: Link, attributes: Mapping[str, object], body: bytes, given: Se
     link.tracker = parent.tracker
     if attributes.get("detached"):
         flags |= DETACHED
-    fds = (far_control.fileno(), far_status.fileno(), line, *given)
-    try:
-        parent.send_fork(Frame(FORK, flags | more, body, fds), link)
-    finally:
-        far_control.close()
-        far_status.close()
-        os.close(line)
+    fds = (far_control.fileno(), far_status.fileno(), *line.fds, *given)
+    parent.send_fork(Frame(FORK, flags | more, body, fds), link, (far_control, far_status, line))
     return link
 
 
@@ -161,9 +156,10 @@ def adopt(sock: socket.socket) -> Link:
     link = Link(_socket.socket(*PAIR, 0, lift(sock.detach())), None, None)
     link.session.forks = 1  # how often it was forked is not known here: see take_over
     link.session.adopting = True
-    link.session.pings += 1
+    link.expect_answer()
     line, flags = open_lifeline()
-    link.send(Frame(ADOPT, flags, b"", (line,)), own=(line,))
+    link.send(Frame(ADOPT, flags, b"", line.fds))
+    line.close()
     return link
 
 
@@ -187,10 +183,16 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
         lead_debugger(link)
     if MODULE in sys.modules and kind == START:
         share_tracker(link)
-    link.post(kind, encoded, call)
-    if encoded.by_value:
-        warm_parent(link, "cloudpickle.cloudpickle")
-    return link
+    try:
+        link.post(kind, encoded, call)
+        if encoded.by_value:
+            warm_parent(link, "cloudpickle.cloudpickle")
+        return link
+    except AnyforkError:
+        raise
+    except BaseException:  # nobody gets a handle of this process
+        link.abandon()
+        raise
 
 
 def tell_path(template: Link) -> None:

@@ -12,7 +12,7 @@ from ._arguments import Stays, encode_async_call, encode_call, encode_values, re
 from ._attributes import encode_attributes
 from ._delivery import destructor, when_free
 from ._dialogue import check
-from ._errors import ArgumentError, HandleError, StatusUnknownError
+from ._errors import AnyforkError, ArgumentError, HandleError, StatusUnknownError
 from ._forks import NOTHING, adopt, fork, fork_default, fork_exec, take_over
 from ._modules import ORDINARY
 from ._session import Phase, Session
@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
-    from typing import Literal, NoReturn, Self, TypeAlias, Unpack
+    from typing import Literal, NoReturn, Self, TypeAlias, TypeVar, Unpack
 
     from _anyfork_child._encoding import Encoded
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ._link import Link
     from ._signatures import Arguments
 
+    Made = TypeVar("Made")
     Backend: TypeAlias = Literal["asyncio", "trio"]
     Argument: TypeAlias = str | bytes | os.PathLike[str]
 
@@ -67,13 +68,13 @@ class TemplateHandle(Stays):
     _instead = "pass the socket that its detach() returns, and use Template.from_socket() there"
 
     def __init__(self) -> None:
-        self._link = fork_default({}, NOTHING)
+        self._link = fork_default({}, NOTHING).hold()
         self._queued()
 
     @classmethod
     def _of(cls, link: Link) -> Self:
         template = cls.__new__(cls)
-        template._link = link
+        template._link = link.hold()
         template._queued()
         return template
 
@@ -182,22 +183,35 @@ class TemplateHandle(Stays):
         return self
 
     def _take_over(
-        self, call: str, function: Callable[..., object] | str, args: Sequence[object], backend: Backend | None
-    ) -> Link:
-        """Let a function take the process over; this handle is used up."""
+        self,
+        make: Callable[[Link], Made],
+        call: str,
+        function: Callable[..., object] | str,
+        args: Sequence[object],
+        backend: Backend | None,
+    ) -> Made:
+        """Let a function take the process over, and make the handle of that; this one is used up."""
         if backend is None:
             encoded = encode_call(call, function, args, self._link.receiver)
         else:
             encoded = encode_async_call(call, backend, function, args, self._link.receiver)
-        self._link = take_over(self._link, call, START, encoded)
-        self._queued()
-        return self._link
+        return self._begin(make, call, START, encoded)
 
-    def _take_over_by_program(self, argv: Sequence[Argument]) -> Link:
-        """Let a program take the process over; this handle is used up."""
-        self._link = take_over(self._link, "run_program", PROGRAM, encode_values("run_program", _arguments(argv)))
-        self._queued()
-        return self._link
+    def _take_over_by_program(self, make: Callable[[Link], Made], argv: Sequence[Argument]) -> Made:
+        """Let a program take the process over, and make the handle of that; this one is used up."""
+        return self._begin(make, "run_program", PROGRAM, encode_values("run_program", _arguments(argv)))
+
+    def _begin(self, make: Callable[[Link], Made], call: str, kind: int, encoded: Encoded) -> Made:
+        try:
+            self._link = take_over(self._link, call, kind, encoded)
+            self._queued()
+            return make(self._link)
+        except AnyforkError:
+            raise
+        except BaseException:  # nobody gets the handle
+            if self._link.session.phase is Phase.STARTING:
+                self._link.abandon()
+            raise
 
     def _give_up(self, call: str) -> Link:
         """Hand the link to another handle: this one is used up."""
@@ -211,7 +225,7 @@ class TemplateHandle(Stays):
         link = self._link
         link.check("detach")
         if link.child:
-            self._link = fork(link, {}, NOTHING)
+            self._link = fork(link, {}, NOTHING).hold()
             link.close_template()
         return self._link
 

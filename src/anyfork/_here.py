@@ -144,9 +144,9 @@ def _fork(unwanted: set[int]) -> Link:
         link = Link(ends[0], None, None)
         link.receiver = Receiver(is_importable, main, place_of=place_of, places=later_places)
         try:
-            _copy(link, main, ends[1].fileno(), line, flags, unwanted | {ends[0].fileno()})
+            _copy(link, main, ends[1].fileno(), line.fds[0], flags, unwanted | {ends[0].fileno()})
         finally:
-            os.close(line)
+            line.close()
         return link
     except BaseException as error:
         if link is not None:

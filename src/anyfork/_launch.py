@@ -87,13 +87,13 @@ def launch() -> Link:
     link.interpreter = python
     link.output = Output(output)
     try:
-        pid = _spawn(python, command(python, None), (far.fileno(), line, stderr, output), follows)
+        pid = _spawn(python, command(python, None), (far.fileno(), line.fds[0], stderr, output), follows)
     except OSError as error:
         raise LaunchError(f"the interpreter {python!r} cannot be executed: {error}") from error
     finally:
         os.close(stderr)
         far.close()
-        os.close(line)
+        line.close()
     link.session.pid = link.child = pid
     initialise(link)
     return link

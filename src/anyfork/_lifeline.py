@@ -7,24 +7,36 @@ What the other side makes of it is in _anyfork_child._owner.
 from __future__ import annotations
 
 import os
-from _thread import allocate_lock
+from _thread import RLock
 
-from _anyfork_child._lifeline import open_anew, open_pipe
+from _anyfork_child._descriptors import duplicate
+from _anyfork_child._lifeline import F_SETSIG, READ, follow, open_pipe, path_of
+
+from ._owned import Owned
 
 _pipe: list[int] = []  # reading and writing end, once there are any
-_lock = allocate_lock()
+_lock = RLock()  # reentrant: a signal handler may come in the middle
 
 
-def open_lifeline() -> tuple[int, int]:
-    """A new descriptor to hand to one process, and FOLLOWED if the kernel will signal that process.
+def open_lifeline() -> tuple[Owned, int]:
+    """Open a new descriptor to hand to one process; return it, and FOLLOWED if the kernel will signal that process.
 
-    Raises OSError when descriptors have run out.
+    As _anyfork_child._lifeline.open_anew. Raises OSError when descriptors have run out.
     """
     if not _pipe:
         with _lock:
             if not _pipe:
                 _pipe.extend(open_pipe())
-    return open_anew(_pipe[0])
+    line = Owned()
+    if F_SETSIG is not None:
+        try:
+            line.fds.extend(map(os.open, (path_of(_pipe[0]),), (READ,)))
+        except (FileNotFoundError, PermissionError):
+            pass
+        else:
+            line = line.lifted()
+            return line, follow(line.fds[0])
+    return Owned(map(duplicate, (_pipe[0],))), 0
 
 
 def lifeline_descriptors() -> tuple[int, ...]:

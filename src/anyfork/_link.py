@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import _socket
 import os
+from _signal import SIGKILL
 from _weakref import ref
+from functools import partial
+from itertools import count
 
 from _anyfork_child._channel import NOWAIT, close_all
 from _anyfork_child._imports import import_own
 from _anyfork_child._wire import CLOSE, PING, REVOKE, Frame
 
-from ._delivery import deliver, open_links, pending, undelivered, when_free
+from ._delivery import deliver, destructor, open_links, pending, undelivered, when_free
 from ._ends import Ends
 from ._errors import ArgumentError, HandleError
+from ._locks import locked
 from ._modules import ORDINARY
 from ._offspring import offspring
 from ._session import Phase
@@ -25,11 +29,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
+    from typing import Self, TypeVar
 
     from _anyfork_child._encoding import Encoded
     from _anyfork_child._receiver import Receiver
 
+    from ._outbox import Closable
     from ._output import Output
+
+    Channel = TypeVar("Channel", bound=socket.socket)
 
 
 SCRAP = 4096  # bytes to read at once of what nobody wants
@@ -49,17 +57,29 @@ class Link(Ends):
     receiver: Receiver = ORDINARY  # what it is to values that go to it
     places: tuple[str, ...] = ()  # that it was told of, because they were put on the path after its start
     user = ""  # the operation that has used up the handle of the template, as it is written
+    detaching = False  # its handle is used up, and what it holds is on its way to another owner
     _dropped = False
-    _askers = 0  # its forks that may still want to know why they were never born
 
     def __init__(self, control: _socket.socket, status: _socket.socket | None, parent: Link | None) -> None:
         super().__init__(control, status)
+        self._askers: set[int] = set()  # its forks that may still want to know why they were never born, by their id
+        self._pings = count(1)
+        self._owner = os.getpid()
         self.parent = parent
         if parent is not None:
-            with parent.lock:
-                parent._askers += 1
-        self._owner = os.getpid()
+            parent._askers.add(id(self))
+
+    def hold(self) -> Self:
+        """Keep this until it is closed: there is a handle of it now, whose destructor has the last word."""
         open_links.add(self)
+        return self
+
+    @destructor
+    def __del__(self) -> None:
+        """Close what never had a handle, because an interrupt has come before."""
+        if not (self.foreign or self._control.sock.fileno() < 0):
+            self._dropped = True
+            self._close()
 
     # --- Who may use it ---
 
@@ -111,34 +131,52 @@ class Link(Ends):
         The descriptors ``own`` of the frame are closed then.
         """
         try:
-            with self.lock:
-                if call:
-                    self.check(call)
-                    self.session.phase = Phase.STARTING
-                    self.user = f"{call}()"
-                self._push(frame, pieces)
+            self._send(frame, pieces, call)
         finally:
             close_all(own)
         if pending():
             deliver()
 
-    def send_fork(self, frame: Frame, child: Link) -> None:
-        """Queue the birth of ``child``."""
-        with self.lock:
-            self._push(frame)
-            child.number = self.session.forks
-            self.session.forks += 1
+    @locked
+    def _send(self, frame: Frame, pieces: Sequence[bytes], call: str) -> None:
+        if call:
+            self.check(call)
+            self.session.phase = Phase.STARTING
+            self.wake_all()
+        self._push(frame, pieces)
 
-    def ask(self) -> None:
-        """Ask whether everything so far has been done."""
-        with self.lock:
-            self.session.pings += 1
-            self.send(Frame(PING))
+    @locked
+    def send_fork(self, frame: Frame, child: Link, holders: Sequence[Closable]) -> None:
+        """Queue the birth of ``child``; the first three descriptors belong to the ``holders``."""
+        child.number = self.session.forks
+        self.session.forks += 1
+        self._push(frame, (), holders, 3)
 
-    def _push(self, frame: Frame, pieces: Sequence[bytes] = ()) -> None:
-        self.outbox.push(frame, pieces)
-        if self.outbox:
-            undelivered.add(self)
+    @locked
+    def ask(self) -> int:
+        """Ask whether everything so far has been done; return the number of the answer."""
+        [self.session.pings] = self.outbox.queueing(self.outbox.messages_of(Frame(PING)), self._pings)
+        number = self.session.pings
+        self._flush_queued()
+        return number
+
+    def expect_answer(self) -> None:
+        """A frame is answered as the question of ``ask`` is."""
+        self.session.pings = next(self._pings)
+
+    def _push(
+        self, frame: Frame, pieces: Sequence[bytes] = (), holders: Sequence[Closable] = (), held: int = 0
+    ) -> None:
+        try:
+            self.outbox.push(frame, pieces, holders, held)
+        finally:
+            if self.outbox:
+                undelivered.add(self)
+
+    def _flush_queued(self) -> None:
+        """Send what the socket takes of what has just been queued. Raises OSError."""
+        undelivered.add(self)
+        self.flush()
 
     def flush(self) -> bool:
         """Send what the socket takes of the queue; False when polling the socket is no use. Holds the lock."""
@@ -200,6 +238,12 @@ class Link(Ends):
             self._close_executed()
         return True
 
+    def abandon(self) -> None:
+        """Let a process that has just been started end: nobody will have a handle of it."""
+        if self.session.phase is Phase.STARTING and not self.revoke():
+            self.signal_now_or_at_birth(SIGKILL)
+        self.drop_process()
+
     # --- The end of the handle ---
 
     def detach_control(self) -> int:
@@ -208,9 +252,14 @@ class Link(Ends):
 
     def make_channel(self) -> socket.socket:
         """The control socket as a channel, which belongs to whoever has it then."""
-        channel: socket.socket = import_own("socket").socket(
-            _socket.AF_UNIX, _socket.SOCK_STREAM, 0, self.detach_control()
-        )
+        import_own("socket")
+        from ._channel_socket import ChannelSocket  # only now: the socket module costs more than all of anyfork
+
+        channel = ChannelSocket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, self.detach_control())
+        return self.note_channel(channel)
+
+    def note_channel(self, channel: Channel) -> Channel:
+        """Remember this socket as the channel, without keeping it."""
         self._channel = ref(channel)
         return channel
 
@@ -223,25 +272,37 @@ class Link(Ends):
         """Say that nothing more will come, and let go. What is queued is delivered first."""
         if self.foreign:
             return
-        with self.lock:
-            if self.session.phase is not Phase.PREPARING:
-                return
-            self.session.phase = Phase.CLOSED
-        self.send(Frame(CLOSE))
-        self.let_go()
+        self._say_close()
+        if self.session.phase is Phase.CLOSED and not self.detaching:
+            self.let_go()
+        if pending():
+            deliver()
+
+    @locked
+    def _say_close(self) -> None:
+        if self.session.phase is not Phase.PREPARING:
+            return
+        # No interrupt may come in between: without the frame the end of the socket means that its owner has ended.
+        message = self.outbox.messages_of(Frame(CLOSE))
+        [self.session.phase] = self.outbox.queueing(message, iter((Phase.CLOSED,)))
+        self._flush_queued()
+        self.wake_all()
 
     def drop_process(self) -> None:
         """The handle of the process is not used any more; the process goes on."""
         if self.foreign:
             return
-        with self.lock:
-            session = self.session
-            if session.phase is Phase.CLOSED:
-                return
-            if session.phase is Phase.STARTING and session.status is None:
-                self._drain()
-            session.phase = Phase.CLOSED
-        self.let_go()
+        if not self._dropped:
+            self._drop()
+            self.let_go()
+
+    @locked
+    def _drop(self) -> None:
+        session = self.session
+        if session.phase is Phase.STARTING and session.status is None:
+            self._drain()
+        session.phase = Phase.CLOSED
+        self.wake_all()
 
     def _drain(self) -> None:
         """Read what nobody has waited for. If it were unread, the function would not see the end of its channel, but a
@@ -256,17 +317,20 @@ class Link(Ends):
 
     def leave_alone(self) -> None:
         """Nothing will be said to this process, nor asked of it, but why it was never born."""
-        with self.lock:
-            if not self.outbox:
-                self._control.sock.shutdown(_socket.SHUT_WR)
+        self._end_sending()
         self.let_go()
 
+    @locked
+    def _end_sending(self) -> None:
+        if not self.outbox:
+            self._control.sock.shutdown(_socket.SHUT_WR)
+
+    @locked
     def let_go(self) -> None:
         """Close what this link holds, as soon as its queue is delivered. The process goes on."""
-        with self.lock:
-            self._dropped = True
-            if not self.outbox:
-                self._close()
+        self._dropped = True
+        if not self.outbox:
+            self._close()
 
     def close_finished(self) -> None:
         """Close what is not needed any more, when nobody waits on it. Holds the lock."""
@@ -324,20 +388,21 @@ class Link(Ends):
         self._forget_parent()  # which might have had to say why this process does not come to be
 
     def _forget_parent(self) -> None:
-        parent, self.parent = self.parent, None
+        parent = self.parent
         if parent is not None:
-            when_free(parent, parent._forget_asker)
+            when_free(parent, partial(parent._forget_asker, id(self)))
+            self.parent = None
 
-    def _forget_asker(self) -> None:
-        self._askers -= 1
+    def _forget_asker(self, asker: int) -> None:
+        self._askers.discard(asker)
         if self._dropped and not self.outbox:
             self._close()
 
     def _close_status(self) -> None:
-        session = self.session
-        if self.status is not None:
-            self.status.close()
+        status, session = self.status, self.session
+        if status is not None:
+            status.close()
             self.status = None
-        if session.pidfd >= 0:
-            os.close(session.pidfd)
-            session.pidfd = -1
+        fd, session.pidfd = session.pidfd, -1
+        if fd >= 0:
+            os.close(fd)

@@ -1,7 +1,7 @@
 """What is on its way to one process: frames, and the descriptors that go with them, over a socket that never blocks us.
 
 Most of the time there is no queue: the socket takes a frame at once. What it does not take waits here, with copies of
-its descriptors, until somebody calls ``flush`` again.
+its descriptors, until somebody calls ``flush`` again. How much was sent is known whatever interrupts this: see _once.
 """
 
 from __future__ import annotations
@@ -10,17 +10,33 @@ import _socket
 import os
 from collections import deque
 from errno import EPIPE, ETOOMANYREFS
+from itertools import islice
+from operator import call
 
-from _anyfork_child._channel import NOWAIT, close_all, send_some
+from _anyfork_child._channel import NOSIGNAL, NOWAIT, RIGHTS, pack_descriptors
 from _anyfork_child._descriptors import duplicate
 from _anyfork_child._files import write_stepwise
+from _anyfork_child._handlers import comes_from_outside
 from _anyfork_child._wire import messages
+
+from ._once import Once
+from ._owned import Owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Protocol, TypeVar
 
     from _anyfork_child._wire import Frame
+
+    Value = TypeVar("Value")
+
+    class Closable(Protocol):
+        """What holds descriptors."""
+
+        def close(self) -> None:
+            """Close them."""
+
 
 SO_SNDBUFFORCE = 32  # Linux: above the limit for everybody, where we may
 SEND_BUFFER = 1 << 24  # bytes
@@ -49,31 +65,55 @@ class _Fill:
             self._fd = -1
 
 
-class _Message:
-    """Bytes, with descriptors that go with the first of them."""
+class Message:
+    """Bytes, with descriptors that go with the first of them. ``holders`` hold those that are not the caller's."""
 
-    __slots__ = ("_owned", "data", "fds", "fill")
+    __slots__ = ("_calls", "data", "fds", "fill", "holders", "lent")
 
-    def __init__(self, data: bytes | memoryview, fds: Sequence[int]) -> None:
+    def __init__(self, data: bytes, fds: Sequence[int]) -> None:
         self.data = data
         self.fds = fds
         self.fill: _Fill | None = None
-        self._owned = False
+        self.holders: Sequence[Closable] = ()
+        self.lent = len(fds)  # how many, at the end, are the caller's
+        self._calls = Once()
+
+    @property
+    def left(self) -> int:
+        """How many bytes have not been sent."""
+        sent: int = sum(self._calls.results)
+        return len(self.data) - sent
+
+    @property
+    def begun(self) -> bool:
+        """Whether some of it was sent, and the descriptors with it."""
+        return bool(self._calls.results)
+
+    def send(self, sock: _socket.socket) -> None:
+        """Send what the socket takes. Raises OSError."""
+        number = len(self._calls.results)
+        sent = sum(self._calls.results[:number])
+        data = memoryview(self.data)[sent:] if sent else self.data
+        if sent == len(self.data):
+            return
+        if self.fds and not number:
+            rights = [(*RIGHTS, pack_descriptors(self.fds))]
+            self._calls.call(number, sock.sendmsg, [data], rights, NOWAIT | NOSIGNAL)
+        else:
+            self._calls.call(number, sock.send, data, NOWAIT | NOSIGNAL)
 
     def own(self) -> None:
-        """Keep copies of the descriptors: the caller may close its own."""
-        if self._owned or not self.fds:
+        """Keep copies of the caller's descriptors: it may close its own. Raises OSError."""
+        if not self.lent or self.begun:
             return
-        given, copies = self.fds, list[int]()
-        self.fds, self._owned = copies, True
-        for fd in given:
-            copies.append(duplicate(fd))  # what is copied when descriptors run out is released
+        first = len(self.fds) - self.lent
+        copies = Owned(map(duplicate, self.fds[first:]))
+        self.fds, self.holders, self.lent = [*self.fds[:first], *copies.fds], [*self.holders, copies], 0
 
     def release(self) -> None:
-        """The descriptors have been sent, or never will be."""
-        if self._owned:
-            close_all(self.fds)
-        self.fds = ()
+        """Let go of the descriptors: they have been sent, or never will be."""
+        for holder in self.holders:
+            holder.close()
         if self.fill is not None:
             self.fill.close()
 
@@ -81,110 +121,122 @@ class _Message:
 class Outbox:
     """The queue of one socket. Whoever uses it holds the lock of its link.
 
-    A handle that the garbage collector drops inside one of these functions may enter again, hence ``_busy``: what it
-    queues is sent by the loop that it has interrupted.
+    A handle that the garbage collector drops inside one of these functions may enter again; so may a signal handler.
     """
 
-    __slots__ = ("_busy", "_queue", "_sock", "broken", "piecewise")
+    __slots__ = ("_queue", "_sock", "broken", "piecewise")
 
     def __init__(self, sock: _socket.socket) -> None:
         self._sock = sock
-        self._queue: deque[_Message] | None = None  # made when there is something to wait for the first time
-        self._busy = False
+        self._queue: deque[Message] = deque()
         self.broken = False  # the process is known to take nothing any more
         self.piecewise = False  # write large files a piece at each flush: somebody calls it again and again
 
     def __len__(self) -> int:
-        return len(self._queue) if self._queue else 0
+        return len(self._queue)
 
     @property
     def filling(self) -> bool:
         """True when it is a file that has to be written on before anything else can be sent."""
-        return bool(self._queue) and self._queue[0].fill is not None  # type: ignore[index]  # not None either
+        message = self._head()
+        return message is not None and message.fill is not None
 
-    def push(self, frame: Frame, pieces: Sequence[bytes] = ()) -> None:
-        """Queue a frame, and send what the socket takes now. The descriptors stay the caller's.
+    def _head(self) -> Message | None:
+        try:
+            return self._queue[0]
+        except IndexError:
+            return None
 
-        ``pieces`` are written into the last of them before. Raises OSError when that fails, or when descriptors have
-        run out, so that none could be kept: then nothing of the frame is sent.
+    def push(self, frame: Frame, pieces: Sequence[bytes] = (), holders: Sequence[Closable] = (), held: int = 0) -> None:
+        """Queue a frame, and send what the socket takes now.
+
+        The first ``held`` descriptors belong to ``holders``, which are closed when they have been sent; the others stay
+        the caller's. ``pieces`` are written into the last of them before. Raises OSError when that fails, or when
+        descriptors have run out, so that none could be kept: then nothing of the frame is sent.
         """
-        parts = messages(frame)
-        if pieces and not self.piecewise:
+        queue = self.messages_of(frame)
+        queue[0].holders = holders
+        queue[0].lent -= held
+        if pieces and self.piecewise:
+            queue[0].fill = _Fill(frame.fds[-1], pieces)
+        elif pieces:
             for _ in write_stepwise(frame.fds[-1], pieces, PIECE):
                 pass
-            pieces = ()
-        if not pieces and not self._queue and not self._busy and len(parts) == 1 and self._send_at_once(*parts[0]):
-            return
-        if self._queue is None:
-            self._queue = deque()
-        queue = [_Message(data, fds) for data, fds in parts]
-        if pieces:
-            queue[0].fill = _Fill(frame.fds[-1], pieces)
-        self._queue.extend(queue)
-        self.flush()
-        if not self._queue:
-            return
         try:
-            for message in queue:
-                message.own()
-        except OSError:
-            self._withdraw(queue)
+            self._queue.extend(queue)
+            self.flush()
+            self._keep(queue)
+        except BaseException:
+            if any(message.lent for message in queue):
+                self._withdraw(queue)
             raise
 
-    def _send_at_once(self, data: bytes, fds: Sequence[int]) -> bool:
-        """The usual case. True when the socket has taken all of it."""
-        try:
-            sent = send_some(self._sock, data, fds, NOWAIT)
-        except OSError:  # whatever it is, flush meets it again
-            return False
-        except BaseException:
-            self._cut()
-            raise
-        if sent == len(data):
-            return True
-        self._queue = self._queue or deque()
-        self._queue.append(_Message(memoryview(data)[sent:], ()))
-        self.flush()
-        return True
+    @staticmethod
+    def messages_of(frame: Frame) -> list[Message]:
+        """The messages that carry a frame."""
+        return [Message(data, fds) for data, fds in messages(frame)]
+
+    def queueing(self, queue: Iterable[Message], then: Iterator[Value]) -> Iterator[Value]:
+        """Return what queues messages when it is asked for its one value, the next of ``then``.
+
+        ``[x.value] = outbox.queueing(...)`` does both, or nothing of it: no interrupt comes in between.
+        """
+        steps: Iterator[Value] = map(call, (self._queue.extend, next), (queue, then))  # type: ignore[arg-type]
+        return islice(steps, 1, None)
+
+    def _keep(self, queue: list[Message]) -> None:
+        if self._queue:
+            waiting = {id(message) for message in [*self._queue]}
+            for message in queue:
+                if id(message) in waiting:
+                    message.own()
 
     def flush(self) -> bool:
         """Send what the socket takes; False when it is not a full socket that stopped it, so that polling is no use."""
-        queue = self._queue
-        if self._busy or not queue:
-            return True
-        self._busy = True
-        try:
-            while queue:
-                message = queue[0]
-                if message.fill is not None:
-                    if not message.fill.step():
-                        return True
-                    message.fill.close()
-                    message.fill = None
-                try:
-                    sent = send_some(self._sock, message.data, message.fds, NOWAIT)
-                except BlockingIOError:
-                    if not self._enlarge():
-                        return True
-                    continue
-                except OSError as error:
-                    if error.errno == ETOOMANYREFS:
-                        return False
-                    self.give_up()
-                    if error.errno == EPIPE or isinstance(error, ConnectionError):
-                        return True
+        while (message := self._head()) is not None:
+            if not message.left:
+                self._remove(message)
+                continue
+            if message.fill is not None:
+                if not self._fill(message):
+                    return True
+                continue
+            try:
+                message.send(self._sock)
+            except BlockingIOError:
+                if not self._enlarge():
+                    return True
+            except OSError as error:
+                if error.errno == ETOOMANYREFS:
+                    return False
+                if comes_from_outside(error):
                     raise
-                message.release()
-                if sent == len(message.data):
-                    queue.popleft()
-                else:
-                    message.data = memoryview(message.data)[sent:]
-        except BaseException:
+                self.give_up()
+                if error.errno == EPIPE or isinstance(error, ConnectionError):
+                    return True
+                raise
+        return True
+
+    def _fill(self, message: Message) -> bool:
+        """Write on in the file of a message; whether nothing is left."""
+        fill = message.fill
+        assert fill is not None
+        try:
+            if not fill.step():
+                return False
+        except BaseException:  # nobody knows what was written
             self._cut()
             raise
-        finally:
-            self._busy = False
+        fill.close()
+        message.fill = None
         return True
+
+    def _remove(self, message: Message) -> None:
+        message.release()
+        try:
+            self._queue.remove(message)
+        except ValueError:  # somebody who came in between has
+            pass
 
     def _enlarge(self) -> bool:
         """The socket is full for the first time: give it as much room as the system allows."""
@@ -202,24 +254,20 @@ class Outbox:
     def give_up(self) -> None:
         """Nothing more can be sent."""
         self.broken = True
-        queue, self._queue = self._queue, None
-        for message in queue or ():
-            message.release()
+        for message in [*self._queue]:
+            self._remove(message)
 
     def _cut(self) -> None:
-        """An interrupt between a system call and its bookkeeping: what is on the wire is not known any more, so the
-        process gets the end of the stream, in the middle of a frame or not, and ends."""
+        """Let the process see the end of the stream, in the middle of a frame or not: it ends then."""
         self.give_up()
         self._sock.shutdown(_socket.SHUT_WR)
 
-    def _withdraw(self, parts: list[_Message]) -> None:
-        """Take back a frame that is last in the queue; where some of it was sent already, the stream ends there."""
-        for message in parts:
-            message.release()
-        if self._queue is None:
-            return
-        if len(self._queue) < len(parts) or isinstance(parts[0].data, memoryview):
+    def _withdraw(self, parts: list[Message]) -> None:
+        """Take back what carries descriptors that the caller will close; if some of it was sent, the stream ends."""
+        waiting = [message for message in parts if message in self._queue]
+        if any(message.begun for message in parts) and waiting and not waiting[0].begun:
             self._cut()
-        else:
-            for _ in parts:
-                self._queue.pop()
+            return
+        for message in waiting:
+            if not message.begun:
+                self._remove(message)

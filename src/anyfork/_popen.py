@@ -17,6 +17,7 @@ from ._forks import warm_template
 from ._inherited import encode_inherited
 from ._path import current_directory
 from ._template import Template
+from ._timeouts import seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Popen(popen_fork.Popen):
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Return the exit code, or None when the process still runs after the timeout, in seconds."""
+        timeout = seconds(timeout)
         if self.returncode is None:
             try:
                 if timeout is None or timeout > 0:

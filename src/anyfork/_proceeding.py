@@ -27,10 +27,12 @@ class Proceeding:
     ) -> None:
         self._dialogue = dialogue
         self._then = then
-        self.release = wake  # as that of the lock of a thread, see _waiting
+        self.wake = wake
+        self.reader: object = self  # as that of a thread, see _ends.Waiter
+        self.fd = -1  # that is waited for
         self._need: Need | None = None
         self._deadline: float | None = None
-        self._fd = -1  # that is watched here, and by no other thread
+        self._reads = False  # that is watched here, and by no other thread
         self.pollable = True
 
     def advance(self) -> bool:
@@ -73,14 +75,8 @@ class Proceeding:
         with link.lock:
             watched = source()
             fd = -1 if watched is None else watched[0]
-            if link.turns is None:
-                link.turns = {}
-            if fd >= 0 and fd in link.turns:
-                link.turns[fd].append(self)
-            elif fd >= 0:
-                link.turns[fd] = []
-                link.waiters += 1
-                self._fd = fd
+            self._reads = link.begin_wait(self, fd) and fd >= 0
+            if self._reads:
                 poller.register(fd, POLLIN)
             for unsent in link.unsent():
                 poller.register(unsent, POLLIN | POLLOUT if unsent == fd else POLLOUT)
@@ -89,17 +85,11 @@ class Proceeding:
 
     def look(self, ready: set[int]) -> None:
         """Read what has come."""
-        fd, self._fd = self._fd, -1
-        if fd < 0:
-            return
         assert self._need is not None
         link, _, source, _ = self._need
         with link.lock:
             watched = source()
-            link.waiters -= 1
-            if fd in ready and watched is not None and watched[0] == fd:
+            if self._reads and self.fd in ready and watched is not None and watched[0] == self.fd:
                 watched[1]()
-            assert link.turns is not None
-            for turn in link.turns.pop(fd):
-                turn.release()
+            link.end_wait(self)
             link.close_finished()

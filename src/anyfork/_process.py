@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from sys import getrefcount
-
 from . import _dialogue
 from ._delivery import destructor, when_free
 from ._errors import AnyforkError
@@ -32,7 +30,7 @@ class Process(ProcessHandle):
     @classmethod
     def _of(cls, link: Link, channel: socket.socket | None = None) -> Self:
         process = cls.__new__(cls)
-        process._link = link
+        process._link = link.hold()
         process._channel = channel
         return process
 
@@ -122,7 +120,5 @@ class Process(ProcessHandle):
     def __del__(self) -> None:
         if not hasattr(self, "_link"):
             return
-        channel, self._channel = self._channel, None
-        if channel is not None and getrefcount(channel) == 2:  # nobody else has it: this variable, and the argument
-            channel.close()
+        self._channel = None  # it closes itself, unless somebody else has it
         when_free(self._link, self._link.drop_process)

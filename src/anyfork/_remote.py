@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from math import isfinite
 
 from ._errors import ArgumentError
 from ._relays import fork_relay
 from ._template import Template
+from ._timeouts import LONGEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,13 +34,10 @@ def connect(command: Sequence[Argument], connect_timeout: float, keep_alive: flo
         raise ArgumentError("RemoteTemplate() needs at least the name of a program")
     for name, seconds in (("connect_timeout", connect_timeout), ("keep_alive", keep_alive)):
         if (
-            isinstance(seconds, bool)
-            or not isinstance(seconds, int | float)
-            or not seconds > 0
-            or not isfinite(seconds)
+            isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0  # nor is nan
         ):
             raise ArgumentError(f"RemoteTemplate() needs {name} as a positive number of seconds, not {seconds!r}")
-    return fork_relay(parts, destination(parts), connect_timeout, keep_alive)
+    return fork_relay(parts, destination(parts), min(connect_timeout, LONGEST), min(keep_alive, LONGEST))
 
 
 def destination(command: Sequence[str]) -> str:
@@ -97,5 +94,5 @@ class RemoteTemplate(Unsupported, Template):
         connect_timeout: float = CONNECT_TIMEOUT,
         keep_alive: float = KEEP_ALIVE,
     ) -> None:
-        self._link = connect(command, connect_timeout, keep_alive)
+        self._link = connect(command, connect_timeout, keep_alive).hold()
         self._queued()

@@ -9,6 +9,7 @@ from weakref import ref
 
 from _anyfork_child._call_wire import CALL, FORGET, FUNCTION, HEADER, SMALL_CALL
 from _anyfork_child._encoding import INLINE, PROTOCOL, CannotTravelError, is_plain
+from _anyfork_child._handlers import comes_from_outside
 from _anyfork_child._message import Message, message_of
 from _anyfork_child._serving import in_pieces
 
@@ -35,6 +36,15 @@ def small(args: Sequence[object]) -> bytes:
             return b""
     body = dumps(args, PROTOCOL)
     return body if len(body) <= INLINE else b""
+
+
+def _can_travel(serializer: Serializer, args: Sequence[object]) -> bool:
+    """Whether these can be serialized now, so that an error of before was not theirs."""
+    try:
+        serializer.dumps(args)
+    except Exception:  # whatever it was before, it is told
+        return False
+    return True
 
 
 class Requests:
@@ -109,6 +119,8 @@ class Requests:
             try:
                 dumped = self._serializer.dumps(args)
             except Exception as error:  # a serializer may raise anything
+                if comes_from_outside(error) or _can_travel(self._serializer, args):
+                    raise
                 what = f"the arguments of {name}() cannot travel by {self._serializer.name}"
                 raise ArgumentError(f"{what}: {type(error).__name__}: {error}") from error
             if detail:

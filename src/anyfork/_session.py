@@ -91,30 +91,32 @@ class Session:
     # --- What comes in ---
 
     def take_control(self, frame: Frame) -> None:
-        """A frame on the control socket. Raises ProtocolError for one that does not belong there."""
+        """Note what a frame on the control socket says. Raises ProtocolError for one that does not belong there."""
+        vars(self).update(self.said_on_control(frame))
+
+    def said_on_control(self, frame: Frame) -> dict[str, object]:
+        """Return what a frame on the control socket says, as attributes of this. Raises ProtocolError."""
         kind = frame.kind
         if self.adopting and kind in (READY, FAILED, LOST):  # an answer to the former owner
             if kind != READY:
                 Report(frame.body)
-            return
-        if kind == ADOPTED:
-            self.adopting = False
+            return {}
         if kind in (ENTERED, READY, ADOPTED):
-            self.pid = _pid(frame)
-            if kind == ENTERED and self.phase is Phase.STARTING:
-                self.phase = Phase.ENTERED
-            elif kind != ENTERED and self.answers < self.pings:
-                self.answers += 1
-            else:
-                raise ProtocolError(f"an answer of kind {kind} that nobody asked for")
-        elif kind == FAILED:
-            self.report = Report(frame.body)
-        elif kind == LOST:
-            self.lost = {**self.lost, frame.value: Report(frame.body)}
-        elif kind == EXECUTING:
-            self.pid = _pid(frame)
-        else:
-            raise ProtocolError(f"a frame of kind {kind} on a control socket")
+            return {"pid": _pid(frame), **self._answer(kind)}
+        if kind == FAILED:
+            return {"report": Report(frame.body)}
+        if kind == LOST:
+            return {"lost": {**self.lost, frame.value: Report(frame.body)}}
+        if kind == EXECUTING:
+            return {"pid": _pid(frame)}
+        raise ProtocolError(f"a frame of kind {kind} on a control socket")
+
+    def _answer(self, kind: int) -> dict[str, object]:
+        if kind == ENTERED and self.phase is Phase.STARTING:
+            return {"phase": Phase.ENTERED}
+        if kind != ENTERED and self.answers < self.pings:
+            return {"answers": self.answers + 1, "adopting": self.adopting and kind != ADOPTED}
+        raise ProtocolError(f"an answer of kind {kind} that nobody asked for")
 
     def take_executed(self, body: bytes) -> None:
         """What came over the pipe that ends with a successful exec."""
@@ -124,17 +126,18 @@ class Session:
             self.phase = Phase.ENTERED
 
     def take_status(self, frame: Frame) -> None:
-        """A frame on the status socket. Raises ProtocolError for one that does not belong there."""
+        """Note what a frame on the status socket says. Raises ProtocolError for one that does not belong there."""
+        vars(self).update(self.said_on_status(frame))
+
+    def said_on_status(self, frame: Frame) -> dict[str, object]:
+        """Return what a frame on the status socket says, as attributes of this. Raises ProtocolError."""
         if frame.kind == BORN and not self.born:
-            self.pid = _pid(frame)
-            self.born = True
-            self.pidfd = frame.fds[0] if frame.fds else -1
-        elif frame.kind == DIED and self.status is None and len(frame.body) >= DEATH.size:
-            self.status = _exit_status(frame.body)
-        elif frame.kind == LOST and self.host and self.status is None:  # with the connection
-            self.status = ExitStatus(error=Report(frame.body).summary)
-        else:
-            raise ProtocolError(f"a frame of kind {frame.kind} on a status socket")
+            return {"born": True, "pid": _pid(frame), "pidfd": frame.fds[0] if frame.fds else -1}
+        if frame.kind == DIED and self.status is None and len(frame.body) >= DEATH.size:
+            return {"status": _exit_status(frame.body)}
+        if frame.kind == LOST and self.host and self.status is None:  # with the connection
+            return {"status": ExitStatus(error=Report(frame.body).summary)}
+        raise ProtocolError(f"a frame of kind {frame.kind} on a status socket")
 
     # --- What is known ---
 
@@ -162,6 +165,10 @@ class Session:
         if self.phase is Phase.ENTERED:
             return True
         return self.phase is Phase.PREPARING and not self.control_ended and self.answers >= self.pings
+
+    def succeeded_at(self, number: int) -> bool:
+        """Whether the answer with this number was yes; others may have been asked for meanwhile."""
+        return self.succeeded or (self.answers >= number and self.report is None and self.protocol_error is None)
 
     def why(self, parent: str, stderr: str) -> _errors.AnyforkError:
         """The reason why the answer was no.

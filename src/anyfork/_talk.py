@@ -2,6 +2,10 @@
 
 Of the threads that wait for answers of one worker one reads, for all of them; the others wait until theirs has come, or
 it is their turn to read. No thread is started for it.
+
+A signal handler or a destructor may use the worker in the middle of all this. It may do so while its thread waits; in
+the middle of a section, in which the calls are half noted and half not, it gets an error. An exception that comes in a
+section leaves it torn: then nobody knows what was sent and what was not, and the worker ends.
 """
 
 from __future__ import annotations
@@ -10,31 +14,84 @@ import _thread
 from _pickle import loads
 from _socket import SO_RCVTIMEO, SOL_SOCKET
 from _thread import RLock
+from functools import wraps
 from struct import Struct
 from sys import modules
-from time import monotonic
+
+from _anyfork_child._call_wire import READ_SIZE
+from _anyfork_child._channel import CLOEXEC, ROOM
+from _anyfork_child._handlers import comes_from_outside
 
 from ._conversation import FATE, Conversation
 from ._delivery import destructor
 from ._dialogue import entered
+from ._errors import AnyforkError, HandleError
+from ._locks import held, locked, release_to
 from ._pending import State
 from ._polling import wait_for
 from ._status import UNKNOWN
+from ._timeouts import one_wait, remaining
 from ._waiting import run, warn_in_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from _thread import LockType
-    from collections.abc import Callable, Sequence
-    from typing import Any
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, Concatenate, ParamSpec, TypeVar
 
+    from ._batch import Batch
     from ._calls import Calls
-    from ._pending import Call
+    from ._pending import Answer, Call, Event
     from ._process import Process
     from ._status import ExitStatus
 
+    Params = ParamSpec("Params")
+    Result = TypeVar("Result")
+
 
 SOON = Struct("ll").pack(0, 40_000)  # a struct timeval: how long an answer is waited for in the simplest way
+
+
+def section(
+    method: Callable[Concatenate[Talk, Params], Result],
+) -> Callable[Concatenate[Talk, Params], Result]:
+    """Let a method run alone, and whole. Raises HandleError in the middle of another one of the same thread."""
+
+    @wraps(method)
+    def run_alone(self: Talk, /, *args: Params.args, **options: Params.kwargs) -> Result:
+        lock = self.lock
+        if held(lock):
+            raise HandleError(
+                f"worker {self.process.pid} was used by a signal handler or a destructor in the middle of another use "
+                "by the same thread; use it later, or another worker"
+            )
+        try:
+            with lock:
+                return method(self, *args, **options)
+        except BaseException as error:
+            if not isinstance(error, AnyforkError | OSError) or comes_from_outside(error):
+                self.torn = True
+                self.process.kill()
+            release_to(lock, 0)
+            raise
+
+    return run_alone
+
+
+class Turn:
+    """One wait of one thread for its turn to read, or until what it wants is there."""
+
+    __slots__ = ("done", "lock")
+
+    def __init__(self, done: Callable[[], bool]) -> None:
+        self.done = done
+        self.lock: LockType = _thread.allocate_lock()
+
+    def end(self) -> None:
+        """Let the thread go on. Ending twice is harmless."""
+        if self.lock.locked():
+            self.lock.release()
 
 
 class Talk(Conversation):
@@ -45,23 +102,34 @@ class Talk(Conversation):
     def __init__(self, process: Process, calls: Calls) -> None:
         super().__init__(process, calls)
         self.lock: RLock = RLock()  # the calls, and what is written
+        self.torn = False
         self._reader = 0  # the thread that reads, or 0
-        self._waiting: dict[LockType, Callable[[], bool]] = {}  # the other threads: what releases them, what they want
-        self._inside: set[int] = set()  # threads: one that comes in again was torn out of it before by an interrupt
+        self._waiting: dict[Turn, None] = {}  # the other threads
+        self._received: list[Any] = []  # by ``exchange``, and not accepted yet
+        self._small_call: Call | None = None  # that of ``exchange``, where somebody else has to take its answer
         self._late: list[Callable[[], None]] = []  # what destructors could not do at once
+
+    def check(self) -> None:
+        """Raise HandleError in a forked copy of the owner. Let a worker end that was torn."""
+        super().check()
+        if self.torn and not self.calls.failed:
+            self._bury()
 
     def connect(self, deadline: float | None = None) -> None:
         """Wait until the worker has been started. Raises why it has not, and TimeoutError; it goes on then."""
         self.check()
         if self.sock is not None:
             return
-        if deadline is not None and not run(entered(self.process._link, max(0.0, deadline - monotonic()))):
+        if deadline is not None and not run(entered(self.process._link, remaining(deadline))):
             raise TimeoutError
         sock = self.process.channel
-        with self.lock:
-            if self.sock is None:
-                sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, SOON)
-                self.use(sock, self.find_end())
+        self._connect(sock, self.find_end())
+
+    @section
+    def _connect(self, sock: socket.socket, end: int) -> None:
+        if self.sock is None:
+            sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, SOON)
+            self.use(sock, end)
 
     # --- Asking ---
 
@@ -73,32 +141,78 @@ class Talk(Conversation):
         try:
             if message.fills:
                 message.write_files()
-            while True:
-                with self.lock:
-                    if not calls.full:
-                        calls.add(call)
-                        self.flush()
-                        return
+            while not self._add(call):
                 self.wait(lambda: not calls.full, deadline)
         except BaseException:
             if call.state is State.NEW:
                 message.close()
             raise
 
+    @section
+    def _add(self, call: Call) -> bool:
+        if self.calls.full:
+            return False
+        self.calls.add(call)
+        self.flush()
+        return True
+
+    @section
+    def send_batch(self, made: Batch) -> None:
+        """Send the calls of a map that were made."""
+        made.drop_unwritten()
+        made.send()
+        self.flush()
+
+    @section
+    def give_up(self, call: Call, wanted: bool) -> bool:
+        """Take a call back, unless it is ``wanted`` nevertheless once it has begun; return whether it may have."""
+        started = call.state not in (State.NEW, State.QUEUED)
+        if not (started and wanted) and call.state is not State.DONE:
+            self.calls.give_up(call)
+            if self.calls.out and self.sock is not None:
+                self.flush()
+        return started
+
+    def give_up_all(self, answers: Iterable[Answer]) -> None:
+        """Take back what has not begun of these. Holds the lock."""
+        for call in answers:
+            self.calls.give_up(call)
+        self.calls.forget_functions()
+        if self.calls.out:
+            self.flush()
+
+    @section
+    def take_item(self, take: Callable[[], Result]) -> Result:
+        """Take what has come of a stream."""
+        return take()
+
+    def do(self, action: Callable[[], None]) -> None:
+        """Do something now, or soon, if this is the middle of a section."""
+        if held(self.lock):
+            self._late.append(action)
+        else:
+            self._do(action)
+
+    @section
+    def _do(self, action: Callable[[], None]) -> None:
+        action()
+
     def when_free(self, action: Callable[[], None]) -> None:
-        """Do something now, or soon, if another thread holds the lock: a destructor runs in the middle of anything."""
+        """Do something now, or soon, if somebody is in a section: a destructor runs in the middle of anything."""
         if self.foreign:
             return
         self._late.append(action)
-        if self.lock.acquire(blocking=False):
+        if not held(self.lock) and self.lock.acquire(blocking=False):
             try:
                 self._do_late()
             finally:
-                self.lock.release()
+                release_to(self.lock, 0)
 
     def _do_late(self) -> None:
         while self._late:
             self._late.pop()()
+
+    # --- A small call that meets no other, in as few steps as can be ---
 
     def exchange(
         self,
@@ -106,48 +220,68 @@ class Talk(Conversation):
         args: Sequence[object],
         give_up: Callable[[Call, BaseException, None], None],
     ) -> tuple[bool, Any]:
-        """Send a small call that meets no other, and take its answer, in as few steps as can be.
+        """Send a small call that meets no other, and take its answer.
 
         True, and its result; False, and the call, where the rest takes more; False, and None, where nothing was done.
         """
         if "asyncio" in modules:
             warn_in_loop()
-        self._enter()
-        reads = False
-        answer: bytes | None = None
-        call: Call | None = None
-        interrupted: BaseException | None = None
+        if self._reader or self.sock is None or self.incoming or self.foreign or self.torn or self._late:
+            return False, None
+        me = _thread.get_ident()
         try:
-            with self.lock:
-                if self._reader or self.sock is None or self.incoming or self.foreign:
-                    return False, None
-                reads = True
-                self._reader = _thread.get_ident()
-                if not self.begin_small(function, args):
-                    return False, None
-            answer = self.read_small(0)  # waits for SOON at most
-        except (BlockingIOError, ConnectionError):  # not soon, or its end: whoever reads next learns why
-            pass
+            if not self._begin_exchange(me, function, args):
+                return False, None
+            try:
+                # Waits for SOON at most. The result is kept in the same step, see _once.
+                self._received.extend(map(self.sock.recvmsg, (READ_SIZE,), (ROOM,), (CLOEXEC,)))
+            except (BlockingIOError, ConnectionError) as error:  # not soon, or its end: whoever reads next learns why
+                if comes_from_outside(error):
+                    raise
+            answer, call = self._end_exchange(me)
         except BaseException as error:
-            interrupted = error
-        finally:
-            if reads:
-                with self.lock:
-                    self._reader = 0
-                    if self.calls.small:
-                        call = self.end_small(answer)
-                    if self._waiting:
-                        self._wake()
-            self._inside.discard(_thread.get_ident())
+            if self._reader == me:
+                self._interrupt_exchange(me, error, give_up)
+            raise
         if answer is not None:
             return True, loads(answer)
-        if interrupted is not None:
-            if call is not None:
-                give_up(call, interrupted, None)
-            raise interrupted
         if call is None:
             self.calls.check(may_have_run=True)
         return False, call
+
+    @section
+    def _begin_exchange(self, me: int, function: Callable[..., object] | str, args: Sequence[object]) -> bool:
+        if self._reader or self.sock is None or self.incoming:
+            return False
+        if not self.begin_small(function, args):
+            return False
+        self._reader = me
+        return True
+
+    @section
+    def _end_exchange(self, me: int) -> tuple[bytes | None, Call | None]:
+        answer: bytes | None = None
+        if self._small_call is None:
+            answer = self.accept_small(self._received)
+            call = self.end_small(answer)
+        else:  # a signal handler has read meanwhile
+            assert self.sock is not None
+            call, self._small_call = self._small_call, None
+            self.sock.setblocking(True)
+        if self._reader == me:
+            self._reader = 0
+            if self._waiting:
+                self._wake()
+        return answer, call
+
+    def _interrupt_exchange(
+        self, me: int, error: BaseException, give_up: Callable[[Call, BaseException, None], None]
+    ) -> None:
+        """An exception has come while the answer was waited for."""
+        call = None if self.torn or self.calls.failed else self._end_exchange(me)[1]
+        self._leave(0, me, None)
+        if call is not None:
+            give_up(call, error, None)
 
     # --- Waiting ---
 
@@ -156,94 +290,100 @@ class Talk(Conversation):
         if "asyncio" in modules:
             warn_in_loop()
         self.check()
-        self._enter()
-        me = _thread.get_ident()
-        before = me
+        me, turn = _thread.get_ident(), Turn(done)
+        before = me if self._reader == me else 0  # a handler of an event, or of a signal, makes a call
         try:
-            while True:
-                with self.lock:
-                    self._do_late()
-                    if done():
-                        return
-                    if self._reader in (0, me):  # me: a handler of an event makes a call
-                        before, self._reader = self._reader, me
-                        break
-                    turn = _thread.allocate_lock()
-                    turn.acquire()
-                    self._waiting[turn] = done
-                self._wait_for(turn, deadline)
-            while not done():
-                self._read(deadline)
-                if deadline is not None and monotonic() > deadline and not done():
-                    raise TimeoutError
-        finally:
-            if not before and self._reader == me:
-                with self.lock:
-                    self._reader = 0
-                    self._wake()
-            self._inside.discard(me)
+            try:
+                self._wait(turn, me, deadline)
+            finally:
+                self._leave(before, me, turn)
+        except BaseException:
+            self._leave(before, me, turn)  # again: an interrupt may have come in the middle of it
+            raise
 
-    def _enter(self) -> None:
-        """An interrupt may come in the middle of anything, of putting things in order after another one too. Then
-        nobody knows what was done and what was not: the worker ends.
-        """
-        me = _thread.get_ident()
-        if me in self._inside:
-            with self.lock:
-                if self._reader == me:
-                    self._reader = 0
-            self.process.kill()
-            self._bury()
-        self._inside.add(me)
-
-    def _wait_for(self, turn: LockType, deadline: float | None) -> None:
-        acquired = False
-        try:
-            acquired = turn.acquire(timeout=-1 if deadline is None else max(0.0, deadline - monotonic()))
-        finally:
-            with self.lock:
-                if not acquired and self._waiting.pop(turn, None) is None:
-                    self._wake()  # it was its turn to read
-        if not acquired:
-            raise TimeoutError
-
-    def _wake(self) -> None:
-        """Release those who have what they want, and one that reads on where nobody does. Holds the lock."""
-        for turn in [turn for turn, done in self._waiting.items() if done()]:
-            del self._waiting[turn]
-            turn.release()
-        if not self._reader and self._waiting:
-            turn = next(iter(self._waiting))
-            del self._waiting[turn]
-            turn.release()
-
-    def _read(self, deadline: float | None) -> None:
-        """Wait for something to come, and take all that has come. Raises TimeoutError, and what a handler raises."""
-        if not self.incoming and self._ended(deadline):
-            self._bury()
-            return
-        while self.incoming:
-            with self.lock:
-                event = self.take()
-            if event is not None:
-                self._inside.discard(_thread.get_ident())  # the handler may call
-                self.handle(event)
-                self._inside.add(_thread.get_ident())
-        if self._waiting:
-            with self.lock:
-                self._wake()
-
-    def _ended(self, deadline: float | None) -> bool:
-        """Read what comes next; True at the end of the stream. Raises TimeoutError."""
-        assert self.watch is not None
+    def _wait(self, turn: Turn, me: int, deadline: float | None) -> None:
         while True:
-            ready = wait_for(self.watch, None if deadline is None else max(0.0, deadline - monotonic()))
-            if not ready:
+            reads = self._look(turn, me)
+            if reads is None:
+                return
+            left = remaining(deadline)
+            if reads:
+                self._read(left)
+            else:
+                turn.lock.acquire(timeout=one_wait(left))
+            if left == 0.0 and not turn.done():
                 raise TimeoutError
-            with self.lock:
-                came = self.came()
-            if came is not None:
-                return not came
+
+    @section
+    def _look(self, turn: Turn, me: int) -> bool | None:
+        """Whether it is this thread that reads; None where what it wants is there."""
+        self._do_late()
+        if self._reader in (0, me) and (self._received or self.calls.small):
+            self._take_over_exchange()
+        if turn.done():
+            return None
+        self.calls.check(may_have_run=True)
+        if self._reader in (0, me):
+            self._reader = me
+            return True
+        turn.lock.acquire(blocking=False)
+        self._waiting[turn] = None
+        return False
+
+    def _take_over_exchange(self) -> None:
+        """A signal handler has interrupted a small call, and reads the answers from now on."""
+        if self.calls.small:
+            assert self.sock is not None
+            self._small_call = self.calls.expect(self.calls.small)
+            self.sock.setblocking(False)  # or that would begin to wait anew after each signal
+        self.accept_small(self._received)
+
+    @locked
+    def _leave(self, before: int, me: int, turn: Turn | None) -> None:
+        """Wait no more. Leaving twice is harmless."""
+        if turn is not None:
+            self._waiting.pop(turn, None)
+        if not before and self._reader == me:
+            self._reader = 0
+        if not self._reader and self._waiting:
+            self._wake()
+
+    @locked
+    def _wake(self) -> None:
+        """Release those who have what they want, and one that reads on where nobody does.
+
+        That is the last that has begun: another wait of its thread may stand still behind it.
+        """
+        turns = [*self._waiting]
+        last = None if self._reader else turns[-1:]
+        for turn in turns:
+            if turn.done() or self.torn or (last and turn is last[0]):
+                turn.end()
+                self._waiting.pop(turn, None)
+
+    def _read(self, left: float | None) -> None:
+        """Wait for something to come, and take all that has come. Raises what a handler raises."""
+        if not self.incoming:
+            assert self.watch is not None
+            if not wait_for(self.watch, one_wait(left)):
+                return
+            if self._came() is False:
+                self._bury()
+                return
+        while self.incoming:
+            event = self._take()
+            if event is not None:
+                self.handle(event)
+        if self._waiting:
+            self._wake()
+
+    @section
+    def _came(self) -> bool | None:
+        return self.came()
+
+    @section
+    def _take(self) -> Event | None:
+        return self.take()
 
     # --- The end ---
 
@@ -254,24 +394,35 @@ class Talk(Conversation):
         except TimeoutError:  # it goes on without its channel, or its template is stopped
             self.process.kill()
             status = UNKNOWN
-        with self.lock:
-            self.died(status)
+        self._fail(status)
+
+    @locked
+    def _fail(self, status: ExitStatus) -> None:
+        self.died(status)
+        self._received.clear()
 
     def finish(self) -> ExitStatus:
         """Wait for all answers, let the worker end, and wait until it has."""
         calls = self.calls
-        with self.lock:
-            calls.give_up_streams()
-            self.flush()
-        self.wait(lambda: not calls.outstanding or calls.failed)
-        with self.lock:
-            self.shut()
+        self._give_up_streams()
+        if not calls.failed:
+            self.wait(lambda: not calls.outstanding or calls.failed)
+            self._shut()
         return self.listen(None)
+
+    @section
+    def _give_up_streams(self) -> None:
+        self.calls.give_up_streams()
+        self.flush()
+
+    @section
+    def _shut(self) -> None:
+        self.shut()
 
     def listen(self, deadline: float | None) -> ExitStatus:
         """Take what comes until the worker has ended; return how. Raises TimeoutError."""
         self.wait(lambda: self.calls.failed, deadline)
-        return self.process.wait(None if deadline is None else max(0.0, deadline - monotonic()))
+        return self.process.wait(remaining(deadline))
 
     def drop(self) -> None:
         """Let go of what this holds."""

@@ -75,7 +75,7 @@ class Template(TemplateHandle):
         """
         if keywords:
             raise refused_keywords("start", function, keywords, "backend")
-        return Process._of(self._take_over("start", function, args, backend))
+        return self._take_over(Process._of, "start", function, args, backend)
 
     @overload
     def run(
@@ -125,7 +125,7 @@ class Template(TemplateHandle):
         """
         if keywords:
             raise refused_keywords("run", function, keywords, "timeout, backend")
-        return Process._of(self._take_over("run", function, args, backend))._ready_or_gone(timeout)
+        return self._take_over(Process._of, "run", function, args, backend)._ready_or_gone(timeout)
 
     def run_program(self, argv: Sequence[Argument], /, *, timeout: float | None = None) -> Process:
         """Replace the process by a program, found by PATH, and wait until it has been executed.
@@ -134,7 +134,7 @@ class Template(TemplateHandle):
         others. It gets no other descriptors and no arguments of ``send``. Raises ProgramError where it cannot be
         executed.
         """
-        return Process._of(self._take_over_by_program(argv))._ready_or_gone(timeout)
+        return self._take_over_by_program(Process._of, argv)._ready_or_gone(timeout)
 
     def detach(self) -> socket.socket:
         """Give up the handle: everything queued is flushed, and the socket returned moves it to another process.

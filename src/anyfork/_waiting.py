@@ -1,29 +1,34 @@
 """How the blocking face waits: by poll, with a deadline, and with many threads on one process.
 
-Of the threads that wait for the same descriptor one polls it, and reads what comes; the others wait for their turn. It
-may read what they wait for, and then nothing more would come.
+Of the threads that wait for the same descriptor one polls it, and reads what comes; the others are woken then. It may
+read what they wait for, and then nothing more would come. A signal handler that waits in the middle of a wait of its
+own thread reads as well: nothing else can happen there before it returns.
 """
 
 from __future__ import annotations
 
 import _thread
+import os
 from select import POLLIN, POLLOUT
 from sys import _getframe, modules
-from time import monotonic
 
-from ._delivery import pending
+from ._locks import locked
+from ._owned import Owned
 from ._polling import new_poll
+from ._timeouts import LONGEST, remaining
+from ._timeouts import deadline as deadline_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _thread import LockType
-    from collections.abc import Callable, Sequence
+    from _thread import RLock
+    from collections.abc import Callable
 
     from ._dialogue import Dialogue, Result
     from ._ends import Source
     from ._link import Link
 
 RETRY = 10  # milliseconds between attempts when the kernel's limit of descriptors in flight is reached
+UNALARMED = 0.1  # seconds between looks of a thread that others cannot wake, because descriptors have run out
 
 
 def run(dialogue: Dialogue[Result]) -> Result:
@@ -56,69 +61,109 @@ def _wait(link: Link, done: Callable[[], bool], source: Callable[[], Source | No
     """Read the source whenever it is readable, until it is done; False when the timeout, in seconds, is over before."""
     if timeout != 0.0 and "asyncio" in modules:
         warn_in_loop()
-    deadline = None if timeout is None else monotonic() + timeout
-    while True:
-        pollable = link.flush_line()
-        with link.lock:
-            if done():
-                return True
-            watched = source()
-            fd = -1 if watched is None else watched[0]
-            turn = _take_turn(link, fd)
-            link.waiters += 1
-        ready: Sequence[int] = ()
-        left = None if deadline is None else max(0.0, deadline - monotonic())
+    waiter = Waiter(link)
+    try:
         try:
-            if turn is None:
-                ready = _poll(link, fd, left, pollable)
-            else:
-                turn.acquire(timeout=_turn_timeout(left))
+            return waiter.wait(done, source, deadline_of(timeout))
         finally:
-            with link.lock:
-                link.waiters -= 1
-                if watched is not None and fd in ready:
-                    watched[1]()
-                if turn is None:
-                    _end_turn(link, fd)
-                link.close_finished()
-        if left == 0.0:
-            return done()
+            waiter.leave()
+    except BaseException:
+        waiter.leave()  # again: an interrupt may have come in the middle of it
+        raise
 
 
-def _take_turn(link: Link, fd: int) -> LockType | None:
-    """Be the one thread that polls this descriptor: None. Or get a lock that is released when that one has read."""
-    if link.turns is None:
-        link.turns = {}
-    if fd not in link.turns:
-        link.turns[fd] = []
-        return None
-    turn = _thread.allocate_lock()  # looked up now, as in _polling
-    turn.acquire()
-    link.turns[fd].append(turn)
-    return turn
+class Waiter:
+    """One wait of one thread."""
+
+    __slots__ = ("_alarm", "_link", "_watched", "fd", "lock", "reader")
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._watched: Source | None = None
+        self._alarm: Owned | None = None
+        self.lock: RLock = link.lock
+        self.fd = -1
+        self.reader = _thread.get_ident()
+
+    def wait(self, done: Callable[[], bool], source: Callable[[], Source | None], deadline: float | None) -> bool:
+        """Wait until it is done, or the deadline is over: False."""
+        while True:
+            pollable = self._link.flush_line()
+            left = remaining(deadline)
+            if left != 0.0 and self._alarm is None:
+                self._alarm = _alarm()
+            if self._look(done, source):
+                return True
+            if self._poll(left, pollable):
+                self._read()
+            if left == 0.0:
+                return done()
+
+    @locked
+    def _look(self, done: Callable[[], bool], source: Callable[[], Source | None]) -> bool:
+        """Whether it is done; if not, note what is to be read, and who does."""
+        if done():
+            return True
+        watched = source()
+        fd = -1 if watched is None else watched[0]
+        if fd != self.fd:
+            self._link.end_wait(self)
+        self._watched = watched if self._link.begin_wait(self, fd) else None
+        return False
+
+    def _poll(self, left: float | None, pollable: bool) -> bool:
+        """Wait for what may have changed; whether there is something to read."""
+        poller = new_poll()
+        fd = -1 if self._watched is None else self._watched[0]
+        if fd >= 0:
+            poller.register(fd, POLLIN)
+        for unsent in self._link.unsent():
+            # Wake up, too, when a queue on the way to this process moves on.
+            poller.register(unsent, POLLIN | POLLOUT if unsent == fd else POLLOUT)
+        alarm = self._alarm.fds[0] if self._alarm is not None and self._alarm.fds else -1
+        if alarm >= 0:
+            poller.register(alarm, POLLIN)
+        ready = [number for number, _ in poller.poll(self._milliseconds(left, pollable, alarm >= 0))]
+        if alarm in ready:
+            os.eventfd_read(alarm)
+        return fd in ready
+
+    @staticmethod
+    def _milliseconds(left: float | None, pollable: bool, alarmed: bool) -> float | None:
+        if alarmed and pollable:
+            return None if left is None else min(left, LONGEST) * 1000
+        most = RETRY if not pollable else UNALARMED * 1000
+        return most if left is None else min(left * 1000, most)
+
+    @locked
+    def _read(self) -> None:
+        if self._watched is not None:
+            self._watched[1]()
+            self._link.wake_behind(self)
+
+    def wake(self) -> None:
+        """Let it look again, from any thread. Holds the lock."""
+        if self._alarm is not None and self._alarm.fds:
+            try:
+                os.eventfd_write(self._alarm.fds[0], 1)
+            except BlockingIOError:  # it was woken very often, and has not looked yet
+                pass
+
+    @locked
+    def leave(self) -> None:
+        """Nothing is waited for any more. Leaving twice is harmless."""
+        self._link.end_wait(self)
+        if self._alarm is not None:
+            self._alarm.close()
+            self._alarm = None
+        self._link.close_finished()
 
 
-def _end_turn(link: Link, fd: int) -> None:
-    assert link.turns is not None
-    for turn in link.turns.pop(fd):
-        turn.release()
-
-
-def _poll(link: Link, fd: int, left: float | None, pollable: bool) -> list[int]:
-    poller = new_poll()
-    if fd >= 0:
-        poller.register(fd, POLLIN)
-    for unsent in link.unsent():
-        # Wake up, too, when a queue on the way to this process moves on.
-        poller.register(unsent, POLLIN | POLLOUT if unsent == fd else POLLOUT)
-    milliseconds = None if left is None else left * 1000
-    if not pollable:
-        milliseconds = RETRY if milliseconds is None else min(RETRY, milliseconds)
-    return [number for number, _ in poller.poll(milliseconds)]
-
-
-def _turn_timeout(left: float | None) -> float:
-    """How long a thread waits for its turn, in seconds; -1 for ever. It also writes on what is not delivered."""
-    if pending():
-        return RETRY / 1000 if left is None else min(RETRY / 1000, left)
-    return -1 if left is None else left
+def _alarm() -> Owned:
+    """Make a descriptor that wakes a waiting thread; nothing where the system has none to give."""
+    if hasattr(os, "eventfd"):
+        try:
+            return Owned(map(os.eventfd, (0,), (os.EFD_CLOEXEC | os.EFD_NONBLOCK,))).lifted()
+        except OSError:  # out of descriptors
+            pass
+    return Owned()

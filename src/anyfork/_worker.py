@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
+from _thread import RLock
 from collections import deque
+from functools import partial
 from sys import is_finalizing
-from time import monotonic
 
 from _anyfork_child._call_wire import CALL, STREAM
 
 from ._arguments import refused_keywords
 from ._batch import Batch
 from ._delivery import destructor
-from ._errors import AnyforkError, ArgumentError
+from ._errors import AnyforkError, ArgumentError, HandleError
+from ._locks import locked
 from ._pending import DONE, State
 from ._process import Process
 from ._signatures import Item, overload
 from ._status import UNKNOWN
 from ._talk import Talk
 from ._template import Template
+from ._timeouts import deadline as deadline_of
 from ._worker_handle import StreamHandle, WorkerHandle, raise_given_up
 from ._worker_options import WINDOW, Options
 
@@ -56,14 +58,14 @@ class Worker(WorkerHandle):
         checked = Options(options)
         link, calls = self._take_over(Template() if template is None else template, checked)
         self._talk = Talk(Process._of(link), calls)
-        self._closing = allocate_lock()
+        self.lock: RLock = RLock()  # one thread closes it
 
     def ready(self, timeout: float | None = None) -> Self:
         """Wait until it has been started, and its initializer has run; raise what failed.
 
         Raises TimeoutError when the timeout, in seconds, is over; it goes on.
         """
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         try:
             talk = self._connected("ready", deadline)
             calls = talk.calls
@@ -124,7 +126,7 @@ class Worker(WorkerHandle):
             if done:
                 return found
             call = found
-        talk, deadline = self._talk, _deadline(timeout)
+        talk, deadline = self._talk, deadline_of(timeout)
         try:
             if call is None:
                 talk = self._connected("call", deadline)
@@ -194,7 +196,7 @@ class Worker(WorkerHandle):
         self, talk: Talk, function: Callable[..., Any] | str | KnownFunction, items: Iterator[object], window: int
     ) -> Iterator[Any]:
         ahead: deque[Answer] = deque()
-        calls, ends = talk.calls, is_finalizing  # the modules may be gone when this is closed
+        ends = is_finalizing  # the modules may be gone when this is closed
         try:
             talk.check()
             more = True
@@ -211,12 +213,7 @@ class Worker(WorkerHandle):
         finally:
             del function
             if not (ends() or talk.foreign):
-                with talk.lock:
-                    for call in ahead:
-                        calls.give_up(call)
-                    calls.forget_functions()
-                    if talk.calls.out:
-                        talk.flush()
+                talk.when_free(partial(talk.give_up_all, ahead))
 
     def _fill(
         self,
@@ -233,10 +230,7 @@ class Worker(WorkerHandle):
                 message.write_files()
             return not made.exhausted
         finally:
-            with talk.lock:
-                made.drop_unwritten()
-                made.send()
-                talk.flush()
+            talk.send_batch(made)
 
     @overload
     def stream(
@@ -271,7 +265,7 @@ class Worker(WorkerHandle):
         self._talk.check()
         if self._status is not None:
             return self._status
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         try:
             self._talk.connect(deadline)
             return self._talk.listen(deadline)
@@ -287,19 +281,30 @@ class Worker(WorkerHandle):
         """
         if self._talk.foreign:
             return
-        with self._closing:
-            self._closed = True
-            if self._status is not None:
-                return
-            talk = self._talk
-            try:
-                talk.connect()
-            except AnyforkError:  # it was never started
-                self._status = UNKNOWN
-                talk.process.close()
-                return
-            self._status = talk.finish()
-            talk.drop()
+        self._closed = True
+        try:
+            self._close()
+        except AnyforkError:
+            if self._status is None:  # or a signal handler has closed it meanwhile
+                raise
+
+    @locked
+    def _close(self) -> None:
+        if self._status is not None:
+            return
+        talk = self._talk
+        try:
+            talk.connect()
+        except HandleError:
+            raise
+        except AnyforkError:  # it was never started
+            self._status = UNKNOWN
+            talk.process.close()
+            return
+        status = talk.finish()
+        if self._status is None:
+            self._status = status
+        talk.drop()
 
     def _connected(self, call: str, deadline: float | None = None) -> Talk:
         self._check(call)
@@ -309,16 +314,11 @@ class Worker(WorkerHandle):
     def _give_up(self, call: Call | None, error: BaseException, timeout: float | None) -> None:
         """Nobody waits for the call any more: raise why, unless its result is wanted nevertheless."""
         talk = self._talk
-        started = False
-        if call is not None:
-            with talk.lock:
-                if call.state is DONE:
-                    return
-                started = call.state not in (State.NEW, State.QUEUED)
-                if not (started and self._waits):
-                    talk.calls.give_up(call)
-                    if talk.calls.out and talk.sock is not None:
-                        talk.flush()
+        started = talk.torn
+        if call is not None and call.state is not State.NEW and not talk.torn:
+            started = talk.give_up(call, self._waits)
+            if call.state is DONE and started:
+                return
             if started and self._waits:
                 talk.wait(lambda: call.state is DONE)
                 if isinstance(error, TimeoutError):
@@ -351,17 +351,16 @@ class Stream(StreamHandle[Item]):
         self._talk.check()
         if not self._there():
             self._talk.wait(self._there)
-        with self._talk.lock:
-            item = self._take()
+        item = self._talk.take_item(self._take)
         if item is None:
+            self._finish()
             raise StopIteration
         return self._call.decode(item)  # type: ignore[no-any-return]  # what came has any type
 
     def close(self) -> None:
         """Close the generator in the worker, without waiting for it. Closing twice is harmless."""
         if not self._talk.foreign:
-            with self._talk.lock:
-                self._close()
+            self._talk.do(self._close)
 
     def __enter__(self) -> Self:
         return self
@@ -372,7 +371,3 @@ class Stream(StreamHandle[Item]):
     @destructor
     def __del__(self) -> None:
         self._talk.when_free(self._close)
-
-
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else monotonic() + timeout

@@ -74,17 +74,21 @@ class StreamHandle(Stays, Generic[Item]):
         return bool(self._call.items) or self._call.state >= State.GIVEN_UP
 
     def _take(self) -> _call_wire.Message | None:
-        """The next item, for ``Call.decode``; None at the end. Raises what the generator has raised, once."""
+        """The next item, for ``Call.decode``; None at the end. ``_finish`` is for what has to be said then."""
         call, calls = self._call, self._talk.calls
         if call.items:
             calls.consumed(call)
             if calls.out:
                 self._talk.flush()
             return call.items.popleft()
+        return None
+
+    def _finish(self) -> None:
+        """Raise what the generator has raised, once."""
+        call = self._call
         if call.state is State.DONE and not call.ended:
             call.ended = True
             call.result()
-        return None
 
     def _close(self) -> None:
         """Nobody wants more of it."""

@@ -156,7 +156,7 @@ def test_errors_of_connecting_survive_pickle():
         (["python3"], {"connect_timeout": 0}, "connect_timeout as a positive number"),
         (["python3"], {"connect_timeout": "3"}, "connect_timeout as a positive number"),
         (["python3"], {"keep_alive": -1.0}, "keep_alive as a positive number"),
-        (["python3"], {"keep_alive": float("inf")}, "keep_alive as a positive number"),
+        (["python3"], {"keep_alive": float("nan")}, "keep_alive as a positive number"),
         (["python3"], {"keep_alive": True}, "keep_alive as a positive number"),
     ],
 )

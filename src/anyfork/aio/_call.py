@@ -10,6 +10,7 @@ from .._calls import Calls
 from .._dialogue import put_down
 from .._handles import check_template
 from .._signatures import overload
+from .._timeouts import seconds
 from .._worker_handle import raise_given_up
 from ._process import Process
 from ._talk import Talk
@@ -60,13 +61,14 @@ async def call(
         raise refused_keywords("call", function, keywords, "template, timeout, on_event")
     if template is not None:
         check_template("call", template)
+    limit = seconds(timeout)
     taken = Template() if template is None else template.fork()
     process = Process._of(start_one(taken, function, args))
     taken._queued()
     talk = Talk(process, Calls(receiver=process._link.receiver))
     asked = talk.calls.expect(1, on_event)
     try:
-        with fail_after(timeout):
+        with fail_after(limit):
             await talk.connect()
             await talk.wait_for(asked)
             await process.wait()

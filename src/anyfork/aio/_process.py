@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sys import getrefcount
+import socket
+from weakref import finalize
 
 from anyio import CancelScope
 from anyio.abc import SocketAttribute, UNIXSocketStream
@@ -16,7 +17,6 @@ from ._waiting import run, run_now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from typing import Self
 
     from .._link import Link
@@ -37,7 +37,7 @@ class Process(ProcessHandle):
     @classmethod
     def _of(cls, link: Link, channel: socket.socket | None = None) -> Self:
         process = cls.__new__(cls)
-        process._link = link
+        process._link = link.hold()
         process._sock = channel
         process._stream = None
         return process
@@ -53,8 +53,10 @@ class Process(ProcessHandle):
         if self._stream is None:
             if self._sock is None:
                 self._sock = link.make_channel()
-            sock, self._sock = self._sock, None
-            self._stream = await UNIXSocketStream.from_socket(sock)
+            sock = link.note_channel(_plain(self._sock))
+            self._sock = None
+            self._stream = stream = await UNIXSocketStream.from_socket(sock)
+            finalize(stream, sock.close).atexit = False  # without the warning of other sockets: that is its rule
         return self
 
     async def _ready_or_gone(self) -> Self:
@@ -156,9 +158,10 @@ class Process(ProcessHandle):
     @destructor
     def __del__(self) -> None:
         if hasattr(self, "_link"):
-            if self._sock is not None:
-                self._sock.close()
-            stream, self._stream = self._stream, None
-            if stream is not None and getrefcount(stream) == 2:  # nobody else has it: this variable, and the argument
-                stream.extra(SocketAttribute.raw_socket).close()
+            self._sock = self._stream = None  # they close themselves, unless somebody else has the stream
             when_free(self._link, self._link.drop_process)
+
+
+def _plain(channel: socket.socket) -> socket.socket:
+    """The same socket as an object of the class itself: trio takes no other."""
+    return socket.socket(channel.family, channel.type, channel.proto, channel.detach())

@@ -30,6 +30,8 @@ class _Pump:
         self._task: object = None  # kept here, because its loop does not keep it
         self._loop = _asyncio_loop()
         self.done = Event()
+        self.fd = -1
+        self.reader: object = self  # see _ends.Waiter
 
     def start(self) -> bool:
         """Begin, in the loop that runs; False when there is none."""
@@ -49,6 +51,9 @@ class _Pump:
         """True when its loop was closed without an end of its tasks."""
         return self._loop is not None and self._loop.is_closed()
 
+    def wake(self) -> None:
+        """It waits for what its link can send, also when the handle was closed."""
+
     async def _run(self) -> None:
         try:
             while self._link.outbox:
@@ -60,14 +65,13 @@ class _Pump:
                 del _pumps[self._link]
             self.done.set()
 
-    @staticmethod
-    async def _go_on(link: Link) -> None:
+    async def _go_on(self, link: Link) -> None:
         """Write what can be written, and wait until there may be more."""
         with link.lock:
             pollable = link.flush()
             unsent = link.unsent_here()
             filling = link.outbox.filling
-            link.waiters += 1
+            link.begin_wait(self, -1)
         try:
             if filling:
                 await checkpoint()
@@ -77,7 +81,7 @@ class _Pump:
                 await sleep(RETRY)
         finally:
             with link.lock:
-                link.waiters -= 1
+                link.end_wait(self)
                 link.close_finished()
 
 

@@ -84,7 +84,7 @@ class Template(TemplateHandle):
         """
         if keywords:
             raise refused_keywords("start", function, keywords, "backend")
-        return Process._of(self._take_over("start", function, args, backend))
+        return self._take_over(Process._of, "start", function, args, backend)
 
     @overload
     async def run(
@@ -116,7 +116,7 @@ class Template(TemplateHandle):
         """
         if keywords:
             raise refused_keywords("run", function, keywords, "backend")
-        return await Process._of(self._take_over("run", function, args, backend))._ready_or_gone()
+        return await self._take_over(Process._of, "run", function, args, backend)._ready_or_gone()
 
     async def run_program(self, argv: Sequence[Argument], /) -> Process:
         """Replace the process by a program, found by PATH, and wait until it has been executed.
@@ -125,7 +125,7 @@ class Template(TemplateHandle):
         others. It gets no other descriptors and no arguments of ``send``. Raises ProgramError where it cannot be
         executed. Cancelled, it leaves no process.
         """
-        return await Process._of(self._take_over_by_program(argv))._ready_or_gone()
+        return await self._take_over_by_program(Process._of, argv)._ready_or_gone()
 
     async def detach(self) -> socket.socket:
         """Give up the handle: everything queued is flushed, and the socket returned moves it to another process.

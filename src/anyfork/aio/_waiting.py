@@ -74,26 +74,39 @@ async def _wait(
 
 async def _read(link: Link, fd: int, read: Callable[[], None]) -> None:
     """Wait for the descriptor and read it, or wait until another task has."""
-    if link.turns is None:
-        link.turns = {}
-    behind = link.turns.get(fd)
-    with link.lock:  # a handle, of another process too, may be dropped by any thread
-        link.waiters += 1
+    waiter = _Waiter()
     try:
-        if behind is not None:
-            turn = Event()
-            behind.append(turn)
-            await turn.wait()
-            return
-        link.turns[fd] = []
-        try:
-            await wait_readable(fd)
-            with link.lock:
-                read()
-        finally:
-            for turn in link.turns.pop(fd):
-                turn.set()
+        with link.lock:  # a handle, of another process too, may be dropped by any thread
+            reads = link.begin_wait(waiter, fd)
+        if reads:
+            waiter.scope = CancelScope()
+            with waiter.scope:
+                await wait_readable(fd)
+                with link.lock:
+                    read()
+        else:
+            waiter.turn = Event()
+            await waiter.turn.wait()
     finally:
         with link.lock:
-            link.waiters -= 1
+            link.end_wait(waiter)
             link.close_finished()
+
+
+class _Waiter:
+    """One wait of one task for the descriptor ``fd``."""
+
+    __slots__ = ("fd", "reader", "scope", "turn")
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self.reader: object = self  # no other task waits in the middle of it
+        self.scope: CancelScope | None = None  # of the one that reads
+        self.turn: Event | None = None  # of another one
+
+    def wake(self) -> None:
+        """Let it look again."""
+        if self.scope is not None:
+            self.scope.cancel()
+        if self.turn is not None:
+            self.turn.set()

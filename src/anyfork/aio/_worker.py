@@ -16,6 +16,7 @@ from .._errors import AnyforkError, ArgumentError
 from .._pending import State
 from .._signatures import Generic, Item, Result, overload
 from .._status import UNKNOWN
+from .._timeouts import seconds
 from .._worker_handle import StreamHandle, WorkerHandle, raise_given_up
 from .._worker_options import WINDOW, Options
 from ._process import Process
@@ -104,7 +105,7 @@ class Worker(WorkerHandle):
         """
         if keywords:
             raise refused_keywords("call", function, keywords, "timeout, on_event")
-        talk, call = self._talk, None
+        talk, call, limit = self._talk, None, seconds(timeout)
         if timeout is None and on_event is None and not (self._closed or self._waits):
             done, found, interrupted = await talk.exchange(function, args)
             if done:
@@ -115,7 +116,7 @@ class Worker(WorkerHandle):
                     self._give_up(call, interrupted, None)
                 raise interrupted
         try:
-            with fail_after(timeout):
+            with fail_after(limit):
                 if call is None:
                     talk = await self._connected("call")
                     call = talk.calls.make("call", CALL, function, args, on_event)
@@ -386,6 +387,7 @@ class Stream(StreamHandle[Item]):
             await self._talk.wait(self._there)
         item = self._take()
         if item is None:
+            self._finish()
             raise StopAsyncIteration
         return self._call.decode(item)  # type: ignore[no-any-return]  # what came has any type
 

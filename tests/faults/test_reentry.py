@@ -1,0 +1,288 @@
+"""Signal handlers, destructors and other threads in the middle of what a handle does."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+import anyio
+import faulty
+import pytest
+from programs import run_program
+
+import anyfork
+from anyfork import Template, aio
+
+DEADLINE = 10.0  # seconds
+
+# In another program, whose main thread is interrupted again and again: by an exception, or by a call.
+INTERRUPTS = """
+import random, time
+
+class Enough(BaseException):
+    pass
+
+armed = False
+
+def interrupt(*_):
+    global armed
+    if armed:
+        armed = False
+        raise Enough
+
+def soon(most=0.002):
+    global armed
+    armed = True
+    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00005, most))
+
+signal.signal(signal.SIGALRM, interrupt)
+template = Template().ready()
+"""
+
+
+def test_interrupts_of_forks_end_no_template_and_leave_no_descriptor():
+    source = """
+template.fork().start("builtins:id").wait()
+before, interrupted = len(os.listdir("/proc/self/fd")), 0
+while interrupted < 60:
+    try:
+        soon()
+        while True:
+            template.fork().start("builtins:id").wait(5)
+    except Enough:
+        interrupted += 1
+    template.fork().ready(5)
+more = len(os.listdir("/proc/self/fd")) - before
+say([template.ready(5) is template, more <= 3])
+"""
+    assert run_program(INTERRUPTS + source) == [True, True]
+
+
+def test_interrupts_of_waits_give_back_the_turn():
+    source = """
+right = []
+process = template.fork().run(faulty.echo)
+for _ in range(100):
+    try:
+        soon(0.0005)
+        while True:
+            try:
+                process.wait(0.00001)
+            except TimeoutError:
+                pass
+    except Enough:
+        pass
+process.channel.close()
+say([process.wait(5).code, process.poll()])
+"""
+    assert run_program(INTERRUPTS + source) == [0, 0]
+
+
+def test_an_interrupt_of_a_call_ends_the_worker_or_leaves_it_usable():
+    source = """
+wrong = []
+for _ in range(25):
+    worker = anyfork.Worker(template.fork())
+    try:
+        soon(0.004)
+        while True:
+            assert worker.call(abs, -2) == 2
+    except Enough:
+        pass
+    try:
+        if worker.call(abs, -3, timeout=5) != 3:
+            wrong.append("result")
+    except anyfork.WorkerDiedError:
+        pass
+    worker.close()
+say(wrong)
+"""
+    assert run_program(INTERRUPTS + source) == []
+
+
+def test_calls_in_signal_handlers_and_destructors_harm_neither_the_call_nor_the_worker():
+    source = """
+import gc
+worker = anyfork.Worker()
+first = worker.call(os.getpid)
+
+def use():
+    try:
+        assert worker.call(abs, -7) == 7
+    except anyfork.HandleError as error:
+        assert "signal handler or a destructor" in str(error)
+
+class Proxy:
+    def __init__(self):
+        self.me = self
+
+    def __del__(self):
+        use()
+
+def handler(*_):
+    use()
+    if armed:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+
+armed = True
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.001)
+gc.set_threshold(50)
+for _ in range(500):
+    Proxy()
+    assert worker.call(abs, -2) == 2
+assert list(worker.map(abs, range(300))) == list(range(300))
+assert list(worker.stream(range, 300)) == list(range(300))
+armed = False
+signal.setitimer(signal.ITIMER_REAL, 0)
+gc.collect()
+say(worker.call(os.getpid) == first)
+worker.close()
+"""
+    assert run_program(source) is True
+
+
+def test_calls_in_a_signal_handler_may_use_the_default_template_and_the_same_process():
+    source = """
+process = Template().run(faulty.echo)
+anyfork.call(abs, -1)
+done = []
+
+def handler(*_):
+    assert anyfork.call(abs, -7) == 7
+    assert process.poll() is None
+    done.append(1)
+    signal.setitimer(signal.ITIMER_REAL, 0.003)
+
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.001)
+while len(done) < 20:
+    assert anyfork.call(abs, -2) == 2
+    try:
+        process.wait(0.002)
+    except TimeoutError:
+        pass
+signal.setitimer(signal.ITIMER_REAL, 0)
+process.close()
+say(True)
+"""
+    assert run_program(source) is True
+
+
+def test_what_a_signal_handler_raises_while_arguments_are_pickled_is_no_argument_error():
+    source = """
+import os, signal
+
+class Deadline(Exception):
+    pass
+
+class Interrupting:
+    def __reduce__(self):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return int, ()
+
+def handler(*_):
+    raise Deadline
+
+signal.signal(signal.SIGUSR1, handler)
+seen = []
+with anyfork.Worker() as worker:
+    for use in (
+        lambda: worker.call(id, Interrupting()),
+        lambda: list(worker.map(id, [Interrupting()])),
+        lambda: worker.stream(iter, Interrupting()),
+        lambda: anyfork.call(id, Interrupting()),
+        lambda: Template().send(Interrupting()),
+        lambda: Template().start("builtins:id", Interrupting()),
+        lambda: Template().prepare(id, Interrupting()),
+    ):
+        try:
+            use()
+        except Deadline:
+            seen.append(True)
+say(seen)
+"""
+    assert run_program(source) == [True] * 7
+
+
+def closed_while_it_waits(handle, wait, close):
+    """What a thread that waits gets when another one closes the handle."""
+    raised = []
+    waits = threading.Event()
+
+    def run():
+        waits.set()
+        try:
+            wait()
+        except anyfork.HandleError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    waits.wait(DEADLINE)
+    end = time.monotonic() + DEADLINE
+    while not handle._link.waiters and time.monotonic() < end:
+        threading.Event().wait(0.001)
+    close()
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
+    return raised
+
+
+def test_closing_a_process_ends_the_waits_for_it_in_other_threads():
+    process = Template().run(faulty.echo)
+    assert closed_while_it_waits(process, process.wait, process.close)
+
+
+def test_closing_a_process_ends_the_wait_until_it_is_ready():
+    process = Template().execute("import time; time.sleep(0.5)").start(faulty.echo)
+    assert closed_while_it_waits(process, process.ready, process.close)
+
+
+def test_closing_a_template_ends_the_wait_until_it_is_ready():
+    template = Template().execute("import time; time.sleep(0.5)")
+    assert closed_while_it_waits(template, template.ready, template.close)
+
+
+def leave(process):
+    """Leave the block of a process, as one of several threads."""
+    with contextlib.suppress(anyfork.HandleError):
+        process.__exit__(None, None, None)
+
+
+def test_two_threads_may_leave_one_process():
+    process = Template().start("builtins:id")
+    threads = [threading.Thread(target=leave, args=(process,), daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.anyio
+async def test_closing_an_async_process_ends_the_waits_of_other_tasks():
+    process = await aio.Template().run(faulty.echo)
+    seen = []
+
+    async def wait():
+        try:
+            await process.wait()
+        except anyfork.HandleError:
+            seen.append(True)
+
+    with anyio.fail_after(DEADLINE):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            await process.aclose()
+    assert seen == [True] * 3
+
+
+def test_the_channel_of_a_dropped_process_stays_open_while_somebody_has_it():
+    channel = Template().run(faulty.echo).channel
+    channel.sendall(b"hello")
+    assert channel.recv(5) == b"hello"
+    channel.close()
