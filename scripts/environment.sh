@@ -16,6 +16,10 @@ find_python() {
     return 1
 }
 
+is_free_threaded() {
+    "$1" -c 'import sys, sysconfig; sys.exit(not sysconfig.get_config_var("Py_GIL_DISABLED"))'
+}
+
 # make_environment DIRECTORY PYTHON [GROUP...]
 # Make a virtual environment with this package and dependency groups of pyproject.toml in it: once, and again when
 # pyproject.toml or the interpreter have changed.
@@ -34,8 +38,11 @@ make_environment() {
     (
         cd "$root" || exit 1
         groups=
-        for group; do groups="$groups --group $group"; done
-        install() { "$directory/bin/python" -m pip -qq --disable-pip-version-check --no-input install "$@"; }
+        for group; do
+            if [ "$group" = test ] && is_free_threaded "$interpreter"; then group=test-free-threaded; fi
+            groups="$groups --group $group"
+        done
+        install() { "$directory/bin/python" -m pip -qq --disable-pip-version-check --no-input install --prefer-binary "$@"; }
         install --upgrade 'pip>=25.1' && install --editable . $groups
     ) || return 1
     echo "$stamp" >"$stamped"

@@ -7,6 +7,7 @@ import gc
 import os
 import threading
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import faces
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from anyfork import Template
 
+PACKAGES = {"uvloop": "uvloop", "msgpack": "msgspec"}  # by the parameter of tests that need it
 DEADLINE = 20.0  # seconds for what a test started to be gone; nothing waits that long unless something is wrong
 
 
@@ -90,7 +92,10 @@ def eventually(condition: Callable[[], object], what: str = "", deadline: float 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what does not concern templates on other machines."""
+    """Leave out what does not concern templates on other machines; skip what needs a package that is not there."""
+    for item in items:
+        for package in _missing(item):
+            item.add_marker(pytest.mark.skip(reason=f"{package} has no wheel for this interpreter"))
     left_out = [item for item in items if _is_remote(item) and not _concerns_remote(item)]
     for item in items:
         if _is_remote(item):  # what is special about them has tests of its own
@@ -98,6 +103,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def _missing(item: pytest.Item) -> set[str]:
+    """Return the packages that the parameters of a test stand for, and that are not installed."""
+    parameters = getattr(item, "callspec", None)
+    names = {value for value in parameters.params.values() if isinstance(value, str)} if parameters else set()
+    return {package for name, package in PACKAGES.items() if name in names and find_spec(package) is None}
 
 
 def connect() -> None:
@@ -128,6 +140,8 @@ def _default_template(request: pytest.FixtureRequest) -> Iterator[None]:
     anyfork.Template().ready().close()
     early_program().template().ready().close()
     for name in faces.BACKENDS:
+        if find_spec(name) is None:  # uvloop, in a free-threaded build
+            continue
         faces.Template.make(name, aio.Template).ready().close()
     if any(map(_is_remote, request.session.items)):
         connect()
