@@ -69,12 +69,10 @@ def _with_groups(attributes: dict[str, Any]) -> dict[str, Any]:
     Raises Failure where the system does not know the user.
     """
     user = attributes.get("user")
-    if user is None or "group" in attributes or user == os.geteuid():
+    if user is None or "group" in attributes or os.geteuid():  # only root can, and others are refused the user
         return attributes
     try:
         entry = _entry(user)
-        if entry.pw_uid == os.geteuid():
-            return attributes
         groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
     except KeyError as error:
         text = f"the system has no user {user!r}, so its groups are unknown: give group= and extra_groups="

@@ -286,13 +286,13 @@ def shown(pid):
 
 def test_a_title_is_the_command_line_and_its_begin_the_name(made):
     with made(title="crawler of example.org").ready() as template:
-        eventually(lambda: shown(template.pid) == ("crawler of example.org", "crawler of exam"))
+        eventually(lambda: shown(template.pid) == ("crawler of example.org", "crawler-of-exam"))
 
 
 def test_a_title_stays_while_a_function_runs(made):
     with made(title="worker 7").run(child_side.say_and_stay) as process:
         process.channel.recv(1)
-        assert shown(process.pid) == ("worker 7", "worker 7")
+        assert shown(process.pid) == ("worker 7", "worker-7")
 
 
 def test_a_title_is_no_longer_than_the_command_line_that_was(made):

@@ -494,7 +494,7 @@ def test_the_short_name_of_a_process_is_the_beginning_of_the_title_that_was_aske
         anyfork.Template() as template,
         template.fork(title="a title of our own").run("original_functions:until_end") as process,
     ):
-        assert Path(f"/proc/{process.pid}/comm").read_text() == "a title of our \n"
+        assert Path(f"/proc/{process.pid}/comm").read_text() == "a-title-of-our-\n"
 
 
 def test_the_owners_end_of_a_channel_blocks_and_is_closed_by_exec(make):
