@@ -62,6 +62,16 @@ def reject(template: Template, error: Exception) -> NoReturn:
     fail(template, failure)
 
 
+def end_without_descriptors(pid: int) -> NoReturn:
+    """End a template whose code has closed its descriptors, or has opened others under their numbers: touch none."""
+    print(
+        f"anyfork: template {pid} ends: code that it ran has closed or replaced descriptors that it had not opened; "
+        "look for os.closerange and os.close in what it preloads, executes and prepares",
+        file=sys.stderr,
+    )
+    end_copy(1)
+
+
 def owner_gone(template: Template) -> NoReturn:
     """The owner has ended, however: end all processes forked from here that are not detached, and this one."""
     _end_children(template)

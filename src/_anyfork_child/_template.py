@@ -266,6 +266,7 @@ class Template:
             return
         payload = Payload(frame)
         self._let_user_code()
+        before = self._identify_own()
         try:
             run_step(kind, payload)
             self._end_copy(0)
@@ -280,8 +281,21 @@ class Template:
             self._end_copy(code)
             _demise.finish(self, code)
         finally:
+            if before != self._identify_own():
+                _demise.end_without_descriptors(self.pid)
             self.take_signals()
             open_stdio()
+
+    def _identify_own(self) -> list[tuple[int, int]]:
+        """Return what this template's own descriptors are: device and inode of each that is open."""
+        found = []
+        for fd in (self.channel.fd, self.lifeline, self.reports):
+            try:
+                status = os.fstat(fd)
+            except OSError:  # user code has closed it
+                continue
+            found.append((status.st_dev, status.st_ino))
+        return found
 
     def _let_user_code(self) -> None:
         """Give the interpreter's state back to user code."""

@@ -8,6 +8,7 @@ import pytest
 from programs import Program
 from test_template_death import killed, needs_pidfds
 
+import anyfork
 from anyfork import DEVNULL, Template, aio
 
 DEADLINE = 10.0  # seconds
@@ -145,3 +146,16 @@ def test_the_template_holds_nothing_of_processes_that_have_ended():
         for function in (endings.raise_error, endings.exit_with_text, endings.kill_itself):
             end_of(template.fork(stderr=DEVNULL).run(function))
         assert len(os.listdir(f"/proc/{template.ready().pid}/fd")) == before
+
+
+def test_a_template_whose_code_replaces_its_descriptors_writes_nothing_there(output, tmp_path):
+    path = tmp_path / "file"
+    code = (
+        "import os; os.closerange(3, 256); [os.open(args[0], os.O_RDWR | os.O_CREAT | os.O_APPEND) for _ in range(20)]"
+    )
+    with Template().fork(stderr=output).execute(code, os.fspath(path)) as template:
+        with pytest.raises(anyfork.TemplateDiedError) as caught:
+            template.ready(DEADLINE)
+    assert caught.value.status.code == 1
+    assert path.read_bytes() == b""
+    assert "has closed or replaced descriptors" in text_of(output)
