@@ -135,7 +135,11 @@ def fork_exec(
     link.interpreter = interpreter
     link.tracker = Link.tracker  # it is another program by now, and has nothing of its template
     link.output = Output(output)
-    initialise(link)
+    try:
+        initialise(link)
+    except BaseException:  # nobody gets a handle of this template
+        link.close_template()
+        raise
     return link
 
 
