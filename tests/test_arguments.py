@@ -17,6 +17,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+from multiprocessing import resource_tracker
 
 import child_side
 import pytest
@@ -508,6 +509,23 @@ class Guarded:
         vars(self).update(attributes)
 
 
+class Slotted:
+    __slots__ = ("slot",)
+
+    def __init__(self, slot):
+        self.slot = slot
+
+
+class Chosen:
+    """It leaves one attribute out."""
+
+    def __init__(self, kept):
+        self.left_out, self.kept = threading.Lock(), kept
+
+    def __getstate__(self):
+        return {"kept": self.kept}
+
+
 def holders():
     """Functions and values with a lock in each place, made where they go by value."""
     held = threading.Lock()
@@ -527,6 +545,8 @@ def holders():
         "the default of 'option' of function holders.<locals>.with_default": with_default,
         "the attribute 'guard' of class holders.<locals>.Local": lambda: Local,
         "the attribute 'part' of a Guarded": Guarded(part=held),
+        "the attribute 'slot' of a Slotted": Slotted(held),
+        "the attribute 'kept' of a Chosen": Chosen(held),
         "the argument 'key' of a partial": functools.partial(print, key=held),
         "item 1 of a list": {"list": [1, held]},
     }
@@ -539,6 +559,13 @@ def test_the_error_names_the_part_that_cannot_travel(template, place):
     assert str(caught.value).endswith(f"cannot pickle '_thread.lock' object: {place}")
 
 
+@pytest.fixture(scope="module")
+def _tracked():
+    """Start the resource tracker, which a lock of multiprocessing needs and which stays for the rest of the program."""
+    resource_tracker.ensure_running()
+
+
+@pytest.mark.usefixtures("_tracked")
 def test_a_lock_of_multiprocessing_is_refused_with_the_way_that_it_can_go(template):
     with pytest.raises(anyfork.ArgumentError, match="give it in initargs="):
         template.send(anyfork.get_context().Lock())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, ModuleType
 
-from _anyfork_child._encoding import CannotTravelError, encode
+from _anyfork_child._encoding import PROTOCOL, CannotTravelError, encode
+from _anyfork_child._handlers import comes_from_outside
 
 from ._errors import ArgumentError
 
@@ -46,6 +47,8 @@ def _failure(value: object, receiver: Receiver) -> Exception | None:
     try:
         encode((value,), receiver)
     except Exception as error:  # pickling runs code of the value, which may raise anything
+        if comes_from_outside(error):
+            raise
         return error
     return None
 
@@ -69,8 +72,21 @@ def _parts(value: Any, receiver: Receiver) -> Iterator[tuple[str, object]]:
         what = f"class {value.__qualname__}" if isinstance(value, type) else f"a {type(value).__qualname__}"
         if not isinstance(value, type):
             yield f"the class of {what}", type(value)
-        attributes = getattr(value, "__dict__", {})
+        attributes = vars(value) if isinstance(value, type | ModuleType) else _state(value)
         yield from ((f"the attribute {name!r} of {what}", part) for name, part in [*attributes.items()])
+
+
+def _state(value: Any) -> dict[str, Any]:
+    """Return the attributes that pickle takes along: none of an object whose own code refuses to be pickled."""
+    try:
+        _, _, *rest = value.__reduce_ex__(PROTOCOL)
+    except Exception as error:  # code of the value, which may raise anything
+        if comes_from_outside(error):
+            raise
+        return {}
+    parts = rest[0] if rest and isinstance(rest[0], tuple) else rest[:1]  # of an object with slots: both kinds
+    found = {name: part for state in parts if isinstance(state, dict) for name, part in state.items()}
+    return found or getattr(value, "__dict__", {})
 
 
 def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, object]]:

@@ -142,6 +142,7 @@ class Link(Ends):
         if call:
             self.check(call)
             self.session.phase = Phase.STARTING
+            self.user = f"{call}()"
             self.wake_all()
         self._push(frame, pieces)
 
