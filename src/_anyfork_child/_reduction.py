@@ -136,8 +136,10 @@ _FILES = frozenset({io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.
 
 
 def _is_plain_socket(kind: type) -> bool:
-    socket = sys.modules.get("socket")
-    return kind is _socket.socket or (socket is not None and kind is socket.socket)
+    socket, owned = sys.modules.get("socket"), sys.modules.get("anyfork._channel_socket")
+    if kind is _socket.socket or (socket is not None and kind is socket.socket):
+        return True
+    return owned is not None and kind is owned.ChannelSocket  # which has no state beyond its descriptor, either
 
 
 def _mode(value: Any) -> str:

@@ -70,6 +70,7 @@ class DefaultTemplate:
     def _keep(self, link: Link, *, unused_copy: bool) -> None:
         self._unused_copy, self._identity = unused_copy, _identity()
         self._link = link
+        link.hold()
 
     def _check_identity(self) -> None:
         if self._link is not None and self._identity != _identity():

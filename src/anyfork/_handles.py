@@ -68,13 +68,15 @@ class TemplateHandle(Stays):
     _instead = "pass the socket that its detach() returns, and use Template.from_socket() there"
 
     def __init__(self) -> None:
-        self._link = fork_default({}, NOTHING).hold()
+        self._link = fork_default({}, NOTHING)
+        self._link.hold()
         self._queued()
 
     @classmethod
     def _of(cls, link: Link) -> Self:
         template = cls.__new__(cls)
-        template._link = link.hold()
+        template._link = link
+        link.hold()
         template._queued()
         return template
 
@@ -225,7 +227,8 @@ class TemplateHandle(Stays):
         link = self._link
         link.check("detach")
         if link.child:
-            self._link = fork(link, {}, NOTHING).hold()
+            self._link = fork(link, {}, NOTHING)
+            self._link.hold()
             link.close_template()
         return self._link
 

@@ -29,7 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
-    from typing import Self, TypeVar
+    from typing import TypeVar
 
     from _anyfork_child._encoding import Encoded
     from _anyfork_child._receiver import Receiver
@@ -69,10 +69,9 @@ class Link(Ends):
         if parent is not None:
             parent._askers.add(id(self))
 
-    def hold(self) -> Self:
-        """Keep this until it is closed: there is a handle of it now, whose destructor has the last word."""
+    def hold(self) -> None:
+        """Keep this until it is closed: a handle has it now, whose destructor has the last word."""
         open_links.add(self)
-        return self
 
     @destructor
     def __del__(self) -> None:
@@ -141,6 +140,7 @@ class Link(Ends):
     def _send(self, frame: Frame, pieces: Sequence[bytes], call: str) -> None:
         if call:
             self.check(call)
+            self.user = f"{call}()"
             self.session.phase = Phase.STARTING
             self.user = f"{call}()"
             self.wake_all()

@@ -30,8 +30,8 @@ class Process(ProcessHandle):
     @classmethod
     def _of(cls, link: Link, channel: socket.socket | None = None) -> Self:
         process = cls.__new__(cls)
-        process._link = link.hold()
-        process._channel = channel
+        process._link, process._channel = link, channel
+        link.hold()
         return process
 
     def _give_up_both(self) -> tuple[Link, socket.socket | None]:

@@ -127,7 +127,7 @@ def unsafe_modules() -> dict[str, str]:
 
 def own_descriptors() -> set[int]:
     """Those that belong to anyfork in this program. No copy of it can use them."""
-    fds = {fd for link in [*open_links] for fd in link.descriptors()}
+    fds = {fd for held in [*open_links] for link in held.line() for fd in link.descriptors()}
     template = sys.modules.get("_anyfork_child._template")  # loaded in processes of ours
     if template is not None:
         fds.update(template.held)

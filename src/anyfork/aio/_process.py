@@ -37,9 +37,8 @@ class Process(ProcessHandle):
     @classmethod
     def _of(cls, link: Link, channel: socket.socket | None = None) -> Self:
         process = cls.__new__(cls)
-        process._link = link.hold()
-        process._sock = channel
-        process._stream = None
+        process._link, process._sock, process._stream = link, channel, None
+        link.hold()
         return process
 
     async def ready(self) -> Self:

@@ -28,7 +28,8 @@ class RemoteTemplate(Unsupported, Template):
         connect_timeout: float = CONNECT_TIMEOUT,
         keep_alive: float = KEEP_ALIVE,
     ) -> None:
-        self._link = connect(command, connect_timeout, keep_alive).hold()
+        self._link = connect(command, connect_timeout, keep_alive)
+        self._link.hold()
         self._link.outbox.piecewise = True
         self._queued()
 
