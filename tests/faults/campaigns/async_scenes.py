@@ -156,7 +156,7 @@ async def _(world: World) -> Acts:
 # --- Workers and pools ----------------------------------------------------------------------------------------
 
 
-@async_scene("Worker.ready", strict=True)
+@async_scene("Worker.ready")
 async def _(world: World) -> Acts:
     async with await served(world) as template, aio.Worker(template.fork()) as worker:
         yield worker.ready

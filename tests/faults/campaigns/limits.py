@@ -38,7 +38,10 @@ class Limit:
         )
 
 
+NEW = "A descriptor that a system call has just returned is a number, until the object that owns it has been made."
 LIMITS: tuple[Limit, ...] = (
+    Limit("interrupt", NEW, place=r"_descriptors\.py:\d+ lift", text=r"^descriptor \d+ is left"),
+    Limit("interrupt", NEW, place=r"_message\.py:\d+ Owned\.__init__", text=r"^descriptor \d+ is left"),
     Limit(
         "failure",
         "EPIPE says that the other side has gone. The kernel never says so of one that lives, so it is believed.",

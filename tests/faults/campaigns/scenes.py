@@ -443,7 +443,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
             called(worker)
 
 
-@scene("worker", "ready", strict=True)
+@scene("worker", "ready")
 def _(world: World) -> Iterator[Callable[[], object]]:
     with world.served() as template, Worker(template.fork()) as worker:
         yield lambda: worker.ready(SECONDS)
@@ -471,7 +471,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
         called(worker)
 
 
-@scene("worker", "call on_cancel=wait", strict=True)
+@scene("worker", "call on_cancel=wait")
 def _(world: World) -> Iterator[Callable[[], object]]:
     with world.served() as template, Worker(template.fork(), on_cancel="wait").ready(SECONDS) as worker:
         yield lambda: equal(worker.call(operator.neg, 1), -1)
@@ -541,7 +541,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
         assert worker.wait(SECONDS).code == 0
 
 
-@scene("worker", "wait", strict=True)
+@scene("worker", "wait")
 def _(world: World) -> Iterator[Callable[[], object]]:
     with world.served() as template:
         worker = Worker(template.fork()).ready(SECONDS)

@@ -124,8 +124,8 @@ class Reentering(LineWeapon):
         match self.variant:
             case "same":
                 result = act()
-                if hasattr(result, "close") and not isinstance(result, anyfork.Executor):
-                    result.close()  # a coroutine, or a handle that nobody else wants
+                if asyncio.iscoroutine(result):
+                    result.close()  # nobody awaits it: that it can be made is all
             case "worker":
                 equal(world.worker.call(operator.neg, 3, timeout=SECONDS), -3)
             case "executor":
