@@ -147,6 +147,12 @@ class Ends:
             return self.status.fd, self.read_status
         return self.session.pidfd, self._end_unknown
 
+    def has_read(self, fd: int) -> bool:
+        """Whether something was read from a descriptor, and what it means is not noted yet: it will not be readable."""
+        if fd == self.executed:
+            return fd >= 0 and bool(self._said_executed.results)
+        return any(one is not None and one.fd == fd and one.present.results for one in (self._control, self.status))
+
     # --- Who waits. Each of these holds the lock, and is harmless when it is done twice ---
 
     def begin_wait(self, waiter: Waiter, fd: int) -> bool:
@@ -183,18 +189,18 @@ class Ends:
 
     # --- Receiving: each of these moves one frame, under the lock, if there is one ---
 
-    def _receive(self, incoming: Incoming) -> tuple[Frame | None, Once]:
+    def _receive(self, incoming: Incoming, calls: Once) -> Frame | None:
         """One frame, or None at the end of the stream; what is no frame ends the process."""
         try:
-            frame, calls = incoming.receive()
+            frame = incoming.receive(calls)
             if frame is not None and frame.fds:
                 frame.fds = [*map(lift, frame.fds)]
-            return frame, calls
+            return frame
         except ConnectionResetError:  # it ended with something of ours unread
             pass
         except (ProtocolError, EOFError) as error:
             self._distrust(error)
-        return None, Once()
+        return None
 
     def _distrust(self, error: Exception) -> None:
         self.session.protocol_error = error
@@ -202,11 +208,11 @@ class Ends:
 
     def read_control(self) -> None:
         """Take a frame of the control socket, if somebody waits for one: what stands behind may be the user's."""
-        session = self.session
+        session, calls = self.session, self._control.present
         if not session.expects_control:  # another has read the answer meanwhile
             return
         try:
-            frame, calls = self._receive(self._control)
+            frame = self._receive(self._control, calls)
             if frame is None:
                 self._end_control()
                 return
@@ -221,7 +227,8 @@ class Ends:
         except BlockingIOError:
             return
         except ProtocolError as error:
-            self._distrust(error)
+            if calls is self._control.present:  # and nobody who has come in between has noted the frame
+                self._distrust(error)
 
     def _end_control(self) -> None:
         session = self.session
@@ -237,7 +244,8 @@ class Ends:
         if session.control_ended or session.phase is Phase.ENTERED:
             return False
         try:
-            frame, calls = self._receive(self._control)
+            calls = self._control.present
+            frame = self._receive(self._control, calls)
             session.control_ended = frame is None
             if frame is not None:
                 self._control.commit(calls, (session, session.said_on_control(frame)))
@@ -257,14 +265,17 @@ class Ends:
 
     def read_status(self) -> None:
         """Take a frame of the status socket."""
-        session = self.session
-        if self.status is None or session.status_ended or session.status is not None:
+        session, incoming = self.session, self.status
+        if incoming is None:
+            return
+        calls = incoming.present
+        if session.status_ended or session.status is not None:
             return
         try:
-            frame, calls = self._receive(self.status)
+            frame = self._receive(incoming, calls)
             if frame is not None:
                 known = session.pidfd
-                self.status.commit(calls, (session, session.said_on_status(frame)))
+                incoming.commit(calls, (session, session.said_on_status(frame)))
                 if known not in (-1, session.pidfd):
                     os.close(known)
                 self._was_born()
@@ -275,6 +286,8 @@ class Ends:
         except BlockingIOError:
             return
         except ProtocolError as error:
+            if calls is not incoming.present:  # somebody has come in between, and noted the frame
+                return
             self._distrust(error)
         session.status_ended = True
         self._take_pidfd()

@@ -29,25 +29,29 @@ class Incoming:
         self.fd = sock.fileno()
         self._calls = Once()
 
-    def receive(self) -> tuple[Frame | None, Once]:
-        """Read up to the end of the next frame; None at the end of the stream. ``commit`` takes what comes with it.
+    @property
+    def present(self) -> Once:
+        """What was read of the next frame. Who takes it before a decision to read reads nothing that is behind that."""
+        return self._calls
+
+    def receive(self, calls: Once) -> Frame | None:
+        """Read up to the end of the next frame; None at the end of the stream. ``calls`` is for ``commit``, too.
 
         Raises BlockingIOError when nothing more is there now (call again later, nothing is lost), ProtocolError for
         what is no frame, EOFError when the stream ends inside one.
         """
-        calls = self._calls
         while True:
             decoder = Decoder()
             read = [*calls.results]
             for data, ancillary, flags, _ in read:
                 if not data:
                     if decoder.idle:
-                        return None, calls
+                        return None
                     raise EOFError("the stream ended in the middle of a frame")
                 fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
                 frame = decoder.feed(data, fds, flags & TRUNCATED != 0)
                 if frame is not None:
-                    return frame, calls
+                    return frame
             calls.call(len(read), self.sock.recvmsg, decoder.wanted, ROOM, NOWAIT | CLOEXEC)
 
     def commit(self, calls: Once, *noted: tuple[object, dict[str, object]]) -> None:

@@ -252,7 +252,9 @@ class Link(Ends):
         return self._control.sock.detach()
 
     def make_channel(self) -> socket.socket:
-        """The control socket as a channel, which belongs to whoever has it then."""
+        """The control socket as a channel, which belongs to whoever has it then. Raises HandleError."""
+        if self._control.sock.fileno() < 0:
+            raise HandleError("channel on a process whose channel was closed: ask for it before the end of the block")
         import_own("socket")
         from ._channel_socket import ChannelSocket  # only now: the socket module costs more than all of anyfork
 

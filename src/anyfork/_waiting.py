@@ -94,6 +94,10 @@ class Waiter:
                 self._alarm = _alarm()
             if self._look(done, source):
                 return True
+            if self._link.has_read(self.fd):  # by somebody whom an interrupt has stopped, or this one has interrupted
+                self._read()
+                if self._look(done, source):
+                    return True
             if self._poll(left, pollable):
                 self._read()
             if left == 0.0:
@@ -109,6 +113,12 @@ class Waiter:
         if fd != self.fd:
             self._link.end_wait(self)
         self._watched = watched if self._link.begin_wait(self, fd) else None
+        # A signal handler may have read it in between. Who reads from now on wakes this one.
+        if done():
+            return True
+        present = source()
+        if (-1 if present is None else present[0]) != fd:
+            self.wake()
         return False
 
     def _poll(self, left: float | None, pollable: bool) -> bool:

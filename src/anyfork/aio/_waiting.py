@@ -81,6 +81,11 @@ async def _read(link: Link, fd: int, read: Callable[[], None]) -> None:
         if reads:
             waiter.scope = CancelScope()
             with waiter.scope:
+                if link.has_read(fd):  # by somebody whom an interrupt has stopped
+                    with link.lock:
+                        read()
+                    if not link.has_read(fd):
+                        return
                 await wait_readable(fd)
                 with link.lock:
                     read()
