@@ -286,3 +286,44 @@ def test_the_channel_of_a_dropped_process_stays_open_while_somebody_has_it():
     channel.sendall(b"hello")
     assert channel.recv(5) == b"hello"
     channel.close()
+
+
+# --- Names that are loaded at their first use ------------------------------------------------------------------------
+
+LATER = """
+import sys, threading
+from anyfork._later import MODULES, WHERE
+
+names, path = [*WHERE, *MODULES], [*sys.path]
+"""
+
+
+def test_a_signal_handler_finds_the_name_that_it_has_interrupted_the_loading_of():
+    source = """
+wanted, found = "", set()
+signal.signal(signal.SIGUSR1, lambda *_: found.add((wanted, getattr(anyfork, wanted))))
+sys.addaudithook(lambda event, args: signal.raise_signal(signal.SIGUSR1) if wanted and event == "import" else None)
+for wanted in names:
+    found.add((wanted, getattr(anyfork, wanted)))
+wanted = ""
+say([len(found) == len(names), sys.path == path])
+"""
+    assert run_program("import anyfork\n" + LATER + source) == [True, True]
+
+
+def test_threads_load_all_names_at_once_and_leave_the_path_as_it_is():
+    source = """
+together, found = threading.Barrier(2 * len(names)), []
+
+def load(name):
+    together.wait()
+    found.append(getattr(anyfork, name))
+
+threads = [threading.Thread(target=load, args=(name,)) for name in 2 * names]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+say([len(found) == 2 * len(names), sys.path == path])
+"""
+    assert run_program("import anyfork\n" + LATER + source) == [True, True]
