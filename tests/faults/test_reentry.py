@@ -48,7 +48,7 @@ before, interrupted = len(os.listdir("/proc/self/fd")), 0
 while interrupted < 60:
     try:
         soon()
-        while True:
+        while armed:
             template.fork().start("builtins:id").wait(5)
     except Enough:
         interrupted += 1
@@ -66,7 +66,7 @@ process = template.fork().run(faulty.echo)
 for _ in range(100):
     try:
         soon(0.0005)
-        while True:
+        while armed:
             try:
                 process.wait(0.00001)
             except TimeoutError:
@@ -86,7 +86,7 @@ for _ in range(25):
     worker = anyfork.Worker(template.fork())
     try:
         soon(0.004)
-        while True:
+        while armed:
             assert worker.call(abs, -2) == 2
     except Enough:
         pass
