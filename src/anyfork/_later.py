@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from _thread import RLock
 
 from _anyfork_child._imports import import_own
 
@@ -35,22 +36,35 @@ INSTEAD = {
     "start": "use anyfork.Template().start",
     "submit": "use the submit of anyfork.Executor",
 }
+PATIENCE = 5.0  # seconds that one thread waits for another: it may be one that the fork of this program has left behind
+
+_loading = RLock()
 
 
 def __getattr__(name: str) -> object:
     """Load what most programs do not need when it is asked for."""
     package = sys.modules[PACKAGE]
     if name in MODULES:
-        return import_own(f"{PACKAGE}.{name}")
+        return _load(f"{PACKAGE}.{name}")
     if name not in WHERE:
         remedy = f": {INSTEAD[name]}" if name in INSTEAD else ""
         raise AttributeError(f"module {PACKAGE!r} has no attribute {name!r}{remedy}", name=name, obj=package)
     where = WHERE[name]
-    found = getattr(import_own(PACKAGE + where if where.startswith(".") else where), name)
+    found = getattr(_load(PACKAGE + where if where.startswith(".") else where), name)
     if isinstance(found, type):
         found.__module__ = PACKAGE
     setattr(package, name, found)
     return found
+
+
+def _load(module: str) -> object:
+    """Import a module, one thread after the other: dataclasses look at as much of typing as another has imported."""
+    taken = _loading.acquire(timeout=PATIENCE)
+    try:
+        return import_own(module)
+    finally:
+        if taken:
+            _loading.release()
 
 
 def __dir__() -> list[str]:
