@@ -7,6 +7,7 @@ exception, all that was taken since.
 
 from __future__ import annotations
 
+from _operator import methodcaller
 from _thread import RLock
 from functools import wraps
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 # How often this thread holds a lock. Python 3.11.2 cannot tell how often; it can tell whether.
-held: Callable[[RLock], int] = getattr(RLock, "_recursion_count", None) or RLock._is_owned  # type: ignore[attr-defined]
+# Looked up in each lock: eventlet replaces those that are there when it patches a program.
+held: Callable[[RLock], int] = methodcaller("_recursion_count" if hasattr(RLock, "_recursion_count") else "_is_owned")
 
 
 def locked(
