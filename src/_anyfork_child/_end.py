@@ -92,9 +92,22 @@ def wind_up(code: int) -> None:
         if count_handlers():
             _code = code
             run_handlers()
+        if "multiprocessing.util" in modules:
+            _finish_queues()
     except BaseException as error:
         _print_error(error)
     flush()
+
+
+def _finish_queues() -> None:
+    """Let multiprocessing's finalizers run: threads of queues write what was put. Those of the template do nothing.
+
+    Its exit handler is the template's, where the template has loaded it; and it would end children, which a copy of a
+    program takes for its own.
+    """
+    run_finalizers = modules["multiprocessing.util"]._run_finalizers
+    run_finalizers(0)
+    run_finalizers()
 
 
 def flush() -> None:
@@ -114,6 +127,8 @@ def fence() -> None:
 
 def _stop() -> None:
     """Runs as an exit handler, when those registered later have run."""
+    if "multiprocessing.util" in modules:
+        _finish_queues()
     flush()
     os._exit(_code)
 

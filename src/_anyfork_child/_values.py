@@ -17,7 +17,7 @@ from ._wire import IN_FILE, LOST_DESCRIPTOR, Frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from typing import Any
 
     from _typeshed import WriteableBuffer
@@ -214,6 +214,13 @@ class _Unpickler(Unpickler):
 def add_places(*places: str) -> None:
     """Put places before the others on the path, where they are not there."""
     sys.path[:0] = [place for place in places if place not in sys.path]
+
+
+def change_places(gone: Collection[str], places: Sequence[str]) -> None:
+    """Take places off the path that the program has taken off, and put others on it."""
+    if gone:
+        sys.path[:] = [entry for entry in sys.path if entry not in gone]
+    add_places(*places)
 
 
 def find_placed(place: str, name: str) -> object:

@@ -12,7 +12,7 @@ from _anyfork_child._encoding import INLINE, Encoded, pickle_into
 from _anyfork_child._files import new_file, write_stepwise
 from _anyfork_child._imports import warm
 from _anyfork_child._tracker import MODULE
-from _anyfork_child._values import add_places
+from _anyfork_child._values import change_places
 from _anyfork_child._wire import ADOPT, DETACHED, EXECUTES, FORK, MAX_BODY, PREPARE, START, Frame
 
 from ._arguments import encode_call
@@ -200,11 +200,12 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
 
 
 def tell_path(template: Link) -> None:
-    """Have a template find modules where this program has begun to find some since."""
+    """Have a template find modules where this program has begun to find some since, and not where it has stopped."""
     later = tuple(template.receiver.places())
     if later != template.places and template.session.phase is Phase.PREPARING:
+        gone = [place for place in template.places if place not in later]
         template.places = later
-        template.post(PREPARE, encode_call("prepare", add_places, later))
+        template.post(PREPARE, encode_call("prepare", change_places, (gone, later)))
 
 
 def warm_parent(link: Link, module: str) -> None:

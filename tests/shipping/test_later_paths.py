@@ -63,6 +63,9 @@ with anyfork.get_context().Pool(1) as pool:
     assert [pool.apply(*case[:1], case[1:]) for case in CASES] == RIGHT
 executor.shutdown()
 worker.close()
+sys.path.remove("later")
+where = [entry for entry in anyfork.call(eval, "__import__('sys').path") if entry.endswith(("later", "modules.zip"))]
+assert where == [os.path.abspath("modules.zip")], where
 print("all found")
 """
 
