@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import _socket
 import socket
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, SupportsIndex
 
 
 class ChannelSocket(socket.socket):
@@ -10,5 +16,13 @@ class ChannelSocket(socket.socket):
 
     __slots__ = ()  # no state beyond its descriptor: it can travel, see _anyfork_child._reduction
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Travel over connections of multiprocessing, which know sockets by their exact class."""
+        reduction = sys.modules.get("multiprocessing.reduction")
+        if reduction is None:
+            return super().__reduce_ex__(protocol)
+        reduced: tuple[Any, ...] = reduction._reduce_socket(self)
+        return reduced
+
     def __del__(self) -> None:
-        self.close()
+        _socket.socket.close(self)  # all that there is of it after an interrupt in its making

@@ -142,7 +142,6 @@ class Link(Ends):
             self.check(call)
             self.user = f"{call}()"
             self.session.phase = Phase.STARTING
-            self.user = f"{call}()"
             self.wake_all()
         self._push(frame, pieces)
 

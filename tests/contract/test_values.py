@@ -12,6 +12,7 @@ import os
 import socket
 import tempfile
 import zlib
+from multiprocessing import resource_sharer
 from multiprocessing.connection import Pipe
 from pathlib import Path
 
@@ -201,6 +202,16 @@ def test_a_socket_arrives_as_a_socket_of_the_same_kind(template):
 def test_a_process_may_get_the_channel_of_another(template):
     with template.fork().run(child_side.echo) as echo:
         assert ask(template.fork(), "(v[0].sendall(b'through'), v[0].recv(100))[1]", echo.channel) == b"through"
+
+
+def test_a_channel_travels_over_connections_of_multiprocessing():
+    here, there = Pipe()
+    with here, there, anyfork.Template().run(child_side.echo) as process:
+        there.send(process.channel)
+        with here.recv() as channel:
+            channel.sendall(b"through")
+            assert channel.recv(100) == b"through"
+    resource_sharer.stop()
 
 
 # --- Files ----------------------------------------------------------------------------------------------------------
