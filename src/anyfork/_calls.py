@@ -91,6 +91,9 @@ class Calls:
         self._receiver = receiver
         self._by_value: FunctionsByValue | None = None  # made for the first
         self.small: int = 0  # the number of the call that begin_small has begun
+        # A small call that another one of the same thread has interrupted. That one must not wait for its answer: the
+        # interrupted thread may have received it, and not noted it yet.
+        self._overtaken = 0
         self._streams = 0  # of those that were sent
         self._queue: deque[Call] = deque()
         self._bytes = 0  # of what is queued
@@ -148,7 +151,9 @@ class Calls:
         """A call that the worker has got already."""
         call = Call(CALL, None, on_event, 0)
         call.number, call.state = number, State.SENT
-        if number != self.small:
+        if number == self.small:
+            self._overtaken = number
+        else:
             self._running += 1
             self._alone += 1
         self.small = 0
@@ -214,9 +219,10 @@ class Calls:
     def _free_for(self, call: Call) -> bool:
         if self._concurrency is not None:
             return self._running < self._concurrency
+        overtaken = self._overtaken in self._sent
         if call.ahead:
-            return not self._alone and self._running < call.ahead
-        return not self._running
+            return self._alone == overtaken and self._running < call.ahead
+        return self._running == overtaken
 
     def _send(self, call: Call) -> None:
         message, call.message = call.message, None

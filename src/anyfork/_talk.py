@@ -15,6 +15,7 @@ from _pickle import loads
 from _socket import SO_RCVTIMEO, SOL_SOCKET
 from _thread import RLock
 from functools import wraps
+from select import EPOLLIN
 from struct import Struct
 from sys import modules
 
@@ -31,7 +32,7 @@ from ._pending import State
 from ._polling import wait_for
 from ._status import UNKNOWN
 from ._timeouts import one_wait, remaining
-from ._waiting import run, warn_in_loop
+from ._waiting import new_alarm, run, warn_in_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from ._batch import Batch
     from ._calls import Calls
+    from ._owned import Owned
     from ._pending import Answer, Call, Event
     from ._process import Process
     from ._status import ExitStatus
@@ -108,6 +110,7 @@ class Talk(Conversation):
         self._received: list[Any] = []  # by ``exchange``, and not accepted yet
         self._small_call: Call | None = None  # that of ``exchange``, where somebody else has to take its answer
         self._late: list[Callable[[], None]] = []  # what destructors could not do at once
+        self._alarm: Owned | None = None  # wakes a wait in the middle of which its thread has waited for something else
 
     def check(self) -> None:
         """Raise HandleError in a forked copy of the owner. Let a worker end that was torn."""
@@ -336,6 +339,8 @@ class Talk(Conversation):
             assert self.sock is not None
             self._small_call = self.calls.expect(self.calls.small)
             self.sock.setblocking(False)  # or that would begin to wait anew after each signal
+            self.calls.admit()
+            self.flush()
         self.accept_small(self._received)
 
     @locked
@@ -343,6 +348,10 @@ class Talk(Conversation):
         """Wait no more. Leaving twice is harmless."""
         if turn is not None:
             self._waiting.pop(turn, None)
+        if before and self._alarm is None and self.watch is not None:
+            self._alarm = new_alarm(1)  # what the outer wait is for may have been read: poll would go on without a look
+            for fd in self._alarm.fds:
+                self.watch.register(fd, EPOLLIN)
         if not before and self._reader == me:
             self._reader = 0
         if not self._reader and self._waiting:
@@ -365,7 +374,11 @@ class Talk(Conversation):
         """Wait for something to come, and take all that has come. Raises what a handler raises."""
         if not self.incoming:
             assert self.watch is not None
-            if not wait_for(self.watch, one_wait(left)):
+            ready = wait_for(self.watch, one_wait(left))
+            if self._alarm is not None:
+                self._alarm.close()
+                self._alarm = None
+            if not ready:
                 return
             if self._came() is False:
                 self._bury()
@@ -434,6 +447,8 @@ class Talk(Conversation):
         self.close_unread()
         if self.watch is not None:
             self.watch.close()
+        if self._alarm is not None:
+            self._alarm.close()
         self.close_channel()
 
     @destructor

@@ -91,7 +91,7 @@ class Waiter:
             pollable = self._link.flush_line()
             left = remaining(deadline)
             if left != 0.0 and self._alarm is None:
-                self._alarm = _alarm()
+                self._alarm = new_alarm(0)
             if self._look(done, source):
                 return True
             if self._link.has_read(self.fd):  # by somebody whom an interrupt has stopped, or this one has interrupted
@@ -169,11 +169,11 @@ class Waiter:
         self._link.close_finished()
 
 
-def _alarm() -> Owned:
-    """Make a descriptor that wakes a waiting thread; nothing where the system has none to give."""
+def new_alarm(count: int) -> Owned:
+    """Make a descriptor that wakes a waiting thread, at once if ``count`` is 1; nothing where the system has none."""
     if hasattr(os, "eventfd"):
         try:
-            return Owned(map(os.eventfd, (0,), (os.EFD_CLOEXEC | os.EFD_NONBLOCK,))).lifted()
+            return Owned(map(os.eventfd, (count,), (os.EFD_CLOEXEC | os.EFD_NONBLOCK,))).lifted()
         except OSError:  # out of descriptors
             pass
     return Owned()
