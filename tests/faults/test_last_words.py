@@ -69,7 +69,7 @@ def test_nothing_is_written_to_what_a_function_has_opened_under_the_old_numbers(
     with TEMPLATES[make]() as template, (tmp_path / "seen").open("w+") as seen:
         assert end_of(template.fork(stderr=output).run(endings.fill_numbers, RAISE[end][0], seen)).code == 1
         assert text_of(seen) == "b''"
-    assert text_of(output).endswith(RAISE[end][1])
+    assert RAISE[end][1] in text_of(output)  # the file that was closed behind its back has its say in 3.13
 
 
 def test_the_words_of_a_process_are_in_its_own_status_alone():
