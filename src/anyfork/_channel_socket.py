@@ -8,6 +8,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, SupportsIndex
 
 
@@ -24,5 +25,5 @@ class ChannelSocket(socket.socket):
         reduced: tuple[Any, ...] = reduction._reduce_socket(self)
         return reduced
 
-    def __del__(self) -> None:
-        _socket.socket.close(self)  # all that there is of it after an interrupt in its making
+    def __del__(self, close: Callable[[_socket.socket], None] = _socket.socket.close) -> None:
+        close(self)  # bound early, because the names of modules are gone when the program ends
