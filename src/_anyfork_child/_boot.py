@@ -91,13 +91,13 @@ def _is_for_shell(before: Sequence[str], last: str) -> bool:
 
 
 def lines(word: str) -> bytes:
-    """What the interpreter is sent first; its answers begin with the word."""
+    """Return what the interpreter is sent first; its answers begin with the word."""
     source = _SECOND.format(word=word, oldest=OLDEST)
     return f"eval(sys.stdin.readline())\neval(compile({source!r},'<anyfork>','exec'))\n".encode()
 
 
 def package(data: bytes) -> bytes:
-    """What it is sent then: the compressed files with their size and digest."""
+    """Return what it is sent then: the compressed files with their size and digest."""
     return b"%08x" % len(data) + data + digest(data).encode()
 
 

@@ -165,7 +165,7 @@ class Children(ABC):
 
     @abstractmethod
     def descriptors(self) -> list[int]:
-        """Those held for the processes."""
+        """Return the descriptors that are held for the processes."""
 
     def gather(self, others: Sequence[int]) -> bool:
         """Find out whether, beside ``others``, nothing but these is open from ``first`` upwards, and all below."""

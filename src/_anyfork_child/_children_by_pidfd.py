@@ -103,7 +103,7 @@ class PidfdChildren(Children):
         return True
 
     def _open_with_reserve(self, pid: int) -> int:
-        """No descriptor is left (EMFILE): that is what the reserve is for."""
+        """Open a pidfd with the descriptor that is kept in reserve, because no other one is left (EMFILE)."""
         close(self.reserve)
         self.own.remove(self.reserve)
         self.reserve = -1
@@ -130,7 +130,7 @@ class PidfdChildren(Children):
         return own
 
     def _tell_nothing(self, status_socket: int) -> None:
-        """Nobody knows how it ended."""
+        """Shut the status socket down without a status: nobody knows how the process ended."""
         dup2(status_socket, self._courier_fd, False)
         self._courier.shutdown(_socket.SHUT_RDWR)  # not only closed: the courier may have a copy
         close(status_socket)

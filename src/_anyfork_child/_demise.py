@@ -56,7 +56,7 @@ def fail(template: Template, failure: Failure) -> NoReturn:
 
 
 def reject(template: Template, error: Exception) -> NoReturn:
-    """What came is no frame: nothing after it can be understood."""
+    """Report that what came is no frame, and end: nothing after it can be understood."""
     failure = Failure("protocol", "", error)
     print(f"anyfork: this template ends, its owner sent {failure.summary}", file=sys.stderr)
     fail(template, failure)

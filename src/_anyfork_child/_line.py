@@ -84,7 +84,7 @@ class Line:
         return not self.size
 
     def read(self) -> bytes:
-        """What has come; no bytes where nothing has."""
+        """Return what has come; no bytes where nothing has."""
         try:
             count = os.readv(self.incoming, (self._room,))
         except BlockingIOError:

@@ -37,7 +37,7 @@ _known: list[Main] = []  # of this process and, where it is a copy, of those abo
 
 
 def common() -> Main:
-    """What a copy of this process that is made now has in common with it."""
+    """Return what a copy of this process that is made now has in common with it."""
     named = dict(_defined())
     if not _known or not _is_same(_known[-1].named, named):
         _known.append(Main(len(_known), named))
