@@ -212,12 +212,13 @@ class _Unpickler(Unpickler):
 
 
 def add_places(*places: str) -> None:
-    """Put places before the others on the path, where they are not there."""
-    sys.path[:0] = [place for place in places if place not in sys.path]
+    """Have places on the path in this order: before the others, where they are not."""
+    if [entry for entry in sys.path if entry in places] != [*places]:
+        sys.path[:] = [*places, *(entry for entry in sys.path if entry not in places)]
 
 
 def change_places(gone: Collection[str], places: Sequence[str]) -> None:
-    """Take places off the path that the program has taken off, and put others on it."""
+    """Take places off the path that the program has taken off, and have others on it."""
     if gone:
         sys.path[:] = [entry for entry in sys.path if entry not in gone]
     add_places(*places)

@@ -23,6 +23,7 @@ from ._launch import initialise
 from ._lifeline import open_lifeline
 from ._link import Link
 from ._output import Output
+from ._path import changes
 from ._session import Phase
 from ._tracker import share_tracker
 
@@ -203,9 +204,9 @@ def tell_path(template: Link) -> None:
     """Have a template find modules where this program has begun to find some since, and not where it has stopped."""
     later = tuple(template.receiver.places())
     if later != template.places and template.session.phase is Phase.PREPARING:
-        gone = [place for place in template.places if place not in later]
+        changed = changes(template.places, later)
         template.places = later
-        template.post(PREPARE, encode_call("prepare", change_places, (gone, later)))
+        template.post(PREPARE, encode_call("prepare", change_places, changed))
 
 
 def warm_parent(link: Link, module: str) -> None:

@@ -9,7 +9,7 @@ from _anyfork_child._imports import is_standard_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from importlib.machinery import ModuleSpec
 
 
@@ -24,13 +24,15 @@ def current_directory() -> str:
 BEGINNING = current_directory()  # of the program, or nearly: a relative path in sys.path was meant from there
 
 
-_given: set[str] = set()  # places of the path that templates are started with; none before the first
+_given: dict[
+    str, None
+] = {}  # places of the path that templates are started with, in their order; none before the first
 
 
 def note_given(places: Iterable[str | None]) -> None:
     """Note the places that the first template finds modules in: what comes later has to be told."""
     if not _given:
-        _given.update(place for place in places if place)
+        _given.update(dict.fromkeys(place for place in places if place))
 
 
 def places(entry: str) -> list[str | None]:
@@ -51,11 +53,32 @@ def places(entry: str) -> list[str | None]:
 
 
 def later_places() -> list[str]:
-    """Return the places that were put on the path later, in their order."""
+    """Return the places that were put on the path later, or before others that stood before them, in their order."""
     if not _given or _seen[0] == (now := [entry for entry in sys.path if isinstance(entry, str)]):
         return _seen[1]
-    _seen[:] = now, [place for entry in now for place in places(entry) if place and place not in _given]
+    path = [*dict.fromkeys(place for entry in now for place in places(entry) if place)]
+    _seen[:] = now, _not_as_given(path)
     return _seen[1]
+
+
+def _not_as_given(path: Sequence[str]) -> list[str]:
+    """Return what has to stand before the given places, for modules to be found in the order of this path."""
+    order = {place: number for number, place in enumerate(_given)}
+    count, latest = 0, -1
+    for index, place in enumerate(path, 1):
+        if order.get(place, latest) < latest:
+            count = index
+        latest = max(latest, order.get(place, -1))
+    return [*path[:count], *(place for place in path[count:] if place not in order)]
+
+
+def changes(before: Sequence[str], after: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the places to take off the path of a template, and those to put before the others.
+
+    Before and after are what ``later_places`` was for it, and is now.
+    """
+    gone = [place for place in before if place not in after]
+    return [place for place in gone if place not in _given], [*after, *(place for place in _given if place in gone)]
 
 
 _seen: list[list[str]] = [[], []]  # the path, and what is later in it
@@ -70,4 +93,4 @@ def place_of(name: str) -> str:
     if spec is None:
         return ""
     found = {os.path.dirname(place) for place in spec.submodule_search_locations or [spec.origin or ""]}
-    return next((place for place in later if place in found), "") if not found & _given else ""
+    return next((place for place in later if place in found), "") if not found & _given.keys() else ""

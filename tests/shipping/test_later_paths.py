@@ -74,3 +74,35 @@ def test_modules_of_later_places_are_found_in_each_face(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=50)
     assert (done.stdout, done.stderr) == ("all found\n", "")
+
+
+ORDER = """
+import os, sys
+import anyfork
+
+places = [os.path.abspath(name) for name in ("one", "two", "three")]
+for place in places:
+    os.mkdir(place)
+    with open(os.path.join(place, "which.py"), "w") as file:
+        file.write(f"PLACE = {place!r}")
+one, two, three = places
+sys.path[:0] = [one, two, one]
+
+def found():
+    path = anyfork.call(eval, "__import__('sys').path")
+    print(*[os.path.basename(entry) for entry in path if entry in places])
+    print(os.path.basename(anyfork.call(eval, "__import__('which').PLACE")))
+
+found()
+for change in ("sys.path.insert(0, two)", "sys.path.insert(0, three)", "del sys.path[0]", "del sys.path[0]"):
+    exec(change)
+    found()
+"""
+
+
+def test_places_that_are_put_before_others_again_are_before_them(tmp_path):
+    done = subprocess.run([sys.executable, "-c", ORDER], cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    assert (done.stdout.splitlines(), done.stderr) == (
+        ["one two one", "one", "two one", "two", "three two one", "three", "two one", "two", "one two", "one"],
+        "",
+    )
