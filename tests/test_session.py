@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 import anyfork
-from _anyfork_child._children import DEATH
 from _anyfork_child._failure import pack_texts
 from _anyfork_child._wire import (
     ADOPTED,
     BORN,
+    DEATH,
     DIED,
     ENTERED,
     EXECUTING,

@@ -9,10 +9,10 @@ import sys
 from os import _exit
 
 from . import _template
-from ._attributes import forget_bind_now
 from ._birth import serve
 from ._descriptors import open_stdio
 from ._end import run as run_call
+from ._platform import forget_bind_now
 from ._reports import to_nobody
 from ._settle import note_threads
 from ._template import Template

@@ -11,35 +11,18 @@ import sys
 from ._channel import close_all
 from ._failure import Failure, failure_of
 from ._imports import import_own
+from ._platform import bind_now
 from ._signals import program_signals
 from ._values import Payload
-from ._wire import FORK, IN_FILE, Frame
+from ._wire import CHANNEL, FORK, IN_FILE, STDIO, Frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from ._template import Template
     from ._title import Title
-
-CHANNEL = "channel"  # as stdin, stdout or stderr: the process's channel, connected when the function is entered
-STDIO = ("stdin", "stdout", "stderr")
-BIND_NOW, OURS = b"LD_BIND_NOW", b"anyfork"
-
-
-def bind_now(environ: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
-    """The environment for an interpreter that becomes a template: its dynamic linker looks up all functions at once.
-
-    Otherwise each new process would look up those that its template never calls, os._exit first of all.
-    """
-    return environ if BIND_NOW in environ else {**environ, BIND_NOW: OURS}
-
-
-def forget_bind_now(environ: MutableMapping[bytes, bytes]) -> None:
-    """Undo that in the interpreter that has started."""
-    if environ.get(BIND_NOW) == OURS:
-        del environ[BIND_NOW]
 
 
 def _rlimits(limits: dict[int, tuple[int, int]]) -> None:

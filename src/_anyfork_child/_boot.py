@@ -20,11 +20,12 @@ try:
 except ImportError:
     from _sha256 import sha256  # before Python 3.12
 
+from ._platform import OLDEST
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-OLDEST = (3, 11)
 NOISE = 1 << 20  # bytes before the answer
 SHELLS = frozenset({"sh", "ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "tcsh", "yash", "zsh"})
 SWITCHERS = frozenset({"su", "runuser", "script", "sg", "flock"})  # they have a shell run the value of -c

@@ -32,7 +32,8 @@ from ._call_wire import (
 )
 from ._channel import close_all
 from ._encoding import PROTOCOL, SCALARS
-from ._serving import NobodyListensError, decode_values
+from ._message import decode_values
+from ._serving import NobodyListensError
 from ._worker import Loop, begin, pack
 
 TYPE_CHECKING = False

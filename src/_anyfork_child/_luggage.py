@@ -13,10 +13,10 @@ from . import _carried
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from importlib.machinery import ModuleSpec
 
-PACKAGES = (__package__, "cloudpickle")
+PACKAGES = ("_anyfork_child", "cloudpickle")
 
 
 def pack(options: Sequence[object]) -> bytes:
@@ -27,12 +27,17 @@ def pack(options: Sequence[object]) -> bytes:
 
 def _sources(package: str) -> list[tuple[str, str]]:
     spec = find_spec(package)
-    if spec is None:
-        return []
-    modules = iter_modules(spec.submodule_search_locations)
-    # Asked of the finders themselves: find_spec would import the package.
-    specs = [spec, *(found.module_finder.find_spec(f"{package}.{found.name}", None) for found in modules)]
-    return [(found.name, _source(found)) for found in specs if found is not None]
+    return [] if spec is None else [(found.name, _source(found)) for found in _with_submodules(spec)]
+
+
+def _with_submodules(spec: ModuleSpec) -> Iterator[ModuleSpec]:
+    """Yield the specification of a module, and those of all modules below it. None of them is imported."""
+    yield spec
+    for module in iter_modules(spec.submodule_search_locations) if spec.submodule_search_locations else ():
+        # Asked of the finders themselves: importlib's find_spec would import the package.
+        found = module.module_finder.find_spec(f"{spec.name}.{module.name}", None)
+        if found is not None:
+            yield from _with_submodules(found)
 
 
 def _source(spec: ModuleSpec) -> str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from os import close as close_descriptor
 
-from ._call_wire import HEADER, IN_FILE, MAX_DESCRIPTORS, MAX_IN_FILE
+from ._call_wire import BUFFERS, HEADER, IN_FILE, MAX_DESCRIPTORS, MAX_IN_FILE
+from ._channel import close_all
 from ._descriptors import duplicate
 from ._encoding import INLINE, CannotTravelError, Encoded
-from ._files import new_file, seal, write_stepwise
+from ._files import new_file, seal, take, write_stepwise
+from ._values import DescriptorsLostError, load_values
+from ._wire import LOST_DESCRIPTOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
 
     from _typeshed import ReadableBuffer
 
@@ -144,3 +148,25 @@ def _in_band(kind: int, number: int, detail: int, encoded: Encoded) -> Message:
     if encoded.size > MAX_IN_FILE:
         raise CannotTravelError(f"it has {encoded.size} bytes; at most {MAX_IN_FILE} can travel")
     return Message(b"".join((HEADER.pack(encoded.size, number, detail, kind, 0, 0), *encoded.pieces)))
+
+
+def decode_values(flags: int, body: bytes, fds: Sequence[int]) -> Any:
+    """What a pickled body means, with its descriptors, its large buffers and its file. Raises what decoding raises."""
+    if not fds:
+        return load_values(body, -1, (), ()) if body else ()
+    if LOST_DESCRIPTOR in fds:
+        close_all(fds)
+        raise DescriptorsLostError
+    file = fds[-1] if flags & IN_FILE else -1
+    beside = flags & BUFFERS
+    end = len(fds) - (file >= 0)
+    first = end - beside
+    return load_values(body, file, fds[:first], [take(fd) for fd in fds[first:end]])
+
+
+def in_pieces(*pieces: bytes) -> Encoded:
+    """Bytes as a body."""
+    encoded = Encoded()
+    for piece in pieces:
+        encoded.write(piece)
+    return encoded

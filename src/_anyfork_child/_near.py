@@ -11,7 +11,7 @@ import os
 from select import POLLIN, POLLOUT, poll
 from time import monotonic
 
-from ._boot import OLDEST, Answers, lines, package, version_text, with_boot
+from ._boot import Answers, lines, package, version_text, with_boot
 from ._channel import NOWAIT
 from ._command import Command
 from ._connection import FRAME, NUMBER
@@ -19,6 +19,7 @@ from ._failure import Failure
 from ._line import LostError
 from ._lines import Lines
 from ._luggage import pack
+from ._platform import OLDEST
 from ._relay import SPEAKS, Relay, settle_in
 from ._stream import CONTROL, STATUS
 from ._wire import (

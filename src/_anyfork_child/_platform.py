@@ -1,4 +1,4 @@
-"""What differs between systems for a template: chosen once, when its interpreter starts."""
+"""What differs between systems, for the owner and for its templates."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from . import HOST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping, MutableMapping
 
-    from ._children import Children
+OLDEST = (3, 11)  # the first Python that can be a template
+BIND_NOW, OURS = b"LD_BIND_NOW", b"anyfork"
 
 
 def has_pidfds() -> bool:
@@ -19,12 +20,15 @@ def has_pidfds() -> bool:
     return hasattr(os, "pidfd_open") and not HOST and os.environ.get("ANYFORK_PIDFD") != "0"
 
 
-def children_class() -> Callable[..., Children]:
-    """How a template notices the ends of its processes."""
-    if has_pidfds() and os.getpid() != 1:
-        from ._children_by_pidfd import PidfdChildren
+def bind_now(environ: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+    """The environment for an interpreter that becomes a template: its dynamic linker looks up all functions at once.
 
-        return PidfdChildren
-    from ._children_by_signal import SignalChildren
+    Otherwise each new process would look up those that its template never calls, os._exit first of all.
+    """
+    return environ if BIND_NOW in environ else {**environ, BIND_NOW: OURS}
 
-    return SignalChildren
+
+def forget_bind_now(environ: MutableMapping[bytes, bytes]) -> None:
+    """Undo that in the interpreter that has started."""
+    if environ.get(BIND_NOW) == OURS:
+        del environ[BIND_NOW]

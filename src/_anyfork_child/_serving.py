@@ -17,7 +17,6 @@ from . import HOST
 from ._call_wire import (
     BAD_ARGUMENT,
     BAD_RESULT,
-    BUFFERS,
     ERROR,
     EVENT,
     FRESH,
@@ -37,10 +36,9 @@ from ._claim import claim, is_claimed
 from ._encoding import INLINE, PROTOCOL, Encoded, encode, encode_error, is_plain
 from ._end import end_copy, fail_copy
 from ._failure import format_error, pack_texts
-from ._files import read_all, take
-from ._message import Message, message_of
-from ._values import DescriptorsLostError, FunctionNotFoundError, find_function, load_values
-from ._wire import LOST_DESCRIPTOR
+from ._files import read_all
+from ._message import Message, decode_values, in_pieces, message_of
+from ._values import FunctionNotFoundError, find_function, load_values, named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -300,33 +298,6 @@ class Serving:
         """Send what a function has raised. The first frame of the traceback is ours."""
         error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)  # a class may refuse the assignment
         self.send_error(number, RAISED, error)
-
-
-def named(function: Callable[..., Any] | str) -> Callable[..., Any]:
-    """A function, or that of this name. Raises FunctionNotFoundError."""
-    return find_function(function) if isinstance(function, str) else function
-
-
-def decode_values(flags: int, body: bytes, fds: Sequence[int]) -> Any:
-    """What a pickled body means, with its descriptors, its large buffers and its file. Raises what decoding raises."""
-    if not fds:
-        return load_values(body, -1, (), ()) if body else ()
-    if LOST_DESCRIPTOR in fds:
-        close_all(fds)
-        raise DescriptorsLostError
-    file = fds[-1] if flags & IN_FILE else -1
-    beside = flags & BUFFERS
-    end = len(fds) - (file >= 0)
-    first = end - beside
-    return load_values(body, file, fds[:first], [take(fd) for fd in fds[first:end]])
-
-
-def in_pieces(*pieces: bytes) -> Encoded:
-    """Bytes as a body."""
-    encoded = Encoded()
-    for piece in pieces:
-        encoded.write(piece)
-    return encoded
 
 
 def text_of(error: BaseException) -> str:

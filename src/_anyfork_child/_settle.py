@@ -27,7 +27,8 @@ SAFE_THREADS = frozenset({"jemalloc_bg_thd"})
 
 
 # CPython counts threads that stop for a fork, and warns; a module's name as a plain string has to be equal.
-FILTERS = [("ignore", None, DeprecationWarning, f"{__package__}.{name}", 0) for name in ("_birth", "_settle")]
+FORKING = ("_anyfork_child._birth", "_anyfork_child._settle")  # the modules that fork
+FILTERS = [("ignore", None, DeprecationWarning, name, 0) for name in FORKING]
 FROM_THE_START = (
     "the interpreter itself has started threads in the template, by sitecustomize, a .pth file or an option, and a "
     'fork copies none; use Template.new_exec(flags=["-S"]) or ["-I"], which keeps them away'

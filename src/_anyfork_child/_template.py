@@ -12,15 +12,15 @@ import sys
 from select import POLLIN, poll
 
 from . import _demise
-from ._attributes import CHANNEL, STDIO, give
+from ._attributes import give
 from ._birth import fork_for
 from ._channel import NOWAIT, Channel, close_all, wait_for_memory
+from ._children import children_class
 from ._descriptors import open_stdio
 from ._entry import start_program, start_with_all
 from ._failure import Failure, failure_of
 from ._main import inherit
 from ._owner import follow
-from ._platform import children_class
 from ._settle import check_threads
 from ._steps import STEPS, run_step
 from ._tracker import use as use_tracker
@@ -28,6 +28,7 @@ from ._values import DescriptorsLostError, Payload
 from ._wire import (
     ADOPT,
     ADOPTED,
+    CHANNEL,
     CLOSE,
     DETACH,
     DETACHED,
@@ -41,6 +42,7 @@ from ._wire import (
     READY,
     SEND,
     START,
+    STDIO,
     TRACK,
     Frame,
     ProtocolError,

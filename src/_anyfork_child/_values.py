@@ -234,6 +234,11 @@ def find_placed(place: str, name: str) -> object:
     return find_function(name) if path else __import__(module, None, None, ("__name__",))
 
 
+def named(function: Callable[..., Any] | str) -> Callable[..., Any]:
+    """A function, or that of this name. Raises FunctionNotFoundError."""
+    return find_function(function) if isinstance(function, str) else function
+
+
 def find_function(name: str, args: Sequence[object] = ()) -> Callable[..., object]:
     """The function called ``package.module:qualified.name``; without a module it is one of the template's __main__.
 

@@ -42,6 +42,11 @@ BORN, DIED = range(48, 50)
 KINDS = frozenset((*range(1, 16), *range(32, 38), *range(48, 50)))
 # Bits of the value of FORK: outlives the owner; the kernel tells of its end (see _owner); executes an interpreter.
 DETACHED, FOLLOWED, EXECUTES = 1, 2, 4
+# The body of DIED: the status of waitpid and the sixteen fields of struct rusage in their order; behind them the text
+# of an error, UTF-8.
+DEATH = Struct("<idd14q")
+CHANNEL = "channel"  # as stdin, stdout or stderr: the process's channel, connected when the function is entered
+STDIO = ("stdin", "stdout", "stderr")
 FORK_DESCRIPTORS = 3  # of every FORK: control and status socket, lifeline. Those of attributes follow
 IN_FILE = 0x80  # flag on a kind: the last descriptor is a file that holds the body, ``value`` is its size in bytes
 

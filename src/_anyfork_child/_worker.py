@@ -46,8 +46,8 @@ from ._call_wire import (
 from ._channel import NOWAIT, close_all
 from ._claim import claim
 from ._encoding import PROTOCOL, SCALARS
-from ._serving import Serving, become, named
-from ._values import FunctionNotFoundError
+from ._serving import Serving, become
+from ._values import FunctionNotFoundError, named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ if sys.version_info < (3, 11):  # noqa: UP036  # no installer may have looked, a
         )
     )
 
-from _anyfork_child._attributes import CHANNEL as CHANNEL
 from _anyfork_child._values import Descriptor as Descriptor
+from _anyfork_child._wire import CHANNEL as CHANNEL
 
 from ._attributes import DEVNULL as DEVNULL
 from ._errors import AnyforkError as AnyforkError

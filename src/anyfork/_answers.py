@@ -6,7 +6,7 @@ from _anyfork_child._call_wire import BAD_ARGUMENT, BAD_RESULT, IN_FILE, MAX_IN_
 from _anyfork_child._channel import close_all
 from _anyfork_child._failure import unpack_texts
 from _anyfork_child._files import read_all
-from _anyfork_child._serving import decode_values
+from _anyfork_child._message import decode_values
 
 from ._errors import ArgumentDecodeError, FunctionNotFoundError, PeerError, RemoteError, ResultError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from _anyfork_child._attributes import CHANNEL
 from _anyfork_child._encoding import CannotTravelError, Encoded, pickle_into
+from _anyfork_child._wire import CHANNEL
 
 from ._errors import ArgumentError
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from _anyfork_child._attributes import STDIO
 from _anyfork_child._channel import close_all
 from _anyfork_child._descriptors import is_standard_stream
 from _anyfork_child._encoding import Encoded, pickle_into
 from _anyfork_child._files import new_file
+from _anyfork_child._wire import STDIO
 
 from ._attributes import check_attributes
 from ._interpreter import executable_environment, find_python

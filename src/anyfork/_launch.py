@@ -13,10 +13,9 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from posix import posix_spawn  # not that of os, which debuggers replace to be in every interpreter, see _debugger
 
 import _anyfork_child
-from _anyfork_child._attributes import bind_now
-from _anyfork_child._boot import OLDEST
 from _anyfork_child._descriptors import duplicate, is_standard_stream, lift, socket_pair
 from _anyfork_child._files import new_file
+from _anyfork_child._platform import OLDEST, bind_now
 from _anyfork_child._wire import INIT
 
 from ._arguments import encode_values

@@ -10,8 +10,7 @@ from weakref import ref
 from _anyfork_child._call_wire import CALL, FORGET, FUNCTION, HEADER, SMALL_CALL
 from _anyfork_child._encoding import INLINE, PROTOCOL, CannotTravelError, is_plain
 from _anyfork_child._handlers import comes_from_outside
-from _anyfork_child._message import Message, message_of
-from _anyfork_child._serving import in_pieces
+from _anyfork_child._message import Message, in_pieces, message_of
 
 from ._arguments import check_function, encode_for
 from ._errors import ArgumentError

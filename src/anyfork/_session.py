@@ -8,11 +8,11 @@ from __future__ import annotations
 from enum import Enum
 from types import MappingProxyType
 
-from _anyfork_child._children import DEATH
 from _anyfork_child._failure import unpack_texts
 from _anyfork_child._wire import (
     ADOPTED,
     BORN,
+    DEATH,
     DIED,
     ENTERED,
     EXECUTING,

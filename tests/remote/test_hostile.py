@@ -16,9 +16,9 @@ from owner_side import DEADLINE
 
 import anyfork
 from _anyfork_child import _call_wire, _wire
-from _anyfork_child._children import DEATH
 from _anyfork_child._connection import BEAT, CREDIT, DATA, FILE, FRAME, HEADER, MAX_BODY, message
 from _anyfork_child._failure import pack_texts
+from _anyfork_child._wire import DEATH
 
 remote = machines.remote
 CONTROL, STATUS = 1, 3  # the streams of the first template
