@@ -9,7 +9,7 @@ whatever has come: nothing but messages is ever on this socket, so that many of 
 
 from __future__ import annotations
 
-from struct import Struct
+from _struct import Struct
 
 from ._wire import LOST_DESCRIPTOR, ProtocolError
 

@@ -7,9 +7,9 @@ costs a new process some 20 page faults more.
 from __future__ import annotations
 
 import _socket
+from _struct import Struct
 from errno import ENOBUFS, ENOMEM
 from os import close
-from struct import Struct
 from sys import byteorder
 from time import sleep
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import _socket
 import os
 from _signal import SIGKILL
+from _struct import Struct
 from abc import ABC, abstractmethod
 from os import close, closerange, write
-from struct import Struct
 
 from ._channel import wait_for_memory
 from ._platform import has_pidfds

@@ -6,9 +6,9 @@ Runs in templates, on Linux. ``add`` and ``wait`` are part of every start, and w
 from __future__ import annotations
 
 import _socket
+from _struct import Struct
 from os import O_CLOEXEC, O_RDONLY, close, dup2, open, pidfd_open, wait4  # noqa: A004  # the builtin is not used here
 from select import EPOLLIN, epoll
-from struct import Struct
 from time import monotonic
 
 from ._channel import NOSIGNAL, NOWAIT

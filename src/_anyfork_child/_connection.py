@@ -10,7 +10,7 @@ been written to the socket. So what one stream does not take never stops another
 
 from __future__ import annotations
 
-from struct import Struct
+from _struct import Struct
 
 from ._wire import HEADER_SIZE as FRAME_SIZE
 from ._wire import MAX_BODY as MAX_FRAME

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from struct import Struct
+from _struct import Struct
 
 from . import HOST
 from ._imports import import_own

@@ -8,9 +8,9 @@ owner opens the pipe anew for each process, and the process has but to name itse
 
 from __future__ import annotations
 
+from _struct import Struct
 from fcntl import fcntl
 from os import read
-from struct import Struct
 
 F_SETOWN_EX = 15  # Linux. It takes bytes, for which fcntl() need not fail at first, as it does for an int
 F_OWNER_PID = 1

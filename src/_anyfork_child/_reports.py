@@ -9,9 +9,9 @@ What stands in the pipe are reports, each behind a header; the template drops wh
 from __future__ import annotations
 
 from _signal import SIG_BLOCK, SIG_SETMASK, SIGPIPE, pthread_sigmask, sigpending, sigwait
+from _struct import Struct
 from fcntl import fcntl
 from os import O_CLOEXEC, O_WRONLY, open, read, set_blocking, write  # noqa: A004  # the builtin is not used here
-from struct import Struct
 
 from ._claim import is_claimed
 

@@ -15,7 +15,7 @@ Nobody may read past the end of a frame, because the bytes behind ENTERED are th
 
 from __future__ import annotations
 
-from struct import Struct
+from _struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import _thread
 from _pickle import loads
 from _socket import SO_RCVTIMEO, SOL_SOCKET
+from _struct import Struct
 from _thread import RLock
 from functools import wraps
 from select import EPOLLIN
-from struct import Struct
 from sys import modules
 
 from _anyfork_child._call_wire import READ_SIZE

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from math import inf
 from time import monotonic
 
 from ._errors import ArgumentError
 
+inf = float("inf")  # math is a file of its own, and loaded for nothing else
 LONGEST = 1e6  # seconds that one system call is asked to wait: poll takes 24.8 days at most; longer waits are repeated
 
 
