@@ -17,13 +17,12 @@ from abc import ABC, abstractmethod
 from os import close, closerange, write
 
 from ._channel import wait_for_memory
-from ._platform import has_pidfds
 from ._reports import ENDING, PARENT, UNTOLD, Reports
 from ._wire import DEATH, DETACHED, DIED, FOLLOWED, HEADER, VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
     from resource import struct_rusage
 
 SIZE = DEATH.size
@@ -201,14 +200,3 @@ def close_runs(fds: list[int]) -> None:
             start = fd
         previous = fd
     closerange(start, previous + 1)
-
-
-def children_class() -> Callable[..., Children]:
-    """How a template notices the ends of its processes."""
-    if has_pidfds() and os.getpid() != 1:
-        from ._children_by_pidfd import PidfdChildren
-
-        return PidfdChildren
-    from ._children_by_signal import SignalChildren
-
-    return SignalChildren

@@ -8,9 +8,13 @@ from types import BuiltinFunctionType, FunctionType
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, TypeAlias
+    from typing import Any, Protocol, TypeAlias
 
-    from ._main import Main
+    class Main(Protocol):
+        """What both sides have in common in ``__main__``: _main.Main."""
+
+        def path_of(self, value: object) -> tuple[int, str] | None:
+            """Return the path of this very object; None for any other one."""
 
     Reducers: TypeAlias = Mapping[type, Callable[[Any], Any]]
 

@@ -15,12 +15,12 @@ from . import _demise
 from ._attributes import give
 from ._birth import fork_for
 from ._channel import NOWAIT, Channel, close_all, wait_for_memory
-from ._children import children_class
 from ._descriptors import open_stdio
 from ._entry import start_program, start_with_all
 from ._failure import Failure, failure_of
 from ._main import inherit
 from ._owner import follow
+from ._platform import has_pidfds
 from ._settle import check_threads
 from ._steps import STEPS, run_step
 from ._tracker import use as use_tracker
@@ -383,3 +383,14 @@ class Template:
             follow(self.lifeline, self.pid)
         inherit(None)  # the other has another __main__
         self.relay = True  # what was forked before follows the former owner
+
+
+def children_class() -> Callable[..., Children]:
+    """How a template notices the ends of its processes."""
+    if has_pidfds() and os.getpid() != 1:
+        from ._children_by_pidfd import PidfdChildren
+
+        return PidfdChildren
+    from ._children_by_signal import SignalChildren
+
+    return SignalChildren

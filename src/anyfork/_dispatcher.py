@@ -24,8 +24,8 @@ from time import monotonic
 from . import _executor_exit
 from ._crew import ALL, STALL, Crew
 from ._decision_lock import LATER, DecisionLock
+from ._drop_in import drop_in
 from ._errors import AnyforkError, ArgumentError, HandleError, InitializerError, PeerError
-from ._executor_errors import drop_in
 from ._executor_jobs import BatchJob, JobEncoder
 from ._executor_map import ItemJob
 from ._job_calls import LOW, MANY, JobCalls, Measure

@@ -11,8 +11,8 @@ from math import inf
 from ._arguments import Stays, check_function, refused_keywords
 from ._cpus import usable_cpus
 from ._dispatcher import Dispatcher
+from ._drop_in import drop_in
 from ._errors import ArgumentError
-from ._executor_errors import drop_in
 from ._executor_future import FutureJob, JobFuture
 from ._executor_map import MapWork
 from ._pool_options import check_job_options

@@ -5,11 +5,10 @@ So a program that was written for ProcessPoolExecutor catches them where it catc
 
 from __future__ import annotations
 
-import sys
 from _pickle import PicklingError
 from concurrent.futures import BrokenExecutor
 
-from ._errors import AnyforkError, ArgumentError, InitializerError, ResultError, WorkerDiedError, rebuild
+from ._errors import ArgumentError, InitializerError, ResultError, WorkerDiedError
 
 
 class BrokenWorkerError(WorkerDiedError, BrokenExecutor):
@@ -26,25 +25,3 @@ class ArgumentPicklingError(ArgumentError, PicklingError):
 
 class ResultPicklingError(ResultError, PicklingError):
     """The result cannot travel."""
-
-
-_KINDS: dict[type[AnyforkError], type[AnyforkError]] = {
-    WorkerDiedError: BrokenWorkerError,
-    InitializerError: BrokenInitializerError,
-    ArgumentError: ArgumentPicklingError,
-    ResultError: ResultPicklingError,
-}
-
-
-def drop_in(error: BaseException) -> BaseException:
-    """The error as a kind that concurrent.futures knows too, where there is one."""
-    kind = _KINDS.get(type(error))  # type: ignore[arg-type]  # any error may be asked for
-    if kind is None:
-        return error
-    if kind is BrokenWorkerError and "concurrent.futures.process" in sys.modules:  # or nobody knows that class
-        from ._process_pool_errors import BrokenProcessError
-
-        kind = BrokenProcessError
-    made = rebuild(kind, error)
-    made.__cause__ = error.__cause__
-    return made

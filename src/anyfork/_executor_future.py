@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from threading import TIMEOUT_MAX, Condition
 
-from ._executor_errors import drop_in
+from ._drop_in import drop_in
 from ._executor_jobs import EncodedJob, plain
 from ._jobs import JobState
 from ._telling import log

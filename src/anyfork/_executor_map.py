@@ -15,7 +15,7 @@ from time import monotonic
 from _anyfork_child._call_wire import CHUNKS, ITEMS
 
 from . import _this_process
-from ._executor_errors import drop_in
+from ._drop_in import drop_in
 from ._executor_jobs import BatchJob, EncodedJob, Item, Raised, plain, value_of
 from ._simple_pickle import simple
 from ._timeouts import one_wait, remaining
