@@ -12,7 +12,7 @@ from fcntl import F_DUPFD_CLOEXEC, F_GETFD, FD_CLOEXEC, fcntl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 FIRST = 3  # the lowest number that is no standard stream's
 
@@ -20,6 +20,12 @@ FIRST = 3  # the lowest number that is no standard stream's
 def duplicate(fd: int) -> int:
     """Return another descriptor of the same open file, above the standard streams. Raises OSError."""
     return fcntl(fd, F_DUPFD_CLOEXEC, FIRST)
+
+
+def duplicates(fds: Sequence[int]) -> Iterator[int]:
+    """Return what makes other descriptors of the same open files, as ``duplicate`` does, each in one step."""
+    count = len(fds)
+    return map(fcntl, fds, (F_DUPFD_CLOEXEC,) * count, (FIRST,) * count)
 
 
 def lift(fd: int) -> int:

@@ -25,5 +25,7 @@ class ChannelSocket(socket.socket):
         reduced: tuple[Any, ...] = reduction._reduce_socket(self)
         return reduced
 
-    def __del__(self, close: Callable[[_socket.socket], None] = _socket.socket.close) -> None:
-        close(self)  # bound early, because the names of modules are gone when the program ends
+    if issubclass(socket.socket, _socket.socket):  # what gevent and eventlet put there closes what it has
+
+        def __del__(self, close: Callable[[_socket.socket], None] = _socket.socket.close) -> None:
+            close(self)  # bound early, because the names of modules are gone when the program ends

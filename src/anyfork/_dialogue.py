@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from _signal import SIGKILL
 
-from _anyfork_child._wire import DETACH, Frame
-
 from ._errors import HandleError, LaunchError, NotReadyError
 from ._interpreter import TOO_OLD
 from ._polling import is_ready
@@ -19,6 +17,7 @@ from ._timeouts import seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Generator
     from typing import TypeAlias, TypeVar
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from ._session import Report
 
     Result = TypeVar("Result")
+    Moved = TypeVar("Moved", bound=socket.socket)
     # Whose sockets; whether it has come; where it comes from; for how many seconds at most.
     Need: TypeAlias = tuple[Link, Callable[[], bool], Callable[[], Source | None], float | None]
     Dialogue: TypeAlias = Generator[Need, bool, Result]
@@ -59,10 +59,10 @@ def prepare(link: Link, timeout: float | None) -> Dialogue[None]:
         raise (yield from explain(link))
 
 
-def hand_over(link: Link) -> Dialogue[int]:
+def hand_over(link: Link, kind: type[Moved]) -> Dialogue[Moved]:
     """Until everything queued is delivered, and status socket and pidfd are left with the template for its next owner.
 
-    Return the control socket's descriptor. Raises what became of the template.
+    Return the control socket, as one of this class. Raises what became of the template.
     """
     link.check("detach")
     if link.remote:
@@ -73,20 +73,15 @@ def hand_over(link: Link) -> Dialogue[int]:
     status, pidfd = link.status, link.session.pidfd
     if status is None or link.session.status is not None:
         raise (yield from explain(link))
-    link.detaching = True
-    link.send(Frame(DETACH, 0, b"", [status.fd, pidfd] if pidfd >= 0 else [status.fd]))
-    link.session.phase = Phase.CLOSED
     try:
+        link.begin_detaching([status.fd, pidfd] if pidfd >= 0 else [status.fd])
         yield link, link.delivered, link.nothing, None
-    except GeneratorExit:  # nobody waits any more: it is not given up
-        link.session.phase = Phase.PREPARING
-        link.detaching = False
-        link.send(Frame(DETACH))
+        moved = link.detach_control(kind)
+    except BaseException:  # nobody waits any more: it is not given up
+        link.stop_detaching()
         raise
-    link.user = "detach()"
-    fd = link.detach_control()
     link.let_go()
-    return fd
+    return moved
 
 
 # --- Processes --------------------------------------------------------------------------------------------------

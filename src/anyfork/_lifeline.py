@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from _thread import RLock
 
-from _anyfork_child._descriptors import duplicate
+from _anyfork_child._descriptors import duplicates
 from _anyfork_child._lifeline import F_SETSIG, READ, follow, open_pipe, path_of
 
 from ._owned import Owned
@@ -27,16 +27,15 @@ def open_lifeline() -> tuple[Owned, int]:
         with _lock:
             if not _pipe:
                 _pipe.extend(open_pipe())
-    line = Owned()
     if F_SETSIG is not None:
         try:
-            line.fds.extend(map(os.open, (path_of(_pipe[0]),), (READ,)))
+            line = Owned(map(os.open, (path_of(_pipe[0]),), (READ,)))
         except (FileNotFoundError, PermissionError):
             pass
         else:
             line = line.lifted()
             return line, follow(line.fds[0])
-    return Owned(map(duplicate, (_pipe[0],))), 0
+    return Owned(duplicates(_pipe[:1])), 0
 
 
 def lifeline_descriptors() -> tuple[int, ...]:

@@ -14,8 +14,7 @@ from functools import partial
 from itertools import count
 
 from _anyfork_child._channel import NOWAIT, close_all
-from _anyfork_child._imports import import_own
-from _anyfork_child._wire import CLOSE, PING, REVOKE, Frame
+from _anyfork_child._wire import CLOSE, DETACH, PING, REVOKE, Frame
 
 from ._delivery import deliver, destructor, open_links, pending, undelivered, when_free
 from ._ends import Ends
@@ -23,12 +22,13 @@ from ._errors import ArgumentError, HandleError
 from ._locks import locked
 from ._modules import ORDINARY
 from ._offspring import offspring
+from ._owned import hand_on, unopened
 from ._session import Phase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import TypeVar
 
     from _anyfork_child._encoding import Encoded
@@ -59,6 +59,7 @@ class Link(Ends):
     user = ""  # the operation that has used up the handle of the template, as it is written
     detaching = False  # its handle is used up, and what it holds is on its way to another owner
     _dropped = False
+    _giving: Iterable[None] = ()  # what makes the control socket a channel
 
     def __init__(self, control: _socket.socket, status: _socket.socket | None, parent: Link | None) -> None:
         super().__init__(control, status)
@@ -246,24 +247,37 @@ class Link(Ends):
 
     # --- The end of the handle ---
 
-    def detach_control(self) -> int:
-        """Give the control socket away, as a channel or to another owner; return its descriptor."""
-        return self._control.sock.detach()
+    def give_control(self, kind: type[socket.socket], handle: object, name: str) -> None:
+        """Let the control socket be the channel: a socket of this class, which becomes an attribute of the handle.
 
-    def make_channel(self) -> socket.socket:
-        """The control socket as a channel, which belongs to whoever has it then. Raises HandleError."""
-        if self._control.sock.fileno() < 0:
+        No interrupt comes in between, and whoever is called in between does it for both. Raises HandleError.
+        """
+        if self._control.sock.fileno() >= 0:
+            channel = unopened(kind)
+            steps = hand_on(self._control.sock, channel, (handle, name, channel), (self, "_channel", ref(channel)))
+            any(vars(self).setdefault("_giving", steps))
+            self._giving = ()  # the steps would keep the socket
+        if getattr(handle, name) is None:
             raise HandleError("channel on a process whose channel was closed: ask for it before the end of the block")
-        import_own("socket")
-        from ._channel_socket import ChannelSocket  # only now: the socket module costs more than all of anyfork
 
-        channel = ChannelSocket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, self.detach_control())
-        return self.note_channel(channel)
+    def begin_detaching(self, fds: Sequence[int]) -> None:
+        """Leave descriptors with the template for its next owner. The handle is used up, unless that is stopped."""
+        self.detaching = True
+        self.send(Frame(DETACH, 0, b"", fds))
+        self.session.phase = Phase.CLOSED
 
-    def note_channel(self, channel: Channel) -> Channel:
-        """Remember this socket as the channel, without keeping it."""
-        self._channel = ref(channel)
-        return channel
+    def stop_detaching(self) -> None:
+        """Let the handle work on, unless another owner has the control socket already."""
+        if self.detaching:
+            self.send(Frame(DETACH))
+            self.session.phase = Phase.PREPARING
+            self.detaching = False
+
+    def detach_control(self, kind: type[Channel]) -> Channel:
+        """Give the control socket to another owner, as a socket of this class; what else is held can be let go then."""
+        moved = unopened(kind)
+        any(hand_on(self._control.sock, moved, (self, "detaching", False), (self, "user", "detach()")))
+        return moved
 
     def close_control(self) -> None:
         """Let the function see the end of its channel, which nobody has asked for."""

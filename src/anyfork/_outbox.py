@@ -14,7 +14,7 @@ from itertools import islice
 from operator import call
 
 from _anyfork_child._channel import NOSIGNAL, NOWAIT, RIGHTS, pack_descriptors
-from _anyfork_child._descriptors import duplicate
+from _anyfork_child._descriptors import duplicate, duplicates
 from _anyfork_child._files import write_stepwise
 from _anyfork_child._handlers import comes_from_outside
 from _anyfork_child._wire import messages
@@ -107,7 +107,7 @@ class Message:
         if not self.lent or self.begun:
             return
         first = len(self.fds) - self.lent
-        copies = Owned(map(duplicate, self.fds[first:]))
+        copies = Owned(duplicates(self.fds[first:]))
         self.fds, self.holders, self.lent = [*self.fds[:first], *copies.fds], [*self.holders, copies], 0
 
     def release(self) -> None:

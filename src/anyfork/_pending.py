@@ -15,11 +15,13 @@ from ._errors import CallCancelledError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from _anyfork_child import _call_wire
     from _anyfork_child._message import Message
     from _anyfork_child._serializers import Serializer
+
+    from ._pool_jobs import CallJob
 
     Handler = Callable[[Any], object]
 
@@ -35,6 +37,16 @@ class State(IntEnum):
 
 
 GIVEN_UP, DONE = State.GIVEN_UP, State.DONE
+
+
+def raise_taken(failed: Answer | CallJob) -> NoReturn:
+    """Raise the error of a call, and forget it there: its traceback leads to the call, which would never be freed."""
+    error, failed.error = failed.error, None
+    assert error is not None
+    try:
+        raise error
+    finally:
+        del error
 
 
 class Answer:
@@ -88,7 +100,7 @@ class Answer:
         """Its result, once. Raises what the function has raised, CallError, or what stands in the way of a result."""
         if self.error is not None:
             self.drop()
-            raise self.error
+            raise_taken(self)
         answer, self._answer = self._answer, None
         assert answer is not None
         kind, _, detail, flags, body, fds = answer

@@ -38,6 +38,11 @@ def _original() -> Any:
 _epoll, _poll = (getattr(_original(), name) for name in ("epoll", "poll"))
 
 
+def holder() -> type[select.epoll]:
+    """Return the class of objects that close the descriptor of ``fromfd`` when they go, whatever it is."""
+    return _epoll  # type: ignore[no-any-return]  # a module without types
+
+
 def patched_by() -> str:
     """Return the name of the library that has replaced the threads and waits of this program; empty for none."""
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")

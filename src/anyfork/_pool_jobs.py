@@ -7,7 +7,7 @@ from _anyfork_child._encoding import INLINE
 
 from ._jobs import Job, JobState
 from ._known_functions import FunctionsByValue, KnownFunction
-from ._pending import DONE, Answer, State
+from ._pending import DONE, Answer, State, raise_taken
 from ._requests import Requests, small
 
 TYPE_CHECKING = False
@@ -279,7 +279,7 @@ class CallJob(PoolJob):
     def result(self) -> Any:
         """Its result, once. Raises what the function has raised, and the other errors of calls."""
         if self.error is not None:
-            raise self.error
+            raise_taken(self)
         attempt, self.attempt = self.attempt, None  # they know each other: left alone, both are freed at once
         assert attempt is not None
         return attempt.result()

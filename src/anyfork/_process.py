@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from _anyfork_child._imports import import_own
+
 from . import _dialogue
 from ._delivery import destructor, when_free
 from ._errors import AnyforkError
@@ -70,9 +72,13 @@ class Process(ProcessHandle):
             link = self._link
             run(_dialogue.enter(link, None))
             run(_dialogue.birth(link))  # without it the pid is only surely its own while the link has the socket
+            import_own("socket")
+            from ._channel_socket import ChannelSocket  # only now: the socket module costs more than all of anyfork
+
             with link.lock:
                 if self._channel is None:
-                    self._channel = link.make_channel()
+                    link.give_control(ChannelSocket, self, "_channel")
+        assert self._channel is not None
         return self._channel
 
     def wait(self, timeout: float | None = None) -> ExitStatus:

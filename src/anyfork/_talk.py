@@ -281,10 +281,13 @@ class Talk(Conversation):
         self, me: int, error: BaseException, give_up: Callable[[Call, BaseException, None], None]
     ) -> None:
         """An exception has come while the answer was waited for."""
-        call = None if self.torn or self.calls.failed else self._end_exchange(me)[1]
-        self._leave(0, me, None)
-        if call is not None:
-            give_up(call, error, None)
+        try:
+            call = None if self.torn or self.calls.failed else self._end_exchange(me)[1]
+            self._leave(0, me, None)
+            if call is not None:
+                give_up(call, error, None)
+        finally:
+            del error  # see raise_given_up
 
     # --- Waiting ---
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
-
 from _anyfork_child._imports import import_own
 
 from ._arguments import refused_keywords
@@ -141,9 +139,8 @@ class Template(TemplateHandle):
 
         Send the socket there and use ``Template.from_socket``. Closing it instead ends the template.
         """
-        fd = run(hand_over(self._movable()))
-        moved: socket.socket = import_own("socket").socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
-        return moved
+        kind: type[socket.socket] = import_own("socket").socket
+        return run(hand_over(self._movable(), kind))
 
     def __enter__(self) -> Self:
         return self

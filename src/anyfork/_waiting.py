@@ -39,6 +39,9 @@ def run(dialogue: Dialogue[Result]) -> Result:
             need = dialogue.send(_wait(*need))
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]  # StopIteration does not know its type
+    except BaseException:
+        dialogue.close()  # now, not when the last reference to the exception goes
+        raise
 
 
 def warn_in_loop() -> None:

@@ -313,20 +313,28 @@ class Worker(WorkerHandle):
 
     def _give_up(self, call: Call | None, error: BaseException, timeout: float | None) -> None:
         """Nobody waits for the call any more: raise why, unless its result is wanted nevertheless."""
-        talk = self._talk
-        started = talk.torn
-        if call is not None and call.state is not State.NEW and not talk.torn:
-            started = talk.give_up(call, self._waits)
-            if call.state is DONE and started:
-                return
-            if started and self._waits:
-                talk.wait(lambda: call.state is DONE)
-                if isinstance(error, TimeoutError):
+        try:
+            started = self._talk.torn
+            if call is not None and call.state is not State.NEW and not started:
+                started = self._talk.give_up(call, self._waits)
+                if self._has_result(call, error, started):
                     return
-                raise error
-            if started and not self._cancels:
-                self.kill()
-        raise_given_up(error, timeout, started)
+                if started and not self._cancels:
+                    self.kill()
+            raise_given_up(error, timeout, started)
+        finally:
+            del error  # see raise_given_up
+
+    def _has_result(self, call: Call, error: BaseException, started: bool) -> bool:
+        """Whether a call that was given up has a result that is wanted. Raises the error where it is not."""
+        try:
+            if started and self._waits and call.state is not DONE:
+                self._talk.wait(lambda: call.state is DONE)
+                if not isinstance(error, TimeoutError):
+                    raise error
+            return started and call.state is DONE
+        finally:
+            del error
 
     def __enter__(self) -> Self:
         return self

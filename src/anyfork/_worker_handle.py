@@ -105,8 +105,11 @@ class StreamHandle(Stays, Generic[Item]):
 
 def raise_given_up(error: BaseException, timeout: float | None, started: bool) -> NoReturn:
     """Raise why a call was given up: a deadline that has passed, as an error that says whether it may have run."""
-    if isinstance(error, TimeoutError) and not isinstance(error, AnyforkError):
-        what = "it may have run" if started else "nothing of it has run"
-        text = f"the call had no result within {timeout} seconds; {what}"
-        raise CallTimeoutError(text, may_have_run=started) from None
-    raise error
+    try:
+        if isinstance(error, TimeoutError) and not isinstance(error, AnyforkError):
+            what = "it may have run" if started else "nothing of it has run"
+            text = f"the call had no result within {timeout} seconds; {what}"
+            raise CallTimeoutError(text, may_have_run=started) from None
+        raise error
+    finally:
+        del error  # or its traceback would lead to it: left to the collector, so would be all of the worker

@@ -101,6 +101,50 @@ say(wrong)
     assert run_program(INTERRUPTS + source) == []
 
 
+def test_a_call_that_failed_leaves_nothing_to_the_collector_whose_destructors_swallow_interrupts():
+    source = """
+import gc, weakref
+gc.disable()
+
+def interrupted_call():
+    worker = anyfork.Worker(template.fork()).ready()
+    try:
+        soon(0.002)
+        while armed:
+            assert worker.call(abs, -2) == 2
+    except Enough:
+        pass
+    return worker
+
+def failed_call():
+    worker = anyfork.Worker(template.fork()).ready()
+    worker.kill()
+    try:
+        worker.call(os.getpid, timeout=20)
+    except anyfork.WorkerDiedError:
+        pass
+    return worker
+
+def late_call():
+    worker = anyfork.Worker(template.fork()).ready()
+    try:
+        worker.call(time.sleep, 60, timeout=0.01)
+    except anyfork.CallTimeoutError:
+        pass
+    return worker
+
+kept = []
+for use in [*10 * [interrupted_call], failed_call, late_call]:
+    worker = use()
+    worker.close()
+    there = weakref.ref(worker._talk)
+    del worker
+    kept += [use.__name__] * (there() is not None)
+say(kept)
+"""
+    assert run_program(INTERRUPTS + source) == []
+
+
 def test_calls_in_signal_handlers_and_destructors_harm_neither_the_call_nor_the_worker():
     source = """
 import gc

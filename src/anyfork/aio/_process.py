@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from weakref import finalize
+from weakref import finalize, ref
 
 from anyio import CancelScope
 from anyio.abc import SocketAttribute, UNIXSocketStream
@@ -12,6 +12,7 @@ from .. import _dialogue
 from .._delivery import destructor, when_free
 from .._errors import AnyforkError, HandleError
 from .._handles import ProcessHandle
+from .._owned import hand_on, unopened
 from .._process import Process as BlockingProcess
 from ._waiting import run, run_now
 
@@ -51,9 +52,12 @@ class Process(ProcessHandle):
         await run(_dialogue.birth(link))
         if self._stream is None:
             if self._sock is None:
-                self._sock = link.make_channel()
-            sock = link.note_channel(_plain(self._sock))
-            self._sock = None
+                link.give_control(socket.socket, self, "_sock")
+            elif type(self._sock) is not socket.socket:  # it was the blocking handle's, and trio takes no other
+                plain = unopened(socket.socket)
+                any(hand_on(self._sock, plain, (self, "_sock", plain), (link, "_channel", ref(plain))))
+            sock, self._sock = self._sock, None
+            assert sock is not None
             self._stream = stream = await UNIXSocketStream.from_socket(sock)
             finalize(stream, sock.close).atexit = False  # without the warning of other sockets: that is its rule
         return self
@@ -159,8 +163,3 @@ class Process(ProcessHandle):
         if hasattr(self, "_link"):
             self._sock = self._stream = None  # they close themselves, unless somebody else has the stream
             when_free(self._link, self._link.drop_process)
-
-
-def _plain(channel: socket.socket) -> socket.socket:
-    """The same socket as an object of the class itself: trio takes no other."""
-    return socket.socket(channel.family, channel.type, channel.proto, channel.detach())

@@ -50,6 +50,7 @@ class Talk(Conversation):
         # The other tasks: what wakes them, and what they want, if it is no call.
         self._waiting: dict[Turn, Callable[[], bool] | None] = {}
         self._readiness: Readiness | None = None  # of what comes, and of the end of the worker
+        self._channel: socket.socket | None = None
 
     async def connect(self) -> None:
         """Wait until the worker has been started. Raises why it has not."""
@@ -62,7 +63,9 @@ class Talk(Conversation):
         if self.sock is not None:  # another task was first
             return
         end = self.find_end()
-        self.use(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, link.detach_control()), end)
+        link.give_control(socket.socket, self, "_channel")
+        assert self._channel is not None
+        self.use(self._channel, end)
         assert self.watch is not None
         self._readiness = Readiness(self.watch)
 

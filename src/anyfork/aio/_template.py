@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
-
 from _anyfork_child._imports import import_own
 
 from .._arguments import refused_keywords
@@ -133,9 +131,8 @@ class Template(TemplateHandle):
         Send the socket there and use ``Template.from_socket``. Closing it instead ends the template. Cancelled, the
         handle works on.
         """
-        fd = await run(hand_over(self._movable()))
-        moved: socket.socket = import_own("socket").socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
-        return moved
+        kind: type[socket.socket] = import_own("socket").socket
+        return await run(hand_over(self._movable(), kind))
 
     async def aclose(self) -> None:
         """Let the template end, and wait until all that is queued is delivered. What was forked from it goes on.

@@ -112,9 +112,12 @@ class Worker(WorkerHandle):
                 return found
             call = found
             if interrupted is not None:
-                if call is not None:
-                    self._give_up(call, interrupted, None)
-                raise interrupted
+                try:
+                    if call is not None:
+                        self._give_up(call, interrupted, None)
+                    raise interrupted
+                finally:
+                    del interrupted  # see raise_given_up
         try:
             with fail_after(limit):
                 if call is None:
@@ -249,12 +252,15 @@ class Worker(WorkerHandle):
     def _give_up(self, call: Call | None, error: BaseException, timeout: float | None) -> None:
         """Nobody waits for the call any more: raise why."""
         talk = self._talk
-        started = call is not None and talk.calls.give_up(call)
-        if talk.calls.out and talk.sock is not None:
-            talk.flush()
-        if started and not self._cancels:
-            self.kill()
-        raise_given_up(error, timeout, started)
+        try:
+            started = call is not None and talk.calls.give_up(call)
+            if talk.calls.out and talk.sock is not None:
+                talk.flush()
+            if started and not self._cancels:
+                self.kill()
+            raise_given_up(error, timeout, started)
+        finally:
+            del error  # see raise_given_up
 
     async def __aenter__(self) -> Self:
         return self
