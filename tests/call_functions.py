@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
-import logging
 import os
 import signal
 import socket
 import sys
-import threading
 
 from _anyfork_child._serving import emit
 
@@ -84,11 +81,6 @@ def fail_oddly():
     raise odd_error()
 
 
-@dataclasses.dataclass(eq=False)
-class RecordError(Exception):
-    code: int = 7
-
-
 class SlotError(Exception):
     __slots__ = ("slot",)
 
@@ -108,6 +100,8 @@ class ModuleError(ImportError):
 
 class LockedError(Exception):
     def __init__(self, code):
+        import threading
+
         super().__init__(f"code {code}")
         self.code, self.lock = code, threading.Lock()
 
@@ -120,8 +114,14 @@ class SeveralErrors(ExceptionGroup):  # a group
         self.count = len(errors)
 
 
+def record_error():
+    from record_errors import RecordError
+
+    return RecordError()
+
+
 ERRORS = {
-    "a dataclass": RecordError,
+    "a dataclass": record_error,
     "slots": lambda: SlotError(slot=1),
     "an OSError": lambda: PathError("/nowhere"),
     "an ImportError": lambda: ModuleError("nothing"),
@@ -187,6 +187,8 @@ def say(count):
 
 
 def say_from_a_thread(count):
+    import threading
+
     thread = threading.Thread(target=say, args=(count,))
     thread.start()
     thread.join()
@@ -305,6 +307,8 @@ def read_from(sock):
 
 
 def log(text):
+    import logging
+
     logging.getLogger("worker").warning(text)
 
 

@@ -5,8 +5,8 @@ Processes import this module by its name, so it needs the standard library only,
 
 from __future__ import annotations
 
+import _pickle as pickle  # its C half, which templates have loaded
 import os
-import pickle
 import signal
 import sys
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
-import threading
 import time
+from _pickle import PickleBuffer
 
-import anyfork
+from _anyfork_child._serving import retire
 
 
 class Odd:
@@ -34,7 +33,7 @@ class Block:
         self.data = data
 
     def __reduce_ex__(self, protocol):
-        return Block, (pickle.PickleBuffer(self.data),)
+        return Block, (PickleBuffer(self.data),)
 
     def __len__(self):
         return len(self.data)
@@ -98,11 +97,13 @@ def die_if(value, bad):
 
 
 def retire_and_tell():
-    anyfork.retire()
+    retire()
     return os.getpid()
 
 
 def thread_count():
+    import threading
+
     return threading.active_count()
 
 

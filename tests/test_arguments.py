@@ -21,6 +21,7 @@ from multiprocessing import resource_tracker
 
 import child_side
 import pytest
+from arguments_functions import closed_file, closed_socket
 from owner_side import ask, output_of, pipe, run_python
 
 import anyfork
@@ -29,17 +30,6 @@ from _anyfork_child._encoding import encode
 from _anyfork_child._receiver import OWNER
 
 # --- What cannot travel ---------------------------------------------------------------------------------------------
-
-
-def closed_socket():
-    sock = socket.socket()
-    sock.close()
-    return sock
-
-
-def closed_file():
-    with open(os.devnull) as file:
-        return file
 
 
 def closed_descriptor():
@@ -426,6 +416,7 @@ GIGABYTE = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_gigabyte_in_one_argument_travels_with_one_copy_in_between():
     here = os.path.dirname(child_side.__file__)

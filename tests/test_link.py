@@ -15,6 +15,7 @@ import time
 import child_side
 import pytest
 from conftest import eventually
+from link_functions import say_at_once
 from owner_side import DEADLINE, ask, ended, interrupt_in, output_of, pipe, read_all, result_of, stopped
 
 import anyfork
@@ -407,10 +408,6 @@ def test_bytes_of_the_function_right_behind_its_start_are_the_channels(template)
     for size in (1, 15, 16, 17, 1000, 70_000):
         with template.fork().run(say_at_once, size) as process:
             assert read_all(process.channel) == b"\x01" * size
-
-
-def say_at_once(channel, size):
-    channel.sendall(b"\x01" * size)
 
 
 def test_a_handle_is_no_value():

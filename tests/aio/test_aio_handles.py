@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import os
 import signal
-import socket
 import sys
 
 import anyio
 import child_side
 import pytest
+from aio_handles_functions import (
+    answer,
+    double,
+    exit_with,
+    raise_something,
+    run_beside,
+    say_all,
+    say_at_once,
+    tell_the_end,
+    wait_into,
+    write_to_descriptors,
+)
 from conftest import descriptors, eventually
 from owner_side import DEADLINE, ended, pipe, read_all, stopped
 
@@ -45,11 +55,6 @@ async def ask(template, expression, *values):
     """The value of an expression in a process of this template, as bytes of its repr."""
     async with await template.run(answer, *values, expression) as process:
         return (await read_to_end(process.channel)).decode()
-
-
-def answer(channel, *values):
-    *values, expression = values
-    channel.sendall(repr(eval(expression, {"v": values})).encode())
 
 
 # --- Plain calls ----------------------------------------------------------------------------------------------------
@@ -168,19 +173,10 @@ async def test_descriptors_can_be_sent_over_the_channel_while_the_process_runs(t
             assert os.read(read, 10) == b"got it"
 
 
-def write_to_descriptors(channel):
-    _, fds, _, _ = socket.recv_fds(channel, 1, 1)
-    os.write(fds[0], b"got it")
-
-
 async def test_bytes_of_the_function_right_behind_its_start_are_the_channels(template):
     for size in (1, 16, 70_000):
         async with await template.fork().run(say_at_once, size) as process:
             assert await read_to_end(process.channel) == b"\x01" * size
-
-
-def say_at_once(channel, size):
-    channel.sendall(b"\x01" * size)
 
 
 async def test_a_dropped_process_goes_on_and_sees_the_end_of_its_channel(template):
@@ -191,10 +187,6 @@ async def test_a_dropped_process_goes_on_and_sees_the_end_of_its_channel(templat
         gc.collect()
         await anyio.wait_readable(read)
         assert os.read(read, 10) == b"b''"
-
-
-def tell_the_end(channel, descriptor):
-    os.write(descriptor.fileno(), repr(channel.recv(1)).encode())
 
 
 # --- Signals and ends -----------------------------------------------------------------------------------------------
@@ -227,10 +219,6 @@ async def test_many_tasks_may_wait_for_one_process(template):
     assert [status.signal for status in statuses] == [signal.SIGKILL] * 20
 
 
-async def wait_into(process, statuses):
-    statuses.append(await process.wait())
-
-
 async def test_a_task_that_is_cancelled_leaves_the_others_waiting(template):
     statuses = []
     async with await template.run(child_side.until_closed) as process, anyio.create_task_group() as others:
@@ -245,6 +233,7 @@ async def test_a_task_that_is_cancelled_leaves_the_others_waiting(template):
     assert len(statuses) == 3
 
 
+@pytest.mark.slow
 async def test_ten_thousand_waits_leave_no_descriptor(template):
     async with await template.run(child_side.until_closed) as process:
         before = descriptors()
@@ -257,6 +246,7 @@ async def test_ten_thousand_waits_leave_no_descriptor(template):
         assert descriptors() == before
 
 
+@pytest.mark.slow
 async def test_five_hundred_processes_may_be_started_at_once_from_one_task_group(template):
     await template.preload("child_side").ready()
     codes = []
@@ -272,6 +262,7 @@ async def test_five_hundred_processes_may_be_started_at_once_from_one_task_group
     assert sorted(codes) == sorted(number % 100 for number in range(500))
 
 
+@pytest.mark.slow
 async def test_a_thousand_processes_may_be_alive_at_once(template):
     await template.preload("child_side").ready()
     with many_descriptors():
@@ -314,11 +305,6 @@ async def test_subprocesses_of_the_loop_are_not_disturbed(template, anyio_backen
             group.start_soon(run_beside, number)
             group.start_soon(run_ours, template.fork(), number)
     assert signal.getsignal(signal.SIGCHLD) is before or anyio_backend[1]  # uvloop sets its own
-
-
-async def run_beside(number):
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", f"raise SystemExit({number})")
-    assert await process.wait() == number
 
 
 async def run_ours(template, number):
@@ -364,17 +350,6 @@ async def test_an_async_function_gets_its_channel_as_a_stream(template):
         assert await process.channel.receive() == b"asyncio 42"
 
 
-async def double(channel):
-    async with channel:
-        number = int(await channel.receive())
-        await channel.send(f"{backend_name()} {2 * number}".encode())
-
-
-def backend_name():
-    trio = sys.modules.get("trio")
-    return "trio" if trio is not None and trio.lowlevel.in_trio_run() else "asyncio"
-
-
 async def test_an_async_function_may_run_under_trio(template):
     async with await template.run(double, backend="trio") as process:
         await process.channel.send(b"21")
@@ -393,10 +368,6 @@ async def test_an_async_function_gets_what_was_sent(template):
         assert await read_to_end(process.channel) == b"(1, 2)"
 
 
-async def say_all(channel, *values):
-    await channel.send(repr(values).encode())
-
-
 async def test_an_async_function_that_raises_is_the_status(template):
     async with await template.run(raise_something) as process:
         status = await process.wait()
@@ -404,17 +375,9 @@ async def test_an_async_function_that_raises_is_the_status(template):
     assert "LookupError: not here" in status.error
 
 
-async def raise_something(channel):
-    raise LookupError("not here")
-
-
 async def test_an_async_function_may_exit(template):
     async with await template.run(exit_with, 7) as process:
         assert (await process.wait()).code == 7
-
-
-async def exit_with(channel, code):
-    raise SystemExit(code)
 
 
 @pytest.mark.untraced

@@ -112,6 +112,7 @@ async def test_an_async_handler_of_an_event_may_call_the_worker_again():
     assert sorted(found) == [0, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_thousands_of_tasks_may_wait_for_room():
     results = []

@@ -7,18 +7,17 @@ import os
 import resource
 import signal
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
 import child_side
 import pytest
+from attributes_applied_functions import NOBODY, open_to_others, print_title
 from conftest import eventually
 from owner_side import DEADLINE, KINDS, ask, ended, output_of, owner_of, pipe, read_all
 
 import anyfork
 
-NOBODY = 65534
 # What processes of another user need, who may not be allowed to read the standard library where it is installed.
 NEEDED = ("child_side", "resource", "traceback", "pwd", "grp")
 # Every kind of template gives attributes to its forks, and a fresh interpreter gets them as well.
@@ -51,16 +50,6 @@ def made_for_others(request):
     if python is None:
         pytest.skip("no interpreter is installed where other users can execute it")
     return lambda **attributes: anyfork.Template.new_exec(python=python, **attributes)
-
-
-def open_to_others(python):
-    """Whether everybody can execute this interpreter, and it is one that is supported."""
-    code = "import os, sys; sys.exit(sys.version_info < (3, 11) or os.geteuid() != int(sys.argv[1]))"
-    try:
-        command = [python, "-I", "-c", code, str(NOBODY)]
-        return subprocess.run(command, user=NOBODY, group=NOBODY, capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
 
 
 # --- Each of them ---------------------------------------------------------------------------------------------------
@@ -517,11 +506,6 @@ def test_a_fork_with_other_attributes_inherits_channel_and_title(made):
         process = template.fork(umask=0o077).run(print_title)
     with process:
         assert read_all(process.channel) == b"told once"
-
-
-def print_title(channel):
-    with open("/proc/self/cmdline") as file:
-        print(file.read().rstrip("\0"), end="")
 
 
 def test_a_title_and_another_user_go_together(made_for_others):

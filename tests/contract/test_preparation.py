@@ -10,6 +10,7 @@ import child_side
 import pytest
 from conftest import eventually
 from owner_side import DEADLINE, ask, ended, pipe, read_all, result_of
+from preparation_functions import append_to_main, sorted_back
 
 import anyfork
 
@@ -170,12 +171,6 @@ def test_steps_happen_in_the_order_in_which_they_are_asked(template):
     assert ask(template, "sys.modules['__main__'].order") == ["execute", "prepare", "again"]
 
 
-def append_to_main(text):
-    import __main__
-
-    __main__.order.append(text)
-
-
 def test_a_step_changes_later_forks_only(template):
     before = template.fork()
     template.prepare(child_side.add_one)
@@ -308,12 +303,6 @@ def test_a_partial_carries_keyword_arguments(template):
     import functools
 
     assert result_of(template.run(functools.partial(sorted_back, reverse=True), [2, 3, 1])) == [3, 2, 1]
-
-
-def sorted_back(channel, values, *, reverse):
-    import pickle
-
-    channel.sendall(pickle.dumps(sorted(values, reverse=reverse)))
 
 
 def test_a_lambda_runs(template):

@@ -13,6 +13,7 @@ import child_side
 import pytest
 from conftest import eventually
 from owner_side import DEADLINE, ask, blocking_only, ended, pipe
+from processes_functions import write_when_closed
 
 import anyfork
 
@@ -345,12 +346,6 @@ def test_a_dropped_handle_lets_the_process_go_on(template):
         os.close(write)
         assert os.read(read, 100) == b"went on"
         assert os.read(read, 1) == b""
-
-
-def write_when_closed(channel, fd):
-    while channel.recv(100):
-        pass
-    os.write(fd.fileno(), b"went on")
 
 
 def test_closing_a_handle_twice_is_harmless(template):

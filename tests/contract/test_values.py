@@ -19,6 +19,7 @@ from pathlib import Path
 import child_side
 import pytest
 from owner_side import ask, blocking_only, ended, pipe, read_all
+from values_functions import Job, drop_and_stay, greet, keep_size, serve_one, use_job
 
 import anyfork
 
@@ -83,12 +84,6 @@ def test_large_values_reach_every_kind_of_step(template):
     assert ask(template, "(sys.modules['__main__'].size, sys.modules['__main__'].size2)") == (1 << 20, 1 << 20)
 
 
-def keep_size(value):
-    import __main__
-
-    __main__.size2 = len(value)
-
-
 def test_large_code_runs(template):
     template.execute("x = '''" + "y" * (1 << 20) + "'''")
     assert ask(template, "len(sys.modules['__main__'].x)") == 1 << 20
@@ -124,11 +119,6 @@ def test_a_listening_socket_arrives_and_accepts(template, family):
         assert read_all(client) == b"served"
 
 
-def serve_one(channel, server):
-    with server.accept()[0] as client:
-        client.sendall(b"served")
-
-
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
 def test_a_connected_tcp_socket_arrives(template, family):
     ours, theirs = stream_pair(family)
@@ -137,11 +127,6 @@ def test_a_connected_tcp_socket_arrives(template, family):
             process = template.run(greet, theirs)
         with process:
             assert read_all(ours) == b"hello"
-
-
-def greet(channel, sock):
-    with sock:
-        sock.sendall(b"hello")
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
@@ -371,17 +356,6 @@ def test_no_descriptor_that_arrives_is_inherited_by_programs(template):
 # --- Anywhere -------------------------------------------------------------------------------------------------------
 
 
-class Job:
-    """A class of a module, with a file and a socket inside."""
-
-    def __init__(self, file, sock):
-        self.parts = {"file": file, "more": [(sock,)]}
-
-
-def use_job(channel, job):
-    job.parts["more"][0][0].sendall(job.parts["file"].read())
-
-
 def test_descriptors_travel_inside_of_anything(template, tmp_path):
     (tmp_path / "file").write_bytes(b"deep inside")
     ours, theirs = socket.socketpair()
@@ -431,8 +405,3 @@ def test_an_argument_that_was_passed_is_closed_when_the_process_drops_it(templat
             theirs.close()
             assert ours.recv(1) == b""
             process.channel.sendall(b"go")
-
-
-def drop_and_stay(channel, sock):
-    sock.close()
-    child_side.until_closed(channel)

@@ -25,6 +25,7 @@ def run_one(template, code):
     return process.returncode
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_thousand_requests_of_sixteen_threads_each_get_their_own_answer():
     """Scenario 39."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from _anyfork_child import _serving, _worker
 from _anyfork_child._call_wire import HEADER, READY, RESULT, VERSION
 from _anyfork_child._serving import emit
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence

@@ -68,6 +68,7 @@ async def test_the_end_of_the_socket_is_the_sign_that_a_process_is_gone():
         await process.aclose()
 
 
+@pytest.mark.slow
 async def test_a_thousand_processes_are_asked_for_before_any_is_awaited():
     """V14: all of them answer."""
     async with aio.Template() as template:

@@ -568,6 +568,7 @@ print(len(set(pids([MAKE for _ in range(1000)]))))
 '''
 
 
+@pytest.mark.slow
 # Four descriptors each, all at once: the limit that root has set for this machine is not to be raised by a test.
 @pytest.mark.skipif(
     0 <= resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 4096, reason="a thousand processes need 4,000 descriptors"

@@ -268,6 +268,7 @@ def test_processes_of_a_killed_process_end_with_it(default):
     finish(process, -9)
 
 
+@pytest.mark.slow
 def test_a_thousand_short_processes_leave_nothing(default):
     before = len(descriptors())
     for _ in range(40):

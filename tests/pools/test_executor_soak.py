@@ -80,6 +80,7 @@ def test_a_map_is_complete_though_workers_are_killed(template, tmp_path):
     assert found in (None, list(range(JOBS)))
 
 
+@pytest.mark.slow
 def test_a_bounded_queue_bounds_the_memory():
     with Executor(max_workers=2, max_queued=500) as executor:
         done = Counter()

@@ -86,6 +86,7 @@ def suite(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "package", "left_out"),
     [
