@@ -20,6 +20,7 @@ from owner_side import DEADLINE, ask, ended, interrupt_in, output_of, pipe, read
 
 import anyfork
 from anyfork import _delivery
+from anyfork._polling import is_ready
 
 INHERITED = {int(fd) for fd in os.listdir("/proc/self/fd")}  # what the tests were started with
 BACKLOG = 800  # times 60 kB: more than any socket takes
@@ -333,6 +334,15 @@ def test_a_process_that_has_ended_keeps_no_descriptor_but_its_channel(template):
     channel.close()
     process.close()
     eventually(lambda: open_descriptors() <= before)
+
+
+def test_a_process_whose_end_was_told_before_the_wait_keeps_no_descriptor(template):
+    before = open_descriptors()
+    with template.fork().run(child_side.enter) as process:
+        assert process.channel.recv(1) == b""
+        eventually(lambda: is_ready(process._link.status.fd))
+        process.wait(DEADLINE)
+        assert open_descriptors() == before + 1
 
 
 def test_a_closed_template_keeps_no_descriptor(template):

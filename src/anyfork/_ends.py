@@ -301,6 +301,7 @@ class Ends:
                 self.read_status()
                 if session.born == before:
                     break
+            self.close_finished()  # nobody has waited, who would do it
             return done()
 
     def _send_late_signals(self) -> None:
@@ -357,6 +358,9 @@ class Ends:
 
     def _was_born(self) -> None:
         """It is known now that the template has forked it."""
+
+    def close_finished(self) -> None:
+        """Close what is not needed any more, when nobody waits on it. Holds the lock."""
 
     # --- The process itself ---
 
