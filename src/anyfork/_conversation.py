@@ -156,7 +156,7 @@ class Conversation:
         assert self.sock is not None
         try:
             sent = self.sock.send(data, NOWAIT | NOSIGNAL)
-        except BlockingIOError:
+        except (BlockingIOError, ConnectionError):  # of a worker that has ended the end comes next
             sent = 0
         if sent < len(data):
             self.calls.out.append(Message(data[sent:]))

@@ -99,7 +99,7 @@ class _Submitter(Stays, AnyExecutor):
         except ArgumentError as error:
             check_function("submit", fn)
             dispatcher.check_open()
-            future.set_exception(drop_in(error))
+            future.end(drop_in(error), None)
             return future
         future._dispatcher = dispatcher
         future._job = job = FutureJob(encoded, future, self._on_event, *self._options)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import _thread
 from _pickle import loads
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from threading import TIMEOUT_MAX, Condition
+from threading import Condition
+from time import monotonic
 
 from ._drop_in import drop_in
 from ._executor_jobs import EncodedJob, plain
 from ._jobs import JobState
 from ._telling import log
-from ._timeouts import seconds
+from ._timeouts import deadline as deadline_of
+from ._timeouts import one_wait, remaining
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _thread import LockType
+    from collections.abc import Sequence
     from typing import Any
 
     from _anyfork_child import _call_wire
@@ -26,29 +31,41 @@ if TYPE_CHECKING:
 
 NEW = JobState.NEW
 MOMENT = 0.01  # seconds for others to let go of the lock of a future
+UNUSED = "unused"  # in the place of the condition of a future that has ended before anybody asked for it
 
 
 class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
-    """That of one job. It is running once a worker has got the job.
+    """Represents one job. It is running once a worker has got the job.
 
-    Its condition, which costs more than all the rest of it, is made when somebody waits. ``end`` sets the state before
-    it looks for one, and who waits looks at the state after there is one: so one of the two sees the other.
+    ``_final`` is the state in which it has ended; everything here goes by that. The functions of concurrent.futures
+    go by ``_state``, which they read while they hold the condition: so it is set with the condition held, or before
+    there is one. If it changed in between, they would hear of this future twice, or never. The condition costs more
+    than all the rest of the future, and is made when it is first asked for.
     """
 
     _dispatcher: Dispatcher
     _job: FutureJob | None
+    _final: str | None
+    _guard: Any = None  # the condition, or UNUSED
+    _turns: Sequence[LockType] = ()  # a lock for each thread that waits here
 
     def __init__(self) -> None:  # without that of Future
         self._state = PENDING
-        self._result = self._exception = self._job = None
+        self._result = self._exception = self._job = self._final = None
         self._waiters: list[Any] = []
         self._done_callbacks: list[Any] = []
 
-    def __getattr__(self, name: str) -> Any:
-        if name != "_condition":
-            raise AttributeError(name)
+    @property
+    def _condition(self) -> Condition:  # type: ignore[override]  # nobody sets it
         self._check_owner("wait")  # as_completed and the like take it before they wait
-        return self.__dict__.setdefault("_condition", Condition())  # in one piece: the same for all threads
+        mine = self.__dict__
+        guard = self._guard
+        if guard is None:
+            guard = mine.setdefault("_guard", Condition())  # in one piece: the same for all threads
+        if guard is UNUSED:
+            self._state = self._final  # type: ignore[assignment]  # it has ended: do what ``_finish`` is about to do
+            guard = mine.setdefault("_late_condition", Condition())
+        return guard  # type: ignore[no-any-return]  # it is one
 
     def cancel(self) -> bool:
         """Cancel the job if no worker has it. True if it is cancelled."""
@@ -60,25 +77,51 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
             except BaseException:  # an interrupt
                 self._dispatcher.cancel_later(job)
                 raise
-        return self._state == CANCELLED_AND_NOTIFIED
+        return self._final is CANCELLED_AND_NOTIFIED
+
+    def cancelled(self) -> bool:
+        """Return whether it was cancelled."""
+        return self._ended("cancelled") and self._final is CANCELLED_AND_NOTIFIED
+
+    def running(self) -> bool:
+        """Return whether a worker has the job now."""
+        return not self._ended("running") and self._state is RUNNING
+
+    def done(self) -> bool:
+        """Return whether it has a result or an error, or was cancelled."""
+        return self._ended("done")
 
     def result(self, timeout: float | None = None) -> Any:
         """As of every future."""
-        if self._state is FINISHED and self._exception is None:
+        if self._final is None:
+            self._wait("result", timeout)
+        if self._exception is None and self._final is FINISHED:
             return self._result
-        self._check_owner("result")
-        self._check_wait("result()")
-        return super().result(_limit(timeout))
+        return super().result()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As of every future."""
-        self._check_owner("exception")
-        self._check_wait("exception()")
-        return super().exception(_limit(timeout))
+        if self._final is None:
+            self._wait("exception", timeout)
+        return self._exception if self._final is FINISHED else super().exception()
 
-    def _check_wait(self, call: str) -> None:
+    def _ended(self, call: str) -> bool:
+        if self._final is None:
+            self._check_owner(call)
+        return self._final is not None
+
+    def _wait(self, call: str, timeout: float | None) -> None:
+        """Wait until it has ended. Raises TimeoutError, and HandleError where it never would."""
+        deadline = deadline_of(timeout)
+        self._check_owner(call)
         if self._job is not None:
-            self._dispatcher.check_wait(call)
+            self._dispatcher.check_wait(f"{call}()")
+        turn = _thread.allocate_lock()
+        turn.acquire()
+        self.__dict__.setdefault("_turns", []).append(turn)
+        while self._final is None and not turn.acquire(timeout=one_wait(remaining(deadline))):
+            if deadline is not None and monotonic() >= deadline:
+                raise TimeoutError
 
     def _check_owner(self, call: str) -> None:
         """Raise HandleError where nothing will ever end it: in a forked copy of the owner."""
@@ -86,44 +129,48 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
             self._dispatcher.check_owner(call)
 
     def end_cancelled(self) -> None:
-        """Become cancelled, and tell everybody who waits. The job is not with a worker, and nobody else ends it."""
-        if self._state is FINISHED or self._state is CANCELLED_AND_NOTIFIED:
-            return
-        self._job = None
-        self._state = CANCELLED_AND_NOTIFIED
-        self._announce()
+        """Become cancelled, and tell everybody who waits. The job is not with a worker, and nobody else ends it.
+
+        After an interrupt in the middle of it, the rest is done when it is called again.
+        """
+        if self._final is not FINISHED:
+            self._job = None
+            self._finish(CANCELLED_AND_NOTIFIED)
 
     def end(self, error: BaseException | None, result: Any) -> None:
         """As set_result and set_exception, unless it has ended before: by a timeout.
 
         Nobody else ends it meanwhile: only whoever takes the job out of the scheduler may cancel it.
         """
-        if self._state is FINISHED or self._state is CANCELLED_AND_NOTIFIED:
-            return
-        self._result = result
-        self._exception = error
-        self._job = None
-        self._state = FINISHED
-        if "_condition" in self.__dict__:
-            self._announce()
-        elif self._done_callbacks:
-            self._invoke_callbacks()
+        if self._final is None:
+            self._result = result
+            self._exception = error
+            self._job = None
+            self._finish(FINISHED)
 
-    def _announce(self) -> None:
-        if not self._tell(False):
+    def _finish(self, state: str) -> None:
+        self._final = state
+        for turn in [*self._turns] if self._turns else ():
+            if turn.locked():
+                turn.release()
+        if self.__dict__.setdefault("_guard", UNUSED) is UNUSED:
+            self._state = state  # and nobody else was to be told: all others ask for the condition first
+        elif not self._tell(False):
             self._dispatcher.tell_later(self._tell)
 
     def _tell(self, by_force: bool) -> bool:
         """Tell everybody who waits; False if that is not possible now, because somebody holds the lock."""
         condition = self._condition
+        if not by_force and condition._is_owned():  # type: ignore[attr-defined]  # this has interrupted who looks
+            return False
         held = condition.acquire(timeout=MOMENT)
         if not (held or by_force):
             return False
         try:
-            for waiter in self._waiters:
-                self._tell_waiter(waiter)
-            if held:
-                condition.notify_all()
+            if self._state is not self._final:
+                self._state = self._final  # type: ignore[assignment]  # it has ended
+                for waiter in [*self._waiters]:
+                    self._tell_waiter(waiter)
         finally:
             if held:
                 condition.release()
@@ -139,17 +186,13 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
             waiter.add_exception(self)
 
     def _invoke_callbacks(self) -> None:
-        for callback in self._done_callbacks:
+        callbacks = self._done_callbacks
+        while callbacks:
+            callback = callbacks.pop(0)
             try:
                 callback(self)
             except BaseException as error:  # also SystemExit: it ends no thread that all others wait for
                 log("concurrent.futures", f"exception calling callback for {self!r}", error)
-
-
-def _limit(timeout: float | None) -> float | None:
-    """Return a timeout as the standard library takes it."""
-    limit = seconds(timeout)
-    return limit if limit is None or limit < TIMEOUT_MAX else None
 
 
 class FutureJob(EncodedJob):

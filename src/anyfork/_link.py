@@ -149,6 +149,12 @@ class Link(Ends):
     @locked
     def send_fork(self, frame: Frame, child: Link, holders: Sequence[Closable]) -> None:
         """Queue the birth of ``child``; the first three descriptors belong to the ``holders``."""
+        try:
+            self.check("fork")  # again: another thread may have closed it
+        except HandleError:
+            for holder in holders:
+                holder.close()
+            raise
         child.number = self.session.forks
         self.session.forks += 1
         self._push(frame, (), holders, 3)

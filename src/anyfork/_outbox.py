@@ -212,8 +212,8 @@ class Outbox:
                 if comes_from_outside(error):
                     raise
                 self.give_up()
-                if error.errno == EPIPE or isinstance(error, ConnectionError):
-                    return True
+                if error.errno == EPIPE or isinstance(error, ConnectionError) or self._sock.fileno() < 0:
+                    return True  # the other side has ended, or another thread has closed this one
                 raise
         return True
 

@@ -602,8 +602,11 @@ def test_all_calls_fail_when_the_worker_is_killed(new_worker):
         assert sorted(error.may_have_run for error in errors) == [False] * 4 + [True]
 
 
-def test_an_idle_worker_that_dies_is_noticed_at_the_next_call(worker):
+@pytest.mark.parametrize("calls", [0, 1])
+def test_an_idle_worker_that_dies_is_noticed_at_the_next_call(worker, calls):
     worker.ready()
+    for _ in range(calls):  # after it the next call takes fewer steps
+        worker.call(call_functions.echo, 1)
     os.kill(worker.pid, signal.SIGKILL)
     eventually(lambda: state(worker.pid) in (None, "Z"))
     with pytest.raises(anyfork.WorkerDiedError, match="SIGKILL"):

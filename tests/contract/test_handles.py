@@ -344,6 +344,21 @@ def test_one_thread_of_many_takes_a_template_over_and_the_others_are_told(templa
     assert ended(started[0]).code == 0
 
 
+def test_a_template_may_be_closed_in_another_thread_while_it_is_used(template):
+    uses = (
+        lambda other: other.fork().ready(DEADLINE).close(),
+        lambda other: other.preload("json").ready(DEADLINE),
+        lambda other: other.run("builtins:id").wait(DEADLINE),
+        lambda other: other.detach().close(),
+    )
+    with ThreadPoolExecutor(2) as threads:
+        for use in uses * 5:
+            other = template.fork()
+            using = threads.submit(use, other)
+            threads.submit(other.close).result(DEADLINE)
+            assert using.exception(DEADLINE) is None or isinstance(using.exception(), anyfork.AnyforkError)
+
+
 def test_many_threads_may_send_to_one_template(template):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(template.send, range(200)))

@@ -20,6 +20,7 @@ from pool_side import until
 
 import anyfork
 from anyfork import Executor, aio
+from anyfork._executor_future import JobFuture
 
 SOON = 20.0  # seconds: a deadline, for what is there at once
 
@@ -390,6 +391,81 @@ def test_a_future_whose_lock_is_kept_for_ever_stops_nobody_else(executor):
     executor.shutdown()
     assert told == [kept]
     assert kept.result(SOON) is None
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("asked", [False, True], ids=["new condition", "old condition"])
+def test_a_wait_that_begins_while_a_future_ends_hears_of_it_once(asked):
+    """What as_completed and wait do first: they read the state and join the waiters, with the condition held."""
+
+    class Waiter:
+        def __init__(self):
+            self.told = 0
+            self.needs = 0
+
+        def add_result(self, future):
+            self.told += 1
+
+    def look():
+        if future._condition.acquire(blocking=False):
+            try:
+                waiter.needs = future._state != "FINISHED"
+                future._waiters.append(waiter)
+            finally:
+                future._condition.release()
+
+    def look_in_a_thread():
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+
+    def end():
+        nonlocal future, waiter
+        future, waiter = JobFuture(), Waiter()
+        if asked:
+            future.add_done_callback(lambda future: None)
+        future.end(None, 1)
+        assert waiter.told == waiter.needs
+
+    future = waiter = None
+    for run in lines_of(end, lambda: future is None or look_in_a_thread()):
+        run()
+        future._condition  # noqa: B018  # what asks for it sees the end
+        assert future._state == "FINISHED"
+
+
+@pytest.mark.untraced
+def test_an_interrupt_of_result_comes_out_as_it_is(executor):
+    class InterruptError(Exception):
+        pass
+
+    def interrupt():
+        raise InterruptError
+
+    job = executor.submit(time.sleep, 0.2)
+    for run in lines_of(lambda: job.result(SOON), interrupt):
+        try:
+            run()
+        except InterruptError:
+            pass
+    assert job.result(SOON) is None
+    assert executor.submit(abs, -1).result(SOON) == 1
+
+
+def test_futures_may_be_waited_for_in_a_signal_handler_that_interrupts_such_a_wait(executor):
+    def handle(*_):
+        done.append(futures.wait(jobs, SOON).not_done)
+
+    done, jobs = [], [executor.submit(abs, -number) for number in range(20)]
+    before = signal.signal(signal.SIGUSR2, handle)
+    try:
+        with futures._base._AcquireFutures(jobs):  # as wait and as_completed do
+            signal.raise_signal(signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert done == [set()]
+    assert not futures.wait(jobs, SOON).not_done
+    assert sorted(job.result() for job in futures.as_completed(jobs, SOON)) == [*range(20)]
 
 
 @pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, GeneratorExit])
