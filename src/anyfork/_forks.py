@@ -18,7 +18,6 @@ from _anyfork_child._wire import ADOPT, DETACHED, EXECUTES, FORK, MAX_BODY, PREP
 from ._arguments import encode_call
 from ._default import default_template
 from ._errors import AnyforkError, ArgumentError
-from ._exec import exec_attributes, present_attributes
 from ._launch import initialise
 from ._lifeline import open_lifeline
 from ._link import Link
@@ -125,6 +124,8 @@ def fork_exec(
     """
     if python is None and flags is None and default_template.is_copy:
         return _fork_pristine(attributes)
+    from ._exec import exec_attributes  # only now: few programs start interpreters of their own
+
     encoded, interpreter, output = exec_attributes(python, flags, attributes)
     try:
         link = fork_default(attributes, encoded, EXECUTES)
@@ -145,6 +146,8 @@ def fork_exec(
 
 
 def _fork_pristine(attributes: Mapping[str, object]) -> Link:
+    from ._exec import present_attributes
+
     encoded = present_attributes(attributes)
     try:
         link = fork_default(attributes, encoded)
