@@ -425,6 +425,22 @@ def test_native_threads_are_warned_of_by_name(program):
     )
 
 
+def test_native_threads_that_the_program_does_not_mind_do_not_break_the_fork(program):
+    said = program("""
+        import ctypes, warnings
+        libc = ctypes.CDLL(None)
+        thread = ctypes.c_ulong()
+        libc.pthread_create(ctypes.byref(thread), None, ctypes.cast(libc.pause, ctypes.c_void_p), None)
+        warnings.simplefilter("error")  # CPython's own, too
+        warnings.simplefilter("ignore", anyfork.UnsafeForkWarning)
+        before = list(warnings.filters)
+        with anyfork.fork_here() as template: print(template.ready().pid > 0, warnings.filters == before)
+        sys.stdout.flush()
+        os._exit(0)
+    """)
+    assert said == "True True\n"
+
+
 def test_numpy_is_no_reason_to_warn(program):
     assert program("import numpy; print(ask(anyfork.fork_here(), '2'))", "-W", "error") == "2\n"
 

@@ -51,6 +51,34 @@ class AnyforkProcess(process.BaseProcess):
         # A process of this context may start processes itself. It is their owner then, and so needs what owners have.
         return find_function("anyfork._popen:Popen")(process_obj, cls._template)
 
+    def close(self) -> None:
+        """Close the Process object. Raises ValueError while the process runs."""
+        popen: Any = self._popen  # type: ignore[has-type]  # of the base class
+        if popen is not None and not self._closed:  # type: ignore[has-type]  # as above
+            code = popen.poll()
+            if code is None:
+                raise ValueError("cannot close a process that is still running: first call its join() or terminate()")
+            popen.close()
+            self._popen = _Ended(popen.pid, code)
+            del self._sentinel  # type: ignore[attr-defined]  # of the base class
+            process._children.discard(self)  # type: ignore[attr-defined]  # as the base class does
+        self._closed = True
+
+
+class _Ended:
+    """Takes the place of the Popen object of a closed process.
+
+    Before CPython 3.11.4, another thread that looks for processes which have ended polls it even then.
+    """
+
+    def __init__(self, pid: int, returncode: int) -> None:
+        self.pid = pid
+        self.returncode = returncode
+
+    def poll(self) -> int:
+        """Return the exit code."""
+        return self.returncode
+
 
 class AnyforkContext(context.BaseContext):
     """What multiprocessing offers, with processes that are forked from a template.

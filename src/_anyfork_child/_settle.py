@@ -27,7 +27,7 @@ SAFE_THREADS = frozenset({"jemalloc_bg_thd"})
 
 
 # CPython counts threads that stop for a fork, and warns; a module's name as a plain string has to be equal.
-FORKING = ("_anyfork_child._birth", "_anyfork_child._settle")  # the modules that fork
+FORKING = ("_anyfork_child._birth", "_anyfork_child._settle", "anyfork._here")  # the modules that fork
 FILTERS = [("ignore", None, DeprecationWarning, name, 0) for name in FORKING]
 FROM_THE_START = (
     "the interpreter itself has started threads in the template, by sitecustomize, a .pth file or an option, and a "
@@ -66,12 +66,35 @@ def subinterpreters() -> list[str]:
     return []
 
 
-def _ignore_warnings() -> None:
-    """Let CPython 3.12 and newer not warn of threads when this forks: they are judged here."""
-    import _warnings
+def _filters() -> list[Any]:
+    """Return the warning filters that apply here and now."""
+    warnings: Any = sys.modules.get("warnings")
+    if warnings is None:
+        import _warnings
 
-    filters: Any = _warnings.filters
+        return _warnings.filters
+    of_context = getattr(warnings, "_get_filters", None)  # Python 3.14
+    return warnings.filters if of_context is None else of_context()  # type: ignore[no-any-return]  # they are in a list
+
+
+def _ignore_warnings() -> None:
+    """Keep CPython 3.12 and newer from warning of threads when this process forks: they are judged here."""
+    filters = _filters()
     filters[:] = [*FILTERS, *(one for one in filters if one not in FILTERS)]
+
+
+class Unwarned:
+    """Keeps CPython from warning of threads during one fork of the program, whose filters stay as they are.
+
+    Python 3.15 raises that warning, where it is an error, after it has forked: nobody would learn the child's pid.
+    """
+
+    def __enter__(self) -> None:
+        self._filters = _filters()
+        self._filters[:0] = FILTERS
+
+    def __exit__(self, *_: object) -> None:
+        del self._filters[: len(FILTERS)]
 
 
 def settle() -> list[Callable[[], object]]:
@@ -132,7 +155,8 @@ def _native_threads() -> list[str]:
 def _probe_fork() -> None:
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     try:
-        pid = os.fork()
+        with Unwarned():
+            pid = os.fork()
         if pid == 0:
             os._exit(0)
     finally:

@@ -15,6 +15,7 @@ from _anyfork_child._descriptors import lift, socket_pair
 from _anyfork_child._main import common
 from _anyfork_child._platform import has_pidfds
 from _anyfork_child._receiver import Receiver
+from _anyfork_child._settle import Unwarned
 
 from . import _survey
 from ._audit import hazards, list_descriptors, obstacles
@@ -175,7 +176,8 @@ def _copy(link: Link, main: Main, far: int, line: int, flags: int, unwanted: set
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     gc.disable()
     try:
-        pid = os.fork()
+        with Unwarned():
+            pid = os.fork()
         if pid == 0:
             _become_template(far, line, flags, owner, main, unwanted, collects)
         _take_charge(link, pid)

@@ -6,6 +6,7 @@ object that is starting one how descriptors do; here they are arguments like any
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from multiprocessing import context
 from multiprocessing.reduction import ForkingPickler
@@ -51,10 +52,30 @@ def inheriting(receiver: Receiver) -> Iterator[Receiver]:
         yield Receiver(
             receiver.has,
             receiver.main,
-            {**registered, **REDUCERS},
+            {**registered, **REDUCERS, **_locks()},
             receiver.in_band,
             receiver.place_of,
             receiver.places,
         )
     finally:
         context.set_spawning_popen(outer)
+
+
+def _locks() -> dict[type, Any]:
+    """Return what checks each kind of lock."""
+    synchronize: Any = sys.modules.get("multiprocessing.synchronize")
+    if synchronize is None:
+        return {}
+    kinds = (synchronize.Lock, synchronize.RLock, synchronize.Semaphore, synchronize.BoundedSemaphore)
+    return dict.fromkeys(kinds, _check_lock)
+
+
+def _check_lock(lock: Any) -> None:
+    """Refuse a lock of the start method fork. It has no name by which another process finds it; CPython 3.11.2 sends
+    its address, and the other process dies of that."""
+    if lock._semlock.name is None:
+        kind = type(lock).__name__
+        raise RuntimeError(
+            f"a {kind} of a fork context cannot travel to a process of a template: make it with the context of that "
+            f"process, as anyfork.get_context().{kind}() does"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import stat
 import sys
@@ -26,7 +27,19 @@ def share_tracker(template: Link) -> None:
     if tracker._fd is not None and template.tracker != known:
         template.tracker = known
         if _is_pipe(tracker._fd):
+            atexit.unregister(_leave_tracker)  # once is enough
+            atexit.register(_leave_tracker)
             template.send(Frame(TRACK, 0, b"", (tracker._fd,)))
+
+
+def _leave_tracker() -> None:
+    """Keep the end of the program from waiting for the tracker, which newer versions of CPython do.
+
+    The tracker ends when nobody has its pipe any more. A process that still runs has it, and ends after this program.
+    """
+    module: Any = sys.modules.get(MODULE)
+    if module is not None:
+        module._resource_tracker._pid = None
 
 
 def _is_pipe(fd: int) -> bool:

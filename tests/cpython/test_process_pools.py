@@ -113,13 +113,14 @@ def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _resource_tracker() -> Iterator[None]:
-    """A process of multiprocessing's that semaphores need, and that would count as left behind by the first test."""
+def _resource_tracker() -> None:
+    """Start a process of multiprocessing's that semaphores need, and that would count as left behind by a test.
+
+    It ends with this program: templates have its pipe, so nothing may wait for its end before.
+    """
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()
-    yield
-    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]  # there is no public way
 
 
 def test_every_exception_is_a_test_of_this_version() -> None:

@@ -138,3 +138,18 @@ say([tracker(), anyfork.call(lambda: "multiprocessing" in sys.modules)])
 """
     with Program(USES + source) as program:
         assert program.read() == [None, False]
+
+
+def test_a_program_ends_while_a_process_still_has_its_tracker():
+    source = """
+from multiprocessing import resource_tracker
+resource_tracker.ensure_running()
+def until_closed(channel):
+    channel.recv(1)
+process = Template().run(until_closed)
+say(tracker() is not None)
+"""
+    with Program(USES + source) as program:
+        assert program.read() is True
+        assert program.process.wait(20) == 0
+        assert program.errors() == ""

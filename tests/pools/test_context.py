@@ -214,6 +214,16 @@ def test_active_children_are_those_that_run(default):
     finish(process, -9)
 
 
+def test_a_thread_that_looks_for_ended_processes_may_meet_a_closed_one(default):
+    process = started(default, functions.square, 2)
+    process.join(DEADLINE)
+    process.close()
+    multiprocessing.process._children.add(process)  # as the other thread still has it in its list
+    assert process not in multiprocessing.active_children()
+    process.close()  # again
+    assert "closed" in repr(process)
+
+
 def test_a_subclass_runs_its_own_method(ctx):
     class Doubler(ctx.Process):
         def __init__(self, sender, number):
@@ -289,9 +299,10 @@ def test_an_argument_that_cannot_travel_fails_the_start(ctx):
     assert process.pid is None
 
 
-def test_a_lock_of_another_start_method_is_refused(ctx):
-    lock = multiprocessing.get_context("fork").Lock()
-    with pytest.raises(RuntimeError, match="fork context"):
+@pytest.mark.parametrize("kind", ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Queue"])
+def test_a_lock_of_another_start_method_is_refused(ctx, kind):
+    lock = getattr(multiprocessing.get_context("fork"), kind)()
+    with pytest.raises(RuntimeError, match="fork context cannot travel"):
         ctx.Process(target=functions.wait_for, args=(lock,)).start()
 
 

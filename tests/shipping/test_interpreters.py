@@ -135,7 +135,8 @@ def test_a_program_whose_sys_executable_is_wrong_is_run_by_the_interpreter_besid
 # Where there is no interpreter to be found: no installation has a `bin` of this kind.
 NOWHERE = FIRST_OF_WRONG + textwrap.dedent("""
     import os, sysconfig
-    sysconfig.get_config_vars()["BINDIR"] = sys.prefix = sys.exec_prefix = sys.base_prefix = "/nowhere"
+    sys.prefix = sys.exec_prefix = sys.base_prefix = "/nowhere"
+    sysconfig.get_config_vars()["BINDIR"] = "/nowhere"  # last: since 3.14, a new prefix makes sysconfig read all anew
 """)
 
 

@@ -113,7 +113,9 @@ def everything_in_one(tmp_path):
         for name in ("cloudpickle", "anyio", "idna"):
             place = Path(find_spec(name).origin).parent
             shutil.copytree(place, app / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(find_spec("typing_extensions").origin, app)  # of anyio
+        extensions = find_spec("typing_extensions")  # of anyio, which does without on the newest versions of Python
+        if extensions is not None:
+            shutil.copy(extensions.origin, app)
         (app / "__main__.py").write_text(source)
         for name, text in modules:
             (app / name).write_text(text)
