@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import child_side
 import pytest
 from conftest import descendants, eventually
+from handles_functions import ask_of_my_own, keep_template, start_my_own, take_and_use
 from owner_side import DEADLINE, ask, blocking_only, ended, output_of, pipe, read_all, result_of, stopped
 
 import anyfork
@@ -201,13 +202,6 @@ def test_a_template_moves_to_another_process_which_works_on_with_it(new_template
             assert [read_to_end(read) for read in reads] == [b"172", b"174"]
 
 
-def take_and_use(channel, *sent):
-    for sock, descriptor in zip(sent[::2], sent[1::2], strict=True):
-        template = anyfork.Template.from_socket(sock)
-        template.execute("import os; os.write(args[0].fileno(), text)", descriptor).ready().close()
-        descriptor.close()
-
-
 def read_to_end(fd):
     with os.fdopen(os.dup(fd), "rb") as file:
         return file.read()
@@ -229,12 +223,6 @@ def test_a_template_ends_with_the_process_that_it_moved_to(new_template):
         assert process.channel.recv(1) == b"."
         process.kill()
     eventually(lambda: not alive(pid))
-
-
-def keep_template(channel, sock):
-    template = anyfork.Template.from_socket(sock).ready()
-    child_side.say_and_stay(channel)
-    template.close()
 
 
 @pytest.mark.parametrize(
@@ -271,13 +259,6 @@ def test_a_process_may_have_templates_and_processes_of_its_own(template):
     assert result_of(template.run(ask_of_my_own)) == [1, 2, 3]
 
 
-def ask_of_my_own(channel):
-    template = anyfork.Template().send(1)
-    with template.fork().run(child_side.answer, 2, 3, "v") as process:
-        channel.sendall(pickle.dumps(pickle.loads(read_all(process.channel))))
-    template.close()
-
-
 def test_all_that_a_process_has_started_ends_with_it(template):
     with template.run(start_my_own) as process:
         pids = [int(pid) for pid in process.channel.recv(1000).split()]
@@ -292,13 +273,6 @@ def is_zombie(pid):
             return file.read().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
-
-
-def start_my_own(channel):
-    template = anyfork.Template().ready()
-    process = template.fork().run(child_side.until_closed)
-    channel.sendall(f"{template.pid} {process.pid}".encode())
-    child_side.until_closed(channel)
 
 
 # --- Threads --------------------------------------------------------------------------------------------------------
