@@ -15,15 +15,18 @@ from ._errors import CallCancelledError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, Protocol
 
     from _anyfork_child import _call_wire
     from _anyfork_child._message import Message
     from _anyfork_child._serializers import Serializer
 
-    from ._pool_jobs import CallJob
-
     Handler = Callable[[Any], object]
+
+    class Failed(Protocol):
+        """A call, or a job of a pool, that has an error."""
+
+        error: BaseException | None
 
 
 class State(IntEnum):
@@ -39,7 +42,7 @@ class State(IntEnum):
 GIVEN_UP, DONE = State.GIVEN_UP, State.DONE
 
 
-def raise_taken(failed: Answer | CallJob) -> NoReturn:
+def raise_taken(failed: Failed) -> NoReturn:
     """Raise the error of a call, and forget it there: its traceback leads to the call, which would never be freed."""
     error, failed.error = failed.error, None
     assert error is not None
