@@ -154,3 +154,45 @@ def test_nothing_but_the_public_names_is_in_the_root():
     public = {name for name in dir(anyfork) if not name.startswith("_")}
     assert public >= {"Template", "Process", "ExitStatus", "Usage", "Descriptor", "DEVNULL", "CHANNEL", "AnyforkError"}
     assert not public & {"sys", "os", "annotations", "TYPE_CHECKING"}
+
+
+NOT_LINUX = """
+import _signal, os, posix, select, _socket
+epoll = select.epoll
+for module, names in {
+    _signal: ["pidfd_send_signal"],
+    os: (linux := "eventfd eventfd_read eventfd_write memfd_create pidfd_open pipe2 sched_getaffinity waitid".split()),
+    posix: linux,
+    select: [name for name in dir(select) if "epoll" in name.lower()],
+    _socket: ["MSG_CMSG_CLOEXEC", "SOCK_CLOEXEC", "SOCK_NONBLOCK"],
+}.items():
+    for name in names:
+        if hasattr(module, name):
+            delattr(module, name)
+select.kqueue, select.__spec__ = epoll, None  # the other class that holds a descriptor; this is all there is
+import anyfork
+for name in dir(anyfork):
+    getattr(anyfork, name)
+"""
+
+
+@pytest.mark.untraced
+def test_everything_can_be_imported_without_what_only_linux_has():
+    assert output_of("-c", NOT_LINUX) == ""
+
+
+@pytest.mark.untraced
+def test_processes_run_without_what_only_linux_has():
+    program = "\nprint(anyfork.Template().execute('def work(channel): pass').run('work').wait().code)"
+    assert output_of("-c", NOT_LINUX + program) == "0\n"
+
+
+@pytest.mark.untraced
+def test_a_worker_says_that_it_needs_epoll():
+    program = """
+try:
+    anyfork.call(abs, -1)
+except anyfork.StartError as error:
+    print(error)
+"""
+    assert "workers need epoll" in output_of("-c", NOT_LINUX + program)

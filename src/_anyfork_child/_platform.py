@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal
 import os
 
 from . import HOST
@@ -9,8 +10,10 @@ from . import HOST
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
+    from typing import Any
 
 OLDEST = (3, 11)  # the first Python that can be a template
+signal_pidfd: Any = vars(_signal).get("pidfd_send_signal")  # Linux alone has it
 BIND_NOW, OURS = b"LD_BIND_NOW", b"anyfork"
 
 

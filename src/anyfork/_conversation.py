@@ -5,7 +5,7 @@ from __future__ import annotations
 import _socket
 from collections import deque
 from errno import ETOOMANYREFS
-from select import EPOLLIN, EPOLLOUT, POLLIN
+from select import POLLIN, POLLOUT
 
 from _anyfork_child._call_wire import HEADER, HEADER_SIZE, MAX_BODY, MAX_IN_FILE, READ_SIZE, RESULT, Inbox
 from _anyfork_child._channel import (
@@ -72,8 +72,8 @@ class Conversation:
         self.end = end
         self.watch = new_epoll()
         if end >= 0:
-            self.watch.register(end, EPOLLIN)
-        self.watch.register(sock, EPOLLIN)
+            self.watch.register(end, POLLIN)
+        self.watch.register(sock, POLLIN)
         self.sock = plain_socket(sock)
 
     def has_ended(self) -> bool:
@@ -112,7 +112,7 @@ class Conversation:
         """Wake whoever reads when the socket takes more, or no longer."""
         if self.watch is not None and self._writes is not watch and self.sock is not None:
             self._writes = watch
-            self.watch.modify(self.sock, EPOLLIN | EPOLLOUT if watch else EPOLLIN)
+            self.watch.modify(self.sock, POLLIN | POLLOUT if watch else POLLIN)
 
     def _send(self) -> None:
         assert self.sock is not None

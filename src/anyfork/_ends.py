@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import _socket
 import os
-from _signal import SIGKILL, pidfd_send_signal
+from _signal import SIGKILL
 from _thread import RLock
 from sys import byteorder
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from types import MappingProxyType
 from _anyfork_child._channel import Channel
 from _anyfork_child._descriptors import lift
 from _anyfork_child._handlers import comes_from_outside
-from _anyfork_child._platform import has_pidfds
+from _anyfork_child._platform import has_pidfds, signal_pidfd
 from _anyfork_child._wire import EXECUTING, SIGNAL, Frame, ProtocolError
 
 from ._incoming import Incoming
@@ -375,7 +375,7 @@ class Ends:
             return
         if session.pidfd >= 0:
             try:
-                pidfd_send_signal(session.pidfd, number)
+                signal_pidfd(session.pidfd, number)
             except ProcessLookupError:
                 pass  # ended, and not yet said so
         elif self.status is not None and not session.status_ended:

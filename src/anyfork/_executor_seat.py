@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from select import EPOLLIN
+from select import POLLIN
 from time import monotonic
 
 from _anyfork_child._channel import plain_socket
@@ -43,8 +43,8 @@ class SharedTalk(Conversation):
         self.end = end
         self.watch = self._shared
         if end >= 0:
-            self.watch.register(end, EPOLLIN)
-        self.watch.register(sock, EPOLLIN)
+            self.watch.register(end, POLLIN)
+        self.watch.register(sock, POLLIN)
         self.sock = plain_socket(sock)
 
     def has_ended(self) -> bool:

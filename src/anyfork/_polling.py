@@ -35,12 +35,13 @@ def _original() -> Any:
 
 
 # Before anything is patched, or as if nothing were.
-_epoll, _poll = (getattr(_original(), name) for name in ("epoll", "poll"))
+# macOS has no epoll, but objects of its kqueue hold a descriptor just as well.
+_epoll, _kqueue, _poll = (getattr(_original(), name, None) for name in ("epoll", "kqueue", "poll"))
 
 
 def holder() -> type[select.epoll]:
     """Return the class of objects that close the descriptor of ``fromfd`` when they go, whatever it is."""
-    return _epoll  # type: ignore[no-any-return]  # a module without types
+    return _epoll or _kqueue  # type: ignore[return-value]  # one of them is there
 
 
 def patched_by() -> str:
@@ -91,13 +92,15 @@ def new_poll() -> select.poll:
 
 def is_ready(fd: int, events: int = POLLIN) -> bool:
     """Look whether something has happened to a descriptor; do not wait."""
-    poller = _poll()
+    poller: select.poll = _poll()  # type: ignore[misc]  # every system with processes of ours has it
     poller.register(fd, events)
     return bool(poller.poll(0))
 
 
 def new_epoll() -> select.epoll:
-    """Return an epoll object. Wait for it with ``wait_for`` only. Raises OSError."""
+    """Return an epoll object. Wait for it with ``wait_for`` only. Raises OSError, and StartError without epoll."""
+    if _epoll is None:
+        raise StartError("workers need epoll, which only Linux has: use processes and their channels on this system")
     events: select.epoll = _epoll()
     if events.fileno() >= FIRST:
         return events

@@ -16,7 +16,7 @@ from _socket import SO_RCVTIMEO, SOL_SOCKET
 from _struct import Struct
 from _thread import RLock
 from functools import wraps
-from select import EPOLLIN
+from select import POLLIN
 from sys import modules
 
 from _anyfork_child._call_wire import READ_SIZE
@@ -354,7 +354,7 @@ class Talk(Conversation):
         if before and self._alarm is None and self.watch is not None:
             self._alarm = new_alarm(1)  # what the outer wait is for may have been read: poll would go on without a look
             for fd in self._alarm.fds:
-                self.watch.register(fd, EPOLLIN)
+                self.watch.register(fd, POLLIN)
         if not before and self._reader == me:
             self._reader = 0
         if not self._reader and self._waiting:

@@ -8,7 +8,7 @@ import threading
 from _thread import RLock
 from collections import deque
 from math import inf
-from select import EPOLLIN, POLLIN
+from select import POLLIN
 from time import monotonic
 
 from _anyfork_child._descriptors import lift
@@ -43,7 +43,7 @@ class Watch:
         self._proceedings: list[Proceeding] = []
         self._gate = RLock()  # reentrant: destructors and signal handlers wake, too
         self._wakeup = lift(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-        self.epoll.register(self._wakeup, EPOLLIN)
+        self.epoll.register(self._wakeup, POLLIN)
         self.thread: threading.Thread = threading.Thread(target=run, name="anyfork Executor")
 
     @property
