@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
-    from ._encoding import Encoded
     from ._receiver import Receiver
+    from ._reduction import Encoded
 
 SKELETON, ENUM = cloudpickle.cloudpickle._make_skeleton_class, cloudpickle.cloudpickle._make_skeleton_enum
 OF_ENUMS = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})

@@ -19,10 +19,15 @@ from ._values import Descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
 
-    from ._encoding import Encoded
     from ._receiver import Receiver
+
+    class Encoded(Protocol):
+        """What a value is encoded into: see _encoding.Encoded."""
+
+        def add_descriptor(self, holder: object, fd: int) -> int:
+            """Note a descriptor; return its index."""
 
 
 class CannotTravelError(Exception):
