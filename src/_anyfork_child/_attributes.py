@@ -19,10 +19,23 @@ from ._wire import CHANNEL, FORK, IN_FILE, STDIO, Frame
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
-    from ._template import Template
+    from ._channel import Channel
     from ._title import Title
+
+    class Template(Protocol):
+        """What attributes are given to: see _template.Template."""
+
+        attributes: dict[str, Any]
+        channel: Channel
+        flags: int
+        lifeline: int
+        reports: int
+        title: Title
+
+        def keep(self, attributes: dict[str, Any]) -> None:
+            """Note the attributes that matter later."""
 
 
 def _rlimits(limits: dict[int, tuple[int, int]]) -> None:
