@@ -12,9 +12,10 @@ import cloudpickle
 from ._classes import MEMBERS, fill_class, make_class, make_enum
 from ._kinds import order_fields, reduce_c_type, reduce_kind
 from ._main import install
-from ._names import looked_up, needed, words_of
+from ._names import all_names, looked_up, needed, words_of
 from ._receiver import OWNER
 from ._reduction import CannotTravelError, reduce
+from ._shared_globals import assigned_in, is_of_module, share
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,12 +47,22 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         self._names: dict[str, Any] = {}  # of __main__, which the other side is to have
         self._sent: set[str] = set()
         self._travels: dict[int, bool] = {}  # by id, of values that may be left out
+        self._assigned: dict[str, frozenset[str]] = {}  # names that functions assign, by module
 
     def new_names(self) -> dict[str, Any]:
         """Return what the other side is to have in its ``__main__``, as far as it was not asked for before."""
         names = {name: value for name, value in self._names.items() if name not in self._sent}
         self._sent.update(names)
         return names
+
+    def _shares(self, function: FunctionType) -> bool:
+        """Whether a function reads or assigns globals that functions of its module assign."""
+        if self._receiver is OWNER or not is_of_module(function):
+            return False
+        module = function.__module__
+        if module not in self._assigned:
+            self._assigned[module] = assigned_in(function.__globals__)
+        return not self._assigned[module].isdisjoint(all_names(function.__code__))
 
     def _note(self, value: Any) -> None:
         """Note what is defined in ``__main__``: who pickles it there finds it under its name."""
@@ -107,6 +118,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
                 there = reduced[2][1]["__globals__"]
                 there.update(needed(value))
                 there.update(self._add_names(looked_up(value)))
+                if self._shares(value):
+                    return share(reduced)
         return _reduce_class(value, reduced) if isinstance(value, type) else reduced
 
 

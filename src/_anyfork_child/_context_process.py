@@ -57,7 +57,7 @@ def main(
         if type(started._target) is FunctionType and started._target.__module__ in OF_POOLS:
             from ._tasks import take_tasks  # only now: most processes are no workers of pools
 
-            take_tasks()
+            take_tasks(started)
     finally:
         del current._inheriting
     try:

@@ -70,6 +70,12 @@ def globals_of(function: FunctionType) -> dict[str, Any]:
     return {name: there[name] for name in sorted(_loaded(function.__code__)) if name in there}
 
 
+def all_names(code: CodeType) -> set[str]:
+    """Return all names in the code of a function and of what is defined in it: of globals, attributes and modules."""
+    inner = [all_names(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
+    return {*code.co_names}.union(*inner)
+
+
 def _loaded(code: CodeType) -> set[str]:
     found = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", *_OF_CLASS_BODIES)}
     for constant in code.co_consts:

@@ -471,6 +471,18 @@ def test_a_pool_maps_and_raises(ctx):
     pool.join()
 
 
+@pytest.mark.parametrize("how", ["return", "raise", "exit"])
+def test_a_copy_of_a_pools_worker_answers_nothing_and_takes_no_task(default, how):
+    with default.Pool(1, functions.fork, (how,)) as pool:
+        pids = {pool.apply(os.getpid) for _ in range(3)}
+        pids |= {pool.apply(functions.fork, (how,)) for _ in range(3)}
+        pids |= {*pool.map(functions.fork, [how] * 3)}
+    with ProcessPoolExecutor(1, default, functions.fork, (how,)) as executor:
+        others = {executor.submit(functions.fork, how).result(DEADLINE) for _ in range(3)}
+        others |= {*executor.map(functions.fork, [how] * 3)}
+    assert (len(pids), len(others)) == (1, 1)
+
+
 def test_a_pool_replaces_its_workers(default):
     with default.Pool(1, maxtasksperchild=1) as pool:
         assert len({pool.apply(os.getpid) for _ in range(3)}) == 3

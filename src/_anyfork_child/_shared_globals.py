@@ -1,0 +1,79 @@
+"""Globals that functions by value assign, and that all functions of their module share then, as in the program.
+
+Such a function has globals of its own, as they were when it was sent: what one assigns no other one would see. Where a
+function of a module has a ``global`` statement, those that use these names get one namespace in each process instead.
+What is assigned there stays; else it is what the owner has sent last.
+
+The first half runs where functions are sent, the other one where they arrive.
+"""
+
+from __future__ import annotations
+
+import sys
+from opcode import opmap
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING
+
+import cloudpickle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+_STORES = ("STORE_GLOBAL", "DELETE_GLOBAL")
+_OPCODES = frozenset(opmap[name] for name in _STORES)
+
+
+def assigned_in(namespace: dict[str, Any]) -> frozenset[str]:
+    """Return the names that functions and methods of a module assign by a ``global`` statement."""
+    return frozenset(name for code in _codes_in(namespace) for name in _assigned_by(code))
+
+
+def _codes_in(namespace: dict[str, Any]) -> Iterator[CodeType]:
+    for value in [*namespace.values()]:
+        members = [*vars(value).values()] if isinstance(value, type) else (value,)
+        for member in members:
+            function = getattr(member, "__func__", member) if isinstance(member, staticmethod | classmethod) else member
+            if isinstance(function, FunctionType) and function.__globals__ is namespace:
+                yield function.__code__
+
+
+def _assigned_by(code: CodeType) -> Iterator[str]:
+    if not _OPCODES.isdisjoint(code.co_code[::2]):  # quicker than to look at each instruction
+        from dis import get_instructions  # only now: no process needs it
+
+        yield from (step.argval for step in get_instructions(code) if step.opname in _STORES)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _assigned_by(constant)
+
+
+def is_of_module(function: FunctionType) -> bool:
+    """Return whether the globals of a function are those of a module."""
+    module = sys.modules.get(function.__module__)
+    return module is not None and vars(module) is function.__globals__
+
+
+def share(reduced: Any) -> Any:
+    """Return how a function travels that shares its globals, by how it travels otherwise."""
+    _, (code, namespace, *rest), state, *_ = reduced
+    return _make, (code, namespace.get("__name__"), namespace, *rest), state, None, None, _fill
+
+
+_namespaces: dict[str, dict[str, Any]] = {}  # of each module
+_sent: dict[str, dict[str, Any]] = {}  # what the owner has sent of them
+
+
+def _make(code: CodeType, module: str, given: dict[str, Any], *rest: Any) -> FunctionType:
+    namespace = _namespaces.setdefault(module, {**given})
+    return cloudpickle.cloudpickle._make_function(code, namespace, *rest)  # type: ignore[no-any-return]  # no types
+
+
+def _fill(function: FunctionType, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    attributes, parts = state
+    there = function.__globals__
+    sent = _sent.setdefault(there["__name__"], {})
+    for name, value in parts["__globals__"].items():
+        if name not in there or there[name] is sent.get(name, there):
+            there[name] = sent[name] = value
+    cloudpickle.cloudpickle._function_setstate(function, (attributes, {**parts, "__globals__": {}}))
