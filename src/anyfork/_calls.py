@@ -45,6 +45,7 @@ from ._errors import (
 )
 from ._known_functions import FunctionsByValue
 from ._modules import ORDINARY
+from ._once import in_one_go
 from ._pending import Answer, Call, Event, SmallAnswer, State
 from ._requests import Requests, small
 
@@ -79,6 +80,7 @@ class Calls:
         receiver: Receiver = ORDINARY,
     ) -> None:
         self.out: deque[Message] = deque()
+        self.sent: list[int] = []  # bytes of the first of them, until that is noted there
         self.ready: bool = False  # it has said so
         self.failed: bool = False  # there is no worker any more
         self.retired: bool = False  # it wants to leave its pool
@@ -129,6 +131,7 @@ class Calls:
         for message in self.out:
             message.close()
         self.out.clear()
+        self.sent.clear()
 
     def drop_unsent(self, numbers: Collection[int]) -> None:
         """These calls are not to run: remove those with descriptors of which nothing has been sent."""
@@ -239,8 +242,8 @@ class Calls:
 
     def _define_first(self) -> None:
         definitions = self._requests.definitions
-        while definitions:
-            self.out.append(definitions.popleft())
+        if definitions:
+            in_one_go(map(self.out.extend, (definitions,)), map(deque.clear, (definitions,)))
 
     def begin_small(self, function: Callable[..., object] | str, args: Sequence[object]) -> bytes | None:
         """Begin a call that meets no other, for less than ``make`` and ``add``: what to send. ``small`` is its number.

@@ -16,14 +16,16 @@ from _anyfork_child._channel import (
     TRUNCATED,
     close_all,
     plain_socket,
-    send_some,
+    sending,
     unpack_descriptors,
 )
+from _anyfork_child._handlers import comes_from_outside
 from _anyfork_child._message import Message
 from _anyfork_child._wire import ProtocolError
 
 from . import _this_process
 from ._errors import AnyforkError, HandleError, PeerError, WorkerDiedError
+from ._once import in_one_go
 from ._polling import new_epoll, new_poll
 
 TYPE_CHECKING = False
@@ -58,7 +60,7 @@ class Conversation:
         self.inbox: Inbox = Inbox(MAX_IN_FILE if calls.in_band else MAX_BODY)
         self._owner = _this_process.pid
         self.watch: epoll | None = None  # what comes, and the end of the worker
-        self._writes = False  # it is also watched whether the socket takes more
+        self._writes: bool | None = False  # it is also watched whether the socket takes more
 
     def find_end(self) -> int:
         """The descriptor that tells of the end of the worker; -1 if it has ended already: what it said can be read."""
@@ -108,6 +110,10 @@ class Conversation:
         self._send()
         self.watch_writes(bool(self.calls.out))
 
+    def forget_writes(self) -> None:
+        """It is not known what is watched, because an interrupt has come: the next flush makes sure of it."""
+        self._writes = None
+
     def watch_writes(self, watch: bool) -> None:
         """Wake whoever reads when the socket takes more, or no longer."""
         if self.watch is not None and self._writes is not watch and self.sock is not None:
@@ -119,11 +125,15 @@ class Conversation:
         out = self.calls.out
         if self.foreign or self.sock.fileno() < 0:  # it was closed, and this is the last word of a handle
             return
+        sent = self.calls.sent
         while out:
             message = out[0]
             try:
-                sent = send_some(self.sock, message.data, message.fds, NOWAIT)
+                if not sent:  # otherwise an interrupt has come before it was noted
+                    sent.extend(sending(self.sock, message.data, message.fds, NOWAIT))
             except OSError as error:
+                if not isinstance(error, BlockingIOError) and comes_from_outside(error):
+                    raise
                 if isinstance(error, BlockingIOError) or error.errno == ETOOMANYREFS:
                     self._keep()
                     return
@@ -131,12 +141,13 @@ class Conversation:
                     self.process.kill()
                 self.calls.drop_out()
                 return
-            message.fds = ()
-            if sent == len(message.data):
+            if sent[0] == len(message.data):
+                in_one_go(map(deque.popleft, (out,)), map(list.clear, (sent,)))
                 message.close()
-                out.popleft()
             else:
-                message.data = memoryview(message.data)[sent:]
+                rest = memoryview(message.data)[sent[0] :]
+                noted = map(setattr, (message, message), ("fds", "data"), ((), rest))
+                in_one_go(noted, map(list.clear, (sent,)))
 
     def _keep(self) -> None:
         try:

@@ -106,22 +106,20 @@ class Crew:
             return
         seat.moved = now
         answers = seat.talk.take_answers()
-        if not seat.cut_off:
-            self._dispatcher.take(answers, now)
-            seat.look()
-            seat.flush()
+        self._dispatcher.take(answers, now)
+        seat.look()
+        seat.flush()
 
     def _ended(self, seat: JobSeat, status: ExitStatus | None, error: Exception | None) -> None:
         """A worker has come to its end."""
         if error is not None:  # it goes on without its channel, or its template is stopped
             seat.kill()
-        if not seat.cut_off:
-            self.take_back(seat, ALL)
-            for job in seat.calls.jobs.values():
-                if job.state is JobState.GIVEN_UP:
-                    job.release()
-            seat.calls.jobs.clear()
-            seat.ended(status or UNKNOWN)
+        self.take_back(seat, ALL)
+        for job in seat.calls.jobs.values():
+            if job.state is JobState.GIVEN_UP:
+                job.release()
+        seat.calls.jobs.clear()
+        seat.ended(status or UNKNOWN)
         self._remove(seat)
 
     def _forget(self, seat: JobSeat) -> None:
@@ -189,8 +187,6 @@ class Crew:
 
     def take_back(self, seat: JobSeat, most: int) -> bool:
         """Let so many jobs of a worker that have not begun wait again; False if there are none."""
-        if seat.cut_off:
-            return False
         whole, parts = seat.take_back(most)
         if whole:
             self._dispatcher.scheduler.taken_back(whole, monotonic())

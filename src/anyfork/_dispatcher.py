@@ -7,7 +7,7 @@ without the lock: callbacks are anybody's code.
 Signal handlers and destructors may call everything here in the middle of everything else, in the thread that has the
 lock. What they ask for is then put off: the thread does it. ``close``, ``kill`` and ``abandon`` only set flags, which
 the thread looks at. An interrupt in the middle of a decision leaves ``torn`` set; then all is put off until the thread
-has mended it, see _mending.
+has made the books anew, see _mending.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ._executor_map import ItemJob
 from ._job_calls import LOW, MANY, JobCalls, Measure
 from ._jobs import JobState
 from ._mending import mend
+from ._once import in_one_go
 from ._pace import Pace
 from ._pool_handle import PoolHandle
 from ._reentry import cannot_put_off, cannot_wait, is_held
@@ -408,14 +409,14 @@ class Dispatcher(PoolHandle):
             self.watch.post(partial(self._apply_later, self.scheduler, steps))
 
     def _apply_later(self, scheduler: Scheduler, steps: Steps) -> None:
-        if scheduler is self.scheduler:  # otherwise its workers were killed: it was mended meanwhile
+        if scheduler is self.scheduler:  # otherwise it was mended meanwhile, and decides anew
             self._apply_to_workers(steps)
 
     def _fail(self, job: Any, why: Failure, of: Worker | BaseException | None) -> None:
-        self.open.pop(job, None)
         if type(job) is BatchJob or type(job) is ItemJob:
             job.work.jobs.discard(job)
-        self.finished.append((job, self._error(job, why, of)))
+        told = job, self._error(job, why, of)
+        in_one_go(map(self.finished.append, (told,)), map(self.open.pop, (job,), (None,)))
 
     def take_back(self, worker: Worker) -> None:
         """Take back from a worker all jobs that it has not begun. Holds the lock."""

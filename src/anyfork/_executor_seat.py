@@ -72,11 +72,9 @@ class SharedTalk(Conversation):
 
 
 class JobSeat(Seat):
-    """``moved`` is when something last came from the worker, or was sent to it when it had nothing to do. One that is
-    ``cut_off`` was killed, and the scheduler does not know it any more.
-    """
+    """``moved`` is when something last came from the worker, or was sent to it when it had nothing to do."""
 
-    __slots__ = ("cut_off", "moved", "permits", "process")
+    __slots__ = ("moved", "permits", "process")
     calls: JobCalls  # type: ignore[assignment]  # as above
     talk: SharedTalk
     pool: Dispatcher
@@ -84,7 +82,6 @@ class JobSeat(Seat):
     def __init__(self, pool: Dispatcher, worker: Worker, talk: SharedTalk, permits: Permits | None) -> None:
         super().__init__(pool, worker, talk, talk.calls)  # type: ignore[arg-type]  # other jobs and calls
         self.process = talk.process
-        self.cut_off = False
         self.permits = permits
         self.moved = 0.0
 
@@ -111,17 +108,16 @@ class JobSeat(Seat):
         calls = self.calls
         if calls.unwritten:
             calls.write()
-            if calls.permits:
-                assert self.permits is not None  # or it would have one job at a time
-                self.permits.give(calls.permits)
-                calls.permits.clear()
+        if calls.permits:
+            assert self.permits is not None  # or it would have one job at a time
+            self.permits.give(calls.permits)
         if calls.out and self.talk.sock is not None:
             self.talk.flush()
 
-    def not_started(self, error: BaseException) -> None:
-        """It will never be there."""
-        if not self.cut_off:
-            super().not_started(error)
+    def flush_again(self) -> None:
+        """Send on after an interrupt, which may have come at any step of it."""
+        self.talk.forget_writes()
+        self.flush()
 
     # --- What it has not begun ---
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import repeat
 
 from _anyfork_child._call_wire import CANCELLED, ERROR, EVENT, HEADER, HELD, MEASURE, RESULT
 from _anyfork_child._message import Message
 
 from ._calls import LAST_NUMBER, Calls
 from ._known_functions import FIRST_BY_VALUE
+from ._once import in_one_go
 from ._pending import Event
 from ._permits import MOST
 
@@ -49,56 +51,46 @@ class JobCalls(Calls):
 
     def write(self) -> None:
         """Put what was added in ``out``, and their numbers in ``permits``, as far as there is room for those."""
-        parts: list[bytes] = []
-        jobs, unwritten = self.jobs, self.unwritten
+        written = _Written(self)
         if self._requests.unwanted:
-            parts.append(self._requests.drop_unwanted())
-        while unwritten and (not jobs or len(jobs) + unwritten[0].size <= MOST):
-            job = unwritten.popleft()
-            number, count = self._number(job.size), job.size
-            held = HELD if jobs or count > 1 else 0
-            if job.function.number not in self._defined:
-                self._define(job.function, parts)
-            message = job.write(parts, number, held)
-            if message is not None:
-                self._put(parts)
-                self.out.append(message)
-            if count == 1:
-                jobs[number] = job
-                if held:
-                    self.permits.append(number)
-            else:
-                numbers = range(number, number + count)
-                jobs.update(dict.fromkeys(numbers, job))
-                self.permits.extend(numbers)
-            if self._memory is not None:
-                number = self._number(1)
-                jobs[number] = Measure(job)
-                parts.append(HEADER.pack(0, number, self._memory, MEASURE, 0, 0))
-        self._put(parts)
+            self.out.append(Message(self._requests.drop_unwanted()))
+        present = len(self.jobs)
+        for job in self.unwritten:
+            if (present or written.jobs) and present + len(written.jobs) + job.size > MOST:
+                break
+            self._write(job, written, bool(present))
+        written.note(self)
 
-    def _put(self, parts: list[bytes]) -> None:
-        if parts:
-            self.out.append(Message(b"".join(parts)))
-            parts.clear()
+    def _write(self, job: AnyJob, written: _Written, behind: bool) -> None:
+        count = job.size
+        number, held = written.number(count), HELD if behind or written.jobs or count > 1 else 0
+        self._define(job.function, written)
+        message = job.write(written.parts, number, held)
+        if message is not None:
+            written.put(message)
+        if count == 1:
+            written.jobs[number] = job
+            if held:
+                written.permits.append(number)
+        else:
+            numbers = range(number, number + count)
+            written.jobs.update(dict.fromkeys(numbers, job))
+            written.permits.extend(numbers)
+        written.count += 1
+        if self._memory is not None:
+            number = written.number(1)
+            written.jobs[number] = Measure(job)
+            written.parts.append(HEADER.pack(0, number, self._memory, MEASURE, 0, 0))
 
-    def _define(self, function: KnownFunction, parts: list[bytes]) -> None:
+    def _define(self, function: KnownFunction, written: _Written) -> None:
         """Tell the worker of a function, if it does not know it."""
-        if function.number < FIRST_BY_VALUE:
-            self._defined.add(function.number)
-            parts.append(bytes(function.message.data))
-            return
-        self._requests.tell(function)
-        if self._requests.definitions:
-            self._put(parts)
-            self._define_first()
-
-    def _number(self, count: int) -> int:
-        number = self._next
-        if number + count > LAST_NUMBER:
-            number = 1
-        self._next = number + count
-        return number
+        number = function.number
+        if number >= FIRST_BY_VALUE:
+            self._requests.tell(function)
+            self._define_first()  # before all of this
+        elif number not in self._defined and number not in written.defined:
+            written.defined.add(number)
+            written.parts.append(bytes(function.message.data))
 
     # --- In ---
 
@@ -127,10 +119,58 @@ class JobCalls(Calls):
             self.drop_unsent(numbers)
         return [(self.jobs.pop(number), number) for number in numbers if number in self.jobs]  # type: ignore[misc]  # jobs
 
+    def list_jobs(self) -> list[AnyJob]:
+        """Return all jobs that the worker has, or is to have, in their order."""
+        written = (job.job if type(job) is Measure else job for job in self.jobs.values())
+        return [*dict.fromkeys([*written, *self.unwritten])]  # type: ignore[list-item]  # jobs
+
     @property
     def outstanding(self) -> int:
         """How many have no answer yet."""
         return len(self.jobs) + len(self.unwritten)
+
+
+class _Written:
+    """What is to be written, before it is noted: all in one go, so that no interrupt leaves half of it."""
+
+    __slots__ = ("count", "defined", "jobs", "next", "out", "parts", "permits")
+
+    def __init__(self, calls: JobCalls) -> None:
+        self.out: list[Message] = []
+        self.parts: list[bytes] = []  # of the next message in ``out``
+        self.jobs: dict[int, AnyJob | Measure] = {}
+        self.permits: list[int] = []
+        self.defined: set[int] = set()
+        self.next = calls._next
+        self.count = 0  # of jobs
+
+    def number(self, count: int) -> int:
+        """Return the first of so many new numbers."""
+        number = self.next
+        if number + count > LAST_NUMBER:
+            number = 1
+        self.next = number + count
+        return number
+
+    def put(self, message: Message | None = None) -> None:
+        """Put a message behind what has no message yet."""
+        if self.parts:
+            self.out.append(Message(b"".join(self.parts)))
+            self.parts.clear()
+        if message is not None:
+            self.out.append(message)
+
+    def note(self, calls: JobCalls) -> None:
+        """Note it where it is sent from, and waited for."""
+        self.put()
+        in_one_go(
+            map(calls.out.extend, (self.out,)),
+            map(calls.jobs.update, (self.jobs,)),
+            map(calls.permits.extend, (self.permits,)),
+            map(calls._defined.update, (self.defined,)),
+            map(setattr, (calls,), ("_next",), (self.next,)),
+            map(deque.popleft, repeat(calls.unwritten, self.count)),
+        )
 
 
 class Measure:

@@ -8,10 +8,18 @@ calls it once. So both, the one that was interrupted and the one that has interr
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import chain
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
+
+
+def in_one_go(*steps: Iterable[object]) -> None:
+    """Do these steps, ``map`` objects of functions written in C: all of them, or none, whatever comes in between."""
+    deque(chain(*steps), 0)
 
 
 class Once:

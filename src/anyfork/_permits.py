@@ -7,9 +7,7 @@ from array import array
 
 from _anyfork_child._descriptors import lift
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from ._once import in_one_go
 
 NUMBER = "I"  # of the array module: what the kernel moves in one piece is a multiple of its size
 SIZE = array(NUMBER).itemsize
@@ -24,9 +22,10 @@ class Permits:
     def __init__(self) -> None:
         self.reading, self._writing = map(lift, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
 
-    def give(self, numbers: Sequence[int]) -> None:
-        """Let these begin. Fewer are under way than the pipe has room for."""
-        os.write(self._writing, array(NUMBER, numbers).tobytes())
+    def give(self, numbers: list[int]) -> None:
+        """Let these begin, and forget them, in one go. Fewer are under way than the pipe has room for."""
+        data = array(NUMBER, numbers).tobytes()
+        in_one_go(map(os.write, (self._writing,), (data,)), map(list.clear, (numbers,)))
 
     def take_back(self, most: int) -> list[int]:
         """The numbers of those that have not begun, and will not now, the oldest first."""

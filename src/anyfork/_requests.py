@@ -16,6 +16,7 @@ from ._arguments import check_function, encode_for
 from ._errors import ArgumentError
 from ._known_functions import KnownFunction
 from ._modules import ORDINARY
+from ._once import in_one_go
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ class Requests:
         """The number of a function by value, of which the worker is told before its first call."""
         number, unwanted = function.number, self.unwanted
         if number not in self._told:
-            self._told[number] = ref(function, lambda _: unwanted.append(number))
-            self.definitions.append(function.tell())
+            told = ref(function, lambda _: unwanted.append(number))
+            in_one_go(map(self._told.__setitem__, (number,), (told,)), map(self.definitions.append, (function.tell(),)))
         return number
 
     def drop_unwanted(self) -> bytes:

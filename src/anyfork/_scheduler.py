@@ -55,7 +55,7 @@ from ._workforce import Worker, WorkerState, Workforce
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from ._jobs import Job
     from ._limits import Limits
@@ -94,7 +94,39 @@ class Scheduler:
         other = Scheduler(self.limits, self.sources)
         other.closing = self.closing
         other._counts = self._counts
+        other._growth.owed = max(self._growth.owed, other._growth.owed)
         return other
+
+    def adopt(self, worker: Worker, jobs: Sequence[Job], wanted: Container[Job], now: float) -> None:
+        """Take a worker into new books, with these jobs, of which some are still wanted. It begins with the first."""
+        worker.jobs = dict.fromkeys(jobs)
+        worker.slow = sum(not job.depth for job in jobs)
+        for number, job in enumerate(jobs):
+            job.worker = worker
+            if job not in wanted:
+                job.state = JobState.GIVEN_UP
+            elif number or job.state is not JobState.RUNNING:
+                job.state = JobState.SENT
+            if job.deadline is not None:
+                self._deadlines.set(job, job.deadline)
+        self.force.adopt(worker)
+        if jobs and jobs[0].deadline is None:
+            self._begin(jobs[0], now)
+        if worker.state is WorkerState.KILLED:
+            self._steps.kill.append(worker)
+        elif worker.state is WorkerState.LEAVING and not jobs:
+            self._steps.stop.append(worker)
+        elif worker.generation != worker.source.generation and worker.state < WorkerState.LEAVING:
+            self._leave(worker)
+
+    def requeue(self, jobs: Iterable[Job]) -> None:
+        """Let jobs that no worker has wait in new books."""
+        for job in jobs:
+            if job.worker is not None and job.state in (JobState.SENT, JobState.RUNNING):
+                job.worker.calls -= job.size
+                job.runs -= job.state is JobState.RUNNING
+            job.state, job.worker, job.deadline = JobState.QUEUED, None, None
+            self.queue.add(job)
 
     # --- What is asked ---
 

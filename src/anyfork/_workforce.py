@@ -118,6 +118,22 @@ class Workforce:
         self.by_load[0][worker] = None
         self.lowest = 0
 
+    def adopt(self, worker: Worker) -> None:
+        """Have one that another workforce had, with its jobs."""
+        if worker.state is WorkerState.STARTING:
+            self.start(worker)
+            return
+        count = len(worker.jobs)
+        if worker.state is WorkerState.WORKING:
+            self.by_load += [{} for _ in range(count + 2 - len(self.by_load))]
+            self.working[worker] = self.by_load[count][worker] = None
+            self.extra += max(0, count - self.load)
+        elif count:
+            self.leaving[worker] = None
+        else:
+            return
+        worker.source.count += 1
+
     def leave(self, worker: Worker, state: WorkerState) -> None:
         """It takes no more jobs. One that has none does not count any more."""
         self._forget(worker)

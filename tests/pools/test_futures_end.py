@@ -377,6 +377,33 @@ def test_a_submit_that_is_torn_out_leaves_an_executor_that_works(executor, error
     assert list(executor.map(abs, range(10))) == list(range(10))
 
 
+@pytest.mark.untraced
+@pytest.mark.parametrize("call", ["submit", "map", "resize", "cancel"])
+def test_an_interrupt_of_a_decision_ends_no_worker_and_loses_no_job_of_others(executor, call):
+    calls = {
+        "submit": lambda: executor.submit(abs, -1),
+        "map": lambda: executor.map(abs, [-1, -2]),
+        "resize": lambda: executor.resize(load=2),
+        "cancel": lambda: executor.submit(abs, -1).cancel(),
+    }
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    executor.submit(abs, -1).result(SOON)
+    pids, step = {*executor.pids}, 5 if call == "submit" else 17
+    for run in lines_of(calls[call], interrupt, step=step):
+        first = executor.submit(time.sleep, 0.001)
+        others, mapped = [executor.submit(abs, -number) for number in range(3)], executor.map(abs, [-7, -8])
+        try:
+            run()
+        except KeyboardInterrupt:
+            pass
+        assert [future.result(SOON) for future in (first, *others)] == [None, 0, 1, 2]
+        assert list(mapped) == [7, 8]
+        assert pids <= {*executor.pids}
+
+
 # --- Locks that somebody keeps, and callbacks -------------------------------------------------------------------
 
 
