@@ -6,7 +6,7 @@ for. So ``__main__`` is never run again, and what is defined after the start of 
 
 The same holds for modules that only the owner has, because it has loaded them by their path or made them itself.
 
-A question is one datagram, "module:name", or "module:" for whether there is such a module, with one end of a socket
+A question is one message, "module:name", or "module:" for whether there is such a module, with one end of a socket
 pair; the answer is one frame on that pair. The owner's side is anyfork._definitions.
 """
 
@@ -18,7 +18,7 @@ from _pickle import UnpicklingError
 from _thread import RLock
 from importlib.machinery import ModuleSpec
 
-from ._channel import RIGHTS, Channel, pack_descriptors
+from ._channel import NOSIGNAL, RIGHTS, Channel, pack_descriptors
 from ._failure import unpack_texts
 from ._values import Payload
 from ._wire import FAILED
@@ -99,7 +99,7 @@ class Definitions:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
         channel = Channel(ours)
         try:
-            self._questions.sendmsg([question.encode()], [(*RIGHTS, pack_descriptors([theirs.fileno()]))])
+            self._questions.sendmsg([question.encode()], [(*RIGHTS, pack_descriptors([theirs.fileno()]))], NOSIGNAL)
             theirs.close()
             answer = channel.receive()
         finally:
@@ -126,6 +126,6 @@ def _no_attribute(module: str, name: str) -> AttributeError:
 
 def ask_owner(fd: int) -> None:
     """Let this process ask its owner, on this socket, for what its ``__main__`` and its finders of modules have not."""
-    definitions = Definitions(_socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM, 0, fd))
+    definitions = Definitions(_socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd))
     definitions.stand_behind(sys.modules["__main__"])
     sys.meta_path.append(definitions)

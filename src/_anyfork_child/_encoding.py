@@ -15,6 +15,7 @@ from types import FunctionType
 
 from . import _values
 from ._files import new_file
+from ._imports import import_own
 from ._receiver import OWNER
 from ._reduction import CannotTravelError as CannotTravelError
 from ._reduction import reduce
@@ -122,7 +123,8 @@ def encode(values: Sequence[object], receiver: Receiver = OWNER, beside: bool = 
 
             if comes_from_outside(error):
                 raise
-        from ._by_value import ByValuePickler, Names  # only now: importing cloudpickle costs more than all of anyfork
+        import_own(f"{__package__}._by_value")  # only now: importing cloudpickle costs more than all of anyfork
+        from ._by_value import ByValuePickler, Names
 
         encoded = Encoded()
         encoded.by_value = True

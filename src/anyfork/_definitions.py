@@ -1,7 +1,7 @@
 """Functions and classes of this program's ``__main__``, for the processes of the multiprocessing context that ask.
 
 They ask when a queue or a pipe brings them a name of it (see _anyfork_child._definitions). One thread answers all of
-them; it is started with the first process, and belongs to this process alone.
+them. It is started with the first process, ends with the last one, and belongs to this process alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from _thread import RLock
 from select import POLLIN
 from types import ModuleType
 
-from _anyfork_child._channel import CLOEXEC, ROOM, Channel, close_all, unpack_descriptors
+from _anyfork_child._channel import CLOEXEC, NOWAIT, ROOM, Channel, close_all, unpack_descriptors
 from _anyfork_child._definitions import MISSING, UNSENT
 from _anyfork_child._descriptors import socket_pair
 from _anyfork_child._failure import Failure
@@ -24,65 +24,93 @@ from _anyfork_child._wire import FAILED, SEND, Frame
 from ._decision_lock import locked
 from ._inherited import encode_inherited
 from ._modules import is_importable
-from ._polling import new_poll
+from ._polling import new_epoll, wait_for
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import select
 
 LONGEST = 4096  # bytes of a name
 STEP = 1 << 20  # bytes of a large answer to write at once
 
 
 class Definitions:
-    """Holds the socket that processes ask on, once there are any."""
+    """Holds a socket for each process that may ask, while there are any."""
 
     def __init__(self) -> None:
         self.lock = RLock()  # reentrant: a destructor or a signal handler may start a process in the middle of this
-        self._asking: _socket.socket | None = None
-        self._asked: _socket.socket | None = None
+        self._asked: dict[int, _socket.socket] = {}  # by descriptor
+        self._events: select.epoll | None = None
+        self._served = False  # a thread answers
 
-    def socket(self) -> int:
-        """Return the descriptor that a new process asks on."""
+    def open(self) -> _socket.socket:
+        """Return the socket that one new process asks on. Raises OSError, and RuntimeError where there is no thread."""
         return locked(self.lock, self._open)
 
-    def _open(self) -> int:
-        if self._asking is None:
-            asked, asking = socket_pair(_socket.SOCK_DGRAM)
-            if self._asking is not None:  # what has come in the middle was quicker
-                asked.close()
-                asking.close()
-                return self._asking.fileno()
-            self._asked, self._asking = asked, asking
+    def _open(self) -> _socket.socket:
+        asked, asking = socket_pair(_socket.SOCK_SEQPACKET)
+        if self._events is None:
+            self._events = new_epoll()
+        self._events.register(asked, POLLIN)
+        self._asked[asked.fileno()] = asked
+        if not self._served:
+            self._served = True
             try:
-                threading.Thread(target=_serve, args=(asked,), name="anyfork definitions", daemon=True).start()
-            except RuntimeError:  # there can be no thread now: the next process tries again
-                self._asked = self._asking = None
+                threading.Thread(target=self._serve, name="anyfork definitions", daemon=True).start()
+            except BaseException:  # there can be no thread now: the next process tries again
+                self._served = False
                 raise
-        return self._asking.fileno()
+        return asking
+
+    def _serve(self) -> None:
+        """Answer until the last process has ended."""
+        while not locked(self.lock, self._finish):
+            events = self._events
+            assert events is not None
+            for fd, _ in wait_for(events, None):
+                asked = self._asked.get(fd)
+                if asked is not None and not _hear(asked):
+                    self._asked.pop(fd)
+                    asked.close()
+
+    def _finish(self) -> bool:
+        """Let go, if nobody is left who may ask."""
+        if self._asked:
+            return False
+        self.forget()
+        return True
 
     def forget(self) -> None:
-        """Runs in a forked copy of the owner, where no thread answers."""
-        self.lock = RLock()
-        for end in (self._asking, self._asked):
-            if end is not None:
-                end.close()
-        self._asking = self._asked = None
+        """Close everything. Runs in a forked copy of the owner, too, where no thread answers."""
+        for end in self._asked.values():
+            end.close()
+        self._asked.clear()
+        if self._events is not None:
+            self._events.close()
+        self._events = None
+        self._served = False
 
 
-def _serve(asked: _socket.socket) -> None:
-    while True:
-        poller = new_poll()
-        poller.register(asked, POLLIN)
-        poller.poll()
-        name, ancillary, _, _ = asked.recvmsg(LONGEST, ROOM, CLOEXEC)
-        fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
-        if len(fds) != 1:  # there was no room for it here: its sender sees that it is closed
-            close_all(fds)
-            continue
-        reply = Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fds[0]))
-        try:
-            _answer(reply, name.decode())
-        except OSError:  # it has ended meanwhile, or there is no room for a file: it sees the end
-            pass
-        finally:
-            reply.close()
+def _hear(asked: _socket.socket) -> bool:
+    """Answer a question; return whether there may be more."""
+    try:
+        name, ancillary, _, _ = asked.recvmsg(LONGEST, ROOM, CLOEXEC | NOWAIT)
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+    fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
+    if len(fds) != 1:  # there was no room for it here: its sender sees that it is closed
+        close_all(fds)
+        return bool(name)
+    reply = Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fds[0]))
+    try:
+        _answer(reply, name.decode())
+    except OSError:  # it has ended meanwhile, or there is no room for a file: it sees the end
+        pass
+    finally:
+        reply.close()
+    return True
 
 
 def _answer(reply: Channel, name: str) -> None:
@@ -121,5 +149,11 @@ def _find(question: str) -> object:
     return found
 
 
+def _forget() -> None:
+    """Runs in a forked copy of the owner."""
+    definitions.lock = RLock()
+    definitions.forget()
+
+
 definitions = Definitions()
-os.register_at_fork(after_in_child=definitions.forget)
+os.register_at_fork(after_in_child=_forget)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from sys import float_info
 
 from _anyfork_child._receiver import Receiver
 
@@ -140,6 +141,8 @@ def check_number(call: str, name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not value >= 0:
         what = "a whole number" if whole else "a number of seconds"
         raise ArgumentError(f"{call}(): {name} must be {what}, 0 or more, not {value!r}")
+    if not whole and inf > value > float_info.max:
+        raise ArgumentError(f"{call}(): {name} is an int that no float can hold: math.inf is for ever")
 
 
 def check_job_options(call: str, timeout: object, priority: object) -> None:

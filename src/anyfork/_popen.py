@@ -147,12 +147,16 @@ def _run(template: Template | None, preparation: dict[str, Any], encoded: Encode
     tracker = resource_tracker.getfd()
     assert tracker is not None  # it has been started just now
     new = Template() if template is None else template.fork()
-    return new.run(
-        main,
-        preparation,
-        dict(os.environb) if template is None else None,
-        Descriptor(tracker),
-        Descriptor(definitions.socket()),
-        b"".join(encoded.pieces),
-        [Descriptor(fd) for fd in encoded.fds],
-    )
+    asking = definitions.open()
+    try:
+        return new.run(
+            main,
+            preparation,
+            dict(os.environb) if template is None else None,
+            Descriptor(tracker),
+            Descriptor(asking.fileno()),
+            b"".join(encoded.pieces),
+            [Descriptor(fd) for fd in encoded.fds],
+        )
+    finally:
+        asking.close()

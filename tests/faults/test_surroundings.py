@@ -89,6 +89,19 @@ print(anyfork.call(by_value, 5, template=anyfork.Template().fork(rlimits={"CORE"
     assert done.stdout.split() == ["1", "2", "3", "raised", "4", "5"], done.stderr
 
 
+def test_a_file_that_hides_what_cloudpickle_imports_hides_it_not_from_anyfork(tmp_path):
+    (tmp_path / "pickle.py").write_text("raise RuntimeError('hidden')\n")
+    program = """
+import sys
+sys.path[:] = [entry for entry in sys.path if entry != sys.argv[1]]
+import anyfork
+sys.path.insert(0, sys.argv[1])
+print(anyfork.call(lambda: 5))
+"""
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=40)
+    assert done.stdout.split() == ["5"], done.stderr
+
+
 @pytest.mark.parametrize("step", ["execute", "prepare", "preload"])
 def test_a_template_with_a_subinterpreter_is_unsafe(step, tmp_path):
     (tmp_path / "module_of_interpreters.py").write_text(SUBINTERPRETER)

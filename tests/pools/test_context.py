@@ -16,7 +16,7 @@ from multiprocessing import connection, resource_tracker, shared_memory
 import anyio
 import context_functions as functions
 import pytest
-from conftest import descriptors
+from conftest import descriptors, eventually
 
 import anyfork
 from anyfork.context import AnyforkContext, AnyforkProcess
@@ -26,7 +26,7 @@ DEADLINE = 30.0  # seconds
 
 @pytest.fixture(scope="module", autouse=True)
 def _running():
-    """Start once what stays for the rest of the program: the resource tracker, the thread that answers, a heap."""
+    """Start once what stays for the rest of the program: the resource tracker, a heap."""
     anyfork.get_context().Value("i")
     process = anyfork.get_context().Process(target=functions.nothing)
     process.start()
@@ -469,6 +469,23 @@ def test_a_pool_maps_and_raises(ctx):
         with pytest.raises(functions.AskedError, match="3"):
             pool.apply(functions.raise_asked, (3,))
     pool.join()
+
+
+def test_the_thread_that_answers_ends_with_the_last_process(default):
+    def answering():
+        return [thread for thread in threading.enumerate() if thread.name == "anyfork definitions"]
+
+    eventually(lambda: not answering())
+    first, second = (default.Process(target=functions.never_end) for _ in range(2))
+    first.start(), second.start()
+    first.terminate()
+    first.join(DEADLINE)
+    assert len(answering()) == 1
+    second.terminate()
+    second.join(DEADLINE)
+    eventually(lambda: not answering())
+    with default.Pool(1) as pool:
+        assert pool.apply(abs, (-1,)) == 1
 
 
 @pytest.mark.parametrize("how", ["return", "raise", "exit"])

@@ -230,6 +230,8 @@ async def test_what_is_no_number_is_no_timeout(executor, anyio_backend, warm):
         lambda: executor.submit(time.sleep, 0.01).result(math.nan),
         lambda: executor.submit(abs, 1).exception("1"),
         lambda: Executor(timeout=math.nan),
+        lambda: Executor(timeout=10**400),
+        lambda: aio.Pool(idle_timeout=10**400),
         lambda: aio.Pool(timeout=math.nan),
         lambda: pool.map(abs, [1], timeout=math.nan),
     ):
