@@ -28,7 +28,7 @@ _created: set[tuple[str, str]] = set()  # what a tracker of this process's own k
 def use(fd: int) -> None:
     """Use the tracker of the owner, which reads from this pipe, here and in all forks."""
     global _shared
-    if _shared is not None and _is_there(*_shared):
+    if _shared is not None and _shared[0] != fd and _is_there(*_shared):
         os.close(_shared[0])
     _shared = fd, os.fstat(fd)
     if MODULE in sys.modules:
@@ -75,10 +75,21 @@ def _is_there(fd: int, what: os.stat_result) -> bool:
         return False
 
 
+def _keep_in_forks(module: Any) -> None:
+    """Keep CPython 3.14.10 and newer from closing the pipe in what this thread forks.
+
+    It does that for plain forks, and not for those of multiprocessing.
+    """
+    intent = getattr(module, "_fork_intent", None)
+    if intent is not None:
+        intent.preserve_fd = True
+
+
 def _meet(module: Any) -> None:
     tracker = module._resource_tracker
     if _shared is not None and _is_there(*_shared):
         tracker._fd, tracker._pid = _shared[0], None
+        _keep_in_forks(module)
     if module.register.__module__ == __name__:
         return
     register, unregister = module.register, module.unregister
