@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyfork
 from anyfork import Executor, RemoteTemplate, Template, Worker
+from anyfork._popen import UNKNOWN
 
 from . import deeds
 
@@ -109,6 +110,18 @@ class World:
         if role == "child" and status.code == 1:  # its traceback is on standard error
             return
         raise AssertionError(f"wanted exit code {code}, found {status} with error {status.error!r}")
+
+    def check_exit(self, found: int | None, *wanted: int) -> None:
+        """Check the exit code of a process of a context, as ``check_end`` does."""
+        role, _, action = self.harm.partition(" ")
+        harmed = {"template": (UNKNOWN,), "child": (1, -signal.SIGKILL) if action == "KILL" else (1,)}
+        assert found in (*wanted, *harmed.get(role, ())), f"wanted exit code {wanted}, found {found}"
+
+    @property
+    def default(self) -> int:
+        """The process that default templates come from."""
+        assert self._pids[0] is not None
+        return self._pids[0]
 
     def close(self) -> None:
         """End it all."""
@@ -715,7 +728,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
         process = context.Process(target=deeds.nothing)
         process.start()
         process.join(SECONDS)
-        equal(process.exitcode, 0)
+        world.check_exit(process.exitcode, 0)
 
     with world.served() as template:
         context = anyfork.get_context(template)
@@ -732,7 +745,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
         yield process.terminate
         process.kill()
         process.join(SECONDS)
-        assert process.exitcode in (-signal.SIGTERM, -signal.SIGKILL)
+        world.check_exit(process.exitcode, -signal.SIGTERM, -signal.SIGKILL)
         process.close()
 
 

@@ -22,7 +22,7 @@ FAST = {
 }
 # More points of those faces that hold at every one, in the slow group. ``scripts/campaign`` tries the others too.
 THOROUGH = {"kill": (1, 2)}
-FACES = ["process", "worker", "executor"]
+FACES = ["template", "process", "worker", "call", "executor", "context"]
 
 
 def strike(campaign: str, face: str, first: int, step: int) -> Tally:

@@ -105,6 +105,7 @@ def try_once(
     finally:
         world.harm = ""
     gc.collect()
+    before.processes.setdefault(world.default, "in the place of one that was killed")
     left = [line for line in state.leftovers(before, patience) if not _is_fresh(line, weapon)]
     if left:
         return "failed", "; ".join(filter(None, [text, *left]))
