@@ -24,7 +24,7 @@ from ._interpreter import TOO_OLD, check_reentry, executable_environment, find_p
 from ._lifeline import open_lifeline
 from ._link import Link
 from ._output import Output
-from ._path import note_given, places
+from ._path import current_directory, note_given, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,8 +62,16 @@ def command(python: str, flags: Sequence[str] | None) -> list[bytes]:
             from ._options import options  # only now: a program starts few interpreters
 
             flags = options()
-        parts = [python, *flags, "-c", BOOT, PACKAGE_DIRECTORY, owner]
+        parts = [python, *flags, *_of_no_directory(), "-c", BOOT, PACKAGE_DIRECTORY, owner]
     return [os.fsencode(part) for part in parts]
+
+
+def _of_no_directory() -> list[str]:
+    """Return the options for an interpreter that starts where the current directory was removed.
+
+    CPython 3.13 looks there for files that hide standard modules, even to import socket, and fails.
+    """
+    return ["-P"] if sys.version_info[:2] == (3, 13) and not current_directory() else []
 
 
 def initialise(link: Link) -> None:
