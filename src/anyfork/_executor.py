@@ -167,6 +167,8 @@ class _Submitter(Stays, AnyExecutor):
         check_function("map", fn)
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
+        if not isinstance(buffersize, int | None):
+            raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         deadline = deadline_of(timeout)

@@ -62,11 +62,17 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
 
-    def join(self) -> None:
+    def join(self, timeout: float | None = None) -> None:
+        self._wait(timeout)
+
+    def is_alive(self) -> bool:
+        return not self._wait(0)
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Whether it has ended within these seconds."""
         import select
 
-        if self._pidfd >= 0:
-            select.select([self._pidfd], [], [])
+        return self._pidfd < 0 or bool(select.select([self._pidfd], [], [], timeout)[0])
 
     def __del__(self) -> None:
         if self._pidfd >= 0:

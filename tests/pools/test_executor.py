@@ -311,6 +311,9 @@ def test_a_map_raises_where_the_function_has(executor):
         executor.map(pow, [1], [1], chunksize=0)
     with pytest.raises(ValueError, match="buffersize"):
         executor.map(pow, [1], [1], buffersize=0)
+    for wrong in ("1", 2.0):
+        with pytest.raises(TypeError, match="buffersize must be an integer or None"):
+            executor.map(pow, [1], [1], buffersize=wrong)
 
 
 def test_a_map_has_a_deadline(executor, pipe):
