@@ -14,7 +14,7 @@ from . import async_scenes, fuzz, load, shim
 from .limits import judge, stale
 from .scenes import SCENES
 from .supervisor import WITH_SHIM, Tally, Trial, run
-from .weapons import WEAPONS
+from .weapons import WEAPONS, variants_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +83,7 @@ def strike_everywhere(options: argparse.Namespace) -> int:
 
 def _one(options: argparse.Namespace, face: str, operation: str, offset: int) -> Tally:
     first, last = (options.point, options.point + 1) if options.point else (1 + offset, MANY)
-    variants = options.variant or WEAPONS[options.campaign].variants
+    variants = options.variant or variants_of(options.campaign, face)
     trials = [Trial(operation, variant, (first, last, options.step)) for variant in variants]
     tally = run(options.campaign, face, trials, partial(_tell, options, face), options.patience)
     print(f"{tally} [{operation}]", flush=True)

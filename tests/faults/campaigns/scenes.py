@@ -7,6 +7,7 @@ or raise an AnyforkError; in a scene that is ``strict`` it must work. Scenes of 
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 import signal
@@ -19,15 +20,16 @@ import anyfork
 from anyfork import Executor, RemoteTemplate, Template, Worker
 from anyfork._popen import UNKNOWN
 
-from . import deeds
+from . import deeds, state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from anyfork import Process
 
 SECONDS = 20.0  # for anything that is waited for; a deadline that passes is a failure
 HERE = Path(__file__).parent
+RELAYS = {"near": "_near:relay", "far": "anyfork/relay"}  # what their command lines have
 REMOTE = ["env", f"PYTHONPATH={HERE.parent}", sys.executable, "-"]
 
 
@@ -56,6 +58,8 @@ class World:
         self.executor = Executor(self.template, 1)
         assert self.executor.submit(operator.neg, 1).result(SECONDS) == -1
         self.serving = 0
+        self.remote = False  # it is on another machine
+        self.before: Mapping[int, str] = {}  # processes from before the present operation
         self.harm = ""  # what is done during the present operation, where processes are harmed: role and action
         self._served: Template | None = None
         self._pids = self._bystanders()
@@ -107,6 +111,8 @@ class World:
         unknown = status.code is None and status.signal is None
         if role == "template" and unknown and (action == "KILL" or status.error):
             return
+        if self.remote and action == "KILL" and unknown:  # a relay was killed, which is a child of a template, too
+            return
         if role == "child" and status.code == 1:  # its traceback is on standard error
             return
         raise AssertionError(f"wanted exit code {code}, found {status} with error {status.error!r}")
@@ -116,6 +122,11 @@ class World:
         role, _, action = self.harm.partition(" ")
         harmed = {"template": (UNKNOWN,), "child": (1, -signal.SIGKILL) if action == "KILL" else (1,)}
         assert found in (*wanted, *harmed.get(role, ())), f"wanted exit code {wanted}, found {found}"
+
+    def relay(self, role: str) -> int:
+        """The relay of this kind that the present operation has; 0 if it has none yet."""
+        here = state.processes()
+        return next((pid for pid, text in here.items() if RELAYS[role] in text and pid not in self.before), 0)
 
     @property
     def default(self) -> int:
@@ -751,16 +762,16 @@ def _(world: World) -> Iterator[Callable[[], object]]:
 
 @scene("remote", "fork().run().wait()", strict=True)
 def _(world: World) -> Iterator[Callable[[], object]]:
-    template = remote(world)
-    yield lambda: world.check_end(template.fork().run(deeds.end_with, 3, timeout=SECONDS).wait(SECONDS), 3)
-    works(template)
+    with remote(world) as template:
+        yield lambda: world.check_end(template.fork().run(deeds.end_with, 3, timeout=SECONDS).wait(SECONDS), 3)
+        works(template)
 
 
 @scene("remote", "ready", strict=True)
 def _(world: World) -> Iterator[Callable[[], object]]:
-    template = remote(world)
-    yield lambda: template.execute("a = 1").ready(SECONDS)
-    works(template)
+    with remote(world) as template:
+        yield lambda: template.execute("a = 1").ready(SECONDS)
+        works(template)
 
 
 @scene("remote", "RemoteTemplate().ready().close()", slow=True)
@@ -777,7 +788,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
 
 @scene("remote", "Worker.call")
 def _(world: World) -> Iterator[Callable[[], object]]:
-    with Worker(remote(world).fork()).ready(SECONDS) as worker:
+    with remote(world) as template, Worker(template.fork()).ready(SECONDS) as worker:
         yield lambda: equal(worker.call(operator.neg, 1), -1)
         called(worker)
 
@@ -785,9 +796,15 @@ def _(world: World) -> Iterator[Callable[[], object]]:
 _remote: list[RemoteTemplate] = []
 
 
-def remote(world: World) -> RemoteTemplate:
-    """One template on what this program takes for another machine, for all scenes that harm none."""
+@contextlib.contextmanager
+def remote(world: World) -> Iterator[RemoteTemplate]:
+    """A template on what this program takes for another machine: one of its own for an operation that harms it."""
     world.served_by_default()
+    world.remote = True
+    if world.harm:
+        with RemoteTemplate(REMOTE).preload(deeds.__name__).ready(SECONDS) as template:
+            yield template
+        return
     if not _remote:
         _remote.append(RemoteTemplate(REMOTE).preload(deeds.__name__).ready(SECONDS))
-    return _remote[0]
+    yield _remote[0]

@@ -12,7 +12,7 @@ from .async_scenes import LOOPS
 from .limits import judge
 from .scenes import SCENES
 from .supervisor import WITH_SHIM, Tally, Trial, run
-from .weapons import WEAPONS
+from .weapons import variants_of
 
 MANY = 10_000  # points: more than any operation has
 # Campaigns and faces of the fast suite, and from which point on each which one is tried there.
@@ -22,7 +22,7 @@ FAST = {
 }
 # More points of those faces that hold at every one, in the slow group. ``scripts/campaign`` tries the others too.
 THOROUGH = {"kill": (1, 2)}
-FACES = ["template", "process", "worker", "call", "executor", "context"]
+FACES = ["template", "process", "worker", "call", "executor", "context", "remote"]
 
 
 def strike(campaign: str, face: str, first: int, step: int) -> Tally:
@@ -30,7 +30,7 @@ def strike(campaign: str, face: str, first: int, step: int) -> Tally:
     if campaign in WITH_SHIM and shim.missing():
         pytest.skip(shim.missing())
     points = (first, MANY, step)
-    variants = WEAPONS[campaign].variants
+    variants = variants_of(campaign, face)
     scenes = [scene for scene in SCENES[face].values() if not scene.slow]
     return run(campaign, face, [Trial(scene.name, variant, points) for scene in scenes for variant in variants])
 

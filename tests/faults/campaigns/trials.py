@@ -48,7 +48,8 @@ def main() -> None:
         Shim.present()
     world = World()
     if face == "remote":
-        remote(world)
+        with remote(world):  # it stays
+            pass
     _warm_up(world, face, SCENES[face])
     gc.collect()
     gc.freeze()
@@ -96,6 +97,7 @@ def try_once(
 ) -> tuple[str, str]:
     """Play a scene once; return the kind of its outcome, and what is to be said about it."""
     before = state.current()
+    world.before = before.processes
     world.harm = weapon.variant if not weapon.spares else ""
     try:
         kind, text = (_play_async if face in ASYNC else _play)(world, scene, weapon, face)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import anyfork
 from anyfork import Template
 
-from .scenes import SECONDS, World, equal
+from .scenes import RELAYS, SECONDS, World, equal
 from .shim import Shim
 from .strikes import Interrupt, LineStrike
 
@@ -189,19 +189,22 @@ class Failing(Weapon):
 
 
 class Killing(Weapon):
-    """Kills, or stops for a while, the owner, the template that serves it, or a child of that, after its n-th message.
+    """Kills, or stops for a while, the owner, the template that serves it, a child of that, or a relay on either side of
+    a connection, after its n-th message.
 
     The supervisor lets go on what was stopped, and looks what is left of an owner that was killed.
     """
 
-    variants = tuple(f"{role} {what}" for role in ROLES for what in ("KILL", "STOP"))
+    variants = tuple(f"{role} {what}" for role in (*ROLES, *RELAYS) for what in ("KILL", "STOP"))
     spares = False
 
     @contextlib.contextmanager
     def armed(self, act: Callable[[], object]) -> Iterator[None]:
         role, what = self.variant.split()
         shim = Shim.present()
-        shim.arm(role, os.getpid() if role == "owner" else self.world.serving, self.at, what)
+        served = os.getpid() if role == "owner" else self.world.serving
+        pid = self.world.relay(role) if role in RELAYS else served
+        shim.arm(role, pid, self.at, what)
         try:
             yield
         finally:
@@ -219,6 +222,11 @@ WEAPONS: dict[str, type[Weapon]] = {
     "failure": Failing,
     "kill": Killing,
 }
+
+
+def variants_of(campaign: str, face: str) -> list[str]:
+    """What a campaign does to the operations of a face: only remote templates have relays."""
+    return [name for name in WEAPONS[campaign].variants if face == "remote" or name.partition(" ")[0] not in RELAYS]
 
 
 def is_clear(error: BaseException) -> bool:
