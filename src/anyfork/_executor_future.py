@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _thread
 from _pickle import loads
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from threading import Condition
 from time import monotonic
@@ -93,17 +93,20 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
 
     def result(self, timeout: float | None = None) -> Any:
         """As of every future."""
-        if self._final is None:
-            self._wait("result", timeout)
-        if self._exception is None and self._final is FINISHED:
+        if self.exception(timeout) is None:
             return self._result
-        return super().result()
+        try:
+            raise self._exception  # type: ignore[misc]  # there is one
+        finally:
+            del self  # the traceback knows this frame
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As of every future."""
         if self._final is None:
-            self._wait("exception", timeout)
-        return self._exception if self._final is FINISHED else super().exception()
+            self._wait("result", timeout)
+        if self._final is CANCELLED_AND_NOTIFIED:
+            raise CancelledError
+        return self._exception
 
     def _ended(self, call: str) -> bool:
         if self._final is None:

@@ -464,6 +464,36 @@ def test_a_wait_that_begins_while_a_future_ends_hears_of_it_once(asked):
 
 
 @pytest.mark.untraced
+@pytest.mark.parametrize("asked", [False, True], ids=["new condition", "old condition"])
+def test_who_asks_for_the_result_of_a_future_while_it_is_cancelled_hears_of_it(asked):
+    def ask():
+        if future is None:
+            return
+        threads.append(threading.Thread(target=look, args=(future,)))
+        threads[-1].start()
+        if future._final is not None and not (asked and future._condition._is_owned()):
+            threads[-1].join(SOON)  # it does not wait any more, whoever else is to be told
+
+    def look(future):
+        with pytest.raises(futures.CancelledError):
+            future.result(SOON)
+
+    def cancel():
+        nonlocal future
+        future = JobFuture()
+        if asked:
+            future.add_done_callback(lambda future: None)
+        future.end_cancelled()
+
+    future, threads = None, []
+    for run in lines_of(cancel, ask):
+        run()
+        for thread in threads:
+            thread.join(SOON)
+            assert not thread.is_alive()
+
+
+@pytest.mark.untraced
 def test_an_interrupt_of_result_comes_out_as_it_is(executor):
     class InterruptError(Exception):
         pass
