@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from _pickle import dumps
 from collections import deque
-from itertools import count
+from itertools import count, islice, repeat
 
 from _anyfork_child._call_wire import (
     CALL,
@@ -51,7 +51,7 @@ from ._requests import Requests, small
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from typing import Any
 
     from _anyfork_child import _call_wire
@@ -328,6 +328,16 @@ class Calls:
             if call.ahead or call.kind == STREAM or self._concurrency is not None:
                 self.out.append(Message(HEADER.pack(0, call.number, 0, CANCEL, 0, 0)))
         return True
+
+    def give_up_all(self, calls: Iterable[Answer]) -> None:
+        """Nobody waits for these. The worker is told at once of all: none of them begins behind others that were."""
+        first = len(self.out)
+        for call in calls:
+            self.give_up(call)
+        told = [*islice(self.out, first, None)]
+        if len(told) > 1 and not any(message.fds for message in told):
+            message = Message(b"".join(message.data for message in told))
+            in_one_go(map(deque.pop, repeat(self.out, len(told))), map(self.out.append, (message,)))
 
     def give_up_streams(self) -> None:
         """Nobody will read them any more."""

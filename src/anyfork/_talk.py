@@ -178,8 +178,7 @@ class Talk(Conversation):
 
     def give_up_all(self, answers: Iterable[Answer]) -> None:
         """Take back what has not begun of these. Holds the lock."""
-        for call in answers:
-            self.calls.give_up(call)
+        self.calls.give_up_all(answers)
         self.calls.forget_functions()
         if self.calls.out:
             self.flush()

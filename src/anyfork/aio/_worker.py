@@ -355,8 +355,7 @@ class Map(Stays, Generic[Result]):
         self._more = False
         if self._talk.foreign:
             return
-        for call in self._ahead:
-            self._talk.calls.give_up(call)
+        self._talk.calls.give_up_all(self._ahead)
         self._ahead.clear()
         self._function = ""
         self._talk.calls.forget_functions()
