@@ -8,9 +8,11 @@ from __future__ import annotations
 import atexit
 import sys
 from collections import deque
+from functools import partial
 from select import POLLOUT
 from time import monotonic
 
+from ._locks import try_locked
 from ._polling import new_poll
 
 TYPE_CHECKING = False
@@ -54,12 +56,7 @@ def pending() -> bool:
 def when_free(link: Link, action: Callable[[], None]) -> None:
     """Do something to a link now, or soon, if another thread holds its lock. Never waits for that: this may run in the
     destructor of a handle, so in the middle of anything, with any other lock held."""
-    if link.lock.acquire(blocking=False):
-        try:
-            action()
-        finally:
-            link.lock.release()
-    else:
+    if not try_locked(link.lock, action):
         _late.append((link, action))
 
 
@@ -71,11 +68,7 @@ def deliver(timeout: float = 0.0) -> None:
     while undelivered:
         poller = new_poll()
         for link in list(undelivered):
-            if link.lock.acquire(blocking=False):  # as in when_free
-                try:
-                    _write_on(link, poller)
-                finally:
-                    link.lock.release()
+            try_locked(link.lock, partial(_write_on, link, poller))  # as in when_free
         left = deadline - monotonic()
         if left <= 0 or not undelivered:
             return

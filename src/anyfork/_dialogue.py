@@ -289,8 +289,7 @@ def _refused_above(link: Link) -> AnyforkError | None:
     parent, session = link.parent, link.session
     if parent is None or session.born or session.report is not None or parent.session.born:
         return None
-    with parent.lock:
-        parent.learn_refusal()
+    parent.learn_refusal()
     return _refused_above(parent) if parent.session.report is None else parent.session.report.error()
 
 

@@ -22,6 +22,7 @@ from _anyfork_child._platform import has_pidfds, signal_pidfd
 from _anyfork_child._wire import EXECUTING, SIGNAL, Frame, ProtocolError
 
 from ._incoming import Incoming
+from ._locks import locked
 from ._once import Once
 from ._outbox import Outbox
 from ._polling import is_ready
@@ -292,17 +293,17 @@ class Ends:
         session.status_ended = True
         self._take_pidfd()
 
+    @locked
     def read_news(self, done: Callable[[], bool]) -> bool:
         """Take what has come on the status socket already, unless somebody waits there, who would not notice."""
-        with self.lock:
-            session = self.session
-            while not done() and self.status is not None and not (session.status_ended or self.waiters):
-                before = session.born
-                self.read_status()
-                if session.born == before:
-                    break
-            self.close_finished()  # nobody has waited, who would do it
-            return done()
+        session = self.session
+        while not done() and self.status is not None and not (session.status_ended or self.waiters):
+            before = session.born
+            self.read_status()
+            if session.born == before:
+                break
+        self.close_finished()  # nobody has waited, who would do it
+        return done()
 
     def _send_late_signals(self) -> None:
         numbers, self._signals_at_birth = self._signals_at_birth, ()
@@ -364,10 +365,10 @@ class Ends:
 
     # --- The process itself ---
 
+    @locked
     def signal(self, number: int) -> None:
         """Send it a signal, unless it is known to have ended. It must have been born: before, there is no pidfd."""
-        with self.lock:
-            self._signal(number)
+        self._signal(number)
 
     def _signal(self, number: int) -> None:
         session = self.session
@@ -385,17 +386,17 @@ class Ends:
             except ConnectionError:
                 pass  # ended, and not yet said so; or the template is gone
 
+    @locked
     def signal_now_or_at_birth(self, number: int) -> None:
         """Send it a signal without waiting: if nothing has come yet that tells who it is, when that comes."""
         self.read_news(self.born_or_not)
-        with self.lock:
-            session = self.session
-            if not session.born and session.pid is not None and session.phase is Phase.ENTERED:
-                self._recognise(session.pid)
-            if session.born or session.pidfd >= 0 or session.status_ended or self.remote:
-                self._signal(number)
-            else:
-                self._signals_at_birth = (*self._signals_at_birth, number)
+        session = self.session
+        if not session.born and session.pid is not None and session.phase is Phase.ENTERED:
+            self._recognise(session.pid)
+        if session.born or session.pidfd >= 0 or session.status_ended or self.remote:
+            self._signal(number)
+        else:
+            self._signals_at_birth = (*self._signals_at_birth, number)
 
     def _kill(self) -> None:
         if self.session.born or self.session.pidfd >= 0 or self.remote:

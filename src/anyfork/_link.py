@@ -19,7 +19,7 @@ from _anyfork_child._wire import CLOSE, DETACH, PING, REVOKE, Frame
 from ._delivery import deliver, destructor, open_links, pending, undelivered, when_free
 from ._ends import Ends
 from ._errors import ArgumentError, HandleError
-from ._locks import locked
+from ._locks import locked, try_locked
 from ._modules import ORDINARY
 from ._offspring import offspring
 from ._owned import hand_on, unopened
@@ -201,9 +201,13 @@ class Link(Ends):
         deliver()
         pollable = True
         for link in self.line():
-            with link.lock:
-                pollable &= link.flush()
+            pollable &= link.flush_here()
         return pollable
+
+    @locked
+    def flush_here(self) -> bool:
+        """Do as ``flush``, with the lock."""
+        return self.flush()
 
     def line(self) -> list[Link]:
         """This link and those of the templates above that matter to it."""
@@ -226,24 +230,30 @@ class Link(Ends):
         From here on the process cannot report that it enters, and without that it does not enter. It tells this
         from a handle that was merely dropped by the frame behind (see _anyfork_child._entry._check_revoked).
         """
-        with self.lock:
-            if self.session.phase is not Phase.STARTING:
-                return False
-            try:
-                self._control.sock.shutdown(_socket.SHUT_RD)
-            except OSError:  # already disconnected
-                pass
-            self.read_control()
-            if self.session.succeeded:
-                return False
+        if not self._keep_from_entering():
+            return False
         self.send(Frame(REVOKE))
-        with self.lock:
-            self.read_status()
-            if not self.session.born and self.session.pid is not None:
-                self._recognise(self.session.pid)
-            self._kill()
-            self._close_executed()
+        self._kill_revoked()
         return True
+
+    @locked
+    def _keep_from_entering(self) -> bool:
+        if self.session.phase is not Phase.STARTING:
+            return False
+        try:
+            self._control.sock.shutdown(_socket.SHUT_RD)
+        except OSError:  # already disconnected
+            pass
+        self.read_control()
+        return not self.session.succeeded
+
+    @locked
+    def _kill_revoked(self) -> None:
+        self.read_status()
+        if not self.session.born and self.session.pid is not None:
+            self._recognise(self.session.pid)
+        self._kill()
+        self._close_executed()
 
     def abandon(self) -> None:
         """Let a process that has just been started end: nobody will have a handle of it."""
@@ -253,12 +263,13 @@ class Link(Ends):
 
     # --- The end of the handle ---
 
+    @locked
     def give_control(self, kind: type[socket.socket], handle: object, name: str) -> None:
         """Let the control socket be the channel: a socket of this class, which becomes an attribute of the handle.
 
         No interrupt comes in between, and whoever is called in between does it for both. Raises HandleError.
         """
-        if self._control.sock.fileno() >= 0:
+        if self._control.sock.fileno() >= 0 and getattr(handle, name) is None:
             channel = unopened(kind)
             steps = hand_on(self._control.sock, channel, (handle, name, channel), (self, "_channel", ref(channel)))
             any(vars(self).setdefault("_giving", steps))
@@ -285,10 +296,10 @@ class Link(Ends):
         any(hand_on(self._control.sock, moved, (self, "detaching", False), (self, "user", "detach()")))
         return moved
 
+    @locked
     def close_control(self) -> None:
         """Let the function see the end of its channel, which nobody has asked for."""
-        with self.lock:
-            self._control.sock.close()
+        self._control.sock.close()
 
     def close_template(self) -> None:
         """Say that nothing more will come, and let go. What is queued is delivered first."""
@@ -388,6 +399,7 @@ class Link(Ends):
             return False
         return not (session.status_ended and self.learn_refusal())
 
+    @locked
     def learn_refusal(self) -> bool:
         """It was never born: keep what it has been told why, or its template has. False when that has to wait, because
         another thread has the template's lock."""
@@ -396,15 +408,15 @@ class Link(Ends):
         above, session = self.parent, self.session
         if session.report is not None or above is None:
             return True
-        if not above.lock.acquire(blocking=False):
-            return False
-        try:
-            known = above.session.born or above.learn_refusal()
-            if not above.session.born:
-                session.report = above.session.report
-            return known
-        finally:
-            above.lock.release()
+        known: list[bool] = []
+        try_locked(above.lock, lambda: known.append(self._learn_from(above)))
+        return known == [True]
+
+    def _learn_from(self, above: Link) -> bool:
+        known = above.session.born or above.learn_refusal()
+        if not above.session.born:
+            self.session.report = above.session.report
+        return known
 
     def _was_born(self) -> None:
         self._forget_parent()  # which might have had to say why this process does not come to be

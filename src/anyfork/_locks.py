@@ -38,12 +38,13 @@ def locked(
     @wraps(method)
     def hold(self: Owner, /, *args: Params.args, **options: Params.kwargs) -> Result:
         lock = self.lock
-        before = held(lock)
+        if held(lock):
+            return method(self, *args, **options)
         try:
             with lock:
                 return method(self, *args, **options)
         except BaseException:
-            release_to(lock, before)
+            release_to(lock, 0)
             raise
 
     return hold
@@ -51,7 +52,9 @@ def locked(
 
 def try_locked(lock: RLock, action: Callable[[], Any]) -> bool:
     """Call something with the lock held, unless another thread holds it now: return False, and nothing was done."""
-    before = held(lock)
+    if held(lock):
+        action()
+        return True
     try:
         if not lock.acquire(blocking=False):
             return False
@@ -60,7 +63,7 @@ def try_locked(lock: RLock, action: Callable[[], Any]) -> bool:
         finally:
             lock.release()
     except BaseException:
-        release_to(lock, before)
+        release_to(lock, 0)
         raise
     return True
 

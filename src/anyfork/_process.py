@@ -75,9 +75,7 @@ class Process(ProcessHandle):
             import_own("socket")
             from ._channel_socket import ChannelSocket  # only now: the socket module costs more than all of anyfork
 
-            with link.lock:
-                if self._channel is None:
-                    link.give_control(ChannelSocket, self, "_channel")
+            link.give_control(ChannelSocket, self, "_channel")
         assert self._channel is not None
         return self._channel
 

@@ -27,7 +27,7 @@ from ._conversation import FATE, Conversation
 from ._delivery import destructor
 from ._dialogue import entered
 from ._errors import AnyforkError, HandleError
-from ._locks import held, locked, release_to
+from ._locks import held, locked, release_to, try_locked
 from ._pending import State
 from ._polling import wait_for
 from ._status import UNKNOWN
@@ -204,11 +204,8 @@ class Talk(Conversation):
         if self.foreign:
             return
         self._late.append(action)
-        if not held(self.lock) and self.lock.acquire(blocking=False):
-            try:
-                self._do_late()
-            finally:
-                release_to(self.lock, 0)
+        if not held(self.lock):
+            try_locked(self.lock, self._do_late)
 
     def _do_late(self) -> None:
         while self._late:
@@ -455,4 +452,5 @@ class Talk(Conversation):
 
     @destructor
     def __del__(self) -> None:
-        self._close()
+        if hasattr(self, "_alarm"):  # otherwise an interrupt has come while it was made
+            self._close()

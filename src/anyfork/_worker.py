@@ -56,8 +56,8 @@ class Worker(WorkerHandle):
 
     def __init__(self, template: Template | None = None, **options: Unpack[WorkerOptions]) -> None:
         checked = Options(options)
-        link, calls = self._take_over(Template() if template is None else template, checked)
-        self._talk = Talk(Process._of(link), calls)
+        given = Template() if template is None else template
+        self._talk = self._take_over(given, checked, lambda link, calls: Talk(Process._of(link), calls))
         self.lock: RLock = RLock()  # one thread closes it
 
     def ready(self, timeout: float | None = None) -> Self:

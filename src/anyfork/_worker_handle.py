@@ -7,11 +7,13 @@ from ._calls import Calls
 from ._errors import AnyforkError, CallTimeoutError, HandleError
 from ._handles import check_template
 from ._pending import State
+from ._session import Phase
 from ._signatures import Generic, Item
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from collections.abc import Callable
+    from typing import NoReturn, TypeVar
 
     from _anyfork_child import _call_wire
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from ._status import ExitStatus
     from ._worker_options import Options
 
+    Made = TypeVar("Made")
+
 
 class WorkerHandle(Stays):
     """A worker, as far as nothing is awaited."""
@@ -30,16 +34,26 @@ class WorkerHandle(Stays):
 
     _talk: Conversation
 
-    def _take_over(self, template: TemplateHandle, options: Options) -> tuple[Link, Calls]:
-        """Let a worker take the template over; its link and its calls. Raises ArgumentError."""
+    def _take_over(self, template: TemplateHandle, options: Options, make: Callable[[Link, Calls], Made]) -> Made:
+        """Let a worker take the template over, and make its conversation. Raises ArgumentError."""
         check_template("Worker", template)
         self._waits = options.on_cancel == "wait"
         self._cancels = options.concurrency is not None
         self._closed = False
         self._status: ExitStatus | None = None  # once it is closed
-        link = options.start(template)
-        template._queued()
-        return link, Calls(options.serializer, options.concurrency, options.on_event, link.receiver)
+        calls = Calls(options.serializer, options.concurrency, options.on_event, template._link.receiver)
+        link: Link | None = None
+        try:
+            link = options.start(template)
+            template._queued()
+            return make(link, calls)
+        except AnyforkError:
+            raise
+        except BaseException:  # nobody gets the handle
+            started = link or template._link
+            if started.session.phase is Phase.STARTING:
+                started.abandon()
+            raise
 
     @property
     def pid(self) -> int | None:

@@ -267,7 +267,8 @@ class Talk(Conversation):
 
     @destructor
     def __del__(self) -> None:
-        self.let_go()
+        if hasattr(self, "_channel"):  # otherwise an interrupt has come while it was made
+            self.let_go()
 
 
 async def write_files(message: Message) -> None:
