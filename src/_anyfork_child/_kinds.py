@@ -56,6 +56,15 @@ def rebuild_cached_property(kind: Any) -> object:
     return made
 
 
+def _reduce_partial_method(value: Any) -> Reduced:
+    return rebuild_partial_method, (value.func, value.args, value.keywords)
+
+
+def rebuild_partial_method(function: Any, arguments: Sequence[Any], keywords: dict[str, Any]) -> object:
+    """Make one by its constructor, without which Python 3.14 and newer do not make one."""
+    return functools.partialmethod(function, *arguments, **keywords)
+
+
 def set_state(made: Any, state: dict[str, Any]) -> None:
     """Set attributes past everything that the class does about that."""
     vars(made).update(state)
@@ -136,6 +145,7 @@ def order_fields(value: type, attributes: dict[str, Any]) -> None:
 
 
 _REDUCERS: dict[type, Callable[[Any], Reduced | None]] = {
+    functools.partialmethod: _reduce_partial_method,
     weakref.WeakKeyDictionary: _reduce_weak_dictionary,
     weakref.WeakValueDictionary: _reduce_weak_dictionary,
     weakref.ReferenceType: _reduce_reference,

@@ -216,6 +216,7 @@ def use_gen():
 
 class CS(ctypes.Structure):
     _pack_ = 1
+    _layout_ = "ms"  # what _pack_ has always meant, and what Python 3.15 wants to read
     _fields_ = [("a", ctypes.c_int), ("b", ctypes.c_short * 3), ("c", ctypes.c_char)]
 
 
