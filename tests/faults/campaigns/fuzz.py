@@ -77,7 +77,7 @@ DECODERS: dict[str, Callable[[bytes], None]] = {
 def main(options: argparse.Namespace) -> int:
     """Fuzz each decoder in a program of its own; print the figures."""
     if find_spec("atheris") is None:
-        print("Skipped: atheris is not installed (pip install atheris).")
+        print("Skipped: atheris is not installed (pip install --group fuzz).")
         return 0
     failed = 0
     for name in options.operation or DECODERS:
