@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from _thread import RLock
 
+from ._locks import do_locked, release_to
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,23 +23,6 @@ class Later:
 
 
 LATER: Final = Later()
-
-
-def locked(lock: RLock, action: Callable[..., Result], *args: Any) -> Result:
-    """Do something with the lock held: also in the middle of something else that this thread does with it."""
-    if lock._is_owned():  # type: ignore[attr-defined]  # the Condition of threading calls it, too
-        return action(*args)
-    try:
-        with lock:
-            return action(*args)
-    except BaseException:
-        _let_go(lock)
-        raise
-
-
-def _let_go(lock: RLock) -> None:
-    while lock._is_owned():  # type: ignore[attr-defined]  # as above
-        lock.release()
 
 
 class DecisionLock:
@@ -74,12 +59,12 @@ class DecisionLock:
                 self.torn = False
                 return found
         except BaseException:
-            _let_go(lock)
+            release_to(lock, 0)
             raise
 
     def look(self, action: Callable[..., Result], *args: Any) -> Result:
         """Read something that decisions change."""
-        return locked(self._lock, action, *args)
+        return do_locked(self._lock, action, *args)
 
     def __enter__(self) -> None:
         """Take it in a thread where no interrupt comes."""

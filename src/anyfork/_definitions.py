@@ -21,8 +21,8 @@ from _anyfork_child._failure import Failure
 from _anyfork_child._files import write_stepwise
 from _anyfork_child._wire import FAILED, SEND, Frame
 
-from ._decision_lock import locked
 from ._inherited import encode_inherited
+from ._locks import do_locked
 from ._modules import is_importable
 from ._polling import new_epoll, wait_for
 
@@ -45,7 +45,7 @@ class Definitions:
 
     def open(self) -> _socket.socket:
         """Return the socket that one new process asks on. Raises OSError, and RuntimeError where there is no thread."""
-        return locked(self.lock, self._open)
+        return do_locked(self.lock, self._open)
 
     def _open(self) -> _socket.socket:
         asked, asking = socket_pair(_socket.SOCK_SEQPACKET)
@@ -64,7 +64,7 @@ class Definitions:
 
     def _serve(self) -> None:
         """Answer until the last process has ended."""
-        while not locked(self.lock, self._finish):
+        while not do_locked(self.lock, self._finish):
             events = self._events
             assert events is not None
             for fd, _ in wait_for(events, None):

@@ -37,17 +37,21 @@ def locked(
 
     @wraps(method)
     def hold(self: Owner, /, *args: Params.args, **options: Params.kwargs) -> Result:
-        lock = self.lock
-        if held(lock):
-            return method(self, *args, **options)
-        try:
-            with lock:
-                return method(self, *args, **options)
-        except BaseException:
-            release_to(lock, 0)
-            raise
+        return do_locked(self.lock, method, self, *args, **options)
 
     return hold
+
+
+def do_locked(lock: RLock, action: Callable[..., Result], /, *args: Any, **options: Any) -> Result:
+    """Call something with the lock held: also in the middle of something else that this thread does with it."""
+    if held(lock):
+        return action(*args, **options)
+    try:
+        with lock:
+            return action(*args, **options)
+    except BaseException:
+        release_to(lock, 0)
+        raise
 
 
 def try_locked(lock: RLock, action: Callable[[], Any]) -> bool:

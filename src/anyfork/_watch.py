@@ -13,7 +13,7 @@ from time import monotonic
 
 from _anyfork_child._descriptors import lift
 
-from ._decision_lock import locked
+from ._locks import do_locked
 from ._polling import new_epoll, new_poll, wait_for
 from ._proceeding import Proceeding
 
@@ -58,7 +58,7 @@ class Watch:
 
     def wake(self) -> None:
         """Let the thread look. After its end nothing happens: the number may be that of something else then."""
-        locked(self._gate, self._write)
+        do_locked(self._gate, self._write)
 
     def _write(self) -> None:
         if self._wakeup >= 0:
@@ -113,7 +113,7 @@ class Watch:
     def close(self) -> None:
         """The thread is about to end."""
         self.epoll.close()
-        locked(self._gate, self._close_wakeup)
+        do_locked(self._gate, self._close_wakeup)
 
     def _close_wakeup(self) -> None:
         wakeup, self._wakeup = self._wakeup, -1

@@ -17,6 +17,7 @@ from .weapons import variants_of
 MANY = 10_000  # points: more than any operation has
 # Campaigns and faces of the fast suite, and from which point on each which one is tried there.
 FAST = {
+    ("interrupt", "executor"): (5, 97),
     ("reenter", "executor"): (150, 401),
     ("kill", "process"): (2, 5),
 }
