@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DEEPEST = 8  # parts of parts
 MOST = 1000  # parts that are tried
 # What multiprocessing says of its locks and queues, and what to do about it.
-OF_MULTIPROCESSING = ("through inheritance", "in a fork context")
+OF_MULTIPROCESSING = ("through inheritance", "in a fork context", "of a fork context")
 REMEDY = "make it with anyfork.get_context(), and give it in initargs= or to a Process of that context"
 
 

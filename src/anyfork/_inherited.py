@@ -76,6 +76,6 @@ def _check_lock(lock: Any) -> None:
     if lock._semlock.name is None:
         kind = type(lock).__name__
         raise RuntimeError(
-            f"a {kind} of a fork context cannot travel to a process of a template: make it with the context of that "
-            f"process, as anyfork.get_context().{kind}() does"
+            f"a {kind} of a fork context cannot travel to a process of a template: one of that process's context can, "
+            f"as anyfork.get_context().{kind}() makes it"
         )
