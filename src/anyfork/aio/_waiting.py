@@ -6,7 +6,7 @@ may read what they wait for, and then nothing more would come.
 
 from __future__ import annotations
 
-from anyio import CancelScope, Event, move_on_after, wait_readable
+from anyio import CancelScope, Event, move_on_after, sleep, wait_readable
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from ._pump import attend, delivered
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .._dialogue import Dialogue, Result
     from .._ends import Source
     from .._link import Link
+
+MOMENT = 0.01  # seconds between looks at what nothing wakes for
 
 
 async def run(dialogue: Dialogue[Result]) -> Result:
@@ -67,6 +69,8 @@ async def _wait(
             watched = source()
             if watched is None:
                 await delivered(link)
+            elif watched[0] < 0:  # it was closed in between: who has read its end is about to note it
+                await sleep(MOMENT)
             else:
                 await _read(link, *watched)
     return done()
