@@ -22,6 +22,7 @@ from ._errors import ArgumentError, HandleError
 from ._locks import locked, try_locked
 from ._modules import ORDINARY
 from ._offspring import offspring
+from ._once import in_one_go
 from ._owned import hand_on, unopened
 from ._session import Phase
 
@@ -437,6 +438,5 @@ class Link(Ends):
         if status is not None:
             status.close()
             self.status = None
-        fd, session.pidfd = session.pidfd, -1
-        if fd >= 0:
-            os.close(fd)
+        if session.pidfd >= 0:
+            in_one_go(map(setattr, (session,), ("pidfd",), (-1,)), map(os.close, (session.pidfd,)))
