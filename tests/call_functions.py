@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 
-from _anyfork_child._serving import emit
+from _anyfork_child.worker.server import emit
 
 remembered = []
 

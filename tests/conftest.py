@@ -19,7 +19,7 @@ from owner_side import KINDS, REMOTE, connected, disconnect
 
 import anyfork
 from anyfork import aio
-from anyfork._default import default_template
+from anyfork._processes.default_template import default_template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

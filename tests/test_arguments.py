@@ -25,9 +25,9 @@ from arguments_functions import closed_file, closed_socket
 from owner_side import ask, output_of, pipe, run_python
 
 import anyfork
-from _anyfork_child._by_value import ByValuePickler
-from _anyfork_child._encoding import encode
-from _anyfork_child._receiver import OWNER
+from _anyfork_child.values.by_value import ByValuePickler
+from _anyfork_child.values.encode import encode
+from _anyfork_child.values.receiver import OWNER
 
 # --- What cannot travel ---------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import resource
 import pytest
 
 import anyfork
-from anyfork._attributes import encode_attributes
+from anyfork._processes.attributes import encode_attributes
 
 WRONG = {
     "cwd": [3.5, ["/tmp"], 999_999],

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from _anyfork_child import _call_wire as wire
-from _anyfork_child._call_wire import HEADER, HEADER_SIZE, IN_FILE, MAX_BODY, Inbox
-from _anyfork_child._wire import LOST_DESCRIPTOR, ProtocolError
+from _anyfork_child.wire import call_messages as wire
+from _anyfork_child.wire.call_messages import HEADER, HEADER_SIZE, IN_FILE, MAX_BODY, Inbox
+from _anyfork_child.wire.frames import LOST_DESCRIPTOR, ProtocolError
 
 KINDS = st.sampled_from(sorted(wire.KINDS))
 NUMBERS = st.integers(0, 0xFFFFFFFF)

@@ -16,7 +16,7 @@ HEAD = """
     sys.path.insert(0, sys.argv[1])
     import anyfork
     from owner_side import ask, read_all
-    from anyfork._default import default_template
+    from anyfork._processes.default_template import default_template
 
     def children():
         with open(f"/proc/self/task/{os.getpid()}/children") as file:

@@ -11,7 +11,7 @@ import pytest
 from owner_side import DEADLINE, ask, ended, output_of
 
 import anyfork
-from anyfork._launch import PACKAGE_DIRECTORY, find_python
+from anyfork._processes.launch import PACKAGE_DIRECTORY, find_python
 
 HERE = os.path.dirname(child_side.__file__)
 

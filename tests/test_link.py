@@ -19,8 +19,8 @@ from link_functions import say_at_once
 from owner_side import DEADLINE, ask, ended, interrupt_in, output_of, pipe, read_all, result_of, stopped
 
 import anyfork
-from anyfork import _delivery
-from anyfork._polling import is_ready
+from anyfork._processes import undelivered
+from anyfork._system.polling import is_ready
 
 INHERITED = {int(fd) for fd in os.listdir("/proc/self/fd")}  # what the tests were started with
 BACKLOG = 800  # times 60 kB: more than any socket takes
@@ -147,7 +147,7 @@ def test_nothing_is_left_to_deliver_in_the_end(template):
     with stopped(template.pid):
         fill(template)
     template.ready(DEADLINE)
-    assert template._link not in _delivery.undelivered
+    assert template._link not in undelivered.undelivered
 
 
 def test_queues_that_come_and_go_leave_nothing_for_the_end_of_the_program(template):

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from anyfork._jobs import Job, JobQueue, JobState
-from anyfork._limits import Limits
-from anyfork._scheduler import MAX_RUNS, Scheduler
-from anyfork._sources import LAST_DELAY, MAX_TRIES, Source
-from anyfork._steps import Failure, Steps
-from anyfork._tempo import Tempo
-from anyfork._workforce import Worker, WorkerState
+from anyfork._pools.durations import Tempo
+from anyfork._pools.jobs import Job, JobQueue, JobState
+from anyfork._pools.limits import Limits
+from anyfork._pools.scheduler import MAX_RUNS, Scheduler
+from anyfork._pools.steps import Failure, Steps
+from anyfork._pools.template_table import LAST_DELAY, MAX_TRIES, Source
+from anyfork._pools.worker_table import Worker, WorkerState
 
 
 class Play:

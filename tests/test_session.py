@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import anyfork
-from _anyfork_child._failure import pack_texts
-from _anyfork_child._wire import (
+from _anyfork_child.wire.failure import pack_texts
+from _anyfork_child.wire.frames import (
     ADOPTED,
     BORN,
     DEATH,
@@ -21,7 +21,7 @@ from _anyfork_child._wire import (
     Frame,
     ProtocolError,
 )
-from anyfork._session import Phase, Report, Session
+from anyfork._processes.session import Phase, Report, Session
 from anyfork._status import UNKNOWN
 
 

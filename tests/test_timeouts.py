@@ -10,7 +10,7 @@ import pytest
 
 import anyfork
 from anyfork import Template, Worker, aio
-from anyfork._timeouts import deadline, one_wait, remaining, seconds
+from anyfork._system.timeouts import deadline, one_wait, remaining, seconds
 
 TAKEN = [(None, None), (0, 0.0), (-5, 0.0), (1.5, 1.5), (True, 1.0), (inf, inf), (10**400, inf), (Fraction(1, 2), 0.5)]
 REFUSED = ["5", b"5", nan, [], 1j]

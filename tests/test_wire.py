@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from _anyfork_child._wire import (
+from _anyfork_child.wire.frames import (
     DESCRIPTORS_A_MESSAGE,
     HEADER,
     HEADER_SIZE,

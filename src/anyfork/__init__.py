@@ -9,10 +9,11 @@ if sys.version_info < (3, 11):  # noqa: UP036  # no installer may have looked, a
         )
     )
 
-from _anyfork_child._values import Descriptor as Descriptor
-from _anyfork_child._wire import CHANNEL as CHANNEL
+from _anyfork_child.values.decode import Descriptor as Descriptor
+from _anyfork_child.wire.frames import CHANNEL as CHANNEL
 
-from ._attributes import DEVNULL as DEVNULL
+from ._blocking.process import Process as Process
+from ._blocking.template import Template as Template
 from ._errors import AnyforkError as AnyforkError
 from ._errors import ArgumentDecodeError as ArgumentDecodeError
 from ._errors import ArgumentError as ArgumentError
@@ -49,29 +50,28 @@ from ._errors import UnsafeTemplateError as UnsafeTemplateError
 from ._errors import WorkerDiedError as WorkerDiedError
 from ._later import __dir__ as __dir__
 from ._later import __getattr__ as __getattr__
-from ._process import Process as Process
+from ._processes.attributes import DEVNULL as DEVNULL
 from ._status import ExitStatus as ExitStatus
 from ._status import Usage as Usage
-from ._template import Template as Template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _anyfork_child._serving import emit as emit
-    from _anyfork_child._serving import retire as retire
+    from _anyfork_child.worker.server import emit as emit
+    from _anyfork_child.worker.server import retire as retire
 
     from . import aio as aio
     from . import context as context
-    from ._audit import Audit as Audit
-    from ._audit import OpenDescriptor as OpenDescriptor
-    from ._audit import audit as audit
-    from ._call import call as call
-    from ._executor import Executor as Executor
-    from ._here import UnsafeForkWarning as UnsafeForkWarning
-    from ._here import fork_here as fork_here
-    from ._pool_stats import PoolStats as PoolStats
-    from ._remote import RemoteTemplate as RemoteTemplate
-    from ._worker import Stream as Stream
-    from ._worker import Worker as Worker
+    from ._blocking.call import call as call
+    from ._blocking.remote import RemoteTemplate as RemoteTemplate
+    from ._blocking.worker import Stream as Stream
+    from ._blocking.worker import Worker as Worker
+    from ._executor.executor import Executor as Executor
+    from ._pools.stats import PoolStats as PoolStats
+    from ._program_copy.audit import Audit as Audit
+    from ._program_copy.audit import OpenDescriptor as OpenDescriptor
+    from ._program_copy.audit import audit as audit
+    from ._program_copy.fork_here import UnsafeForkWarning as UnsafeForkWarning
+    from ._program_copy.fork_here import fork_here as fork_here
     from .context import get_context as get_context
 
 __version__ = "0.1.0"

@@ -5,24 +5,24 @@ from __future__ import annotations
 import sys
 from _thread import RLock
 
-from _anyfork_child._imports import import_own
+from _anyfork_child.wire.own_imports import import_own
 
 PACKAGE = "anyfork"
 WHERE = {
-    "Audit": "._audit",
-    "OpenDescriptor": "._audit",
-    "PoolStats": "._pool_stats",
-    "RemoteTemplate": "._remote",
-    "Stream": "._worker",
-    "UnsafeForkWarning": "._here",
-    "Worker": "._worker",
-    "audit": "._audit",
-    "call": "._call",
-    "Executor": "._executor",
-    "emit": "_anyfork_child._serving",
-    "fork_here": "._here",
+    "Audit": "._program_copy.audit",
+    "OpenDescriptor": "._program_copy.audit",
+    "PoolStats": "._pools.stats",
+    "RemoteTemplate": "._blocking.remote",
+    "Stream": "._blocking.worker",
+    "UnsafeForkWarning": "._program_copy.fork_here",
+    "Worker": "._blocking.worker",
+    "audit": "._program_copy.audit",
+    "call": "._blocking.call",
+    "Executor": "._executor.executor",
+    "emit": "_anyfork_child.worker.server",
+    "fork_here": "._program_copy.fork_here",
     "get_context": ".context",
-    "retire": "_anyfork_child._serving",
+    "retire": "_anyfork_child.worker.server",
 }
 MODULES = ("aio", "context")  # what belongs to them may be used after ``import anyfork``
 INSTEAD = {

@@ -5,13 +5,15 @@ Importing this module makes the name ``"anyfork"`` known to multiprocessing, for
 
 from __future__ import annotations
 
-from _anyfork_child._context import AnyforkContext as AnyforkContext
-from _anyfork_child._context import AnyforkProcess as AnyforkProcess
-from _anyfork_child._context import default_context
+from _anyfork_child.multiprocessing.context import AnyforkContext as AnyforkContext
+from _anyfork_child.multiprocessing.context import AnyforkProcess as AnyforkProcess
+from _anyfork_child.multiprocessing.context import default_context
 
-from . import _popen as _popen  # what starts processes: loaded here, once, and not by several threads at their first
+from ._blocking.template import Template
 from ._errors import ArgumentError
-from ._template import Template
+from ._multiprocessing import (
+    popen as popen,  # what starts processes: loaded here, once, and not by several threads at their first
+)
 
 
 def get_context(template: Template | None = None) -> AnyforkContext:

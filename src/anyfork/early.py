@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import sys
 
-if "_anyfork_child._template" not in sys.modules:  # it is loaded in templates, and in programs not before this
-    from ._debugger import is_debugged
-    from ._default import default_template
-    from ._here import UnsafeForkWarning, copy_program
+if "_anyfork_child.template.template" not in sys.modules:  # it is loaded in templates, and in programs not before this
+    from ._processes.debugger import is_debugged
+    from ._processes.default_template import default_template
+    from ._program_copy.fork_here import UnsafeForkWarning, copy_program
 
     if is_debugged():
         import warnings

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import sys
 
-from ._interpreter import frozen_program
-from ._launch import REENTRY
+from ._processes.launch import REENTRY
+from ._system.interpreter import frozen_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from joblib._parallel_backends import (
     SequentialBackend,
 )
 
-from ._executor import Executor
-from ._template import Template
+from ._blocking.template import Template
+from ._executor.executor import Executor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _template() -> Template:
 
 def prepare(env: Mapping[str, object], initializer: Callable[..., object] | str | None, args: Sequence[object]) -> None:
     """Runs in each worker: keep libraries that have threads of their own from using too many."""
-    from _anyfork_child._values import named
+    from _anyfork_child.values.decode import named
 
     os.environ.update({name: str(value) for name, value in env.items()})
     limit = next((int(str(env[name])) for name in ("OMP_NUM_THREADS",) if str(env.get(name, "")).isdigit()), 0)

@@ -7,19 +7,19 @@ import itertools
 
 import anyio
 
-from anyfork.aio import _pump, _readiness, _talk, _waiting
+from anyfork.aio import _readiness, _waiting, _worker_channel, _writer_task
 
 CHECKPOINTS = [
     (_waiting, "checkpoint_if_cancelled"),
     (_waiting, "cancel_shielded_checkpoint"),
     (_waiting, "wait_readable"),
-    (_talk, "checkpoint_if_cancelled"),
-    (_talk, "cancel_shielded_checkpoint"),
-    (_talk, "checkpoint"),
+    (_worker_channel, "checkpoint_if_cancelled"),
+    (_worker_channel, "cancel_shielded_checkpoint"),
+    (_worker_channel, "checkpoint"),
     (_readiness, "wait_readable"),
     (_readiness.Readiness, "wait"),
-    (_pump, "checkpoint"),
-    (_pump, "wait_writable"),
+    (_writer_task, "checkpoint"),
+    (_writer_task, "wait_writable"),
 ]
 
 

@@ -15,7 +15,8 @@ from conftest import eventually
 from owner_side import DEADLINE, pipe, stopped
 
 import anyfork
-from anyfork import _calls, aio
+from anyfork import aio
+from anyfork._calls import calls as _calls
 
 pytestmark = pytest.mark.usefixtures("warm_templates")
 

@@ -19,8 +19,9 @@ from owner_side import DEADLINE, output_of, pipe, stopped
 from test_serializers import SPEAK, message
 
 import anyfork
-from _anyfork_child import _call_wire as wire
-from anyfork import _calls, _requests, aio
+from _anyfork_child.wire import call_messages as wire
+from anyfork import aio
+from anyfork._calls import calls, requests
 
 pytestmark = pytest.mark.usefixtures("warm_templates")
 
@@ -123,9 +124,9 @@ async def test_thousands_of_tasks_may_wait_for_room():
 
         with anyio.fail_after(DEADLINE):
             async with anyio.create_task_group() as group:
-                for number in range(_calls.MAX_CALLS * 3):
+                for number in range(calls.MAX_CALLS * 3):
                     group.start_soon(call, number)
-    assert sorted(results) == list(range(_calls.MAX_CALLS * 3))
+    assert sorted(results) == list(range(calls.MAX_CALLS * 3))
 
 
 # --- Deadlines ------------------------------------------------------------------------------------------------------
@@ -181,7 +182,7 @@ def interrupt(*_):
     raise Enough
 
 signal.signal(signal.SIGALRM, interrupt)
-template = anyfork.Template().preload("call_functions", "_anyfork_child._worker").ready()
+template = anyfork.Template().preload("call_functions", "_anyfork_child.worker.loop").ready()
 worker = anyfork.Worker(template.fork())
 worker.call(call_functions.echo, 0)
 interrupted = 0
@@ -252,7 +253,7 @@ def test_errors_of_a_dead_worker_are_not_the_same_object_again_and_again(worker)
 
 
 def test_names_of_functions_beyond_those_that_have_numbers_are_found_too(worker, monkeypatch):
-    monkeypatch.setattr(_requests, "MAX_FUNCTIONS", 1)
+    monkeypatch.setattr(requests, "MAX_FUNCTIONS", 1)
     assert worker.call(call_functions.echo, 1) == 1
     assert worker.call("operator:neg", 1) == -1
     assert worker.call(call_functions.pid) == worker.pid
@@ -295,7 +296,7 @@ READY = message(wire.READY, detail=wire.VERSION, number=0)
     ],
 )
 def test_what_a_worker_says_beyond_what_was_asked_gets_it_killed(new_worker, said):
-    template = new_worker.template().preload("_anyfork_child._worker").execute(SPEAK, said)
+    template = new_worker.template().preload("_anyfork_child.worker.loop").execute(SPEAK, said)
     worker = new_worker(template)
     before = len(descriptors())
     with pytest.raises((anyfork.PeerError, anyfork.WorkerDiedError)):
@@ -307,7 +308,7 @@ def test_what_a_worker_says_beyond_what_was_asked_gets_it_killed(new_worker, sai
 def test_a_call_that_was_sent_may_have_run_whatever_comes_back(new_worker):
     """The second call of a function takes the short way, and its answer is noise."""
     noise = """
-import _anyfork_child._worker as worker
+import _anyfork_child.worker.loop as worker
 def serve(channel, *given):
     said = list(args[0])
     channel.sendall(said.pop(0))
@@ -319,7 +320,7 @@ def serve(channel, *given):
 worker.serve = serve
 """
     said = [READY, message(wire.RESULT, b"I1\n.", number=1), b"noise" * 100]
-    template = new_worker.template().preload("_anyfork_child._worker").execute(noise, said)
+    template = new_worker.template().preload("_anyfork_child.worker.loop").execute(noise, said)
     worker = new_worker(template).ready()
     assert worker.call(call_functions.echo, 1) == 1
     with pytest.raises(anyfork.PeerError) as caught:
@@ -357,7 +358,7 @@ def test_a_message_that_cannot_be_sent_ends_its_worker_and_each_call_says_whethe
 
 def broken_message():
     """One whose descriptor is not open any more, which no message of ours is."""
-    from _anyfork_child._message import Message
+    from _anyfork_child.values.message import Message
 
     fd = os.dup(0)
     os.close(fd)
@@ -376,7 +377,7 @@ def test_the_death_of_a_template_leaves_its_workers_and_their_end_unknown(new_wo
 
 def test_a_file_with_holes_is_no_message(new_worker):
     hole = """
-import _anyfork_child._worker as worker, os, socket
+import _anyfork_child.worker.loop as worker, os, socket
 def serve(channel, *given):
     channel.recv(1 << 16)
     file = os.memfd_create("x")
@@ -387,7 +388,7 @@ def serve(channel, *given):
 worker.serve = serve
 """
     said = message(wire.RESULT, flags=wire.IN_FILE, count=1)
-    template = new_worker.template().preload("_anyfork_child._worker").execute(hole, READY, said)
+    template = new_worker.template().preload("_anyfork_child.worker.loop").execute(hole, READY, said)
     worker = new_worker(template, serializer="json")
     with pytest.raises(anyfork.ResultError, match="of them written"):
         worker.call(call_functions.echo, 1)

@@ -15,7 +15,7 @@ from call_makers import MAKERS
 from conftest import descriptors
 
 import anyfork
-from _anyfork_child._message import Message
+from _anyfork_child.values.message import Message
 
 pytestmark = pytest.mark.usefixtures("warm_templates")
 
@@ -115,7 +115,7 @@ def test_a_stream_of_arrays_holds_no_more_than_is_looked_at(worker):
 
 def test_events_carry_arrays(worker):
     said = []
-    worker.call("_anyfork_child._serving:emit", np.arange(1 << 18), on_event=said.append)
+    worker.call("_anyfork_child.worker.server:emit", np.arange(1 << 18), on_event=said.append)
     assert np.array_equal(said[0], np.arange(1 << 18))
 
 

@@ -14,9 +14,9 @@ from call_makers import MAKERS
 from owner_side import output_of
 
 import anyfork
-from _anyfork_child import _call_wire as wire
-from _anyfork_child._failure import pack_texts
-from _anyfork_child._serializers import Json, Msgpack, Raw
+from _anyfork_child.values.serializers import Json, Msgpack, Raw
+from _anyfork_child.wire import call_messages as wire
+from _anyfork_child.wire.failure import pack_texts
 
 pytestmark = pytest.mark.usefixtures("warm_templates")
 
@@ -78,7 +78,9 @@ def test_events_and_streams_go_by_it_too(new_worker, name):
     said = []
     text = b"text" if name == "raw" else "text"
     with new_worker(serializer=name) as worker:
-        worker.call("_anyfork_child._serving:emit", text, on_event=said.append) if name != "raw" else said.append(text)
+        worker.call("_anyfork_child.worker.server:emit", text, on_event=said.append) if name != "raw" else said.append(
+            text
+        )
         assert said == [text]
         assert list(worker.stream("builtins:iter", text)) == list(text) if name != "raw" else True
 
@@ -124,7 +126,7 @@ class Evil:
 
 
 SPEAK = """
-import _anyfork_child._worker as worker, os, struct, array, socket
+import _anyfork_child.worker.loop as worker, os, struct, array, socket
 def serve(channel, *given):
     channel.recv(1 << 16)
     for data, fds in args[0]:
@@ -181,7 +183,7 @@ NAMES = [name for name, _ in attacks("")]
 def test_a_hostile_worker_runs_nothing_in_its_owner(new_worker, serializer, name, tmp_path):
     path = str(tmp_path / "evil")
     said = dict(attacks(path))[name]
-    template = new_worker.template().preload("_anyfork_child._worker").execute(SPEAK, said)
+    template = new_worker.template().preload("_anyfork_child.worker.loop").execute(SPEAK, said)
     worker = new_worker(template, serializer=serializer, on_event=lambda value: None)
     try:
         with pytest.raises(anyfork.AnyforkError):
@@ -196,7 +198,7 @@ def test_the_attacks_work_on_pickle(tmp_path):
     """So that the test above can fail: with pickle, a worker is trusted."""
     path = str(tmp_path / "evil")
     said = dict(attacks(path))["a result"]
-    template = anyfork.Template().preload("_anyfork_child._worker").execute(SPEAK, said)
+    template = anyfork.Template().preload("_anyfork_child.worker.loop").execute(SPEAK, said)
     with anyfork.Worker(template) as worker:
         assert worker.call(operator.neg, 1) is None
         worker.kill()
@@ -207,8 +209,8 @@ def test_the_attacks_work_on_pickle(tmp_path):
 
 
 def test_a_worker_of_another_version_says_so(new_worker):
-    template = new_worker.template().preload("_anyfork_child._worker")
-    template.execute("import _anyfork_child._worker as worker; worker.VERSION = 77")
+    template = new_worker.template().preload("_anyfork_child.worker.loop")
+    template.execute("import _anyfork_child.worker.loop as worker; worker.VERSION = 77")
     worker = new_worker(template)
     with pytest.raises(anyfork.PeerError, match=r"owner speaks version 1 of calls, this worker version 77"):
         worker.call(operator.neg, 1)

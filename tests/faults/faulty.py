@@ -313,7 +313,7 @@ def limit_descriptors(file, limit):
 def some_descriptors(count):
     """As many copies of standard input; the mark comes before they are sent."""
     os.write(marks, b".")
-    descriptor = importlib.import_module("_anyfork_child._values").Descriptor
+    descriptor = importlib.import_module("_anyfork_child.values.decode").Descriptor
     return [descriptor(0) for _ in range(count)]
 
 

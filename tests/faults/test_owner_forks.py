@@ -225,7 +225,7 @@ def test_what_a_copy_has_started_ends_with_the_copy():
     """Scenarios 1 and 34: it is an owner like any other."""
     source = """
 template = Template().ready()
-from anyfork._default import default_template
+from anyfork._processes.default_template import default_template
 before = [template.pid, default_template._link.session.pid]
 pid = os.fork()
 if pid == 0:

@@ -11,7 +11,7 @@ from programs import Program
 
 import anyfork
 from anyfork import aio
-from anyfork._default import default_template
+from anyfork._processes.default_template import default_template
 
 POOL = """
     import anyio

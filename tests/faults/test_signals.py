@@ -295,7 +295,7 @@ say(codes == list(range(30)))
 def test_a_default_template_that_the_application_reaps_is_replaced():
     """Scenarios 2 and 24: it is the only child of the owner."""
     source = """
-from anyfork._default import default_template
+from anyfork._processes.default_template import default_template
 Template().ready().close()
 os.kill(default_template._link.session.pid, signal.SIGKILL)
 os.waitpid(-1, 0)

@@ -9,7 +9,7 @@ import pytest
 from programs import run_program
 
 import anyfork
-from _anyfork_child._boot import BOOT, with_boot
+from _anyfork_child.remote.bootstrap import BOOT, with_boot
 from anyfork import ArgumentError, AttributeRefusedError, RemoteTemplate, Template, UnsafeTemplateError
 
 LARGE = {f"V{number}": "x" * 100_000 for number in range(13)}  # 1.3 MB

@@ -9,7 +9,7 @@ import pytest
 from programs import Program, stop
 
 import anyfork
-from _anyfork_child._platform import has_pidfds
+from _anyfork_child.wire.platform import has_pidfds
 from anyfork import Descriptor, Template
 
 DEADLINE = 10.0  # seconds
@@ -238,7 +238,7 @@ def test_forks_queued_behind_a_step_that_killed_the_template_get_its_fate():
 
 
 DEFAULT = """
-from anyfork._default import default_template
+from anyfork._processes.default_template import default_template
 
 def kill_default():
     pid = default_template._link.session.pid

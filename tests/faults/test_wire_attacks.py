@@ -10,7 +10,7 @@ import faulty
 import pytest
 
 import anyfork
-from _anyfork_child._wire import (
+from _anyfork_child.wire.frames import (
     ADOPT,
     ADOPTED,
     BORN,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from _anyfork_child import _serving, _worker
-from _anyfork_child._call_wire import HEADER, READY, RESULT, VERSION
-from _anyfork_child._serving import emit
+from _anyfork_child.wire.call_messages import HEADER, READY, RESULT, VERSION
+from _anyfork_child.worker import loop, server
+from _anyfork_child.worker.server import emit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def flood(count: int, size: int) -> None:
 
 def answer_twice() -> str:
     """Two results for one call."""
-    serving = _serving.current
+    serving = server.current
     assert serving is not None
     serving.send_value(RESULT, serving.number, "first")
     return "second"
@@ -287,7 +287,7 @@ def speak_version_99(channel: socket.socket, *_: object) -> None:
 
 def replace_loop(name: str) -> None:
     """Runs in a template: its workers run that function of this module instead of the call loop."""
-    _worker.serve = globals()[name]
+    loop.serve = globals()[name]
 
 
 class Shouting:

@@ -13,7 +13,7 @@ EARLY = """
 import anyfork.early
 import os, select, signal, sys
 import anyfork
-from anyfork._default import default_template
+from anyfork._processes.default_template import default_template
 
 early = default_template._link.session.pid
 """

@@ -110,7 +110,7 @@ def test_m5_a_megabyte_of_code_is_executed():
 def test_a_function_gets_one_channel_for_both_directions_also_where_there_are_two_pipes():
     command = ["sh", "-c", f'cat | {" ".join(PYTHON)} -c "$0" "$@" | cat']
     # Between two pipes the interpreter does not stand at the end: what makes it listen is given by hand.
-    from _anyfork_child._boot import BOOT
+    from _anyfork_child.remote.bootstrap import BOOT
 
     command = ["sh", "-c", f"cat | {' '.join(PYTHON)} -c {BOOT} | cat; : python3"]
     with anyfork.RemoteTemplate(command) as template, template.run("far_side:echo") as process:

@@ -24,8 +24,8 @@ from original_owner import Pipe, Watch, other_owner, read_to_end, state, stop, t
 from owner_side import output_of
 
 import anyfork
-from _anyfork_child._call_wire import VERSION
-from _anyfork_child._serializers import Raw
+from _anyfork_child.values.serializers import Raw
+from _anyfork_child.wire.call_messages import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -662,7 +662,7 @@ def test_the_frames_of_a_worker_are_exactly_these_bytes(what, concurrency):
     """! R11: little endian, one format for both backends, kinds of messages where the original has ids alone."""
     request, answer = FRAMES[what]
     options = (VERSION, Raw(), concurrency, "asyncio", None, (), None)
-    with anyfork.Template().run("_anyfork_child._worker:serve", options) as process:
+    with anyfork.Template().run("_anyfork_child.worker.loop:serve", options) as process:
         process.channel.sendall(bytes.fromhex(DEFINE_ECHO + DEFINE_SEVERAL + DEFINE_ANNOUNCE + request))
         process.channel.shutdown(1)
         said = read_to_end(process.channel.makefile("rb", buffering=0))

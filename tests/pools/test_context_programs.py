@@ -465,7 +465,7 @@ def test_a_killed_template_is_replaced_and_its_processes_go_on(program):
     said = program("""
         import os, signal
         import anyfork
-        from anyfork._default import default_template
+        from anyfork._processes.default_template import default_template
         ctx = anyfork.get_context()
 
         def wait(event):

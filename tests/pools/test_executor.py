@@ -751,7 +751,7 @@ def test_idle_workers_may_die(executor):
 
 
 def test_the_default_template_may_die(executor):
-    from anyfork._default import default_template
+    from anyfork._processes.default_template import default_template
 
     assert executor.submit(pow, 2, 2).result(SOON) == 4
     os.kill(default_template.get().session.pid, signal.SIGKILL)

@@ -10,22 +10,22 @@ from math import inf
 
 import pytest
 
-from _anyfork_child._call_wire import FUNCTION, HELD, ITEMS, RESULT, SMALL_CALL, Inbox
-from _anyfork_child._message import Message
-from anyfork._executor_jobs import BatchJob, EncodedJob, JobEncoder
-from anyfork._fingerprint import fingerprint
-from anyfork._job_calls import JobCalls
-from anyfork._jobs import Job, JobState
-from anyfork._known_functions import KnownFunction
-from anyfork._limits import Limits
-from anyfork._modules import ORDINARY
-from anyfork._pace import MOST, Pace
-from anyfork._permits import MOST as MOST_PERMITS
-from anyfork._permits import Permits
-from anyfork._scheduler import Scheduler
-from anyfork._simple_pickle import simple
-from anyfork._sources import Source
-from anyfork._steps import Failure
+from _anyfork_child.values.message import Message
+from _anyfork_child.wire.call_messages import FUNCTION, HELD, ITEMS, RESULT, SMALL_CALL, Inbox
+from anyfork._calls.fingerprint import fingerprint
+from anyfork._calls.known_functions import KnownFunction
+from anyfork._calls.pace import MOST, Pace
+from anyfork._calls.permits import MOST as MOST_PERMITS
+from anyfork._calls.permits import Permits
+from anyfork._executor.jobs import BatchJob, EncodedJob, JobEncoder
+from anyfork._executor.simple_pickle import simple
+from anyfork._executor.worker_queue import JobCalls
+from anyfork._pools.jobs import Job, JobState
+from anyfork._pools.limits import Limits
+from anyfork._pools.scheduler import Scheduler
+from anyfork._pools.steps import Failure
+from anyfork._pools.template_table import Source
+from anyfork._system.importable import ORDINARY
 
 # --- The scheduler: jobs that are taken back --------------------------------------------------------------------
 

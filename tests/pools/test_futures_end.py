@@ -20,7 +20,7 @@ from pool_side import until
 
 import anyfork
 from anyfork import Executor, aio
-from anyfork._executor_future import JobFuture
+from anyfork._executor.future import JobFuture
 
 SOON = 20.0  # seconds: a deadline, for what is there at once
 

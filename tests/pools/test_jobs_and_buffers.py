@@ -11,12 +11,12 @@ import pytest
 from conftest import eventually
 from executor_functions import Block, say_pid_and_wait
 
-from _anyfork_child._call_wire import SMALL_CALL
-from _anyfork_child._message import Message
+from _anyfork_child.values.message import Message
+from _anyfork_child.wire.call_messages import SMALL_CALL
 from anyfork import CallTimeoutError, Executor
-from anyfork._executor_jobs import EncodedJob, JobEncoder
-from anyfork._job_calls import JobCalls
-from anyfork._modules import ORDINARY
+from anyfork._executor.jobs import EncodedJob, JobEncoder
+from anyfork._executor.worker_queue import JobCalls
+from anyfork._system.importable import ORDINARY
 
 SOON = 20.0  # seconds: a deadline, for what is there at once
 ROUNDS = 3
@@ -156,7 +156,7 @@ def test_a_job_that_is_done_when_its_time_is_over_does_not_end_the_next_one(pipe
         with dispatcher.lock:
             start.write(b"x")
             other_told.readline()  # the worker has begun the second job; nobody has seen the answer of the first
-            monkeypatch.setattr("anyfork._pool_handle.monotonic", lambda: time.monotonic() + 3600)
+            monkeypatch.setattr("anyfork._pools.pool.monotonic", lambda: time.monotonic() + 3600)
             dispatcher.decide()
             monkeypatch.undo()
         with pytest.raises(CallTimeoutError):

@@ -422,7 +422,7 @@ async def test_a_call_that_is_given_up_when_it_is_done_does_not_end_the_next_one
             first.scope.cancel()
             await first.done.wait()
         else:
-            monkeypatch.setattr("anyfork._pool_handle.monotonic", lambda: time.monotonic() + 3600)
+            monkeypatch.setattr("anyfork._pools.pool.monotonic", lambda: time.monotonic() + 3600)
             pool._keeper.decide()
             monkeypatch.undo()
             assert isinstance(await first.outcome(), anyfork.CallTimeoutError)

@@ -18,8 +18,8 @@ from pool_side import until
 
 import anyfork
 from anyfork import aio
-from anyfork._pool_map import MOST, PER_JOB
-from anyfork._progress import Progress
+from anyfork._pools.map import MOST, PER_JOB
+from anyfork._pools.progress import Progress
 
 pytestmark = pytest.mark.anyio
 

@@ -15,10 +15,10 @@ import pytest
 from owner_side import DEADLINE
 
 import anyfork
-from _anyfork_child import _call_wire, _wire
-from _anyfork_child._connection import BEAT, CREDIT, DATA, FILE, FRAME, HEADER, MAX_BODY, message
-from _anyfork_child._failure import pack_texts
-from _anyfork_child._wire import DEATH
+from _anyfork_child.remote.protocol import BEAT, CREDIT, DATA, FILE, FRAME, HEADER, MAX_BODY, message
+from _anyfork_child.wire import call_messages, frames
+from _anyfork_child.wire.failure import pack_texts
+from _anyfork_child.wire.frames import DEATH
 
 remote = machines.remote
 CONTROL, STATUS = 1, 3  # the streams of the first template
@@ -27,11 +27,11 @@ HARMLESS = ["json", "msgpack", "raw"]
 
 def frame(kind, body=b"", value=0, streams=(), flag=0):
     numbers = b"".join(struct.pack("<I", number) for number in streams)
-    return _wire.HEADER.pack(_wire.VERSION, kind | flag, len(streams), len(body), value) + numbers + body
+    return frames.HEADER.pack(frames.VERSION, kind | flag, len(streams), len(body), value) + numbers + body
 
 
 def failure(*texts):
-    return frame(_wire.FAILED, pack_texts(texts))
+    return frame(frames.FAILED, pack_texts(texts))
 
 
 EVIL = pickle.dumps(far_side.Trap("evil"))
@@ -44,21 +44,21 @@ ATTACKS = {
     "half a message": message(DATA, CONTROL, b"x" * 100)[:50],
     "pickles": message(DATA, CONTROL, EVIL) + message(DATA, STATUS, EVIL),
     "a frame of no frame": message(FRAME, CONTROL, b"x"),
-    "a frame of another version": message(FRAME, CONTROL, b"\x09" + frame(_wire.READY)[1:]),
-    "a frame of a wrong length": message(FRAME, CONTROL, frame(_wire.READY) + b"x"),
-    "a fork": message(FRAME, CONTROL, frame(_wire.FORK, streams=(2, 4))),
-    "a start": message(FRAME, CONTROL, frame(_wire.START, EVIL)),
-    "an adoption": message(FRAME, CONTROL, frame(_wire.ADOPTED, value=1, streams=(2, 4))),
-    "an answer with streams": message(FRAME, CONTROL, frame(_wire.READY, streams=(2, 4))),
+    "a frame of another version": message(FRAME, CONTROL, b"\x09" + frame(frames.READY)[1:]),
+    "a frame of a wrong length": message(FRAME, CONTROL, frame(frames.READY) + b"x"),
+    "a fork": message(FRAME, CONTROL, frame(frames.FORK, streams=(2, 4))),
+    "a start": message(FRAME, CONTROL, frame(frames.START, EVIL)),
+    "an adoption": message(FRAME, CONTROL, frame(frames.ADOPTED, value=1, streams=(2, 4))),
+    "an answer with streams": message(FRAME, CONTROL, frame(frames.READY, streams=(2, 4))),
     "an answer with a file": message(FILE, CONTROL, EVIL)
-    + message(FRAME, CONTROL, frame(_wire.READY, flag=_wire.IN_FILE)),
+    + message(FRAME, CONTROL, frame(frames.READY, flag=frames.IN_FILE)),
     "a file": message(FILE, CONTROL, EVIL),
-    "a program without its pipe": message(FRAME, CONTROL, frame(_wire.EXECUTING, value=1)),
-    "a stream that is there": message(FRAME, CONTROL, frame(_wire.EXECUTING, value=1, streams=(STATUS,))),
-    "an entry nobody asked for": message(FRAME, CONTROL, frame(_wire.ENTERED, value=1)),
-    "two births": message(FRAME, STATUS, frame(_wire.BORN, value=1)) * 2,
-    "a death that is none": message(FRAME, STATUS, frame(_wire.DIED, b"x")),
-    "a failure that is none": message(FRAME, CONTROL, frame(_wire.FAILED, b"\xff" * 20)),
+    "a program without its pipe": message(FRAME, CONTROL, frame(frames.EXECUTING, value=1)),
+    "a stream that is there": message(FRAME, CONTROL, frame(frames.EXECUTING, value=1, streams=(STATUS,))),
+    "an entry nobody asked for": message(FRAME, CONTROL, frame(frames.ENTERED, value=1)),
+    "two births": message(FRAME, STATUS, frame(frames.BORN, value=1)) * 2,
+    "a death that is none": message(FRAME, STATUS, frame(frames.DIED, b"x")),
+    "a failure that is none": message(FRAME, CONTROL, frame(frames.FAILED, b"\xff" * 20)),
     "a failure without a number": message(FRAME, CONTROL, failure("preload", "m", "x", "s", "t")),
     "a failure of an unknown kind": message(FRAME, CONTROL, failure("evil", "m", "0", "s", "t")),
     "credit that is none": message(CREDIT, CONTROL, b"x"),
@@ -107,7 +107,7 @@ def test_a_side_that_only_beats_ends_soon_after_the_template_was_closed(beating)
 
 
 def test_a_side_that_makes_the_relay_answer_and_reads_nothing_is_given_up(beating):
-    unknown = message(FRAME, 999, frame(_wire.READY, value=1, streams=range(1000, 1008)))
+    unknown = message(FRAME, 999, frame(frames.READY, value=1, streams=range(1000, 1008)))
     template, pidfd = beating(unknown * 500)
     with template, pytest.raises(anyfork.RemoteTemplateError, match="does not read"):
         template.ready(DEADLINE)
@@ -116,7 +116,7 @@ def test_a_side_that_makes_the_relay_answer_and_reads_nothing_is_given_up(beatin
 
 @pytest.mark.parametrize("pid", [0, -1, 1 << 31])
 def test_a_pid_that_is_none_is_an_error_of_the_peer(hostile, pid):
-    with hostile(message(FRAME, CONTROL, frame(_wire.READY, value=pid))) as template:
+    with hostile(message(FRAME, CONTROL, frame(frames.READY, value=pid))) as template:
         with pytest.raises(anyfork.PeerError):
             template.ready(DEADLINE)
         assert template.pid is None
@@ -134,8 +134,8 @@ def test_whatever_the_other_side_says_is_an_error_and_nothing_else(hostile, name
 def test_a_pid_of_the_other_machine_is_never_signalled_here(hostile):
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"]) as victim:
         try:
-            born = message(FRAME, STATUS, frame(_wire.BORN, value=victim.pid))
-            entered = message(FRAME, CONTROL, frame(_wire.ENTERED, value=victim.pid))
+            born = message(FRAME, STATUS, frame(frames.BORN, value=victim.pid))
+            entered = message(FRAME, CONTROL, frame(frames.ENTERED, value=victim.pid))
             process = hostile(born + entered).start(far_side.echo).ready(DEADLINE)
             assert process.pid == victim.pid
             process.kill()
@@ -148,8 +148,8 @@ def test_a_pid_of_the_other_machine_is_never_signalled_here(hostile):
 
 
 def test_a_death_that_the_other_side_tells_is_a_status_and_no_more(hostile):
-    died = frame(_wire.DIED, DEATH.pack(9, 0.0, 0.0, *[0] * 14) + EVIL, value=1)
-    template = hostile(message(FRAME, STATUS, frame(_wire.BORN, value=1)) + message(FRAME, STATUS, died))
+    died = frame(frames.DIED, DEATH.pack(9, 0.0, 0.0, *[0] * 14) + EVIL, value=1)
+    template = hostile(message(FRAME, STATUS, frame(frames.BORN, value=1)) + message(FRAME, STATUS, died))
     process = template.start(far_side.echo)
     assert process.wait(DEADLINE).signal == 9
     process.close()
@@ -158,7 +158,7 @@ def test_a_death_that_the_other_side_tells_is_a_status_and_no_more(hostile):
 # --- Workers ----------------------------------------------------------------------------------------------------
 
 SPEAK = """
-import _anyfork_child._worker as worker
+import _anyfork_child.worker.loop as worker
 def serve(channel, *given):
     channel.recv(1 << 16)
     channel.sendall(args[0])
@@ -169,7 +169,7 @@ worker.serve = serve
 
 
 def answer(kind, body, number=1, detail=0):
-    return _call_wire.HEADER.pack(len(body), number, detail, kind, 0, 0) + body
+    return call_messages.HEADER.pack(len(body), number, detail, kind, 0, 0) + body
 
 
 def answers(path):
@@ -177,13 +177,13 @@ def answers(path):
     evil = pickle.dumps(far_side.Trap(path))
     texts = pack_texts(("Error", "text", "trace"))
     error = struct.pack("<I", len(texts)) + texts + evil
-    ready = answer(_call_wire.READY, b"", number=0, detail=_call_wire.VERSION)
+    ready = answer(call_messages.READY, b"", number=0, detail=call_messages.VERSION)
     return {
-        "a result": ready + answer(_call_wire.RESULT, evil),
-        "a result in a tuple": ready + answer(_call_wire.RESULT, pickle.dumps((far_side.Trap(path),)), detail=1),
-        "an exception": ready + answer(_call_wire.ERROR, error),
-        "a failed start": answer(_call_wire.FAILED, error, number=0),
-        "an event": ready + answer(_call_wire.EVENT, evil) + answer(_call_wire.RESULT, evil),
+        "a result": ready + answer(call_messages.RESULT, evil),
+        "a result in a tuple": ready + answer(call_messages.RESULT, pickle.dumps((far_side.Trap(path),)), detail=1),
+        "an exception": ready + answer(call_messages.ERROR, error),
+        "a failed start": answer(call_messages.FAILED, error, number=0),
+        "an event": ready + answer(call_messages.EVENT, evil) + answer(call_messages.RESULT, evil),
     }
 
 
@@ -191,7 +191,7 @@ def answers(path):
 @pytest.mark.parametrize("name", answers(""))
 def test_a_hostile_worker_on_another_machine_runs_nothing_here(remote, serializer, name, tmp_path):
     path = str(tmp_path / "evil")
-    remote.preload("_anyfork_child._worker").execute(SPEAK, answers(path)[name])
+    remote.preload("_anyfork_child.worker.loop").execute(SPEAK, answers(path)[name])
     worker = anyfork.Worker(remote, serializer=serializer, on_event=lambda value: None)
     try:
         with pytest.raises(anyfork.AnyforkError):

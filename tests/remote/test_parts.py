@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from _anyfork_child import _luggage
-from _anyfork_child._boot import BOOT, NOISE, Answers, digest, lines, package, with_boot
-from _anyfork_child._carried import Carried
-from _anyfork_child._connection import DATA, EOF, MAX_BODY, Cutter, credit, message
-from _anyfork_child._lines import LONGEST, Lines
-from _anyfork_child._poller import EpollPoller, PollPoller
-from _anyfork_child._wire import ProtocolError
-from anyfork._remote import destination
+from _anyfork_child.remote import bundle
+from _anyfork_child.remote.bootstrap import BOOT, NOISE, Answers, digest, lines, package, with_boot
+from _anyfork_child.remote.importer import Carried
+from _anyfork_child.remote.poller import EpollPoller, PollPoller
+from _anyfork_child.remote.protocol import DATA, EOF, MAX_BODY, Cutter, credit, message
+from _anyfork_child.remote.stderr_lines import LONGEST, Lines
+from _anyfork_child.wire.frames import ProtocolError
+from anyfork._blocking.remote import destination
 
 # --- Commands ---------------------------------------------------------------------------------------------------
 
@@ -112,12 +112,17 @@ def test_noise_without_end_is_an_error():
 
 
 def test_what_is_carried_are_the_sources_of_the_child_and_of_cloudpickle():
-    data = zlib.decompress(_luggage.pack(("host", 7)))
+    data = zlib.decompress(bundle.pack(("host", 7)))
     files = eval(data)
     assert files.pop("") == ("host", 7)
-    assert {"_anyfork_child", "_anyfork_child._far", "_anyfork_child._carried", "cloudpickle.cloudpickle"} <= {*files}
+    assert {
+        "_anyfork_child",
+        "_anyfork_child.remote.remote_relay",
+        "_anyfork_child.remote.importer",
+        "cloudpickle.cloudpickle",
+    } <= {*files}
     assert not [name for name in files if name.partition(".")[0] not in ("_anyfork_child", "cloudpickle")]
-    whole = package(_luggage.pack(("host", 7)))
+    whole = package(bundle.pack(("host", 7)))
     assert whole.endswith(digest(whole[8:-64]).encode())
 
 

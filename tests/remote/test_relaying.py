@@ -40,7 +40,7 @@ def pid_of(process):
 def relays(owner=None):
     """The pids of near and far relay."""
     titles = owned(owner or os.getpid())
-    near = [pid for pid, title in titles.items() if title.endswith("_near:relay")]
+    near = [pid for pid, title in titles.items() if title.endswith("local_relay:relay")]
     far = [pid for pid, title in titles.items() if title.endswith("anyfork/relay")]
     return near, far
 

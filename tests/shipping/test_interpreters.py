@@ -187,7 +187,7 @@ def test_an_interpreter_by_another_name_is_known_by_what_it_leads_to(tmp_path):
     }.items(),
 )  # fmt: skip
 def test_interpreters_are_known_by_their_names(tmp_path, name, is_one):
-    from anyfork._interpreter import is_python
+    from anyfork._system.interpreter import is_python
 
     file = tmp_path / name
     file.write_text("")

@@ -5,8 +5,8 @@ to the event loop that it is used in.
 """
 
 from ._call import call as call
+from ._map import PoolMap as PoolMap
 from ._pool import Pool as Pool
-from ._pool_map import PoolMap as PoolMap
 from ._process import Process as Process
 from ._remote import RemoteTemplate as RemoteTemplate
 from ._template import Template as Template

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from anyio import CancelScope, fail_after
 
-from .._arguments import refused_keywords
-from .._call import start_one
-from .._calls import Calls
-from .._dialogue import put_down
-from .._handles import check_template
+from .._blocking.call import start_one
+from .._calls.calls import Calls
+from .._calls.worker_handle import raise_given_up
+from .._processes.arguments import refused_keywords
+from .._processes.flows import put_down
+from .._processes.handles import check_template
 from .._signatures import overload
-from .._timeouts import seconds
-from .._worker_handle import raise_given_up
+from .._system.timeouts import seconds
 from ._process import Process
-from ._talk import Talk
 from ._template import Template
 from ._waiting import run
+from ._worker_channel import Talk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .._pending import Handler
+    from .._calls.call import Handler
     from .._signatures import Arguments, Result
 
 

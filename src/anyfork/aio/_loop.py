@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from time import monotonic
 
-from .. import _this_process
+from .._system import this_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ class AsyncioLoop:
         self.waiting: Callable[[], Waiting] = loop.create_future
         self.soon: Callable[[Callable[[], object]], object] = loop.call_soon
         self._tasks: set[asyncio.Task[None]] = set()
-        self._owner = _this_process.pid
+        self._owner = this_process.pid
         self._running = sys.modules["asyncio"]._get_running_loop
 
     def from_anywhere(self, action: Callable[[], object]) -> None:
         """Do something soon, if the loop still runs. May be called from any thread, in the middle of anything."""
-        if not self.loop.is_closed() and self._owner == _this_process.pid:
+        if not self.loop.is_closed() and self._owner == this_process.pid:
             self.loop.call_soon_threadsafe(action)
 
     @property

@@ -5,29 +5,29 @@ from __future__ import annotations
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
-from _anyfork_child._message import Message
+from _anyfork_child.values.message import Message
 
-from .._arguments import Stays, refused_keywords
 from .._errors import ArgumentError
-from .._jobs import JobState
-from .._pool_jobs import CallJob
-from .._pool_map import MOST, MapWork
-from .._pool_options import check_job_options
-from .._progress import Progress
+from .._pools.calls import CallJob
+from .._pools.jobs import JobState
+from .._pools.map import MOST, MapWork
+from .._pools.pool_options import check_job_options
+from .._pools.progress import Progress
+from .._processes.arguments import Stays, refused_keywords
 from .._signatures import overload
-from ._keeper import Keeper
-from ._pool_map import PoolMap
-from ._talk import write_files
+from ._map import PoolMap
+from ._pool_loop import Keeper
+from ._worker_channel import write_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Literal, Self, TypedDict, Unpack
 
-    from .._pending import Handler
-    from .._pool_calls import PoolCalls
-    from .._pool_options import PoolOptions
-    from .._pool_stats import PoolStats
+    from .._calls.call import Handler
+    from .._pools.pool_options import PoolOptions
+    from .._pools.stats import PoolStats
+    from .._pools.worker_queue import PoolCalls
     from .._signatures import Arguments, Item, Items, Later, Result
     from ._loop import Waiting
     from ._template import Template

@@ -8,19 +8,19 @@ from weakref import finalize, ref
 from anyio import CancelScope
 from anyio.abc import SocketAttribute, UNIXSocketStream
 
-from .. import _dialogue
-from .._delivery import destructor, when_free
+from .._blocking.process import Process as BlockingProcess
 from .._errors import AnyforkError, HandleError
-from .._handles import ProcessHandle
-from .._owned import hand_on, unopened
-from .._process import Process as BlockingProcess
+from .._processes import flows
+from .._processes.handles import ProcessHandle
+from .._processes.undelivered import destructor, when_free
+from .._system.owned_descriptors import hand_on, unopened
 from ._waiting import run, run_now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
-    from .._link import Link
+    from .._processes.link import Link
     from .._status import ExitStatus
 
 
@@ -48,8 +48,8 @@ class Process(ProcessHandle):
         Any StartError or TemplateError means that nothing of the function has run. Cancelled, it can be awaited again.
         """
         link = self._link
-        await run(_dialogue.enter(link, None))
-        await run(_dialogue.birth(link))
+        await run(flows.enter(link, None))
+        await run(flows.birth(link))
         if self._stream is None:
             if self._sock is None:
                 link.give_control(socket.socket, self, "_sock")
@@ -79,7 +79,7 @@ class Process(ProcessHandle):
 
         Descriptors can be sent over it. Raises HandleError before ``ready`` has been awaited; ``run`` does that.
         """
-        _dialogue.check(self._link, "channel")
+        flows.check(self._link, "channel")
         if self._stream is None:
             raise HandleError(
                 "channel of a process that start() has made: it is there once its ready() has been awaited"
@@ -91,16 +91,16 @@ class Process(ProcessHandle):
 
         A status that is neither a code nor a signal is unknown: the template was killed before the process ended.
         """
-        return await run(_dialogue.end(self._link, None))
+        return await run(flows.end(self._link, None))
 
     def poll(self) -> int | None:
         """Return ``returncode``, after looking whether the process has ended."""
-        run_now(_dialogue.look(self._link))
+        run_now(flows.look(self._link))
         return self.returncode
 
     def send_signal(self, number: int) -> None:
         """Send it a signal; nothing happens when it has ended. One that is not born yet gets it at its birth."""
-        _dialogue.check(self._link, "send_signal")
+        flows.check(self._link, "send_signal")
         self._link.signal_now_or_at_birth(number)
 
     def fileno(self) -> int:
@@ -109,7 +109,7 @@ class Process(ProcessHandle):
         Raises HandleError before ``ready`` has been awaited, and once the end has been seen by ``wait`` or ``poll``,
         which closes it.
         """
-        return run_now(_dialogue.end_descriptor(self._link))
+        return run_now(flows.end_descriptor(self._link))
 
     async def aclose(self) -> None:
         """Close the channel and let the process go: it goes on. Closing twice is harmless."""
@@ -147,12 +147,12 @@ class Process(ProcessHandle):
             if self._stream is not None:
                 await self._stream.aclose()
             else:
-                await run(_dialogue.leave(self._link))
+                await run(flows.leave(self._link))
             await self.wait()
         except BaseException:
             # Cancelled: whoever leaves the block relies on it that the process has ended.
             with CancelScope(shield=True):
-                await run(_dialogue.put_down(self._link))
+                await run(flows.put_down(self._link))
             raise
         finally:
             with CancelScope(shield=True):

@@ -6,7 +6,7 @@ import sys
 
 from anyio import wait_readable
 
-from .. import _this_process
+from .._system import this_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Readiness:
         self._fd = events.fileno()
         asyncio = sys.modules.get("asyncio")
         self._loop: AbstractEventLoop | None = None if asyncio is None else asyncio._get_running_loop()
-        self._owner = _this_process.pid
+        self._owner = this_process.pid
         self._watched = False  # the loop calls _ready
         self._future: Future[None] | None = None
 
@@ -57,7 +57,7 @@ class Readiness:
 
     def close(self) -> None:
         """Close it, from any thread. The loop must not know the number of a closed descriptor, which others may get."""
-        if self._owner != _this_process.pid:  # the loop of the owner would forget it, too
+        if self._owner != this_process.pid:  # the loop of the owner would forget it, too
             self.events.close()
             return
         if self._watched and self._loop is not None and not self._loop.is_closed():

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from .._remote import CONNECT_TIMEOUT, KEEP_ALIVE, Unsupported, connect
-from .._remote import RemoteTemplate as BlockingRemoteTemplate
+from .._blocking.remote import CONNECT_TIMEOUT, KEEP_ALIVE, Unsupported, connect
+from .._blocking.remote import RemoteTemplate as BlockingRemoteTemplate
 from ._template import Template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._handles import Argument
+    from .._processes.handles import Argument
 
 
 class RemoteTemplate(Unsupported, Template):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from _anyfork_child._imports import import_own
+from _anyfork_child.wire.own_imports import import_own
 
-from .._arguments import refused_keywords
-from .._dialogue import hand_over, prepare
-from .._handles import TemplateHandle
+from .._blocking.template import Template as BlockingTemplate
+from .._processes.arguments import refused_keywords
+from .._processes.flows import hand_over, prepare
+from .._processes.handles import TemplateHandle
 from .._signatures import overload
-from .._template import Template as BlockingTemplate
 from ._process import Process
-from ._pump import attend, delivered
 from ._waiting import run
+from ._writer_task import attend, delivered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
-    from .._handles import Argument, Backend
-    from .._link import Link
+    from .._processes.handles import Argument, Backend
+    from .._processes.link import Link
     from .._signatures import AnyEntry, Arguments, Entry, EntryAfterOne, EntryAfterTwo
 
 

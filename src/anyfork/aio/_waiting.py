@@ -9,15 +9,15 @@ from __future__ import annotations
 from anyio import CancelScope, Event, move_on_after, sleep, wait_readable
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
-from ._pump import attend, delivered
+from ._writer_task import attend, delivered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .._dialogue import Dialogue, Result
-    from .._ends import Source
-    from .._link import Link
+    from .._processes.endpoints import Source
+    from .._processes.flows import Dialogue, Result
+    from .._processes.link import Link
 
 MOMENT = 0.01  # seconds between looks at what nothing wakes for
 

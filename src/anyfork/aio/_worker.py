@@ -6,34 +6,34 @@ from collections import deque
 
 from anyio import CancelScope, Lock, fail_after
 
-from _anyfork_child._call_wire import CALL, STREAM
+from _anyfork_child.wire.call_messages import CALL, STREAM
 
-from .._arguments import Stays, refused_keywords
-from .._batch import Batch
-from .._delivery import destructor
-from .._dialogue import put_down
+from .._calls.batch import Batch
+from .._calls.call import State
+from .._calls.worker_handle import StreamHandle, WorkerHandle, raise_given_up
+from .._calls.worker_options import WINDOW, Options
 from .._errors import AnyforkError, ArgumentError
-from .._pending import State
+from .._processes.arguments import Stays, refused_keywords
+from .._processes.flows import put_down
+from .._processes.undelivered import destructor
 from .._signatures import Generic, Item, Result, overload
 from .._status import UNKNOWN
-from .._timeouts import seconds
-from .._worker_handle import StreamHandle, WorkerHandle, raise_given_up
-from .._worker_options import WINDOW, Options
+from .._system.timeouts import seconds
 from ._process import Process
-from ._talk import Talk, write_files
 from ._template import Template
 from ._waiting import run
+from ._worker_channel import Talk, write_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Self, Unpack
 
-    from .._known_functions import KnownFunction
-    from .._pending import Answer, Call, Handler
+    from .._calls.call import Answer, Call, Handler
+    from .._calls.known_functions import KnownFunction
+    from .._calls.worker_options import WorkerOptions
     from .._signatures import Arguments, Items, Later
     from .._status import ExitStatus
-    from .._worker_options import WorkerOptions
 
 
 class Worker(WorkerHandle):

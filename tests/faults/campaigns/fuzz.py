@@ -13,8 +13,9 @@ import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from _anyfork_child import _call_wire, _failure, _wire
-from anyfork._session import Phase, Session
+from _anyfork_child.wire import call_messages, failure
+from _anyfork_child.wire import frames as _wire
+from anyfork._processes.session import Phase, Session
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +51,7 @@ def session(data: bytes) -> None:
 
 def messages(data: bytes) -> None:
     """The messages of calls and their answers."""
-    inbox = _call_wire.Inbox()
+    inbox = call_messages.Inbox()
     with contextlib.suppress(_wire.ProtocolError):
         while data:
             size = 1 + data[0]
@@ -61,9 +62,9 @@ def messages(data: bytes) -> None:
 def texts(data: bytes) -> None:
     """The texts of a failure."""
     with contextlib.suppress(ValueError):
-        _failure.unpack_texts(data)
+        failure.unpack_texts(data)
     with contextlib.suppress(ValueError):
-        _failure.unpack_parts(data)
+        failure.unpack_parts(data)
 
 
 DECODERS: dict[str, Callable[[bytes], None]] = {
@@ -98,7 +99,7 @@ def fuzz(arguments: list[str]) -> None:
     import atheris
 
     decode = DECODERS[arguments[1]]
-    for module in (_wire, _call_wire, _failure, sys.modules[Session.__module__]):
+    for module in (_wire, call_messages, failure, sys.modules[Session.__module__]):
         for thing in vars(module).values():
             if isinstance(thing, type) and thing.__module__ == module.__name__:
                 for name, function in list(vars(thing).items()):

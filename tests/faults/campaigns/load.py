@@ -98,7 +98,9 @@ class Templates:
 
     def new(self) -> Template:
         """Make a fresh one."""
-        return Template().preload(deeds.__name__, "_anyfork_child._worker", "_anyfork_child._job_worker").ready()
+        return (
+            Template().preload(deeds.__name__, "_anyfork_child.worker.loop", "_anyfork_child.worker.job_loop").ready()
+        )
 
     def replace(self) -> Template:
         """Let another one take the place of the present one, which is closed."""
@@ -303,7 +305,7 @@ async def _harm_pool(pool: aio.Pool, template: list[aio.Template], chance: rando
 
 
 async def _async_template() -> aio.Template:
-    return await aio.Template().preload(deeds.__name__, "_anyfork_child._job_worker").ready()
+    return await aio.Template().preload(deeds.__name__, "_anyfork_child.worker.job_loop").ready()
 
 
 # --- The commands ---------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyfork
 from anyfork import Executor, RemoteTemplate, Template, Worker
-from anyfork._popen import UNKNOWN
+from anyfork._multiprocessing.popen import UNKNOWN
 
 from . import deeds, state
 
@@ -52,7 +52,7 @@ class World:
 
     def __init__(self) -> None:
         self.template = (
-            Template().preload(deeds.__name__, "_anyfork_child._worker", "_anyfork_child._job_worker").ready()
+            Template().preload(deeds.__name__, "_anyfork_child.worker.loop", "_anyfork_child.worker.job_loop").ready()
         )
         self.worker = Worker(self.template.fork()).ready()
         self.executor = Executor(self.template, 1)

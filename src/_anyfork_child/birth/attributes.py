@@ -1,0 +1,194 @@
+"""The attributes of a new process: applied in it, in one fixed order, each failure with the attribute's name.
+
+Runs in the new process, before anything of the user's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..values.decode import Payload
+from ..wire.channel import close_all
+from ..wire.failure import Failure, failure_of
+from ..wire.frames import CHANNEL, FORK, IN_FILE, STDIO, Frame
+from ..wire.own_imports import import_own
+from ..wire.platform import bind_now
+from ..wire.signals import program_signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Protocol
+
+    from ..wire.channel import Channel
+    from .title import Title
+
+    class Template(Protocol):
+        """What attributes are given to: see template.template.Template."""
+
+        attributes: dict[str, Any]
+        channel: Channel
+        flags: int
+        lifeline: int
+        reports: int
+        title: Title
+
+        def keep(self, attributes: dict[str, Any]) -> None:
+            """Note the attributes that matter later."""
+
+
+def _rlimits(limits: dict[int, tuple[int, int]]) -> None:
+    resource = import_own("resource")
+    for limit, values in limits.items():
+        resource.setrlimit(limit, values)
+
+
+def _priority(value: int) -> None:
+    if os.getpriority(os.PRIO_PROCESS, 0) != value:
+        os.setpriority(os.PRIO_PROCESS, 0, value)
+
+
+def _user(user: int | str) -> None:
+    os.setuid(user if isinstance(user, int) else _entry(user).pw_uid)
+
+
+def _entry(user: int | str) -> Any:
+    """The entry of a user in the system's list. Raises KeyError."""
+    pwd = import_own("pwd")
+    return pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)
+
+
+def _with_groups(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The attributes with the groups of the user, where only that is given, or it would keep those of its template.
+
+    Raises Failure where the system does not know the user.
+    """
+    user = attributes.get("user")
+    if user is None or "group" in attributes or os.geteuid():  # only root can, and others are refused the user
+        return attributes
+    try:
+        entry = _entry(user)
+        groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
+    except KeyError as error:
+        text = f"the system has no user {user!r}, so its groups are unknown: give group= and extra_groups="
+        raise Failure("attribute", "user", text) from error
+    return {"extra_groups": groups, **attributes, "group": entry.pw_gid}
+
+
+def _group_id(group: int | str) -> int:
+    if isinstance(group, str):
+        return int(import_own("grp").getgrnam(group).gr_gid)
+    return group
+
+
+def _group(group: int | str) -> None:
+    os.setgid(_group_id(group))
+
+
+def _extra_groups(groups: Sequence[int | str]) -> None:
+    os.setgroups([_group_id(group) for group in groups])
+
+
+def _environment(env: dict[bytes, bytes]) -> None:
+    os.environb.clear()
+    os.environb.update(env)
+
+
+def _stdio(fd: int) -> Callable[[int | str], None]:
+    def redirect(source: int | str) -> None:
+        stream = getattr(sys, STDIO[fd])
+        if stream is not None and fd:
+            stream.flush()
+        opened = os.open(source, os.O_RDWR | os.O_CLOEXEC) if isinstance(source, str) else -1
+        os.dup2(source if isinstance(source, int) else opened, fd)
+        if opened == fd:  # which was closed
+            os.set_inheritable(fd, True)
+        elif opened >= 0:
+            os.close(opened)
+        if stream is None:
+            encoding = "utf-8" if sys.flags.utf8_mode else "locale"
+            setattr(sys, STDIO[fd], open(fd, "w" if fd else "r", encoding=encoding, closefd=False))
+
+    return redirect
+
+
+# In the order in which they are applied; the documentation carries the same order. What needs privileges comes
+# before user, and user before env, which cannot fail. What an exec'ed template takes from its owner without being asked
+# is here too: affinity, limits and priority.
+APPLY: dict[str, Callable[[Any], object]] = {
+    "new_session": lambda wanted: os.setsid() if wanted else None,
+    "affinity": lambda cpus: os.sched_setaffinity(0, cpus),
+    "priority": _priority,
+    "nice": os.nice,
+    "limits": _rlimits,
+    "rlimits": _rlimits,
+    "umask": os.umask,
+    "cwd": os.chdir,
+    "stdin": _stdio(0),
+    "stdout": _stdio(1),
+    "stderr": _stdio(2),
+    "title": lambda title: title,  # set by apply_attributes, which knows where
+    "extra_groups": _extra_groups,
+    "group": _group,
+    "user": _user,
+    "env": _environment,
+}
+BY_DESCRIPTOR = frozenset((*STDIO, "cwd"))
+
+
+def apply_attributes(attributes: dict[str, Any], fds: Sequence[int], title: Title) -> None:
+    """Apply the attributes of fork in their fixed order; ``fds`` are the descriptors that some of them index.
+
+    Raises Failure, which names the attribute that was refused.
+    """
+    attributes = _with_groups(attributes)
+    for name, action in APPLY.items():
+        if name not in attributes or (name in STDIO and attributes[name] == CHANNEL):
+            continue
+        value = attributes[name]
+        try:
+            action(fds[value] if name in BY_DESCRIPTOR and isinstance(value, int) else value)
+            if name == "title":
+                title.set(value)
+        except Exception as error:  # whatever it is, the owner must learn which attribute it was
+            raise failure_of("attribute", name, error) from error
+
+
+def give(template: Template, body: bytes, fds: Sequence[int]) -> None:
+    """Apply what came with a FORK frame, and close its descriptors. Raises Failure."""
+    attributes = Payload(Frame(FORK, 0, body)).load()
+    given = fds
+    if type(attributes) is int:  # they were too large for the frame
+        file, given = fds[attributes], fds[:attributes]
+        attributes = Payload(Frame(FORK | IN_FILE, os.fstat(file).st_size, b"", (os.dup(file),))).load()
+    template.keep(attributes)
+    try:
+        apply_attributes(attributes, given, template.title)
+        if "exec" in attributes:
+            _become_interpreter(template, attributes["exec"], given)
+    finally:
+        close_all(fds)
+
+
+def _become_interpreter(template: Template, command: list[bytes], fds: Sequence[int]) -> None:
+    """Replace this process by a fresh interpreter, which goes on as a template on the same sockets."""
+    stderr = os.dup(2)
+    os.dup2(fds[-1], 2)  # a file of the owner's, for what an interpreter that cannot start says
+    keep = [template.channel.fd, template.lifeline, template.reports, stderr]
+    for fd in keep:
+        os.set_inheritable(fd, True)
+    try:
+        program_signals()
+        numbers = (str(number).encode() for number in (*keep, template.flags))
+        os.execve(command[0], [*command, *numbers, *_later(template)], bind_now(os.environb))
+    except OSError as error:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        raise Failure("interpreter", os.fsdecode(command[0]), error) from error
+
+
+def _later(template: Template) -> list[bytes]:
+    """The attributes that a fresh interpreter has to be told again, as they matter only later."""
+    wanted = {name: value for name, value in template.attributes.items() if name == "title" or value == CHANNEL}
+    return [f"{name}={value}".encode("utf-8", "replace") for name, value in wanted.items()]

@@ -1,0 +1,63 @@
+"""Lazy imports (PEP 810, Python 3.15): a template has really loaded what it preloaded."""
+
+from __future__ import annotations
+
+import sys
+import types
+from types import ModuleType
+
+from ..values.decode import find_function
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+LAZY: type | None = getattr(types, "LazyImportType", None)  # what stands for a module that nobody has used yet
+
+
+def resolve_lazy_imports(names: Iterable[str]) -> None:
+    """Import what these modules, and all loaded modules of their packages, import lazily.
+
+    What cannot be imported stays as it is, and is an ImportWarning: the program may never use it.
+    """
+    packages = {name.partition(".")[0] for name in names}
+    tried: set[tuple[str, str]] = set()
+    while new := [found for found in _lazy_names(packages) if (found[0].__name__, found[1]) not in tried]:
+        for module, name in new:
+            tried.add((module.__name__, name))
+            _resolve(module, name)
+
+
+def _lazy_names(packages: set[str]) -> Iterator[tuple[ModuleType, str]]:
+    for loaded, module in list(sys.modules.items()):
+        if loaded.partition(".")[0] in packages and isinstance(module, ModuleType):
+            yield from ((module, name) for name, value in list(vars(module).items()) if type(value) is LAZY)
+
+
+def _resolve(module: ModuleType, name: str) -> None:
+    try:
+        getattr(module, name)  # imports it, and puts it where the stand-in was
+    except Exception as error:  # a module may raise anything while it is imported
+        _note(f"cannot preload {name!r}, a lazy import of {module.__name__}: {error}")
+
+
+def set_mode(mode: str, filter_name: str | None) -> None:
+    """Import lazily what the program imports lazily, with its filter if that is found here by its name."""
+    sys.set_lazy_imports(mode)  # type: ignore[attr-defined]  # Python 3.15
+    if filter_name is None:
+        return
+    try:
+        chosen = find_function(filter_name)
+    except Exception as error:  # its module may raise anything while it is imported
+        _note(f"lazy imports have no filter here, because {filter_name} cannot be imported: {error}")
+    else:
+        sys.set_lazy_imports_filter(chosen)  # type: ignore[attr-defined]  # Python 3.15
+
+
+def _note(text: str) -> None:
+    import warnings
+
+    try:
+        warnings.warn(text, ImportWarning, stacklevel=3)
+    except ImportWarning:  # with -W error
+        pass

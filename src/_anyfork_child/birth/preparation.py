@@ -1,0 +1,117 @@
+"""What prepares a template: each step runs code of the user's in it, and a failure says which step of what it was."""
+
+from __future__ import annotations
+
+import sys
+
+from ..values.decode import DescriptorsLostError, Payload
+from ..wire.failure import Failure, failure_of
+from ..wire.frames import EXECUTE, INIT, PRELOAD, PREPARE
+from ..wire.own_imports import import_own, is_standard_library
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+LAZY_IMPORTS = hasattr(sys, "set_lazy_imports")  # Python 3.15
+
+
+def _initialise(payload: Payload) -> None:
+    """Take over what a program gives its interpreter: where modules are found, and its arguments.
+
+    None in the path stands for the standard library.
+    """
+    for name in ("socket", "resource"):  # every template needs them (os.wait4 the second), and the path may hide them
+        import_own(name)
+    path, sys.argv[:], lazy_imports = payload.load()
+    ours = [entry for entry in sys.path if is_standard_library(entry)]
+    at = path.index(None) if None in path else len(path)
+    path[at:at] = ours
+    sys.path[:] = [entry for entry in path if entry is not None]
+    if lazy_imports is not None and LAZY_IMPORTS:
+        from .lazy_imports import set_mode
+
+        set_mode(*lazy_imports)
+
+
+def _preload(payload: Payload) -> None:
+    names = payload.load()
+    for name in names:
+        try:
+            __import__(name)
+        except Exception as error:  # a module may raise anything while it is imported
+            raise failure_of("preload", name, error) from error
+    if LAZY_IMPORTS:
+        from .lazy_imports import resolve_lazy_imports
+
+        resolve_lazy_imports(names)
+
+
+def _execute(payload: Payload) -> None:
+    try:
+        code, *args = payload.load()
+    except Exception as error:
+        raise failure_of("execute", "its arguments", error) from error
+    main = sys.modules["__main__"].__dict__
+    name = f"<execute {len(_sources) + 1}>"
+    _sources[name] = code
+    main["args"] = tuple(args)
+    try:
+        exec(compile(code, name, "exec"), main)
+    except Exception as error:
+        _show_sources()
+        raise failure_of("execute", name, error) from error
+
+
+def _prepare(payload: Payload) -> None:
+    try:
+        function, *args = payload.load_call()
+    except Exception as error:
+        raise failure_of("prepare", "its arguments", error) from error
+    try:
+        function(*args)
+    except Exception as error:
+        raise failure_of("prepare", function_name(function), error) from error
+
+
+_sources: dict[str, str] = {}  # what was executed, for the lines of a traceback
+
+
+def _show_sources() -> None:
+    import linecache  # only now: it is large, and most templates never fail
+
+    for name, code in _sources.items():
+        linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+
+
+def function_name(function: Callable[..., object] | str) -> str:
+    """What to call a function in titles and messages."""
+    if isinstance(function, str):
+        return function
+    if type(function).__qualname__ == "partial":  # functools need not be loaded
+        return function_name(function.args[1] if function.func.__name__ == "run_async" else function.func)  # type: ignore[attr-defined]
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", None) or type(function).__name__
+    return f"{module}:{name}" if module else name
+
+
+STEPS: dict[int, Callable[[Payload], None]] = {
+    INIT: _initialise,
+    PRELOAD: _preload,
+    EXECUTE: _execute,
+    PREPARE: _prepare,
+}
+
+
+def run_step(kind: int, payload: Payload) -> None:
+    """Run one step. Raises Failure; SystemExit passes."""
+    if payload.lost:
+        payload.close()
+        raise Failure("descriptors", "prepare", DescriptorsLostError())
+    try:
+        STEPS[kind](payload)
+    except Failure:
+        raise
+    except Exception as error:  # what came does not say what to do
+        raise failure_of("protocol", "", error) from error

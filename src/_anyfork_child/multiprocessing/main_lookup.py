@@ -1,0 +1,131 @@
+"""What a process lacks of its owner's ``__main__``: it asks for it, by name, and gets it by value.
+
+multiprocessing sends functions and classes through queues and pipes by their names, and a process of a context finds
+those of the owner's ``__main__`` under the same name in its own: there they come from here, when they are first looked
+for. So ``__main__`` is never run again, and what is defined after the start of a process is found as well.
+
+The same holds for modules that only the owner has, because it has loaded them by their path or made them itself.
+
+A question is one message, "module:name", or "module:" for whether there is such a module, with one end of a socket
+pair; the answer is one frame on that pair. The owner's side is anyfork._multiprocessing.main_lookup.
+"""
+
+from __future__ import annotations
+
+import _socket
+import sys
+from _pickle import UnpicklingError
+from _thread import RLock
+from importlib.machinery import ModuleSpec
+
+from ..values.decode import Payload
+from ..wire.channel import NOSIGNAL, RIGHTS, Channel, pack_descriptors
+from ..wire.failure import unpack_texts
+from ..wire.frames import FAILED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import NoReturn
+
+MISSING = "missing"  # the category of a failure: there is no such function or class
+UNSENT = "unsent"  # it cannot travel
+
+
+class Unavailable:
+    """Stands in the place of a function or class of the owner that cannot travel: raises the reason when it is called.
+
+    So that is the error of what needs it, and not of the process that has decoded its name.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        raise UnpicklingError(self._reason)
+
+
+class Definitions:
+    """Stands behind ``__main__`` of this process, and behind modules that only its owner has.
+
+    It is a finder and a loader of modules, as ``sys.meta_path`` has them.
+    """
+
+    def __init__(self, questions: _socket.socket) -> None:
+        self._questions = questions
+        self._lock = RLock()
+        self._awaited: set[str] = set()
+
+    def stand_behind(self, module: ModuleType) -> None:
+        """Let a module find here what it has not."""
+        module.__getattr__ = lambda name: self._find(module, name)  # type: ignore[method-assign]  # as PEP 562 has it
+
+    def _find(self, module: ModuleType, name: str) -> object:
+        """As ``__getattr__`` of the module."""
+        found = vars(module)
+        question = f"{module.__name__}:{name}"
+        with self._lock:
+            if name not in found:
+                if name.startswith("__") or question in self._awaited:
+                    raise _no_attribute(module.__name__, name)
+                self._awaited.add(question)
+                try:
+                    found[name] = self._ask(question)
+                except _MissingError:
+                    raise _no_attribute(module.__name__, name) from None
+                finally:
+                    self._awaited.discard(question)
+            return found[name]
+
+    # --- Modules that only the owner has ---
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        """Return how to load a module that nothing else finds, if the owner has it."""
+        try:
+            self._ask(f"{name}:")
+        except (_MissingError, UnpicklingError, OSError):
+            return None
+        return ModuleSpec(name, self, origin="the owner of this process", is_package=True)  # type: ignore[arg-type]
+
+    def create_module(self, _spec: ModuleSpec) -> ModuleType | None:
+        """Make it as usual."""
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leave it empty: what is looked for in it is asked for."""
+        self.stand_behind(module)
+
+    def _ask(self, question: str) -> object:
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        channel = Channel(ours)
+        try:
+            self._questions.sendmsg([question.encode()], [(*RIGHTS, pack_descriptors([theirs.fileno()]))], NOSIGNAL)
+            theirs.close()
+            answer = channel.receive()
+        finally:
+            theirs.close()
+            channel.close()
+        if answer is None:
+            raise UnpicklingError(f"the owner of this process does not answer what {question!r} is")
+        if answer.kind == FAILED:
+            category, _, _, reason, _ = unpack_texts(answer.body)
+            if category == MISSING:
+                raise _MissingError
+            return Unavailable(reason)
+        (value,) = Payload(answer).load()
+        return value
+
+
+class _MissingError(Exception):
+    """The owner has no such thing, or none that can travel."""
+
+
+def _no_attribute(module: str, name: str) -> AttributeError:
+    return AttributeError(f"module {module!r} has no attribute {name!r}, and that of its owner none that could be sent")
+
+
+def ask_owner(fd: int) -> None:
+    """Let this process ask its owner, on this socket, for what its ``__main__`` and its finders of modules have not."""
+    definitions = Definitions(_socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd))
+    definitions.stand_behind(sys.modules["__main__"])
+    sys.meta_path.append(definitions)

@@ -1,0 +1,67 @@
+"""How a process of the multiprocessing context begins: with what multiprocessing gives it of its parent process.
+
+Runs in the process. Templates load this module, and with it what most of these processes need.
+"""
+
+from __future__ import annotations
+
+import _socket
+import atexit
+import os
+import sys
+from multiprocessing import process, spawn, util
+from multiprocessing import queues as queues  # most processes get one
+from multiprocessing import resource_tracker as resource_tracker  # as of queues
+from types import FunctionType
+
+from ..values.decode import Descriptor, load_values
+from ..wire.resource_tracker import use as use_tracker
+from . import context
+from .main_lookup import ask_owner
+
+OF_POOLS = ("multiprocessing.pool", "concurrent.futures.process")
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+
+def main(
+    channel: socket.socket,
+    preparation: dict[str, Any],
+    environment: dict[bytes, bytes] | None,
+    tracker: Descriptor,
+    questions: Descriptor,
+    body: bytes,
+    descriptors: Sequence[Descriptor],
+) -> NoReturn:
+    """Be one process of a context, as multiprocessing.spawn._main is one of forkserver, without its ``__main__``.
+
+    Nothing is said on the channel. The end of this side tells the parent process that all that is inherited is here,
+    and the end of the other side that the parent process has ended.
+    """
+    context.start_method()  # known from now on, even where the import above was a lazy one
+    atexit.register(util._exit_function)  # type: ignore[attr-defined]  # the template's are not ours
+    use_tracker(tracker.detach())
+    ask_owner(questions.detach())
+    if environment is not None and environment != os.environb:
+        os.environb.clear()
+        os.environb.update(environment)
+    current: Any = process.current_process()
+    current._inheriting = True
+    try:
+        spawn.prepare(preparation)
+        (started,) = load_values(body, -1, [descriptor.detach() for descriptor in descriptors], ())
+        if type(started._target) is FunctionType and started._target.__module__ in OF_POOLS:
+            from .tasks import take_tasks  # only now: most processes are no workers of pools
+
+            take_tasks(started)
+    finally:
+        del current._inheriting
+    try:
+        channel.shutdown(_socket.SHUT_WR)
+    except OSError:  # the parent process has closed its side
+        pass
+    sys.exit(started._bootstrap(parent_sentinel=channel.detach()))

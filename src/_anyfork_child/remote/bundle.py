@@ -1,0 +1,48 @@
+"""What is carried to the other side: the sources of this package, and of cloudpickle, for what goes by value.
+
+Runs in the near relay. Sources come from the loaders, wherever those have them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from importlib.util import find_spec
+from pkgutil import iter_modules
+
+from . import importer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from importlib.machinery import ModuleSpec
+
+PACKAGES = ("_anyfork_child", "cloudpickle")
+
+
+def pack(options: Sequence[object]) -> bytes:
+    """The files, compressed, with the options of the far relay."""
+    files = {name: source for package in PACKAGES for name, source in _sources(package)}
+    return zlib.compress(repr({importer.OPTIONS: tuple(options), **files}).encode("utf-8", "surrogatepass"), 6)
+
+
+def _sources(package: str) -> list[tuple[str, str]]:
+    spec = find_spec(package)
+    return [] if spec is None else [(found.name, _source(found)) for found in _with_submodules(spec)]
+
+
+def _with_submodules(spec: ModuleSpec) -> Iterator[ModuleSpec]:
+    """Yield the specification of a module, and those of all modules below it. None of them is imported."""
+    yield spec
+    for module in iter_modules(spec.submodule_search_locations) if spec.submodule_search_locations else ():
+        # Asked of the finders themselves: importlib's find_spec would import the package.
+        found = module.module_finder.find_spec(f"{spec.name}.{module.name}", None)
+        if found is not None:
+            yield from _with_submodules(found)
+
+
+def _source(spec: ModuleSpec) -> str:
+    get_source = getattr(spec.loader, "get_source", None)
+    source = None if get_source is None else get_source(spec.name)
+    if source is None:
+        raise ImportError(f"there is no source of {spec.name}, which the other side needs")
+    return str(source)

@@ -1,0 +1,310 @@
+"""The relay beside the owner: runs the command of a remote template, and is that template to the owner.
+
+Runs in a process of its own. It waits for a connection and reports on the template's control socket why there is none;
+from then on it relays. It ends with the last process on the other side, with the connection, and with the owner.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+from select import POLLIN, POLLOUT, poll
+from time import monotonic
+
+from ..wire.channel import NOWAIT
+from ..wire.failure import Failure
+from ..wire.frames import (
+    BORN,
+    DIED,
+    ENTERED,
+    EXECUTING,
+    FAILED,
+    FORK,
+    HEADER,
+    LOST,
+    READY,
+    VERSION,
+    Frame,
+    ProtocolError,
+    messages,
+)
+from ..wire.platform import OLDEST
+from .bootstrap import Answers, lines, package, version_text, with_boot
+from .bundle import pack
+from .command import Command
+from .protocol import FRAME, NUMBER
+from .relay import SPEAKS, Relay, settle_in
+from .stderr_lines import Lines
+from .stream import CONTROL, STATUS
+from .transport import LostError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+    from .stream import Stream
+
+READ = 64 << 10
+FATE = 1.0  # seconds for a command that has closed its output to end, and to say why
+PARTING = 0.5  # seconds for the other side to say that it is done when nobody wants more, and then for the command
+NOT_FOUND = (126, 127)  # exit codes of shells, and of what is like them, for a program that they cannot run
+FROM_PROCESSES = frozenset({READY, ENTERED, EXECUTING, FAILED, LOST, BORN, DIED})  # kinds of frames
+
+
+class _Forsaken(Exception):  # noqa: N818  # no error
+    """The owner wants nothing of this template any more."""
+
+
+def relay(
+    channel: _socket.socket,
+    control: _socket.socket,
+    status: _socket.socket,
+    command: Sequence[str],
+    owner: int,
+    host: str,
+    connect_timeout: float,
+    keep_alive: float,
+) -> None:
+    """Be a remote template: ``control`` and ``status`` are the ends that a template's process gets.
+
+    ``owner`` is the pid of the owner, ``host`` what it calls the other side, if it knows; the rest are seconds.
+    """
+    channel.close()
+    settle_in()
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # and so has the command
+    near = _Near(control, status, owner, host, keep_alive)
+    try:
+        near.connect(command, connect_timeout)
+        near.run()
+    except Failure as failure:
+        _tell(control, Frame(FAILED, 0, failure.pack()))
+    except _Forsaken:
+        pass
+    finally:
+        near.end()
+
+
+def _tell(sock: _socket.socket, frame: Frame) -> None:
+    """Say a last word to the owner, if it still listens and takes it at once."""
+    try:
+        for data, _ in messages(frame):
+            sock.send(data, NOWAIT)
+    except OSError:
+        pass
+
+
+class _Near:
+    """A near relay. First it connects, then it runs; however it ends, nothing stays."""
+
+    def __init__(
+        self, control: _socket.socket, status: _socket.socket, owner: int, host: str, keep_alive: float
+    ) -> None:
+        self._control = control
+        self._status = status
+        self._owner = owner
+        self._host = host
+        self._name = ""  # the first word of the command
+        self._keep_alive = keep_alive
+        self._lines = Lines(2)
+        self._command: Command | None = None
+        self._rest = b""
+        self._before = "a Python has answered"  # what has not come yet while it connects
+        self._relay: Relay | None = None
+        self._gives_up_at = 0.0  # once nobody wants anything of the other side
+        _signal.signal(_signal.SIGTERM, self._terminated)
+
+    def _terminated(self, *_: object) -> NoReturn:
+        """The owner has ended."""
+        if self._command is not None:
+            self._command.kill()
+        os._exit(0)
+
+    def end(self) -> None:
+        """Let nothing stay behind."""
+        if self._command is not None:
+            self._command.kill()
+            self._command.ended(FATE)
+            self._lines.take(self._command.drain_errors(0.0))
+        self._lines.end()
+
+    # --- Connecting ---
+
+    def connect(self, command: Sequence[str], seconds: float) -> None:
+        """Run the command, and make what answers the other side. Raises Failure."""
+        self._name = command[0]
+        try:
+            self._command = Command(with_boot(command))
+        except OSError as error:
+            raise self._failure("connect", f"the command {self._name!r} cannot be executed: {error}") from None
+        deadline = monotonic() + seconds
+        word = os.urandom(8).hex() + "-"
+        answers = Answers(word)
+        try:
+            self._greet(answers, word, deadline)
+        except ValueError as error:
+            raise self._failure("python", f"what {self._name!r} has started is no Python: {error}") from None
+        except TimeoutError:
+            raise self._failure("timeout", f"{seconds:g} seconds have passed before {self._before}") from None
+        except (EOFError, OSError):  # it was closed
+            raise self._closed() from None
+        self._rest = answers.rest
+        self._lines.begin(self._host)
+
+    def _greet(self, answers: Answers, word: str, deadline: float) -> None:
+        kind, *details = self._ask(answers, lines(word), deadline)
+        try:
+            major, minor, micro, node = details
+            version = int(major), int(minor), int(micro)
+        except ValueError:
+            raise ValueError(f"it says {kind!r}") from None
+        if version < OLDEST:
+            text = (
+                f"the Python there is {version_text(version)}, and too old: it must be {version_text(OLDEST)} or newer"
+            )
+            raise self._failure("python", text)
+        self._call_it(node)
+        self._before = "the Python there was ready"
+        mark = b"\n<%s>" % word[::-1].encode()
+        luggage = package(pack((self._host, mark, self._owner, self._keep_alive)))
+        kind, *details = self._ask(answers, luggage, deadline)
+        if [kind, *details] != ["ready", SPEAKS]:
+            raise self._failure("connect", f"what arrived there is not what was sent ({kind} {' '.join(details)})")
+
+    def _call_it(self, node: str) -> None:
+        """Call the other side what the owner calls it, and what it calls itself."""
+        if not self._host:
+            self._host = node
+        elif node not in self._host:
+            self._host = f"{self._host} ({node})"
+
+    def _ask(self, answers: Answers, data: bytes, deadline: float) -> list[str]:
+        """Send this and wait for an answer. Raises TimeoutError, OSError at the end, ValueError for endless noise."""
+        assert self._command is not None
+        fd = self._command.fd
+        left = memoryview(data)  # in a line of its own: Nuitka 4.3 stumbles over it in an unpacking
+        while (answer := answers.take(self._read(fd))) is None:
+            if left:
+                left = left[self._write(fd, left) :]
+            self._wait(bool(left), deadline)
+        return answer
+
+    @staticmethod
+    def _read(fd: int) -> bytes:
+        try:
+            data = os.read(fd, READ)
+        except BlockingIOError:
+            return b""
+        if not data:
+            raise EOFError
+        return data
+
+    @staticmethod
+    def _write(fd: int, data: memoryview) -> int:
+        try:
+            return os.write(fd, data)
+        except BlockingIOError:
+            return 0
+
+    def _wait(self, writes: bool, deadline: float) -> None:
+        assert self._command is not None
+        poller = poll()
+        poller.register(self._command.fd, POLLIN | POLLOUT if writes else POLLIN)
+        poller.register(self._command.errors, POLLIN)
+        poller.register(self._control, 0)  # its end
+        left = deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        ready = dict(poller.poll(left * 1000))
+        if self._control.fileno() in ready:
+            raise _Forsaken
+        if self._command.errors in ready:
+            self._hear(POLLIN)
+
+    def _closed(self) -> Failure:
+        """Why there is no connection: what the command says itself, and how it has ended."""
+        command = self._command
+        assert command is not None
+        ended = command.ended(FATE)
+        self._lines.take(command.drain_errors(FATE if ended else 0.0))
+        if not ended or command.status is None:
+            return self._failure("connect", f"{self._name!r} has closed the connection before {self._before}")
+        code = os.waitstatus_to_exitcode(command.status)
+        how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        if code in NOT_FOUND:
+            return self._failure("python", f"there is no such Python: {self._name!r} has ended with {how}")
+        return self._failure("connect", f"{self._name!r} has ended with {how} before {self._before}")
+
+    def _failure(self, category: str, text: str) -> Failure:
+        said = self._lines.tail
+        whole = f"{text}; it said:\n{said}" if said else text
+        return Failure(category, self._host or self._name, whole, said)
+
+    # --- Relaying ---
+
+    def run(self) -> None:
+        """Relay until the other side is done. Raises nothing: who is concerned by a lost connection is told so."""
+        assert self._command is not None
+        fd = self._command.fd
+        relay = self._relay = Relay(fd, fd, 1, self._keep_alive, _admit)
+        relay.watch(self._command.errors, self._hear)
+        control, status = relay.open(self._control, CONTROL), relay.open(self._status, STATUS)
+        numbers = NUMBER.pack(control.number) + NUMBER.pack(status.number)
+        relay.say(FRAME, 0, HEADER.pack(VERSION, FORK, 2, 0, 0) + numbers)
+        try:
+            relay.take(self._rest)
+            relay.run(self._is_over)
+            if relay.said_bye:
+                self._command.ended(PARTING)
+        except LostError as error:
+            self._lose(relay, error)
+
+    def _is_over(self) -> bool:
+        """Whether nothing is left to do: the other side has said so, or says nothing of use although nothing is there
+        that anybody wants. What was started may go on without a handle, and steps that were asked for are done."""
+        relay = self._relay
+        assert relay is not None
+        if relay.streams:
+            return False
+        if relay.said_bye or relay.started:
+            return relay.said_bye
+        if not self._gives_up_at:
+            self._gives_up_at = relay.now + (self._keep_alive if relay.asked else PARTING)
+            relay.hurry()
+        return relay.now > self._gives_up_at
+
+    def _hear(self, _event: int) -> None:
+        """Something was said on standard error."""
+        assert self._command is not None
+        try:
+            data = os.read(self._command.errors, READ)
+        except BlockingIOError:
+            return
+        self._lines.take(data)
+        if not data and self._relay is not None:
+            self._relay.forget(self._command.errors)
+
+    def _lose(self, relay: Relay, error: LostError) -> None:
+        """The connection is gone: say so to all who wait for something from there."""
+        assert self._command is not None
+        self._command.kill()
+        self._command.ended(FATE)
+        self._lines.take(self._command.drain_errors(0.0))
+        failure = self._failure("lost", f"the connection is lost: {error}")
+        for stream in list(relay.streams.values()):
+            _tell_loss(stream, failure)
+            stream.close()
+
+
+def _tell_loss(stream: Stream, failure: Failure) -> None:
+    stream.flush()
+    if stream.answers and not stream.queued:
+        _tell(stream.sock, Frame(FAILED if stream.role == CONTROL else LOST, 0, failure.pack()))
+
+
+def _admit(kind: int, streams: int, value: int) -> tuple[Sequence[int], int]:
+    """Nothing comes from there but answers, with a pipe at most: an owner has no reason to trust what it gets."""
+    if kind not in FROM_PROCESSES or streams != (kind == EXECUTING):
+        raise ProtocolError(f"a frame of kind {kind} with {streams} streams")
+    return (), value

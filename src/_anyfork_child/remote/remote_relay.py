@@ -1,0 +1,108 @@
+"""The relay beside remote templates: the first process on the other machine, and in the owner's place there.
+
+It forks the first template, on real sockets, and has the lifeline of all that comes from that: its end, for whatever
+reason, is the owner's end for them.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import sys
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+from ..__main__ import run
+from ..birth.last_words import to_nobody
+from ..birth.title import Title
+from ..template.template import Template
+from ..wire.frames import CLOSE, DETACHED, FORK, Frame, ProtocolError
+from ..wire.lifeline import open_anew, open_pipe
+from .protocol import BYE
+from .relay import SPEAKS, Relay, settle_in
+from .stream import CONTROL
+from .transport import LostError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+ROOT = 0  # the stream that is the control socket of the first template, from the beginning
+HIGH = 10  # descriptors of the connection lie above those of standard streams
+
+
+def serve(_host: str, mark: bytes, owner: int, keep_alive: float) -> NoReturn:
+    """Be the far end of a connection over standard input and output, until it ends."""
+    incoming, outgoing = _take_stdio()
+    title = Title(owner)
+    near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    lifeline, alive = open_pipe()
+    pid = os.fork()
+    if not pid:
+        for fd in (incoming, outgoing, near.detach(), alive):
+            os.close(fd)
+        _be_template(far, lifeline, title)
+    far.close()
+    title.show(b"anyfork/relay", short=True)
+    settle_in()
+    os.write(outgoing, b"%sready %s\n" % (mark, SPEAKS.encode()))
+    for fd in (incoming, outgoing):
+        os.set_blocking(fd, False)
+    _relay(incoming, outgoing, near, pid, lifeline, keep_alive)
+    os._exit(0)
+
+
+def _relay(incoming: int, outgoing: int, root: _socket.socket, pid: int, lifeline: int, keep_alive: float) -> None:
+    """Relay until the first template, ``pid``, has ended, which stays until all has that came from it.
+
+    Ends this process with the connection, also while processes run of which nobody there has a handle.
+    """
+
+    def admit(kind: int, streams: int, flags: int) -> tuple[Sequence[int], int]:
+        if kind != FORK:
+            if streams:
+                raise ProtocolError(f"{streams} streams with a frame of kind {kind}")
+            return (), flags
+        if streams != 2:
+            raise ProtocolError(f"a fork with {streams} sockets")
+        line, followed = open_anew(lifeline)
+        return (line,), flags & DETACHED | followed
+
+    relay = Relay(incoming, outgoing, 2, keep_alive, admit)
+    first = relay.open(root, CONTROL, ROOT)
+    try:
+        relay.run(lambda: len(relay.streams) > 1)
+        first.put_frame(Frame(CLOSE))  # it makes one template, the owner's, and stays to reap it
+        relay.run(lambda: not relay.streams)
+        _watch(relay, pid)
+        relay.run(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid)
+        relay.say(BYE, 0)
+        relay.flush()
+    except LostError:
+        os._exit(1)  # that ends everything here, by the lifeline
+
+
+def _watch(relay: Relay, pid: int) -> None:
+    """Let the end of a process wake the relay, which otherwise looks at each tick."""
+    try:
+        relay.watch(os.pidfd_open(pid), lambda _event: None)
+    except (AttributeError, OSError):  # this system has no pidfds, or no descriptor is left
+        pass
+
+
+def _take_stdio() -> tuple[int, int]:
+    """Keep the connection to ourselves. What processes write to standard output goes where standard error goes."""
+    incoming, outgoing = (fcntl(fd, F_DUPFD_CLOEXEC, HIGH) for fd in (0, 1))
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return incoming, outgoing
+
+
+def _be_template(control: _socket.socket, lifeline: int, title: Title) -> NoReturn:
+    line, followed = open_anew(lifeline)
+    os.close(lifeline)
+    template = Template(control, line, followed, to_nobody(), title)
+    sys.argv[:] = [""]
+    run(template)

@@ -1,0 +1,1 @@
+"""A template: its commands, the loop that forks, its children, its shutdown."""

@@ -1,0 +1,146 @@
+"""The processes of a template, watched by pidfd: one epoll for all of them, and a pidfd for the owner.
+
+Runs in templates, on Linux. ``add`` and ``wait`` are part of every start, and written for that (see
+template.fork_loop).
+"""
+
+from __future__ import annotations
+
+import _socket
+from _struct import Struct
+from os import O_CLOEXEC, O_RDONLY, close, dup2, open, pidfd_open, wait4  # noqa: A004  # the builtin is not used here
+from select import EPOLLIN, epoll
+from time import monotonic
+
+from ..wire.channel import NOSIGNAL, NOWAIT
+from ..wire.frames import BORN, HEADER, VERSION
+from .children import Children
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+pack, pack_int = HEADER.pack, Struct("i").pack
+SOL_SOCKET, SCM_RIGHTS = _socket.SOL_SOCKET, _socket.SCM_RIGHTS
+SEND_FLAGS = NOSIGNAL | NOWAIT
+EVENTS = 32  # at most so many events at once: epoll makes room for all of them at each call
+
+
+class PidfdChildren(Children):
+    """Watches over the template's own descriptors and its processes with one epoll."""
+
+    def __init__(self, *own: int) -> None:
+        super().__init__()
+        self._by_pidfd: dict[int, tuple[int, int, int, int, float]] = {}  # pid, status socket, reports, flags, birth
+        self._courier = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        self._courier_fd = self._courier.fileno()
+        self._epoll = epoll()
+        self._watched: set[int] = set()
+        for fd in own:
+            self.watch(fd)
+        self.own += (self._courier_fd, self._epoll.fileno())
+        self.first = min(self.own)
+        self.prepare()  # last: nothing else would close it again
+
+    def close(self) -> None:
+        self._courier.close()
+        self._epoll.close()
+        if self.reserve >= 0:
+            close(self.reserve)
+
+    def forsake(self) -> None:
+        self._courier.detach()
+        try:
+            self._epoll.close()  # or its number would be closed with the object, when it is somebody else's
+        except OSError:  # it is closed
+            pass
+
+    def __len__(self) -> int:
+        return len(self._by_pidfd)
+
+    def watch(self, fd: int) -> None:
+        self._watched.add(fd)
+        self._epoll.register(fd, EPOLLIN)
+
+    def forget(self, fd: int) -> None:
+        self._watched.discard(fd)
+        self._epoll.unregister(fd)
+
+    def forget_own(self) -> None:
+        for fd in [*self._watched]:
+            self.forget(fd)
+
+    def prepare(self) -> None:
+        self.reserve = open("/dev/null", O_RDONLY | O_CLOEXEC)
+        self.own.append(self.reserve)
+
+    def add(self, pid: int, status: int, reports: int, flags: int) -> bool:
+        try:
+            pidfd = pidfd_open(pid)
+        except OSError:
+            pidfd = self._open_with_reserve(pid)
+        if pidfd > self.high:
+            self.high = pidfd
+        try:
+            self._epoll.register(pidfd, EPOLLIN)
+        except OSError as error:  # the limit of /proc/sys/fs/epoll/max_user_watches
+            close(pidfd)
+            return self.give_up(pid, error)
+        self._by_pidfd[pidfd] = (pid, status, reports, flags, monotonic())
+        # One socket object serves all status sockets, one after the other, under its own number.
+        dup2(status, self._courier_fd, False)
+        try:
+            self._courier.sendmsg(
+                (pack(VERSION, BORN, 1, 0, pid),), ((SOL_SOCKET, SCM_RIGHTS, pack_int(pidfd)),), SEND_FLAGS
+            )
+        except ConnectionError:
+            pass  # the owner has dropped its handle, or is gone: nobody wants to know
+        except OSError as error:  # no memory, or too many descriptors are under way
+            self._courier.shutdown(_socket.SHUT_RDWR)  # it is a copy, so closing the other one says nothing
+            del self._by_pidfd[pidfd]
+            self._epoll.unregister(pidfd)
+            close(pidfd)
+            return self.give_up(pid, error)
+        return True
+
+    def _open_with_reserve(self, pid: int) -> int:
+        """Open a pidfd with the descriptor that is kept in reserve, because no other one is left (EMFILE)."""
+        close(self.reserve)
+        self.own.remove(self.reserve)
+        self.reserve = -1
+        return pidfd_open(pid)
+
+    def wait(self, timeout: float = -1) -> Sequence[int]:
+        own: tuple[int, ...] = ()
+        for pidfd, _ in self._epoll.poll(timeout, EVENTS):
+            child = self._by_pidfd.pop(pidfd, None)
+            if child is None:
+                own += (pidfd,)
+                continue
+            # The owner holds a copy of the pidfd, so epoll would go on reporting it after close.
+            self._epoll.unregister(pidfd)
+            close(pidfd)
+            pid, status_socket, reports, _, _ = child
+            try:
+                _, status, usage = wait4(pid, 0)
+            except ChildProcessError:  # code in this template has waited for it, or ignores SIGCHLD
+                self._tell_nothing(status_socket)
+                close(reports)
+            else:
+                self.tell_end(pid, status_socket, reports, status, usage)
+        return own
+
+    def _tell_nothing(self, status_socket: int) -> None:
+        """Shut the status socket down without a status: nobody knows how the process ended."""
+        dup2(status_socket, self._courier_fd, False)
+        self._courier.shutdown(_socket.SHUT_RDWR)  # not only closed: the courier may have a copy
+        close(status_socket)
+
+    def living(self) -> Iterable[tuple[int, int, float]]:
+        return [(pid, flags, born) for pid, _, _, flags, born in self._by_pidfd.values()]
+
+    def speakers(self) -> Iterable[tuple[int, int]]:
+        return [(pid, reports) for pid, _, reports, _, _ in self._by_pidfd.values()]
+
+    def descriptors(self) -> list[int]:
+        return [fd for pidfd, (_, status, reports, _, _) in self._by_pidfd.items() for fd in (pidfd, status, reports)]

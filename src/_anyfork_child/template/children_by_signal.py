@@ -1,0 +1,166 @@
+"""The processes of a template, watched by SIGCHLD: where there are no pidfds, and for a template that is pid 1.
+
+Runs in templates. The owner has no pidfd of a process then, so it cannot signal it itself: it asks for that by a frame
+on the process's status socket. As pid 1 a template inherits orphans of others, and reaps them too.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import os
+from os import WNOHANG
+from select import POLLIN, poll
+from time import monotonic
+
+from ..wire.channel import NOWAIT, Channel, close_all
+from ..wire.frames import BORN, HEADER, SIGNAL, VERSION, ProtocolError
+from .children import Children
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class SignalChildren(Children):
+    """Watches over the template's own descriptors, its processes' status sockets, and a pipe that SIGCHLD writes to."""
+
+    def __init__(self, *own: int) -> None:
+        super().__init__()
+        self._by_pid: dict[int, tuple[Channel, int, int, float]] = {}  # status socket, reports, flags, birth
+        self._pid_of: dict[int, int] = {}  # by the number of the status socket, as long as the owner listens
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+        self.own += (self._read, self._write)
+        self.first = min(self.own)
+        self._watched: set[int] = set()
+        for fd in own:
+            self.watch(fd)
+        self.take_signals()
+
+    def close(self) -> None:
+        os.close(self._read)
+        os.close(self._write)
+        self._forsake_signals()
+
+    def forsake(self) -> None:
+        self._forsake_signals()
+
+    @staticmethod
+    def _forsake_signals() -> None:
+        _signal.set_wakeup_fd(-1)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+
+    def __len__(self) -> int:
+        return len(self._by_pid)
+
+    def watch(self, fd: int) -> None:
+        self._watched.add(fd)
+
+    def forget(self, fd: int) -> None:
+        self._watched.discard(fd)
+
+    def forget_own(self) -> None:
+        self._watched.clear()
+
+    def prepare(self) -> None:
+        self.take_signals()
+
+    def take_signals(self) -> None:
+        _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, _no_action)
+
+    def add(self, pid: int, status: int, reports: int, flags: int) -> bool:
+        channel = Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, status))
+        self._by_pid[pid] = (channel, reports, flags, monotonic())
+        self._pid_of[status] = pid
+        try:
+            channel.sock.send(HEADER.pack(VERSION, BORN, 0, 0, pid), NOWAIT)
+        except ConnectionError:
+            pass  # the owner has dropped its handle, or is gone: nobody wants to know
+        except OSError as error:  # no memory
+            self._remove(pid)
+            return self.give_up(pid, error)
+        return True
+
+    def wait(self, timeout: float = -1) -> Sequence[int]:
+        own = []
+        self._reap()  # user code may have kept SIGCHLD from us
+        poller = poll()  # one for each call: the handler of SIGTERM waits, too, and may do so in the middle of this
+        for fd in (*self._watched, self._read, *self._pid_of):
+            poller.register(fd, POLLIN)
+        for fd, _ in poller.poll(timeout * 1000 if timeout >= 0 else None):
+            if fd in self._watched:
+                own.append(fd)
+            elif fd == self._read:
+                self._empty()
+            elif fd in self._pid_of:
+                self._hear(fd)
+        self._reap()
+        return own
+
+    def _empty(self) -> None:
+        try:
+            while os.read(self._read, 4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def _hear(self, fd: int) -> None:
+        """The owner asks for a signal, or has dropped its handle."""
+        pid = self._pid_of[fd]
+        try:
+            frame = self._by_pid[pid][0].receive(NOWAIT)
+        except BlockingIOError:
+            return
+        except (OSError, EOFError, ProtocolError):
+            frame = None
+        if frame is not None and frame.kind == SIGNAL:
+            os.kill(pid, frame.value)  # not reaped yet, so the pid is its own
+        else:
+            del self._pid_of[fd]
+
+    def _reap(self) -> None:
+        for pid in [*self._by_pid]:
+            try:
+                ended, status, usage = os.wait4(pid, WNOHANG)
+            except ChildProcessError:  # code in this template has waited for it: nobody knows
+                close_all(self._remove(pid))
+                continue
+            if ended:
+                self.tell_end(pid, *self._remove(pid), status, usage)
+        if os.getpid() == 1:
+            _reap_orphans({*self._by_pid})
+
+    def _remove(self, pid: int) -> tuple[int, int]:
+        """Forget a process that has ended; return its status socket, and where it has spoken."""
+        channel, reports, *_ = self._by_pid.pop(pid)
+        fd = channel.sock.detach()
+        self._pid_of.pop(fd, None)
+        return fd, reports
+
+    def living(self) -> Iterable[tuple[int, int, float]]:
+        return [(pid, flags, born) for pid, (_, _, flags, born) in self._by_pid.items()]
+
+    def speakers(self) -> Iterable[tuple[int, int]]:
+        return [(pid, reports) for pid, (_, reports, _, _) in self._by_pid.items()]
+
+    def descriptors(self) -> list[int]:
+        return [fd for channel, reports, *_ in self._by_pid.values() for fd in (channel.fd, reports)]
+
+
+def _reap_orphans(ours: set[int]) -> None:
+    """Reap what pid 1 has inherited. Ours may end meanwhile: they are left to their own turn."""
+    try:
+        while True:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None or ended.si_pid in ours:
+                return
+            os.waitpid(ended.si_pid, WNOHANG)
+    except ChildProcessError:
+        return
+
+
+def _no_action(number: int, frame: object) -> None:
+    """Only what has a handler is written to the wakeup descriptor."""

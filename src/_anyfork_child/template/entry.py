@@ -1,0 +1,138 @@
+"""How a function, or a program, takes a process over.
+
+Runs in the process. Whatever fails before the function is entered is one report to the owner, and an end. ``enter`` is
+part of every start, and written for that (see template.fork_loop).
+"""
+
+from __future__ import annotations
+
+import os
+from _signal import SIG_DFL, SIGINT, SIGTERM, default_int_handler, signal
+from os import getpid
+from sys import modules
+
+from ..birth.exit import end_copy, fail_copy
+from ..birth.last_words import CHILDLESS, UNTOLD, report
+from ..birth.owner_watch import has_ended
+from ..birth.preparation import function_name
+from ..values.decode import DescriptorsLostError, FunctionNotFoundError, Payload
+from ..wire.channel import NOSIGNAL, public_socket
+from ..wire.failure import Failure, failure_of
+from ..wire.frames import DETACHED, ENTERED, EXECUTING, HEADER, VERSION, Frame
+from ..wire.signals import default_actions, handled_signals, program_signals, unblock_all
+from . import shutdown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from typing import Any, NoReturn
+
+    from .template import Template
+
+pack = HEADER.pack
+
+
+def start_with_all(template: Template, frame: Frame) -> list[Any]:
+    """Decode a call and what was sent before, say that it is entered, and return what to enter."""
+    payload = Payload(frame)
+    try:
+        _check(template, payload)
+        call = payload.load_call()
+        call[1:1] = [value for part in template.arguments for value in part.load()]
+    except BaseException as error:  # decoding runs code of the values, which may raise anything
+        refuse_start(template, error)
+    return enter(template, call, payload.name)
+
+
+def refuse_start(template: Template, error: BaseException) -> NoReturn:
+    """Tell the owner why the function cannot be entered, and end."""
+    if getpid() != template.pid:
+        fail_copy(error)
+    if isinstance(error, Failure):
+        shutdown.fail(template, error)
+    category = "function" if isinstance(error, FunctionNotFoundError) else "argument"
+    shutdown.fail(template, failure_of(category, "", error))
+
+
+def enter(template: Template, call: list[Any], name: bytes) -> list[Any]:
+    """Stop being a template; return the call with its channel."""
+    if getpid() != template.pid:  # a copy that the decoding of a value has made
+        end_copy(0)
+    if template.shows_function:
+        template.title.show(name or function_name(call[0]).encode("utf-8", "replace"))
+    sock = template.channel.sock
+    try:
+        sock.send(pack(VERSION, ENTERED, 0, 0, template.pid), NOSIGNAL)
+    except ConnectionError:
+        _check_revoked(template)
+    if template.changed:
+        sock = _tidy(template)
+    if template.stdio or template.flags & DETACHED:
+        _connect(template)
+    signal(SIGTERM, SIG_DFL)
+    signal(SIGINT, default_int_handler)
+    call.insert(1, sock)
+    return call
+
+
+def _tidy(template: Template) -> _socket.socket:
+    """User code has run here: give it the signals of a fresh interpreter, and the channel as it expects a socket."""
+    default_actions(handled_signals())
+    unblock_all()
+    if template.children is not None:
+        template.children.close()
+        report(template.reports, CHILDLESS)
+    debugging = modules.get("_anyfork_child.birth.debugger")
+    if debugging is not None:
+        debugging.connect()
+    return public_socket(template.channel.sock)
+
+
+def _connect(template: Template) -> None:
+    """Connect what the channel was asked for, and forget an owner that is not waited for."""
+    for fd in template.stdio:
+        os.dup2(template.channel.fd, fd)
+    if template.flags & DETACHED:
+        os.close(template.lifeline)
+
+
+def _check_revoked(template: Template) -> None:
+    """The owner does not listen. It may have dropped the handle, then go on; or given up waiting; or ended."""
+    if template.channel.receive() is not None:
+        shutdown.finish(template, 1)  # REVOKE: nothing else can stand behind START
+    if not template.flags & DETACHED and has_ended(template.lifeline):
+        shutdown.owner_gone(template)
+
+
+def _check(template: Template, payload: Payload) -> None:
+    if template.failure is not None:
+        raise template.failure
+    if payload.lost:
+        raise Failure("descriptors", "start", DescriptorsLostError())
+    if template.children is not None and len(template.children):
+        raise Failure("children", "", "it has forked processes and must stay to reap them: start a fork of it")
+
+
+def start_program(template: Template, frame: Frame) -> NoReturn:
+    """Become another program. Whether that worked shows on a pipe: it ends with exec, or brings the failure."""
+    payload = Payload(frame)
+    try:
+        _check(template, payload)
+        argv = payload.load()
+        read, write = os.pipe()
+    except Failure as failure:
+        shutdown.fail(template, failure)
+    except Exception as error:
+        shutdown.fail(template, failure_of("program", "", error))
+    try:
+        template.channel.send(Frame(EXECUTING, template.pid, b"", (read,)))
+    except ConnectionError:
+        _check_revoked(template)
+    _connect(template)
+    report(template.reports, UNTOLD)
+    program_signals()
+    try:
+        os.execvp(argv[0], argv)
+    except (OSError, ValueError) as error:
+        os.write(write, Failure("program", os.fsdecode(argv[0]), error).pack())
+    os._exit(127)

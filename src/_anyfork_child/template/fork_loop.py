@@ -1,0 +1,174 @@
+"""A template's loop, and the way of a new process from the fork to its function.
+
+The loop goes on in both processes after a fork: in the template with the next frame, in the new process as a template
+of its own on its own control socket. So nothing deepens the stack, however long the line of ancestors, and user code
+runs from the top: ``serve`` returns what to run.
+
+**Why this module looks as it does.** A start costs page faults: the first write to a page after a fork copies it, in
+the template and in the new process, and in Python using an object writes its reference count. What stands here runs in
+every start. So it is flat (a function costs two pages), its names are global (finding one writes nothing), a new
+process keeps its template's objects and moves its own descriptors under their numbers, and whatever is rare stands in
+other modules. ``python -m bench create --only faults`` counts what a change is worth.
+"""
+
+from __future__ import annotations
+
+from _signal import SIG_BLOCK, SIG_UNBLOCK
+from _signal import pthread_sigmask as sigmask
+from fcntl import fcntl
+from os import close, closerange, dup2, fork, getpid, pipe
+
+from ..birth.claims import claim
+from ..birth.owner_watch import F_OWNER_PID, F_SETOWN_EX, pack_owner
+from ..values.decode import load_call
+from ..wire.channel import CLOEXEC, NOWAIT, ROOM, close_all, receive_body, unpack_descriptors, wait_for_memory
+from ..wire.failure import Failure
+from ..wire.frames import (
+    DETACHED,
+    EXECUTES,
+    FOLLOWED,
+    FORK,
+    FORK_DESCRIPTORS,
+    HEADER,
+    HEADER_SIZE,
+    LOST_DESCRIPTOR,
+    MAX_BODY,
+    START,
+    VERSION,
+)
+from . import shutdown
+from .entry import enter, refuse_start
+from .fork_check import obstacle, refuse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from .template import Template
+
+unpack = HEADER.unpack
+RECEIVE = NOWAIT | CLOEXEC
+KEPT = DETACHED | FOLLOWED  # of the flags of a fork
+
+
+def serve(template: Template) -> list[Any]:
+    """Do what the owner asks until a function takes the process over; end the process when the owner is done.
+
+    Return the function and its arguments.
+    """
+    channel = template.channel
+    while True:
+        children = template.children
+        if children is not None:
+            own = children.wait()
+            if template.lifeline in own:
+                shutdown.owner_gone(template)
+            if not own:
+                continue
+        try:
+            data, ancillary, got, _ = channel.sock.recvmsg(channel.wanted, ROOM, RECEIVE)
+        except BlockingIOError:
+            template.idle()
+            continue
+        except ConnectionResetError:  # the owner ended with something of ours unread
+            shutdown.owner_gone(template)
+        except OSError as error:
+            wait_for_memory(error)
+            continue
+        fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
+        # The two frames of every start, where they come as they usually do. All others by way of the decoder.
+        if channel.whole and len(data) == HEADER_SIZE:
+            version, kind, count, length, value = unpack(data)
+            if version == VERSION and count == len(fds):
+                if kind == FORK and count == FORK_DESCRIPTORS and not length:
+                    fork_for(template, fds, value, b"")
+                    continue
+                plain = children is None and template.failure is None and not template.arguments
+                if kind == START and plain and not count and 0 < length <= MAX_BODY:
+                    body = receive_body(channel.sock, length)
+                    if len(body) < length:
+                        shutdown.owner_gone(template)
+                    try:
+                        call = load_call(body, value)
+                    except BaseException as error:  # decoding runs code of the values, which may raise anything
+                        refuse_start(template, error)
+                    return enter(template, call, body[:value])
+        taken_over = template.hear(data, fds, got)
+        if taken_over is not None:
+            return taken_over
+
+
+def fork_for(template: Template, fds: Sequence[int], flags: int, body: bytes) -> None:
+    """Fork. Returns in the template, and in the new process, which has become a template of its own by then."""
+    number, template.forks = template.forks, template.forks + 1
+    if not template.settled or LOST_DESCRIPTOR in fds:
+        fds = [*fds]
+        failure = obstacle(template, fds, flags & EXECUTES)
+        if failure is not None:
+            refuse(template, fds, number, failure)
+            return
+    flags &= KEPT
+    children = template.children
+    assert children is not None
+    # Handlers of the user's must not run in a process that is not born yet. Our own (template.shutdown) sees to itself.
+    if template.signals:
+        sigmask(SIG_BLOCK, template.signals)
+    read_end = write_end = -1
+    try:
+        if children.reserve < 0:
+            children.prepare()
+        read_end, write_end = pipe()
+        if fds[-1] > children.high:
+            children.high = fds[-1]
+        if write_end > children.high:
+            children.high = write_end
+        template.forking = True
+        pid = fork()
+    except OSError as error:
+        refuse(template, (*fds, read_end, write_end), number, Failure("fork", "", error))
+    else:
+        if pid == 0:
+            become(template, fds, (read_end, write_end), flags, body)
+        elif children.add(pid, fds[1], read_end, flags):
+            close(fds[0])
+            close(fds[2])
+            close(write_end)
+            if body:
+                close_all(fds[FORK_DESCRIPTORS:])
+        else:
+            refuse(template, (*fds, read_end, write_end), number, Failure("fork", "", children.lost))
+    template.forking = False
+    if template.hook_errors:
+        template.tell_hook_errors()
+    if template.told_to_end:
+        shutdown.terminated(template, template.told_to_end)
+    if template.signals:
+        sigmask(SIG_UNBLOCK, template.signals)
+
+
+def become(template: Template, fds: Sequence[int], reports: Sequence[int], flags: int, body: bytes) -> None:
+    """Runs in the new process: drop what is the template's and the siblings', and be a template."""
+    children = template.children
+    assert children is not None
+    dup2(fds[0], template.channel.fd, False)
+    dup2(fds[2], template.lifeline, False)
+    dup2(reports[1], template.reports, False)
+    if children.dense and not body:
+        closerange(children.first, children.high + 1)
+    else:
+        children.close_in_copy((*fds[:FORK_DESCRIPTORS], *reports))
+    template.children = None
+    template.settled = template.titled = False
+    template.pid = pid = getpid()
+    template.flags = flags
+    template.generation = 1
+    template.forks = 0
+    if flags == FOLLOWED:
+        owner = pack_owner(F_OWNER_PID, pid)
+        fcntl(template.lifeline, F_SETOWN_EX, owner)
+        fcntl(template.reports, F_SETOWN_EX, owner)  # as claim, for less
+    else:
+        claim(template.reports)
+    if template.resets or template.hook_errors or body:
+        template.differ(body, fds[FORK_DESCRIPTORS:])

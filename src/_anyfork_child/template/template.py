@@ -1,0 +1,396 @@
+"""A template: a process that is prepared, forked, and at last taken over by a function. Its state, and what is rare.
+
+One object per process; its loop is in template.fork_loop, which also forks. template.entry lets a function or a program
+take over, template.shutdown ends.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import sys
+from select import POLLIN, poll
+
+from ..birth.attributes import give
+from ..birth.owner_watch import follow
+from ..birth.preparation import STEPS, run_step
+from ..values.decode import DescriptorsLostError, Payload
+from ..values.shared_main import inherit
+from ..wire.channel import NOWAIT, Channel, close_all, wait_for_memory
+from ..wire.descriptors import open_stdio
+from ..wire.failure import Failure, failure_of
+from ..wire.frames import (
+    ADOPT,
+    ADOPTED,
+    CHANNEL,
+    CLOSE,
+    DETACH,
+    DETACHED,
+    FAILED,
+    FOLLOWED,
+    FORK,
+    FORK_DESCRIPTORS,
+    IN_FILE,
+    PING,
+    PROGRAM,
+    READY,
+    SEND,
+    START,
+    STDIO,
+    TRACK,
+    Frame,
+    ProtocolError,
+)
+from ..wire.platform import has_pidfds
+from ..wire.resource_tracker import use as use_tracker
+from . import shutdown
+from .entry import start_program, start_with_all
+from .fork_loop import fork_for
+from .fork_safety import check_threads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from ..birth.title import Title
+    from .children import Children
+
+
+held: tuple[
+    int, ...
+] = ()  # what this process has open and user code has not: its lifeline, and the pipe for its reports
+
+
+class Template:
+    """This process, as long as it has not been told what to run.
+
+    Its three sockets and pipes have the same numbers in all generations, and their objects are made once: ``channel``,
+    and the descriptors ``lifeline`` and ``reports``, where it speaks to the template above. ``flags`` are those of a
+    FORK frame: whether the kernel tells of the owner's end by SIGTERM, too, and whether what takes this process over
+    outlives the owner.
+    """
+
+    __slots__ = (
+        "arguments",
+        "attributes",
+        "changed",
+        "channel",
+        "children",
+        "failure",
+        "flags",
+        "forking",
+        "forks",
+        "generation",
+        "handler",
+        "hook_errors",
+        "kept",
+        "lifeline",
+        "new_children",
+        "past",
+        "pid",
+        "relay",
+        "reports",
+        "resets",
+        "settled",
+        "shows_function",
+        "signals",
+        "stdio",
+        "title",
+        "titled",
+        "told",
+        "told_to_end",
+        "user_hook",
+    )
+
+    def __init__(self, control: _socket.socket, lifeline: int, flags: int, reports: int, title: Title) -> None:
+        self.channel = Channel(control)
+        self.lifeline = lifeline
+        self.flags = flags
+        self.reports = reports
+        self.pid = os.getpid()
+        self.generation = 0  # whether it was exec'ed, or forked
+        self.title = title
+        self.titled = False
+        # Empty tuples are one object, and so one page, whatever they are for.
+        self.arguments: tuple[Payload, ...] = ()
+        self.attributes: dict[str, Any] = {}
+        self.shows_function = True  # as its title, when it is entered
+        self.stdio: Sequence[int] = ()  # standard streams that become the channel
+        self.failure: Failure | None = None
+        self.told = False  # the owner has been answered since
+        self.kept: Sequence[int] = ()  # what a former owner has left for the next
+        self.relay = False  # tell all processes of the owner's end, because some follow a former owner
+        # For forks:
+        self.forks = 0
+        self.new_children = children_class()
+        self.children: Children | None = None
+        self.past: list[object] = []  # objects whose descriptors are closed; they are never taken apart
+        self.changed = True  # user code, or our own start, has run since the last settle
+        self.settled = False  # the next fork needs no preparation
+        self.resets: Sequence[Callable[[], object]] = ()  # what a new process does to differ from this one
+        self.signals: Sequence[int] = ()  # those with a handler, which must not run in the middle of a birth
+        self.forking = False  # between a fork and its bookkeeping
+        self.told_to_end = 0  # the signal that came meanwhile
+        self.hook_errors: tuple[Any, ...] = ()
+        self.user_hook = sys.unraisablehook
+        self.handler = lambda number, _frame: shutdown.terminated(self, number)
+        if flags == FOLLOWED:
+            follow(lifeline, self.pid)
+        self.take_signals()
+
+    def take_signals(self) -> None:
+        """Have our way with signals, whatever user code has set."""
+        _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # Ctrl-C is for the owner and for running processes
+        _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)  # reports may go to nobody
+        _signal.signal(_signal.SIGTERM, self.handler)
+        if self.children is not None:
+            self.children.take_signals()
+
+    # --- What the owner asks ---
+
+    def hear(self, data: bytes, fds: Sequence[int], got: int) -> list[Any] | None:
+        """Go on from some bytes on the control socket; return what to run when a function takes the process over."""
+        try:
+            frame = self.channel.complete(data, fds, got, NOWAIT)
+        except BlockingIOError:
+            return None  # the rest of the frame will come
+        except ConnectionResetError:  # the owner ended with something of ours unread
+            frame = None
+        except OSError as error:
+            wait_for_memory(error)
+            return None  # nothing is lost, as above
+        except (ProtocolError, EOFError) as error:
+            shutdown.reject(self, error)
+        if frame is None:
+            shutdown.owner_gone(self)
+        return self._obey(frame)
+
+    def _obey(self, frame: Frame) -> list[Any] | None:
+        kind = frame.kind & ~IN_FILE
+        if kind == START:
+            return start_with_all(self, frame)
+        if kind == FORK:
+            if len(frame.fds) < FORK_DESCRIPTORS:
+                shutdown.reject(self, ProtocolError("a fork without its sockets"))
+            fork_for(self, frame.fds, frame.value, frame.body)
+        elif kind == PROGRAM:
+            start_program(self, frame)
+        elif kind == PING:
+            self._answer()
+        elif kind == CLOSE:
+            shutdown.close(self)
+        elif kind == DETACH:
+            close_all(self.kept)
+            self.kept = frame.fds
+        elif kind == ADOPT:
+            self._adopt(frame)
+        elif kind == SEND:
+            self._take(frame)
+        elif kind == TRACK:
+            self._track(frame.fds)
+        elif kind in STEPS:
+            self._run_step(kind, frame)
+        else:
+            shutdown.reject(self, ProtocolError(f"a frame of kind {kind}, which is not for templates"))
+        return None
+
+    def _answer(self) -> None:
+        if self.failure is None:
+            self.send(Frame(READY, self.pid))
+        else:
+            self.told = True
+            self.send(Frame(FAILED, 0, self.failure.pack()))
+
+    def send(self, frame: Frame) -> None:
+        """Tell the owner, if it still listens."""
+        try:
+            self.channel.send(frame)
+        except ConnectionError:
+            pass  # the loop will see its end
+
+    def _take(self, frame: Frame) -> None:
+        payload = Payload(frame)
+        if payload.lost:
+            self.failure = self.failure or Failure("descriptors", "send", DescriptorsLostError())
+        self.arguments = (*self.arguments, payload)
+        self.settled = False
+
+    def _track(self, fds: Sequence[int]) -> None:
+        """Use the resource tracker of the owner here and in all forks; without room for it, go on without."""
+        if len(fds) != 1:
+            shutdown.reject(self, ProtocolError("a resource tracker without its pipe"))
+        if fds[0] >= 0:
+            use_tracker(fds[0])
+            self.settled = False
+
+    # --- While nothing is asked ---
+
+    def idle(self) -> None:
+        """Wait; there is time now for what a process that runs at once need not have."""
+        if not self.titled:
+            self.show_idle()
+        if self.children is not None:
+            return  # the loop waits, and reaps meanwhile
+        poller = poll()
+        poller.register(self.channel.fd, POLLIN)
+        if self.watches_owner:
+            poller.register(self.lifeline, POLLIN)
+        try:
+            ready = dict(poller.poll())
+        except OSError as error:
+            wait_for_memory(error)
+            return
+        if self.lifeline in ready:
+            shutdown.owner_gone(self)
+
+    @property
+    def watches_owner(self) -> bool:
+        """Whether the owner's end is this one's, too. What was asked for a detached process is done first, so this one
+        ends with the stream."""
+        return not self.flags & DETACHED
+
+    def show_idle(self) -> None:
+        """Show in ps what this process is, in full."""
+        self.titled = True
+        if "title" in self.attributes:
+            self.title.restore(self.attributes["title"])
+        else:
+            self.title.show(b"anyfork" if self.generation else b"anyfork/exec", short=True)
+
+    # --- Preparing ---
+
+    def _run_step(self, kind: int, frame: Frame) -> None:
+        """Run user code in the template. Its failure is kept for whoever asks, and for what is forked from now on."""
+        if self.failure is not None:
+            close_all(frame.fds)
+            return
+        payload = Payload(frame)
+        self._let_user_code()
+        before = self._identify_own()
+        try:
+            run_step(kind, payload)
+            self._end_copy(0)
+            check_threads()
+        except Failure as failure:
+            if os.getpid() != self.pid:
+                print(failure.traceback or failure.summary, end="", file=sys.stderr)
+            self._end_copy(1)
+            self.failure = failure
+        except SystemExit as stop:
+            code = shutdown.exit_code(stop)
+            self._end_copy(code)
+            shutdown.finish(self, code)
+        finally:
+            if before != self._identify_own():
+                shutdown.end_without_descriptors(self.pid)
+            self.take_signals()
+            open_stdio()
+
+    def _identify_own(self) -> list[tuple[int, int]]:
+        """Return what this template's own descriptors are: device and inode of each that is open."""
+        found = []
+        for fd in (self.channel.fd, self.lifeline, self.reports):
+            try:
+                status = os.fstat(fd)
+            except OSError:  # user code has closed it
+                continue
+            found.append((status.st_dev, status.st_ino))
+        return found
+
+    def _let_user_code(self) -> None:
+        """Give the interpreter's state back to user code."""
+        if not self.changed:
+            sys.unraisablehook = self.user_hook
+        self.changed = True
+        self.settled = False
+
+    def _end_copy(self, code: int) -> None:
+        """User code may fork by itself, and let the copy return too. There is one template: the copy ends."""
+        if os.getpid() != self.pid:
+            shutdown.end_copy(code)
+
+    # --- Being forked ---
+
+    def make_children(self) -> None:
+        """Be ready to fork. Raises OSError when descriptors have run out."""
+        self.children = children = self.new_children(self.channel.fd)
+        if self.watches_owner:
+            children.watch(self.lifeline)
+        self.past.append(children)  # its descriptors are closed by number in forks, and its objects stay
+
+    def unraisable(self, error: Any) -> None:
+        """As sys.unraisablehook: hooks of os.register_at_fork that raise fail the new process. Python only prints such
+        an error, and this is how. At any other time all is as ever."""
+        if self.forking:
+            self.hook_errors = (*self.hook_errors, error)
+        else:
+            self.user_hook(error)
+
+    def tell_hook_errors(self) -> None:
+        """Runs in the template, after a fork: show what is not only the new process's affair."""
+        errors, self.hook_errors = self.hook_errors, ()
+        for error in errors:
+            self.user_hook(error)
+
+    def differ(self, body: bytes, fds: Sequence[int]) -> None:
+        """Runs in a new process: undo what it must not have in common with its template, and apply its attributes."""
+        try:
+            if self.hook_errors:
+                error, self.hook_errors = self.hook_errors[0], ()
+                raise failure_of("hook", str(error.object or error.err_msg), error.exc_value, 0)
+            for reset in self.resets:
+                reset()
+            if body:
+                give(self, body, fds)
+        except Failure as failure:
+            self.failure = failure
+        except Exception as error:
+            self.failure = failure_of("hook", "reset", error)
+
+    def keep(self, attributes: dict[str, Any]) -> None:
+        """Note the attributes that matter later: a title, and streams that become the channel. Forks inherit them."""
+        self.attributes = {**self.attributes, **attributes}
+        self.shows_function = "title" not in self.attributes
+        self.stdio = tuple(fd for fd, name in enumerate(STDIO) if self.attributes.get(name) == CHANNEL)
+
+    # --- Moving to another owner ---
+
+    def _adopt(self, frame: Frame) -> None:
+        """Another process holds the handle now: it gets the ends that its predecessor left, and its life counts."""
+        if len(frame.fds) != 1:
+            shutdown.reject(self, ProtocolError("an adoption without its lifeline"))
+        (lifeline,) = frame.fds
+        if lifeline < 0:
+            self.failure = self.failure or Failure("descriptors", "from_socket", DescriptorsLostError())
+        else:
+            self._follow_another(lifeline, frame.value)
+        self.send(Frame(ADOPTED, self.pid, b"", self.kept))
+        close_all(self.kept)
+        self.kept = ()
+
+    def _follow_another(self, lifeline: int, flags: int) -> None:
+        watcher = self.children if self.watches_owner else None
+        if watcher is not None:
+            watcher.forget(self.lifeline)
+        os.dup2(lifeline, self.lifeline, False)
+        os.close(lifeline)
+        if watcher is not None:
+            watcher.watch(self.lifeline)
+        self.flags = flags & FOLLOWED | self.flags & DETACHED
+        if self.flags == FOLLOWED:
+            follow(self.lifeline, self.pid)
+        inherit(None)  # the other has another __main__
+        self.relay = True  # what was forked before follows the former owner
+
+
+def children_class() -> Callable[..., Children]:
+    """How a template notices the ends of its processes."""
+    if has_pidfds() and os.getpid() != 1:
+        from .children_by_pidfd import PidfdChildren
+
+        return PidfdChildren
+    from .children_by_signal import SignalChildren
+
+    return SignalChildren

@@ -1,0 +1,314 @@
+"""Functions and arguments as they arrive: from bytes and descriptors back to objects.
+
+Runs in the process that uses them, never in a template that only hands them on. Imports what it needs when a value
+of that kind arrives, so that a bare template stays small.
+"""
+
+from __future__ import annotations
+
+import sys
+from _pickle import Unpickler, loads
+from io import BufferedReader, BytesIO, RawIOBase
+from os import close, preadv
+from sys import modules
+
+from ..wire.frames import IN_FILE, LOST_DESCRIPTOR, Frame
+from ..wire.own_imports import import_own, warm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+    from typing import Any
+
+    from _typeshed import WriteableBuffer
+
+
+class DescriptorsLostError(OSError):
+    """Descriptors did not fit into this process: its limit of open files (RLIMIT_NOFILE) is reached."""
+
+    def __init__(self) -> None:
+        super().__init__(24, "too many open files to receive the descriptors that were sent")
+
+
+class FunctionNotFoundError(LookupError):
+    """No function of that name is where it should be."""
+
+
+class OtherPythonError(Exception):
+    """A function or class came by value from another version of Python."""
+
+    def __init__(self, version: tuple[int, int]) -> None:
+        theirs, ours = (".".join(map(str, pair)) for pair in (version, sys.version_info[:2]))
+        super().__init__(
+            f"a function or class of Python {theirs} came by value, which is no use to Python {ours}: "
+            "put it into a module that both can import"
+        )
+
+
+CHECKED = object()
+
+
+class Descriptor:
+    """A raw file descriptor that travels as such: ``Descriptor(fd)`` among the arguments arrives as a Descriptor.
+
+    The number differs on the other side. Nothing closes it but ``close``; ``detach`` gives the number away.
+    """
+
+    __slots__ = ("_fd",)
+    __module__ = "anyfork" if "anyfork" in sys.modules else __name__
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """The number in this process. Raises ValueError after close or detach."""
+        if self._fd < 0:
+            raise ValueError("this descriptor was closed or detached")
+        return self._fd
+
+    def detach(self) -> int:
+        """Return the number and forget it: closing is up to the caller."""
+        fd, self._fd = self.fileno(), -1
+        return fd
+
+    def close(self) -> None:
+        """Close it. Closing twice is harmless."""
+        if self._fd >= 0:
+            close(self.detach())
+
+    def __repr__(self) -> str:
+        return f"<Descriptor {self._fd}>" if self._fd >= 0 else "<Descriptor closed>"
+
+
+class Payload:
+    """Pickled values with their descriptors, as they came in a frame: not looked into before ``load``."""
+
+    __slots__ = ("_fds", "_file", "_pickle", "lost", "name")
+
+    def __init__(self, frame: Frame) -> None:
+        self.lost = LOST_DESCRIPTOR in frame.fds  # not all of its descriptors could be received
+        if frame.kind & IN_FILE:
+            self.name = frame.body  # of a function, before the pickle of its arguments; empty for one by value
+            self._file = frame.fds[-1]
+            self._fds = frame.fds[:-1]
+            self._pickle = b""
+        else:
+            self.name = frame.body[: frame.value]
+            self._file = -1
+            self._fds = frame.fds
+            self._pickle = frame.body[frame.value :]
+
+    def close(self) -> None:
+        """Close the descriptors, instead of ``load``."""
+        for fd in (*self._fds, self._file):
+            if fd >= 0:
+                close(fd)
+
+    def load(self) -> Any:
+        """Decode the values. Each descriptor can be taken once; so call it once.
+
+        Raises whatever the decoding raises: nothing is known of the values.
+        """
+        if self._file < 0 and not self._fds:
+            return _plain(loads(self._pickle)) if self._pickle else ()
+        return load_values(self._pickle, self._file, self._fds, ())
+
+    def load_call(self) -> list[Any]:
+        """A function and its arguments. Raises FunctionNotFoundError too."""
+        values = self.load()
+        return [find_function(str(self.name, "utf-8"), values), *values] if self.name else [*values]
+
+
+def load_call(body: bytes, length: int) -> list[Any]:
+    """What Payload.load_call does, for a call without descriptors whose function's name has this length.
+
+    Part of most starts, so it does little.
+    """
+    values = _plain(loads(body[length:])) if len(body) > length else ()
+    if not length:
+        return [*values]
+    name = body[:length].decode()
+    module, _, path = name.partition(":")
+    try:
+        function = getattr(modules[module], path)
+    except (KeyError, AttributeError):
+        function = find_function(name, values)
+    return [function, *values]
+
+
+def check_version(version: tuple[int, int], *places: str) -> object:
+    """Decoded before what goes by value: code of one Python is no code in another; it may import from these places."""
+    if version != sys.version_info[:2]:
+        raise OtherPythonError(version)
+    warm("cloudpickle.cloudpickle")  # which the rest of these values needs
+    add_places(*places)
+    return CHECKED
+
+
+def _plain(values: Any) -> Any:
+    return values[1:-1] if isinstance(values, tuple) and values and values[0] is CHECKED else values
+
+
+class _FileBody(RawIOBase):
+    """A file read by position: clones of a template share its offset, so nobody may move it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        count = preadv(self._fd, [buffer], self._position)
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            close(self._fd)
+        super().close()
+
+
+def load_values(body: bytes, file: int, fds: Sequence[int], buffers: Sequence[object]) -> Any:
+    """Decode values that came in bytes, or in a file, which is closed, with descriptors and large buffers beside."""
+    with BytesIO(body) if file < 0 else BufferedReader(_FileBody(file)) as stream:
+        unpickler = _Unpickler(stream, fds, buffers)
+        try:
+            values = unpickler.load()
+        except BaseException:
+            unpickler.close()
+            raise
+        unpickler.taken.clear()
+        return _plain(values)
+
+
+class _Unpickler(Unpickler):
+    """Gives the rebuilding functions of this module the descriptors that came beside the bytes."""
+
+    def __init__(self, file: BytesIO | BufferedReader[Any], fds: Sequence[int], buffers: Sequence[object] = ()) -> None:
+        super().__init__(file, buffers=buffers)
+        self._fds = fds
+        self.taken: dict[int, Any] = {}  # by index: what was made of a descriptor
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module != __name__ or name not in REBUILD:
+            return super().find_class(module, name)
+        rebuild, fds, taken = REBUILD[name], self._fds, self.taken
+
+        def make(index: int, *details: Any) -> object:  # without self, whose memo holds this: a cycle keeps files open
+            made = taken[index] = rebuild(fds[index], *details)
+            return made
+
+        return make
+
+    def close(self) -> None:
+        """Close all descriptors, of which nobody will have an object."""
+        for index, fd in enumerate(self._fds):
+            if index in self.taken:
+                self.taken[index].close()
+            elif fd >= 0:
+                close(fd)
+
+
+def add_places(*places: str) -> None:
+    """Have places on the path in this order: before the others, where they are not."""
+    if [entry for entry in sys.path if entry in places] != [*places]:
+        sys.path[:] = [*places, *(entry for entry in sys.path if entry not in places)]
+
+
+def change_places(gone: Collection[str], places: Sequence[str]) -> None:
+    """Take places off the path that the program has taken off, and have others on it."""
+    if gone:
+        sys.path[:] = [entry for entry in sys.path if entry not in gone]
+    add_places(*places)
+
+
+def find_placed(place: str, name: str) -> object:
+    """The function or class of this name, or the module where no name follows, with this place on the path.
+
+    The program has put it there after it has started the template.
+    """
+    add_places(place)
+    module, _, path = name.partition(":")
+    return find_function(name) if path else __import__(module, None, None, ("__name__",))
+
+
+def named(function: Callable[..., Any] | str) -> Callable[..., Any]:
+    """A function, or that of this name. Raises FunctionNotFoundError."""
+    return find_function(function) if isinstance(function, str) else function
+
+
+def find_function(name: str, args: Sequence[object] = ()) -> Callable[..., object]:
+    """The function called ``package.module:qualified.name``; without a module it is one of the template's __main__.
+
+    ``args`` are those of its call. Raises FunctionNotFoundError, with the error of the import as its cause where that
+    failed.
+    """
+    module_name, colon, path = name.rpartition(":")
+    if not colon:
+        module_name = "__main__"
+    try:
+        # Also where it is loaded: another thread may be in the middle of that, and this waits for it.
+        found: Any = __import__(module_name, None, None, ("__name__",))
+        for part in path.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # an import may raise anything: it is reported
+        why = f": {type(error).__name__}: {error}" if colon else f" in __main__; {_remedy(name, args)}"
+        raise FunctionNotFoundError(f"there is no function {name!r}{why}") from error
+    if not callable(found):
+        raise FunctionNotFoundError(f"{name!r} is not callable but {type(found).__name__}")
+    return found  # type: ignore[no-any-return]  # getattr knows no types
+
+
+def _remedy(name: str, args: Sequence[object]) -> str:
+    """What to write instead of a name without a module that __main__ does not have."""
+    if args and callable(args[0]):
+        return f"the argument behind it is a function: the function comes first, as in run(function, {name!r})"
+    module, _, path = name.rpartition(".")
+    if module:
+        return f"a function of a module is written '{module}:{path}'"
+    return f"define it there with execute(), or name its module: 'module:{name}'"
+
+
+def _socket(fd: int, family: int, kind: int, proto: int, timeout: float | None) -> object:
+    sock = import_own("socket").socket(family, kind, proto, fd)
+    if timeout is not None:
+        sock.settimeout(timeout)
+    return sock
+
+
+def _binary(fd: int, mode: str, buffering: int, closefd: bool = True) -> object:
+    return open(fd, mode, buffering, closefd=closefd)
+
+
+def _text(fd: int, mode: str, encoding: str, errors: str, line_buffering: bool, write_through: bool) -> object:
+    file = open(fd, mode, encoding=encoding, errors=errors)
+    file.reconfigure(line_buffering=line_buffering, write_through=write_through)  # type: ignore[attr-defined]
+    return file
+
+
+def _connection(fd: int, readable: bool, writable: bool) -> object:
+    from multiprocessing.connection import Connection
+
+    return Connection(fd, readable, writable)
+
+
+def cached(function: Callable[..., object], maxsize: int | None, typed: bool) -> object:
+    """A function with a cache of its own, which begins empty."""
+    from functools import lru_cache
+
+    return lru_cache(maxsize, typed)(function)
+
+
+def _descriptor(fd: int) -> Descriptor:
+    return Descriptor(fd)
+
+
+REBUILD: dict[str, Callable[..., object]] = {
+    "_socket": _socket,
+    "_binary": _binary,
+    "_text": _text,
+    "_connection": _connection,
+    "_descriptor": _descriptor,
+}

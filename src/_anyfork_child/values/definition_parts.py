@@ -1,0 +1,154 @@
+"""Objects that definitions contain and pickle cannot take as they are, although their parts can: by type.
+
+They go by value with the definitions, see values.by_value. ``rebuild_`` functions run in the process that they come to.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import ctypes
+import functools
+import sys
+import typing
+import uuid
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    Reduced = tuple[Any, ...]
+
+_CLASS_OF_C = (type(ctypes.Structure), type(ctypes.Union))
+_ARRAY = type(ctypes.Array)
+_POINTER = type(ctypes._Pointer)
+_FUNCTION = type(ctypes._CFuncPtr)  # type: ignore[attr-defined]  # typeshed names only its subclasses
+# The classes of these have no name under which they are found.
+_OF_C = (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._Pointer, ctypes._SimpleCData, ctypes._CFuncPtr)  # type: ignore[attr-defined]  # typeshed names only subclasses of the last
+_CLASSES_OF_C = {type(cls): cls for cls in _OF_C}
+_SWAPPED, _NATIVE = ("__ctype_be__", "__ctype_le__") if sys.byteorder == "little" else ("__ctype_le__", "__ctype_be__")
+
+_variables: dict[str, contextvars.ContextVar[Any]] = {}  # by the name under which all processes know one
+_trackers: dict[contextvars.ContextVar[Any], str] = {}
+
+
+def reduce_kind(value: Any) -> Reduced | None:
+    """Say how to rebuild such an object; None for any other one."""
+    reducer = _REDUCERS.get(type(value))
+    if reducer is not None:
+        return reducer(value)
+    if isinstance(value, functools.cached_property):
+        state = {name: part for name, part in vars(value).items() if name != "lock"}
+        return rebuild_cached_property, (type(value),), state, None, None, set_state
+    if isinstance(value, ctypes.CDLL):
+        return type(value), (value._name,)
+    return None
+
+
+# --- functools, weakref, contextvars, typing ------------------------------------------------------------------------
+
+
+def rebuild_cached_property(kind: Any) -> object:
+    """Make one without a function, but with a lock of its own where this Python has one."""
+    made = kind.__new__(kind)
+    functools.cached_property.__init__(made, _nothing)
+    return made
+
+
+def _reduce_partial_method(value: Any) -> Reduced:
+    return rebuild_partial_method, (value.func, value.args, value.keywords)
+
+
+def rebuild_partial_method(function: Any, arguments: Sequence[Any], keywords: dict[str, Any]) -> object:
+    """Make one by its constructor, without which Python 3.14 and newer do not make one."""
+    return functools.partialmethod(function, *arguments, **keywords)
+
+
+def set_state(made: Any, state: dict[str, Any]) -> None:
+    """Set attributes past everything that the class does about that."""
+    vars(made).update(state)
+
+
+def _nothing(_: object) -> None:
+    pass
+
+
+def _reduce_weak_dictionary(value: Any) -> Reduced:
+    return type(value), (), None, None, iter([*value.items()])
+
+
+def _reduce_reference(value: Any) -> Reduced:
+    return rebuild_reference, (value(),)
+
+
+def rebuild_reference(value: object) -> object:
+    """Make a weak reference; to nothing where nothing is held."""
+    return weakref.ref(value if value is not None else {1})
+
+
+def _reduce_variable(value: Any) -> Reduced:
+    try:
+        default: tuple[object, ...] = (contextvars.Context().run(value.get),)
+    except LookupError:
+        default = ()
+    tracker = _trackers.setdefault(value, uuid.uuid4().hex)
+    return rebuild_variable, (_variables.setdefault(tracker, value).name, default, tracker)
+
+
+def rebuild_variable(name: str, default: Sequence[Any], tracker: str) -> Any:
+    """Return the context variable of this tracker, made if it is not known here."""
+    if tracker not in _variables:
+        variable: Any = contextvars.ContextVar(name, default=default[0]) if default else contextvars.ContextVar(name)
+        _trackers[_variables.setdefault(tracker, variable)] = tracker
+    return _variables[tracker]
+
+
+def _reduce_new_type(value: Any) -> Reduced | None:
+    if value.__module__ != "__main__":
+        return None
+    names = {"__module__": value.__module__, "__qualname__": value.__qualname__}
+    return typing.NewType, (value.__name__, value.__supertype__), names, None, None, set_state
+
+
+# --- ctypes ---------------------------------------------------------------------------------------------------------
+
+
+def reduce_c_type(value: Any) -> Reduced | None:
+    """Say how to rebuild a type that ctypes makes of others; None for any other class."""
+    kind = type(value)
+    if value in _CLASSES_OF_C:
+        return type, (_CLASSES_OF_C[value],)
+    if issubclass(kind, _ARRAY) and value is value._type_ * value._length_:
+        return rebuild_array, (value._type_, value._length_)
+    if issubclass(kind, _POINTER) and value is ctypes.POINTER(value._type_):
+        return ctypes.POINTER, (value._type_,)
+    if issubclass(kind, _FUNCTION) and "_argtypes_" in vars(value):
+        return ctypes.CFUNCTYPE, (value._restype_, *value._argtypes_)
+    if vars(value).get(_SWAPPED) is value and vars(value)[_NATIVE] is not value:
+        return getattr, (vars(value)[_NATIVE], _SWAPPED)
+    return None
+
+
+def rebuild_array(kind: Any, length: int) -> object:
+    """Return the type of arrays of this length."""
+    return kind * length
+
+
+def order_fields(value: type, attributes: dict[str, Any]) -> None:
+    """Leave out what a structure of C makes of its fields, and put these last: they depend on the others."""
+    if issubclass(type(value), _CLASS_OF_C):
+        for name in [name for name, part in attributes.items() if type(part).__name__ == "CField"]:
+            del attributes[name]
+        if "_fields_" in attributes:
+            attributes["_fields_"] = attributes.pop("_fields_")
+
+
+_REDUCERS: dict[type, Callable[[Any], Reduced | None]] = {
+    functools.partialmethod: _reduce_partial_method,
+    weakref.WeakKeyDictionary: _reduce_weak_dictionary,
+    weakref.WeakValueDictionary: _reduce_weak_dictionary,
+    weakref.ReferenceType: _reduce_reference,
+    contextvars.ContextVar: _reduce_variable,
+    typing.NewType: _reduce_new_type,
+}

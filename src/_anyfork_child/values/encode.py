@@ -1,0 +1,195 @@
+"""Values into bytes, descriptors and large buffers: the counterpart of values.decode, in the owner and in workers.
+
+Values travel by pickle 5. Descriptors among them (sockets, files, pipes, connections, Descriptor) travel beside the
+bytes, whatever they are nested in, and are rebuilt by values.decode: see values.reduce. What pickle cannot name on the
+other side, that is lambdas, closures and everything of ``__main__``, goes by value with cloudpickle, which is loaded
+only then: see values.by_value.
+"""
+
+from __future__ import annotations
+
+import _pickle
+import os
+import sys
+from types import FunctionType
+
+from ..wire.frames import IN_FILE, MAX_DESCRIPTORS, Frame
+from ..wire.memory_files import new_file
+from ..wire.own_imports import import_own
+from . import decode
+from .receiver import OWNER
+from .reduce import CannotTravelError as CannotTravelError
+from .reduce import reduce
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from _typeshed import ReadableBuffer
+
+    from .receiver import Receiver
+
+PROTOCOL = 5
+LARGE = 64 << 10  # bytes of a buffer that is worth a file of its own
+MAX_BUFFERS = 64  # of one message: each of them is a descriptor for a moment
+INLINE = 64 << 10  # bytes: more would fill a socket's buffer (208 KiB by default) and wait there for the reader
+
+
+class Encoded:
+    """Pickled values: pieces of bytes, and the descriptors that go with them.
+
+    The descriptors belong to ``holders``, which are kept so that dropping them elsewhere does not close them.
+    """
+
+    __slots__ = ("buffers", "by_value", "fds", "holders", "made", "name", "pieces", "size")
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.fds: list[int] = []
+        self.holders: list[object] = []
+        self.made: list[int] = []
+        self.buffers: list[memoryview] = []  # large ones, which travel beside the bytes too
+        self.size = 0
+        self.by_value = False  # with cloudpickle, which the other side needs too
+        self.name = b""  # of a function, before the pickle of its arguments; empty for one among the values
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Take the next piece from a pickler: large bytes objects come as themselves and are not copied."""
+        piece = data if type(data) is bytes else bytes(data)
+        self.pieces.append(piece)
+        self.size += len(piece)
+        return len(piece)
+
+    def take_buffer(self, buffer: _pickle.PickleBuffer) -> bool:
+        """Whether a pickler is to put a buffer among the bytes, as its buffer_callback."""
+        try:
+            raw = buffer.raw()
+        except BufferError:  # not contiguous
+            return True
+        if raw.nbytes < LARGE or len(self.buffers) == MAX_BUFFERS:
+            return True
+        self.buffers.append(raw)
+        return False
+
+    def add_descriptor(self, holder: object, fd: int) -> int:
+        """Note a descriptor; return its index."""
+        try:
+            os.fstat(fd)
+        except OSError as error:
+            raise CannotTravelError(f"its descriptor {fd} is not open") from error
+        if len(self.fds) >= MAX_DESCRIPTORS:
+            raise CannotTravelError(f"more than {MAX_DESCRIPTORS} descriptors in one call")
+        self.fds.append(fd)
+        self.holders.append(holder)
+        return len(self.fds) - 1
+
+    def add_made(self, fd: int) -> int:
+        """Note a descriptor that was made for this and is closed with it; return its index."""
+        self.made.append(fd)
+        self.fds.append(fd)
+        return len(self.fds) - 1
+
+    def frame(self, kind: int) -> tuple[Frame, list[int], Sequence[bytes]]:
+        """The frame that carries this; the descriptors made for it, which the caller closes once it is sent; and what
+        has to be written into the last of them before."""
+        if self.size <= INLINE:
+            return Frame(kind, len(self.name), b"".join((self.name, *self.pieces)), self.fds), self.made, ()
+        file = new_file()
+        return Frame(kind | IN_FILE, self.size, self.name, [*self.fds, file]), [*self.made, file], self.pieces
+
+
+SCALARS = frozenset({int, float, bool, type(None), complex})
+_SIZED = frozenset({str, bytes})
+
+
+def is_plain(value: object) -> bool:
+    """Whether it is small, and pickle alone does right with it: no descriptor in it, and nothing that goes by value."""
+    kind = type(value)
+    return kind in SCALARS or (kind in _SIZED and len(value) <= INLINE)  # type: ignore[arg-type]  # it has a size
+
+
+def encode(values: Sequence[object], receiver: Receiver = OWNER, beside: bool = False) -> Encoded:
+    """Pickle values; large buffers travel ``beside`` the bytes, where the other side can take them from there.
+
+    Raises whatever their pickling raises, CannotTravelError among others.
+    """
+    encoded = Encoded()
+    try:
+        _Pickler(encoded, encoded.take_buffer if beside else None, receiver).dump(values)
+    except (_ByValueNeededError, _pickle.PicklingError, TypeError, AttributeError) as error:
+        if not isinstance(error, _ByValueNeededError):
+            from ..wire.signal_handlers import comes_from_outside
+
+            if comes_from_outside(error):
+                raise
+        import_own("_anyfork_child.values.by_value")  # only now: importing cloudpickle costs more than all of anyfork
+        from .by_value import ByValuePickler, Names
+
+        encoded = Encoded()
+        encoded.by_value = True
+        take_buffer = encoded.take_buffer if beside else None
+        pickler = ByValuePickler(encoded, PROTOCOL, take_buffer, receiver)
+        try:
+            pickler.dump((_SameVersion(receiver.places()), *values, Names(pickler)))
+        finally:
+            pickler.clear_memo()  # it has what knows the pickler, which knows all that was written
+    return encoded
+
+
+def encode_error(error: BaseException) -> Encoded:
+    """Pickle an exception; without those of its attributes that cannot travel, where that alone is in the way.
+
+    Raises whatever its pickling raises.
+    """
+    try:
+        return encode((error,))
+    except Exception:  # pickling runs code of the attributes, which may raise anything
+        from .exceptions import Reduced
+
+        return encode((Reduced(error, can_travel),))
+
+
+def can_travel(value: object) -> bool:
+    """Whether a value can be pickled."""
+    try:
+        encode((value,))
+    except Exception:  # pickling runs code of the value, which may raise anything
+        return False
+    return True
+
+
+def pickle_into(encoded: Encoded, value: object) -> None:
+    """Pickle plain data of our own."""
+    _Pickler(encoded, None, OWNER).dump(value)
+
+
+class _SameVersion:
+    """Stands before values that only the same version of Python can decode, and that may import from these places."""
+
+    def __init__(self, places: Sequence[str]) -> None:
+        self._places = places
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return decode.check_version, (sys.version_info[:2], *self._places)
+
+
+class _ByValueNeededError(Exception):
+    """Something among the values has no name by which another interpreter would find it."""
+
+
+class _Pickler(_pickle.Pickler):
+    """Pickles by name what has one, takes descriptors out, and gives up at the first value that needs cloudpickle."""
+
+    def __init__(self, encoded: Encoded, take_buffer: Callable[[Any], bool] | None, receiver: Receiver) -> None:
+        super().__init__(encoded, PROTOCOL, buffer_callback=take_buffer)
+        self._encoded = encoded
+        self._receiver = receiver
+
+    def reducer_override(self, value: Any) -> Any:
+        reduced = reduce(self._encoded, value, self._receiver)
+        if reduced is not None:
+            return reduced
+        if isinstance(value, FunctionType | type) and self._receiver.name_of(value) is None:
+            raise _ByValueNeededError
+        return NotImplemented  # how reducer_override says that the pickler is to go on as usual

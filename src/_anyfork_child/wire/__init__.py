@@ -1,0 +1,1 @@
+"""What the owner and its processes speak: frames, channel ends with descriptors, and what differs between systems."""

@@ -1,0 +1,128 @@
+"""The wire format of calls, on the channel of a worker, used by both sides. No I/O here.
+
+A message is a header (little endian: u32 length of the body, u32 number of the call, u32 detail, u8 kind, u8 flags, u16
+count of descriptors) and its body. The descriptors go with its first byte: first those among the values, then one file
+for each large buffer, then a file with the body where it is too long for the socket (IN_FILE). What stands behind the
+pickle in the body of a message with files, or in the place of one that is in a file, means nothing. A reader takes
+whatever has come: nothing but messages is ever on this socket, so that many of them need one call.
+"""
+
+from __future__ import annotations
+
+from _struct import Struct
+
+from .frames import LOST_DESCRIPTOR, ProtocolError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    # Kind, number of the call, detail, flags, body, descriptors.
+    Message: TypeAlias = tuple[int, int, int, int, bytes, Sequence[int]]
+
+VERSION = 1  # of this format and of what the messages mean
+HEADER = Struct("<IIIBBH")
+HEADER_SIZE = HEADER.size
+MAX_BODY = 1 << 20  # bytes, of one that is not in a file: more than this side ever sends
+MAX_IN_FILE = (1 << 32) - 1  # bytes of one that is, and of one between two machines, where nothing is
+MAX_DESCRIPTORS = 253  # SCM_MAX_FD: all descriptors of a message go with one byte
+READ_SIZE = 16 << 10  # bytes to read at once: more would be asked of the system for each read, and given back
+
+# Owner to worker. The detail of CALL and STREAM is the number of the function, 0 for one among the values; that of
+# FUNCTION is the number for the function of this name; that of MORE is how many further items a stream may send.
+# A SMALL_CALL is one whose arguments are a plain pickle; SMALL_CALLS are several, of one argument each: a plain pickle
+# of their numbers and of their arguments. MEASURE asks how large the worker is, by the kind of memory in its detail;
+# its RESULT is 8 bytes. VALUE is the function of this number itself, pickled: it is decoded once, or with FRESH in the
+# detail for each call, as if it had come with that. FORGET says that no call of the function of this number follows.
+CALL, STREAM, FUNCTION, MORE, CANCEL, SMALL_CALL, SMALL_CALLS, MEASURE, VALUE, FORGET = range(1, 11)
+FRESH = 1
+# Owner to a worker of an Executor, beside those (see worker.job_loop). SMALL_KEYWORDS is a SMALL_CALL with a pair of
+# positional and keyword arguments, KEYWORDS a CALL with one; ITEMS are several calls, whose numbers follow each other:
+# a plain pickle of a list of their arguments; CHUNKS are the same with a list of chunks, which are lists of arguments,
+# and CHUNK is one of those, encoded as the arguments of a CALL are. HELD, in the detail of one that begins with a
+# number, says that it needs a permit to begin.
+SMALL_KEYWORDS, ITEMS, CHUNKS, KEYWORDS, CHUNK = range(16, 21)
+HELD = 1 << 31
+# Worker to owner. The detail of READY is the VERSION, that of ERROR says what went wrong. That of a value is 0 for a
+# plain pickle of it, 1 for one of a tuple with it; a worker of an Executor adds twice the time that it took, in
+# units of 1024 ns.
+READY, RESULT, ERROR, EVENT, ITEM, END, CANCELLED, FAILED, RETIRE = range(32, 41)
+KINDS = frozenset((*range(1, 11), *range(16, 21), *range(32, 41)))
+RAISED, NO_FUNCTION, BAD_ARGUMENT, BAD_RESULT = range(4)  # details of ERROR
+IN_FILE = 0x80  # flag: the last descriptor is a file with the body
+BUFFERS = 0x7F  # the other bits: how many large buffers there are
+
+STREAM_WINDOW = 16  # items that a stream may send ahead of whoever reads it
+
+
+class Inbox:
+    """Cuts what is read into messages, whose bodies have at most ``limit`` bytes."""
+
+    __slots__ = ("_limit", "_missing", "_parts", "_sets")
+
+    def __init__(self, limit: int = MAX_BODY) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []  # of a message, from its beginning
+        self._missing = 0  # bytes without which it, or its header, is not complete
+        self._sets: list[Sequence[int]] = []  # descriptors, by message
+
+    @property
+    def idle(self) -> bool:
+        """True between two messages, the only place where the stream may end."""
+        return not self._parts
+
+    def take(self, data: bytes, fds: Sequence[int] = (), truncated: bool = False) -> list[Message]:
+        """Take bytes, and the descriptors that came with them; return the messages that are complete.
+
+        ``truncated`` says that some of the descriptors were lost (MSG_CTRUNC). Raises ProtocolError for what is no
+        message.
+        """
+        if truncated:
+            fds = [*fds, *[LOST_DESCRIPTOR] * (MAX_DESCRIPTORS - len(fds))]
+        if fds:
+            self._sets.append(fds)
+        if self._parts:
+            self._parts.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                self._check_sets(1)
+                return []
+            data, self._parts = b"".join(self._parts), []
+        at, end = 0, len(data)
+        found: list[Message] = []
+        while end - at >= HEADER_SIZE:
+            length, number, detail, kind, flags, count = HEADER.unpack_from(data, at)
+            if kind not in KINDS or length > self._limit or count < (flags >> 7) + (flags & BUFFERS):
+                raise ProtocolError(f"a message of kind {kind}, {length} bytes, {count} descriptors, flags {flags}")
+            start = at + HEADER_SIZE
+            stop = start + length
+            if stop > end:
+                self._missing = stop - end
+                break
+            found.append((kind, number, detail, flags, data[start:stop], self._descriptors(count) if count else ()))
+            at = stop
+        else:
+            self._missing = HEADER_SIZE - (end - at)
+        if at < end:
+            self._parts.append(data[at:])
+        self._check_sets(at < end)
+        return found
+
+    def _check_sets(self, beginnings: int) -> None:
+        if len(self._sets) > beginnings:
+            raise ProtocolError("descriptors came that no message has announced")
+
+    def _descriptors(self, count: int) -> Sequence[int]:
+        fds = self._sets.pop(0) if self._sets else ()
+        if len(fds) > count and fds[-1] == LOST_DESCRIPTOR:
+            fds = fds[:count]
+        if len(fds) != count:
+            self._sets.insert(0, fds)
+            raise ProtocolError(f"{len(fds)} descriptors came where {count} were announced")
+        return fds
+
+    def unclaimed(self) -> list[int]:
+        """The descriptors of unfinished messages, for whoever gives up reading to close."""
+        sets, self._sets = self._sets, []
+        return [fd for fds in sets for fd in fds if fd >= 0]

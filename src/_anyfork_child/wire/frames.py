@@ -1,0 +1,170 @@
+"""The frames that an owner and its processes exchange: bytes and descriptor counts, no I/O.
+
+A frame is a header of 16 bytes and a body:
+
+    version: u8 | kind: u8 | descriptors: u16 | length of the body: u32 | value: i64      (little endian)
+
+Descriptors travel by SCM_RIGHTS beside the bytes, at most 253 a message, which is the kernel's limit (SCM_MAX_FD).
+The first 253 come with the header, every further group with a filler byte of its own between header and body.
+``value`` is one integer whose meaning belongs to the kind: a pid, the length of a name, or the size of what travels in
+a file instead of the body.
+
+Nobody may read past the end of a frame, because the bytes behind ENTERED are the user's own protocol. So the
+:class:`Decoder` is asked first how many bytes it wants, and is fed at most that many.
+"""
+
+from __future__ import annotations
+
+from _struct import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERSION = 1
+HEADER = Struct("<BBHIq")
+HEADER_SIZE = HEADER.size
+MAX_BODY = (
+    1 << 20
+)  # bytes. Longer bodies travel in a file (IN_FILE); the limit bounds what a broken peer makes us hold.
+MAX_DESCRIPTORS = 0xFFFF  # the header's field
+DESCRIPTORS_A_MESSAGE = 253  # SCM_MAX_FD of Linux; macOS allows more
+FILLER = b"\0"
+LOST_DESCRIPTOR = -1
+
+# Owner to process.
+INIT, FORK, PRELOAD, EXECUTE, PREPARE, SEND, PING = range(1, 8)
+START, PROGRAM, REVOKE, CLOSE, DETACH, ADOPT, SIGNAL, TRACK = range(8, 16)
+# Process to owner, on the control socket.
+READY, ENTERED, EXECUTING, FAILED, LOST, ADOPTED = range(32, 38)
+# Template to owner, on the status socket of one process.
+BORN, DIED = range(48, 50)
+KINDS = frozenset((*range(1, 16), *range(32, 38), *range(48, 50)))
+# Bits of the value of FORK: outlives the owner; the kernel tells of its end (see birth.owner_watch); executes an
+# interpreter.
+DETACHED, FOLLOWED, EXECUTES = 1, 2, 4
+# The body of DIED: the status of waitpid and the sixteen fields of struct rusage in their order; behind them the text
+# of an error, UTF-8.
+DEATH = Struct("<idd14q")
+CHANNEL = "channel"  # as stdin, stdout or stderr: the process's channel, connected when the function is entered
+STDIO = ("stdin", "stdout", "stderr")
+FORK_DESCRIPTORS = 3  # of every FORK: control and status socket, lifeline. Those of attributes follow
+IN_FILE = 0x80  # flag on a kind: the last descriptor is a file that holds the body, ``value`` is its size in bytes
+
+
+class ProtocolError(Exception):
+    """What came over a socket is not a frame of this version."""
+
+
+class Frame:
+    """One message: its kind, its integer, its body, and the descriptors that came with it."""
+
+    __slots__ = ("body", "fds", "kind", "value")
+
+    def __init__(self, kind: int, value: int = 0, body: bytes = b"", fds: Sequence[int] = ()) -> None:
+        self.kind = kind
+        self.value = value
+        self.body = body
+        self.fds = fds
+
+    def __repr__(self) -> str:
+        return f"<Frame kind={self.kind} value={self.value} body={len(self.body)} fds={list(self.fds)}>"
+
+
+def messages(frame: Frame) -> list[tuple[bytes, Sequence[int]]]:
+    """Cut a frame into what is sent: pairs of bytes and the at most 253 descriptors that go with their first byte.
+
+    Raises ProtocolError when the frame exceeds a limit of the format.
+    """
+    fds, body = frame.fds, frame.body
+    if len(body) > MAX_BODY or len(fds) > MAX_DESCRIPTORS:
+        raise ProtocolError(
+            f"a frame of {len(body)} bytes and {len(fds)} descriptors; at most {MAX_BODY} and {MAX_DESCRIPTORS} fit"
+        )
+    header = HEADER.pack(VERSION, frame.kind, len(fds), len(body), frame.value)
+    if len(fds) <= DESCRIPTORS_A_MESSAGE:
+        return [(header + body, fds)]
+    cuts = range(DESCRIPTORS_A_MESSAGE, len(fds), DESCRIPTORS_A_MESSAGE)
+    parts = [(header, fds[:DESCRIPTORS_A_MESSAGE])]
+    parts += [(FILLER, fds[at : at + DESCRIPTORS_A_MESSAGE]) for at in cuts]
+    return [*parts, (body, ())] if body else parts
+
+
+class Decoder:
+    """Cuts a stream into frames without ever wanting a byte that belongs to what follows the frame.
+
+    ``wanted`` is how many bytes may be read next. ``fds`` are the descriptors of the unfinished frame: whoever drops
+    a decoder closes them. A descriptor that the receiving kernel could not install is LOST_DESCRIPTOR there, and the
+    stream goes on.
+    """
+
+    _kind = 0  # 0 until the header is complete
+    _count = 0
+    _length = 0
+    _value = 0
+    _buffer = b""  # first of the header, then of the body
+    _truncated = False
+    fds: Sequence[int] = ()
+    wanted = HEADER_SIZE
+
+    @property
+    def idle(self) -> bool:
+        """True between two frames, the only place where a stream may end."""
+        return not (self._kind or self._buffer or self.fds)
+
+    def feed(self, data: bytes, fds: Sequence[int] = (), truncated: bool = False) -> Frame | None:
+        """Take at most ``wanted`` bytes and the descriptors that came with them; return the frame they complete.
+
+        ``truncated`` says that some of the descriptors were lost (MSG_CTRUNC). Raises ProtocolError for a wrong
+        version, an unknown kind, a size above the limits, or descriptors other than the announced ones.
+        """
+        before = len(self.fds)
+        if fds:
+            self.fds = [*self.fds, *fds]
+        if self._kind:
+            self._continue(data, before, truncated)
+        else:
+            # In one function with what follows: every process goes through here once, and calls cost it page faults.
+            if self._buffer:
+                data = self._buffer + data
+            if truncated:
+                self._truncated = True
+            if len(data) < HEADER_SIZE:
+                self._buffer, self.wanted = data, HEADER_SIZE - len(data)
+                return None
+            version, kind, self._count, self._length, self._value = HEADER.unpack(data)
+            if version != VERSION or kind & ~IN_FILE not in KINDS or self._length > MAX_BODY:
+                raise ProtocolError(
+                    f"a frame of version {version}, kind {kind} and {self._length} bytes; this side speaks "
+                    f"{VERSION} and takes at most {MAX_BODY} bytes"
+                )
+            if kind & IN_FILE and (not self._count or self._value < 0):
+                raise ProtocolError("a frame whose body should come in a file, and does not")
+            self._kind, self._buffer = kind, b""
+            if self._truncated:
+                self._fill(DESCRIPTORS_A_MESSAGE)
+            if len(self.fds) > self._count:
+                raise ProtocolError(f"{len(self.fds)} descriptors came where {self._count} were announced")
+        if len(self.fds) < self._count:
+            self.wanted = 1
+        elif len(self._buffer) < self._length:
+            self.wanted = self._length - len(self._buffer)
+        else:
+            frame = Frame(self._kind, self._value, self._buffer, self.fds)
+            self._kind, self._buffer, self.fds, self.wanted, self._truncated = 0, b"", (), HEADER_SIZE, False
+            return frame
+        return None
+
+    def _continue(self, data: bytes, before: int, truncated: bool) -> None:
+        """Bytes after the header: a filler, which brings some more of the announced descriptors, or of the body."""
+        if truncated:
+            self._fill(before + DESCRIPTORS_A_MESSAGE)
+        expected = before < self._count
+        if len(self.fds) > self._count or expected != (len(self.fds) > before):
+            raise ProtocolError(f"{len(self.fds)} descriptors came where {self._count} were announced")
+        if not expected:
+            self._buffer += data
+
+    def _fill(self, end: int) -> None:
+        """Put LOST_DESCRIPTOR for the descriptors of one message that did not arrive."""
+        self.fds = [*self.fds, *[LOST_DESCRIPTOR] * (min(end, self._count) - len(self.fds))]

@@ -1,0 +1,201 @@
+"""The call loop of workers that answer several calls at once: async functions, under asyncio or trio.
+
+Runs in workers. AnyIO and what it loads are imported here only when such a worker is wanted. What is sent is sent at
+once and whole, also from here: a slow owner stops the worker, as it stops one without a loop.
+"""
+
+from __future__ import annotations
+
+from _pickle import loads
+from _signal import SIG_IGN, SIGINT, signal
+from contextvars import ContextVar
+from functools import partial
+
+import anyio
+
+from ..wire.call_messages import (
+    BAD_RESULT,
+    CALL,
+    CANCEL,
+    CANCELLED,
+    END,
+    FORGET,
+    FUNCTION,
+    HEADER,
+    ITEM,
+    MEASURE,
+    MORE,
+    SMALL_CALL,
+    SMALL_CALLS,
+    STREAM,
+    STREAM_WINDOW,
+    VALUE,
+)
+from ..wire.channel import NOWAIT
+from .server import Serving
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Any
+
+    from ..wire import call_messages
+
+_number: ContextVar[int] = ContextVar("number of the call", default=0)
+
+
+class AsyncServing(Serving):
+    """As Serving, for calls that run at the same time."""
+
+    @property
+    def number(self) -> int:  # type: ignore[override]  # of the call that this task belongs to
+        """Of the call that asks."""
+        return _number.get()
+
+
+def serve_concurrently(serving: Serving, backend: str) -> None:
+    """Answer calls until the owner wants nothing more."""
+    signal(SIGINT, SIG_IGN)  # the owner decides what becomes of its workers
+    serving.__class__ = AsyncServing
+    loop = _Loop(serving)
+    anyio.run(loop.run, backend=backend)
+    if loop.stop is not None:
+        raise loop.stop
+
+
+class _Loop:
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._scopes: dict[int, anyio.CancelScope] = {}
+        self._credits: dict[int, anyio.Semaphore] = {}
+        self.stop: SystemExit | None = None
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as self._group:
+            serving = self._serving
+            sock = serving.sock
+            while True:
+                await anyio.wait_readable(sock)
+                if serving.is_copy:  # of a loop in which a function goes on that has forked; the calls are not for it
+                    await anyio.sleep_forever()
+                serving.check_descriptor(serving.fd)
+                try:
+                    messages = serving.read(NOWAIT)
+                except BlockingIOError:
+                    continue
+                if messages is None:
+                    break
+                for message in messages:
+                    self._take(message)
+
+    def _take(self, message: call_messages.Message) -> None:
+        kind, number, detail, flags, body, fds = message
+        serving = self._serving
+        if kind in (CALL, SMALL_CALL):
+            self._begin(number, partial(serving.decode, detail, flags, body, fds), self._answer)
+        elif kind == STREAM:
+            self._credits[number] = anyio.Semaphore(STREAM_WINDOW)
+            self._begin(number, partial(serving.decode, detail, flags, body, fds), self._answer_by_items)
+        elif kind == SMALL_CALLS:
+            for one, item in zip(*loads(body), strict=True):
+                self._begin(one, partial(self._small_call, detail, item), self._answer)
+        elif kind == FUNCTION:
+            serving.define(number, body)
+        elif kind == VALUE:
+            serving.keep(number, detail, flags, body, fds)
+        elif kind == FORGET:
+            serving.forget(number)
+        elif kind == MORE:
+            if number in self._credits:
+                for _ in range(detail):
+                    self._credits[number].release()
+        elif kind == CANCEL and number in self._scopes:
+            self._scopes[number].cancel()
+        elif kind == MEASURE:
+            serving.send_size(number, detail)
+
+    def _small_call(self, detail: int, item: object) -> list[Any]:
+        return [self._serving.function(detail), item]
+
+    def _begin(
+        self, number: int, decode: Callable[[], list[Any]], answer: Callable[[int, list[Any]], Awaitable[None]]
+    ) -> None:
+        self._scopes[number] = anyio.CancelScope()
+        self._group.start_soon(self._within, number, decode, answer)
+
+    async def _within(
+        self, number: int, decode: Callable[[], list[Any]], answer: Callable[[int, list[Any]], Awaitable[None]]
+    ) -> None:
+        """Run one call in a scope of its own, and say what became of it."""
+        _number.set(number)
+        scope = self._scopes[number]
+        try:
+            with scope:
+                try:
+                    call = decode()
+                except Exception as error:
+                    self._serving.refuse(number, error)
+                    return
+                await answer(number, call)
+            if scope.cancelled_caught:
+                self._serving.send(HEADER.pack(0, number, 0, CANCELLED, 0, 0))
+        except SystemExit as stop:
+            self.stop = self.stop or stop
+            self._group.cancel_scope.cancel()
+        finally:
+            del self._scopes[number]
+            self._credits.pop(number, None)
+
+    async def _answer(self, number: int, call: list[Any]) -> None:
+        try:
+            result = call.pop(0)(*call)
+            if hasattr(result, "__await__"):
+                result = await result
+        except BaseException as error:
+            self._failed(number, error)
+            return
+        self._serving.send_result(number, result)
+
+    def _failed(self, number: int, error: BaseException) -> None:
+        """Runs where an exception was caught: that of a cancelled scope goes on, so that the scope sees it."""
+        self._serving.leave_copy()
+        if isinstance(error, SystemExit) or (
+            isinstance(error, anyio.get_cancelled_exc_class()) and self._scopes[number].cancel_called
+        ):
+            raise
+        self._serving.send_failure(number, error)
+
+    async def _answer_by_items(self, number: int, call: list[Any]) -> None:
+        serving = self._serving
+        try:
+            items = call.pop(0)(*call)
+            if not hasattr(items, "__anext__"):
+                items = _stepwise(iter(items))
+            try:
+                async for item in items:
+                    serving.leave_copy()
+                    await self._credits[number].acquire()
+                    try:
+                        serving.send_value(ITEM, number, item)
+                    except Exception as error:
+                        serving.send_error(number, BAD_RESULT, error)
+                        return
+            finally:
+                serving.leave_copy()
+                with anyio.CancelScope(shield=True):
+                    await items.aclose()
+        except BaseException as error:
+            self._failed(number, error)
+            return
+        serving.send(HEADER.pack(0, number, 0, END, 0, 0))
+
+
+async def _stepwise(items: Any) -> Any:
+    """A plain generator, item by item, with the loop's other tasks in between."""
+    try:
+        for item in items:
+            yield item
+            await anyio.lowlevel.checkpoint()
+    finally:
+        if hasattr(items, "close"):
+            items.close()

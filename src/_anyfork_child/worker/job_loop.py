@@ -1,0 +1,203 @@
+"""The loop of a worker of an Executor: jobs that the owner may take back as long as they have not begun.
+
+Several jobs are on their way to a worker, so that it never waits for the next. For each that stands behind another one
+(HELD) a permit, its number, is in a pipe that the owner can read too. Whoever reads the permit has the job: the worker
+to begin it, the owner to give it to another worker. So no job is stuck behind a long one, and of a worker that has died
+it is known for certain what it had not begun. The permit is written before the job is sent: a worker that finds none
+has lost all that it holds.
+"""
+
+from __future__ import annotations
+
+from _pickle import dumps, loads
+from _signal import SIGINT, signal
+from collections import deque
+from time import monotonic_ns
+
+from ..values.encode import PROTOCOL, SCALARS
+from ..values.message import decode_values
+from ..wire.call_messages import (
+    BAD_RESULT,
+    CALL,
+    CHUNK,
+    CHUNKS,
+    FORGET,
+    FUNCTION,
+    HELD,
+    ITEMS,
+    MEASURE,
+    RAISED,
+    RESULT,
+    SMALL_CALL,
+    SMALL_KEYWORDS,
+    VALUE,
+)
+from ..wire.channel import close_all
+from .loop import Loop, begin, pack
+from .server import NobodyListensError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+    from typing import Any, TypeAlias
+
+    from ..values.decode import Descriptor
+    from ..wire import call_messages
+    from .server import Serving
+
+    # Its number, its kind, the number of its function, flags, what it is called with, descriptors.
+    Job: TypeAlias = tuple[int, int, int, int, Any, Sequence[int]]
+
+LONGEST = (1 << 32) - 2  # that the detail of a result tells: twice the time in units of 1024 ns
+
+
+def serve(channel: socket.socket, *given: Any) -> None:
+    """Be a worker of an Executor: as worker.loop.serve."""
+    serving, _, _, permits = begin(channel, given)
+    JobLoop(serving, permits).run()
+
+
+def run_chunk(function: Callable[..., Any], chunk: Sequence[Sequence[Any]]) -> list[Any]:
+    """The results of one chunk of a map."""
+    return [function(*args) for args in chunk]
+
+
+def apply(function: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Any:
+    """A call with keyword arguments."""
+    return function(*args, **keywords)
+
+
+class JobLoop(Loop):
+    """One job after the other, as far as there are permits."""
+
+    def __init__(self, serving: Serving, permits: Descriptor | None) -> None:
+        super().__init__(serving, permits)
+        self._held: deque[Job] = deque()
+
+    def run(self) -> None:
+        """Answer until the owner wants nothing more."""
+        signal(SIGINT, self._interrupted)
+        held = self._held
+        while self._read():
+            while held:
+                self._next_held()
+
+    def _read(self) -> bool:
+        """Take what has come; False at the end of the stream."""
+        messages = self._serving.read()
+        if messages is None:
+            return False
+        for message in messages:
+            self._take(message)
+        return True
+
+    def _take(self, message: call_messages.Message) -> None:
+        kind, number, detail, flags, body, fds = message
+        if detail & HELD:
+            self._hold(kind, number, detail ^ HELD, flags, body, fds)
+        elif kind == FUNCTION:
+            self._serving.define(number, body)
+        elif kind == VALUE:
+            self._serving.keep(number, detail, flags, body, fds)
+        elif kind == FORGET:
+            self._serving.forget(number)
+        elif kind == MEASURE:
+            self._serving.send_size(number, detail)
+        else:
+            self._drop_held()  # where this one begins at once, nothing is left of those before
+            if kind in (ITEMS, CHUNKS):
+                (body,) = loads(body)
+            self._run(number, kind, detail, flags, body, fds)
+
+    def _hold(self, kind: int, number: int, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> None:
+        if kind in (ITEMS, CHUNKS):
+            self._held.extend([(number + n, kind, detail, 0, value, ()) for n, value in enumerate(loads(body))])
+        else:
+            self._held.append((number, kind, detail, flags, body, fds))
+
+    def _next_held(self) -> None:
+        """Begin the next job that there is a permit for; without one, nothing of what is here is ours any more."""
+        try:
+            number = self._read_permit()
+        except BlockingIOError:
+            self._drop_held()
+            return
+        job = self._held.popleft()
+        while job[0] != number:
+            close_all(job[5])
+            job = self._held.popleft() if self._held else self._await_held()
+        if job[1] == ITEMS and callable(function := self._serving.functions[job[2]]):
+            self.answer(number, function, job[4])
+        else:
+            self._run(*job)
+
+    def _await_held(self) -> Job:
+        """The next job, whose permit has come before it."""
+        while not self._held:
+            if not self._read():
+                raise NobodyListensError(0)
+        return self._held.popleft()
+
+    def _drop_held(self) -> None:
+        while self._held:
+            close_all(self._held.popleft()[5])
+
+    def _run(self, number: int, kind: int, detail: int, flags: int, body: Any, fds: Sequence[int]) -> None:
+        if kind == CALL:
+            self._call(number, detail, flags, body, fds)
+            return
+        try:
+            function = self._serving.function(detail)
+        except Exception as error:  # that of one by value may raise anything
+            close_all(fds)
+            self._serving.refuse(number, error)
+            return
+        if kind == SMALL_CALL:
+            self.answer(number, function, loads(body))
+        elif kind == SMALL_KEYWORDS:
+            self.answer(number, apply, (function, *loads(body)))
+        elif kind == ITEMS:
+            self.answer(number, function, body)
+        elif kind == CHUNKS:
+            self.answer(number, run_chunk, (function, body))
+        else:
+            try:
+                values = decode_values(flags, body, fds)
+            except Exception as error:  # decoding runs code of the values, which may raise anything
+                self._serving.refuse(number, error)
+            else:
+                self.answer(number, run_chunk if kind == CHUNK else apply, (function, *values))
+
+    def answer(self, number: int, function: Callable[..., Any], args: Sequence[Any]) -> None:
+        """Call a function with its arguments, and send what it returns or raises, the end of a program too."""
+        serving = self._serving
+        began = monotonic_ns()
+        try:
+            serving.number = number
+            result = function(*args)
+            serving.number = 0
+        except BaseException as error:
+            serving.number = 0
+            serving.send_failure(number, error)
+            return
+        took = (monotonic_ns() - began >> 10) + 1 << 1
+        if took > LONGEST:
+            took = LONGEST
+        if type(result) in SCALARS:
+            body = dumps(result, PROTOCOL)
+            serving.send(pack(len(body), number, took, RESULT, 0, 0) + body)
+        else:
+            self._send(number, took, result)
+
+    def _send(self, number: int, took: int, result: Any) -> None:
+        serving = self._serving
+        serving.took = took
+        try:
+            serving.send_value(RESULT, number, result)
+        except NobodyListensError:
+            raise
+        except BaseException as error:  # encoding runs code of the result, which may raise anything
+            serving.send_error(number, RAISED if isinstance(error, SystemExit) else BAD_RESULT, error)
+        finally:
+            serving.took = 0

@@ -1,0 +1,364 @@
+"""The call loop: what runs in a worker, where one call is answered after the other, in their order.
+
+``serve`` takes the process over. It is written for speed: a call with small values costs one read and one write.
+
+A worker of a pool has a pipe of permits, as one of an Executor has (see worker.job_loop): a call that was sent behind
+another one (HELD) begins only if its number is in the pipe. The owner can read the pipe too, and has taken back what it
+has read: so it knows for certain what a worker has not begun when it ends it because of another call.
+"""
+
+from __future__ import annotations
+
+from _pickle import dumps, loads
+from _signal import SIGINT, signal
+from collections import deque
+from fcntl import F_GETOWN, fcntl
+from os import read
+from sys import byteorder
+from time import monotonic
+
+from ..birth.claims import claim
+from ..values.decode import FunctionNotFoundError, named
+from ..values.encode import PROTOCOL, SCALARS
+from ..wire.call_messages import (
+    BAD_RESULT,
+    CALL,
+    CANCEL,
+    CANCELLED,
+    END,
+    FAILED,
+    FORGET,
+    FUNCTION,
+    HEADER,
+    HEADER_SIZE,
+    HELD,
+    ITEM,
+    MEASURE,
+    MORE,
+    NO_FUNCTION,
+    RAISED,
+    READY,
+    RESULT,
+    SMALL_CALL,
+    SMALL_CALLS,
+    STREAM,
+    STREAM_WINDOW,
+    VALUE,
+    VERSION,
+)
+from ..wire.channel import NOWAIT, close_all
+from .server import Serving, become
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    from ..values.decode import Descriptor
+    from ..wire import call_messages
+
+pack, unpack_from = HEADER.pack, HEADER.unpack_from
+UNRESOLVED = frozenset({str, tuple})  # types of what stands in the place of a function until its first call
+QUICK = 0.0002  # seconds: after a longer call it is looked whether those behind it have been cancelled meanwhile
+
+
+class WorkerVersionError(Exception):
+    """Owner and worker are of different versions of anyfork."""
+
+
+def serve(channel: socket.socket, *given: Any) -> None:
+    """Be a worker: the last of the arguments says how, those before are for its initializer."""
+    serving, concurrency, backend, permits = begin(channel, given)
+    if concurrency is None:
+        Loop(serving, permits).run()
+    else:
+        from .concurrent_loop import serve_concurrently
+
+        serve_concurrently(serving, backend)
+
+
+def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[Serving, int | None, str, Descriptor | None]:
+    """Initialize and say that this worker is ready. Return what it serves with, its concurrency, backend, permits."""
+    *sent, (version, serializer, concurrency, backend, initializer, initargs, permits) = given
+    serving = become(Serving(channel, serializer))
+    if permits is not None:
+        claim(permits.fileno())
+    try:
+        if version != VERSION:
+            raise WorkerVersionError(f"the owner speaks version {version} of calls, this worker version {VERSION}")
+        if initializer is not None:
+            named(initializer)(*sent, *initargs)
+    except Exception as error:
+        serving.send_error(0, RAISED, error, FAILED)
+        raise SystemExit(1) from None
+    serving.send(HEADER.pack(0, 0, VERSION, READY, 0, 0))
+    return serving, concurrency, backend, permits
+
+
+def serve_one(channel: socket.socket, *given: Any) -> None:
+    """Answer the one call that is at the end of the arguments, and end."""
+    first = len(given) - given[-1] - 2
+    function, *args = given[first:-1]
+    serving = become(Serving(channel, None))
+    try:
+        called = named(function)
+    except FunctionNotFoundError as error:
+        serving.send_error(1, NO_FUNCTION, error)
+    else:
+        Loop(serving).answer(1, called, args)
+
+
+class Loop:
+    """One call after the other; generators in between, as far as their readers want items."""
+
+    def __init__(self, serving: Serving, permits: Descriptor | None = None) -> None:
+        self._serving = serving
+        self._permits = -1 if permits is None else permits.fileno()  # without, no call is held
+        self._permit = 0  # that was read, and is that of a call which has not come up yet
+        self._waiting: deque[call_messages.Message] = deque()
+        self._cancelled: set[int] = set()
+        self._streams: dict[int, tuple[Iterator[Any], int]] = {}  # and how many items each may send
+
+    def run(self) -> None:
+        """Answer until the owner wants nothing more."""
+        signal(SIGINT, self._interrupted)
+        serving, waiting = self._serving, self._waiting
+        while (messages := self._next()) is not None:
+            self._accept(messages)
+            while waiting:
+                kind, number, detail, flags, body, fds = waiting.popleft()
+                if detail >= HELD:
+                    if not self._may_begin(number):
+                        close_all(fds)
+                        continue
+                    detail ^= HELD
+                if kind in (SMALL_CALL, CALL):
+                    began = monotonic()
+                    if kind == CALL or self._cancelled or not self._small_call(number, detail, body):
+                        self._call(number, detail, flags, body, fds)
+                    if monotonic() - began > QUICK:
+                        self._look_ahead()
+                elif kind == SMALL_CALLS:
+                    self._small_calls(detail, body)
+                elif kind == FUNCTION:
+                    serving.define(number, body)
+                elif kind == VALUE:
+                    serving.keep(number, detail, flags, body, fds)
+                elif kind == FORGET:
+                    serving.forget(number)
+                elif kind == STREAM:
+                    self._stream(number, detail, flags, body, fds)
+                elif kind == MORE:
+                    self._go_on(number, detail)
+                elif kind == CANCEL:
+                    self._cancel(number)
+                elif kind == MEASURE:
+                    serving.send_size(number, detail)
+        for items, _ in self._streams.values():
+            close_items(items)
+
+    def _next(self) -> list[call_messages.Message] | None:
+        """The next messages; a small call that comes alone is answered at once, in as few steps as can be."""
+        receive, inbox = self._serving.receive, self._serving.inbox
+        while True:
+            data, fds, truncated = receive(0)
+            if not fds and len(data) >= HEADER_SIZE and inbox.idle:
+                length, number, detail, kind, _, _ = unpack_from(data)
+                if kind == SMALL_CALL and length + HEADER_SIZE == len(data) and not self._cancelled:
+                    if detail >= HELD:
+                        if not self._may_begin(number):
+                            continue
+                        detail ^= HELD
+                        data = pack(length, number, detail, kind, 0, 0) + data[HEADER_SIZE:]
+                    began = monotonic()
+                    if self._small_call(number, detail, data[HEADER_SIZE:]):
+                        if monotonic() - began > QUICK:
+                            self._look_ahead()
+                            return []
+                        continue
+            if not data:
+                return None
+            return inbox.take(data, fds, truncated)
+
+    def _may_begin(self, number: int) -> bool:
+        """Whether there is a permit for this call; otherwise the owner has taken it back."""
+        if not self._permit:
+            try:
+                self._permit = self._read_permit()
+            except BlockingIOError:
+                return False
+        if self._permit != number:  # that of a later one
+            return False
+        self._permit = 0
+        return True
+
+    def _read_permit(self) -> int:
+        """The next permit. Raises BlockingIOError where there is none."""
+        try:
+            if fcntl(self._permits, F_GETOWN) != self._serving.claimant:  # a function has put something else there
+                self._serving.check_descriptor(self._permits)
+            return int.from_bytes(read(self._permits, 4), byteorder)
+        except BlockingIOError:
+            raise
+        except OSError:
+            self._serving.check_descriptor(self._permits)
+            raise
+
+    def _interrupted(self, *_: object) -> None:
+        """Ctrl-C is the running call's, and nobody's while none runs: the owner decides what becomes of its workers."""
+        if self._serving.number:
+            raise KeyboardInterrupt
+
+    def _small_calls(self, detail: int, body: bytes) -> None:
+        """Several at once, one after the other."""
+        numbers, items = loads(body)
+        function = self._serving.functions[detail]
+        if type(function) in UNRESOLVED:
+            try:
+                function = self._serving.function(detail)
+            except Exception as error:  # that of one by value may raise anything
+                for number in numbers:
+                    self._serving.refuse(number, error)
+                return
+        ended = 0.0  # look after the first in any case: it may have waited for something, however short
+        for number, item in zip(numbers, items, strict=True):
+            if self._cancelled and number in self._cancelled:
+                self._serving.send(pack(0, number, 0, CANCELLED, 0, 0))
+                continue
+            self.answer(number, function, (item,))  # type: ignore[arg-type]  # no name any more
+            began, ended = ended, monotonic()
+            if ended - began > QUICK:
+                self._look_ahead()
+
+    def _small_call(self, number: int, detail: int, body: bytes) -> bool:
+        """What _call does, in the usual case and for less. False when it is not that, and nothing was done."""
+        function = self._serving.functions[detail]
+        if type(function) in UNRESOLVED:
+            return False
+        self.answer(number, function, loads(body))  # type: ignore[arg-type]  # no name any more
+        return True
+
+    def answer(self, number: int, function: Callable[..., Any], args: Sequence[Any]) -> None:
+        """Call a function with its arguments, and send what it returns or raises."""
+        serving = self._serving
+        try:
+            serving.number = number
+            result = function(*args)
+            serving.number = 0
+        except SystemExit:
+            raise
+        except BaseException as error:
+            serving.number = 0
+            serving.send_failure(number, error)
+            return
+        if type(result) in SCALARS and serving.serializer is None:
+            body = dumps(result, PROTOCOL)
+            serving.send(pack(len(body), number, 0, RESULT, 0, 0) + body)
+        else:
+            serving.send_result(number, result)
+
+    def _call(self, number: int, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> None:
+        if self._cancelled and number in self._cancelled:
+            close_all(fds)
+            self._serving.send(HEADER.pack(0, number, 0, CANCELLED, 0, 0))
+            return
+        try:
+            function, *args = self._serving.decode(detail, flags, body, fds)
+        except Exception as error:
+            self._serving.refuse(number, error)
+            return
+        self.answer(number, function, args)
+
+    def _look_ahead(self) -> None:
+        """Whether calls that wait here have been cancelled meanwhile."""
+        try:
+            while messages := self._serving.read(NOWAIT):
+                self._accept(messages)
+        except BlockingIOError:
+            return
+
+    def _accept(self, messages: Sequence[call_messages.Message]) -> None:
+        """Queue messages. Calls are cancelled by what came behind them, however much was read at once."""
+        self._waiting.extend(messages)
+        if len(self._waiting) > 1:
+            self._cancelled.update(message[1] for message in messages if message[0] == CANCEL)
+
+    # --- Streams ---
+
+    def _stream(self, number: int, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> None:
+        serving = self._serving
+        try:
+            function, *args = serving.decode(detail, flags, body, fds)
+        except Exception as error:
+            self._serving.refuse(number, error)
+            return
+        done, items = self._attempt(number, function, *args)
+        if done:
+            done, items = self._attempt(number, iter, items)
+        if done:
+            self._streams[number] = items, STREAM_WINDOW
+            self._step(number)
+
+    def _attempt(self, number: int, function: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
+        """Call what belongs to a stream: True, and what it returns; False when it has raised, which is sent."""
+        serving = self._serving
+        try:
+            serving.number = number
+            return True, function(*args)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            serving.send_failure(number, error)
+            return False, None
+        finally:
+            serving.number = 0
+
+    def _go_on(self, number: int, count: int) -> None:
+        if number in self._streams:
+            items, credit = self._streams[number]
+            self._streams[number] = items, credit + count
+            self._step(number)
+
+    def _step(self, number: int) -> None:
+        """Send as many items as may be sent."""
+        serving = self._serving
+        items, credit = self._streams[number]
+        try:
+            while credit:
+                serving.number = number
+                item = next(items)
+                serving.number = 0
+                serving.send_value(ITEM, number, item)
+                credit -= 1
+        except StopIteration:
+            del self._streams[number]
+            serving.send(HEADER.pack(0, number, 0, END, 0, 0))
+        except SystemExit:
+            raise
+        except BaseException as error:
+            del self._streams[number]
+            if serving.number:
+                serving.send_failure(number, error)
+            else:
+                serving.send_error(number, BAD_RESULT, error)
+        else:
+            self._streams[number] = items, 0
+        finally:
+            serving.number = 0
+
+    def _cancel(self, number: int) -> None:
+        self._cancelled.discard(number)
+        if number not in self._streams:
+            return  # answered, or never begun
+        items, _ = self._streams.pop(number)
+        done, _ = self._attempt(number, close_items, items)
+        if done:
+            self._serving.send(HEADER.pack(0, number, 0, CANCELLED, 0, 0))
+
+
+def close_items(items: Iterator[Any]) -> None:
+    """Close a generator; other iterators have nothing to close."""
+    close = getattr(items, "close", None)
+    if close is not None:
+        close()

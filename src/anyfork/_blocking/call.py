@@ -1,0 +1,99 @@
+"""One call in a process of its own: the blocking face."""
+
+from __future__ import annotations
+
+from _anyfork_child.wire.frames import START
+
+from .._calls.call import State
+from .._calls.calls import Calls
+from .._calls.worker_handle import raise_given_up
+from .._calls.worker_options import MODULE
+from .._errors import NotReadyError
+from .._processes.arguments import check_function, encode_for, refused_keywords
+from .._processes.handles import check_template
+from .._processes.start import take_over, warm_parent
+from .._signatures import overload
+from .._system.timeouts import deadline as deadline_of
+from .._system.timeouts import remaining
+from .process import Process
+from .template import Template
+from .worker_channel import Talk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from .._calls.call import Handler
+    from .._processes.handles import TemplateHandle
+    from .._processes.link import Link
+    from .._signatures import Arguments, Result
+
+
+@overload
+def call(
+    function: Callable[[*Arguments], Result],
+    /,
+    *args: *Arguments,
+    template: Template | None = ...,
+    timeout: float | None = ...,
+    on_event: Handler | None = ...,
+) -> Result: ...
+@overload
+def call(
+    function: str,
+    /,
+    *args: object,
+    template: Template | None = ...,
+    timeout: float | None = ...,
+    on_event: Handler | None = ...,
+) -> Any: ...
+def call(
+    function: Callable[..., Any] | str,
+    /,
+    *args: object,
+    template: Template | None = None,
+    timeout: float | None = None,
+    on_event: Handler | None = None,
+    **keywords: object,
+) -> Any:
+    """The result of ``function(*args)`` in a process of its own, which is gone when this returns.
+
+    The process is a fork of the template, which stays, or of the default one. Raises what the function raises, with the
+    remote traceback as its cause; otherwise as ``Worker.call``. After the timeout, in seconds, the process is killed.
+    """
+    if keywords:
+        raise refused_keywords("call", function, keywords, "template, timeout, on_event")
+    if template is not None:
+        check_template("call", template)
+    deadline = deadline_of(timeout)
+    process = Process._of(start_one(Template() if template is None else template.fork(), function, args))
+    talk = Talk(process, Calls(receiver=process._link.receiver))
+    asked = talk.calls.expect(1, on_event)
+    try:
+        if timeout is not None:
+            process.ready(remaining(deadline))
+        talk.connect()
+        talk.wait(lambda: asked.state == State.DONE, deadline)
+        process.wait(remaining(deadline))
+    except NotReadyError:  # it is killed, if it ever comes to be
+        raise_given_up(TimeoutError(), timeout, started=False)
+    except TimeoutError as error:
+        process.kill()
+        process.wait()
+        raise_given_up(error, timeout, started=True)
+    except BaseException:
+        process._link.abandon()
+        raise
+    finally:
+        talk.drop()
+    return asked.result()
+
+
+def start_one(template: TemplateHandle, function: Callable[..., Any] | str, args: Sequence[object]) -> Link:
+    """Let one call take a template over. Raises ArgumentError."""
+    check_function("call", function)
+    encoded = encode_for("call", (function, *args, len(args)), 0, receiver=template._link.receiver)
+    encoded.name = f"{MODULE}:serve_one".encode()
+    warm_parent(template._link, MODULE)
+    return take_over(template._link, "call", START, encoded)

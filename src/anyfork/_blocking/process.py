@@ -1,0 +1,130 @@
+"""Processes that run a function: the blocking face."""
+
+from __future__ import annotations
+
+from _anyfork_child.wire.own_imports import import_own
+
+from .._errors import AnyforkError
+from .._processes import flows
+from .._processes.handles import ProcessHandle
+from .._processes.undelivered import destructor, when_free
+from .waiting import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Self
+
+    from .._processes.link import Link
+    from .._status import ExitStatus
+
+
+class Process(ProcessHandle):
+    """A process that a function, or a program, has taken over. ``Template.start`` and ``run`` make them.
+
+    As a context manager it closes its channel at the end and waits for the process. Dropping the handle leaves the
+    process alone: it goes on, and sees the end of its channel.
+    """
+
+    __slots__ = ("_channel",)
+    _channel: socket.socket | None
+
+    @classmethod
+    def _of(cls, link: Link, channel: socket.socket | None = None) -> Self:
+        process = cls.__new__(cls)
+        process._link, process._channel = link, channel
+        link.hold()
+        return process
+
+    def _give_up_both(self) -> tuple[Link, socket.socket | None]:
+        """Hand link and channel to another handle: this one is used up."""
+        link = self._give_up("from_blocking")
+        channel, self._channel = self._channel, None
+        return link, channel
+
+    def ready(self, timeout: float | None = None) -> Self:
+        """Wait until the process has entered its function; raise why it has not.
+
+        With a ``timeout``, in seconds, raises NotReadyError when that is over: the process is killed, and has not
+        entered its function. Any other StartError or TemplateError, too, means that nothing of it has run.
+        """
+        run(flows.enter(self._link, timeout))
+        return self
+
+    def _ready_or_gone(self, timeout: float | None) -> Self:
+        """As ready; whatever interrupts the wait leaves no process behind that nobody has a handle of."""
+        try:
+            return self.ready(timeout)
+        except AnyforkError:
+            raise
+        except BaseException:
+            if not self._link.revoke():
+                self.kill()
+            raise
+
+    @property
+    def channel(self) -> socket.socket:
+        """The connected stream socket to the process: its function's first argument is the other end.
+
+        Waits until the process is ready, and raises what ``ready`` raises.
+        """
+        if self._channel is None:
+            link = self._link
+            run(flows.enter(link, None))
+            run(flows.birth(link))  # without it the pid is only surely its own while the link has the socket
+            import_own("socket")
+            from .._system.channel_socket import (
+                ChannelSocket,  # only now: the socket module costs more than all of anyfork
+            )
+
+            link.give_control(ChannelSocket, self, "_channel")
+        assert self._channel is not None
+        return self._channel
+
+    def wait(self, timeout: float | None = None) -> ExitStatus:
+        """Wait until the process has ended, and return how. Any number of threads may wait.
+
+        Raises TimeoutError when the timeout, in seconds, is over before; the process goes on. A status that is
+        neither a code nor a signal is unknown: the template was killed before the process ended.
+        """
+        return run(flows.end(self._link, timeout))
+
+    def poll(self) -> int | None:
+        """Return ``returncode``, after looking whether the process has ended."""
+        run(flows.look(self._link))
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; nothing happens when it has ended."""
+        run(flows.signal(self._link, number))
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when the process has ended; it stays this object's.
+
+        Raises HandleError once the end has been seen by ``wait`` or ``poll``, which closes it.
+        """
+        return run(flows.end_descriptor(self._link))
+
+    def close(self) -> None:
+        """Close the channel and let the process go: it goes on. Closing twice is harmless."""
+        if self._channel is not None:
+            self._channel.close()
+        self._link.drop_process()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        else:
+            run(flows.leave(self._link))
+        self.wait()
+        self.close()
+
+    @destructor
+    def __del__(self) -> None:
+        if not hasattr(self, "_link"):
+            return
+        self._channel = None  # it closes itself, unless somebody else has it
+        when_free(self._link, self._link.drop_process)

@@ -1,0 +1,149 @@
+"""Templates: the blocking face."""
+
+from __future__ import annotations
+
+from _anyfork_child.wire.own_imports import import_own
+
+from .._processes.arguments import refused_keywords
+from .._processes.flows import hand_over, prepare
+from .._processes.handles import TemplateHandle
+from .._signatures import overload
+from .process import Process
+from .waiting import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+    from typing import Self
+
+    from .._processes.handles import Argument, Backend
+    from .._signatures import AnyEntry, Arguments, Entry, EntryAfterOne, EntryAfterTwo
+
+
+class Template(TemplateHandle):
+    """A process that has not been told to run anything yet: prepare it, fork it, and let a function take it over.
+
+    ``Template()`` is a fork of the default template, a clean interpreter that is started at the first need.
+
+    All methods but ``ready``, ``run``, ``run_program`` and ``detach`` return at once. What they ask for happens in
+    order in the template, and what fails there is raised by the next ``ready`` or ``run`` of this template or of
+    anything forked from it later. Every handle may be used from any thread.
+    """
+
+    __slots__ = ()
+
+    def ready(self, timeout: float | None = None) -> Self:
+        """Wait until all of the above is done; raise what failed.
+
+        With a ``timeout``, in seconds, raises TimeoutError when that is over; the template goes on.
+        """
+        run(prepare(self._link, timeout))
+        return self
+
+    @overload
+    def start(self, function: Entry[*Arguments], /, *args: *Arguments, backend: Backend | None = ...) -> Process: ...
+    @overload
+    def start(
+        self, function: EntryAfterOne[*Arguments], /, *args: *Arguments, backend: Backend | None = ...
+    ) -> Process: ...
+    @overload
+    def start(
+        self, function: EntryAfterTwo[*Arguments], /, *args: *Arguments, backend: Backend | None = ...
+    ) -> Process: ...
+    @overload
+    def start(self, function: AnyEntry, /, *, backend: Backend | None = ...) -> Process: ...
+    @overload
+    def start(self, function: str, /, *args: object, backend: Backend | None = ...) -> Process: ...
+    def start(
+        self,
+        function: Callable[..., object] | str,
+        /,
+        *args: object,
+        backend: Backend | None = None,
+        **keywords: object,
+    ) -> Process:
+        """Let ``function(channel, *sent, *args)`` take the process over, and return at once.
+
+        ``channel`` is a connected stream socket to this program. ``function`` is a function or its name as
+        ``"package.module:qualified.name"``, or ``"name"`` for one that ``execute`` defined. This handle is used up. A
+        template that has been forked stays behind until its forks have ended, and a clone of it runs the function.
+
+        An async function gets its channel as an AnyIO Unix socket stream, and runs under asyncio or the ``backend``.
+        """
+        if keywords:
+            raise refused_keywords("start", function, keywords, "backend")
+        return self._take_over(Process._of, "start", function, args, backend)
+
+    @overload
+    def run(
+        self,
+        function: Entry[*Arguments],
+        /,
+        *args: *Arguments,
+        timeout: float | None = ...,
+        backend: Backend | None = ...,
+    ) -> Process: ...
+    @overload
+    def run(
+        self,
+        function: EntryAfterOne[*Arguments],
+        /,
+        *args: *Arguments,
+        timeout: float | None = ...,
+        backend: Backend | None = ...,
+    ) -> Process: ...
+    @overload
+    def run(
+        self,
+        function: EntryAfterTwo[*Arguments],
+        /,
+        *args: *Arguments,
+        timeout: float | None = ...,
+        backend: Backend | None = ...,
+    ) -> Process: ...
+    @overload
+    def run(self, function: AnyEntry, /, *, timeout: float | None = ..., backend: Backend | None = ...) -> Process: ...
+    @overload
+    def run(
+        self, function: str, /, *args: object, timeout: float | None = ..., backend: Backend | None = ...
+    ) -> Process: ...
+    def run(
+        self,
+        function: Callable[..., object] | str,
+        /,
+        *args: object,
+        timeout: float | None = None,
+        backend: Backend | None = None,
+        **keywords: object,
+    ) -> Process:
+        """As ``start``, and wait until the function has been entered; raise why it was not.
+
+        ``timeout`` is in seconds, as in ``Process.ready``.
+        """
+        if keywords:
+            raise refused_keywords("run", function, keywords, "timeout, backend")
+        return self._take_over(Process._of, "run", function, args, backend)._ready_or_gone(timeout)
+
+    def run_program(self, argv: Sequence[Argument], /, *, timeout: float | None = None) -> Process:
+        """Replace the process by a program, found by PATH, and wait until it has been executed.
+
+        It has the standard streams of the process; make them with ``fork(stdin=..., stdout=...)``, CHANNEL among
+        others. It gets no other descriptors and no arguments of ``send``. Raises ProgramError where it cannot be
+        executed.
+        """
+        return self._take_over_by_program(Process._of, argv)._ready_or_gone(timeout)
+
+    def detach(self) -> socket.socket:
+        """Give up the handle: everything queued is flushed, and the socket returned moves it to another process.
+
+        Send the socket there and use ``Template.from_socket``. Closing it instead ends the template.
+        """
+        kind: type[socket.socket] = import_own("socket").socket
+        return run(hand_over(self._movable(), kind))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

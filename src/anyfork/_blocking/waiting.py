@@ -1,0 +1,182 @@
+"""How the blocking face waits: by poll, with a deadline, and with many threads on one process.
+
+Of the threads that wait for the same descriptor one polls it, and reads what comes; the others are woken then. It may
+read what they wait for, and then nothing more would come. A signal handler that waits in the middle of a wait of its
+own thread reads as well: nothing else can happen there before it returns.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+from select import POLLIN, POLLOUT
+from sys import _getframe, modules
+
+from .._system.locks import locked
+from .._system.owned_descriptors import Owned
+from .._system.polling import new_poll
+from .._system.timeouts import LONGEST, remaining
+from .._system.timeouts import deadline as deadline_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _thread import RLock
+    from collections.abc import Callable
+
+    from .._processes.endpoints import Source
+    from .._processes.flows import Dialogue, Result
+    from .._processes.link import Link
+
+RETRY = 10  # milliseconds between attempts when the kernel's limit of descriptors in flight is reached
+UNALARMED = 0.1  # seconds between looks of a thread that others cannot wake, because descriptors have run out
+
+
+def run(dialogue: Dialogue[Result]) -> Result:
+    """Go through a dialogue, waiting for all that it needs. Raises what it raises."""
+    try:
+        need = next(dialogue)
+        while True:
+            need = dialogue.send(_wait(*need))
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]  # StopIteration does not know its type
+    except BaseException:
+        dialogue.close()  # now, not when the last reference to the exception goes
+        raise
+
+
+def warn_in_loop() -> None:
+    """Warn of a blocking wait in a running event loop of asyncio, where that is in its debug mode."""
+    events = modules.get("asyncio.events")
+    running = getattr(events, "_get_running_loop", None)  # another thread may be importing it
+    loop = running and running()
+    if loop is None or not loop.get_debug():
+        return
+    import warnings
+
+    level, frame = 1, _getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "anyfork":
+        level, frame = level + 1, frame.f_back
+    text = "anyfork blocks the running event loop until this is done: use anyfork.aio, or a thread (asyncio.to_thread)"
+    warnings.warn(text, RuntimeWarning, stacklevel=level)
+
+
+def _wait(link: Link, done: Callable[[], bool], source: Callable[[], Source | None], timeout: float | None) -> bool:
+    """Read the source whenever it is readable, until it is done; False when the timeout, in seconds, is over before."""
+    if timeout != 0.0 and "asyncio" in modules:
+        warn_in_loop()
+    waiter = Waiter(link)
+    try:
+        try:
+            return waiter.wait(done, source, deadline_of(timeout))
+        finally:
+            waiter.leave()
+    except BaseException:
+        waiter.leave()  # again: an interrupt may have come in the middle of it
+        raise
+
+
+class Waiter:
+    """One wait of one thread."""
+
+    __slots__ = ("_alarm", "_link", "_watched", "fd", "lock", "reader")
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._watched: Source | None = None
+        self._alarm: Owned | None = None
+        self.lock: RLock = link.lock
+        self.fd = -1
+        self.reader = _thread.get_ident()
+
+    def wait(self, done: Callable[[], bool], source: Callable[[], Source | None], deadline: float | None) -> bool:
+        """Wait until it is done, or the deadline is over: False."""
+        while True:
+            pollable = self._link.flush_line()
+            left = remaining(deadline)
+            if left != 0.0 and self._alarm is None:
+                self._alarm = new_alarm(0)
+            if self._look(done, source):
+                return True
+            if self._link.has_read(self.fd):  # by somebody whom an interrupt has stopped, or this one has interrupted
+                self._read()
+                if self._look(done, source):
+                    return True
+            if self._poll(left, pollable):
+                self._read()
+            if left == 0.0:
+                return done()
+
+    @locked
+    def _look(self, done: Callable[[], bool], source: Callable[[], Source | None]) -> bool:
+        """Whether it is done; if not, note what is to be read, and who does."""
+        if done():
+            return True
+        watched = source()
+        fd = -1 if watched is None else watched[0]
+        if fd != self.fd:
+            self._link.end_wait(self)
+        self._watched = watched if self._link.begin_wait(self, fd) else None
+        # A signal handler may have read it in between. Who reads from now on wakes this one.
+        if done():
+            return True
+        present = source()
+        if (-1 if present is None else present[0]) != fd:
+            self.wake()
+        return False
+
+    def _poll(self, left: float | None, pollable: bool) -> bool:
+        """Wait for what may have changed; whether there is something to read."""
+        poller = new_poll()
+        fd = -1 if self._watched is None else self._watched[0]
+        if fd >= 0:
+            poller.register(fd, POLLIN)
+        for unsent in self._link.unsent():
+            # Wake up, too, when a queue on the way to this process moves on.
+            poller.register(unsent, POLLIN | POLLOUT if unsent == fd else POLLOUT)
+        alarm = self._alarm.fds[0] if self._alarm is not None and self._alarm.fds else -1
+        if alarm >= 0:
+            poller.register(alarm, POLLIN)
+        ready = [number for number, _ in poller.poll(self._milliseconds(left, pollable, alarm >= 0))]
+        if alarm in ready:
+            os.eventfd_read(alarm)
+        return fd in ready
+
+    @staticmethod
+    def _milliseconds(left: float | None, pollable: bool, alarmed: bool) -> float | None:
+        if alarmed and pollable:
+            return None if left is None else min(left, LONGEST) * 1000
+        most = RETRY if not pollable else UNALARMED * 1000
+        return most if left is None else min(left * 1000, most)
+
+    @locked
+    def _read(self) -> None:
+        if self._watched is not None:
+            self._watched[1]()
+            self._link.wake_behind(self)
+
+    def wake(self) -> None:
+        """Let it look again, from any thread. Holds the lock."""
+        if self._alarm is not None and self._alarm.fds:
+            try:
+                os.eventfd_write(self._alarm.fds[0], 1)
+            except BlockingIOError:  # it was woken very often, and has not looked yet
+                pass
+
+    @locked
+    def leave(self) -> None:
+        """Nothing is waited for any more. Leaving twice is harmless."""
+        self._link.end_wait(self)
+        if self._alarm is not None:
+            self._alarm.close()
+            self._alarm = None
+        self._link.close_finished()
+
+
+def new_alarm(count: int) -> Owned:
+    """Make a descriptor that wakes a waiting thread, at once if ``count`` is 1; nothing where the system has none."""
+    if hasattr(os, "eventfd"):
+        try:
+            return Owned(map(os.eventfd, (count,), (os.EFD_CLOEXEC | os.EFD_NONBLOCK,))).lifted()
+        except OSError:  # out of descriptors
+            pass
+    return Owned()

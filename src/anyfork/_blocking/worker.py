@@ -1,0 +1,381 @@
+"""Workers, which answer calls: the blocking face."""
+
+from __future__ import annotations
+
+from _thread import RLock
+from collections import deque
+from functools import partial
+from sys import is_finalizing
+
+from _anyfork_child.wire.call_messages import CALL, STREAM
+
+from .._calls.batch import Batch
+from .._calls.call import DONE, State
+from .._calls.worker_handle import StreamHandle, WorkerHandle, raise_given_up
+from .._calls.worker_options import WINDOW, Options
+from .._errors import AnyforkError, ArgumentError, HandleError
+from .._processes.arguments import refused_keywords
+from .._processes.undelivered import destructor
+from .._signatures import Item, overload
+from .._status import UNKNOWN
+from .._system.locks import locked
+from .._system.timeouts import deadline as deadline_of
+from .process import Process
+from .template import Template
+from .worker_channel import Talk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, Self, Unpack
+
+    from .._calls.call import Answer, Call, Handler
+    from .._calls.known_functions import KnownFunction
+    from .._calls.worker_options import WorkerOptions
+    from .._signatures import Arguments, Items, Later, Result
+    from .._status import ExitStatus
+
+
+class Worker(WorkerHandle):
+    """A process that answers calls. It takes a template over, as ``run`` does.
+
+    ``template`` is used up; without one it is a fork of the default template. ``initializer(*sent, *initargs)`` is
+    called in the worker before anything else, with what was given to ``Template.send``. ``on_event`` is called with
+    what ``emit`` sends, in whichever thread waits for this worker; ``serializer`` is "pickle", "json", "msgpack" (needs
+    msgspec), "raw", or an object with ``name``, ``dumps`` and ``loads``.
+
+    A worker runs one call after the other, in their order. With ``concurrency`` it runs so many at once: async
+    functions, under asyncio or the ``backend``. ``on_cancel`` says what becomes of a running call that is given up
+    (by a timeout, or an interrupt): "kill" ends the worker, "wait" waits for the call nevertheless, and returns its
+    result. One of several concurrent calls is cancelled in the worker instead.
+
+    As a context manager it is closed at the end. Every method may be used from any thread. Raises ArgumentError.
+    """
+
+    _talk: Talk
+
+    def __init__(self, template: Template | None = None, **options: Unpack[WorkerOptions]) -> None:
+        checked = Options(options)
+        given = Template() if template is None else template
+        self._talk = self._take_over(given, checked, lambda link, calls: Talk(Process._of(link), calls))
+        self.lock: RLock = RLock()  # one thread closes it
+
+    def ready(self, timeout: float | None = None) -> Self:
+        """Wait until it has been started, and its initializer has run; raise what failed.
+
+        Raises TimeoutError when the timeout, in seconds, is over; it goes on.
+        """
+        deadline = deadline_of(timeout)
+        try:
+            talk = self._connected("ready", deadline)
+            calls = talk.calls
+            talk.wait(lambda: calls.ready or calls.failed, deadline)
+        except TimeoutError:
+            raise TimeoutError(
+                f"worker {self.pid} was not ready within {timeout} seconds; it goes on: wait again"
+            ) from None
+        calls.check()
+        return self
+
+    @overload
+    def call(
+        self,
+        function: Callable[[*Arguments], Later[Result]],
+        /,
+        *args: *Arguments,
+        timeout: float | None = ...,
+        on_event: Handler | None = ...,
+    ) -> Result: ...
+    @overload
+    def call(
+        self,
+        function: Callable[[*Arguments], Result],
+        /,
+        *args: *Arguments,
+        timeout: float | None = ...,
+        on_event: Handler | None = ...,
+    ) -> Result: ...
+    @overload
+    def call(
+        self,
+        function: str,
+        /,
+        *args: object,
+        timeout: float | None = ...,
+        on_event: Handler | None = ...,
+    ) -> Any: ...
+    def call(
+        self,
+        function: Callable[..., Any] | str,
+        /,
+        *args: object,
+        timeout: float | None = None,
+        on_event: Handler | None = None,
+        **keywords: object,
+    ) -> Any:
+        """The result of ``function(*args)`` in the worker; raises what it raises, with the remote traceback as cause.
+
+        Raises ArgumentError at once for what cannot travel, CallTimeoutError after the timeout, in seconds,
+        WorkerDiedError, and the other kinds of CallError. ``on_event`` gets what this call emits.
+        """
+        if keywords:
+            raise refused_keywords("call", function, keywords, "timeout, on_event")
+        call = None
+        if timeout is None and on_event is None and not self._closed:
+            done, found = self._talk.exchange(function, args, self._give_up)
+            if done:
+                return found
+            call = found
+        talk, deadline = self._talk, deadline_of(timeout)
+        try:
+            if call is None:
+                talk = self._connected("call", deadline)
+                call = talk.calls.make("call", CALL, function, args, on_event)
+                talk.begin(call, deadline)
+            talk.wait(lambda: call.state is DONE, deadline)
+        except BaseException as error:
+            if call is None or call.state is not DONE:
+                self._give_up(call, error, timeout)
+            elif not isinstance(error, TimeoutError):
+                call.drop()
+                raise
+        assert call is not None  # or its error was raised
+        return call.result()
+
+    @overload
+    def map(
+        self,
+        function: Callable[[Item], Later[Result]],
+        items: Iterable[Item],
+        /,
+        *,
+        window: int = ...,
+    ) -> Iterator[Result]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        /,
+        *,
+        window: int = ...,
+    ) -> Iterator[Result]: ...
+    @overload
+    def map(
+        self,
+        function: str,
+        items: Iterable[object],
+        /,
+        *,
+        window: int = ...,
+    ) -> Iterator[Any]: ...
+    def map(
+        self,
+        function: Callable[..., Any] | str,
+        items: Iterable[Any],
+        /,
+        *,
+        window: int = WINDOW,
+        **keywords: object,
+    ) -> Iterator[Any]:
+        """The results of ``function(item)`` for all items, in their order, as an iterator.
+
+        At most ``window`` items are on their way at a time. It raises what a call raises, and ends with that; closing
+        it early cancels those that have not begun.
+        """
+        if keywords:
+            raise refused_keywords("map", function, keywords, "window")
+        if window < 1:
+            raise ArgumentError(
+                f"the window of map() must be 1 or more, not {window}: it is how many items are under way at once"
+            )
+        talk = self._connected("map")
+        return self._map(talk, talk.calls.take_function("map", function), iter(items), window)
+
+    def _map(
+        self, talk: Talk, function: Callable[..., Any] | str | KnownFunction, items: Iterator[object], window: int
+    ) -> Iterator[Any]:
+        ahead: deque[Answer] = deque()
+        ends = is_finalizing  # the modules may be gone when this is closed
+        try:
+            talk.check()
+            more = True
+            while more or ahead:
+                if more and len(ahead) <= window // 2:
+                    more = self._fill(talk, function, items, window, ahead)
+                if ahead:
+                    call = ahead[0]
+                    if call.state is not DONE:
+                        talk.wait(lambda: ahead[0].state is DONE)
+                    ahead.popleft()
+                    yield call.result()
+                    talk.check()
+        finally:
+            del function
+            if not (ends() or talk.foreign):
+                talk.when_free(partial(talk.give_up_all, ahead))
+
+    def _fill(
+        self,
+        talk: Talk,
+        function: Callable[..., Any] | str | KnownFunction,
+        items: Iterator[object],
+        window: int,
+        ahead: deque[Answer],
+    ) -> bool:
+        """Ask for further items, all in one go; False when there are no more."""
+        made = Batch(talk.calls, function, window, ahead)
+        try:
+            for message in made.fill(items):
+                message.write_files()
+            return not made.exhausted
+        finally:
+            talk.send_batch(made)
+
+    @overload
+    def stream(
+        self, function: Callable[[*Arguments], Items[Item]], /, *args: *Arguments, on_event: Handler | None = ...
+    ) -> Stream[Item]: ...
+    @overload
+    def stream(self, function: str, /, *args: object, on_event: Handler | None = ...) -> Stream[Any]: ...
+    def stream(
+        self,
+        function: Callable[..., Any] | str,
+        /,
+        *args: object,
+        on_event: Handler | None = None,
+        **keywords: object,
+    ) -> Stream[Any]:
+        """The items that a generator function, or an async one, yields in the worker, one by one, as an iterator.
+
+        The worker produces at most some items ahead. Closing the stream closes the generator.
+        """
+        if keywords:
+            raise refused_keywords("stream", function, keywords, "on_event")
+        talk = self._connected("stream")
+        call = talk.calls.make("stream", STREAM, function, args, on_event)
+        talk.begin(call, None)
+        return Stream(talk, call)
+
+    def wait(self, timeout: float | None = None) -> ExitStatus:
+        """Wait until the worker has ended, and return how. Events are handled meanwhile.
+
+        Raises TimeoutError when the timeout, in seconds, is over.
+        """
+        self._talk.check()
+        if self._status is not None:
+            return self._status
+        deadline = deadline_of(timeout)
+        try:
+            self._talk.connect(deadline)
+            return self._talk.listen(deadline)
+        except TimeoutError:
+            raise TimeoutError(
+                f"worker {self.pid} has not ended within {timeout} seconds: close() lets it end, kill() ends it"
+            ) from None
+
+    def close(self) -> None:
+        """Let it answer what was asked, then end it, and wait for its end. Closing twice is harmless.
+
+        Streams that are still open are closed. In a forked copy of the owner nothing happens.
+        """
+        if self._talk.foreign:
+            return
+        self._closed = True
+        try:
+            self._close()
+        except AnyforkError:
+            if self._status is None:  # or a signal handler has closed it meanwhile
+                raise
+
+    @locked
+    def _close(self) -> None:
+        if self._status is not None:
+            return
+        talk = self._talk
+        try:
+            talk.connect()
+        except HandleError:
+            raise
+        except AnyforkError:  # it was never started
+            self._status = UNKNOWN
+            talk.process.close()
+            return
+        status = talk.finish()
+        if self._status is None:
+            self._status = status
+        talk.drop()
+
+    def _connected(self, call: str, deadline: float | None = None) -> Talk:
+        self._check(call)
+        self._talk.connect(deadline)
+        return self._talk
+
+    def _give_up(self, call: Call | None, error: BaseException, timeout: float | None) -> None:
+        """Nobody waits for the call any more: raise why, unless its result is wanted nevertheless."""
+        try:
+            started = self._talk.torn
+            if call is not None and call.state is not State.NEW and not started:
+                started = self._talk.give_up(call, self._waits)
+                if self._has_result(call, error, started):
+                    return
+                if started and not self._cancels:
+                    self.kill()
+            raise_given_up(error, timeout, started)
+        finally:
+            del error  # see raise_given_up
+
+    def _has_result(self, call: Call, error: BaseException, started: bool) -> bool:
+        """Whether a call that was given up has a result that is wanted. Raises the error where it is not."""
+        try:
+            if started and self._waits and call.state is not DONE:
+                self._talk.wait(lambda: call.state is DONE)
+                if not isinstance(error, TimeoutError):
+                    raise error
+            return started and call.state is DONE
+        finally:
+            del error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Stream(StreamHandle[Item]):
+    """The items of a generator in a worker, as an iterator. As a context manager it is closed at the end."""
+
+    _talk: Talk
+
+    def __init__(self, talk: Talk, call: Call) -> None:
+        self._talk = talk
+        self._call = call
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Item:
+        self._talk.check()
+        if not self._there():
+            self._talk.wait(self._there)
+        item = self._talk.take_item(self._take)
+        if item is None:
+            self._finish()
+            raise StopIteration
+        return self._call.decode(item)  # type: ignore[no-any-return]  # what came has any type
+
+    def close(self) -> None:
+        """Close the generator in the worker, without waiting for it. Closing twice is harmless."""
+        if not self._talk.foreign:
+            self._talk.do(self._close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @destructor
+    def __del__(self) -> None:
+        self._talk.when_free(self._close)

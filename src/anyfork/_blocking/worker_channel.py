@@ -1,0 +1,456 @@
+"""How threads talk with a worker.
+
+Of the threads that wait for answers of one worker one reads, for all of them; the others wait until theirs has come, or
+it is their turn to read. No thread is started for it.
+
+A signal handler or a destructor may use the worker in the middle of all this. It may do so while its thread waits; in
+the middle of a section, in which the calls are half noted and half not, it gets an error. An exception that comes in a
+section leaves it torn: then nobody knows what was sent and what was not, and the worker ends.
+"""
+
+from __future__ import annotations
+
+import _thread
+from _pickle import loads
+from _socket import SO_RCVTIMEO, SOL_SOCKET
+from _struct import Struct
+from _thread import RLock
+from functools import wraps
+from select import POLLIN
+from sys import modules
+
+from _anyfork_child.wire.call_messages import READ_SIZE
+from _anyfork_child.wire.channel import CLOEXEC, ROOM
+from _anyfork_child.wire.signal_handlers import comes_from_outside
+
+from .._calls.call import State
+from .._calls.worker_channel import FATE, Conversation
+from .._errors import AnyforkError, HandleError
+from .._processes.flows import entered
+from .._processes.undelivered import destructor
+from .._status import UNKNOWN
+from .._system.locks import held, locked, release_to, try_locked
+from .._system.polling import wait_for
+from .._system.timeouts import one_wait, remaining
+from .waiting import new_alarm, run, warn_in_loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from _thread import LockType
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, Concatenate, ParamSpec, TypeVar
+
+    from .._calls.batch import Batch
+    from .._calls.call import Answer, Call, Event
+    from .._calls.calls import Calls
+    from .._status import ExitStatus
+    from .._system.owned_descriptors import Owned
+    from .process import Process
+
+    Params = ParamSpec("Params")
+    Result = TypeVar("Result")
+
+
+SOON = Struct("ll").pack(0, 40_000)  # a struct timeval: how long an answer is waited for in the simplest way
+
+
+def section(
+    method: Callable[Concatenate[Talk, Params], Result],
+) -> Callable[Concatenate[Talk, Params], Result]:
+    """Let a method run alone, and whole. Raises HandleError in the middle of another one of the same thread."""
+
+    @wraps(method)
+    def run_alone(self: Talk, /, *args: Params.args, **options: Params.kwargs) -> Result:
+        lock = self.lock
+        if held(lock):
+            raise HandleError(
+                f"worker {self.process.pid} was used by a signal handler or a destructor in the middle of another use "
+                "by the same thread; use it later, or another worker"
+            )
+        try:
+            with lock:
+                return method(self, *args, **options)
+        except BaseException as error:
+            if not isinstance(error, AnyforkError | OSError) or comes_from_outside(error):
+                self.torn = True
+                self.process.kill()
+            release_to(lock, 0)
+            raise
+
+    return run_alone
+
+
+class Turn:
+    """One wait of one thread for its turn to read, or until what it wants is there."""
+
+    __slots__ = ("done", "lock")
+
+    def __init__(self, done: Callable[[], bool]) -> None:
+        self.done = done
+        self.lock: LockType = _thread.allocate_lock()
+
+    def end(self) -> None:
+        """Let the thread go on. Ending twice is harmless."""
+        if self.lock.locked():
+            self.lock.release()
+
+
+class Talk(Conversation):
+    """The channel of one worker, for any number of threads."""
+
+    process: Process
+
+    def __init__(self, process: Process, calls: Calls) -> None:
+        super().__init__(process, calls)
+        self.lock: RLock = RLock()  # the calls, and what is written
+        self.torn = False
+        self._reader = 0  # the thread that reads, or 0
+        self._waiting: dict[Turn, None] = {}  # the other threads
+        self._received: list[Any] = []  # by ``exchange``, and not accepted yet
+        self._small_call: Call | None = None  # that of ``exchange``, where somebody else has to take its answer
+        self._late: list[Callable[[], None]] = []  # what destructors could not do at once
+        self._alarm: Owned | None = None  # wakes a wait in the middle of which its thread has waited for something else
+
+    def check(self) -> None:
+        """Raise HandleError in a forked copy of the owner. Let a worker end that was torn."""
+        super().check()
+        if self.torn and not self.calls.failed:
+            self._bury()
+
+    def connect(self, deadline: float | None = None) -> None:
+        """Wait until the worker has been started. Raises why it has not, and TimeoutError; it goes on then."""
+        self.check()
+        if self.sock is not None:
+            return
+        if deadline is not None and not run(entered(self.process._link, remaining(deadline))):
+            raise TimeoutError
+        sock = self.process.channel
+        self._connect(sock, self.find_end())
+
+    @section
+    def _connect(self, sock: socket.socket, end: int) -> None:
+        if self.sock is None:
+            sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, SOON)
+            self.use(sock, end)
+
+    # --- Asking ---
+
+    def begin(self, call: Call, deadline: float | None) -> None:
+        """Queue a call, and send what the socket takes. Waits while too many are queued. Raises TimeoutError."""
+        message = call.message
+        assert message is not None
+        calls = self.calls
+        try:
+            if message.fills:
+                message.write_files()
+            while not self._add(call):
+                self.wait(lambda: not calls.full, deadline)
+        except BaseException:
+            if call.state is State.NEW:
+                message.close()
+            raise
+
+    @section
+    def _add(self, call: Call) -> bool:
+        if self.calls.full:
+            return False
+        self.calls.add(call)
+        self.flush()
+        return True
+
+    @section
+    def send_batch(self, made: Batch) -> None:
+        """Send the calls of a map that were made."""
+        made.drop_unwritten()
+        made.send()
+        self.flush()
+
+    @section
+    def give_up(self, call: Call, wanted: bool) -> bool:
+        """Take a call back, unless it is ``wanted`` nevertheless once it has begun; return whether it may have."""
+        started = call.state not in (State.NEW, State.QUEUED)
+        if not (started and wanted) and call.state is not State.DONE:
+            self.calls.give_up(call)
+            if self.calls.out and self.sock is not None:
+                self.flush()
+        return started
+
+    def give_up_all(self, answers: Iterable[Answer]) -> None:
+        """Take back what has not begun of these. Holds the lock."""
+        self.calls.give_up_all(answers)
+        self.calls.forget_functions()
+        if self.calls.out:
+            self.flush()
+
+    @section
+    def take_item(self, take: Callable[[], Result]) -> Result:
+        """Take what has come of a stream."""
+        return take()
+
+    def do(self, action: Callable[[], None]) -> None:
+        """Do something now, or soon, if this is the middle of a section."""
+        if held(self.lock):
+            self._late.append(action)
+        else:
+            self._do(action)
+
+    @section
+    def _do(self, action: Callable[[], None]) -> None:
+        action()
+
+    def when_free(self, action: Callable[[], None]) -> None:
+        """Do something now, or soon, if somebody is in a section: a destructor runs in the middle of anything."""
+        if self.foreign:
+            return
+        self._late.append(action)
+        if not held(self.lock):
+            try_locked(self.lock, self._do_late)
+
+    def _do_late(self) -> None:
+        while self._late:
+            self._late.pop()()
+
+    # --- A small call that meets no other, in as few steps as can be ---
+
+    def exchange(
+        self,
+        function: Callable[..., object] | str,
+        args: Sequence[object],
+        give_up: Callable[[Call, BaseException, None], None],
+    ) -> tuple[bool, Any]:
+        """Send a small call that meets no other, and take its answer.
+
+        True, and its result; False, and the call, where the rest takes more; False, and None, where nothing was done.
+        """
+        if "asyncio" in modules:
+            warn_in_loop()
+        if self._reader or self.sock is None or self.incoming or self.foreign or self.torn or self._late:
+            return False, None
+        me = _thread.get_ident()
+        try:
+            if not self._begin_exchange(me, function, args):
+                return False, None
+            try:
+                # Waits for SOON at most. The result is kept in the same step, see _system.once.
+                self._received.extend(map(self.sock.recvmsg, (READ_SIZE,), (ROOM,), (CLOEXEC,)))
+            except (BlockingIOError, ConnectionError) as error:  # not soon, or its end: whoever reads next learns why
+                if comes_from_outside(error):
+                    raise
+            answer, call = self._end_exchange(me)
+        except BaseException as error:
+            if self._reader == me:
+                self._interrupt_exchange(me, error, give_up)
+            raise
+        if answer is not None:
+            return True, loads(answer)
+        if call is None:
+            self.calls.check(may_have_run=True)
+        return False, call
+
+    @section
+    def _begin_exchange(self, me: int, function: Callable[..., object] | str, args: Sequence[object]) -> bool:
+        if self._reader or self.sock is None or self.incoming:
+            return False
+        if not self.begin_small(function, args):
+            return False
+        self._reader = me
+        return True
+
+    @section
+    def _end_exchange(self, me: int) -> tuple[bytes | None, Call | None]:
+        answer: bytes | None = None
+        if self._small_call is None:
+            answer = self.accept_small(self._received)
+            call = self.end_small(answer)
+        else:  # a signal handler has read meanwhile
+            assert self.sock is not None
+            call, self._small_call = self._small_call, None
+            self.sock.setblocking(True)
+        if self._reader == me:
+            self._reader = 0
+            if self._waiting:
+                self._wake()
+        return answer, call
+
+    def _interrupt_exchange(
+        self, me: int, error: BaseException, give_up: Callable[[Call, BaseException, None], None]
+    ) -> None:
+        """An exception has come while the answer was waited for."""
+        try:
+            call = None if self.torn or self.calls.failed else self._end_exchange(me)[1]
+            self._leave(0, me, None)
+            if call is not None:
+                give_up(call, error, None)
+        finally:
+            del error  # see raise_given_up
+
+    # --- Waiting ---
+
+    def wait(self, done: Callable[[], bool], deadline: float | None = None) -> None:
+        """Until it is done: read what comes, or wait until another thread has. Raises TimeoutError."""
+        if "asyncio" in modules:
+            warn_in_loop()
+        self.check()
+        me, turn = _thread.get_ident(), Turn(done)
+        before = me if self._reader == me else 0  # a handler of an event, or of a signal, makes a call
+        try:
+            try:
+                self._wait(turn, me, deadline)
+            finally:
+                self._leave(before, me, turn)
+        except BaseException:
+            self._leave(before, me, turn)  # again: an interrupt may have come in the middle of it
+            raise
+
+    def _wait(self, turn: Turn, me: int, deadline: float | None) -> None:
+        while True:
+            reads = self._look(turn, me)
+            if reads is None:
+                return
+            left = remaining(deadline)
+            if reads:
+                self._read(left)
+            else:
+                turn.lock.acquire(timeout=one_wait(left))
+            if left == 0.0 and not turn.done():
+                raise TimeoutError
+
+    @section
+    def _look(self, turn: Turn, me: int) -> bool | None:
+        """Whether it is this thread that reads; None where what it wants is there."""
+        self._do_late()
+        if self._reader in (0, me) and (self._received or self.calls.small):
+            self._take_over_exchange()
+        if turn.done():
+            return None
+        self.calls.check(may_have_run=True)
+        if self._reader in (0, me):
+            self._reader = me
+            return True
+        turn.lock.acquire(blocking=False)
+        self._waiting[turn] = None
+        return False
+
+    def _take_over_exchange(self) -> None:
+        """A signal handler has interrupted a small call, and reads the answers from now on."""
+        if self.calls.small:
+            assert self.sock is not None
+            self._small_call = self.calls.expect(self.calls.small)
+            self.sock.setblocking(False)  # or that would begin to wait anew after each signal
+            self.calls.admit()
+            self.flush()
+        self.accept_small(self._received)
+
+    @locked
+    def _leave(self, before: int, me: int, turn: Turn | None) -> None:
+        """Wait no more. Leaving twice is harmless."""
+        if turn is not None:
+            self._waiting.pop(turn, None)
+        if before and self._alarm is None and self.watch is not None:
+            self._alarm = new_alarm(1)  # what the outer wait is for may have been read: poll would go on without a look
+            for fd in self._alarm.fds:
+                self.watch.register(fd, POLLIN)
+        if not before and self._reader == me:
+            self._reader = 0
+        if not self._reader and self._waiting:
+            self._wake()
+
+    @locked
+    def _wake(self) -> None:
+        """Release those who have what they want, and one that reads on where nobody does.
+
+        That is the last that has begun: another wait of its thread may stand still behind it.
+        """
+        turns = [*self._waiting]
+        last = None if self._reader else turns[-1:]
+        for turn in turns:
+            if turn.done() or self.torn or (last and turn is last[0]):
+                turn.end()
+                self._waiting.pop(turn, None)
+
+    def _read(self, left: float | None) -> None:
+        """Wait for something to come, and take all that has come. Raises what a handler raises."""
+        if not self.incoming:
+            assert self.watch is not None
+            ready = wait_for(self.watch, one_wait(left))
+            if self._alarm is not None:
+                self._alarm.close()
+                self._alarm = None
+            if not ready:
+                return
+            if self._came() is False:
+                self._bury()
+                return
+        while self.incoming:
+            event = self._take()
+            if event is not None:
+                self.handle(event)
+        if self._waiting:
+            self._wake()
+
+    @section
+    def _came(self) -> bool | None:
+        return self.came()
+
+    @section
+    def _take(self) -> Event | None:
+        return self.take()
+
+    # --- The end ---
+
+    def _bury(self) -> None:
+        """The channel has come to its end: so has the worker."""
+        try:
+            status = self.process.wait(FATE)
+        except TimeoutError:  # it goes on without its channel, or its template is stopped
+            self.process.kill()
+            status = UNKNOWN
+        self._fail(status)
+
+    @locked
+    def _fail(self, status: ExitStatus) -> None:
+        self.died(status)
+        self._received.clear()
+
+    def finish(self) -> ExitStatus:
+        """Wait for all answers, let the worker end, and wait until it has."""
+        calls = self.calls
+        self._give_up_streams()
+        if not calls.failed:
+            self.wait(lambda: not calls.outstanding or calls.failed)
+            self._shut()
+        return self.listen(None)
+
+    @section
+    def _give_up_streams(self) -> None:
+        self.calls.give_up_streams()
+        self.flush()
+
+    @section
+    def _shut(self) -> None:
+        self.shut()
+
+    def listen(self, deadline: float | None) -> ExitStatus:
+        """Take what comes until the worker has ended; return how. Raises TimeoutError."""
+        self.wait(lambda: self.calls.failed, deadline)
+        return self.process.wait(remaining(deadline))
+
+    def drop(self) -> None:
+        """Let go of what this holds."""
+        self.process.close()
+        self._close()
+
+    def _close(self) -> None:
+        self.calls.drop()
+        self.close_unread()
+        if self.watch is not None:
+            self.watch.close()
+        if self._alarm is not None:
+            self._alarm.close()
+        self.close_channel()
+
+    @destructor
+    def __del__(self) -> None:
+        if hasattr(self, "_alarm"):  # otherwise an interrupt has come while it was made
+            self._close()

@@ -1,0 +1,180 @@
+"""One call, from the owner's side: how far it has come, and what has come for it."""
+
+from __future__ import annotations
+
+from _pickle import loads
+from collections import deque
+from enum import IntEnum
+
+from _anyfork_child.wire.call_messages import CALL, CANCELLED, END, RESULT, STREAM
+from _anyfork_child.wire.channel import close_all
+
+from .._errors import CallCancelledError
+from .results import decode_value, error_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn, Protocol
+
+    from _anyfork_child.values.message import Message
+    from _anyfork_child.values.serializers import Serializer
+    from _anyfork_child.wire import call_messages
+
+    Handler = Callable[[Any], object]
+
+    class Failed(Protocol):
+        """A call, or a job of a pool, that has an error."""
+
+        error: BaseException | None
+
+
+class State(IntEnum):
+    """How far a call has come."""
+
+    NEW = 0
+    QUEUED = 1
+    SENT = 2
+    GIVEN_UP = 3  # sent, and nobody waits for it any more
+    DONE = 4
+
+
+GIVEN_UP, DONE = State.GIVEN_UP, State.DONE
+
+
+def raise_taken(failed: Failed) -> NoReturn:
+    """Raise the error of a call, and forget it there: its traceback leads to the call, which would never be freed."""
+    error, failed.error = failed.error, None
+    assert error is not None
+    try:
+        raise error
+    finally:
+        del error
+
+
+class Answer:
+    """What is to come of a call. ``result`` gives its result once its state is DONE."""
+
+    __slots__ = ("_answer", "error", "number", "state", "wake")
+    kind = CALL
+    ahead = 0  # how many such calls may be with the worker at the same time, though it runs one; or 0
+    size = 0  # bytes of its message
+    on_event: Handler | None = None
+    message: Message | None = None
+    items: deque[call_messages.Message] = deque()
+    _serializer: Serializer | None = None
+
+    def __init__(self, state: State = State.NEW, number: int = 0) -> None:
+        self.state: State = state
+        self.number: int = number
+        self.error: BaseException | None = None  # instead of an answer: also that of a handler of its events
+        self.wake: Callable[[], None] | None = None
+        self._answer: call_messages.Message | None = None
+
+    def finish(self, answer: call_messages.Message | None, error: BaseException | None = None) -> None:
+        """There is an answer, or an error instead."""
+        abandoned = self.state is GIVEN_UP
+        self._answer, self.state = answer, DONE
+        if error is not None:
+            self.error = self.error or error
+        if abandoned:
+            self.drop()
+        if self.wake is not None:
+            self.wake()
+
+    def add_item(self, item: call_messages.Message) -> None:
+        """A stream has gone on."""
+        if self.state == State.GIVEN_UP:
+            close_all(item[5])
+            return
+        self.items.append(item)
+        if self.wake is not None:
+            self.wake()
+
+    def drop(self) -> None:
+        """Close what has come and nobody wants."""
+        answer, self._answer = self._answer, None
+        for message in (*self.items, *([answer] if answer else ())):
+            close_all(message[5])
+        if self.items:
+            self.items.clear()
+
+    def result(self) -> Any:
+        """Its result, once. Raises what the function has raised, CallError, or what stands in the way of a result."""
+        if self.error is not None:
+            self.drop()
+            raise_taken(self)
+        answer, self._answer = self._answer, None
+        assert answer is not None
+        kind, _, detail, flags, body, fds = answer
+        if kind == RESULT:
+            if not (detail or fds or self._serializer):
+                return loads(body)
+            return self.decode(answer)
+        if kind == END:
+            return None
+        if kind == CANCELLED:
+            raise CallCancelledError("the call was cancelled")
+        raise error_of(detail, flags, body, fds, self._serializer is None)
+
+    def decode(self, message: call_messages.Message) -> Any:
+        """The value in a message. Raises ResultError."""
+        return decode_value(self._serializer, message)
+
+
+class SmallAnswer(Answer):
+    """That of one of the small calls of a map, of which there are many."""
+
+    __slots__ = ()
+    ahead = 1
+
+
+class Call(Answer):
+    """One call that was made by itself. ``items`` are those of a stream that have come."""
+
+    __slots__ = ("_serializer", "ahead", "consumed", "ended", "items", "kind", "message", "on_event", "size")
+
+    def __init__(self, kind: int, serializer: Serializer | None, on_event: Handler | None, ahead: int) -> None:
+        super().__init__()
+        self.kind: int = kind
+        self.on_event: Handler | None = on_event
+        self.ahead: int = ahead
+        self.size: int = 0
+        self.message: Message | None = None
+        self.items: deque[call_messages.Message] = deque() if kind == STREAM else Answer.items
+        self.ended: bool = False  # the end of a stream has been seen
+        self.consumed: int = 0  # items that the worker has not been told of
+        self._serializer: Serializer | None = serializer
+
+
+class Event:
+    """A value that a worker has emitted, for its handler."""
+
+    __slots__ = ("_call", "_message", "_serializer", "handler")
+
+    def __init__(
+        self,
+        message: call_messages.Message,
+        serializer: Serializer | None,
+        handler: Handler | None,
+        call: Answer | None,
+    ) -> None:
+        self.handler: Handler | None = handler
+        self._message = message
+        self._serializer = serializer
+        self._call = call
+
+    def value(self) -> Any:
+        """The value. Raises ResultError."""
+        return decode_value(self._serializer, self._message)
+
+    def drop(self) -> None:
+        """Nobody wants it."""
+        close_all(self._message[5])
+
+    def failed(self, error: Exception) -> bool:
+        """Its handler has raised: that is its call's error, if it has one. False for one of the worker's own."""
+        if self._call is None:
+            return False
+        self._call.error = self._call.error or error
+        return True

@@ -1,0 +1,451 @@
+"""The owner's side of the calls of one worker, without I/O: what may be sent when, and what an answer means.
+
+Calls wait here until the worker is free for them, so one that is given up before has surely not run. Faces send
+``out``, give what comes to ``take``, and are woken through ``Call.wake``.
+"""
+
+from __future__ import annotations
+
+from _pickle import dumps
+from collections import deque
+from itertools import count, islice, repeat
+
+from _anyfork_child.values.encode import INLINE, PROTOCOL
+from _anyfork_child.values.message import Message
+from _anyfork_child.wire.call_messages import (
+    CALL,
+    CANCEL,
+    CANCELLED,
+    END,
+    ERROR,
+    EVENT,
+    FAILED,
+    HEADER,
+    IN_FILE,
+    ITEM,
+    MORE,
+    READY,
+    RESULT,
+    RETIRE,
+    SMALL_CALL,
+    SMALL_CALLS,
+    STREAM,
+    STREAM_WINDOW,
+    VALUE,
+    VERSION,
+)
+from _anyfork_child.wire.channel import close_all
+from _anyfork_child.wire.frames import ProtocolError
+
+from .._errors import (
+    AnyforkError,
+    InitializerError,
+    PeerError,
+)
+from .._system.importable import ORDINARY
+from .._system.once import in_one_go
+from .call import Answer, Call, Event, SmallAnswer, State
+from .known_functions import FunctionsByValue
+from .requests import Requests, small
+from .results import error_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+    from typing import Any
+
+    from _anyfork_child.values.receiver import Receiver
+    from _anyfork_child.values.serializers import Serializer
+    from _anyfork_child.wire import call_messages
+
+    from .call import Handler
+    from .known_functions import KnownFunction
+
+MAX_CALLS = 1000  # that wait here; whoever wants to add one waits
+MAX_BYTES = 64 << 20  # of those
+LAST_NUMBER = 0xFFFFFFFF
+
+
+_SMALL = Call(CALL, None, None, 0)  # in the place of those that are not made
+
+
+class Calls:
+    """All calls of one worker, the ``receiver``. ``concurrency`` is None for one that runs one after the other."""
+
+    def __init__(
+        self,
+        serializer: Serializer | None = None,
+        concurrency: int | None = None,
+        on_event: Handler | None = None,
+        receiver: Receiver = ORDINARY,
+    ) -> None:
+        self.out: deque[Message] = deque()
+        self.sent: list[int] = []  # bytes of the first of them, until that is noted there
+        self.ready: bool = False  # it has said so
+        self.failed: bool = False  # there is no worker any more
+        self.retired: bool = False  # it wants to leave its pool
+        self.in_band: bool = receiver.in_band
+        self._serializer = serializer
+        self._concurrency = concurrency
+        self._on_event = on_event
+        self._make_error: Callable[[bool], AnyforkError] | None = None
+        self._requests = Requests(serializer, receiver)
+        self._receiver = receiver
+        self._by_value: FunctionsByValue | None = None  # made for the first
+        self.small: int = 0  # the number of the call that begin_small has begun
+        # A small call that another one of the same thread has interrupted. That one must not wait for its answer: the
+        # interrupted thread may have received it, and not noted it yet.
+        self._overtaken = 0
+        self._streams = 0  # of those that were sent
+        self._queue: deque[Call] = deque()
+        self._bytes = 0  # of what is queued
+        self._sent: dict[int, Answer] = {}
+        self._running = 0  # of those, without streams
+        self._alone = 0  # of those, which let no other run
+        self._numbers = count(1)
+
+    # --- What is asked ---
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more should be added now."""
+        return len(self._queue) + self._streams >= MAX_CALLS or self._bytes >= MAX_BYTES
+
+    @property
+    def outstanding(self) -> int:
+        """How many calls have no answer yet."""
+        return len(self._queue) + len(self._sent)
+
+    def check(self, may_have_run: bool = False) -> None:
+        """Raise what has happened to the worker, if anything has: the error of a call that may have run, or has not."""
+        if self._make_error is not None:
+            raise self._make_error(may_have_run)
+
+    def error(self, may_have_run: bool) -> AnyforkError:
+        """What has happened to the worker, as the error of a call that may have run or has not."""
+        assert self._make_error is not None
+        return self._make_error(may_have_run)
+
+    def drop_out(self) -> None:
+        """Nothing more can be sent."""
+        for message in self.out:
+            message.close()
+        self.out.clear()
+        self.sent.clear()
+
+    def drop_unsent(self, numbers: Collection[int]) -> None:
+        """These calls are not to run: remove those with descriptors of which nothing has been sent."""
+        for message in list(self.out):
+            if not message.fds:  # they go with the first byte
+                continue
+            _, number, _, kind, _, _ = HEADER.unpack_from(message.data)
+            if number in numbers and kind != VALUE:
+                self.out.remove(message)
+                message.close()
+
+    def drop(self) -> None:
+        """Nobody wants anything more."""
+        self.drop_out()
+        for call in self._queue:
+            assert call.message is not None
+            call.message.close()
+
+    def expect(self, number: int, on_event: Handler | None = None) -> Call:
+        """A call that the worker has got already."""
+        call = Call(CALL, None, on_event, 0)
+        call.number, call.state = number, State.SENT
+        if number == self.small:
+            self._overtaken = number
+        else:
+            self._running += 1
+            self._alone += 1
+        self.small = 0
+        self._sent[number] = call
+        return call
+
+    def take_function(
+        self, name: str, function: Callable[..., object] | str
+    ) -> Callable[..., object] | str | KnownFunction:
+        """What to call for many calls, all with the function as it is now. Raises ArgumentError, and OSError."""
+        if self._requests.number(name, function):
+            return function
+        if self._by_value is None:
+            self._by_value = FunctionsByValue(self._receiver)
+        return self._by_value.take(name, function)
+
+    def forget_functions(self) -> None:
+        """Let the worker forget functions that no call needs any more."""
+        if self._requests.unwanted:
+            self.out.append(Message(self._requests.drop_unwanted()))
+
+    def make(
+        self,
+        name: str,
+        kind: int,
+        function: Callable[..., object] | str | KnownFunction,
+        args: Sequence[object],
+        on_event: Handler | None,
+        ahead: int = 0,
+    ) -> Call:
+        """A call, encoded. Raises ArgumentError, and what has happened to the worker."""
+        self.check()
+        call = Call(kind, self._serializer, on_event, ahead)
+        call.number = number = self._next_number()
+        detail = self._requests.number(name, function)
+        call.message = self._requests.message(name, kind, number, detail, function, args)
+        return call
+
+    def _next_number(self) -> int:
+        number = next(self._numbers)
+        while number > LAST_NUMBER or number in self._sent:
+            if number > LAST_NUMBER:
+                self._numbers = count(1)
+            number = next(self._numbers)
+        return number
+
+    def add(self, call: Call) -> None:
+        """Queue it; it goes out as soon as the worker is free for it. Raises what has happened to the worker."""
+        message = call.message
+        assert message is not None
+        call.size = message.size
+        if self.failed:
+            message.close()
+            self.check()
+        if not self._queue and self._free_for(call):
+            self._send(call)
+            return
+        message.keep()
+        call.state = State.QUEUED
+        self._queue.append(call)
+        self._bytes += message.size
+
+    def _free_for(self, call: Call) -> bool:
+        if self._concurrency is not None:
+            return self._running < self._concurrency
+        overtaken = self._overtaken in self._sent
+        if call.ahead:
+            return self._alone == overtaken and self._running < call.ahead
+        return self._running == overtaken
+
+    def _send(self, call: Call) -> None:
+        message, call.message = call.message, None
+        assert message is not None
+        call.state = State.SENT
+        self._sent[call.number] = call
+        if call.kind == CALL:
+            self._running += 1
+            self._alone += not call.ahead
+        else:
+            self._streams += 1
+        self._define_first()
+        self.out.append(message)
+
+    def _define_first(self) -> None:
+        definitions = self._requests.definitions
+        if definitions:
+            in_one_go(map(self.out.extend, (definitions,)), map(deque.clear, (definitions,)))
+
+    def begin_small(self, function: Callable[..., object] | str, args: Sequence[object]) -> bytes | None:
+        """Begin a call that meets no other, for less than ``make`` and ``add``: what to send. ``small`` is its number.
+
+        None where that cannot be. ``end_small`` has to follow, or ``expect`` with this number.
+        """
+        requests = self._requests
+        if self._sent or self._queue or self.out or self._serializer is not None or self.failed or requests.definitions:
+            return None
+        try:
+            detail = requests.functions[function]
+        except (KeyError, TypeError):
+            return None
+        body = small(args)
+        if not body:
+            return None
+        number = next(self._numbers)
+        if number > LAST_NUMBER:
+            return None
+        self.small = number
+        self._running += 1
+        self._alone += 1
+        self._sent[number] = _SMALL
+        return HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body
+
+    def end_small(self) -> None:
+        """It has its answer."""
+        del self._sent[self.small]
+        self.small = 0
+        self._running -= 1
+        self._alone -= 1
+        if self._queue:
+            self.admit()
+
+    def add_small(
+        self, name: str, function: Callable[..., object] | str | KnownFunction, items: list[Any], ahead: int
+    ) -> list[Answer]:
+        """Send calls with one small argument each, all in one message. Nothing where that cannot be."""
+        if self._queue or self._serializer is not None or self.failed:
+            return []
+        limit = ahead if self._concurrency is None else self._concurrency
+        if (self._alone and self._concurrency is None) or self._running + len(items) > limit:
+            return []
+        detail = self._requests.number(name, function)
+        numbers = [self._next_number() for _ in items]
+        body = dumps((numbers, items), PROTOCOL)
+        if not detail or len(body) > INLINE:
+            return []
+        answers: list[Answer] = [SmallAnswer(State.SENT, number) for number in numbers]
+        self._sent.update(zip(numbers, answers, strict=True))
+        self._running += len(items)
+        self._define_first()
+        self.out.append(Message(HEADER.pack(len(body), numbers[0], detail, SMALL_CALLS, 0, 0) + body))
+        return answers
+
+    def admit(self) -> None:
+        """Send what the worker is free for now."""
+        queue = self._queue
+        while queue and self._free_for(queue[0]):
+            call = queue.popleft()
+            assert call.message is not None
+            self._bytes -= call.message.size
+            self._send(call)
+
+    def give_up(self, call: Answer) -> bool:
+        """Nobody waits for it any more. False when it has surely not run, and will not."""
+        if call.state in (State.NEW, State.QUEUED):
+            assert isinstance(call, Call)
+            assert call.message is not None
+            call.message.close()
+            if call.state == State.QUEUED:
+                self._queue.remove(call)
+                self._bytes -= call.message.size
+                self.admit()
+            call.state = State.DONE
+            return False
+        if call.state == State.DONE:
+            call.drop()
+        if call.state == State.SENT:
+            call.state = State.GIVEN_UP
+            call.drop()
+            if call.ahead or call.kind == STREAM or self._concurrency is not None:
+                self.out.append(Message(HEADER.pack(0, call.number, 0, CANCEL, 0, 0)))
+        return True
+
+    def give_up_all(self, calls: Iterable[Answer]) -> None:
+        """Nobody waits for these. The worker is told at once of all: none of them begins behind others that were."""
+        first = len(self.out)
+        for call in calls:
+            self.give_up(call)
+        told = [*islice(self.out, first, None)]
+        if len(told) > 1 and not any(message.fds for message in told):
+            message = Message(b"".join(message.data for message in told))
+            in_one_go(map(deque.pop, repeat(self.out, len(told))), map(self.out.append, (message,)))
+
+    def give_up_streams(self) -> None:
+        """Nobody will read them any more."""
+        for call in list(self._sent.values()):
+            if call.kind == STREAM:
+                self.give_up(call)
+
+    def consumed(self, call: Call) -> None:
+        """An item of a stream has been taken: the worker may send more."""
+        call.consumed += 1
+        if call.consumed >= STREAM_WINDOW // 2 and call.state == State.SENT:
+            self.out.append(Message(HEADER.pack(0, call.number, call.consumed, MORE, 0, 0)))
+            call.consumed = 0
+
+    # --- What comes ---
+
+    def take(self, message: call_messages.Message) -> Event | None:
+        """Take a message; return it if it is an event, for its handler. Raises ProtocolError."""
+        kind, number, detail, flags, _, fds = message
+        if kind == RESULT and not fds:
+            answer = self._sent.get(number)
+            if answer is not None and answer.kind == CALL:
+                del self._sent[number]
+                self._running -= 1
+                if not answer.ahead:
+                    self._alone -= 1
+                answer.finish(message)
+                if self._queue:
+                    self.admit()
+                return None
+        if fds and self._serializer is not None and (len(fds) != 1 or flags != IN_FILE):
+            close_all(fds)
+            raise ProtocolError("descriptors from a worker whose serializer knows none")
+        if kind == EVENT:
+            call = self._sent.get(number)
+            if call is None or call.on_event is None:
+                return Event(message, self._serializer, self._on_event, None)
+            return Event(message, self._serializer, call.on_event, call)
+        if fds and kind not in (RESULT, ERROR, ITEM):
+            close_all(fds)
+            raise ProtocolError(f"descriptors with a message of kind {kind}, which has none")
+        if kind == READY:
+            if detail != VERSION:
+                raise ProtocolError(f"the worker speaks version {detail} of calls, this program version {VERSION}")
+            self.ready = True
+            return None
+        if kind == RETIRE:
+            self.retired = True
+            return None
+        if kind == FAILED and not self.ready:
+            self._fail_to_begin(message)
+            return None
+        call = self._sent.get(number)
+        if call is None or kind not in (
+            (ITEM, END, ERROR, CANCELLED) if call.kind == STREAM else (RESULT, ERROR, CANCELLED)
+        ):
+            close_all(fds)
+            raise ProtocolError(f"a message of kind {kind} for call {number}, which does not expect it")
+        if kind == ITEM:
+            if len(call.items) >= STREAM_WINDOW:
+                close_all(fds)
+                raise ProtocolError(f"more items of stream {number} than were asked for")
+            call.add_item(message)
+            return None
+        self._answered(call, message)
+        return None
+
+    def _answered(self, call: Answer, message: call_messages.Message) -> None:
+        del self._sent[call.number]
+        if call.kind == CALL:
+            self._running -= 1
+            self._alone -= not call.ahead
+        else:
+            self._streams -= 1
+        call.finish(message)
+        if self._queue:
+            self.admit()
+
+    def _fail_to_begin(self, message: call_messages.Message) -> None:
+        _, _, detail, flags, body, fds = message
+        error = error_of(detail, flags, body, fds, self._serializer is None)
+        name = getattr(error, "type_name", type(error).__name__)
+        if name == "WorkerVersionError":
+            self.fail(lambda _: PeerError(str(error), may_have_run=False))
+            return
+
+        def make(_: bool) -> AnyforkError:
+            failure = InitializerError(f"the worker's initializer raised {name}: {error}", may_have_run=False)
+            failure.__cause__ = error
+            return failure
+
+        self.fail(make)
+
+    def fail(self, make: Callable[[bool], AnyforkError]) -> None:
+        """There is no worker any more. ``make`` makes the error of a call, which may have run or has surely not."""
+        if self.failed:
+            return
+        self.failed = True
+        self._make_error = make
+        self._sent.pop(self.small, None)  # whoever has begun that asks by itself
+        queue, sent = list(self._queue), list(self._sent.values())
+        self._queue.clear()
+        self._sent.clear()
+        self._running = self._alone = self._bytes = self._streams = self.small = 0
+        self.drop_out()
+        for call in queue:
+            assert call.message is not None
+            call.message.close()
+            call.finish(None, make(False))
+        for answer in sent:
+            answer.finish(None, make(True))

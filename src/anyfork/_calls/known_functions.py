@@ -1,0 +1,122 @@
+"""Functions that workers know by a number, among them those that go by value: encoded once, kept once, sent once.
+
+A function by value takes with it what it refers to, which may be large: globals, a closure, the arguments of a partial,
+the object of a method. A map takes it as it is at its beginning. A call takes it as it is at the call, and encodes it
+each time, because its data may have changed; if it is large, equal bytes are kept once for all calls that wait. They
+are in sealed files in memory, which each worker gets before its first call of the function, and forgets with the last.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from weakref import ref
+
+from _anyfork_child.values.encode import INLINE, CannotTravelError
+from _anyfork_child.values.message import Message, message_of
+from _anyfork_child.wire.call_messages import FRESH, VALUE
+
+from .._errors import ArgumentError
+from .._processes.arguments import encode_for
+from .function_weight import heaviest, tell_weight
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from _anyfork_child.values.encode import Encoded
+    from _anyfork_child.values.receiver import Receiver
+
+    from .pace import Pace
+
+FIRST_BY_VALUE = 1 << 24  # numbers of functions by value; those of functions by name are smaller
+LARGE = 10 << 20  # bytes: of such a function a log record is written
+
+
+class KnownFunction:
+    """A function with a number. ``message`` tells a worker of it, ``pace`` how long its calls in an Executor take."""
+
+    __slots__ = ("__weakref__", "message", "number", "pace")
+
+    def __init__(self, number: int, message: Message) -> None:
+        self.number: int = number
+        self.message: Message = message
+        self.pace: Pace | None = None
+
+    def tell(self) -> Message:
+        """Make the message for another worker."""
+        return self.message.again(bytes(self.message.data))
+
+
+class FunctionsByValue:
+    """Those of the workers of one pool, or of one worker: the ``receiver``."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._numbers = count(FIRST_BY_VALUE)
+        self._by_digest: dict[bytes, ref[KnownFunction]] = {}
+        self._told: set[str] = set()  # of these a log record was written
+
+    def take(self, call: str, function: Callable[..., Any] | str) -> KnownFunction:
+        """Encode a function for many calls, as it is now. Raises ArgumentError, and OSError."""
+        return self._known(call, function, self._encode(call, function), 0)
+
+    def take_large(self, call: str, function: Callable[..., Any]) -> KnownFunction | None:
+        """Encode a function for one call, if it is large. Raises ArgumentError, and OSError."""
+        encoded = self._encode(call, function)
+        if encoded.size <= INLINE and not encoded.buffers:
+            return None
+        return self._known(call, function, encoded, FRESH)
+
+    def looks_large(self, function: Callable[..., Any]) -> bool:
+        """Whether something that it refers to is large, as far as that is seen without encoding it."""
+        return heaviest(function)[0] > INLINE
+
+    def _encode(self, call: str, function: Callable[..., Any] | str) -> Encoded:
+        return encode_for(call, (function,), 0, beside=not self._receiver.in_band, receiver=self._receiver)
+
+    def _known(self, call: str, function: Callable[..., Any] | str, encoded: Encoded, detail: int) -> KnownFunction:
+        size = encoded.size + sum(buffer.nbytes for buffer in encoded.buffers)
+        if size > LARGE:
+            self._tell(call, function, size)
+        if size <= INLINE or encoded.fds:  # descriptors are not equal because their numbers are
+            return self._new(call, encoded, detail)
+        digest = _digest(encoded, detail)
+        found = self._by_digest.get(digest)
+        known = None if found is None else found()
+        if known is None:
+            known = self._new(call, encoded, detail)
+            self._by_digest[digest] = ref(known, lambda _: self._by_digest.pop(digest, None))
+        return known
+
+    def _new(self, call: str, encoded: Encoded, detail: int) -> KnownFunction:
+        number = next(self._numbers)
+        try:
+            message = message_of(VALUE, number, detail, encoded, self._receiver.in_band)
+        except CannotTravelError as error:
+            raise ArgumentError(f"the function of {call}() cannot travel to another process: {error}") from error
+        try:
+            message.write_files()
+            message.keep()
+        except BaseException:
+            message.close()
+            raise
+        return KnownFunction(number, message)
+
+    def _tell(self, call: str, function: Callable[..., Any] | str, size: int) -> None:
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        if name not in self._told:
+            self._told.add(name)
+            tell_weight(call, name, function, size)
+
+
+def _digest(encoded: Encoded, detail: int) -> bytes:
+    from hashlib import sha256  # the fastest where processors know it
+
+    found = sha256(f"{detail} {encoded.size} {len(encoded.buffers)} ".encode())
+    for piece in encoded.pieces:
+        found.update(piece)
+    for buffer in encoded.buffers:
+        found.update(buffer.nbytes.to_bytes(8, "little"))
+        found.update(buffer)
+    return found.digest()

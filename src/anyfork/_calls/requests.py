@@ -1,0 +1,136 @@
+"""Calls into messages: functions get numbers, of which the worker is told once, and arguments become bytes."""
+
+from __future__ import annotations
+
+from _pickle import dumps
+from collections import deque
+from itertools import count
+from weakref import ref
+
+from _anyfork_child.values.encode import INLINE, PROTOCOL, CannotTravelError, is_plain
+from _anyfork_child.values.message import Message, in_pieces, message_of
+from _anyfork_child.wire.call_messages import CALL, FORGET, FUNCTION, HEADER, SMALL_CALL
+from _anyfork_child.wire.signal_handlers import comes_from_outside
+
+from .._errors import ArgumentError
+from .._processes.arguments import check_function, encode_for
+from .._system.importable import ORDINARY
+from .._system.once import in_one_go
+from .known_functions import KnownFunction
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from _anyfork_child.values.receiver import Receiver
+    from _anyfork_child.values.serializers import Serializer
+
+MAX_FUNCTIONS = 1000  # that have numbers; others are named in each call
+
+
+def small(args: Sequence[object]) -> bytes:
+    """The pickle of arguments with which pickle alone does right, if it is short; otherwise nothing."""
+    for value in args:
+        if not is_plain(value):
+            return b""
+    body = dumps(args, PROTOCOL)
+    return body if len(body) <= INLINE else b""
+
+
+def _can_travel(serializer: Serializer, args: Sequence[object]) -> bool:
+    """Whether these can be serialized now, so that an error of before was not theirs."""
+    try:
+        serializer.dumps(args)
+    except Exception:  # whatever it was before, it is told
+        return False
+    return True
+
+
+class Requests:
+    """What can be asked of one worker. ``definitions`` of functions go out before the next call."""
+
+    def __init__(
+        self, serializer: Serializer | None, receiver: Receiver = ORDINARY, limit: float = MAX_FUNCTIONS
+    ) -> None:
+        self.definitions: deque[Message] = deque()
+        self.functions: dict[object, int] = {}
+        self.unwanted: deque[int] = deque()  # numbers of functions by value that are gone: see drop_unwanted
+        self._told: dict[int, ref[KnownFunction]] = {}  # of these functions by value
+        self._serializer = serializer
+        self._receiver = receiver
+        self._limit = limit
+        self._numbers = count(1)
+
+    def number(self, call: str, function: Callable[..., object] | str | KnownFunction) -> int:
+        """That of a function; 0 for one that goes by value. Raises ArgumentError for what is no function."""
+        try:
+            return self.functions[function]
+        except (KeyError, TypeError):
+            return self._define(call, function)
+
+    def tell(self, function: KnownFunction) -> int:
+        """The number of a function by value, of which the worker is told before its first call."""
+        number, unwanted = function.number, self.unwanted
+        if number not in self._told:
+            told = ref(function, lambda _: unwanted.append(number))
+            in_one_go(map(self._told.__setitem__, (number,), (told,)), map(self.definitions.append, (function.tell(),)))
+        return number
+
+    def drop_unwanted(self) -> bytes:
+        """What lets the worker forget functions by value that no call needs any more."""
+        parts = []
+        while self.unwanted:
+            number = self.unwanted.popleft()
+            del self._told[number]
+            parts.append(HEADER.pack(0, number, 0, FORGET, 0, 0))
+        return b"".join(parts)
+
+    def _define(self, call: str, function: Callable[..., object] | str | KnownFunction) -> int:
+        if isinstance(function, KnownFunction):
+            return self.tell(function)
+        check_function(call, function)
+        name = function if isinstance(function, str) else self._receiver.name_of(function)
+        if name is None or len(self.functions) >= self._limit:
+            return 0
+        body = name.encode()
+        number = next(self._numbers)
+        self.definitions.append(Message(HEADER.pack(len(body), number, 0, FUNCTION, 0, 0) + body))
+        self.functions[function] = number
+        return number
+
+    def message(
+        self,
+        name: str,
+        kind: int,
+        number: int,
+        detail: int,
+        function: Callable[..., object] | str | KnownFunction,
+        args: Sequence[Any],
+    ) -> Message:
+        """A call, encoded. ``detail`` is the number of the function. Raises ArgumentError."""
+        if self._serializer is None:
+            if detail and kind == CALL and (body := small(args)):
+                return Message(HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body)
+            values = args if detail else (function, *args)
+            beside = not self._receiver.in_band
+            encoded = encode_for(name, values, 1 if detail else 0, beside=beside, receiver=self._receiver)
+        else:
+            try:
+                dumped = self._serializer.dumps(args)
+            except Exception as error:  # a serializer may raise anything
+                if comes_from_outside(error) or _can_travel(self._serializer, args):
+                    raise
+                what = f"the arguments of {name}() cannot travel by {self._serializer.name}"
+                raise ArgumentError(f"{what}: {type(error).__name__}: {error}") from error
+            if detail:
+                encoded = in_pieces(dumped)
+            else:
+                by_value = encode_for(name, (function,), 0, receiver=self._receiver)
+                if by_value.fds:
+                    raise ArgumentError(f"the function of {name}() holds a descriptor, which pickle alone can send")
+                encoded = in_pieces(by_value.size.to_bytes(4, "little"), *by_value.pieces, dumped)
+        try:
+            return message_of(kind, number, detail, encoded, self._receiver.in_band)
+        except CannotTravelError as error:
+            raise ArgumentError(f"the arguments of {name}() cannot travel to another process: {error}") from error

@@ -1,0 +1,326 @@
+"""The owner's end of one worker's channel, as far as both faces do the same with it: nothing here waits."""
+
+from __future__ import annotations
+
+import _socket
+from collections import deque
+from errno import ETOOMANYREFS
+from select import POLLIN, POLLOUT
+
+from _anyfork_child.values.message import Message
+from _anyfork_child.wire.call_messages import HEADER, HEADER_SIZE, MAX_BODY, MAX_IN_FILE, READ_SIZE, RESULT, Inbox
+from _anyfork_child.wire.channel import (
+    CLOEXEC,
+    NOSIGNAL,
+    NOWAIT,
+    ROOM,
+    TRUNCATED,
+    close_all,
+    plain_socket,
+    sending,
+    unpack_descriptors,
+)
+from _anyfork_child.wire.frames import ProtocolError
+from _anyfork_child.wire.signal_handlers import comes_from_outside
+
+from .._errors import AnyforkError, HandleError, PeerError, WorkerDiedError
+from .._system import this_process
+from .._system.once import in_one_go
+from .._system.polling import new_epoll, new_poll
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+    from select import epoll
+    from typing import Any
+
+    from _anyfork_child.wire import call_messages
+
+    from .._processes.handles import ProcessHandle
+    from .._status import ExitStatus
+    from .call import Call, Event
+    from .calls import Calls
+
+OVERTAKEN = 5.0  # seconds for what is still on its way from another machine; usually the end follows at once
+FATE = 1.0  # seconds for a worker that has closed its channel to end, and for its template to tell how
+
+
+class Conversation:
+    """A worker's channel, and what has come over it and is not looked at yet."""
+
+    process: ProcessHandle
+    end: int = -1
+
+    def __init__(self, process: ProcessHandle, calls: Calls) -> None:
+        self.process = process
+        self.calls: Calls = calls
+        self.sock: _socket.socket | None = None
+        self.incoming: deque[call_messages.Message] = deque()
+        self.inbox: Inbox = Inbox(MAX_IN_FILE if calls.in_band else MAX_BODY)
+        self._owner = this_process.pid
+        self.watch: epoll | None = None  # what comes, and the end of the worker
+        self._writes: bool | None = False  # it is also watched whether the socket takes more
+
+    def find_end(self) -> int:
+        """The descriptor that tells of the end of the worker; -1 if it has ended already: what it said can be read."""
+        try:
+            return self.process.fileno()
+        except HandleError:
+            return -1
+
+    def use(self, sock: socket.socket, end: int) -> None:
+        """This is the channel, from now on, and what ``find_end`` has found."""
+        self.end = end
+        self.watch = new_epoll()
+        if end >= 0:
+            self.watch.register(end, POLLIN)
+        self.watch.register(sock, POLLIN)
+        self.sock = plain_socket(sock)
+
+    def has_ended(self) -> bool:
+        """Whether the worker has, when nothing is to be read: something else may still hold its end of the channel."""
+        if self.watch is None:
+            return True
+        ended = self.end < 0 or any(fd == self.end for fd, _ in self.watch.poll(0))
+        return ended and not (self.calls.in_band and self._more_to_come())
+
+    def _more_to_come(self) -> bool:
+        """Whether something, or the end, comes over the channel from another machine, where the news of a worker's end
+        may overtake what it has said before."""
+        assert self.sock is not None
+        poller = new_poll()
+        poller.register(self.sock, POLLIN)
+        return bool(poller.poll(OVERTAKEN * 1000))
+
+    @property
+    def foreign(self) -> bool:
+        """True in a forked copy of the process that made it."""
+        return self._owner != this_process.pid
+
+    def check(self) -> None:
+        """Raise HandleError there."""
+        if self.foreign:
+            raise HandleError(
+                "the handle of a worker does not work in a forked copy of its owner: make a new Worker there"
+            )
+
+    def flush(self) -> None:
+        """Send what the socket takes now; the rest stays, and whoever reads goes on with it."""
+        self._send()
+        self.watch_writes(bool(self.calls.out))
+
+    def forget_writes(self) -> None:
+        """It is not known what is watched, because an interrupt has come: the next flush makes sure of it."""
+        self._writes = None
+
+    def watch_writes(self, watch: bool) -> None:
+        """Wake whoever reads when the socket takes more, or no longer."""
+        if self.watch is not None and self._writes is not watch and self.sock is not None:
+            self._writes = watch
+            self.watch.modify(self.sock, POLLIN | POLLOUT if watch else POLLIN)
+
+    def _send(self) -> None:
+        assert self.sock is not None
+        out = self.calls.out
+        if self.foreign or self.sock.fileno() < 0:  # it was closed, and this is the last word of a handle
+            return
+        sent = self.calls.sent
+        while out:
+            message = out[0]
+            try:
+                if not sent:  # otherwise an interrupt has come before it was noted
+                    sent.extend(sending(self.sock, message.data, message.fds, NOWAIT))
+            except OSError as error:
+                if not isinstance(error, BlockingIOError) and comes_from_outside(error):
+                    raise
+                if isinstance(error, BlockingIOError) or error.errno == ETOOMANYREFS:
+                    self._keep()
+                    return
+                if not isinstance(error, ConnectionError):  # nothing can be said to it any more
+                    self.process.kill()
+                self.calls.drop_out()
+                return
+            if sent[0] == len(message.data):
+                in_one_go(map(deque.popleft, (out,)), map(list.clear, (sent,)))
+                message.close()
+            else:
+                rest = memoryview(message.data)[sent[0] :]
+                noted = map(setattr, (message, message), ("fds", "data"), ((), rest))
+                in_one_go(noted, map(list.clear, (sent,)))
+
+    def _keep(self) -> None:
+        try:
+            for waiting in self.calls.out:
+                waiting.keep()
+        except OSError:  # out of descriptors: what the caller closes now would be something else when it is sent
+            self.process.kill()
+            self.calls.drop_out()
+
+    # --- A small call that meets no other: in as few steps as can be ---
+
+    def begin_small(self, function: Callable[..., object] | str, args: Sequence[object]) -> bool:
+        """Send it; False where that cannot be, and nothing was done. ``end_small`` has to follow."""
+        data = self.calls.begin_small(function, args)
+        if data is None:
+            return False
+        assert self.sock is not None
+        try:
+            sent = self.sock.send(data, NOWAIT | NOSIGNAL)
+        except (BlockingIOError, ConnectionError):  # of a worker that has ended the end comes next
+            sent = 0
+        if sent < len(data):
+            self.calls.out.append(Message(data[sent:]))
+            self.flush()
+        return True
+
+    def read_small(self, flags: int) -> bytes | None:
+        """What comes next, if that is its result, still pickled. Raises BlockingIOError, ConnectionError."""
+        assert self.sock is not None
+        return self.accept_small([self.sock.recvmsg(READ_SIZE, ROOM, flags | CLOEXEC)])
+
+    def accept_small(self, received: list[Any]) -> bytes | None:
+        """What was received, if that is its result, still pickled; all else is accepted as ever."""
+        if not received:
+            return None
+        data, ancillary, got, _ = received.pop()
+        if not ancillary and len(data) >= HEADER_SIZE and self.inbox.idle:
+            length = len(data) - HEADER_SIZE
+            if HEADER.unpack_from(data) == (length, self.calls.small, 0, RESULT, 0, 0):
+                answer: bytes = data[HEADER_SIZE:]
+                return answer
+        if data:
+            self.accept(data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got)
+        return None
+
+    def end_small(self, answer: bytes | None) -> Call | None:
+        """It has this answer; without one, the call that has to be waited for, if there is still a worker."""
+        if answer is None:
+            return None if self.calls.failed else self.calls.expect(self.calls.small)
+        self.calls.end_small()
+        if self.calls.out:
+            self.flush()
+        return None
+
+    # --- What comes ---
+
+    def receive(self) -> bool:
+        """Read what has come; False at the end of the stream. Raises BlockingIOError when nothing has."""
+        assert self.sock is not None
+        try:
+            data, ancillary, got, _ = self.sock.recvmsg(READ_SIZE, ROOM, NOWAIT | CLOEXEC)
+        except ConnectionError:  # it ended with something of ours unread
+            return False
+        if not data:
+            return False
+        self.accept(data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got)
+        return True
+
+    def came(self) -> bool | None:
+        """Whether anything has come, or the end has: True, or False; None where there is nothing yet."""
+        if self.calls.out:
+            self.flush()
+        try:
+            return self.receive()
+        except BlockingIOError:
+            return False if self.has_ended() else None
+
+    def accept(self, data: bytes, fds: Sequence[int], got: int) -> None:
+        """Cut what was read into messages."""
+        try:
+            self.incoming.extend(self.inbox.take(data, fds, got & TRUNCATED != 0))
+        except ProtocolError as error:
+            self.distrust(error)
+
+    def take(self) -> Event | None:
+        """Take the messages that have come, up to an event, which is returned."""
+        incoming, take = self.incoming, self.calls.take
+        event = None
+        try:
+            while incoming and event is None:
+                event = take(incoming.popleft())
+        except ProtocolError as error:
+            self.distrust(error)
+        if self.calls.out:
+            self.flush()
+        return event
+
+    def handle(self, event: Event) -> Any:
+        """Give an event to who wants it; return what the handler returns."""
+        if event.handler is None:
+            event.drop()
+            _log("an event of a worker was dropped: there is no on_event for it")
+            return None
+        try:
+            return event.handler(event.value())
+        except Exception as error:
+            self.not_handled(event, error)
+            return None
+
+    def not_handled(self, event: Event, error: Exception) -> None:
+        """A handler has raised. Whoever reads may wait for another call, which is not to suffer from it."""
+        if not event.failed(error):
+            _log("the on_event of a worker has raised", error)
+
+    def distrust(self, error: ProtocolError) -> None:
+        """What came is not what a worker sends: it is killed."""
+        text = f"the worker sent what is not anyfork's protocol, and was killed: {error}"
+        self.process.kill()
+        self.fail(lambda may_have_run: PeerError(text, may_have_run=may_have_run))
+
+    def died(self, status: ExitStatus) -> None:
+        """It has ended: so do all calls that have no answer."""
+        output = self.process._link.output
+        stderr = output.tail() if output is not None else ""
+        pid, tail = self.process.pid, f"; it wrote:\n{stderr}" if stderr else ""
+
+        def make(may_have_run: bool) -> WorkerDiedError:
+            what = "the call may have run" if may_have_run else "nothing of the call has run"
+            text = f"worker {pid} {status}; {what}{_remedy(status) if may_have_run else ''}{tail}"
+            return WorkerDiedError(text, pid=pid, status=status, stderr=stderr, may_have_run=may_have_run)
+
+        self.fail(make)
+
+    def fail(self, make: Callable[[bool], AnyforkError]) -> None:
+        """Let all calls fail; see Calls.fail."""
+        self.calls.fail(make)
+        if self.sock is not None:
+            self.watch_writes(False)
+        self.close_unread()
+
+    def close_unread(self) -> None:
+        """Close the descriptors of what nobody will look at."""
+        close_all(self.inbox.unclaimed())
+        for message in self.incoming:
+            close_all(message[5])
+        self.incoming.clear()
+
+    def close_channel(self) -> None:
+        """Close it. What watches it is not used any more; it is closed by whoever waits with it."""
+        self.watch = None
+        if self.sock is not None:
+            self.sock.close()
+
+    def shut(self) -> None:
+        """Let the worker see that nothing more will come."""
+        assert self.sock is not None
+        try:
+            self.sock.shutdown(_socket.SHUT_WR)
+        except OSError:  # it has ended
+            pass
+
+
+def _log(text: str, error: Exception | None = None) -> None:
+    import logging
+
+    logging.getLogger("anyfork").warning(text, exc_info=error)
+
+
+def _remedy(status: ExitStatus) -> str:
+    """How a function may have ended its worker, and what to do instead."""
+    if status.code is None:
+        return ""
+    return (
+        f"; a function that raises SystemExit({status.code}), as sys.exit() does, or calls os._exit() ends its worker: "
+        "raise another exception to end the call alone"
+    )

@@ -1,0 +1,129 @@
+"""What workers and their streams have in common in both faces: all that awaits nothing."""
+
+from __future__ import annotations
+
+from .._errors import AnyforkError, CallTimeoutError, HandleError
+from .._processes.arguments import Stays
+from .._processes.handles import check_template
+from .._processes.session import Phase
+from .._signatures import Generic, Item
+from .call import State
+from .calls import Calls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn, TypeVar
+
+    from _anyfork_child.wire import call_messages
+
+    from .._processes.handles import TemplateHandle
+    from .._processes.link import Link
+    from .._status import ExitStatus
+    from .call import Call
+    from .worker_channel import Conversation
+    from .worker_options import Options
+
+    Made = TypeVar("Made")
+
+
+class WorkerHandle(Stays):
+    """A worker, as far as nothing is awaited."""
+
+    _instead = "make a Worker there, or pass on the results of its calls"
+
+    _talk: Conversation
+
+    def _take_over(self, template: TemplateHandle, options: Options, make: Callable[[Link, Calls], Made]) -> Made:
+        """Let a worker take the template over, and make its conversation. Raises ArgumentError."""
+        check_template("Worker", template)
+        self._waits = options.on_cancel == "wait"
+        self._cancels = options.concurrency is not None
+        self._closed = False
+        self._status: ExitStatus | None = None  # once it is closed
+        calls = Calls(options.serializer, options.concurrency, options.on_event, template._link.receiver)
+        link: Link | None = None
+        try:
+            link = options.start(template)
+            template._queued()
+            return make(link, calls)
+        except AnyforkError:
+            raise
+        except BaseException:  # nobody gets the handle
+            started = link or template._link
+            if started.session.phase is Phase.STARTING:
+                started.abandon()
+            raise
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, once it is known: after ``ready`` or the first call."""
+        return self._talk.process.pid
+
+    def kill(self) -> None:
+        """End it now. Calls that have no answer yet fail."""
+        if self._status is None and not self._talk.foreign:
+            self._talk.process.kill()
+
+    def _check(self, call: str) -> None:
+        self._talk.check()
+        if self._closed:
+            raise HandleError(f"{call}() on a worker that was closed: make a new one, or close it later")
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "ended" if self._talk.calls.failed else "working"
+        return f"<Worker pid={self.pid} {state}>"
+
+
+class StreamHandle(Stays, Generic[Item]):
+    """The items of a generator in a worker, as far as nothing is awaited."""
+
+    _instead = "pass on its items"
+
+    _talk: Conversation
+    _call: Call
+
+    def _there(self) -> bool:
+        """Whether the next item, or the end, has come."""
+        return bool(self._call.items) or self._call.state >= State.GIVEN_UP
+
+    def _take(self) -> call_messages.Message | None:
+        """The next item, for ``Call.decode``; None at the end. ``_finish`` is for what has to be said then."""
+        call, calls = self._call, self._talk.calls
+        if call.items:
+            calls.consumed(call)
+            if calls.out:
+                self._talk.flush()
+            return call.items.popleft()
+        return None
+
+    def _finish(self) -> None:
+        """Raise what the generator has raised, once."""
+        call = self._call
+        if call.state is State.DONE and not call.ended:
+            call.ended = True
+            call.result()
+
+    def _close(self) -> None:
+        """Nobody wants more of it."""
+        if self._talk.foreign:
+            return
+        call = self._call
+        call.ended = True
+        if call.state in (State.QUEUED, State.SENT):
+            self._talk.calls.give_up(call)
+            self._talk.flush()
+        else:
+            call.drop()
+
+
+def raise_given_up(error: BaseException, timeout: float | None, started: bool) -> NoReturn:
+    """Raise why a call was given up: a deadline that has passed, as an error that says whether it may have run."""
+    try:
+        if isinstance(error, TimeoutError) and not isinstance(error, AnyforkError):
+            what = "it may have run" if started else "nothing of it has run"
+            text = f"the call had no result within {timeout} seconds; {what}"
+            raise CallTimeoutError(text, may_have_run=started) from None
+        raise error
+    finally:
+        del error  # or its traceback would lead to it: left to the collector, so would be all of the worker

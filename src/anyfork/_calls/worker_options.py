@@ -1,0 +1,133 @@
+"""What a worker is started with: the same for both faces."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+
+from _anyfork_child.values.async_function import BACKENDS
+from _anyfork_child.values.decode import Descriptor
+from _anyfork_child.values.serializers import BY_NAME
+from _anyfork_child.wire.call_messages import VERSION
+from _anyfork_child.wire.channel import close_all
+from _anyfork_child.wire.frames import START
+
+from .._errors import ArgumentError
+from .._processes.arguments import check_function, encode_call, encode_for
+from .._processes.start import take_over, warm_parent
+from .._system.importable import ORDINARY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, Literal, TypedDict
+
+    from _anyfork_child.values.receiver import Receiver
+    from _anyfork_child.values.serializers import Serializer
+
+    from .._processes.handles import Backend, TemplateHandle
+    from .._processes.link import Link
+    from .call import Handler
+    from .permits import Permits
+
+    class WorkerOptions(TypedDict, total=False):
+        """What a worker may be told, in both faces."""
+
+        on_event: Handler | None
+        serializer: str | Serializer
+        initializer: Callable[..., object] | str | None
+        initargs: Sequence[object]
+        concurrency: int | None
+        backend: Backend
+        on_cancel: Literal["kill", "wait"]
+
+
+DEFAULTS: WorkerOptions = {
+    "on_event": None,
+    "serializer": "pickle",
+    "initializer": None,
+    "initargs": (),
+    "concurrency": None,
+    "backend": "asyncio",
+    "on_cancel": "kill",
+}
+MODULE = "_anyfork_child.worker.loop"
+WINDOW = 64  # calls of a map that are on their way to a worker at the same time
+
+
+class Options:
+    """The options of a Worker, checked. Raises ArgumentError."""
+
+    def __init__(self, given: WorkerOptions) -> None:
+        unknown = given.keys() - DEFAULTS.keys()
+        if unknown:
+            raise ArgumentError(f"Worker() has no option {min(unknown)!r}; there are {', '.join(DEFAULTS)}")
+        options: Any = {**DEFAULTS, **given}
+        self.on_event: Handler | None = options["on_event"]
+        self.serializer = find_serializer(options["serializer"])
+        self.initializer: Callable[..., object] | str | None = options["initializer"]
+        self.initargs = tuple(options["initargs"])
+        self.concurrency: int | None = options["concurrency"]
+        self.backend: str = options["backend"]
+        self.on_cancel: str = options["on_cancel"]
+        if self.concurrency is not None and self.concurrency < 1:
+            raise ArgumentError(f"Worker(): concurrency must be 1 or more, not {self.concurrency}")
+        if self.backend not in BACKENDS:
+            raise ArgumentError(f"Worker() has no backend {self.backend!r}; there are {' and '.join(BACKENDS)}")
+        if self.on_cancel not in ("kill", "wait"):
+            raise ArgumentError(f"Worker(): on_cancel must be 'kill' or 'wait', not {self.on_cancel!r}")
+        if self.initializer is not None:
+            check_function("the initializer of Worker", self.initializer)
+
+    def arguments(self, permits: Permits | None) -> tuple[object, ...]:
+        """What _anyfork_child.worker.loop.serve gets."""
+        reading = None if permits is None else Descriptor(permits.reading)
+        return VERSION, self.serializer, self.concurrency, self.backend, self.initializer, self.initargs, reading
+
+    def check_travel(self, call: str, link: Link | None) -> None:
+        """Raise ArgumentError for an initializer that cannot travel to a worker of this template, or of the default
+        one; HandleError for a template that is used up."""
+        if link is not None:
+            link.check(call)
+        if self.initializer is not None:
+            receiver = ORDINARY if link is None else link.receiver
+            with new_process(receiver) as inner:
+                encoded = encode_call(f"the initializer of {call}", self.initializer, self.initargs, inner)
+            close_all(encoded.made)
+            if link is not None:
+                link.check_travel(call, encoded)
+
+    def start(self, template: TemplateHandle, module: str = MODULE, permits: Permits | None = None) -> Link:
+        """Let a worker take the template over: the ``serve`` of this module. Raises ArgumentError for an initializer
+        that cannot travel.
+        """
+        link = template._link
+        link.check("Worker")
+        with new_process(link.receiver) as receiver:
+            encoded = encode_for("Worker", (self.arguments(permits),), 1, receiver=receiver)
+        encoded.name = f"{module}:serve".encode()
+        warm_parent(link, module)
+        return take_over(link, "Worker", START, encoded)
+
+
+@contextmanager
+def new_process(receiver: Receiver) -> Iterator[Receiver]:
+    """Let locks and queues of multiprocessing travel, which they do to new processes only, if the program uses it."""
+    if "multiprocessing.context" not in sys.modules or receiver.in_band:
+        yield receiver
+        return
+    from .._multiprocessing.inherited import inheriting  # only now: it imports multiprocessing
+
+    with inheriting(receiver) as inner:
+        yield inner
+
+
+def find_serializer(serializer: str | Serializer) -> Serializer | None:
+    """The object of that name; None for pickle. Raises ArgumentError."""
+    if not isinstance(serializer, str):
+        return serializer
+    if serializer == "pickle":
+        return None
+    if serializer not in BY_NAME:
+        raise ArgumentError(f"there is no serializer {serializer!r}, but pickle, {', '.join(BY_NAME)}")
+    return BY_NAME[serializer]()

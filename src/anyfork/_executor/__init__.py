@@ -1,0 +1,1 @@
+"""The face of concurrent.futures: an Executor and its thread."""

@@ -1,0 +1,369 @@
+"""Pools of workers: the blocking face, which is an executor of concurrent.futures."""
+
+from __future__ import annotations
+
+import os
+from _signal import SIGKILL, SIGTERM
+from concurrent.futures import Executor as AnyExecutor
+from itertools import islice
+from math import inf
+
+from .._blocking.waiting import warn_in_loop
+from .._errors import ArgumentError
+from .._pools.pool_options import check_job_options
+from .._processes.arguments import Stays, check_function, refused_keywords
+from .._signatures import overload
+from .._system.cpus import usable_cpus
+from .._system.timeouts import deadline as deadline_of
+from .dispatcher import Dispatcher
+from .drop_in import drop_in
+from .future import FutureJob, JobFuture
+from .map import MapWork
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from concurrent import futures
+    from concurrent.futures import Future
+    from typing import Any, TypedDict, TypeVar, Unpack
+
+    from .._blocking.template import Template
+    from .._calls.call import Handler
+    from .._pools.pool_options import CommonOptions
+    from .._pools.stats import PoolStats
+    from .._signatures import Parameters, Result
+
+    One = TypeVar("One")
+    Two = TypeVar("Two")
+    Three = TypeVar("Three")
+
+    class MapOptions(TypedDict, total=False):
+        """What a map may be told."""
+
+        timeout: float | None
+        chunksize: int
+        buffersize: int | None
+
+    class ExecutorOptions(CommonOptions, total=False):
+        """What an Executor may be told."""
+
+        load: int | None
+
+
+NAMES = (
+    "min_idle",
+    "load",
+    "start_after",
+    "idle_timeout",
+    "max_calls",
+    "max_memory",
+    "memory",
+    "max_age",
+    "timeout",
+    "max_queued",
+    "when_full",
+    "initializer",
+    "initargs",
+    "on_event",
+)
+
+
+class _Submitter(Stays, AnyExecutor):
+    """What has ``submit`` and ``map``: an Executor, or one with other options for its jobs."""
+
+    _instead = "make an Executor there, or submit its jobs here"
+
+    _dispatcher: Dispatcher
+    _executor: Executor
+    _options: tuple[float, float | None, bool]  # priority, timeout, idempotent
+    _on_event: Handler | None
+
+    @overload
+    def submit(
+        self, fn: Callable[Parameters, Result], /, *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Future[Result]: ...
+    @overload
+    def submit(self, fn: str, /, *args: object, **kwargs: object) -> Future[Any]: ...
+    def submit(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Let ``fn(*args, **kwargs)`` run in a worker; return the future of its result.
+
+        ``fn`` may also be a function's name, as ``"package.module:qualified.name"``. What cannot travel is the error of
+        the future. Raises RuntimeError after ``shutdown``, BrokenExecutor or TemplateError where there can be no
+        worker, QueueFullError with ``when_full="raise"``, and ArgumentError for what is no function.
+        """
+        dispatcher = self._dispatcher
+        dispatcher.check_owner("submit")
+        future = JobFuture()
+        try:
+            encoded = dispatcher.encoder.encode(fn, args, kwargs)
+        except ArgumentError as error:
+            check_function("submit", fn)
+            dispatcher.check_open()
+            future.end(drop_in(error), None)
+            return future
+        future._dispatcher = dispatcher
+        future._job = job = FutureJob(encoded, future, self._on_event, *self._options)
+        dispatcher.submit(job)
+        return future
+
+    @overload  # type: ignore[override]  # stricter than the class of concurrent.futures: items fit the function
+    def map(
+        self, fn: Callable[[One], Result], one: Iterable[One], /, **options: Unpack[MapOptions]
+    ) -> Iterator[Result]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[[One, Two], Result],
+        one: Iterable[One],
+        two: Iterable[Two],
+        /,
+        **options: Unpack[MapOptions],
+    ) -> Iterator[Result]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[[One, Two, Three], Result],
+        one: Iterable[One],
+        two: Iterable[Two],
+        three: Iterable[Three],
+        /,
+        **options: Unpack[MapOptions],
+    ) -> Iterator[Result]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., Result],
+        one: Iterable[Any],
+        two: Iterable[Any],
+        three: Iterable[Any],
+        four: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        **options: Unpack[MapOptions],
+    ) -> Iterator[Result]: ...
+    @overload
+    def map(self, fn: str, /, *iterables: Iterable[Any], **options: Unpack[MapOptions]) -> Iterator[Any]: ...
+    def map(
+        self,
+        fn: Callable[..., Any] | str,
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        **keywords: object,
+    ) -> Iterator[Any]:
+        """The results of ``fn`` for the items of all iterables, taken together as by ``zip``, in their order.
+
+        The items are collected at once; with ``buffersize`` only so many, or so many chunks, are under way at a time,
+        and the others are asked for as results are taken. ``timeout`` is how many seconds there are from now on until
+        a result has to be there: TimeoutError. Items are jobs in chunks of ``chunksize``; small and quick ones need
+        none, they are sent several together anyway. Closing the iterator cancels what has not begun.
+        """
+        if keywords:
+            raise refused_keywords("map", fn, keywords, "timeout, chunksize, buffersize")
+        dispatcher = self._dispatcher
+        dispatcher.check_owner("map")
+        check_function("map", fn)
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if not isinstance(buffersize, int | None):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        deadline = deadline_of(timeout)
+        priority, limit, idempotent = self._options
+        options = {"priority": priority, "timeout": limit, "idempotent": idempotent}
+        work = MapWork(dispatcher, fn, chunksize > 1, self._on_event, options)
+        items: Iterator[Any] = zip(*iterables, strict=False)
+        if chunksize > 1:
+            items = _chunks(items, chunksize)
+        ahead = list(islice(items, buffersize))
+        work.add(ahead)
+        found = _results(work, items, len(ahead), deadline)
+        return _flat(found) if chunksize > 1 else found
+
+
+def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while chunk := list(islice(items, size)):
+        yield chunk
+
+
+def _results(work: MapWork, items: Iterator[Any], count: int, deadline: float | None) -> Iterator[Any]:
+    """The results in their order. Further items are asked for, some at once, as results are taken."""
+    index, bound, more = 0, count, True
+    some = max(1, count // 4)
+    try:
+        while index < count:
+            if index not in work.results:
+                work.wait(index, deadline)
+            if more and count - index <= bound - some + 1:
+                ahead = list(islice(items, some))
+                more = len(ahead) == some
+                if ahead:
+                    work.add(ahead)
+                    count += len(ahead)
+            index += 1
+            yield work.take(index - 1)
+    finally:
+        work.close()
+
+
+def _flat(chunks: Iterator[list[Any]]) -> Iterator[Any]:
+    """What is in the chunks, without keeping it."""
+    for chunk in chunks:
+        chunk.reverse()
+        while chunk:
+            yield chunk.pop()
+
+
+class Executor(_Submitter):
+    """Workers that are forked from a template as they are needed, as an executor of concurrent.futures.
+
+    It takes the place of ProcessPoolExecutor, and may be used from any thread. ``template`` is forked for each worker
+    and stays yours; None is the default template. Several are given as a mapping of templates to how many workers each
+    may have. Times are in seconds:
+
+    ``max_workers`` (one for each CPU that this process may use, by its affinity and its control group's quota) at most.
+    One is started when a job finds none that is idle; ``start_after`` (0) is how long all have to be busy before. One
+    that has been idle for ``idle_timeout`` (never) leaves, but ``min_idle`` (0) of them. ``load`` is how many jobs a
+    worker is given at once; by default as many as it does within a moment. None of them waits behind a long one: what
+    has not begun is given to a worker that is idle. A worker leaves after ``max_calls``, after a job that leaves it
+    with ``max_memory`` bytes (``memory``: "private" or "pss") or ``max_age`` old, or when it has called ``retire``. A
+    job that runs longer than ``timeout`` is ended with its worker. ``max_queued`` jobs may wait for workers; a further
+    one waits for room, or raises QueueFullError with ``when_full="raise"``. ``initializer(*initargs)`` is called in
+    each worker; ``on_event`` is called with what jobs ``emit``, in a thread of its own.
+
+    When a worker dies, the job that it was running fails with WorkerDiedError, which is a BrokenExecutor too, and
+    nothing else does. Raises ArgumentError, and ValueError for ``max_workers`` below 1.
+    """
+
+    def __init__(
+        self,
+        template: Template | Mapping[Template, int] | None = None,
+        max_workers: int | None = None,
+        **options: Unpack[ExecutorOptions],
+    ) -> None:
+        if isinstance(template, int):
+            raise ArgumentError(f"Executor() needs a template, not int: for workers write max_workers={template}")
+        if isinstance(max_workers, int) and max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        unknown = options.keys() - NAMES
+        if unknown:
+            raise ArgumentError(f"Executor() has no option {min(unknown)!r}; there are {', '.join(NAMES)}")
+        given: Any = {"start_after": 0, "idle_timeout": inf, **options}
+        given["max_workers"] = usable_cpus() if max_workers is None else max_workers
+        adaptive = options.get("load") is None
+        if adaptive or options.get("max_memory") is not None:
+            given["load"] = 1
+        self._dispatcher = Dispatcher(template, given, adaptive)
+        self._options = 0, options.get("timeout"), False
+        self._on_event = None
+
+    def options(
+        self,
+        *,
+        timeout: float | None = None,
+        priority: float = 0,
+        idempotent: bool = False,
+        on_event: Handler | None = None,
+    ) -> futures.Executor:
+        """The same executor with other options for the jobs that are submitted to what is returned.
+
+        Of jobs that wait the greatest ``priority`` goes first. ``timeout`` is how many seconds one may run, not
+        counting how long it waits; ``math.inf`` for no limit. An ``idempotent`` one is run again, twice at most, when
+        its worker dies. ``on_event`` gets what it emits. (Keyword arguments of ``submit`` are all the function's.)
+        """
+        check_job_options("options", timeout, priority)
+        submitter = _Submitter()
+        submitter._dispatcher = self._dispatcher
+        submitter._executor = self  # it ends when nobody has it any more
+        submitter._options = priority, self._options[1] if timeout is None else timeout, idempotent
+        submitter._on_event = on_event
+        return submitter
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more jobs; let all be done that were submitted, or cancel those that have not begun; end the workers.
+
+        Waits for that, if it is told to. Twice is harmless; in a forked copy of the owner nothing happens. Raises
+        HandleError where it cannot wait: in a signal handler or a destructor that has interrupted another call.
+        """
+        dispatcher = self._dispatcher
+        if dispatcher.owner != os.getpid():
+            return
+        dispatcher.close(cancel_futures)
+        if wait:
+            warn_in_loop()
+            dispatcher.join()
+
+    def terminate_workers(self) -> None:
+        """Take no more jobs, cancel those that have not begun, and send SIGTERM to all workers. Do not wait.
+
+        Jobs that run fail with WorkerDiedError when their worker ends. As that of ProcessPoolExecutor in Python 3.14.
+        """
+        self._end_workers(SIGTERM)
+
+    def kill_workers(self) -> None:
+        """Do as ``terminate_workers``, with SIGKILL."""
+        self._end_workers(SIGKILL)
+
+    def _end_workers(self, signal: int) -> None:
+        dispatcher = self._dispatcher
+        if dispatcher.owner == os.getpid():
+            dispatcher.end_workers(signal)
+
+    def kill(self) -> None:
+        """End it now: its workers are killed, and jobs that have no result yet fail with CallCancelledError."""
+        dispatcher = self._dispatcher
+        if dispatcher.owner == os.getpid():
+            dispatcher.kill()
+
+    def resize(
+        self,
+        max_workers: int | None = None,
+        *,
+        min_idle: int | None = None,
+        load: int | None = None,
+        limits: Mapping[Any, int] | None = None,
+    ) -> None:
+        """Change its numbers while it runs. Workers above them finish what they have, and leave.
+
+        ``limits`` are those of some of several templates; without a ``max_workers`` that is the sum of all then. Raises
+        ArgumentError.
+        """
+        dispatcher = self._dispatcher
+        dispatcher.check_owner("resize")
+        dispatcher.resize(max_workers, min_idle=min_idle, load=load, limits=limits)
+
+    def replace_template(self, new: Template, old: Template | None = None) -> None:
+        """Take workers from another template from now on: in the place of ``old``, where there are several.
+
+        Workers of the old one finish what they have, and leave. No job is lost or run twice. The old template is not
+        closed. Raises ArgumentError.
+        """
+        dispatcher = self._dispatcher
+        dispatcher.check_owner("replace_template")
+        dispatcher.replace_template(new, old)
+
+    def stats(self) -> PoolStats:
+        """What it has and has done, at this moment."""
+        self._dispatcher.check_owner("stats")
+        return self._dispatcher.read_stats()
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of its workers, as far as they are known."""
+        self._dispatcher.check_owner("pids")
+        return self._dispatcher.list_pids()
+
+    @property
+    def _max_workers(self) -> int:  # as every executor of concurrent.futures has it: Dask and others ask
+        return self._dispatcher.scheduler.limits.max_workers
+
+    def __repr__(self) -> str:
+        return self._dispatcher.describe()
+
+    def __del__(self) -> None:
+        dispatcher = getattr(self, "_dispatcher", None)
+        if dispatcher is not None:
+            dispatcher.abandon()

@@ -1,0 +1,255 @@
+"""One map of an Executor: what is under way, and the results that nobody has taken yet.
+
+Small items go to workers several together, as many as take about a millisecond, each with an answer of its own. What
+is not small is encoded at once, by itself.
+"""
+
+from __future__ import annotations
+
+import _thread
+from _pickle import loads
+from collections import deque
+from concurrent.futures import CancelledError
+from time import monotonic
+
+from _anyfork_child.wire.call_messages import CHUNKS, ITEMS
+
+from .._blocking.waiting import warn_in_loop
+from .._system import this_process
+from .._system.timeouts import one_wait, remaining
+from .drop_in import drop_in
+from .jobs import BatchJob, EncodedJob, Item, Raised, plain, value_of
+from .simple_pickle import simple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _thread import LockType
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from _anyfork_child.wire import call_messages
+
+    from .._calls.call import Handler
+    from .._calls.known_functions import KnownFunction
+    from .._calls.pace import Pace
+    from .dispatcher import Dispatcher
+
+TOGETHER = 256  # items that are looked at together
+OF_ITS_OWN = 1 << 10  # bytes: items that are longer are sent by themselves
+JOBS_AHEAD = 2  # for each worker
+
+
+class MapWork:
+    """``items`` are those without a result, by their index; ``results`` those that nobody has taken."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        function: Callable[..., Any] | str,
+        chunked: bool,
+        on_event: Handler | None,
+        options: dict[str, Any],
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.function: KnownFunction = dispatcher.encoder.definitions.find_for_many(function)
+        self.kind: int = CHUNKS if chunked else ITEMS
+        self.on_event = on_event
+        self.options = options
+        self.items: dict[int, Any] = {}
+        self.results: dict[int, Any] = {}
+        self.pace: Pace = dispatcher.pace_of(self.function)
+        self.waiting: deque[int] = deque()  # items that are in no job yet
+        self.encoded: dict[int, ItemJob] = {}  # the jobs of those that are not small
+        self.jobs: set[BatchJob | ItemJob] = set()  # that have been submitted and are not done
+        self.closed = False
+        self._callable = function
+        self._count = 0
+        self._turn: LockType | None = None  # of the one who waits for the result
+        self._wanted = -1  # of this index
+        limited = dispatcher.in_single_file or dispatcher.scheduler.limits.max_calls is not None
+        self._most = 1 if limited or options["timeout"] is not None else 0
+
+    # --- In ---
+
+    def add(self, items: Sequence[Any]) -> None:
+        """Take further items, which are tuples of arguments, or chunks: lists of those."""
+        first = self._count
+        self._count += len(items)
+        for start in range(0, len(items), TOGETHER):
+            some = items[start : start + TOGETHER]
+            numbers = range(first + start, first + start + len(some))
+            self.items.update(zip(numbers, some, strict=True))
+            together = self._simple_ones(numbers, some)
+            if len(together) < len(some):
+                self.encoded.update((number, self._alone(number)) for number in numbers if number not in together)
+            self.waiting.extend(numbers)
+        self.dispatcher.begin_work(self)
+
+    def _simple_ones(self, numbers: range, items: Sequence[Any]) -> range | set[int]:
+        if simple(items) is not None:
+            return numbers
+        return {number for number, item in zip(numbers, items, strict=True) if simple(item, OF_ITS_OWN) is not None}
+
+    def _alone(self, number: int) -> ItemJob:
+        encoded = self.dispatcher.encoder.encode_item(
+            self.function, self._callable, self.items[number], self.kind == CHUNKS
+        )
+        self.items[number] = None
+        return ItemJob(self, number, encoded)
+
+    def _submit(self, job: BatchJob | ItemJob) -> None:
+        self.jobs.add(job)
+        self.dispatcher.add(job)
+
+    def feed(self) -> None:
+        """Make jobs of what waits, as far as workers will soon want them. Holds the dispatcher's lock."""
+        most = JOBS_AHEAD * max(1, self.dispatcher.scheduler.limits.max_workers)
+        waiting = self.waiting
+        while waiting and len(self.jobs) < most:
+            job = self.encoded.pop(waiting[0], None)
+            if job is not None:
+                waiting.popleft()
+            self._submit(job or BatchJob(self, self._next_items(most)))
+        if not waiting and not self.jobs:
+            self.dispatcher.works.discard(self)
+
+    def _next_items(self, most: int) -> list[int]:
+        """So many that are small as go together."""
+        waiting, encoded = self.waiting, self.encoded
+        size = self._most or max(1, min(self.pace.items, len(waiting) // most))
+        if not encoded:
+            return [waiting.popleft() for _ in range(min(size, len(waiting)))]
+        found: list[int] = []
+        while waiting and len(found) < size and waiting[0] not in encoded:
+            found.append(waiting.popleft())
+        return found
+
+    def wait_for_jobs(self, indexes: list[int]) -> None:
+        """These are in no job."""
+        self.waiting.clear()
+        self.waiting.extend(indexes)
+        self.feed()
+
+    def over(self, job: BatchJob | ItemJob) -> None:
+        """All of it has answers. Holds the dispatcher's lock."""
+        self.jobs.discard(job)
+        if isinstance(job, BatchJob) and job.took:
+            self.pace.saw(job.took, job.size)
+        self.feed()
+
+    # --- Out ---
+
+    def finish(self, answered: tuple[int, call_messages.Message]) -> None:
+        """An item has this answer. Runs without any lock: decoding may run any code."""
+        index, message = answered
+        try:
+            result = loads(message[4]) if plain(message) else value_of(message)
+        except BaseException as error:
+            result = Raised(error)
+        self.settle(index, result)
+
+    def settle(self, index: int, result: Any) -> None:
+        """The item has this result, or Raised."""
+        if self.closed:
+            return
+        self.results[index] = result
+        if index == self._wanted:
+            turn, self._turn = self._turn, None
+            self._wanted = -1
+            if turn is not None:
+                turn.release()
+
+    def wait(self, index: int, deadline: float | None) -> None:
+        """Until there is a result of this item. Raises TimeoutError."""
+        self.dispatcher.check_owner("map")
+        warn_in_loop()
+        self.dispatcher.check_wait("a result of map()")
+        turn = _thread.allocate_lock()
+        turn.acquire()
+        self._turn = turn
+        self._wanted = index
+        if index in self.results:  # meanwhile
+            return
+        while not turn.acquire(timeout=one_wait(remaining(deadline))) and index not in self.results:
+            if deadline is not None and monotonic() >= deadline:
+                self._wanted = -1
+                raise TimeoutError
+
+    def take(self, index: int) -> Any:
+        """The result of this item, once. Raises what its call has raised."""
+        if self.dispatcher.owner != this_process.pid:
+            self.dispatcher.check_owner("map")
+        result = self.results.pop(index)
+        if type(result) is Raised:
+            try:
+                raise drop_in(result.error)
+            finally:
+                del result
+        return result
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether nobody wants more of it."""
+        return self.closed
+
+    def fail(self, error: BaseException) -> None:
+        """What is in no job yet has this error. It was put off, and cannot begin."""
+        while self.waiting:
+            index = self.waiting.popleft()
+            job = self.encoded.pop(index, None)
+            if job is None:
+                self.items.pop(index, None)
+            (job or Item(self, index)).fail(error)
+
+    def close(self) -> None:
+        """Nobody wants more of it: what has not begun is not done."""
+        self.closed = True
+        if self.dispatcher.owner != this_process.pid:
+            return
+        self.dispatcher.post(self._withdraw)
+
+    def cancel(self, finished: list[tuple[Any, Any]]) -> None:
+        """What is in no job yet is cancelled. Holds the dispatcher's lock."""
+        while self.waiting:
+            index = self.waiting.popleft()
+            job = self.encoded.pop(index, None)
+            if job is None:
+                self.items.pop(index, None)
+            finished.append((job or Item(self, index), None))
+        self.dispatcher.works.discard(self)
+
+    def _withdraw(self) -> None:
+        for job in self.encoded.values():
+            job.release()
+        self.encoded.clear()
+        self.waiting.clear()
+        jobs, self.jobs = self.jobs, set()
+        for one in jobs:
+            self.dispatcher.open.pop(one, None)
+            self.dispatcher.withdraw(one, kill=False)  # type: ignore[arg-type]  # a job of ours
+        self.dispatcher.works.discard(self)
+        self.results.clear()
+
+
+class ItemJob(EncodedJob):
+    """One item that goes by itself."""
+
+    __slots__ = ("_index", "work")
+
+    def __init__(self, work: MapWork, index: int, encoded: Any) -> None:
+        super().__init__(encoded, on_event=work.on_event, **work.options)
+        self.work = work
+        self._index = index
+
+    def cancel(self) -> None:
+        """It will not run."""
+        self.fail(CancelledError())
+
+    def open(self) -> tuple[int]:
+        """The item."""
+        return (self._index,)
+
+    def settle(self, error: BaseException | None, value: Any) -> None:
+        """It has this result, or error."""
+        self.work.items.pop(self._index, None)
+        self.work.settle(self._index, value if error is None else Raised(error))

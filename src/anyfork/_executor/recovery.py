@@ -1,0 +1,49 @@
+"""What becomes of an Executor when an interrupt has torn a thread out of the middle of a decision.
+
+The books of the scheduler may be half written then. What workers have is noted in steps that no interrupt splits (see
+_system.once), and the dispatcher has a list of all jobs: so the books are made anew from these two. No worker ends, no
+job is lost.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from .._pools.worker_table import WorkerState
+from .jobs import BatchJob
+from .map import ItemJob
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .dispatcher import Dispatcher
+    from .map import MapWork
+
+
+def mend(dispatcher: Dispatcher) -> None:
+    """Make the books anew. Runs in the dispatcher's thread, under its lock, where no interrupt comes."""
+    dispatcher.scheduler = scheduler = dispatcher.scheduler.anew()
+    dispatcher.room.count()
+    now, waiting = monotonic(), dict(dispatcher.open)
+    for seat in dispatcher.crew.seats:
+        if seat.worker.state is WorkerState.GONE:
+            continue
+        jobs = seat.calls.list_jobs()
+        scheduler.adopt(seat.worker, jobs, dispatcher.open, now)
+        for job in jobs:
+            waiting.pop(job, None)
+        seat.flush_again()
+    scheduler.requeue(waiting)
+    _complete_maps(dispatcher)
+
+
+def _complete_maps(dispatcher: Dispatcher) -> None:
+    """Let maps know their jobs again, and the items that are in none."""
+    taken: dict[MapWork, set[int]] = {work: set() for work in dispatcher.works}
+    for work in taken:
+        work.jobs.clear()
+    for job in dispatcher.open:
+        if isinstance(job, (BatchJob, ItemJob)) and job.work in taken:
+            job.work.jobs.add(job)
+            taken[job.work].update(job.open())
+    for work, indexes in taken.items():
+        work.wait_for_jobs(sorted(work.items.keys() - indexes))

@@ -1,0 +1,183 @@
+"""The jobs that one worker of an Executor has, without I/O: what is written, what may be taken back, what comes."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import repeat
+
+from _anyfork_child.values.message import Message
+from _anyfork_child.wire.call_messages import CANCELLED, ERROR, EVENT, HEADER, HELD, MEASURE, RESULT
+
+from .._calls.call import Event
+from .._calls.calls import LAST_NUMBER, Calls
+from .._calls.known_functions import FIRST_BY_VALUE
+from .._calls.permits import MOST
+from .._system.once import in_one_go
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    from _anyfork_child.values.receiver import Receiver
+    from _anyfork_child.wire import call_messages
+
+    from .._calls.call import Handler
+    from .._calls.known_functions import KnownFunction
+    from .jobs import AnyJob
+
+LOW = 2  # with fewer jobs written a worker might run out of them before somebody looks again
+MANY = 16  # are written at once, if nobody does before
+
+
+class JobCalls(Calls):
+    """``permits`` are the numbers that have to be given before ``out`` is sent."""
+
+    def __init__(self, on_event: Handler | None, memory: int | None, receiver: Receiver) -> None:
+        super().__init__(None, None, on_event, receiver)
+        self._memory = memory  # the kind that is asked for after each job
+        self.unwritten: deque[AnyJob] = deque()
+        self.jobs: dict[int, AnyJob | Measure] = {}  # that were written, by the numbers of their answers
+        self.permits: list[int] = []
+        self._defined = {0}  # the numbers of functions by name that the worker knows
+        self._next = 1
+
+    # --- Out ---
+
+    def add(self, jobs: Iterable[AnyJob]) -> bool:  # type: ignore[override]  # other calls
+        """The worker is to have these. True when they should be written now, False when there is time for that."""
+        self.unwritten.extend(jobs)
+        return len(self.jobs) < LOW or len(self.unwritten) >= MANY
+
+    def write(self) -> None:
+        """Put what was added in ``out``, and their numbers in ``permits``, as far as there is room for those."""
+        written = _Written(self)
+        if self._requests.unwanted:
+            self.out.append(Message(self._requests.drop_unwanted()))
+        present = len(self.jobs)
+        for job in self.unwritten:
+            if (present or written.jobs) and present + len(written.jobs) + job.size > MOST:
+                break
+            self._write(job, written, bool(present))
+        written.note(self)
+
+    def _write(self, job: AnyJob, written: _Written, behind: bool) -> None:
+        count = job.size
+        number, held = written.number(count), HELD if behind or written.jobs or count > 1 else 0
+        self._define(job.function, written)
+        message = job.write(written.parts, number, held)
+        if message is not None:
+            written.put(message)
+        if count == 1:
+            written.jobs[number] = job
+            if held:
+                written.permits.append(number)
+        else:
+            numbers = range(number, number + count)
+            written.jobs.update(dict.fromkeys(numbers, job))
+            written.permits.extend(numbers)
+        written.count += 1
+        if self._memory is not None:
+            number = written.number(1)
+            written.jobs[number] = Measure(job)
+            written.parts.append(HEADER.pack(0, number, self._memory, MEASURE, 0, 0))
+
+    def _define(self, function: KnownFunction, written: _Written) -> None:
+        """Tell the worker of a function, if it does not know it."""
+        number = function.number
+        if number >= FIRST_BY_VALUE:
+            self._requests.tell(function)
+            self._define_first()  # before all of this
+        elif number not in self._defined and number not in written.defined:
+            written.defined.add(number)
+            written.parts.append(bytes(function.message.data))
+
+    # --- In ---
+
+    def take_answers(self, messages: deque[call_messages.Message], answers: list[tuple[Any, Any]]) -> None:
+        """Take messages: answers to jobs, and events with None. Raises ProtocolError."""
+        jobs = self.jobs
+        while messages:
+            message = messages.popleft()
+            if message[0] in (RESULT, ERROR, CANCELLED):
+                job = jobs.pop(message[1], None)
+                if job is not None:
+                    answers.append((job, message))
+                    continue
+            event = self._event(message) if message[0] == EVENT else self.take(message)
+            if event is not None:
+                answers.append((event, None))
+
+    def _event(self, message: call_messages.Message) -> Event:
+        job = self.jobs.get(message[1])
+        handler = None if job is None or type(job) is Measure else job.on_event  # type: ignore[union-attr]  # it is not
+        return Event(message, None, handler or self._on_event, None)
+
+    def taken_back(self, numbers: Sequence[int]) -> list[tuple[AnyJob, int]]:
+        """These will not begin: their jobs."""
+        if self.out:
+            self.drop_unsent(numbers)
+        return [(self.jobs.pop(number), number) for number in numbers if number in self.jobs]  # type: ignore[misc]  # jobs
+
+    def list_jobs(self) -> list[AnyJob]:
+        """Return all jobs that the worker has, or is to have, in their order."""
+        written = (job.job if type(job) is Measure else job for job in self.jobs.values())
+        return [*dict.fromkeys([*written, *self.unwritten])]  # type: ignore[list-item]  # jobs
+
+    @property
+    def outstanding(self) -> int:
+        """How many have no answer yet."""
+        return len(self.jobs) + len(self.unwritten)
+
+
+class _Written:
+    """What is to be written, before it is noted: all in one go, so that no interrupt leaves half of it."""
+
+    __slots__ = ("count", "defined", "jobs", "next", "out", "parts", "permits")
+
+    def __init__(self, calls: JobCalls) -> None:
+        self.out: list[Message] = []
+        self.parts: list[bytes] = []  # of the next message in ``out``
+        self.jobs: dict[int, AnyJob | Measure] = {}
+        self.permits: list[int] = []
+        self.defined: set[int] = set()
+        self.next = calls._next
+        self.count = 0  # of jobs
+
+    def number(self, count: int) -> int:
+        """Return the first of so many new numbers."""
+        number = self.next
+        if number + count > LAST_NUMBER:
+            number = 1
+        self.next = number + count
+        return number
+
+    def put(self, message: Message | None = None) -> None:
+        """Put a message behind what has no message yet."""
+        if self.parts:
+            self.out.append(Message(b"".join(self.parts)))
+            self.parts.clear()
+        if message is not None:
+            self.out.append(message)
+
+    def note(self, calls: JobCalls) -> None:
+        """Note it where it is sent from, and waited for."""
+        self.put()
+        in_one_go(
+            map(calls.out.extend, (self.out,)),
+            map(calls.jobs.update, (self.jobs,)),
+            map(calls.permits.extend, (self.permits,)),
+            map(calls._defined.update, (self.defined,)),
+            map(setattr, (calls,), ("_next",), (self.next,)),
+            map(deque.popleft, repeat(calls.unwritten, self.count)),
+        )
+
+
+class Measure:
+    """In the place of a job: the question how large the worker is after one."""
+
+    __slots__ = ("job",)
+    state = None
+
+    def __init__(self, job: AnyJob) -> None:
+        self.job = job

@@ -1,0 +1,203 @@
+"""The workers of an Executor: their starts and ends, what comes from them, and how many jobs each is given at once.
+
+All of it happens in the dispatcher's thread, under its lock.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from time import monotonic
+
+from .._blocking.process import Process
+from .._blocking.template import Template
+from .._calls.pace import Pace
+from .._calls.permits import Permits
+from .._calls.worker_channel import FATE
+from .._errors import AnyforkError
+from .._pools.jobs import JobState
+from .._processes.flows import birth, end, enter
+from .._status import UNKNOWN
+from .pooled_worker import JobSeat, SharedTalk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .._pools.worker_table import Worker
+    from .._processes.flows import Dialogue
+    from .._processes.link import Link
+    from .._status import ExitStatus
+    from .dispatcher import Dispatcher
+
+MODULE = "_anyfork_child.worker.job_loop"
+STALL = 0.01  # seconds without an answer, after which what waits behind a job is given to others
+ALL = 1 << 14  # more jobs than one worker ever has
+
+
+class WatchedProcess(Process):
+    """The process of a worker, to which signals are sent without waiting for its birth."""
+
+    __slots__ = ()
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, at its birth if that is still to come."""
+        self._link.signal_now_or_at_birth(number)
+
+
+class Crew:
+    """``seats`` are all that have a process, or may get one. ``adaptive``: how many jobs each has is decided here."""
+
+    def __init__(self, dispatcher: Dispatcher, adaptive: bool) -> None:
+        self.seats: set[JobSeat] = set()
+        self.adaptive = adaptive
+        self.pace = Pace()
+        self._dispatcher = dispatcher
+        self._by_fd: dict[int, JobSeat] = {}
+
+    # --- The life of a worker ---
+
+    def begin(self, worker: Worker) -> None:
+        """Start one."""
+        dispatcher = self._dispatcher
+        permits = None
+        try:
+            template = Template() if worker.source.key is None else worker.source.key.fork()
+            permits = None if dispatcher.in_band else Permits()  # no descriptor gets to another machine
+            link = dispatcher.start_worker(template, MODULE, permits)
+        except Exception as error:  # pickling runs any code; whatever it is, jobs are told, or it is tried again
+            if permits is not None:
+                permits.close()
+            dispatcher.not_started(worker, error)
+            return
+        talk = SharedTalk(WatchedProcess._of(link), dispatcher.new_calls(), dispatcher.watch.epoll)
+        seat = JobSeat(dispatcher, worker, talk, permits)
+        self.seats.add(seat)
+        dispatcher.watch.proceed(_entering(link), partial(self._entered, seat))
+
+    def _entered(self, seat: JobSeat, _: object, error: Exception | None) -> None:
+        process = seat.process
+        try:
+            if error is not None:
+                raise error
+            seat.talk.use(process.channel, seat.talk.find_end())
+        except (AnyforkError, OSError) as failure:
+            seat.not_started(failure)
+            self._remove(seat)
+            return
+        assert seat.talk.sock is not None
+        self._by_fd[seat.talk.sock.fileno()] = seat
+        if seat.talk.end >= 0:
+            self._by_fd[seat.talk.end] = seat
+
+    def read(self, ready: list[int], now: float) -> None:
+        """Take what has come from those whose descriptors are ready."""
+        for fd in ready:
+            seat = self._by_fd.get(fd)
+            if seat is not None:
+                self._read(seat, now)
+
+    def _read(self, seat: JobSeat, now: float) -> None:
+        came = seat.talk.came()
+        if came is None:
+            return
+        if not came:
+            self._forget(seat)
+            self._dispatcher.watch.proceed(end(seat.process._link, FATE), partial(self._ended, seat))
+            return
+        seat.moved = now
+        answers = seat.talk.take_answers()
+        self._dispatcher.take(answers, now)
+        seat.look()
+        seat.flush()
+
+    def _ended(self, seat: JobSeat, status: ExitStatus | None, error: Exception | None) -> None:
+        """A worker has come to its end."""
+        if error is not None:  # it goes on without its channel, or its template is stopped
+            seat.kill()
+        self.take_back(seat, ALL)
+        for job in seat.calls.jobs.values():
+            if job.state is JobState.GIVEN_UP:
+                job.release()
+        seat.calls.jobs.clear()
+        seat.ended(status or UNKNOWN)
+        self._remove(seat)
+
+    def _forget(self, seat: JobSeat) -> None:
+        """Nothing more is read from it."""
+        for fd in [fd for fd, there in self._by_fd.items() if there is seat]:
+            del self._by_fd[fd]
+        seat.talk.unwatch()
+
+    def _remove(self, seat: JobSeat) -> None:
+        self._forget(seat)
+        seat.close()
+        self.seats.discard(seat)
+
+    def kill(self) -> None:
+        """End all of them, without being told of it."""
+        for seat in list(self.seats):
+            seat.kill()
+            self._remove(seat)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all of them."""
+        for seat in self.seats:
+            for job in seat.worker.jobs:
+                job.idempotent = False  # it does not run again
+            seat.process.send_signal(number)
+
+    # --- Who has how much ---
+
+    @property
+    def may_stall(self) -> bool:
+        """Whether somebody has jobs that wait behind another one."""
+        return self.adaptive and any(seat.calls.outstanding > 1 for seat in self.seats)
+
+    def adapt(self, now: float) -> None:
+        """Give workers as many jobs at once as they do in a short time."""
+        if not self.adaptive:
+            return
+        for seat in list(self.seats):
+            if seat.calls.outstanding > 1 and now - seat.moved >= STALL:
+                self.pace.saw((now - seat.moved) * 1e6)
+                self.take_back(seat, ALL)
+        scheduler = self._dispatcher.scheduler
+        wanted, load = self.pace.load, scheduler.limits.load
+        if wanted > 2 * load or 2 * wanted < load or (wanted == 1) is not (load == 1):
+            scheduler.resize(load=wanted)
+            if wanted == 1:
+                for seat in list(self.seats):
+                    self.take_back(seat, ALL)
+
+    def balance(self) -> None:
+        """Let nobody be idle while something waits behind another job."""
+        scheduler = self._dispatcher.scheduler
+        for _ in range(len(scheduler.force.idle)):
+            if scheduler.queue.length or not scheduler.force.idle:
+                return
+            seat = max(self.seats, key=lambda seat: seat.calls.outstanding)
+            if seat.calls.outstanding < 2 or not self.take_back(seat, seat.calls.outstanding // 2):
+                return
+            self._dispatcher.decide()
+
+    def take_back_all(self) -> None:
+        """Let all jobs that have not begun wait again."""
+        for seat in list(self.seats):
+            self.take_back(seat, ALL)
+
+    def take_back(self, seat: JobSeat, most: int) -> bool:
+        """Let so many jobs of a worker that have not begun wait again; False if there are none."""
+        whole, parts = seat.take_back(most)
+        if whole:
+            self._dispatcher.scheduler.taken_back(whole, monotonic())
+        if parts:
+            for part in parts:
+                self._dispatcher.open[part] = None
+                part.work.jobs.add(part)
+            self._dispatcher.scheduler.put_back(parts)
+        return bool(whole or parts)
+
+
+def _entering(link: Link) -> Dialogue[Any]:
+    yield from enter(link, None)
+    yield from birth(link)

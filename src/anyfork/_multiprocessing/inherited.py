@@ -1,0 +1,81 @@
+"""What a process of the multiprocessing context inherits from its owner: bytes and descriptors.
+
+To new processes, and to no others, multiprocessing lets locks, queues and shared memory travel. It asks the Popen
+object that is starting one how descriptors do; here they are arguments like any other.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from multiprocessing import context
+from multiprocessing.reduction import ForkingPickler
+
+from _anyfork_child.multiprocessing.context import REDUCERS
+from _anyfork_child.values.decode import Descriptor
+from _anyfork_child.values.encode import Encoded, encode
+from _anyfork_child.values.receiver import Receiver
+
+from .._system.import_path import later_places, place_of
+from .._system.importable import is_importable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+
+class Inheriting:
+    """Stands in the place of a Popen object that is starting a process."""
+
+    DupFd = Descriptor
+
+    @staticmethod
+    def duplicate_for_child(fd: int) -> int:
+        """What to make a DupFd of."""
+        return fd
+
+
+def encode_inherited(values: Sequence[object]) -> Encoded:
+    """Pickle values for a process of the context. Raises whatever their pickling raises."""
+    with inheriting(Receiver(is_importable, place_of=place_of, places=later_places)) as receiver:
+        return encode(values, receiver)
+
+
+@contextmanager
+def inheriting(receiver: Receiver) -> Iterator[Receiver]:
+    """Let locks, queues and shared memory travel to a new process, which is this receiver."""
+    registered: dict[type, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # read as it is used
+    outer = context.get_spawning_popen()
+    context.set_spawning_popen(Inheriting)  # type: ignore[arg-type]  # all that is asked of it
+    try:
+        yield Receiver(
+            receiver.has,
+            receiver.main,
+            {**registered, **REDUCERS, **_locks()},
+            receiver.in_band,
+            receiver.place_of,
+            receiver.places,
+        )
+    finally:
+        context.set_spawning_popen(outer)
+
+
+def _locks() -> dict[type, Any]:
+    """Return what checks each kind of lock."""
+    synchronize: Any = sys.modules.get("multiprocessing.synchronize")
+    if synchronize is None:
+        return {}
+    kinds = (synchronize.Lock, synchronize.RLock, synchronize.Semaphore, synchronize.BoundedSemaphore)
+    return dict.fromkeys(kinds, _check_lock)
+
+
+def _check_lock(lock: Any) -> None:
+    """Refuse a lock of the start method fork. It has no name by which another process finds it; CPython 3.11.2 sends
+    its address, and the other process dies of that."""
+    if lock._semlock.name is None:
+        kind = type(lock).__name__
+        raise RuntimeError(
+            f"a {kind} of a fork context cannot travel to a process of a template: one of that process's context can, "
+            f"as anyfork.get_context().{kind}() makes it"
+        )

@@ -1,0 +1,159 @@
+"""Functions and classes of this program's ``__main__``, for the processes of the multiprocessing context that ask.
+
+They ask when a queue or a pipe brings them a name of it (see _anyfork_child.multiprocessing.main_lookup). One thread
+answers all of them. It is started with the first process, ends with the last one, and belongs to this process alone.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import sys
+import threading
+from _thread import RLock
+from select import POLLIN
+from types import ModuleType
+
+from _anyfork_child.multiprocessing.main_lookup import MISSING, UNSENT
+from _anyfork_child.wire.channel import CLOEXEC, NOWAIT, ROOM, Channel, close_all, unpack_descriptors
+from _anyfork_child.wire.descriptors import socket_pair
+from _anyfork_child.wire.failure import Failure
+from _anyfork_child.wire.frames import FAILED, SEND, Frame
+from _anyfork_child.wire.memory_files import write_stepwise
+
+from .._system.importable import is_importable
+from .._system.locks import do_locked
+from .._system.polling import new_epoll, wait_for
+from .inherited import encode_inherited
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import select
+
+LONGEST = 4096  # bytes of a name
+STEP = 1 << 20  # bytes of a large answer to write at once
+
+
+class Definitions:
+    """Holds a socket for each process that may ask, while there are any."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()  # reentrant: a destructor or a signal handler may start a process in the middle of this
+        self._asked: dict[int, _socket.socket] = {}  # by descriptor
+        self._events: select.epoll | None = None
+        self._served = False  # a thread answers
+
+    def open(self) -> _socket.socket:
+        """Return the socket that one new process asks on. Raises OSError, and RuntimeError where there is no thread."""
+        return do_locked(self.lock, self._open)
+
+    def _open(self) -> _socket.socket:
+        asked, asking = socket_pair(_socket.SOCK_SEQPACKET)
+        if self._events is None:
+            self._events = new_epoll()
+        self._events.register(asked, POLLIN)
+        self._asked[asked.fileno()] = asked
+        if not self._served:
+            self._served = True
+            try:
+                threading.Thread(target=self._serve, name="anyfork definitions", daemon=True).start()
+            except BaseException:  # there can be no thread now: the next process tries again
+                self._served = False
+                raise
+        return asking
+
+    def _serve(self) -> None:
+        """Answer until the last process has ended."""
+        while not do_locked(self.lock, self._finish):
+            events = self._events
+            assert events is not None
+            for fd, _ in wait_for(events, None):
+                asked = self._asked.get(fd)
+                if asked is not None and not _hear(asked):
+                    self._asked.pop(fd)
+                    asked.close()
+
+    def _finish(self) -> bool:
+        """Let go, if nobody is left who may ask."""
+        if self._asked:
+            return False
+        self.forget()
+        return True
+
+    def forget(self) -> None:
+        """Close everything. Runs in a forked copy of the owner, too, where no thread answers."""
+        for end in self._asked.values():
+            end.close()
+        self._asked.clear()
+        if self._events is not None:
+            self._events.close()
+        self._events = None
+        self._served = False
+
+
+def _hear(asked: _socket.socket) -> bool:
+    """Answer a question; return whether there may be more."""
+    try:
+        name, ancillary, _, _ = asked.recvmsg(LONGEST, ROOM, CLOEXEC | NOWAIT)
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+    fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
+    if len(fds) != 1:  # there was no room for it here: its sender sees that it is closed
+        close_all(fds)
+        return bool(name)
+    reply = Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fds[0]))
+    try:
+        _answer(reply, name.decode())
+    except OSError:  # it has ended meanwhile, or there is no room for a file: it sees the end
+        pass
+    finally:
+        reply.close()
+    return True
+
+
+def _answer(reply: Channel, name: str) -> None:
+    """Never waits for the other side: what is large travels in a file."""
+    found: object = None
+    try:
+        found = _find(name)
+        encoded = encode_inherited((found,))
+    except Failure as failure:
+        reply.send(Frame(FAILED, 0, failure.pack()))
+        return
+    except Exception as error:  # pickling runs code of the values, which may raise anything
+        module, _, of_it = name.rpartition(":")
+        text = f"{of_it!r} of {module} cannot travel to another process: {type(error).__name__}: {error}"
+        reply.send(Frame(FAILED, 0, Failure(UNSENT if callable(found) else MISSING, name, text).pack()))
+        return
+    frame, made, pieces = encoded.frame(SEND)
+    try:
+        for _ in write_stepwise(frame.fds[-1], pieces, STEP) if pieces else ():
+            pass
+        reply.send(frame)
+    finally:
+        close_all(made)
+
+
+def _find(question: str) -> object:
+    module_name, _, name = question.rpartition(":")
+    module = sys.modules.get(module_name)
+    if module is None or (module_name != "__main__" and is_importable(module_name)):
+        raise Failure(MISSING, question, "no module that only this program has")
+    if not name:
+        return True
+    found = getattr(module, name, module)
+    if isinstance(found, ModuleType):
+        raise Failure(MISSING, question, "nothing, or a module")
+    return found
+
+
+def _forget() -> None:
+    """Runs in a forked copy of the owner."""
+    definitions.lock = RLock()
+    definitions.forget()
+
+
+definitions = Definitions()
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,162 @@
+"""One started process of the multiprocessing context, as multiprocessing asks for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from multiprocessing import connection, popen_fork, process, resource_tracker, util
+
+from _anyfork_child.multiprocessing.process import main
+from _anyfork_child.values.decode import Descriptor
+from _anyfork_child.wire.descriptors import duplicate
+
+from .._blocking.template import Template
+from .._errors import HandleError, StatusUnknownError
+from .._processes.default_template import default_template
+from .._processes.start import warm_template
+from .._system.import_path import current_directory
+from .._system.timeouts import seconds
+from .inherited import encode_inherited
+from .main_lookup import definitions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+    from typing import Any
+
+    from _anyfork_child.values.encode import Encoded
+
+    from .._blocking.process import Process
+    from .._processes.link import Link
+
+UNKNOWN = 255  # the exit code where nobody knows it; forkserver says the same
+BEFORE_UNLINKING = 1  # above the priority of what removes the names of locks at the end of the program
+OF_POOLS = ("concurrent.futures.process", "multiprocessing.pool", "multiprocessing.managers")
+
+
+class Popen(popen_fork.Popen):
+    """Starts the process and holds its handle.
+
+    Made by ``Process.start``, which so returns when the process has begun, and raises what kept it from that. The
+    Process object is decoded afterwards, as with forkserver: many processes import their modules side by side.
+    """
+
+    method = "anyfork"
+    _process: Process
+    _at_exit: util.Finalize | None = None
+
+    def __init__(self, process_obj: BaseProcess, template: Template | None) -> None:
+        self._template = template
+        mine = vars(process_obj)
+        self._held = [mine.get(name) for name in ("_target", "_args", "_kwargs")]  # see hand_over
+        super().__init__(process_obj)
+
+    def _launch(self, process_obj: BaseProcess) -> None:
+        encoded = encode_inherited((process_obj,))
+        parent = default_template.get() if self._template is None else self._template._link
+        _warm(parent, self._held[0], encoded.by_value)
+        self._process = started = _run(self._template, _preparation(process_obj.name, self._template), encoded)
+        try:
+            self.sentinel = duplicate(started.fileno())  # the handle closes its own when it has seen the end
+        except BaseException:
+            started.kill()
+            raise
+        # A descriptor and not a socket: the garbage collector would complain of one that it finds in a cycle.
+        self._channel = started.channel.detach()
+        close_fds = util.close_fds  # type: ignore[attr-defined]
+        self.finalizer = util.Finalize(self, close_fds, (self.sentinel, self._channel))
+        if not process_obj.daemon:
+            self._at_exit = util.Finalize(None, self.hand_over, (None,), exitpriority=BEFORE_UNLINKING)
+        assert started.pid is not None  # it has begun
+        self.pid = started.pid
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        """Return the exit code, or None while the process runs; wait for its end unless told not to."""
+        return self.wait(0 if flag == os.WNOHANG else None)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Return the exit code, or None when the process still runs after the timeout, in seconds."""
+        timeout = seconds(timeout)
+        if self.returncode is None:
+            try:
+                if timeout is None or timeout > 0:
+                    self._process.wait(timeout)
+                self.returncode = self._process.poll()
+            except StatusUnknownError:
+                self.returncode = UNKNOWN
+            except (TimeoutError, HandleError):  # it runs; or this is a forked copy of its owner, which cannot know
+                return None
+            self.hand_over(0)
+        return self.returncode
+
+    def hand_over(self, timeout: float | None) -> None:
+        """Let go what the process inherits as soon as it has it, which it says by the end of its side of the channel.
+
+        Nobody may hold a lock here any more, nor this program be there: multiprocessing would remove it.
+        """
+        if self._held and connection.wait([self._channel], timeout):
+            self._held.clear()
+            if self._at_exit is not None:
+                self._at_exit.cancel()
+
+    def _send_signal(self, sig: int) -> None:
+        if self.returncode is None:
+            self._process.send_signal(sig)
+
+    def close(self) -> None:
+        """Close what the handle holds."""
+        super().close()
+        self._process.close()
+
+
+def _warm(template: Link, target: object, by_value: bool) -> None:
+    """Have the template load, once, what every process needs, those of pools, and those that get functions by value."""
+    warm_template(template, main.__module__)
+    module = getattr(target, "__module__", None)
+    if module in OF_POOLS:
+        warm_template(template, module)
+    if by_value:
+        warm_template(template, "cloudpickle.cloudpickle")
+
+
+def _preparation(name: str, template: Template | None) -> dict[str, Any]:
+    """Collect what multiprocessing gives a new process of its parent, but ``__main__``.
+
+    The function of the standard library asks ``__main__`` for its origin, which debuggers and profilers that run
+    a program have not, and the system for the directory, which may be gone.
+    """
+    data: dict[str, Any] = {
+        "name": name,
+        "log_to_stderr": util._log_to_stderr,  # type: ignore[attr-defined]  # as it is used there
+        "authkey": bytes(process.current_process().authkey),
+        "sys_path": [entry or process.ORIGINAL_DIR or "" for entry in sys.path],  # type: ignore[attr-defined]
+        "sys_argv": sys.argv,
+        "orig_dir": process.ORIGINAL_DIR,  # type: ignore[attr-defined]  # as it is used there
+        "start_method": Popen.method,
+    }
+    if util._logger is not None:  # type: ignore[attr-defined]  # as it is used there
+        data["log_level"] = util._logger.getEffectiveLevel()  # type: ignore[attr-defined]
+    directory = current_directory()
+    if template is None and directory:
+        data["dir"] = directory
+    return data
+
+
+def _run(template: Template | None, preparation: dict[str, Any], encoded: Encoded) -> Process:
+    """A process of the default template has this program's environment and directory, others those of theirs."""
+    tracker = resource_tracker.getfd()
+    assert tracker is not None  # it has been started just now
+    new = Template() if template is None else template.fork()
+    asking = definitions.open()
+    try:
+        return new.run(
+            main,
+            preparation,
+            dict(os.environb) if template is None else None,
+            Descriptor(tracker),
+            Descriptor(asking.fileno()),
+            b"".join(encoded.pieces),
+            [Descriptor(fd) for fd in encoded.fds],
+        )
+    finally:
+        asking.close()

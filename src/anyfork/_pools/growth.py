@@ -1,0 +1,88 @@
+"""When a pool starts another worker, and from which of its templates."""
+
+from __future__ import annotations
+
+from math import inf
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .limits import Limits
+    from .template_table import Source
+    from .worker_table import Workforce
+
+
+class Growth:
+    """``wake_at`` is when ``next`` should be asked again. ``owed`` workers need not wait for start_after, as long as
+    they are wanted: those in the place of others that were lost.
+    """
+
+    __slots__ = ("_force", "_retry_at", "_sources", "_start_at", "owed")
+
+    def __init__(self, force: Workforce, sources: Sequence[Source], owed: int) -> None:
+        self.owed = owed
+        self._force = force
+        self._sources = sources
+        self._start_at = inf  # when the next one may be started, while one is wanted
+        self._retry_at = inf  # when a template that has failed may be tried again
+
+    @property
+    def wake_at(self) -> float:
+        """Infinity for never."""
+        return min(self._start_at, self._retry_at)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether none of the templates gives a living worker, and none lives."""
+        used = [source for source in self._sources if source.limit]
+        return not self._force.count and bool(used) and all(source.hopeless for source in used)
+
+    @property
+    def broken(self) -> bool:
+        """Whether that will never change."""
+        return self.hopeless and all(source.broken for source in self._sources if source.limit)
+
+    def is_forbidden(self, limits: Limits) -> bool:
+        """Whether there may be no worker that does anything, until other limits are set, and none is left."""
+        some = limits.max_workers and limits.load and any(source.limit for source in self._sources)
+        return not (some or self._force.count)
+
+    def next(self, waiting: int, limits: Limits, now: float) -> Source | None:
+        """The template to start a worker from now, if one is wanted and it is time. ``waiting`` jobs have none."""
+        self._retry_at = inf
+        if not (waiting or limits.min_idle) or not self._wants(waiting, limits):
+            self._start_at = inf
+            self.owed = 0
+            return None
+        source = self._source(waiting, limits, now)
+        if source is None:
+            self._start_at = inf
+            return None
+        if self._start_at == inf:
+            self._start_at = now + limits.start_after
+        if self._force.count and not self.owed and now < self._start_at:
+            return None
+        self.owed = max(0, self.owed - 1)
+        self._start_at = now + limits.start_after
+        return source
+
+    def _wants(self, waiting: int, limits: Limits) -> bool:
+        force, load = self._force, limits.load
+        starting = len(force.starting)
+        if load and waiting > starting * load:
+            return force.freest() is None  # otherwise who waits is about to get in
+        taken = -(-waiting // load) if load else 0
+        return len(force.idle) + starting - taken < limits.min_idle
+
+    def _source(self, waiting: int, limits: Limits, now: float) -> Source | None:
+        """The first template that may have one more worker now."""
+        if self._force.count >= limits.max_workers:
+            return None
+        for source in self._sources:
+            if source.count >= source.limit or source.broken or (source.hopeless and not waiting):
+                continue
+            if now >= source.not_before:
+                return source
+            self._retry_at = min(self._retry_at, source.not_before)
+        return None

@@ -1,0 +1,315 @@
+"""The calls of one map in a pool: small ones go together, as many as take about as long as one should wait for them.
+
+Nothing here waits. A job of a map has several items, which a worker does one after the other; each has an answer of its
+own, so that when a worker dies it is known of each whether it was done, may have run, or has not begun.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from _anyfork_child.values.encode import SCALARS, is_plain
+
+from .._calls.call import DONE, Answer, State
+from .._errors import PeerError, WorkerDiedError
+from .calls import PoolJob
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, Protocol
+
+    from _anyfork_child.values.message import Message
+    from _anyfork_child.values.serializers import Serializer
+    from _anyfork_child.wire import call_messages
+
+    from .calls import AnyFunction
+    from .pool import PoolHandle
+    from .progress import Progress
+    from .worker_queue import PoolCalls
+
+    class Waiting(Protocol):
+        """What whoever takes items waits for."""
+
+        def done(self) -> bool: ...
+        def set_result(self, result: None, /) -> None: ...
+
+
+PER_JOB = 0.002  # seconds that the items of one job should take: less is lost in waiting, with more the end is uneven
+MOST = 64  # items of a job
+OF_ITS_OWN = 1 << 10  # bytes: text and bytes that are longer are sent by themselves
+SENT = State.SENT
+
+
+class Item(Answer):
+    """One item, and the answer to it."""
+
+    __slots__ = ("job", "value")
+    ahead = 1
+
+    def __init__(self, value: Any) -> None:
+        self.state = SENT
+        self.error: BaseException | None = None
+        self._answer: call_messages.Message | None = None
+        self.wake = None
+        self.value = value
+        self.job: ItemsJob
+
+    @property
+    def _serializer(self) -> Serializer | None:  # type: ignore[override]  # read only
+        return self.job.pool.serializer
+
+    def finish(self, answer: call_messages.Message | None, error: BaseException | None = None) -> None:
+        """There is an answer; or the worker has ended, and the scheduler decides what becomes of the job."""
+        if error is not None:
+            return
+        self._answer = answer
+        self.settle()
+
+    def settle(self) -> None:
+        """Its answer, or its error, is known."""
+        wanted, job = self.state is SENT, self.job
+        self.state = DONE
+        self.value = None
+        job.left -= 1
+        if not job.left:
+            job.answered()
+        if wanted:
+            job.work.came(self)
+        else:
+            self.drop()
+
+
+class ItemsJob(PoolJob):
+    """Several small items, or one that was encoded by itself."""
+
+    __slots__ = ("began", "items", "left", "work")
+
+    def __init__(
+        self, work: MapWork, items: list[Item], function: AnyFunction | None, body: bytes | Message | None
+    ) -> None:
+        priority, timeout, idempotent = work.options
+        super().__init__(work.pool, function, body, None, priority, timeout, idempotent, len(items))
+        self.work = work
+        self.items = items
+        self.left = len(items)
+        self.began = 0.0  # when it was sent
+        for item in items:
+            item.job = self
+        work.jobs.add(self)
+
+    def send(self, calls: PoolCalls) -> None:
+        """Begin what has no answer yet."""
+        self.began = self.pool.now()
+        items = self._open()
+        if self.body is None:
+            calls.begin_items(items, self.function, [item.value for item in items])
+            self.measure(calls)
+        else:
+            self.begin(calls, items[0])
+
+    def numbers(self, _: int) -> list[int]:
+        """Those of its calls in the worker that has it."""
+        return [item.number for item in self._open()]
+
+    def _open(self) -> list[Item]:
+        return [item for item in self.items if item.state is not DONE]
+
+    def answered(self) -> None:
+        """All of it."""
+        assert self.worker is not None
+        seat, now = self.worker.seat, self.pool.now()
+        self.work.learn((now - max(self.began, seat.last)) / self.size)
+        seat.last = now
+        self.items = []  # which know this job: left alone, all are freed at once
+        self.release()
+        self.work.jobs.discard(self)
+        self.pool.answered(self)
+
+    def fail(self, error: BaseException) -> None:
+        """Its items without an answer have this error.
+
+        When a plain worker has died that is the first: the others have not begun, and become another job.
+        """
+        items = self._open()
+        self.work.jobs.discard(self)
+        if len(items) > 1 and isinstance(error, WorkerDiedError | PeerError) and error.may_have_run:
+            self.pool.scheduler.put_back([ItemsJob(self.work, items[1:], self.function, None)])
+            items = items[:1]
+        else:
+            self.release()
+        self.items = []
+        for item in items:
+            item.error = item.error or error
+            item.state = DONE
+            self.work.came(item)
+
+    def give_up(self, calls: PoolCalls) -> None:
+        """Nobody waits for it."""
+        for item in self._open():
+            calls.give_up(item)
+
+
+class MapWork:
+    """What is under way. ``ahead`` are the items that nobody has taken yet: in their order, or as they are done.
+
+    ``waiting`` gets a result when ``next`` has become something else than None.
+    """
+
+    def __init__(
+        self,
+        pool: PoolHandle,
+        function: Callable[..., Any] | str,
+        window: int,
+        ordered: bool,
+        progress: Progress | None,
+        options: tuple[float, float | None, bool],
+    ) -> None:
+        self.pool = pool
+        self.options = options
+        self.jobs: set[ItemsJob] = set()  # that are not done
+        self.waiting: Waiting | None = None
+        self.exhausted = False  # there are no more items
+        self.closed = False
+        self._function: AnyFunction | None = pool.encoder.take(function)
+        self._window = window
+        self._ordered = ordered
+        self._progress = progress
+        self._ahead: deque[Item] = deque()
+        self._under_way = 0  # items that nobody has taken yet
+        self._batch: list[Item] = []
+        self._made: list[ItemsJob] = []
+        self._alone = options[1] is not None or pool.concurrent or pool.memory is not None
+        self._size = 1  # items of the next job
+        self._most_jobs: float = 0  # that may be submitted now
+        limit = pool.scheduler.limits.max_calls
+        self._most = MOST if limit is None else max(1, min(MOST, limit))
+
+    # --- In ---
+
+    @property
+    def full(self) -> bool:
+        """Whether no more items may be under way, or in the queue."""
+        return self._under_way >= self._window or len(self._made) >= self._most_jobs
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether it is time to get further items: many at once."""
+        under_way = self._under_way
+        if self.exhausted or under_way > self._window // 2:
+            return False
+        return not under_way or self.pool.scheduler.has_room
+
+    def fill(self, items: Iterator[Any]) -> Iterator[Message]:
+        """Take items until it is full; yield each message that has files to be written. ``submit`` follows.
+
+        Raises ArgumentError, and what the iterator raises.
+        """
+        for value in items:
+            message = self.add(value)
+            if message is not None:
+                yield message
+            if self.full:
+                return
+        self.exhausted = True
+
+    def add(self, value: Any) -> Message | None:
+        """Take an item; return its message, if that has files to be written. Raises ArgumentError."""
+        small = self.pool.serializer is None and (type(value) in SCALARS or self._is_small(value))
+        item = Item(value)
+        message = None
+        if small:
+            self._batch.append(item)
+            if self._alone or len(self._batch) >= self._size:
+                self._close_batch()
+        else:
+            self._close_batch()
+            message = self._add_alone(item)
+        self._under_way += 1
+        if self._ordered:
+            self._ahead.append(item)
+        return message
+
+    @staticmethod
+    def _is_small(value: Any) -> bool:
+        return is_plain(value) and len(value) <= OF_ITS_OWN
+
+    def _add_alone(self, item: Item) -> Message | None:
+        assert self._function is not None
+        function, body = self.pool.encoder.encode_item(self._function, item.value)
+        item.value = None
+        self._made.append(ItemsJob(self, [item], function, body))
+        return None if type(body) is bytes or not body.fills else body  # type: ignore[union-attr, return-value]  # a message
+
+    def _close_batch(self) -> None:
+        if self._batch:
+            self._made.append(ItemsJob(self, self._batch, self._function, None))
+            self._batch = []
+
+    def begin(self) -> None:
+        """Items will be added: as many as there is room for in the queue, and one at least."""
+        self._most_jobs = max(1, self.pool.scheduler.room)
+
+    def submit(self) -> None:
+        """Hand over what was added."""
+        self._close_batch()
+        for job in self._made:
+            self.pool.scheduler.submit(job)
+        self._made.clear()
+
+    def drop_unwritten(self) -> None:
+        """The files of the last item could not be written: there is no such item."""
+        job = self._made.pop()
+        job.release()
+        self.jobs.discard(job)
+        self._under_way -= 1
+        if self._ordered:
+            self._ahead.pop()
+
+    # --- Out ---
+
+    def learn(self, seconds: float) -> None:
+        """An item took so long: adapt how many go together."""
+        wanted = self._most if seconds * self._most <= PER_JOB else max(1, int(PER_JOB / seconds))
+        self._size = min(wanted, 4 * self._size)
+
+    def came(self, item: Item) -> None:
+        """It is done."""
+        if self._progress is not None:
+            self._progress.advance()
+        if self.closed:
+            return
+        if not self._ordered:
+            self._ahead.append(item)
+        waiting = self.waiting
+        if waiting is not None and (not self._ordered or item is self._ahead[0]) and not waiting.done():
+            waiting.set_result(None)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._under_way
+
+    def next(self) -> Item | None:
+        """The next item to be taken, which is done; None where it is not there yet."""
+        ahead = self._ahead
+        if not ahead or ahead[0].state is not DONE:
+            return None
+        self._under_way -= 1
+        return ahead.popleft()
+
+    def close(self) -> None:
+        """Nobody wants more of it: what has not begun is cancelled, what has is not heard of any more."""
+        self.closed = self.exhausted = True
+        self._function = None
+        jobs, self.jobs = self.jobs, set()
+        self._made.clear()
+        self._batch.clear()
+        for item in self._ahead:
+            item.drop()
+        self._ahead.clear()
+        self._under_way = 0
+        for job in jobs:
+            self.pool.withdraw(job, kill=False)
+        if self._progress is not None:
+            self._progress.close()

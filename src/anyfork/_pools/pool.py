@@ -1,0 +1,361 @@
+"""What pools have in common in both faces: all that awaits nothing.
+
+A face makes jobs (_pools.calls), and seats (_pools.pooled_worker) when ``_begin`` asks for one; it reads the seats, and
+calls ``decide`` after everything that may have changed something, and when ``_wake_at`` says so. In a face with threads
+all that is done under one lock.
+"""
+
+from __future__ import annotations
+
+import os
+from copy import copy
+from math import inf
+from time import monotonic
+
+from .._errors import ArgumentError, CallCancelledError, CallTimeoutError, HandleError, QueueFullError, TemplateError
+from .._system import this_process
+from .calls import Encoder, Measure
+from .jobs import JobState
+from .pool_options import PoolSettings, check_number, check_template
+from .scheduler import Scheduler
+from .steps import Failure
+from .worker_queue import PoolCalls
+from .worker_table import Worker, WorkerState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from _anyfork_child.values.serializers import Serializer
+
+    from .._calls.permits import Permits
+    from .._processes.handles import TemplateHandle
+    from .calls import PoolJob
+    from .pool_options import PoolOptions, Templates
+    from .pooled_worker import Seat
+    from .stats import PoolStats
+    from .steps import Steps
+    from .template_table import Source
+
+
+class PoolHandle:
+    """A pool, as far as nothing is awaited."""
+
+    now = staticmethod(monotonic)
+
+    def __init__(self, call: str, template: Templates, options: PoolOptions, deepens: bool = False) -> None:
+        settings = PoolSettings(call, template, options, deepens)
+        self.scheduler: Scheduler = Scheduler(settings.limits, settings.sources)
+        self.encoder: Encoder = Encoder(settings.worker.serializer, settings.receiver)
+        self.serializer: Serializer | None = settings.worker.serializer
+        self.memory: int | None = settings.memory  # the kind that is measured after each job
+        self.concurrent: bool = settings.limits.concurrent
+        self.seats: set[Seat] = set()  # all that have a process, or may get one
+        self._settings = settings
+        self.timeout: float | None = settings.timeout
+        self._closed = False
+        self._again = False  # something has happened while decisions were carried out: decide again
+        self._owner = os.getpid()
+
+    @property
+    def in_band(self) -> bool:
+        """Whether workers are on another machine."""
+        return self._settings.receiver.in_band
+
+    # --- What a face adds ---
+
+    def _begin(self, worker: Worker) -> None:
+        """Start a worker: make its seat, and see to that until it has ended."""
+        raise NotImplementedError
+
+    def _wake_at(self, when: float) -> None:
+        """Call ``decide`` then at the latest; infinity for never."""
+        raise NotImplementedError
+
+    # --- Jobs ---
+
+    def _check(self, call: str) -> None:
+        self._check_owner(call)
+        if self._closed:
+            raise HandleError(f"{call}() on a pool that was closed: make a new one, or close it later")
+
+    @property
+    def foreign(self) -> bool:
+        """True in a forked copy of the process that made it."""
+        return self._owner != this_process.pid
+
+    def _check_owner(self, call: str) -> None:
+        if self._owner != os.getpid():
+            raise HandleError(
+                f"{call}() on a pool in a forked copy of its owner: it does not work there; make a new one"
+            )
+
+    def _full(self) -> QueueFullError:
+        """Refuse a job: there is no room, and nobody is to wait for it."""
+        self.scheduler.refuse()
+        self.decide()
+        text = (
+            f"the pool has {self.scheduler.queue.length} jobs waiting, and takes no more; nothing of the call has run"
+        )
+        return QueueFullError(text, may_have_run=False)
+
+    def withdraw(self, job: PoolJob, *, kill: bool = True) -> bool:
+        """Nobody waits for it any more. False when it has surely not run, and will not."""
+        worker = job.worker
+        if kill and worker is not None and job.state in (JobState.SENT, JobState.RUNNING):
+            self.take_back(worker)
+        may_have_run = self.scheduler.withdraw(job, kill=kill)
+        if job.state is JobState.GIVEN_UP:
+            self._give_up(job, worker)
+        else:
+            job.release()
+        self.decide()
+        return may_have_run
+
+    def take_back(self, worker: Worker) -> None:
+        """Take back from a plain worker all jobs that it has not begun: they wait again, before all others."""
+        jobs = worker.seat.take_back()
+        if jobs:
+            self.scheduler.taken_back(jobs, monotonic())
+            for job in jobs:
+                if job.state is JobState.DONE:  # nobody waits for it
+                    job.release()
+
+    def _give_up(self, job: PoolJob, worker: Worker | None) -> None:
+        if worker is not None and worker.seat is not None:
+            job.give_up(worker.seat.calls)
+            worker.seat.flush()
+
+    def skip(self, job: PoolJob) -> None:
+        """It was given to a worker, and is not sent to it: nobody waits for it any more."""
+        self._again = True
+        self.scheduler.skip(job, monotonic())
+        job.release()
+
+    def answered(self, job: PoolJob) -> None:
+        """Its answer has come."""
+        if self.memory is None:
+            self.scheduler.answered(job, monotonic())
+            return
+        self.scheduler.told(job)
+        if self.concurrent:  # a plain worker has been asked in advance
+            assert job.worker is not None
+            job.worker.seat.calls.begin_measure(Measure(job), self.memory)
+            job.worker.seat.flush()
+
+    def measured(self, job: PoolJob, size: int) -> None:
+        """Its worker has so many bytes after it."""
+        assert job.worker is not None
+        self.scheduler.measured(job.worker, size)
+        self.scheduler.answered(job, monotonic())
+
+    # --- Workers ---
+
+    def _calls(self, permits: Permits | None) -> PoolCalls:
+        """For the channel of a new worker."""
+        options = self._settings.worker
+        return PoolCalls(options.serializer, options.on_event, self._settings.receiver, permits)
+
+    def not_started(self, worker: Worker, error: BaseException) -> None:
+        """It will never be there."""
+        permanent = isinstance(error, ArgumentError) or (
+            worker.source.key is not None and isinstance(error, TemplateError | HandleError)
+        )
+        self.scheduler.not_started(worker, monotonic(), error, permanent)
+        self._again = True
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of its workers, as far as they are known."""
+        return [seat.pid for seat in self.seats if seat.pid is not None]
+
+    # --- Steps ---
+
+    def decide(self) -> None:
+        """Do what is to be done now."""
+        scheduler = self.scheduler
+        self._again = True
+        while self._again:
+            self._again = False
+            steps = scheduler.decide(monotonic())
+            if steps.assign:
+                self._assign(steps.assign)  # type: ignore[arg-type]  # all jobs here are those of pools
+            if steps.abort or steps.fail or steps.start or steps.stop or steps.kill:
+                # Parts of what has failed may have come back, and so may what a worker had not begun.
+                self._again |= bool(steps.fail or steps.abort)
+                self._apply(steps)
+        self._wake_at(scheduler.wake_at)
+
+    @staticmethod
+    def _assign(pairs: list[tuple[Worker, PoolJob]]) -> None:
+        if len(pairs) == 1:
+            worker, job = pairs[0]
+            worker.seat.give((job,))
+            return
+        by_worker: dict[Worker, list[PoolJob]] = {}
+        for worker, job in pairs:
+            by_worker.setdefault(worker, []).append(job)
+        for worker, jobs in by_worker.items():
+            worker.seat.give(jobs)
+
+    def _apply(self, steps: Steps) -> None:
+        self._apply_to_workers(steps)
+        for job, why, of in steps.fail:
+            self._fail(job, why, of)  # type: ignore[arg-type]  # as above
+
+    def _apply_to_workers(self, steps: Steps) -> None:
+        for worker in steps.start:
+            if worker.state is WorkerState.STARTING:  # otherwise it was given up meanwhile
+                self._begin(worker)
+        for worker in steps.kill:
+            if worker.seat is not None:
+                worker.seat.kill()
+        for worker in steps.stop:
+            if worker.seat is not None:
+                worker.seat.leave()
+        for worker, job in steps.abort:
+            if worker.seat is not None:
+                self.take_back(worker)
+            self.scheduler.abort(job)
+
+    def _fail(self, job: PoolJob, why: Failure, of: Worker | BaseException | None) -> None:
+        if why is Failure.TIMED_OUT and isinstance(of, Worker):
+            self._give_up(job, of)
+        job.fail(self._error(job, why, of))
+
+    def _error(self, job: PoolJob, why: Failure, of: Worker | BaseException | None) -> BaseException:
+        may_have_run = isinstance(of, Worker)
+        if why is Failure.DIED:
+            assert isinstance(of, Worker)
+            seat: Seat = of.seat
+            return seat.death()
+        what = "it may have run" if may_have_run else "nothing of it has run"
+        if why is Failure.TIMED_OUT:
+            text = f"the call ran for more than {job.timeout} seconds; {what}"
+            return CallTimeoutError(text, may_have_run=may_have_run)
+        if why is Failure.KILLED:
+            return CallCancelledError(
+                f"the pool was killed before the call had a result; {what}", may_have_run=may_have_run
+            )
+        if why is Failure.CLOSED:
+            return CallCancelledError(
+                "the pool was closed while it could have no workers (a limit is 0); nothing of the call has run",
+                may_have_run=False,
+            )
+        assert isinstance(of, BaseException)
+        return _again(of)
+
+    # --- The pool as a whole ---
+
+    def stats(self) -> PoolStats:
+        """What it has and has done, at this moment."""
+        return self.scheduler.stats()
+
+    def resize(
+        self,
+        max_workers: int | None = None,
+        *,
+        min_idle: int | None = None,
+        load: int | None = None,
+        limits: Mapping[Any, int] | None = None,
+    ) -> None:
+        """Change its numbers while it runs. Workers above them finish what they have, and leave.
+
+        ``limits`` are those of some of several templates; without a ``max_workers`` that is the sum of all then. Raises
+        ArgumentError.
+        """
+        self._check_resize(max_workers, min_idle, load, limits)
+        self._check("resize")
+        self._resize(max_workers, min_idle, load, limits)
+
+    def _check_resize(
+        self, max_workers: int | None, min_idle: int | None, load: int | None, limits: Mapping[Any, int] | None
+    ) -> None:
+        for name, value in (("max_workers", max_workers), ("min_idle", min_idle), ("load", load)):
+            if value is not None:
+                check_number("resize", name, value)
+        if load is not None and self.concurrent:
+            raise ArgumentError(
+                "resize(): the load of a pool with a concurrency is that, and cannot be changed: make another pool"
+            )
+        templates = [source.key for source in self.scheduler.sources]
+        for template, limit in ({} if limits is None else limits).items():
+            check_number("resize", "max_workers", limit)
+            if template not in templates:
+                raise ArgumentError("resize(): the pool has no such template: limits= takes those that it was made of")
+
+    def _resize(
+        self, max_workers: int | None, min_idle: int | None, load: int | None, limits: Mapping[Any, int] | None
+    ) -> None:
+        if limits is not None:
+            self._limit(limits)
+            max_workers = self._sum() if max_workers is None else max_workers
+        if load is not None:
+            load = self._settings.load_of(load)
+        self.scheduler.resize(max_workers=max_workers, min_idle=min_idle, load=load)
+        self.decide()
+
+    def _limit(self, limits: Mapping[Any, int]) -> None:
+        for source in self.scheduler.sources:
+            if source.key in limits:
+                self.scheduler.limit(source, limits[source.key])
+
+    def _sum(self) -> int | None:
+        total = sum(source.limit for source in self.scheduler.sources)
+        return None if total == inf else int(total)
+
+    def replace_template(self, new: TemplateHandle, old: TemplateHandle | None = None) -> None:
+        """Take workers from another template from now on: in the place of ``old``, where there are several.
+
+        Workers of the old one finish what they have, and leave. No job is lost or run twice. The old template is not
+        closed. Raises ArgumentError.
+        """
+        source = self._check_replacement(new, old)
+        self._check("replace_template")
+        self._replace(source, new)
+
+    def _check_replacement(self, new: TemplateHandle, old: TemplateHandle | None) -> Source:
+        """Return the source that gets another template. Raises ArgumentError, and HandleError for a closed one."""
+        check_template("replace_template", new)
+        if new is None:
+            raise ArgumentError("replace_template() needs a template")
+        main = self._settings.receiver.main
+        if main is not None and new._link.receiver.main is not main:
+            raise ArgumentError(
+                "replace_template(): jobs name functions of __main__ as the pool's template has them, a copy of this "
+                "program; it can only be replaced by one that has the same"
+            )
+        new._link.check("replace_template")
+        sources = self.scheduler.sources
+        if old is None and len(sources) > 1:
+            raise ArgumentError("replace_template() of a pool with several templates needs to know which: old=...")
+        for source in sources:
+            if old is None or source.key is old:
+                return source
+        raise ArgumentError("replace_template(): the pool has no such old template: old= takes one that it was made of")
+
+    def _replace(self, source: Source, new: TemplateHandle) -> None:
+        source.key = new
+        self.scheduler.renew(source)
+        self.decide()
+
+    def kill(self) -> None:
+        """End it now: its workers are killed, and calls that have no result yet fail with CallCancelledError."""
+        if self._owner == os.getpid():
+            self._closed = True
+            self.scheduler.kill()
+            self.decide()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        stats = self.stats()
+        busy = stats.sent + stats.running
+        return f"<Pool {state} workers={stats.workers + stats.starting} queued={stats.queued} in_flight={busy}>"
+
+
+def _again(error: BaseException) -> BaseException:
+    """The same error for another call: each gets a traceback of its own."""
+    made = copy(error)
+    made.__cause__ = error.__cause__
+    return made

@@ -1,0 +1,186 @@
+"""What a pool is told: the same for both faces."""
+
+from __future__ import annotations
+
+from math import inf
+from sys import float_info
+
+from _anyfork_child.values.receiver import Receiver
+
+from .._calls.permits import MOST
+from .._calls.worker_options import Options
+from .._errors import ArgumentError
+from .._processes.handles import TemplateHandle
+from .._system.cpus import usable_cpus
+from .._system.import_path import later_places, place_of
+from .._system.importable import ORDINARY, is_importable
+from .limits import Limits
+from .template_table import Source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Literal, TypeAlias, TypedDict
+
+    from _anyfork_child.values.serializers import Serializer
+
+    from .._calls.call import Handler
+    from .._processes.handles import Backend
+
+    Templates: TypeAlias = TemplateHandle | Mapping[Any, int] | None
+
+    class CommonOptions(TypedDict, total=False):
+        """What any pool may be told. Times are in seconds, ``max_memory`` is in bytes."""
+
+        min_idle: int
+        start_after: float
+        idle_timeout: float
+        max_calls: int | None
+        max_memory: int | None
+        memory: Literal["private", "pss"]
+        max_age: float | None
+        timeout: float | None
+        max_queued: int | None
+        when_full: Literal["wait", "raise"]
+        initializer: Callable[..., object] | str | None
+        initargs: Sequence[object]
+        on_event: Handler | None
+
+    class PoolOptions(CommonOptions, total=False):
+        """What a pool of the async face may be told."""
+
+        max_workers: int | None
+        load: int
+        serializer: str | Serializer
+        concurrency: int | None
+        backend: Backend
+        on_cancel: Literal["kill", "wait"]
+
+
+DEFAULTS: PoolOptions = {
+    "max_workers": None,
+    "min_idle": 0,
+    "load": 2,
+    "start_after": 0.1,
+    "idle_timeout": 10.0,
+    "max_calls": None,
+    "max_memory": None,
+    "memory": "private",
+    "max_age": None,
+    "timeout": None,
+    "max_queued": None,
+    "when_full": "wait",
+    "initializer": None,
+    "initargs": (),
+    "on_event": None,
+    "serializer": "pickle",
+    "concurrency": None,
+    "backend": "asyncio",
+    "on_cancel": "kill",
+}
+MAX_WORKERS = (
+    4  # or one for each CPU where there are fewer, where neither ``max_workers`` nor a limit of a template says it
+)
+_OF_WORKERS = ("on_event", "serializer", "initializer", "initargs", "concurrency", "backend", "on_cancel")
+_COUNTS = ("max_workers", "min_idle", "load", "max_calls", "max_memory", "max_queued")
+_SECONDS = ("start_after", "idle_timeout", "max_age", "timeout")
+_MAY_BE_NONE = frozenset({"max_calls", "max_memory", "max_age", "timeout", "max_queued"})
+_CHOICES = {"memory": ("private", "pss"), "when_full": ("wait", "raise")}
+
+
+class PoolSettings:
+    """The options of a pool, checked. Raises ArgumentError, which names the ``call`` that they were given to."""
+
+    def __init__(self, call: str, template: Templates, given: PoolOptions, deepens: bool) -> None:
+        unknown = given.keys() - DEFAULTS.keys()
+        if unknown:
+            raise ArgumentError(f"{call}() has no option {min(unknown)!r}; there are {', '.join(DEFAULTS)}")
+        options: dict[str, Any] = {**DEFAULTS, **given}
+        self.sources = sources_of(call, template)
+        self.receiver = receiver_of(self.sources)
+        if options["max_workers"] is None:
+            limits = [source.limit for source in self.sources]
+            options["max_workers"] = (
+                min(MAX_WORKERS, usable_cpus()) if template is None or inf in limits else sum(limits)
+            )
+        for name in (*_COUNTS, *_SECONDS):
+            check_number(call, name, options[name])
+        for name, choices in _CHOICES.items():
+            if options[name] not in choices:
+                raise ArgumentError(
+                    f"{call}(): {name} must be {' or '.join(map(repr, choices))}, not {options[name]!r}"
+                )
+        self.worker = Options({name: options[name] for name in _OF_WORKERS})  # type: ignore[arg-type]  # these names
+        for source in self.sources:
+            self.worker.check_travel(call, None if source.key is None else source.key._link)
+        concurrency: int | None = options["concurrency"]
+        self.limits = Limits(
+            load=self.load_of(options["load"]) if concurrency is None else concurrency,
+            concurrent=concurrency is not None,
+            deepens=deepens
+            and concurrency is None
+            and options["max_memory"] is None
+            and self.load_of(2) > 1
+            and options["load"] != 0,
+            **{name: options[name] for name in Limits.__slots__ if name not in ("load", "concurrent", "deepens")},
+        )
+        self.timeout: float | None = options["timeout"]
+        self.memory: int | None = None if options["max_memory"] is None else _CHOICES["memory"].index(options["memory"])
+        self.raises = options["when_full"] == "raise"
+
+    def load_of(self, load: int) -> int:
+        """How many jobs a plain worker may be given at once: as many as can be taken back from it, see
+        _calls.permits."""
+        return min(load, 1 if self.receiver.in_band else MOST)
+
+
+def check_number(call: str, name: str, value: object) -> None:
+    """Raise ArgumentError for what is not a number that this option may be."""
+    if value is None and name in _MAY_BE_NONE:
+        return
+    whole = name in _COUNTS
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not value >= 0:
+        what = "a whole number" if whole else "a number of seconds"
+        raise ArgumentError(f"{call}(): {name} must be {what}, 0 or more, not {value!r}")
+    if not whole and inf > value > float_info.max:
+        raise ArgumentError(f"{call}(): {name} is an int that no float can hold: math.inf is for ever")
+
+
+def check_job_options(call: str, timeout: object, priority: object) -> None:
+    """Raise ArgumentError for what is no timeout or no priority of a job."""
+    if timeout is not None:
+        check_number(call, "timeout", timeout)
+    if not isinstance(priority, (int, float)) or priority != priority:
+        raise ArgumentError(f"{call}(): priority must be a number, the greatest goes first, not {priority!r}")
+
+
+def sources_of(call: str, template: Templates) -> list[Source]:
+    """What workers are made from. Raises ArgumentError."""
+    if template is None or not hasattr(template, "items"):
+        check_template(call, template)
+        return [Source(template, inf)]
+    sources = []
+    for one, limit in template.items():
+        check_template(call, one)
+        check_number(call, "max_workers", limit)
+        sources.append(Source(one, limit))
+    if not sources:
+        raise ArgumentError(f"{call}() needs at least one template; the mapping is empty")
+    return sources
+
+
+def receiver_of(sources: Sequence[Source]) -> Receiver:
+    """What workers of all of these are to values: what only some of them have counts for nothing."""
+    receivers = [ORDINARY if source.key is None else source.key._link.receiver for source in sources]
+    if len(receivers) == 1:
+        return receivers[0]
+    if any(receiver.in_band for receiver in receivers):
+        return Receiver(is_importable, in_band=True)
+    return Receiver(is_importable, place_of=place_of, places=later_places)
+
+
+def check_template(call: str, template: object) -> None:
+    """Raise ArgumentError for what is no template. None stands for the default one."""
+    if template is not None and not isinstance(template, TemplateHandle):
+        kind = type(template).__name__
+        raise ArgumentError(f"{call}() needs a template, or a mapping of templates to numbers of workers, not {kind}")

@@ -1,0 +1,563 @@
+"""What a pool decides, without I/O and without a clock: what happens and the time go in, steps come out.
+
+Theory
+    Jobs wait in one queue (_pools.jobs). A worker (_pools.worker_table) has up to ``load`` of them; those it has are
+    *in flight*. The least loaded worker gets the next. With ``deepens`` quick ones may be more, so that a worker need
+    not wait for the owner after each: what is ahead of a job takes a moment then, if it is as quick as it was. A plain
+    worker runs what it has one after the other, in their order, and each answer is on the wire before the next job
+    begins. So of what it has the first without an answer is RUNNING, and may have run; all others are SENT, and have
+    surely not begun. These are stored states, set when a job is given away and when the one before it has been
+    answered. When the worker dies the running job fails (or runs again, when it is ``idempotent``, at most MAX_RUNS
+    times in all) and those that have not begun go back to the front of the queue. The face therefore gives a worker its
+    jobs in the order of the steps, and tells ``answered`` all that has come from a worker before it tells ``died``.
+    With ``concurrent`` workers all that a worker has is running.
+
+    While all workers are full and jobs wait, one worker is started each ``start_after`` seconds; the first at once
+    where there is none, and so is one in the place of each that has died, or left for its age, size or count of calls.
+    Workers that are being started count as room, so that a slow initializer does not start them all for one job. Idle
+    ones above ``min_idle`` leave after ``idle_timeout``. A worker that leaves finishes what it has, and counts against
+    ``max_workers`` until then. Templates (_pools.template_table) are used in their order, each up to its limit. One
+    whose workers die or cannot be started is left alone for a while that doubles, until a worker of it has done a job.
+    When none gives a living worker, and none lives, the jobs that wait fail.
+
+    Zero means: ``max_workers``, ``load``: no job runs until ``resize``. ``min_idle``: no worker is kept.
+    ``start_after``: as many are started as there is work for, at once. ``idle_timeout``: whoever is idle leaves.
+    ``max_calls``, ``max_age``, ``max_memory``: a worker leaves after each job. ``max_queued``: no job waits; there is
+    room for those that workers, present or to be started, have place for. ``timeout`` of a job: it fails, and does not
+    run.
+
+What a face does
+    It makes a Scheduler, tells it what happens, and after each event, or several, carries out what ``decide(now)``
+    returns, which never changes afterwards. It calls ``decide`` again at ``wake_at`` at the latest. It keeps what it
+    needs in ``Worker.seat`` and in subclasses of Job. All calls are under one lock, or in one loop. What each step asks
+    for is said in _pools.steps.
+
+    ``died(worker)`` is told of each worker that ends after it was ready, also after ``stop``. ``withdraw(job)`` when
+    nobody waits for it: it is not heard of any more, but for ``answered`` when it was in flight.
+
+    A plain worker is killed because of one job only when it has certainly begun no other one: before, the face takes
+    back from it what it has not begun (_calls.permits), and tells ``taken_back``. What is left in ``worker.jobs`` it
+    has begun. So if the job is not the last of those it is done, its answer is on the way, and the worker goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+from .deadlines import Deadlines
+from .durations import DEEPEST
+from .growth import Growth
+from .jobs import JobQueue, JobState
+from .stats import Counts, stats_of
+from .steps import Failure, Steps
+from .worker_table import Worker, WorkerState, Workforce
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Sequence
+
+    from .jobs import Job
+    from .limits import Limits
+    from .stats import PoolStats
+    from .template_table import Source
+
+MAX_RUNS = 3  # of an idempotent job
+
+
+class Scheduler:
+    """The decisions of one pool.
+
+    ``waiters`` is how many wait for room in the queue, and ``promised`` how many of those were told that there is some;
+    the face counts them.
+    """
+
+    def __init__(self, limits: Limits, sources: Sequence[Source]) -> None:
+        self.limits = limits
+        self.sources = tuple(sources)
+        self.queue = JobQueue()
+        self.force = Workforce(limits.load, DEEPEST if limits.deepens else 0)
+        self.waiters = 0
+        self.promised = 0
+        self._refused = 0
+        self.closing = self.killed = False
+        self._growth = Growth(self.force, self.sources, limits.min_idle)
+        self._steps = Steps()
+        self._deadlines = Deadlines()
+        self._wears = limits.max_calls is not None or limits.max_age is not None
+        self._counts = Counts()
+
+    def anew(self) -> Scheduler:
+        """One with the same numbers and templates, which knows no worker and no job."""
+        for source in self.sources:
+            source.count = 0
+        other = Scheduler(self.limits, self.sources)
+        other.closing = self.closing
+        other._counts = self._counts
+        other._growth.owed = max(self._growth.owed, other._growth.owed)
+        return other
+
+    def adopt(self, worker: Worker, jobs: Sequence[Job], wanted: Container[Job], now: float) -> None:
+        """Take a worker into new books, with these jobs, of which some are still wanted. It begins with the first."""
+        worker.jobs = dict.fromkeys(jobs)
+        worker.slow = sum(not job.depth for job in jobs)
+        for number, job in enumerate(jobs):
+            job.worker = worker
+            if job not in wanted:
+                job.state = JobState.GIVEN_UP
+            elif number or job.state is not JobState.RUNNING:
+                job.state = JobState.SENT
+            if job.deadline is not None:
+                self._deadlines.set(job, job.deadline)
+        self.force.adopt(worker)
+        if jobs and jobs[0].deadline is None:
+            self._begin(jobs[0], now)
+        if worker.state is WorkerState.KILLED:
+            self._steps.kill.append(worker)
+        elif worker.state is WorkerState.LEAVING and not jobs:
+            self._steps.stop.append(worker)
+        elif worker.generation != worker.source.generation and worker.state < WorkerState.LEAVING:
+            self._leave(worker)
+
+    def requeue(self, jobs: Iterable[Job]) -> None:
+        """Let jobs that no worker has wait in new books."""
+        for job in jobs:
+            if job.worker is not None and job.state in (JobState.SENT, JobState.RUNNING):
+                job.worker.calls -= job.size
+                job.runs -= job.state is JobState.RUNNING
+            job.state, job.worker, job.deadline = JobState.QUEUED, None, None
+            self.queue.add(job)
+
+    # --- What is asked ---
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is closing and nothing is left to do. Workers may still be on their way out."""
+        return self.closing and not (self.queue.length or self.force.count or self.waiters)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether there is no worker, and never will be one, of the present templates."""
+        return self._growth.broken
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether ``decide`` may have something to say to the job that was submitted last.
+
+        It has not where others wait before it: all workers are full, and another one will be started when it is time.
+        """
+        return self.queue.length <= 1 or bool(self.force.starting) or self.killed
+
+    @property
+    def wake_at(self) -> float:
+        """When ``decide`` has to be called at the latest, if nothing happens before; infinity for never."""
+        wake = min(self._deadlines.next, self._growth.wake_at)
+        idle = self.force.idle
+        if len(idle) > self.limits.min_idle:
+            wake = min(wake, next(iter(idle)).idle_since + self.limits.idle_timeout)
+        return wake
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a job may be submitted now, by ``max_queued``."""
+        return self.room > 0
+
+    @property
+    def room(self) -> float:
+        """How many jobs may be submitted now."""
+        bound = self.limits.max_queued
+        if bound is None or self.killed or (self.closing and self._growth.is_forbidden(self.limits)):
+            return inf
+        return bound + self._places() - self.queue.length - self.promised
+
+    def _places(self) -> int:
+        """How many more jobs workers take, present ones and those that are being started, or the first one."""
+        force, limits = self.force, self.limits
+        if not force.count:
+            return limits.load if limits.max_workers else 0
+        taken = sum(min(len(worker.jobs), limits.load) for worker in force.working)
+        return (len(force.working) + len(force.starting)) * limits.load - taken
+
+    def stats(self) -> PoolStats:
+        """What there is, and what has been."""
+        return stats_of(self.force, self.queue, self._counts)
+
+    # --- What happens to jobs ---
+
+    def submit(self, job: Job) -> None:
+        """A new job. Whether there is room for it is the face's to ask."""
+        self._counts.submitted += 1
+        if self.killed or (job.timeout is not None and job.timeout <= 0):
+            self._fail(job, Failure.KILLED if self.killed else Failure.TIMED_OUT, None)
+            return
+        job.state = JobState.QUEUED
+        self.queue.add(job)
+
+    def refuse(self) -> None:
+        """A job was not taken, because there is no room."""
+        self._refused = 1
+
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        """Further jobs that have waited already: parts of one whose worker has died."""
+        self._counts.submitted += len(jobs)
+        self._requeue(jobs)
+
+    def answered(self, job: Job, now: float) -> None:
+        """Its answer has come from its worker."""
+        worker = job.worker
+        if worker is None or job not in worker.jobs:  # everything was killed meanwhile
+            return
+        if job.state is not JobState.GIVEN_UP:
+            self._counts.answered += 1
+        job.state = JobState.DONE
+        self.force.take(worker, job)
+        if self.limits.deepens and not job.depth:
+            worker.slow -= 1
+        source = worker.source
+        if source.failures and worker.generation == source.generation:
+            source.succeeded()
+        self._released(worker, now)
+        if self._wears and worker.state is WorkerState.WORKING and self._worn(worker, 1, now):
+            self.retire(worker)
+
+    def _released(self, worker: Worker, now: float) -> None:
+        """It has one job less."""
+        if worker.jobs:
+            first = next(iter(worker.jobs))
+            if first.deadline is None and not self.limits.concurrent:
+                self._begin(first, now)
+        elif worker.state is WorkerState.WORKING:
+            worker.idle_since = now
+        else:
+            self._emptied(worker)
+
+    def taken_back(self, jobs: Sequence[Job], now: float) -> None:
+        """They were taken back from their worker before they began: they wait again, before all others."""
+        back = []
+        for job in jobs:
+            worker = job.worker
+            if worker is None or job not in worker.jobs:
+                continue
+            if job.state is JobState.RUNNING:  # it was believed to, being the next
+                job.runs -= 1
+            if job.state is JobState.GIVEN_UP:
+                job.state = JobState.DONE
+            else:
+                back.append(job)
+            job.deadline = None
+            worker.calls -= job.size
+            if self.limits.deepens and not job.depth:
+                worker.slow -= 1
+            self.force.take(worker, job)
+            self._released(worker, now)
+        self._counts.moved += len(back)
+        self._requeue(back)
+
+    def told(self, job: Job) -> None:
+        """Its answer has come, but its worker still does something that belongs to it, until ``answered``."""
+        if job.state in (JobState.SENT, JobState.RUNNING):
+            self._counts.answered += 1
+            job.state, job.deadline = JobState.GIVEN_UP, None
+
+    def skip(self, job: Job, now: float) -> None:
+        """It is with a worker by the books, but was not sent: nobody waits for it any more. ``decide`` again."""
+        if job.state is JobState.RUNNING:
+            job.runs -= 1
+        self._counts.withdrawn += 1
+        job.state = JobState.GIVEN_UP
+        self.answered(job, now)
+
+    def withdraw(self, job: Job, *, kill: bool = True) -> bool:
+        """Nobody waits for it any more. False when it has surely not run, and will not.
+
+        With ``kill`` a plain worker that runs it is killed. All that it had not begun was taken back before.
+        """
+        if job.state is JobState.QUEUED:
+            self.queue.remove(job)
+            job.state = JobState.DONE
+            self._counts.withdrawn += 1
+            return False
+        if job.state not in (JobState.SENT, JobState.RUNNING):
+            return job.runs > 0
+        self._counts.withdrawn += 1
+        if job.state is not JobState.RUNNING:
+            job.timeout = None
+        job.state = JobState.GIVEN_UP
+        if kill and not self.limits.concurrent:
+            self.abort(job)
+        return True
+
+    def abort(self, job: Job) -> None:
+        """Kill the plain worker that runs this job. All that it had not begun was taken back before."""
+        worker = job.worker
+        if worker is not None and job in worker.jobs and next(reversed(worker.jobs)) is job:
+            self._kill(worker)
+
+    # --- What happens to workers ---
+
+    def ready(self, worker: Worker, now: float) -> None:
+        """It has been started, and takes jobs."""
+        if worker.state is WorkerState.STARTING:
+            worker.born = worker.idle_since = now
+            self.force.enter(worker)
+
+    def not_started(self, worker: Worker, now: float, error: BaseException, permanent: bool = False) -> None:
+        """It could not be started, or ended before it was ready. ``permanent``: nor can others of this template."""
+        if worker.state is not WorkerState.STARTING:  # given up before
+            return
+        self.force.remove(worker)
+        self._counts.not_started += 1
+        self._growth.owed += 1
+        worker.source.not_started(now, error, permanent)
+        if self._growth.hopeless:
+            self._fail_all()
+
+    def died(self, worker: Worker, now: float) -> None:
+        """It has ended, and all that it had sent is told."""
+        state, jobs = worker.state, list(worker.jobs)
+        self.force.remove(worker)
+        worker.jobs.clear()
+        if state is WorkerState.WORKING:
+            self._growth.owed += 1
+        if state is WorkerState.WORKING or (state is WorkerState.LEAVING and jobs):
+            self._counts.died += 1
+            if worker.generation == worker.source.generation:
+                worker.source.failed(now)
+        self._lose(worker, jobs)
+
+    def retire(self, worker: Worker) -> None:
+        """It wants to leave, or has to. Told again, it changes nothing."""
+        if worker.state is WorkerState.WORKING:
+            self._counts.retired += 1
+            self._growth.owed += 1
+            self._leave(worker)
+
+    def measured(self, worker: Worker, size: int) -> None:
+        """After a job it has so many bytes."""
+        if self.limits.max_memory is not None and size >= self.limits.max_memory:
+            self.retire(worker)
+
+    # --- What happens to the pool ---
+
+    def resize(self, *, max_workers: int | None = None, min_idle: int | None = None, load: int | None = None) -> None:
+        """Other limits, from now on. Workers above them leave, those first that have least to do."""
+        limits = self.limits
+        self.limits = replace(
+            limits,
+            max_workers=limits.max_workers if max_workers is None else max_workers,
+            min_idle=limits.min_idle if min_idle is None else min_idle,
+            load=limits.load if load is None else load,
+            deepens=limits.deepens and load is None,
+        )
+        if load is not None:
+            self.force.resize(load)
+        if min_idle is not None:
+            self._growth.owed += min_idle
+        self._dismiss(self.limits.max_workers, None)
+
+    def limit(self, source: Source, limit: float) -> None:
+        """How many workers this template may have, from now on."""
+        source.limit = limit
+        self._dismiss(limit, source)
+
+    def _dismiss(self, limit: float, source: Source | None) -> None:
+        force = self.force
+        present = [*(worker for level in force.by_load for worker in level), *force.starting]
+        if source is not None:
+            present = [worker for worker in present if worker.source is source]
+        present.sort(key=lambda worker: (worker.state is WorkerState.WORKING, len(worker.jobs)))
+        for worker in present[: int(max(0, len(present) - limit))]:
+            self._leave(worker)
+
+    def renew(self, source: Source) -> None:
+        """Its template has been replaced: its workers finish what they have, and others come in their places."""
+        source.renew()
+        for worker in self.force.all():
+            if worker.source is source and worker.state in (WorkerState.STARTING, WorkerState.WORKING):
+                self._growth.owed += 1
+                self._leave(worker)
+
+    def close(self) -> None:
+        """Finish what was asked, and let all workers leave."""
+        self.closing = True
+        self.limits = replace(self.limits, min_idle=0, idle_timeout=0.0)
+
+    def kill(self) -> None:
+        """Let everything end now: all jobs fail, those too that are still to come, and all workers are killed."""
+        self.close()
+        self.killed = True
+        for worker in self.force.all():
+            for job in worker.jobs:
+                if job.state is not JobState.GIVEN_UP:
+                    self._fail(job, Failure.KILLED, worker if job.state is JobState.RUNNING else None)
+                job.state = JobState.DONE
+            self.force.remove(worker)
+            worker.jobs.clear()
+            self._steps.kill.append(worker)
+        self._fail_queue(Failure.KILLED, None)
+
+    # --- What is decided ---
+
+    def decide(self, now: float) -> Steps:
+        """What is to be done now."""
+        if now >= self._deadlines.next:
+            self._expire(now)
+        if self.queue.length and not self._steps.abort:  # first what was taken back
+            self._assign(now)
+        if not self.killed:
+            self._grow(now)
+        if self.force.idle:
+            self._shrink(now)
+        if self.closing and self.queue.length and self._growth.is_forbidden(self.limits):
+            self._fail_queue(Failure.CLOSED, None)
+        if self.closing and not (self.queue.length or self.waiters):
+            for worker in list(self.force.starting):
+                self._leave(worker)
+        steps, self._steps = self._steps, Steps()
+        return steps
+
+    def _assign(self, now: float) -> None:
+        queue, force, limits = self.queue, self.force, self.limits
+        assign = self._steps.assign
+        while queue.length:
+            worker = force.freest()
+            if worker is None:
+                worker = force.quickest(queue.first().depth) if limits.deepens else None
+                if worker is None:
+                    return
+            if self._wears and worker.calls and self._worn(worker, queue.first().size, now):
+                self.retire(worker)
+                continue
+            job = queue.take()
+            job.worker = worker
+            worker.calls += job.size
+            alone = not worker.jobs
+            if limits.deepens and not job.depth:
+                worker.slow += 1
+            force.give(worker, job)
+            job.state = JobState.SENT
+            if alone or limits.concurrent:
+                self._begin(job, now)
+            assign.append((worker, job))
+            if limits.max_calls is not None and worker.calls >= limits.max_calls:
+                self.retire(worker)
+
+    def _worn(self, worker: Worker, size: int, now: float) -> bool:
+        """Whether it has to leave before a job of this size."""
+        limits = self.limits
+        if limits.max_calls is not None and worker.calls + size > limits.max_calls:
+            return True
+        return limits.max_age is not None and now - worker.born >= limits.max_age
+
+    def _begin(self, job: Job, now: float) -> None:
+        """Its worker may run it from now on."""
+        if job.state is JobState.SENT:
+            job.state = JobState.RUNNING
+            job.runs += 1
+        if job.timeout is None:
+            return
+        self._deadlines.set(job, now + job.timeout)
+
+    def _grow(self, now: float) -> None:
+        """Start workers, as far as they are wanted and it is time."""
+        growth, queue, force = self._growth, self.queue, self.force
+        waiting = self.waiters + self._refused + force.extra + queue.length
+        while (source := growth.next(waiting, self.limits, now)) is not None:
+            self._start(source, now)
+        if self._refused and (force.freest() is not None or waiting <= len(force.starting) * self.limits.load):
+            self._refused = 0
+        if queue.length and growth.broken:
+            self._fail_all()
+
+    def _start(self, source: Source, now: float) -> None:
+        worker = Worker(source, now)
+        self.force.start(worker)
+        self._counts.started += 1
+        self._steps.start.append(worker)
+
+    def _shrink(self, now: float) -> None:
+        """Let those go that have been idle for too long."""
+        limits, idle = self.limits, self.force.idle
+        while len(idle) > limits.min_idle:
+            worker = next(iter(idle))
+            if worker.idle_since + limits.idle_timeout > now:
+                return
+            self._leave(worker)
+
+    def _expire(self, now: float) -> None:
+        """End what has run for too long."""
+        for worker, job in self._deadlines.passed((*self.force.working, *self.force.leaving), now):
+            self._end(worker, job)
+
+    def _end(self, worker: Worker, job: Job) -> None:
+        job.deadline = None
+        if job.state is JobState.RUNNING:
+            self._fail(job, Failure.TIMED_OUT, worker)
+            job.state = JobState.GIVEN_UP
+        if not self.limits.concurrent:
+            self._steps.abort.append((worker, job))
+
+    # --- How it is brought about ---
+
+    def _fail(self, job: Job, why: Failure, of: Worker | BaseException | None) -> None:
+        job.state = JobState.DONE
+        if why is Failure.TIMED_OUT:
+            self._counts.timed_out += 1
+        else:
+            self._counts.failed += 1
+        self._steps.fail.append((job, why, of))
+
+    def _fail_all(self) -> None:
+        """Nobody will serve those that wait."""
+        failed = [source for source in self.sources if source.error is not None]
+        source = max(failed, key=lambda source: (source.broken, source.failures))
+        self._fail_queue(Failure.NO_WORKER, source.error)
+
+    def _fail_queue(self, why: Failure, of: BaseException | None) -> None:
+        for job in self.queue.clear():
+            self._fail(job, why, of)
+
+    def _lose(self, worker: Worker, jobs: list[Job]) -> None:
+        """They have no worker any more."""
+        back: list[Job] = []
+        for job in jobs:
+            state, job.deadline = job.state, None
+            if state is JobState.SENT:
+                self._counts.moved += 1
+                back.append(job)
+            elif state is JobState.RUNNING and job.idempotent and job.runs < MAX_RUNS:
+                self._counts.run_again += 1
+                back.append(job)
+            elif state is JobState.RUNNING:
+                self._fail(job, Failure.DIED, worker)
+            else:
+                job.state = JobState.DONE
+        self._requeue(back)
+
+    def _requeue(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.state, job.worker = JobState.QUEUED, None
+        self.queue.put_back(jobs)
+
+    def _leave(self, worker: Worker) -> None:
+        """It takes no more jobs, and ends when it has none."""
+        self.force.leave(worker, WorkerState.LEAVING)
+        if not worker.jobs:
+            self._steps.stop.append(worker)
+
+    def _emptied(self, worker: Worker) -> None:
+        """One that leaves has done its last job."""
+        if self.force.leaving.pop(worker, self) is None:
+            worker.source.count -= 1
+            if worker.state is WorkerState.LEAVING:
+                self._steps.stop.append(worker)
+
+    def _kill(self, worker: Worker) -> None:
+        if worker.state is WorkerState.WORKING:
+            self._growth.owed += 1
+            self.force.leave(worker, WorkerState.KILLED)
+        elif worker.state is WorkerState.LEAVING:
+            worker.state = WorkerState.KILLED
+        else:
+            return
+        self._steps.kill.append(worker)

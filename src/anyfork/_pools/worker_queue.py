@@ -1,0 +1,148 @@
+"""The calls of one worker of a pool, without I/O: what to send is put together here; when, is the pool's to say."""
+
+from __future__ import annotations
+
+from _pickle import dumps
+from math import inf
+
+from _anyfork_child.values.encode import INLINE, PROTOCOL
+from _anyfork_child.values.message import Message
+from _anyfork_child.wire.call_messages import HEADER, HELD, MEASURE, SMALL_CALL, SMALL_CALLS
+
+from .._calls.call import State
+from .._calls.calls import Calls
+from .._calls.requests import Requests
+from .._system.importable import ORDINARY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from _anyfork_child.values.receiver import Receiver
+    from _anyfork_child.values.serializers import Serializer
+
+    from .._calls.call import Answer, Handler
+    from .._calls.permits import Permits
+    from .calls import AnyFunction, PoolJob
+
+pack = HEADER.pack
+ALL = 1 << 14  # more jobs than one worker ever has
+
+
+class PoolCalls(Calls):
+    """Calls that were encoded before. All that is begun is sent together, after ``gather``.
+
+    With ``permits`` a call that is sent behind another one can be taken back until it begins, see _calls.permits.
+    """
+
+    def __init__(
+        self,
+        serializer: Serializer | None = None,
+        on_event: Handler | None = None,
+        receiver: Receiver = ORDINARY,
+        permits: Permits | None = None,
+    ) -> None:
+        super().__init__(serializer, None, on_event, receiver)
+        self._permits = permits
+        self._held: list[int] = []  # the permits that have to be given before what was begun is sent
+        self._requests = Requests(serializer, receiver, inf)
+        self._parts: list[bytes] = []
+
+    def begin(self, answer: Answer, function: AnyFunction | None, body: bytes) -> None:
+        """A call with a plain pickle of its arguments."""
+        detail = self._detail(function)
+        if self._sent and self._permits is not None:
+            detail |= HELD
+        number = self._begin(answer)
+        if detail >= HELD:
+            self._held.append(number)
+        self._parts += (pack(len(body), number, detail, SMALL_CALL, 0, 0), body)
+
+    def begin_items(self, answers: Sequence[Answer], function: AnyFunction | None, items: Sequence[Any]) -> None:
+        """Several with one small argument each. They run in their order."""
+        detail, behind = self._detail(function), bool(self._sent)
+        numbers = [self._begin(answer) for answer in answers]
+        body = dumps((numbers, items), PROTOCOL)
+        detail |= self._hold(numbers[0], behind)
+        self._parts += (pack(len(body), numbers[0], detail, SMALL_CALLS, 0, 0), body)
+
+    def begin_message(self, answer: Answer, function: AnyFunction | None, encoded: Message) -> None:
+        """One that was encoded as a message, which stays as it is: it may have to be sent to another worker too."""
+        detail, behind = self._detail(function), bool(self._sent)
+        number = self._begin(answer)
+        detail |= self._hold(number, behind)
+        data = bytes(encoded.data)
+        length, _, _, kind, flags, count = HEADER.unpack_from(data)
+        self.gather()
+        self.out.append(encoded.again(pack(length, number, detail, kind, flags, count) + data[HEADER.size :]))
+
+    def begin_measure(self, answer: Answer, kind: int) -> None:
+        """Ask how large the worker is."""
+        self._parts.append(pack(0, self._begin(answer), kind, MEASURE, 0, 0))
+
+    def _begin(self, answer: Answer) -> int:
+        answer.number = number = self._next_number()
+        self._sent[number] = answer
+        self._running += 1
+        return number
+
+    def _hold(self, number: int, behind: bool) -> int:
+        """What the detail of a call says of that: HELD behind another one, where it can be taken back."""
+        if not behind or self._permits is None:
+            return 0
+        self._held.append(number)
+        return HELD
+
+    def take_back(self) -> list[PoolJob]:
+        """Take back the jobs that the worker has not begun, and will not now. The scheduler has to be told."""
+        numbers = [] if self._permits is None else self._permits.take_back(ALL)
+        jobs: dict[PoolJob, None] = {}
+        for number in numbers:
+            if number in self._sent:
+                job = self._sent[number].job  # type: ignore[attr-defined]  # all answers here are those of jobs
+                jobs[job] = None
+                for one in job.numbers(number):
+                    del self._sent[one]
+                    self._running -= 1
+        if jobs:
+            self.drop_unsent(numbers)
+            for answer in self._sent.values():  # how large the worker is after them, which it tells nevertheless
+                if answer.job in jobs:  # type: ignore[attr-defined]  # as above
+                    answer.state = State.GIVEN_UP
+        return list(jobs)
+
+    def _detail(self, function: AnyFunction | None) -> int:
+        """The number of a function, of which the worker is told before its first call; 0 for one by value."""
+        if function is None:
+            return 0
+        known = self._requests.functions.get(function)
+        if known is not None:
+            return known
+        number = self._requests.number("call", function)
+        definitions = self._requests.definitions
+        while definitions:
+            message = definitions.popleft()
+            if message.fds or message.size > INLINE:
+                self.gather()
+                self.out.append(message)
+            else:
+                self._parts.append(bytes(message.data))
+        return number
+
+    def close(self) -> None:
+        """Close the pipe of the permits: the worker has ended."""
+        if self._permits is not None:
+            self._permits.close()
+
+    def gather(self) -> None:
+        """Put what was begun in what is to be sent, and give the permits that it needs."""
+        if self._held:
+            assert self._permits is not None
+            self._permits.give(self._held)
+            self._held.clear()
+        if self._requests.unwanted:
+            self._parts.append(self._requests.drop_unwanted())
+        if self._parts:
+            self.out.append(Message(b"".join(self._parts)))
+            self._parts.clear()

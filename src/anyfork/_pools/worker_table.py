@@ -1,0 +1,175 @@
+"""The workers of a pool, as its scheduler sees them, ordered by how much each has to do."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .jobs import Job
+    from .template_table import Source
+
+
+class WorkerState(IntEnum):
+    """What may be expected of a worker."""
+
+    STARTING = 0
+    WORKING = 1  # takes jobs
+    LEAVING = 2  # finishes what it has, and takes nothing more
+    KILLED = 3  # by this pool: its end is to come
+    GONE = 4  # has nothing to do with the pool any more
+
+
+class Worker:
+    """One worker. ``jobs`` are those it has, in the order in which they were given to it."""
+
+    __slots__ = ("born", "calls", "generation", "idle_since", "jobs", "seat", "slow", "source", "state")
+
+    def __init__(self, source: Source, now: float) -> None:
+        self.source = source
+        self.generation = source.generation  # of its template
+        self.state: WorkerState = WorkerState.STARTING
+        self.jobs: dict[Job, None] = {}
+        self.calls = 0  # that it was given
+        self.slow = 0  # of its jobs, those that are not known to be quick
+        self.born = now
+        self.idle_since = now
+        self.seat: Any = None  # the face's
+
+
+class Workforce:
+    """All workers. ``by_load[n]`` are those at work that have n jobs, in the order in which they came to that."""
+
+    __slots__ = ("by_load", "extra", "leaving", "load", "lowest", "starting", "working")
+
+    def __init__(self, load: int, most: int = 0) -> None:
+        self.load = load
+        self.extra = 0  # jobs that workers have above their load
+        self.starting: dict[Worker, None] = {}
+        self.leaving: dict[Worker, None] = {}  # with jobs; killed ones too
+        self.working: dict[Worker, None] = {}
+        self.by_load: list[dict[Worker, None]] = [{} for _ in range(max(load, most) + 1)]
+        self.lowest = 0  # nobody has less to do
+
+    @property
+    def count(self) -> int:
+        """Those that count against the limits: all that have, or may get, something to do."""
+        return len(self.starting) + len(self.working) + len(self.leaving)
+
+    @property
+    def idle(self) -> dict[Worker, None]:
+        """Those that have nothing to do, the one that is so for longest first."""
+        return self.by_load[0]
+
+    def freest(self) -> Worker | None:
+        """The least loaded one that takes a job. Of idle ones the last that became so: the others may be let go."""
+        by_load, lowest, last = self.by_load, self.lowest, len(self.by_load) - 1
+        while lowest < last and not by_load[lowest]:
+            lowest += 1
+        self.lowest = lowest
+        if lowest >= self.load:
+            return None
+        return next(iter(by_load[lowest])) if lowest else next(reversed(by_load[0]))
+
+    def quickest(self, depth: int) -> Worker | None:
+        """The least loaded one, if it has fewer jobs than this, and quick ones only; ask ``freest`` before."""
+        lowest = self.lowest
+        if lowest < min(depth, len(self.by_load) - 1):
+            for worker in self.by_load[lowest]:
+                if not worker.slow:
+                    return worker
+        return None
+
+    def give(self, worker: Worker, job: Job) -> None:
+        """It has one more."""
+        jobs = worker.jobs
+        by_load, load = self.by_load, len(jobs)
+        del by_load[load][worker]
+        by_load[load + 1][worker] = None
+        jobs[job] = None
+        if load >= self.load:
+            self.extra += 1
+
+    def take(self, worker: Worker, job: Job) -> None:
+        """It has one less."""
+        jobs = worker.jobs
+        if worker.state is WorkerState.WORKING:
+            by_load, load = self.by_load, len(jobs)
+            del by_load[load][worker]
+            by_load[load - 1][worker] = None
+            if load > self.load:
+                self.extra -= 1
+            if load <= self.lowest:
+                self.lowest = load - 1
+        del jobs[job]
+
+    def start(self, worker: Worker) -> None:
+        """One that is not there yet."""
+        self.starting[worker] = None
+        worker.source.count += 1
+
+    def enter(self, worker: Worker) -> None:
+        """It takes jobs from now on."""
+        del self.starting[worker]
+        worker.state = WorkerState.WORKING
+        self.working[worker] = None
+        self.by_load[0][worker] = None
+        self.lowest = 0
+
+    def adopt(self, worker: Worker) -> None:
+        """Have one that another workforce had, with its jobs."""
+        if worker.state is WorkerState.STARTING:
+            self.start(worker)
+            return
+        count = len(worker.jobs)
+        if worker.state is WorkerState.WORKING:
+            self.by_load += [{} for _ in range(count + 2 - len(self.by_load))]
+            self.working[worker] = self.by_load[count][worker] = None
+            self.extra += max(0, count - self.load)
+        elif count:
+            self.leaving[worker] = None
+        else:
+            return
+        worker.source.count += 1
+
+    def leave(self, worker: Worker, state: WorkerState) -> None:
+        """It takes no more jobs. One that has none does not count any more."""
+        self._forget(worker)
+        worker.state = state
+        if worker.jobs:
+            self.leaving[worker] = None
+        else:
+            worker.source.count -= 1
+
+    def remove(self, worker: Worker) -> None:
+        """It is gone, whatever it was."""
+        counted = self._forget(worker)
+        worker.state = WorkerState.GONE
+        worker.source.count -= counted
+
+    def _forget(self, worker: Worker) -> bool:
+        if worker.state is WorkerState.STARTING:
+            del self.starting[worker]
+        elif worker.state is WorkerState.WORKING:
+            del self.working[worker]
+            del self.by_load[len(worker.jobs)][worker]
+            self.extra -= max(0, len(worker.jobs) - self.load)
+        else:
+            return self.leaving.pop(worker, self) is None
+        return True
+
+    def all(self) -> list[Worker]:
+        """All of them."""
+        return [*self.starting, *self.working, *self.leaving]
+
+    def resize(self, load: int) -> None:
+        """How many jobs each may have, from now on. Those that have more finish them."""
+        self.load = load
+        most = max([load, *(len(worker.jobs) for worker in self.working)])
+        self.by_load = [{} for _ in range(most + 1)]
+        for worker in self.working:
+            self.by_load[len(worker.jobs)][worker] = None
+        self.extra = sum(max(0, len(worker.jobs) - load) for worker in self.working)
+        self.lowest = 0

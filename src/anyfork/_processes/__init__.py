@@ -1,0 +1,1 @@
+"""One process, from the owner's side: starting it, its session and sockets, its end."""

@@ -1,0 +1,129 @@
+"""Functions and arguments as they are handed over: bytes and descriptors, or an error that names what cannot travel."""
+
+from __future__ import annotations
+
+from _anyfork_child.values.encode import CannotTravelError, Encoded, encode
+from _anyfork_child.wire.signal_handlers import comes_from_outside
+
+from .._errors import ArgumentError
+from .._system.importable import ORDINARY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import NoReturn
+
+    from _anyfork_child.values.receiver import Receiver
+
+
+class Stays:
+    """What belongs to this process, and says what to hand to another one instead."""
+
+    __slots__ = ()
+    _instead = ""  # what to do, after a colon
+
+    def __reduce__(self) -> NoReturn:
+        raise ArgumentError(f"this {type(self).__name__} belongs to the process that has made it: {self._instead}")
+
+
+def encode_values(call: str, values: Sequence[object], receiver: Receiver = ORDINARY) -> Encoded:
+    """Pickle positional arguments. Raises ArgumentError that names the argument which cannot travel."""
+    return encode_for(call, values, 1, receiver=receiver)
+
+
+def encode_call(
+    call: str, function: Callable[..., object] | str, values: Sequence[object], receiver: Receiver = ORDINARY
+) -> Encoded:
+    """A function, by name where it has one, and its arguments. Raises ArgumentError."""
+    check_function(call, function)
+    name = function if isinstance(function, str) else receiver.name_of(function)
+    if name is None:
+        return encode_for(call, (function, *values), 0, receiver=receiver)
+    encoded = encode_for(call, values, 1, receiver=receiver) if values else Encoded()
+    encoded.name = name.encode()
+    return encoded
+
+
+def encode_async_call(
+    call: str,
+    backend: str,
+    function: Callable[..., object] | str,
+    values: Sequence[object],
+    receiver: Receiver = ORDINARY,
+) -> Encoded:
+    """The same for an async function that runs under this backend."""
+    from functools import partial
+
+    from _anyfork_child.values.async_function import BACKENDS, run_async
+
+    if backend not in BACKENDS:
+        raise ArgumentError(f"{call}() has no backend {backend!r}; there are {' and '.join(BACKENDS)}")
+    check_function(call, function)
+    return encode_for(call, (partial(run_async, backend, function), *values), 0, receiver=receiver)
+
+
+def refused_keywords(
+    call: str, function: Callable[..., object] | str, keywords: Mapping[str, object], options: str = ""
+) -> ArgumentError:
+    """The error for keyword arguments that are no options: they are meant for the function."""
+    name = "function" if isinstance(function, str) else getattr(function, "__name__", None) or "function"
+    given = ", ".join(f"{keyword}={_short(value)}" for keyword, value in keywords.items())
+    known = f" (its options are {options})" if options else ""
+    return ArgumentError(
+        f"{call}() has no option {min(keywords)!r}{known}: a keyword argument of the function is given by "
+        f"functools.partial({name}, {given})"
+    )
+
+
+def check_function(call: str, function: object) -> None:
+    """Raise ArgumentError for what is neither a function nor the name of one."""
+    if not isinstance(function, str):
+        if not callable(function):
+            kind = type(function).__name__
+            raise ArgumentError(f"{call}() needs a function or 'module:name', not {kind}, as its first argument")
+    elif not all(part.isidentifier() for part in function.replace(":", ".", 1).split(".")):
+        raise ArgumentError(
+            f"{call}() needs a function's name as 'package.module:qualified.name', not {function!r}, as its first "
+            "argument, or the function itself"
+        )
+
+
+def encode_for(
+    call: str, values: Sequence[object], first: int, beside: bool = False, receiver: Receiver = ORDINARY
+) -> Encoded:
+    """Pickle values, of which the first has this number among the arguments of the call, 0 for the function.
+
+    Raises ArgumentError that names the one which cannot travel.
+    """
+    try:
+        return encode(values, receiver, beside)
+    except Exception as error:  # pickling runs code of the values, which may raise anything
+        blamed = None if comes_from_outside(error) else _blame(values, error, receiver)
+        if blamed is None:
+            raise
+        index, why = blamed
+        what = f"argument {index + first}" if index + first else "the function"
+        text = f"{what} of {call}() ({_short(values[index])}) cannot travel to another process: {why}"
+        raise ArgumentError(text) from error
+
+
+def _blame(values: Sequence[object], error: Exception, receiver: Receiver) -> tuple[int, str] | None:
+    """Find the value that cannot travel, and why; None where each of them can, so that the error is not theirs."""
+    from .culprit import reason  # only now: most values travel
+
+    for index, value in enumerate(values):
+        try:
+            encode((value,), receiver)
+        except Exception as again:
+            if comes_from_outside(again):
+                raise
+            return index, reason(value, again, receiver)
+    return (0, str(error)) if isinstance(error, CannotTravelError) else None
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # a repr of the user's; the type says enough
+        text = ""
+    return text if 0 < len(text) <= 80 else f"a {type(value).__name__}"

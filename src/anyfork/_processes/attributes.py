@@ -1,0 +1,164 @@
+"""The attributes of ``fork`` and ``new_exec``: checked in the owner, applied in the new process in a fixed order."""
+
+from __future__ import annotations
+
+import os
+
+from _anyfork_child.values.encode import CannotTravelError, Encoded, pickle_into
+from _anyfork_child.wire.frames import CHANNEL
+
+from .._errors import ArgumentError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Protocol, TypeAlias, TypedDict
+
+    class HasFileno(Protocol):
+        """An object around a descriptor."""
+
+        def fileno(self) -> int:
+            """The descriptor."""
+
+    Stdio: TypeAlias = int | str | HasFileno | None
+    Limit: TypeAlias = int | tuple[int, int]
+
+    class Attributes(TypedDict, total=False):
+        """The attributes of a new process. Those not given are inherited from the template."""
+
+        cwd: str | bytes | os.PathLike[str] | os.PathLike[bytes] | int
+        env: Mapping[str, str] | Mapping[bytes, bytes]
+        umask: int
+        stdin: Stdio
+        stdout: Stdio
+        stderr: Stdio
+        nice: int
+        rlimits: Mapping[int, Limit] | Mapping[str, Limit]
+        user: int | str
+        group: int | str
+        extra_groups: Sequence[int | str]
+        new_session: bool
+        title: str
+        detached: bool
+
+
+DEVNULL = -3  # the number that subprocess uses
+
+
+def encode_attributes(call: str, attributes: Mapping[str, object]) -> Encoded:
+    """The body and the descriptors that describe them. Raises ArgumentError that names the attribute."""
+    encoded = Encoded()
+    values = check_attributes(call, encoded, attributes)
+    if values:
+        pickle_into(encoded, values)
+    return encoded
+
+
+def check_attributes(call: str, encoded: Encoded, attributes: Mapping[str, object]) -> dict[str, object]:
+    """The attributes as they travel; their descriptors go to ``encoded``. ``detached`` is the template's business."""
+    values: dict[str, object] = {}
+    for name, value in attributes.items():
+        check = _CHECKS.get(name)
+        if check is None:
+            raise ArgumentError(f"{call}() has no attribute {name!r}; there are {', '.join(_CHECKS)}")
+        if value is None:
+            continue  # as if it were not given
+        try:
+            values[name] = check(encoded, value)
+        except (TypeError, ValueError, OSError, AttributeError, CannotTravelError) as error:
+            raise ArgumentError(f"{call}() cannot use {name}={value!r}: {error}") from error
+    values.pop("detached", None)
+    return values
+
+
+def _integer(_: Encoded, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"it must be an integer, not {type(value).__name__}")
+    return value
+
+
+def _flag(_: Encoded, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"it must be True or False, not {type(value).__name__}")
+    return value
+
+
+def _text(_: Encoded, value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise TypeError("it must be a str without null characters")
+    return value
+
+
+def _name_or_id(_: Encoded, value: Any) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(f"it must be a name or a number, not {type(value).__name__}")
+    return value
+
+
+def _names_or_ids(encoded: Encoded, value: Any) -> list[int | str]:
+    if isinstance(value, str | bytes):
+        raise TypeError("it must be a sequence of names or numbers")
+    return [_name_or_id(encoded, part) for part in value]
+
+
+def _directory(encoded: Encoded, value: Any) -> object:
+    if isinstance(value, int):
+        return encoded.add_descriptor(value, _integer(encoded, value))
+    return os.fspath(value)
+
+
+def _environment(_: Encoded, value: Any) -> dict[bytes, bytes]:
+    env = {os.fsencode(name): os.fsencode(text) for name, text in value.items()}
+    for name, text in env.items():
+        if not name or b"=" in name or b"\0" in name + text:
+            raise ValueError(f"{os.fsdecode(name)!r} cannot be in an environment")
+    return env
+
+
+def _limits(encoded: Encoded, value: Any) -> dict[int, tuple[int, int]]:
+    import resource
+
+    limits: dict[int, tuple[int, int]] = {}
+    for name, limit in value.items():
+        if isinstance(name, str):
+            number = getattr(resource, "RLIMIT_" + name.upper().removeprefix("RLIMIT_"), None)
+            if number is None:
+                raise ValueError(f"there is no limit {name!r}")
+        else:
+            number = _integer(encoded, name)
+        soft, hard = (limit, limit) if isinstance(limit, int) else limit
+        limits[number] = (_integer(encoded, soft), _integer(encoded, hard))
+    return limits
+
+
+def _stdio(encoded: Encoded, value: Any) -> object:
+    if value == DEVNULL:
+        return os.devnull
+    if isinstance(value, str):
+        if value != CHANNEL:
+            raise TypeError("it must be a file, a descriptor, DEVNULL or CHANNEL")
+        return CHANNEL
+    if isinstance(value, int):
+        return encoded.add_descriptor(value, _integer(encoded, value))
+    flush = getattr(value, "flush", None)
+    if flush is not None and value.writable():
+        flush()
+    return encoded.add_descriptor(value, value.fileno())
+
+
+_CHECKS: dict[str, Callable[[Encoded, Any], object]] = {
+    "cwd": _directory,
+    "env": _environment,
+    "umask": _integer,
+    "stdin": _stdio,
+    "stdout": _stdio,
+    "stderr": _stdio,
+    "nice": _integer,
+    "rlimits": _limits,
+    "user": _name_or_id,
+    "group": _name_or_id,
+    "extra_groups": _names_or_ids,
+    "new_session": _flag,
+    "title": _text,
+    "detached": _flag,
+}

@@ -1,0 +1,95 @@
+"""The default template: one for the program, started at its first need and replaced when it is gone."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from _thread import RLock
+
+from .._system.locks import locked
+from .._system.reaper import offspring
+from .launch import initialise, launch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .link import Link
+
+
+class DefaultTemplate:
+    """Holds the link to it. Belongs to one process and one set of credentials; in any other it starts anew."""
+
+    def __init__(self) -> None:
+        self.lock: RLock = RLock()  # reentrant: a signal handler that uses it may come in the middle of anything
+        self._link: Link | None = None
+        self._identity: tuple[object, ...] = ()
+        self._unused_copy = False  # it gets the program's path at its first use, as one that is started then
+
+    def get(self) -> Link:
+        """The template, started if there is none. Raises LaunchError."""
+        if offspring.leaving:
+            offspring.reap()
+        link = self._link
+        if link is not None and not self._unused_copy and self._identity == _identity():
+            return link
+        return self._get_ready()
+
+    @locked
+    def _get_ready(self) -> Link:
+        self._check_identity()
+        if self._link is None:
+            link = launch()
+            if self._link is None:
+                self._keep(link, unused_copy=False)
+            else:  # a signal handler has started one meanwhile
+                link.close_template()
+        template = self._link
+        assert template is not None
+        if self._unused_copy:
+            self._unused_copy = False
+            initialise(template)
+        return template
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it is a copy of this program (anyfork.early), and no interpreter of its own."""
+        link = self._link
+        return link is not None and self._identity == _identity() and link.receiver.main is not None
+
+    @locked
+    def replace(self, link: Link) -> None:
+        """Use this copy of the program from now on."""
+        self._let_go()
+        self._keep(link, unused_copy=True)
+
+    @locked
+    def discard(self, link: Link) -> None:
+        """This one is known to be gone."""
+        if self._link is link:
+            self._let_go()
+
+    def _keep(self, link: Link, *, unused_copy: bool) -> None:
+        self._unused_copy, self._identity = unused_copy, _identity()
+        self._link = link
+        link.hold()
+
+    def _check_identity(self) -> None:
+        if self._link is not None and self._identity != _identity():
+            self._let_go()
+
+    def _let_go(self) -> None:
+        link, self._link = self._link, None
+        if link is not None and not link.foreign:  # or its sockets and its process are another process's business
+            link.close_template()
+
+    def renew(self) -> None:
+        """Runs in a forked copy of the owner: whatever thread held the lock is not there."""
+        self.lock = RLock()
+
+
+def _identity() -> tuple[object, ...]:
+    return os.getpid(), os.getuid(), os.geteuid(), os.getgid(), os.getegid()
+
+
+default_template = DefaultTemplate()
+atexit.register(default_template._let_go)  # or its socket would be reported as never closed
+os.register_at_fork(after_in_child=default_template.renew)

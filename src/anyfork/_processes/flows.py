@@ -1,0 +1,300 @@
+"""What is waited for, and in which order, for each question that a handle is asked.
+
+Generators without I/O of their own: they yield what they need, a face waits for it in its own way (_blocking.waiting,
+aio), and sends back whether it came in time. So both faces decide nothing, and decide the same.
+"""
+
+from __future__ import annotations
+
+from _signal import SIGKILL
+
+from .._errors import HandleError, LaunchError, NotReadyError
+from .._status import ExitStatus
+from .._system.interpreter import TOO_OLD
+from .._system.polling import is_ready
+from .._system.timeouts import seconds
+from .session import GONE, Phase
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Generator
+    from typing import TypeAlias, TypeVar
+
+    from .._errors import AnyforkError
+    from .endpoints import Source
+    from .link import Link
+    from .session import Report
+
+    Result = TypeVar("Result")
+    Moved = TypeVar("Moved", bound=socket.socket)
+    # Whose sockets; whether it has come; where it comes from; for how many seconds at most.
+    Need: TypeAlias = tuple[Link, Callable[[], bool], Callable[[], Source | None], float | None]
+    Dialogue: TypeAlias = Generator[Need, bool, Result]
+
+NAME = "name another one with python= or in ANYFORK_PYTHON"
+NEEDED = "anyfork needs a Python 3.11 or newer there, named with python= or in ANYFORK_PYTHON"
+USE = {Phase.CLOSED: "close it later", Phase.MOVED: "use the handle that it was moved to"}
+FATE = 1.0  # seconds to learn how a template ended whose forks came to nothing: it is reaped at once, or was killed too
+
+
+# --- Templates --------------------------------------------------------------------------------------------------
+
+
+def prepare(link: Link, timeout: float | None) -> Dialogue[None]:
+    """Until a template has done what it was asked. Raises what failed, and TimeoutError; the template goes on then."""
+    link.check("ready")
+    limit = seconds(timeout)
+    number = link.ask()
+
+    def answered() -> bool:
+        return link.session.answers >= number or link.answered() or not link.preparing()
+
+    if not (yield link, answered, link.answer_source, limit):
+        raise TimeoutError(
+            f"template {link.session.pid or ''} was not ready within {timeout} seconds; it goes on: wait again"
+        )
+    link.check("ready")
+    if not link.session.succeeded_at(number):
+        raise (yield from explain(link))
+
+
+def hand_over(link: Link, kind: type[Moved]) -> Dialogue[Moved]:
+    """Until everything queued is delivered, and status socket and pidfd are left with the template for its next owner.
+
+    Return the control socket, as one of this class. Raises what became of the template.
+    """
+    link.check("detach")
+    if link.remote:
+        raise HandleError(
+            f"detach() on a template on {link.session.host}: its connection belongs to this process; make another there"
+        )
+    yield from birth(link)
+    status, pidfd = link.status, link.session.pidfd
+    if status is None or link.session.status is not None:
+        raise (yield from explain(link))
+    try:
+        link.begin_detaching([status.fd, pidfd] if pidfd >= 0 else [status.fd])
+        yield link, link.delivered, link.nothing, None
+        moved = link.detach_control(kind)
+    except BaseException:  # nobody waits any more: it is not given up
+        link.stop_detaching()
+        raise
+    link.let_go()
+    return moved
+
+
+# --- Processes --------------------------------------------------------------------------------------------------
+
+
+def check(link: Link, call: str) -> None:
+    """Raise HandleError for the handle of a process that is not to be used."""
+    if link.foreign:
+        raise HandleError(
+            f"{call}() on a process handle in a forked copy of its owner: handles do not work there; ask the owner"
+        )
+    if link.session.phase in (Phase.CLOSED, Phase.MOVED):
+        raise HandleError(
+            f"{call}() on a process handle that was {link.session.phase.value}: {USE[link.session.phase]}"
+        )
+
+
+def enter(link: Link, timeout: float | None) -> Dialogue[None]:
+    """Until a process has entered its function. Raises why it has not; after the timeout it is killed, and will not."""
+    check(link, "ready")
+    if not (yield link, _or_used_up(link, link.answered), link.answer_source, seconds(timeout)):
+        if link.revoke():
+            text = f"the process did not enter its function within {timeout} seconds; it was killed"
+            if link.remote:
+                text += f"; on {link.session.host} it may have entered it meanwhile"
+            raise NotReadyError(text, may_have_run=link.remote)
+        return
+    check(link, "ready")
+    if not link.session.succeeded:
+        raise (yield from explain(link))
+
+
+def entered(link: Link, timeout: float | None) -> Dialogue[bool]:
+    """Whether it is known within the timeout whether a process has entered its function; it goes on otherwise."""
+    check(link, "ready")
+    return (yield link, _or_used_up(link, link.answered), link.answer_source, timeout)
+
+
+def birth(link: Link) -> Dialogue[None]:
+    """Until the template has forked the process, or never will."""
+    yield from _ends(link)
+    if not link.read_news(link.born_or_not):
+        yield link, _or_used_up(link, link.born_or_not), link.status_source, None
+
+
+def end(link: Link, timeout: float | None) -> Dialogue[ExitStatus]:
+    """Until a process has ended. Return how. Raises TimeoutError."""
+    check(link, "wait")
+    limit = seconds(timeout)
+    yield from _ends(link)
+    done = _or_used_up(link, link.ended)
+    if not link.read_news(link.ended) and not (yield link, done, link.status_source, limit):
+        waiting = _channel_state(link)
+        raise TimeoutError(f"process {link.session.pid} has not ended within {timeout} seconds{waiting}")
+    if link.session.status is None:
+        check(link, "wait")
+    yield from _learn_why(link)
+    status = link.session.status
+    assert status is not None
+    return status
+
+
+def _channel_state(link: Link) -> str:
+    """What the channel may have to do with it that a process does not end."""
+    unread = link.unread()
+    if unread:
+        return f"; {unread} bytes of it are unread in the channel: read them, or close the channel"
+    if unread == 0:
+        return "; the channel is still open here: close it if the process reads until its end"
+    return ""
+
+
+def leave(link: Link) -> Dialogue[None]:
+    """Let the function see the end of its channel, which nobody has asked for."""
+    yield link, _or_used_up(link, link.answered), link.answer_source, None
+    link.close_control()
+
+
+def put_down(link: Link) -> Dialogue[None]:
+    """Kill a process and wait until it has gone; for its status just a moment, because its template may be stopped."""
+    link.signal_now_or_at_birth(SIGKILL)
+    pidfd = link.session.pidfd
+    if pidfd >= 0:
+        yield link, lambda: link.ended() or _readable(pidfd), lambda: (pidfd, lambda: None), None
+    yield link, link.ended, link.status_source, FATE
+
+
+def look(link: Link) -> Dialogue[None]:
+    """Learn whether a process has ended. Where its pidfd says so, the template says how in a moment."""
+    check(link, "poll")
+    yield from _ends(link)
+    if not (yield link, link.ended, link.status_source, 0.0) and _readable(link.session.pidfd):
+        yield link, link.ended, link.status_source, FATE
+    yield from _learn_why(link)
+
+
+def _learn_why(link: Link) -> Dialogue[None]:
+    """Add to the status of a process that was never forked why it was not."""
+    session = link.session
+    status = session.status
+    if session.born or session.pid is not None or status is None or status.known or status.error is not None:
+        return
+    if not link.closed and session.expects_control:
+        yield link, link.answered, link.answer_source, FATE
+    if not (session.born or session.pidfd >= 0 or link.child):
+        session.status = ExitStatus(error=str((yield from explain(link))))
+
+
+def _readable(fd: int) -> bool:
+    return fd >= 0 and is_ready(fd)
+
+
+def signal(link: Link, number: int) -> Dialogue[None]:
+    """Send it a signal; that takes its birth."""
+    check(link, "send_signal")
+    yield from birth(link)
+    link.signal(number)
+
+
+def end_descriptor(link: Link) -> Dialogue[int]:
+    """The pidfd; where there is none, the status socket, which brings the news of the end."""
+    check(link, "fileno")
+    yield from birth(link)
+    session = link.session
+    if session.status is not None or (session.status_ended and session.pidfd < 0):
+        raise HandleError("fileno() on a process that has ended: its descriptor is closed; ask poll() or wait() before")
+    return session.pidfd if session.pidfd >= 0 or link.status is None else link.status.fd
+
+
+def _ends(link: Link) -> Dialogue[None]:
+    """A handle taken over from another process gets its status socket and pidfd with the first answer."""
+    if link.status is None and not link.session.answers and link.session.status is None:
+        yield link, _or_used_up(link, link.answered), link.answer_source, None
+
+
+def _or_used_up(link: Link, done: Callable[[], bool]) -> Callable[[], bool]:
+    """Whether it is done, or another thread has closed the handle, so that it never will be."""
+    return lambda: done() or link.used_up()
+
+
+# --- Why the answer was no --------------------------------------------------------------------------------------
+
+
+def explain(link: Link) -> Dialogue[AnyforkError]:
+    """The error that says what became of a process, or of the template that should have forked it."""
+    session = link.session
+    if (yield from _failed_to_boot(link)):
+        return _launch_error(link)
+    if link.child and session.pidfd >= 0:
+        yield link, link.ended, link.status_source, FATE
+    parent = link.parent
+    if parent is None or session.born or session.report is not None:
+        return session.why("", _output(link))
+    lost = yield from _find_lost(parent, link.number)
+    if lost is not None:
+        return lost.error()
+    if (yield from _failed_to_boot(parent)):
+        return _launch_error(parent)
+    refusal = _refused_above(link)
+    if refusal is not None:
+        return refusal
+    fate = GONE if link.remote and not parent.remote else (yield from _fate(parent))  # that of a relay says nothing
+    return session.why(fate, _output(link))
+
+
+def _output(link: Link) -> str:
+    return link.output.tail() if link.output is not None else ""
+
+
+def _failed_to_boot(link: Link) -> Dialogue[bool]:
+    session = link.session
+    if link.interpreter and link.status is None and not session.answers:  # the default template: nobody asks it
+        yield link, link.heard, link.control_source, FATE
+    return bool(link.interpreter) and not session.answers and session.control_ended and session.report is None
+
+
+def _launch_error(link: Link) -> LaunchError:
+    said = _output(link)
+    version = said.rpartition(TOO_OLD)[2].strip()
+    if version != said.strip() and version.replace(".", "").isdigit():
+        text = f"the interpreter {link.interpreter!r} is Python {version}, and anyfork needs 3.11 or newer: {NAME}"
+        return LaunchError(text, stderr=said)
+    how = f" ({link.session.status})" if link.session.status else ""
+    text = f"the interpreter {link.interpreter!r} did not come up as a template{how}; {NEEDED}"
+    return LaunchError(f"{text}; it said:\n{said}" if said else text, stderr=said)
+
+
+def _find_lost(template: Link, number: int) -> Dialogue[Report | None]:
+    """What a template says, on its own socket, of a fork for which it did not even get the socket.
+
+    It says so right after that has come to its end, if it still can.
+    """
+
+    def known() -> bool:
+        while number not in template.session.lost and template.overhear():
+            pass
+        return number in template.session.lost or template.session.control_ended or template.closed
+
+    yield template, known, template.control_source, FATE
+    return template.session.lost.get(number)
+
+
+def _refused_above(link: Link) -> AnyforkError | None:
+    """Why the template of this process never came to be, where that is why this one did not either."""
+    parent, session = link.parent, link.session
+    if parent is None or session.born or session.report is not None or parent.session.born:
+        return None
+    parent.learn_refusal()
+    return _refused_above(parent) if parent.session.report is None else parent.session.report.error()
+
+
+def _fate(template: Link) -> Dialogue[str]:
+    session = template.session
+    if session.status is None and (template.status is not None or session.pidfd >= 0):
+        yield template, template.ended, template.status_source, FATE
+    return str(session.status) if session.status is not None and session.status.known else GONE

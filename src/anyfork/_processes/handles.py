@@ -1,0 +1,321 @@
+"""What the handles of both faces have in common: all that returns at once."""
+
+from __future__ import annotations
+
+import os
+from _signal import SIGKILL, SIGTERM
+from _thread import RLock
+
+from _anyfork_child.wire.frames import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND, START
+
+from .._errors import AnyforkError, ArgumentError, HandleError, StatusUnknownError
+from .._signatures import overload
+from .._system.importable import ORDINARY
+from .arguments import Stays, encode_async_call, encode_call, encode_values, refused_keywords
+from .attributes import encode_attributes
+from .flows import check
+from .session import Phase, Session
+from .start import NOTHING, adopt, fork, fork_default, fork_exec, take_over
+from .undelivered import destructor, when_free
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+    from typing import Literal, NoReturn, Self, TypeAlias, TypeVar, Unpack
+
+    from _anyfork_child.values.encode import Encoded
+
+    from .._signatures import Arguments
+    from .attributes import Attributes
+    from .link import Link
+
+    Made = TypeVar("Made")
+    Backend: TypeAlias = Literal["asyncio", "trio"]
+    Argument: TypeAlias = str | bytes | os.PathLike[str]
+
+
+class _Moved:
+    """In the place of the link of a handle that was given up for another one."""
+
+    def __init__(self) -> None:
+        self.session = Session()
+        self.session.phase = Phase.MOVED
+        self.foreign = False
+        self.lock = RLock()
+        self.outbox = ()
+        self.receiver = ORDINARY
+
+    def check(self, call: str) -> NoReturn:
+        """Raise HandleError."""
+        raise HandleError(f"{call}() on a handle that was moved to another one: use that one")
+
+    def close_template(self) -> None:
+        """Nothing is left to close."""
+
+    drop_process = close_template
+
+
+def _moved() -> Link:
+    return _Moved()  # type: ignore[return-value]  # all that a handle asks of a link it may not use
+
+
+class TemplateHandle(Stays):
+    """A template, as far as nothing is awaited."""
+
+    __slots__ = ("__weakref__", "_link")
+    _link: Link
+    _instead = "pass the socket that its detach() returns, and use Template.from_socket() there"
+
+    def __init__(self) -> None:
+        self._link = fork_default({}, NOTHING)
+        self._link.hold()
+        self._queued()
+
+    @classmethod
+    def _of(cls, link: Link) -> Self:
+        template = cls.__new__(cls)
+        template._link = link
+        link.hold()
+        template._queued()
+        return template
+
+    def _queued(self) -> None:
+        """Something was handed to a link. A face that can see to the rest of a queue does so here."""
+
+    @classmethod
+    def new_exec(
+        cls,
+        *,
+        python: str | os.PathLike[str] | None = None,
+        flags: Sequence[str] | None = None,
+        **attributes: Unpack[Attributes],
+    ) -> Self:
+        """Start a fresh interpreter as a template.
+
+        It shares nothing with other templates: it has its own address space layout and hash seed, and sees the
+        present environment, directory and limits of this program. ``python`` is the interpreter (by default
+        ANYFORK_PYTHON or the running one), ``flags`` are its options (by default those of this program), and
+        ``attributes`` are those of ``fork``. Raises ArgumentError, and LaunchError where no interpreter is found;
+        one that does not start is a LaunchError of ``ready`` or ``run``.
+        """
+        return cls._of(fork_exec(python, flags, attributes))
+
+    @classmethod
+    def from_socket(cls, sock: socket.socket) -> Self:
+        """Take over a template whose handle was given up by ``detach``, in this or in another process.
+
+        ``sock`` is used up. The template ends when this process does. Raises ArgumentError for anything but a
+        connected Unix stream socket.
+        """
+        return cls._of(adopt(sock))
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, once it is known: after ``ready``."""
+        return self._link.session.pid
+
+    def preload(self, *modules: str) -> Self:
+        """Import modules in the template. A failure is a PreloadError of the next ``ready`` or ``run``."""
+        for module in modules:
+            if not isinstance(module, str) or not all(part.isidentifier() for part in module.split(".")):
+                raise ArgumentError(f"preload() needs names of modules, as in preload('os', 'json'), not {module!r}")
+        return self._send("preload", PRELOAD, encode_values("preload", modules))
+
+    def execute(self, code: str, *args: object) -> Self:
+        """Run code in the template's ``__main__``, where ``args`` is the tuple of the arguments.
+
+        Functions defined there can be run by their name alone. A failure is an ExecuteError of the next ``ready``
+        or ``run``.
+        """
+        if not isinstance(code, str):
+            raise ArgumentError(f"execute() needs code as a str, not {type(code).__name__}")
+        return self._send("execute", EXECUTE, encode_values("execute", (code, *args), self._link.receiver))
+
+    @overload
+    def prepare(self, function: Callable[[*Arguments], object], /, *args: *Arguments) -> Self: ...
+    @overload
+    def prepare(self, function: str, /, *args: object) -> Self: ...
+    def prepare(self, function: Callable[..., object] | str, /, *args: object, **keywords: object) -> Self:
+        """Call a function in the template: load a model, warm a cache. Its result is dropped.
+
+        A failure is a PrepareError of the next ``ready`` or ``run``.
+        """
+        if keywords:
+            raise refused_keywords("prepare", function, keywords)
+        return self._send("prepare", PREPARE, encode_call("prepare", function, args, self._link.receiver))
+
+    def send(self, *args: object) -> Self:
+        """Queue positional arguments for the function, descriptors included. Forks get a copy of the queue.
+
+        Values are taken as they are now, descriptors are duplicated. Raises ArgumentError naming what cannot travel.
+        """
+        return self._send("send", SEND, encode_values("send", args, self._link.receiver))
+
+    def fork(self, **attributes: Unpack[Attributes]) -> Self:
+        """Make a clone of this template: loaded code, data, queued arguments; later changes to either are its own.
+
+        The attributes are given to the new process in this order: ``new_session`` (bool: setsid), ``nice`` (added to
+        the present value), ``rlimits`` ({resource.RLIMIT_x or "NOFILE": limit or (soft, hard)}), ``umask``, ``cwd``
+        (path or open directory), ``stdin``, ``stdout``, ``stderr`` (a file, a descriptor, DEVNULL, or CHANNEL, which
+        connects the process's channel when its function is entered), ``title`` (as ps shows it), ``extra_groups``,
+        ``group``, ``user`` (names or numbers; a user without a group comes with its own groups), ``env`` (replaces the
+        whole environment). With ``detached=True`` it survives the owner's end, once a function runs in it. One that is
+        refused is an AttributeRefusedError of the next ``ready`` or ``run``; one that makes no sense is an
+        ArgumentError now.
+        """
+        self._link.check("fork")
+        encoded = encode_attributes("fork", attributes) if attributes else NOTHING
+        self._link.check_travel("fork", encoded)
+        return type(self)._of(fork(self._link, attributes, encoded))
+
+    def close(self) -> None:
+        """Let the template end. What is queued is still done, and what was forked from it goes on.
+
+        Closing twice is harmless. Dropping the last reference does the same.
+        """
+        self._link.close_template()
+        self._queued()
+
+    def _send(self, call: str, kind: int, encoded: Encoded) -> Self:
+        self._link.check(call)
+        self._link.check_travel(call, encoded)
+        self._link.post(kind, encoded)
+        self._queued()
+        return self
+
+    def _take_over(
+        self,
+        make: Callable[[Link], Made],
+        call: str,
+        function: Callable[..., object] | str,
+        args: Sequence[object],
+        backend: Backend | None,
+    ) -> Made:
+        """Let a function take the process over, and make the handle of that; this one is used up."""
+        if backend is None:
+            encoded = encode_call(call, function, args, self._link.receiver)
+        else:
+            encoded = encode_async_call(call, backend, function, args, self._link.receiver)
+        return self._begin(make, call, START, encoded)
+
+    def _take_over_by_program(self, make: Callable[[Link], Made], argv: Sequence[Argument]) -> Made:
+        """Let a program take the process over, and make the handle of that; this one is used up."""
+        return self._begin(make, "run_program", PROGRAM, encode_values("run_program", _arguments(argv)))
+
+    def _begin(self, make: Callable[[Link], Made], call: str, kind: int, encoded: Encoded) -> Made:
+        try:
+            self._link = take_over(self._link, call, kind, encoded)
+            self._queued()
+            return make(self._link)
+        except AnyforkError:
+            raise
+        except BaseException:  # nobody gets the handle
+            if self._link.session.phase is Phase.STARTING:
+                self._link.abandon()
+            raise
+
+    def _give_up(self, call: str) -> Link:
+        """Hand the link to another handle: this one is used up."""
+        link = self._link
+        link.check(call)
+        self._link = _moved()
+        return link
+
+    def _movable(self) -> Link:
+        """The link, or that of a clone where the template is a child of this process, which alone can reap it."""
+        link = self._link
+        link.check("detach")
+        if link.child:
+            self._link = fork(link, {}, NOTHING)
+            self._link.hold()
+            link.close_template()
+        return self._link
+
+    @destructor
+    def __del__(self) -> None:
+        if hasattr(self, "_link"):
+            when_free(self._link, self._link.close_template)
+
+    def __repr__(self) -> str:
+        session = self._link.session
+        return f"<Template pid={session.pid} {session.phase.value} forks={session.forks}>"
+
+
+def _arguments(argv: Sequence[Argument]) -> list[bytes]:
+    if isinstance(argv, str | bytes):
+        raise ArgumentError(
+            "run_program() needs a sequence of arguments, not one string: write ['ls', '-l'], not 'ls -l'"
+        )
+    try:
+        encoded = [os.fsencode(part) for part in argv]
+    except TypeError as error:
+        raise ArgumentError(f"run_program() needs strings or paths: {error}") from error
+    if not encoded:
+        raise ArgumentError("run_program() needs at least the program's name")
+    return encoded
+
+
+def check_template(call: str, template: object) -> None:
+    """Raise ArgumentError for what is no template."""
+    if not isinstance(template, TemplateHandle):
+        what = f"the class {template.__name__}" if isinstance(template, type) else type(template).__name__
+        raise ArgumentError(f"{call}() needs a template, as anyfork.Template() makes one, not {what}")
+
+
+class ProcessHandle(Stays):
+    """A process, as far as nothing is awaited."""
+
+    __slots__ = ("__weakref__", "_link")
+    _link: Link
+    _instead = "pass its pid or its channel"
+
+    def __init__(self) -> None:
+        raise TypeError("processes are made by Template.start, run and run_program, not by Process()")
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, once it is known: after ``ready``."""
+        return self._link.session.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or the negative number of the signal, as of the last ``wait`` or ``poll``; None before.
+
+        Raises StatusUnknownError when the process has ended and nobody can say how.
+        """
+        status = self._link.session.status
+        if status is None:
+            return None
+        if status.returncode is None:
+            why = status.error or f"process {self.pid} has ended after its template"
+            raise StatusUnknownError(f"the exit status of a process is unknown: {why}")
+        return status.returncode
+
+    if TYPE_CHECKING:  # each face has its own: one waits for the birth, the other leaves the signal for it
+
+        def send_signal(self, number: int) -> None:
+            """Send it a signal; nothing happens when it has ended."""
+
+        def fileno(self) -> int:
+            """A descriptor that becomes readable when the process has ended."""
+
+    def _give_up(self, call: str) -> Link:
+        """Hand the link to another handle: this one is used up."""
+        link = self._link
+        check(link, call)
+        self._link = _moved()
+        return link
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        self.send_signal(SIGTERM)
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+        self.send_signal(SIGKILL)
+
+    def __repr__(self) -> str:
+        session = self._link.session
+        state = session.phase.value if session.status is None else str(session.status)
+        return f"<Process pid={session.pid} {state}>"

@@ -1,0 +1,126 @@
+"""Finding and starting an interpreter: the default template, from which everything else is forked.
+
+It is the only process that the owner starts itself, by posix_spawn, which costs the same from a large program as from
+a small one. Fresh interpreters for ``Template.new_exec`` are forked from it and then executed, so that every process
+but this one has a template as its parent, which reaps it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+from posix import (
+    posix_spawn,  # not that of os, which debuggers replace to be in every interpreter, see _processes.debugger
+)
+
+import _anyfork_child
+from _anyfork_child.wire.descriptors import duplicate, is_standard_stream, lift, socket_pair
+from _anyfork_child.wire.frames import INIT
+from _anyfork_child.wire.memory_files import new_file
+from _anyfork_child.wire.platform import OLDEST, bind_now
+
+from .._errors import ArgumentError, LaunchError
+from .._system.import_path import current_directory, note_given, places
+from .._system.interpreter import TOO_OLD, check_reentry, executable_environment, find_python, frozen_program
+from .._system.lifeline import open_lifeline
+from .arguments import encode_values
+from .link import Link
+from .stderr import Output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Runs in the new interpreter, which any Python since 2.7 does up to the end of the first check. The directory of the
+# package goes to the end of the path, where it hides nothing, except what PYTHONPATH names: the program may have set
+# that for others. INIT brings the path of the program.
+BOOT = (
+    f"import os,sys;sys.version_info<{OLDEST!r}and sys.exit('{TOO_OLD}%d.%d.%d'%sys.version_info[:3]);"
+    "d=sys.argv[1];e=[os.path.normpath(p)for p in os.environ.get('PYTHONPATH','').split(os.pathsep)];"
+    "sys.path=sorted([p for p in sys.path if p]+[d],key=lambda p:p!=d and p in e);"
+    "from _anyfork_child.__main__ import main;a=sys.argv[2:];"
+    "del sys.argv[1:];main(*a)"
+)
+
+PACKAGE_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(_anyfork_child.__file__)))
+REENTRY = "--anyfork-template"  # the first argument of a frozen program that is to be a template, see frozen
+HIGH = 10  # descriptors are moved here first, so that moving them to 2 to 5 overwrites none of them
+
+
+def command(python: str, flags: Sequence[str] | None) -> list[bytes]:
+    """The command that makes an interpreter a template; its descriptors follow as further arguments.
+
+    Raises ArgumentError for options that a frozen program cannot be given, and LaunchError.
+    """
+    owner = str(os.getpid())
+    if python == frozen_program():
+        check_reentry()
+        if flags:
+            raise ArgumentError(f"new_exec() cannot give options to a frozen program: {list(flags)!r}")
+        parts = [python, REENTRY, owner]
+    else:
+        if flags is None:
+            from .._system.interpreter_options import options  # only now: a program starts few interpreters
+
+            flags = options()
+        parts = [python, *flags, *_of_no_directory(), "-c", BOOT, PACKAGE_DIRECTORY, owner]
+    return [os.fsencode(part) for part in parts]
+
+
+def _of_no_directory() -> list[str]:
+    """Return the options for an interpreter that starts where the current directory was removed.
+
+    CPython 3.13 looks there for files that hide standard modules, even to import socket, and fails.
+    """
+    return ["-P"] if sys.version_info[:2] == (3, 13) and not current_directory() else []
+
+
+def initialise(link: Link) -> None:
+    """Give a fresh interpreter what a program gives its own: where modules are found, and its arguments."""
+    from .._system.interpreter_options import lazy_imports
+
+    path = [found for entry in sys.path if isinstance(entry, str) for found in places(entry)]
+    note_given(path)
+    link.post(INIT, encode_values("Template", (path, list(getattr(sys, "argv", [""])), lazy_imports())))
+    link.ask()
+
+
+def launch() -> Link:
+    """Start the default template. Raises LaunchError."""
+    python = find_python()
+    control, far = socket_pair()
+    line, follows = open_lifeline()
+    output, stderr = new_file(), _stderr()
+    link = Link(control, None, None)
+    link.interpreter = python
+    link.output = Output(output)
+    try:
+        pid = _spawn(python, command(python, None), (far.fileno(), line.fds[0], stderr, output), follows)
+    except OSError as error:
+        raise LaunchError(f"the interpreter {python!r} cannot be executed: {error}") from error
+    finally:
+        os.close(stderr)
+        far.close()
+        line.close()
+    link.session.pid = link.child = pid
+    initialise(link)
+    return link
+
+
+def _spawn(python: str, argv: list[bytes], fds: Sequence[int], follows: int) -> int:
+    high = [fcntl(fd, F_DUPFD_CLOEXEC, HIGH) for fd in fds]
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in zip(high, (3, 4, 5, 2), strict=True)]
+        numbers = (b"3", b"4", b"-1", b"5", b"%d" % follows)
+        environment = bind_now(executable_environment(os.environb))
+        return posix_spawn(python, [*argv, *numbers], environment, file_actions=actions)
+    finally:
+        for fd in high:
+            os.close(fd)
+
+
+def _stderr() -> int:
+    if is_standard_stream(2):
+        return duplicate(2)
+    return lift(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))  # for a daemon without standard error

@@ -1,0 +1,443 @@
+"""One process as its owner has it: what is sent to it, and the life of its handle. It never waits.
+
+Both faces use it. What comes from the process is in _processes.endpoints; what to wait for, and in which order, is in
+_processes.flows; how one waits is the faces' part; what a socket does not take at once is in _processes.outbox and
+_processes.undelivered.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+from _signal import SIGKILL
+from _weakref import ref
+from functools import partial
+from itertools import count
+
+from _anyfork_child.wire.channel import NOWAIT, close_all
+from _anyfork_child.wire.frames import CLOSE, DETACH, PING, REVOKE, Frame
+
+from .._errors import ArgumentError, HandleError
+from .._system.importable import ORDINARY
+from .._system.locks import locked, try_locked
+from .._system.once import in_one_go
+from .._system.owned_descriptors import hand_on, unopened
+from .._system.reaper import offspring
+from .endpoints import Ends
+from .session import Phase
+from .undelivered import deliver, destructor, open_links, pending, undelivered, when_free
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable, Sequence
+    from typing import TypeVar
+
+    from _anyfork_child.values.encode import Encoded
+    from _anyfork_child.values.receiver import Receiver
+
+    from .outbox import Closable
+    from .stderr import Output
+
+    Channel = TypeVar("Channel", bound=socket.socket)
+
+
+SCRAP = 4096  # bytes to read at once of what nobody wants
+
+
+class Link(Ends):
+    """One process as seen from this one.
+
+    ``parent`` is the link to the template that forks it, as long as it may have to say why it has not.
+    """
+
+    number = 0  # which of its parent's forks this is
+    interpreter = ""  # the command, if it was executed for this process
+    tracker: tuple[int | None, int | None] = (None, None)  # the resource tracker that it was given
+    warmed: tuple[str, ...] = ()  # what it has been told to import because most of its processes need it
+    output: Output | None = None
+    receiver: Receiver = ORDINARY  # what it is to values that go to it
+    places: tuple[str, ...] = ()  # that it was told of, because they were put on the path after its start
+    user = ""  # the operation that has used up the handle of the template, as it is written
+    detaching = False  # its handle is used up, and what it holds is on its way to another owner
+    _dropped = False
+    _giving: Iterable[None] = ()  # what makes the control socket a channel
+
+    def __init__(self, control: _socket.socket, status: _socket.socket | None, parent: Link | None) -> None:
+        super().__init__(control, status)
+        self._askers: set[int] = set()  # its forks that may still want to know why they were never born, by their id
+        self._pings = count(1)
+        self._owner = os.getpid()
+        self.parent = parent
+        if parent is not None:
+            parent._askers.add(id(self))
+
+    def hold(self) -> None:
+        """Keep this until it is closed: a handle has it now, whose destructor has the last word."""
+        open_links.add(self)
+
+    @destructor
+    def __del__(self) -> None:
+        """Close what never had a handle, because an interrupt has come before."""
+        if not (self.foreign or self._control.sock.fileno() < 0):
+            self._dropped = True
+            self._close()
+
+    # --- Who may use it ---
+
+    def check(self, call: str) -> None:
+        """Raise HandleError in a forked copy of the process that made this handle, or when it is used up."""
+        if self._owner != os.getpid():
+            raise HandleError(
+                f"{call}() in process {os.getpid()} on a handle of process {self._owner}: handles do not work in a "
+                "forked copy of their owner; make new ones, or hand them over with detach()"
+            )
+        if self.session.phase is not Phase.PREPARING:
+            raise HandleError(
+                f"{call}() on a template that was taken over by {self.user}: fork() it first to keep it"
+                if self.user
+                else f"{call}() on a template that was closed: make a new one, or close it later"
+            )
+
+    def check_travel(self, call: str, encoded: Encoded) -> None:
+        """Raise ArgumentError for descriptors that were to go to another machine."""
+        if encoded.fds and self.remote:
+            held = encoded.holders[0] if encoded.holders else f"descriptor {encoded.fds[0]}"
+            raise ArgumentError(
+                f"{call}() cannot take {held!r} to {self.session.host}: descriptors do not travel to another machine"
+            )
+
+    @property
+    def foreign(self) -> bool:
+        """True in a forked copy of the process that made this handle."""
+        return self._owner != os.getpid()
+
+    @property
+    def closed(self) -> bool:
+        """True when its control socket is closed, or somebody else's."""
+        return self._control.sock.fileno() < 0
+
+    # --- Sending ---
+
+    def post(self, kind: int, encoded: Encoded, call: str = "") -> None:
+        """Queue a frame with values, and send what the socket takes now.
+
+        That of a ``call`` that takes the template over is sent only if no other thread has done that.
+        """
+        frame, made, pieces = encoded.frame(kind)
+        self.send(frame, made, pieces, call)
+
+    def send(self, frame: Frame, own: Sequence[int] = (), pieces: Sequence[bytes] = (), call: str = "") -> None:
+        """Queue a frame and send what the socket takes now; see Outbox.push.
+
+        The descriptors ``own`` of the frame are closed then.
+        """
+        try:
+            self._send(frame, pieces, call)
+        finally:
+            close_all(own)
+        if pending():
+            deliver()
+
+    @locked
+    def _send(self, frame: Frame, pieces: Sequence[bytes], call: str) -> None:
+        if call:
+            self.check(call)
+            self.user = f"{call}()"
+            self.session.phase = Phase.STARTING
+            self.wake_all()
+        self._push(frame, pieces)
+
+    @locked
+    def send_fork(self, frame: Frame, child: Link, holders: Sequence[Closable]) -> None:
+        """Queue the birth of ``child``; the first three descriptors belong to the ``holders``."""
+        try:
+            self.check("fork")  # again: another thread may have closed it
+        except HandleError:
+            for holder in holders:
+                holder.close()
+            raise
+        child.number = self.session.forks
+        self.session.forks += 1
+        self._push(frame, (), holders, 3)
+
+    @locked
+    def ask(self) -> int:
+        """Ask whether everything so far has been done; return the number of the answer."""
+        [self.session.pings] = self.outbox.queueing(self.outbox.messages_of(Frame(PING)), self._pings)
+        number = self.session.pings
+        self._flush_queued()
+        return number
+
+    def expect_answer(self) -> None:
+        """A frame is answered as the question of ``ask`` is."""
+        self.session.pings = next(self._pings)
+
+    def _push(
+        self, frame: Frame, pieces: Sequence[bytes] = (), holders: Sequence[Closable] = (), held: int = 0
+    ) -> None:
+        try:
+            self.outbox.push(frame, pieces, holders, held)
+        finally:
+            if self.outbox:
+                undelivered.add(self)
+
+    def _flush_queued(self) -> None:
+        """Send what the socket takes of what has just been queued. Raises OSError."""
+        undelivered.add(self)
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what the socket takes of the queue; False when polling the socket is no use. Holds the lock."""
+        pollable = self.outbox.flush()
+        if not self.outbox and self in undelivered:
+            undelivered.discard(self)
+            if self._dropped:
+                self._close()
+        return pollable
+
+    def flush_line(self) -> bool:
+        """Send what is queued here and in the templates above, whose queues may still hold this process's birth."""
+        if not pending():
+            return True
+        deliver()
+        pollable = True
+        for link in self.line():
+            pollable &= link.flush_here()
+        return pollable
+
+    @locked
+    def flush_here(self) -> bool:
+        """Do as ``flush``, with the lock."""
+        return self.flush()
+
+    def line(self) -> list[Link]:
+        """This link and those of the templates above that matter to it."""
+        links = [self]
+        while (above := links[-1].parent) is not None:
+            links.append(above)
+        return links
+
+    def unsent(self) -> list[int]:
+        """The sockets that have to take more before this process gets all that was asked of it."""
+        return [fd for link in self.line() for fd in link.unsent_here()] if undelivered else []
+
+    def unsent_here(self) -> list[int]:
+        """This process's own socket, if it has to take more."""
+        return [self._control.fd] if self.outbox else []
+
+    def revoke(self) -> bool:
+        """Take back a start that has not been answered. True: the function will never be entered.
+
+        From here on the process cannot report that it enters, and without that it does not enter. It tells this
+        from a handle that was merely dropped by the frame behind (see _anyfork_child.template.entry._check_revoked).
+        """
+        if not self._keep_from_entering():
+            return False
+        self.send(Frame(REVOKE))
+        self._kill_revoked()
+        return True
+
+    @locked
+    def _keep_from_entering(self) -> bool:
+        if self.session.phase is not Phase.STARTING:
+            return False
+        try:
+            self._control.sock.shutdown(_socket.SHUT_RD)
+        except OSError:  # already disconnected
+            pass
+        self.read_control()
+        return not self.session.succeeded
+
+    @locked
+    def _kill_revoked(self) -> None:
+        self.read_status()
+        if not self.session.born and self.session.pid is not None:
+            self._recognise(self.session.pid)
+        self._kill()
+        self._close_executed()
+
+    def abandon(self) -> None:
+        """Let a process that has just been started end: nobody will have a handle of it."""
+        if self.session.phase is Phase.STARTING and not self.revoke():
+            self.signal_now_or_at_birth(SIGKILL)
+        self.drop_process()
+
+    # --- The end of the handle ---
+
+    @locked
+    def give_control(self, kind: type[socket.socket], handle: object, name: str) -> None:
+        """Let the control socket be the channel: a socket of this class, which becomes an attribute of the handle.
+
+        No interrupt comes in between, and whoever is called in between does it for both. Raises HandleError.
+        """
+        if self._control.sock.fileno() >= 0 and getattr(handle, name) is None:
+            channel = unopened(kind)
+            steps = hand_on(self._control.sock, channel, (handle, name, channel), (self, "_channel", ref(channel)))
+            any(vars(self).setdefault("_giving", steps))
+            self._giving = ()  # the steps would keep the socket
+        if getattr(handle, name) is None:
+            raise HandleError("channel on a process whose channel was closed: ask for it before the end of the block")
+
+    def begin_detaching(self, fds: Sequence[int]) -> None:
+        """Leave descriptors with the template for its next owner. The handle is used up, unless that is stopped."""
+        self.detaching = True
+        self.send(Frame(DETACH, 0, b"", fds))
+        self.session.phase = Phase.CLOSED
+
+    def stop_detaching(self) -> None:
+        """Let the handle work on, unless another owner has the control socket already."""
+        if self.detaching:
+            self.send(Frame(DETACH))
+            self.session.phase = Phase.PREPARING
+            self.detaching = False
+
+    def detach_control(self, kind: type[Channel]) -> Channel:
+        """Give the control socket to another owner, as a socket of this class; what else is held can be let go then."""
+        moved = unopened(kind)
+        any(hand_on(self._control.sock, moved, (self, "detaching", False), (self, "user", "detach()")))
+        return moved
+
+    @locked
+    def close_control(self) -> None:
+        """Let the function see the end of its channel, which nobody has asked for."""
+        self._control.sock.close()
+
+    def close_template(self) -> None:
+        """Say that nothing more will come, and let go. What is queued is delivered first."""
+        if self.foreign:
+            return
+        self._say_close()
+        if self.session.phase is Phase.CLOSED and not self.detaching:
+            self.let_go()
+        if pending():
+            deliver()
+
+    @locked
+    def _say_close(self) -> None:
+        if self.session.phase is not Phase.PREPARING:
+            return
+        # No interrupt may come in between: without the frame the end of the socket means that its owner has ended.
+        message = self.outbox.messages_of(Frame(CLOSE))
+        [self.session.phase] = self.outbox.queueing(message, iter((Phase.CLOSED,)))
+        self._flush_queued()
+        self.wake_all()
+
+    def drop_process(self) -> None:
+        """The handle of the process is not used any more; the process goes on."""
+        if self.foreign:
+            return
+        if not self._dropped:
+            self._drop()
+            self.let_go()
+
+    @locked
+    def _drop(self) -> None:
+        session = self.session
+        if session.phase is Phase.STARTING and session.status is None:
+            self._drain()
+        session.phase = Phase.CLOSED
+        self.wake_all()
+
+    def _drain(self) -> None:
+        """Read what nobody has waited for. If it were unread, the function would not see the end of its channel, but a
+        reset of the connection."""
+        sock = self._control.sock
+        try:
+            sock.shutdown(_socket.SHUT_RD)
+            while sock.recv(SCRAP, NOWAIT):
+                pass
+        except OSError:  # already disconnected
+            pass
+
+    def leave_alone(self) -> None:
+        """Nothing will be said to this process, nor asked of it, but why it was never born."""
+        self._end_sending()
+        self.let_go()
+
+    @locked
+    def _end_sending(self) -> None:
+        if not self.outbox:
+            self._control.sock.shutdown(_socket.SHUT_WR)
+
+    @locked
+    def let_go(self) -> None:
+        """Close what this link holds, as soon as its queue is delivered. The process goes on."""
+        self._dropped = True
+        if not self.outbox:
+            self._close()
+
+    def close_finished(self) -> None:
+        """Close what is not needed any more, when nobody waits on it. Holds the lock."""
+        if self.waiters:
+            return
+        if self.session.status is not None:
+            self._close_status()
+        if self._dropped and not self.outbox:
+            self._close()
+
+    def _close(self) -> None:
+        open_links.discard(self)
+        if self.waiters or self._may_be_asked():
+            return
+        self._forget_parent()
+        self._control.close()
+        self._close_executed()
+        if self.output is not None:
+            self.output.close()
+        self._close_status()
+        child, self.child = self.child, 0
+        if child:
+            offspring.leave(child)
+
+    def _may_be_asked(self) -> bool:
+        """True while a fork may want to know why this process, its template, was never born."""
+        session = self.session
+        if not self._askers:
+            return False
+        if not session.born:
+            self.read_status()
+        if session.born or self.status is None:
+            return False
+        return not (session.status_ended and self.learn_refusal())
+
+    @locked
+    def learn_refusal(self) -> bool:
+        """It was never born: keep what it has been told why, or its template has. False when that has to wait, because
+        another thread has the template's lock."""
+        while self.overhear():
+            pass
+        above, session = self.parent, self.session
+        if session.report is not None or above is None:
+            return True
+        known: list[bool] = []
+        try_locked(above.lock, lambda: known.append(self._learn_from(above)))
+        return known == [True]
+
+    def _learn_from(self, above: Link) -> bool:
+        known = above.session.born or above.learn_refusal()
+        if not above.session.born:
+            self.session.report = above.session.report
+        return known
+
+    def _was_born(self) -> None:
+        self._forget_parent()  # which might have had to say why this process does not come to be
+
+    def _forget_parent(self) -> None:
+        parent = self.parent
+        if parent is not None:
+            when_free(parent, partial(parent._forget_asker, id(self)))
+            self.parent = None
+
+    def _forget_asker(self, asker: int) -> None:
+        self._askers.discard(asker)
+        if self._dropped and not self.outbox:
+            self._close()
+
+    def _close_status(self) -> None:
+        status, session = self.status, self.session
+        if status is not None:
+            status.close()
+            self.status = None
+        if session.pidfd >= 0:
+            in_one_go(map(setattr, (session,), ("pidfd",), (-1,)), map(os.close, (session.pidfd,)))

@@ -1,0 +1,80 @@
+"""The attributes of a fresh interpreter: a fork of the default template that takes over what the owner has now."""
+
+from __future__ import annotations
+
+import os
+
+from _anyfork_child.values.encode import Encoded, pickle_into
+from _anyfork_child.wire.channel import close_all
+from _anyfork_child.wire.descriptors import is_standard_stream
+from _anyfork_child.wire.frames import STDIO
+from _anyfork_child.wire.memory_files import new_file
+
+from .._system.interpreter import executable_environment, find_python
+from .attributes import check_attributes
+from .launch import command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def present_attributes(attributes: Mapping[str, object]) -> Encoded:
+    """What to send to a fork of the default template that takes over what the owner has now. Raises ArgumentError."""
+    encoded = Encoded()
+    asked = check_attributes("new_exec", encoded, attributes)
+    pickle_into(encoded, _inherited(encoded) | asked)
+    return encoded
+
+
+def exec_attributes(
+    python: str | os.PathLike[str] | None, flags: Sequence[str] | None, attributes: Mapping[str, object]
+) -> tuple[Encoded, str, int]:
+    """What to send; the interpreter; and a file for what it says when it does not start.
+
+    Raises ArgumentError and LaunchError.
+    """
+    interpreter = find_python(python)
+    encoded = Encoded()
+    asked = check_attributes("new_exec", encoded, attributes)
+    values = _inherited(encoded) | asked
+    values["env"] = executable_environment(values["env"])  # type: ignore[arg-type]  # checked, see _processes.attributes
+    try:
+        values["exec"] = command(interpreter, flags)
+        output = new_file()
+    except BaseException:
+        close_all(encoded.made)
+        raise
+    encoded.fds.append(output)
+    pickle_into(encoded, values)
+    return encoded, interpreter, output
+
+
+def _inherited(encoded: Encoded) -> dict[str, object]:
+    """What an interpreter that this process executed itself would inherit, and the default template may not have."""
+    import resource
+
+    numbers = {getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
+    values: dict[str, object] = {
+        "env": dict(os.environb),
+        "limits": {number: resource.getrlimit(number) for number in numbers},
+        "priority": os.getpriority(os.PRIO_PROCESS, 0),
+    }
+    if hasattr(os, "sched_getaffinity"):
+        values["affinity"] = os.sched_getaffinity(0)
+    umask = _umask()
+    if umask is not None:
+        values["umask"] = umask
+    for fd, name in enumerate(STDIO):
+        values[name] = encoded.add_descriptor(fd, fd) if is_standard_stream(fd) else os.devnull
+    values["cwd"] = encoded.add_made(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    return values
+
+
+def _umask() -> int | None:
+    """The present umask. Asking the system means setting it, which other threads would notice; /proc tells it too."""
+    try:
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
+            return next((int(line.split()[1], 8) for line in file if line.startswith("Umask:")), None)
+    except OSError:
+        return None

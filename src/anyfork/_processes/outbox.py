@@ -1,0 +1,274 @@
+"""What is on its way to one process: frames, and the descriptors that go with them, over a socket that never blocks us.
+
+Most of the time there is no queue: the socket takes a frame at once. What it does not take waits here, with copies of
+its descriptors, until somebody calls ``flush`` again. How much was sent is known whatever interrupts this: see
+_system.once.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+from collections import deque
+from errno import EPIPE, ETOOMANYREFS
+from itertools import islice
+from operator import call
+
+from _anyfork_child.wire.channel import NOSIGNAL, NOWAIT, RIGHTS, pack_descriptors
+from _anyfork_child.wire.descriptors import duplicate, duplicates
+from _anyfork_child.wire.frames import messages
+from _anyfork_child.wire.memory_files import write_stepwise
+from _anyfork_child.wire.signal_handlers import comes_from_outside
+
+from .._system.once import Once
+from .._system.owned_descriptors import Owned
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Protocol, TypeVar
+
+    from _anyfork_child.wire.frames import Frame
+
+    Value = TypeVar("Value")
+
+    class Closable(Protocol):
+        """What holds descriptors."""
+
+        def close(self) -> None:
+            """Close them."""
+
+
+SO_SNDBUFFORCE = 32  # Linux: above the limit for everybody, where we may
+SEND_BUFFER = 1 << 24  # bytes
+PIECE = 1 << 18  # bytes: a fraction of a millisecond
+
+
+class _Fill:
+    """What has to be written into a file before its descriptor is sent."""
+
+    __slots__ = ("_fd", "_steps")
+
+    def __init__(self, fd: int, pieces: Sequence[bytes]) -> None:
+        self._fd = duplicate(fd)
+        self._steps = write_stepwise(self._fd, pieces, PIECE)
+
+    def step(self) -> bool:
+        """Write a piece; True when nothing is left. Raises OSError (ENOSPC, ENOMEM)."""
+        for _ in self._steps:
+            return False
+        return True
+
+    def close(self) -> None:
+        """All is written, or it is given up."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Message:
+    """Bytes, with descriptors that go with the first of them. ``holders`` hold those that are not the caller's."""
+
+    __slots__ = ("_calls", "data", "fds", "fill", "holders", "lent")
+
+    def __init__(self, data: bytes, fds: Sequence[int]) -> None:
+        self.data = data
+        self.fds = fds
+        self.fill: _Fill | None = None
+        self.holders: Sequence[Closable] = ()
+        self.lent = len(fds)  # how many, at the end, are the caller's
+        self._calls = Once()
+
+    @property
+    def left(self) -> int:
+        """How many bytes have not been sent."""
+        sent: int = sum(self._calls.results)
+        return len(self.data) - sent
+
+    @property
+    def begun(self) -> bool:
+        """Whether some of it was sent, and the descriptors with it."""
+        return bool(self._calls.results)
+
+    def send(self, sock: _socket.socket) -> None:
+        """Send what the socket takes. Raises OSError."""
+        number = len(self._calls.results)
+        sent = sum(self._calls.results[:number])
+        data = memoryview(self.data)[sent:] if sent else self.data
+        if sent == len(self.data):
+            return
+        if self.fds and not number:
+            rights = [(*RIGHTS, pack_descriptors(self.fds))]
+            self._calls.call(number, sock.sendmsg, [data], rights, NOWAIT | NOSIGNAL)
+        else:
+            self._calls.call(number, sock.send, data, NOWAIT | NOSIGNAL)
+
+    def own(self) -> None:
+        """Keep copies of the caller's descriptors: it may close its own. Raises OSError."""
+        if not self.lent or self.begun:
+            return
+        first = len(self.fds) - self.lent
+        copies = Owned(duplicates(self.fds[first:]))
+        self.fds, self.holders, self.lent = [*self.fds[:first], *copies.fds], [*self.holders, copies], 0
+
+    def release(self) -> None:
+        """Let go of the descriptors: they have been sent, or never will be."""
+        for holder in self.holders:
+            holder.close()
+        if self.fill is not None:
+            self.fill.close()
+
+
+class Outbox:
+    """The queue of one socket. Whoever uses it holds the lock of its link.
+
+    A handle that the garbage collector drops inside one of these functions may enter again; so may a signal handler.
+    """
+
+    __slots__ = ("_queue", "_sock", "broken", "piecewise")
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self._sock = sock
+        self._queue: deque[Message] = deque()
+        self.broken = False  # the process is known to take nothing any more
+        self.piecewise = False  # write large files a piece at each flush: somebody calls it again and again
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def filling(self) -> bool:
+        """True when it is a file that has to be written on before anything else can be sent."""
+        message = self._head()
+        return message is not None and message.fill is not None
+
+    def _head(self) -> Message | None:
+        try:
+            return self._queue[0]
+        except IndexError:
+            return None
+
+    def push(self, frame: Frame, pieces: Sequence[bytes] = (), holders: Sequence[Closable] = (), held: int = 0) -> None:
+        """Queue a frame, and send what the socket takes now.
+
+        The first ``held`` descriptors belong to ``holders``, which are closed when they have been sent; the others stay
+        the caller's. ``pieces`` are written into the last of them before. Raises OSError when that fails, or when
+        descriptors have run out, so that none could be kept: then nothing of the frame is sent.
+        """
+        queue = self.messages_of(frame)
+        queue[0].holders = holders
+        queue[0].lent -= held
+        if pieces and self.piecewise:
+            queue[0].fill = _Fill(frame.fds[-1], pieces)
+        elif pieces:
+            for _ in write_stepwise(frame.fds[-1], pieces, PIECE):
+                pass
+        try:
+            self._queue.extend(queue)
+            self.flush()
+            self._keep(queue)
+        except BaseException:
+            if any(message.lent for message in queue):
+                self._withdraw(queue)
+            raise
+
+    @staticmethod
+    def messages_of(frame: Frame) -> list[Message]:
+        """The messages that carry a frame."""
+        return [Message(data, fds) for data, fds in messages(frame)]
+
+    def queueing(self, queue: Iterable[Message], then: Iterator[Value]) -> Iterator[Value]:
+        """Return what queues messages when it is asked for its one value, the next of ``then``.
+
+        ``[x.value] = outbox.queueing(...)`` does both, or nothing of it: no interrupt comes in between.
+        """
+        steps: Iterator[Value] = map(call, (self._queue.extend, next), (queue, then))  # type: ignore[arg-type]
+        return islice(steps, 1, None)
+
+    def _keep(self, queue: list[Message]) -> None:
+        if self._queue:
+            waiting = {id(message) for message in [*self._queue]}
+            for message in queue:
+                if id(message) in waiting:
+                    message.own()
+
+    def flush(self) -> bool:
+        """Send what the socket takes; False when it is not a full socket that stopped it, so that polling is no use."""
+        while (message := self._head()) is not None:
+            if not message.left:
+                self._remove(message)
+                continue
+            if message.fill is not None:
+                if not self._fill(message):
+                    return True
+                continue
+            try:
+                message.send(self._sock)
+            except BlockingIOError:
+                if not self._enlarge():
+                    return True
+            except OSError as error:
+                if error.errno == ETOOMANYREFS:
+                    return False
+                if comes_from_outside(error):
+                    raise
+                self.give_up()
+                if error.errno == EPIPE or isinstance(error, ConnectionError) or self._sock.fileno() < 0:
+                    return True  # the other side has ended, or another thread has closed this one
+                raise
+        return True
+
+    def _fill(self, message: Message) -> bool:
+        """Write on in the file of a message; whether nothing is left."""
+        fill = message.fill
+        assert fill is not None
+        try:
+            if not fill.step():
+                return False
+        except BaseException:  # nobody knows what was written
+            self._cut()
+            raise
+        fill.close()
+        message.fill = None
+        return True
+
+    def _remove(self, message: Message) -> None:
+        message.release()
+        try:
+            self._queue.remove(message)
+        except ValueError:  # somebody who came in between has
+            pass
+
+    def _enlarge(self) -> bool:
+        """The socket is full for the first time: give it as much room as the system allows."""
+        before = self._sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF)
+        if before >= SEND_BUFFER:
+            return False
+        for option in (SO_SNDBUFFORCE, _socket.SO_SNDBUF):
+            try:
+                self._sock.setsockopt(_socket.SOL_SOCKET, option, SEND_BUFFER)
+                break
+            except OSError:  # not privileged, or not Linux
+                continue
+        return self._sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF) > before
+
+    def give_up(self) -> None:
+        """Nothing more can be sent."""
+        self.broken = True
+        for message in [*self._queue]:
+            self._remove(message)
+
+    def _cut(self) -> None:
+        """Let the process see the end of the stream, in the middle of a frame or not: it ends then."""
+        self.give_up()
+        self._sock.shutdown(_socket.SHUT_WR)
+
+    def _withdraw(self, parts: list[Message]) -> None:
+        """Take back what carries descriptors that the caller will close; if some of it was sent, the stream ends."""
+        waiting = [message for message in parts if message in self._queue]
+        if any(message.begun for message in parts) and waiting and not waiting[0].begun:
+            self._cut()
+            return
+        for message in waiting:
+            if not message.begun:
+                self._remove(message)

@@ -1,0 +1,68 @@
+"""How relays come to be: processes of ours that are remote templates for us (see _anyfork_child.remote.local_relay)."""
+
+from __future__ import annotations
+
+import os
+
+from _anyfork_child.values.encode import Encoded, pickle_into
+from _anyfork_child.values.receiver import Receiver
+from _anyfork_child.wire.channel import close_all
+from _anyfork_child.wire.descriptors import duplicate, is_standard_stream
+from _anyfork_child.wire.frames import START
+
+from .._system.importable import is_importable
+from .arguments import encode_call
+from .attributes import check_attributes
+from .link import Link
+from .start import fork_default, two_pairs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FUNCTION = "_anyfork_child.remote.local_relay:relay"
+CALL = "RemoteTemplate"
+
+
+def fork_relay(command: Sequence[str], host: str, connect_timeout: float, keep_alive: float) -> Link:
+    """A template at the other end of a command, which a relay runs; the link to it, which is the relay's socket.
+
+    Nothing is awaited. Raises LaunchError.
+    """
+    relay = _fork()
+    control, far_control, status, far_status = two_pairs()
+    link = Link(control, status, relay)
+    link.session.host = host or command[0]
+    link.receiver = Receiver(is_importable, in_band=True)
+    args = (far_control, far_status, command, os.getpid(), host, connect_timeout, keep_alive)
+    try:
+        relay.post(START, encode_call(CALL, FUNCTION, args), CALL)
+    finally:
+        far_control.close()
+        far_status.close()
+        relay.leave_alone()
+    return link
+
+
+def _fork() -> Link:
+    """A fork of the default template with what a command that this program starts itself would inherit."""
+    encoded = Encoded()
+    opened: dict[str, int] = {}
+    try:
+        for name, open_it in (("cwd", _open_directory), ("stderr", _open_stderr)):
+            try:
+                opened[name] = open_it()
+            except OSError:  # a directory that was removed: as the template has it
+                pass
+        pickle_into(encoded, check_attributes(CALL, encoded, {"env": os.environb, **opened}))
+        return fork_default({}, encoded)
+    finally:
+        close_all(opened.values())
+
+
+def _open_directory() -> int:
+    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _open_stderr() -> int:
+    return duplicate(2) if is_standard_stream(2) else os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

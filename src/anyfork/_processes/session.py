@@ -1,0 +1,296 @@
+"""The owner's side of one process, without I/O: what was asked of it, what it has answered, what became of it.
+
+Frames go in, states come out. The faces move the bytes and wait; both ask the same questions here.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from types import MappingProxyType
+
+from _anyfork_child.wire.failure import unpack_texts
+from _anyfork_child.wire.frames import (
+    ADOPTED,
+    BORN,
+    DEATH,
+    DIED,
+    ENTERED,
+    EXECUTING,
+    FAILED,
+    LOST,
+    READY,
+    Frame,
+    ProtocolError,
+)
+
+from .. import _errors
+from .._status import UNKNOWN, ExitStatus, Usage, exit_status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class Phase(Enum):
+    """How far a process has come, from its owner's point of view."""
+
+    PREPARING = "preparing"  # a template
+    STARTING = "starting"  # told what to run
+    ENTERED = "running"  # its function has been entered; its control socket is the channel
+    CLOSED = "closed"  # the handle is used up
+    MOVED = "moved"  # to another handle
+
+
+GONE = "is gone"  # what became of a template of which nothing is known
+
+
+class Report:
+    """A failure as the process told it."""
+
+    __slots__ = ("category", "errno", "subject", "summary", "traceback", "where")
+
+    def __init__(self, body: bytes) -> None:
+        try:
+            self.category, self.subject, number, self.summary, self.traceback = unpack_texts(body)
+            errno, _, self.where = number.partition(" ")  # the machine, where it is another one
+            self.errno = int(errno)
+        except ValueError as error:
+            raise ProtocolError(f"a failure that is none: {error}") from error
+
+    def error(self) -> _errors.AnyforkError:
+        """The exception for it, a new one at each call."""
+        make = _ERRORS.get(self.category)
+        if make is None:
+            return _errors.PeerError(f"a process reported a failure of the unknown kind {self.category!r}")
+        error = make(self)
+        if self.where:
+            error.args = (f"on {self.where}: {error.args[0]}",)
+        return error
+
+
+class Session:
+    """What the owner knows about one process."""
+
+    # Defaults of the class, because most processes end with most of them unchanged: making one costs nothing.
+    phase = Phase.PREPARING
+    pid: int | None = None
+    pidfd = -1  # -1: not here yet, or the system has none
+    born = False
+    pings = 0  # how often it was asked whether it is ready
+    answers = 0  # how often it said yes
+    forks = 0
+    adopting = False  # taken over from another process; what the template says before ADOPTED was meant for that one
+    report: Report | None = None
+    lost: Mapping[int, Report] = MappingProxyType({})  # forks that did not even get their socket, by number
+    status: ExitStatus | None = None
+    control_ended = False
+    status_ended = False
+    protocol_error: Exception | None = None
+    host = ""  # what to call the machine, where that is another one
+
+    # --- What comes in ---
+
+    def take_control(self, frame: Frame) -> None:
+        """Note what a frame on the control socket says. Raises ProtocolError for one that does not belong there."""
+        vars(self).update(self.said_on_control(frame))
+
+    def said_on_control(self, frame: Frame) -> dict[str, object]:
+        """Return what a frame on the control socket says, as attributes of this. Raises ProtocolError."""
+        kind = frame.kind
+        if self.adopting and kind in (READY, FAILED, LOST):  # an answer to the former owner
+            if kind != READY:
+                Report(frame.body)
+            return {}
+        if kind in (ENTERED, READY, ADOPTED):
+            return {"pid": _pid(frame), **self._answer(kind)}
+        if kind == FAILED:
+            return {"report": Report(frame.body)}
+        if kind == LOST:
+            return {"lost": {**self.lost, frame.value: Report(frame.body)}}
+        if kind == EXECUTING:
+            return {"pid": _pid(frame)}
+        raise ProtocolError(f"a frame of kind {kind} on a control socket")
+
+    def _answer(self, kind: int) -> dict[str, object]:
+        if kind == ENTERED and self.phase is Phase.STARTING:
+            return {"phase": Phase.ENTERED}
+        if kind != ENTERED and self.answers < self.pings:
+            return {"answers": self.answers + 1, "adopting": self.adopting and kind != ADOPTED}
+        raise ProtocolError(f"an answer of kind {kind} that nobody asked for")
+
+    def take_executed(self, body: bytes) -> None:
+        """What came over the pipe that ends with a successful exec."""
+        if body:
+            self.report = Report(body)
+        else:
+            self.phase = Phase.ENTERED
+
+    def take_status(self, frame: Frame) -> None:
+        """Note what a frame on the status socket says. Raises ProtocolError for one that does not belong there."""
+        vars(self).update(self.said_on_status(frame))
+
+    def said_on_status(self, frame: Frame) -> dict[str, object]:
+        """Return what a frame on the status socket says, as attributes of this. Raises ProtocolError."""
+        if frame.kind == BORN and not self.born:
+            return {"born": True, "pid": _pid(frame), "pidfd": frame.fds[0] if frame.fds else -1}
+        if frame.kind == DIED and self.status is None and len(frame.body) >= DEATH.size:
+            return {"status": _exit_status(frame.body)}
+        if frame.kind == LOST and self.host and self.status is None:  # with the connection
+            return {"status": ExitStatus(error=Report(frame.body).summary)}
+        raise ProtocolError(f"a frame of kind {frame.kind} on a status socket")
+
+    # --- What is known ---
+
+    @property
+    def expects_control(self) -> bool:
+        """True while a frame may come on the control socket that somebody waits for."""
+        if self.control_ended or self.report is not None:
+            return False
+        return self.phase is Phase.STARTING or (self.phase is Phase.PREPARING and self.answers < self.pings)
+
+    @property
+    def settled(self) -> bool:
+        """True when the question of the last ready is answered: yes, or no and why is known."""
+        if self.phase is Phase.ENTERED or self.report is not None or self.protocol_error is not None:
+            return True
+        if self.control_ended:
+            return self.status_ended or self.status is not None
+        return self.phase is Phase.PREPARING and self.answers >= self.pings
+
+    @property
+    def succeeded(self) -> bool:
+        """True when the answer was yes."""
+        if self.report is not None or self.protocol_error is not None:
+            return False
+        if self.phase is Phase.ENTERED:
+            return True
+        return self.phase is Phase.PREPARING and not self.control_ended and self.answers >= self.pings
+
+    def succeeded_at(self, number: int) -> bool:
+        """Whether the answer with this number was yes; others may have been asked for meanwhile."""
+        return self.succeeded or (self.answers >= number and self.report is None and self.protocol_error is None)
+
+    def why(self, parent: str, stderr: str) -> _errors.AnyforkError:
+        """The reason why the answer was no.
+
+        ``parent`` says what became of its template where it was never forked, ``stderr`` is the end of what it wrote.
+        """
+        if self.protocol_error is not None:
+            return _errors.PeerError(f"the process sent what is not anyfork's protocol: {self.protocol_error}")
+        if self.report is not None:
+            return self.report.error()
+        if self.adopting:
+            return _errors.TemplateDiedError("there is no template behind this socket any more", status=UNKNOWN)
+        unborn = not self.born and self.pid is None and bool(parent)
+        if self.host and not (self.status is not None and self.status.known) and (not unborn or parent == GONE):
+            return self._lost()
+        if unborn:
+            return _errors.TemplateDiedError(
+                f"the process was never forked: its template {parent}; nothing of it has run",
+                status=UNKNOWN,
+                stderr=stderr,
+            )
+        status = self.status or UNKNOWN
+        tail = f"; it wrote:\n{stderr}" if stderr else ""
+        if self.phase is Phase.STARTING:
+            return _errors.DiedBeforeReadyError(
+                f"process {self.pid} {status} before it entered its function{tail}", status=status, stderr=stderr
+            )
+        return _errors.TemplateDiedError(f"template {self.pid} {status}{tail}", status=status, stderr=stderr)
+
+    def _lost(self) -> _errors.AnyforkError:
+        """Nothing is known of it any more, so it is the connection that is gone."""
+        told = self.status.error if self.status is not None else None
+        return _errors.ConnectionLostError(
+            f"{self.host}: {told or 'the relay that had the connection is gone'}", host=self.host
+        )
+
+
+def _exit_status(body: bytes) -> ExitStatus:
+    status, *usage = DEATH.unpack_from(body)
+    user, system, max_rss, _, _, _, minor, major, _, read, written, _, _, _, voluntary, involuntary = usage
+    words = body[DEATH.size :].decode("utf-8", "replace")
+    return exit_status(
+        status, Usage(user, system, max_rss, minor, major, read, written, voluntary, involuntary), words or None
+    )
+
+
+def _preload(report: Report) -> _errors.AnyforkError:
+    return _errors.PreloadError(
+        f"module {report.subject!r} cannot be imported in the template: {report.summary}",
+        remote_traceback=report.traceback,
+        module=report.subject,
+    )
+
+
+def _attribute(report: Report) -> _errors.AnyforkError:
+    return _errors.AttributeRefusedError(
+        f"the new process was refused its {report.subject}: {report.summary}",
+        remote_traceback=report.traceback,
+        attribute=report.subject,
+        errno=report.errno,
+    )
+
+
+def _pid(frame: Frame) -> int:
+    """Return the pid that a frame says. Raises ProtocolError for what would signal more than one process."""
+    if not 0 < frame.value < 1 << 31:
+        raise ProtocolError(f"a process that says its pid is {frame.value}")
+    return frame.value
+
+
+def _unsafe(report: Report) -> _errors.AnyforkError:
+    return _errors.UnsafeTemplateError(f"{report.summary}: {report.subject}", threads=report.subject)
+
+
+def _program(report: Report) -> _errors.AnyforkError:
+    return _errors.ProgramError(
+        f"the program {report.subject!r} cannot be executed: {report.summary}",
+        program=report.subject,
+        errno=report.errno,
+    )
+
+
+def _fork(report: Report) -> _errors.AnyforkError:
+    error = _errors.ForkError(f"the system refused the template a process or what it needs: {report.summary}")
+    error.errno = report.errno
+    return error
+
+
+def _remote(cls: type[_errors.RemoteTemplateError]) -> Callable[[Report], _errors.AnyforkError]:
+    def make(report: Report) -> _errors.AnyforkError:
+        return cls(f"{report.subject}: {report.summary}", host=report.subject, stderr=report.traceback)
+
+    return make
+
+
+def _plain(cls: type[_errors.AnyforkError], text: str) -> Callable[[Report], _errors.AnyforkError]:
+    def make(report: Report) -> _errors.AnyforkError:
+        message = text.format(subject=report.subject, summary=report.summary)
+        return cls(message, remote_traceback=report.traceback)
+
+    return make
+
+
+_ERRORS: dict[str, Callable[[Report], _errors.AnyforkError]] = {
+    "preload": _preload,
+    "execute": _plain(_errors.ExecuteError, "code given to execute failed in the template: {summary}"),
+    "prepare": _plain(_errors.PrepareError, "prepare({subject}) failed in the template: {summary}"),
+    "threads": _unsafe,
+    "fork": _fork,
+    "descriptors": _fork,
+    "hook": _plain(_errors.HookError, "a hook raised in the new process ({subject}): {summary}"),
+    "attribute": _attribute,
+    "interpreter": _plain(_errors.LaunchError, "the interpreter {subject!r} cannot be executed: {summary}"),
+    "function": _plain(_errors.FunctionNotFoundError, "the function was not found in the new process: {summary}"),
+    "argument": _plain(
+        _errors.ArgumentDecodeError, "the function or its arguments cannot be decoded in the new process: {summary}"
+    ),
+    "program": _program,
+    "connect": _remote(_errors.ConnectError),
+    "python": _remote(_errors.RemotePythonError),
+    "timeout": _remote(_errors.ConnectTimeoutError),
+    "lost": _remote(_errors.ConnectionLostError),
+    "protocol": _plain(_errors.PeerError, "the process got what is not anyfork's protocol: {summary}"),
+    "children": _plain(_errors.HandleError, "the template cannot be taken over: {summary}"),
+}

@@ -1,0 +1,226 @@
+"""How templates come to be, and how a function takes one over: what both faces ask of a link, without waiting."""
+
+from __future__ import annotations
+
+import _socket
+import os
+import sys
+
+from _anyfork_child.values.decode import change_places
+from _anyfork_child.values.encode import INLINE, Encoded, pickle_into
+from _anyfork_child.wire.channel import close_all
+from _anyfork_child.wire.descriptors import lift, socket_pair
+from _anyfork_child.wire.frames import ADOPT, DETACHED, EXECUTES, FORK, MAX_BODY, PREPARE, START, Frame
+from _anyfork_child.wire.memory_files import new_file, write_stepwise
+from _anyfork_child.wire.own_imports import warm
+from _anyfork_child.wire.resource_tracker import MODULE
+
+from .._errors import AnyforkError, ArgumentError
+from .._system.import_path import changes
+from .._system.lifeline import open_lifeline
+from .arguments import encode_call
+from .default_template import default_template
+from .launch import initialise
+from .link import Link
+from .resource_tracker import share_tracker
+from .session import Phase
+from .stderr import Output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping, Sequence
+
+PAIR = (_socket.AF_UNIX, _socket.SOCK_STREAM)
+NOTHING = Encoded()
+
+
+def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded, more: int = 0) -> Link:
+    """Ask a template for a fork: two socketpairs and a lifeline, one frame with the far ends; nothing is awaited.
+
+    ``more`` are further bits of the frame's value. Raises ArgumentError for attributes that cannot travel.
+    """
+    tell_path(parent)
+    body, file = _body(parent, encoded)
+    made = () if file is None else (file,)
+    try:
+        return _fork(parent, attributes, body, (*encoded.fds, *made), more)
+    finally:
+        close_all(made)
+
+
+def _body(parent: Link, encoded: Encoded) -> tuple[bytes, int | None]:
+    """What describes the attributes, in the frame; large ones in a file, then it is the index of that."""
+    if encoded.size <= INLINE or (parent.remote and encoded.size <= MAX_BODY):
+        return b"".join(encoded.pieces), None
+    if parent.remote:
+        raise ArgumentError(
+            f"fork() cannot take attributes of {encoded.size} bytes to {parent.session.host}: "
+            f"at most {MAX_BODY} travel to another machine; give a smaller env"
+        )
+    file = new_file()
+    try:
+        for _ in write_stepwise(file, encoded.pieces, MAX_BODY):
+            pass
+        index = Encoded()
+        pickle_into(index, len(encoded.fds))
+        return b"".join(index.pieces), file
+    except BaseException:
+        close_all((file,))
+        raise
+
+
+def _fork(parent: Link, attributes: Mapping[str, object], body: bytes, given: Sequence[int], more: int) -> Link:
+    if MODULE in sys.modules:
+        share_tracker(parent)
+    control, far_control, status, far_status = two_pairs()
+    try:
+        line, flags = open_lifeline()
+    except OSError:
+        for end in (control, far_control, status, far_status):
+            end.close()
+        raise
+    link = Link(control, status, parent)
+    link.session.host = parent.session.host
+    link.outbox.piecewise = parent.outbox.piecewise
+    link.receiver = parent.receiver
+    link.places = parent.places
+    link.tracker = parent.tracker
+    if attributes.get("detached"):
+        flags |= DETACHED
+    fds = (far_control.fileno(), far_status.fileno(), *line.fds, *given)
+    parent.send_fork(Frame(FORK, flags | more, body, fds), link, (far_control, far_status, line))
+    return link
+
+
+def two_pairs() -> list[_socket.socket]:
+    """The near and the far end of a control and of a status socket. Raises OSError."""
+    ends = [*socket_pair()]
+    try:
+        return [*ends, *socket_pair()]
+    except BaseException:
+        for end in ends:
+            end.close()
+        raise
+
+
+def fork_default(attributes: Mapping[str, object], encoded: Encoded, more: int = 0) -> Link:
+    """A fork of the default template, of a new one where that is gone. Raises LaunchError."""
+    template = default_template.get()
+    link = fork(template, attributes, encoded, more)
+    if template.outbox.broken:
+        link.let_go()
+        default_template.discard(template)
+        link = fork(default_template.get(), attributes, encoded, more)
+    return link
+
+
+def fork_exec(
+    python: str | os.PathLike[str] | None, flags: Sequence[str] | None, attributes: Mapping[str, object]
+) -> Link:
+    """A fresh interpreter: a fork of the default template that executes one. Raises ArgumentError and LaunchError.
+
+    Where that is a pristine copy of the program, it does instead, unless an interpreter is asked for.
+    """
+    if python is None and flags is None and default_template.is_copy:
+        return _fork_pristine(attributes)
+    from .new_interpreter import exec_attributes  # only now: few programs start interpreters of their own
+
+    encoded, interpreter, output = exec_attributes(python, flags, attributes)
+    try:
+        link = fork_default(attributes, encoded, EXECUTES)
+    except BaseException:
+        os.close(output)
+        raise
+    finally:
+        close_all(encoded.made)
+    link.interpreter = interpreter
+    link.tracker = Link.tracker  # it is another program by now, and has nothing of its template
+    link.output = Output(output)
+    try:
+        initialise(link)
+    except BaseException:  # nobody gets a handle of this template
+        link.close_template()
+        raise
+    return link
+
+
+def _fork_pristine(attributes: Mapping[str, object]) -> Link:
+    from .new_interpreter import present_attributes
+
+    encoded = present_attributes(attributes)
+    try:
+        link = fork_default(attributes, encoded)
+    finally:
+        close_all(encoded.made)
+    initialise(link)
+    return link
+
+
+def adopt(sock: socket.socket) -> Link:
+    """Take over a template whose handle was given up. Raises ArgumentError for anything but a Unix stream socket."""
+    if sock.fileno() < 0 or sock.family != _socket.AF_UNIX or sock.type & 0xF != _socket.SOCK_STREAM:
+        raise ArgumentError(f"from_socket() needs the socket of a detached template, not {sock!r}")
+    link = Link(_socket.socket(*PAIR, 0, lift(sock.detach())), None, None)
+    link.session.forks = 1  # how often it was forked is not known here: see take_over
+    link.session.adopting = True
+    link.expect_answer()
+    line, flags = open_lifeline()
+    link.send(Frame(ADOPT, flags, b"", line.fds))
+    line.close()
+    return link
+
+
+def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
+    """Let a function or a program take a template over; return the link to its process.
+
+    A template with processes of its own stays, because only it can reap them; then a clone is taken over. Raises
+    HandleError.
+    """
+    link.check(call)
+    link.check_travel(call, encoded)
+    if link.session.forks or link.child:
+        clone = fork(link, {}, NOTHING)
+        link.user = f"{call}()"
+        link.close_template()
+        link = clone
+    tell_path(link)
+    if "pydevd" in sys.modules and kind == START:
+        from .debugger import lead_debugger  # only now: few programs run under one
+
+        lead_debugger(link)
+    if MODULE in sys.modules and kind == START:
+        share_tracker(link)
+    try:
+        link.post(kind, encoded, call)
+        if encoded.by_value:
+            warm_parent(link, "cloudpickle.cloudpickle")
+        return link
+    except AnyforkError:
+        raise
+    except BaseException:  # nobody gets a handle of this process
+        link.abandon()
+        raise
+
+
+def tell_path(template: Link) -> None:
+    """Have a template find modules where this program has begun to find some since, and not where it has stopped."""
+    later = tuple(template.receiver.places())
+    if later != template.places and template.session.phase is Phase.PREPARING:
+        changed = changes(template.places, later)
+        template.places = later
+        template.post(PREPARE, encode_call("prepare", change_places, changed))
+
+
+def warm_parent(link: Link, module: str) -> None:
+    """Have the template above import what more of its processes will need."""
+    if link.parent is not None:
+        warm_template(link.parent, module)
+
+
+def warm_template(template: Link, module: str) -> None:
+    """Have a template import what its processes will need, once: loading that takes a process longer than all the rest
+    of its start."""
+    if module not in template.warmed and template.session.phase is Phase.PREPARING:
+        template.warmed = (*template.warmed, module)
+        template.post(PREPARE, encode_call("prepare", warm, (module,)))

@@ -1,0 +1,197 @@
+"""Whether this process, as it is, can be copied into a template: one report on all that matters to a fork."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .._record import Record
+from . import survey
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import TextIO
+
+
+class OpenDescriptor(Record):
+    """One open descriptor: its number, its kind ("socket", "file", ...), its path or address, and whether it is
+    anyfork's own, which no template gets."""
+
+    __match_args__: tuple[str, ...] = ("fd", "kind", "target", "own")
+    __slots__ = __match_args__
+    fd: int
+    kind: str
+    target: str
+    own: bool
+
+    def __init__(self, fd: int, kind: str, target: str, own: bool) -> None:
+        self._set(fd, kind, target, own)
+
+    @property
+    def is_foreign_socket(self) -> bool:
+        """Whether it is a socket of the program's, other than a standard stream."""
+        return self.kind == "socket" and not self.own and self.fd > 2
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (str(self.fd), self.kind, self.target, "(of anyfork)" * self.own)))
+
+
+class Audit(Record):
+    """What is in this process that a fork copies badly. ``anyfork.audit()`` makes and prints it.
+
+    ``threads`` and ``native_threads`` are names, ``loops`` are the event loops that run, ``descriptors`` all that is
+    open, ``generators`` describes random generators that every copy has in the same state, ``modules`` says of loaded
+    modules why they do not survive a fork, ``interpreters`` are those beside the main one. ``obstacles`` are the
+    reasons why ``fork_here`` refuses, ``hazards`` what it warns of.
+    """
+
+    __match_args__: tuple[str, ...] = (
+        "pid",
+        "threads",
+        "native_threads",
+        "loops",
+        "main_interpreter",
+        "finalizing",
+        "descriptors",
+        "generators",
+        "modules",
+        "interpreters",
+    )
+    __slots__ = __match_args__
+    pid: int
+    threads: tuple[str, ...]
+    native_threads: tuple[str, ...]
+    loops: tuple[str, ...]
+    main_interpreter: bool
+    finalizing: bool
+    descriptors: tuple[OpenDescriptor, ...]
+    generators: tuple[str, ...]
+    modules: Mapping[str, str]
+    interpreters: tuple[str, ...]
+
+    def __init__(
+        self,
+        pid: int,
+        threads: Iterable[str] = (),
+        native_threads: Iterable[str] = (),
+        loops: Iterable[str] = (),
+        main_interpreter: bool = True,
+        finalizing: bool = False,
+        descriptors: Iterable[OpenDescriptor] = (),
+        generators: Iterable[str] = (),
+        modules: Mapping[str, str] | None = None,
+        interpreters: Iterable[str] = (),
+    ) -> None:
+        self._set(
+            pid,
+            tuple(threads),
+            tuple(native_threads),
+            tuple(loops),
+            main_interpreter,
+            finalizing,
+            tuple(descriptors),
+            tuple(generators),
+            dict(modules or {}),
+            tuple(interpreters),
+        )
+
+    @property
+    def sockets(self) -> tuple[OpenDescriptor, ...]:
+        """Open sockets of the program, which a copy of it would hold as well."""
+        return tuple(one for one in self.descriptors if one.is_foreign_socket)
+
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """Why this process must not be copied."""
+        return obstacles(self.threads, self.loops, self.main_interpreter, self.finalizing, self.interpreters)
+
+    @property
+    def hazards(self) -> tuple[str, ...]:
+        """What may go wrong in a copy."""
+        return hazards(self.native_threads, self.sockets, self.modules)
+
+    def __str__(self) -> str:
+        lines = [f"process {self.pid}"]
+        for title, values in (
+            ("threads", self.threads or ("none beside this one",)),
+            ("native threads", self.native_threads or ("none that matter",)),
+            ("event loops", self.loops or ("none runs",)),
+            ("descriptors", tuple(map(str, self.descriptors)) or ("none",)),
+            ("random generators", self.generators or ("none that copies would share",)),
+            ("unsafe modules", tuple(f"{name}: {why}" for name, why in self.modules.items()) or ("none known",)),
+            ("a copy", self.obstacles or self.hazards or ("can be made here",)),
+        ):
+            lines += [f"  {title + ':' if not at else '':<19}{value}" for at, value in enumerate(values)]
+        if self.obstacles:
+            lines.append("                     ... and so cannot be made here")
+        return "\n".join(lines)
+
+
+def obstacles(
+    threads: Sequence[str],
+    loops: Sequence[str],
+    main_interpreter: bool,
+    finalizing: bool,
+    interpreters: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """Why a process of which this was found must not be copied."""
+    found = []
+    if finalizing:
+        found.append("the interpreter is ending")
+    if threads:
+        found.append(f"threads run in it, and a copy would not have them: {', '.join(threads)}")
+    elif not main_interpreter:
+        found.append("this is not the main thread of the main interpreter, which alone can be copied")
+    if loops:
+        found.append(f"an event loop is running, and would be shared: {', '.join(loops)}")
+    if interpreters:
+        found.append(f"it has subinterpreters, with which os.fork does not come back: {', '.join(interpreters)}")
+    return tuple(found)
+
+
+def hazards(
+    native_threads: Sequence[str], sockets: Sequence[OpenDescriptor], modules: Mapping[str, str]
+) -> tuple[str, ...]:
+    """What may go wrong in a copy of a process of which this was found."""
+    found = []
+    if native_threads:
+        found.append(f"native threads run in it, and a copy does not have them: {', '.join(native_threads)}")
+    if sockets:
+        listed = ", ".join(f"{one.fd} ({one.target})" for one in sockets)
+        found.append(f"it has open sockets, whose peers do not see them closed: {listed}")
+    found += [f"the module {name} is loaded: {why}" for name, why in modules.items()]
+    return tuple(found)
+
+
+def list_descriptors() -> list[OpenDescriptor]:
+    """All that is open in this process."""
+    own = survey.own_descriptors()
+    return [OpenDescriptor(fd, kind, target, fd in own) for fd, kind, target in survey.open_descriptors()]
+
+
+def take_audit() -> Audit:
+    """Look at this process."""
+    return Audit(
+        os.getpid(),
+        survey.python_threads(),
+        survey.native_threads(),
+        survey.running_loops(),
+        survey.in_main_interpreter(),
+        sys.is_finalizing(),
+        list_descriptors(),
+        survey.generators(),
+        survey.unsafe_modules(),
+        survey.subinterpreters(),
+    )
+
+
+def audit(file: TextIO | None = None) -> Audit:
+    """Print what in this process does not survive a fork, to ``file`` or standard output, and return it.
+
+    ``fork_here`` and ``import anyfork.early`` look at the same: the report's ``obstacles`` are why they refuse, its
+    ``hazards`` what they warn of.
+    """
+    report = take_audit()
+    print(report, file=file)
+    return report

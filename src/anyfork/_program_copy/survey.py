@@ -1,0 +1,205 @@
+"""What runs, is open and is loaded in this process, as far as it matters to a fork: read, and not judged."""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import gc
+import os
+import stat
+import sys
+from _thread import _count as count_threads
+
+from _anyfork_child.template.fork_safety import subinterpreters as subinterpreters
+from _anyfork_child.template.fork_safety import unsafe_threads
+
+from .._processes.undelivered import open_links
+from .._system.lifeline import lifeline_descriptors
+from .._system.polling import patched_by
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+# Modules that are known not to survive a fork once they are in use, and why. Some say themselves whether they are.
+UNSAFE = {
+    "cupy": "CUDA does not work in a forked process",
+    "gi.repository.Gtk": "a connection to the display must not be shared",
+    "grpc": "its threads and locks are not there in a forked process",
+    "jax": "its runtime has threads, which a fork does not copy",
+    "mpi4py.MPI": "MPI may abort in a forked process",
+    "numba.cuda": "CUDA does not work in a forked process",
+    "polars": "its thread pool may hold locks that nobody releases in a forked process",
+    "pycuda.autoinit": "CUDA does not work in a forked process",
+    "pymongo": "its clients have threads and sockets that must not be shared",
+    "ray": "its connection must not be shared",
+    "tensorflow": "its runtime has threads, which a fork does not copy",
+    "tkinter": "a connection to the display must not be shared",
+}
+FROZEN_AT_START = 1000  # objects: 3.12 has some hundreds by itself
+QT = ("PySide6", "PySide2", "PyQt6", "PyQt5")
+FAMILIES = {int(getattr(_socket, name)): name.removeprefix("AF_").lower() for name in dir(_socket) if name[:3] == "AF_"}
+KINDS = {_socket.SOCK_STREAM: "stream", _socket.SOCK_DGRAM: "datagram", _socket.SOCK_RAW: "raw"}
+
+
+def instances(*kinds: type) -> list[Any]:
+    """All objects of these classes, one class after the other, as far as the garbage collector knows of them.
+
+    No object is asked what it is: proxies would answer for others. Classes are, each once, for there may be millions of
+    objects. Where the program has frozen its own, they are unfrozen for that, and garbage is collected before all are
+    frozen again: it would never be otherwise.
+    """
+    frozen = gc.get_freeze_count() > FROZEN_AT_START
+    if frozen:
+        gc.unfreeze()
+    objects = gc.get_objects()
+    wanted = {kind: {one for one in set(map(type, objects)) if issubclass(one, kind)} for kind in kinds}
+    found = [value for matching in wanted.values() for value in objects if type(value) in matching]
+    if frozen:
+        gc.collect()
+        gc.freeze()
+    return found
+
+
+def python_threads() -> list[str]:
+    """The names of Python threads beside this one."""
+    count = count_threads()
+    threading = sys.modules.get("threading")
+    if threading is None:
+        return ["a thread without a name"] * count
+    others = [thread.name for thread in threading.enumerate() if thread is not threading.current_thread()]
+    return others + ["a thread without a name"] * (count - len(others))
+
+
+def native_threads() -> list[str]:
+    """The names of threads that Python does not know and that do not stop for a fork."""
+    return [] if count_threads() else unsafe_threads()
+
+
+def running_loops() -> list[str]:
+    """The event loops that run in this thread."""
+    loops = []
+    asyncio, trio = sys.modules.get("asyncio.events"), sys.modules.get("trio.lowlevel")
+    loop: Any = asyncio._get_running_loop() if asyncio is not None else None
+    if loop is not None:
+        loops.append("that of uvloop" if type(loop).__module__ == "uvloop" else "that of asyncio")
+    if trio is not None and trio.in_trio_run():
+        loops.append("that of trio")
+    library = patched_by()
+    return [*loops, f"that of {library}, which has patched the program"] if library else loops
+
+
+def in_main_interpreter() -> bool:
+    """False in a subinterpreter, and in any thread but the main one."""
+    try:
+        _signal.signal(0, _signal.SIG_DFL)  # there is no such signal, which is said second
+    except ValueError as error:
+        return "main" not in str(error)
+    return True
+
+
+def generators() -> list[str]:
+    """Random generators that have been seeded: forks begin with the same numbers, those excepted that are reseeded."""
+    random, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
+    reseeded = [id(random._inst)] if random is not None else []
+    kinds: list[type[Any]] = [random.Random] if random is not None else []
+    if numpy is not None:
+        reseeded.append(id(numpy.mtrand._rand))
+        kinds += [numpy.Generator, numpy.RandomState]
+    made = [type(value) for value in instances(*kinds) if id(value) not in reseeded] if kinds else []
+    found = [f"{made.count(kind)} of {kind.__module__}.{kind.__qualname__}" for kind in kinds if kind in made]
+    return [*found, "that of torch"] if "torch" in sys.modules else found
+
+
+def unsafe_modules() -> dict[str, str]:
+    """Loaded modules that are known not to survive a fork, and why."""
+    found = {name: why for name, why in UNSAFE.items() if name in sys.modules}
+    found |= {name: UNSAFE["tkinter"] for name in QT if f"{name}.QtWidgets" in sys.modules}
+    cuda = sys.modules.get("torch.cuda")
+    if cuda is not None and cuda.is_initialized():
+        found["torch.cuda"] = UNSAFE["cupy"]
+    return found
+
+
+# --- Descriptors ------------------------------------------------------------------------------------------------
+
+
+def own_descriptors() -> set[int]:
+    """Those that belong to anyfork in this program. No copy of it can use them."""
+    fds = {fd for held in [*open_links] for link in held.line() for fd in link.descriptors()}
+    template = sys.modules.get("_anyfork_child.template.template")  # loaded in processes of ours
+    if template is not None:
+        fds.update(template.held)
+    serving: Any = sys.modules.get("_anyfork_child.worker.server")
+    if serving is not None and serving.current is not None:
+        fds.add(serving.current.sock.fileno())
+    return fds.union(lifeline_descriptors()) - {-1}
+
+
+def open_descriptors() -> Iterator[tuple[int, str, str]]:
+    """Number, kind, and name or address of all that is open."""
+    for fd in _numbers():
+        try:
+            mode = os.fstat(fd).st_mode
+        except OSError:  # it was that of the listing
+            continue
+        yield fd, *_describe(fd, mode)
+
+
+def _numbers() -> list[int]:
+    for directory in ("/proc/self/fd", "/dev/fd"):
+        try:
+            return sorted(map(int, os.listdir(directory)))
+        except OSError:
+            continue
+    return list(range(1024))
+
+
+def _describe(fd: int, mode: int) -> tuple[str, str]:
+    if stat.S_ISSOCK(mode):
+        return "socket", _address(fd)
+    try:
+        target = os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        target = ""
+    for kind, test in (("file", stat.S_ISREG), ("directory", stat.S_ISDIR), ("pipe", stat.S_ISFIFO)):
+        if test(mode):
+            return kind, target if kind != "pipe" else ""
+    if os.isatty(fd):
+        return "terminal", target
+    name = target.removeprefix("anon_inode:").strip("[]")
+    return ("device", target) if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else (name or "other", "")
+
+
+def _address(fd: int) -> str:
+    try:
+        sock = _socket.socket(fileno=os.dup(fd))
+    except OSError:  # there is no descriptor left, or another thread has closed it
+        return ""
+    try:
+        names = [FAMILIES.get(sock.family, str(sock.family)), KINDS.get(sock.type, str(sock.type))]
+        if _accepts(sock):
+            names.append("listening")
+        for preposition, ask in (("on", sock.getsockname), ("to", sock.getpeername)):
+            try:
+                name = _name(ask())
+            except OSError:  # it is not connected
+                continue
+            names += [preposition, name] if name else []
+        return " ".join(names)
+    finally:
+        sock.close()
+
+
+def _accepts(sock: _socket.socket) -> bool:
+    try:
+        return bool(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN))
+    except OSError:  # not this kind of socket
+        return False
+
+
+def _name(address: object) -> str:
+    if isinstance(address, tuple) and len(address) >= 2 and isinstance(address[0], str):
+        return f"{address[0]}:{address[1]}"
+    return os.fsdecode(address).replace("\0", "@") if isinstance(address, str | bytes) else str(address)

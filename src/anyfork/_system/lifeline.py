@@ -1,0 +1,53 @@
+"""How everything that this process has started notices its end: a pipe whose writing end this process alone holds.
+
+It is open as long as the process lives: templates and processes may outlive their handles, so no handle can hold it.
+What the other side makes of it is in _anyfork_child.birth.owner_watch.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import RLock
+
+from _anyfork_child.wire.descriptors import duplicates
+from _anyfork_child.wire.lifeline import F_SETSIG, READ, follow, open_pipe, path_of
+
+from .owned_descriptors import Owned
+
+_pipe: list[int] = []  # reading and writing end, once there are any
+_lock = RLock()  # reentrant: a signal handler may come in the middle
+
+
+def open_lifeline() -> tuple[Owned, int]:
+    """Open a new descriptor to hand to one process; return it, and FOLLOWED if the kernel will signal that process.
+
+    As _anyfork_child.wire.lifeline.open_anew. Raises OSError when descriptors have run out.
+    """
+    if not _pipe:
+        with _lock:
+            if not _pipe:
+                _pipe.extend(open_pipe())
+    if F_SETSIG is not None:
+        try:
+            line = Owned(map(os.open, (path_of(_pipe[0]),), (READ,)))
+        except (FileNotFoundError, PermissionError):
+            pass
+        else:
+            line = line.lifted()
+            return line, follow(line.fds[0])
+    return Owned(duplicates(_pipe[:1])), 0
+
+
+def lifeline_descriptors() -> tuple[int, ...]:
+    """What this program holds of it."""
+    return tuple(_pipe)
+
+
+def _forget() -> None:
+    """Runs in a forked copy of the owner, which must not keep alive what ends with the owner."""
+    while _pipe:
+        os.close(_pipe.pop())
+
+
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+os.register_at_fork(after_in_child=_forget)

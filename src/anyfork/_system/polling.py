@@ -1,0 +1,118 @@
+"""Waiting for descriptors, also in a program that gevent or eventlet patches, before or after it imports anyfork.
+
+They replace functions of the select module by others that let greenlets run meanwhile, and remove those that they have
+no replacement for: epoll, and with eventlet also poll. A thread of such a program is a greenlet, so a wait in the
+original functions would stop all of them. So these names are looked up when they are used, and a wait for an epoll
+object is a wait for its descriptor.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+from select import POLLIN, POLLOUT
+
+from _anyfork_child.wire.descriptors import FIRST, duplicate
+
+from .._errors import StartError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+
+
+def _original() -> Any:
+    """Return the select module as the interpreter has it, whatever was done to the one that the program sees."""
+    spec = select.__spec__
+    if hasattr(select, "epoll") or spec is None or spec.loader is None:
+        return select
+    from importlib.util import module_from_spec  # only now: few programs are patched
+
+    module: ModuleType = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# Before anything is patched, or as if nothing were.
+# macOS has no epoll, but objects of its kqueue hold a descriptor just as well.
+_epoll, _kqueue, _poll = (getattr(_original(), name, None) for name in ("epoll", "kqueue", "poll"))
+
+
+def holder() -> type[select.epoll]:
+    """Return the class of objects that close the descriptor of ``fromfd`` when they go, whatever it is."""
+    return _epoll or _kqueue  # type: ignore[return-value]  # one of them is there
+
+
+def patched_by() -> str:
+    """Return the name of the library that has replaced the threads and waits of this program; empty for none."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and any(map(gevent.is_module_patched, ("select", "threading"))):
+        return "gevent"
+    if eventlet is not None and any(map(eventlet.is_monkey_patched, ("select", "thread"))):
+        return "eventlet"
+    return ""
+
+
+def check_threads(call: str) -> None:
+    """Raise StartError in a patched program, for what needs threads that may block."""
+    library = patched_by()
+    if library:
+        raise StartError(
+            f"{call}() needs real threads, and {library} has replaced those of this program: its pool would stop all "
+            "of the program; use anyfork.Executor"
+        )
+
+
+class SelectPoll:
+    """Does what a poll object does, by the function select, which eventlet has left."""
+
+    def __init__(self) -> None:
+        self._wanted: dict[int, int] = {}
+
+    def register(self, fd: Any, events: int) -> None:
+        """Watch a descriptor, or an object that has one."""
+        self._wanted[fd if isinstance(fd, int) else fd.fileno()] = events
+
+    def poll(self, milliseconds: float | None = None) -> list[tuple[int, int]]:
+        """Wait; return the descriptors that are ready, and for what."""
+        readers = [fd for fd, events in self._wanted.items() if events & POLLIN]
+        writers = [fd for fd, events in self._wanted.items() if events & POLLOUT]
+        seconds = None if milliseconds is None else milliseconds / 1000
+        readable, writable, _ = select.select(readers, writers, (), seconds)
+        return [(fd, POLLIN * (fd in readable) | POLLOUT * (fd in writable)) for fd in {*readable, *writable}]
+
+
+def new_poll() -> select.poll:
+    """Return an object to wait with, as the program waits."""
+    if hasattr(select, "poll"):
+        return select.poll()
+    return SelectPoll()  # type: ignore[return-value]  # it has the methods that are used
+
+
+def is_ready(fd: int, events: int = POLLIN) -> bool:
+    """Look whether something has happened to a descriptor; do not wait."""
+    poller: select.poll = _poll()  # type: ignore[misc]  # every system with processes of ours has it
+    poller.register(fd, events)
+    return bool(poller.poll(0))
+
+
+def new_epoll() -> select.epoll:
+    """Return an epoll object. Wait for it with ``wait_for`` only. Raises OSError, and StartError without epoll."""
+    if _epoll is None:
+        raise StartError("workers need epoll, which only Linux has: use processes and their channels on this system")
+    events: select.epoll = _epoll()
+    if events.fileno() >= FIRST:
+        return events
+    with events:
+        return _epoll.fromfd(duplicate(events.fileno()))  # type: ignore[no-any-return]  # a module without types
+
+
+def wait_for(events: select.epoll, seconds: float | None) -> list[tuple[int, int]]:
+    """Wait for an epoll object, as the program waits, for at most so many seconds; return what has happened."""
+    if not hasattr(select, "epoll"):
+        poller = new_poll()
+        poller.register(events.fileno(), POLLIN)
+        poller.poll(None if seconds is None else seconds * 1000)
+        seconds = 0.0
+    return events.poll(seconds)

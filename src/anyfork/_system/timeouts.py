@@ -1,0 +1,49 @@
+"""Timeouts, as callers give them to every face: what they may be, and until when they last."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from .._errors import ArgumentError
+
+inf = float("inf")  # math is a file of its own, and loaded for nothing else
+LONGEST = 1e6  # seconds that one system call is asked to wait: poll takes 24.8 days at most; longer waits are repeated
+
+
+def seconds(timeout: object) -> float | None:
+    """Return a timeout as seconds, 0 or more, or inf; None for none. Raise ArgumentError for what is no number."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, str | bytes | bytearray) or not (
+        hasattr(timeout, "__float__") or hasattr(timeout, "__index__")
+    ):
+        raise _refusal(timeout)
+    try:
+        number = float(timeout)  # type: ignore[arg-type]  # it has one of the two methods
+    except OverflowError:  # an int that no float can hold
+        return inf if timeout > 0 else 0.0  # type: ignore[operator]  # an int
+    except (TypeError, ValueError) as error:
+        raise _refusal(timeout) from error
+    if number != number:
+        raise _refusal(timeout)
+    return max(0.0, number)
+
+
+def _refusal(timeout: object) -> ArgumentError:
+    return ArgumentError(f"timeout is a number of seconds, not {timeout!r}")
+
+
+def deadline(timeout: object) -> float | None:
+    """Return when a timeout that begins now is over, by the monotonic clock; None for never. Raise ArgumentError."""
+    limit = seconds(timeout)
+    return None if limit is None or limit == inf else monotonic() + limit
+
+
+def remaining(until: float | None) -> float | None:
+    """Return how many seconds are left until then, 0 or more; None for ever."""
+    return None if until is None else max(0.0, until - monotonic())
+
+
+def one_wait(left: float | None) -> float:
+    """Return how many seconds one system call may wait of those that are left; -1 for ever."""
+    return -1 if left is None else min(left, LONGEST)

@@ -1,0 +1,126 @@
+"""The results of a map in a pool: the async face."""
+
+from __future__ import annotations
+
+from .._processes.arguments import Stays
+from .._signatures import Generic, Result
+from ._worker_channel import write_files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from typing import Self
+
+    from .._pools.map import Item, MapWork
+    from .._signatures import Items
+    from ._pool_loop import Keeper
+
+
+class PoolMap(Stays, Generic[Result]):
+    """The results of the calls for many items, as an async iterator; ``aclose`` cancels those that have not begun."""
+
+    _instead = "pass on its results"
+    _keeper: Keeper
+    _work: MapWork
+    _later: AsyncIterator[object] | None
+    _items: Iterator[object]
+    _return_exceptions: bool
+
+    def __init__(self) -> None:
+        raise TypeError("results of a map are made by Pool.map, not by PoolMap()")
+
+    @classmethod
+    def _of(
+        cls,
+        keeper: Keeper,
+        work: MapWork,
+        items: Items[object],
+        return_exceptions: bool,
+    ) -> Self:
+        made = cls.__new__(cls)
+        made._keeper = keeper
+        made._work = work
+        made._later = items.__aiter__() if hasattr(items, "__aiter__") else None
+        made._items = iter(items) if made._later is None else iter(())  # type: ignore[arg-type]  # it is one of the two
+        made._return_exceptions = return_exceptions
+        return made
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Result:
+        work = self._work
+        if self._keeper.foreign:
+            self._keeper.here("map")
+        if work.wants_more:
+            await self._fill()
+        item = work.next()
+        if item is None:
+            item = await self._wait()
+        try:
+            return item.result()  # type: ignore[no-any-return]  # what came has any type
+        except StopAsyncIteration as error:
+            work.close()
+            raise RuntimeError("the function of map() raised StopAsyncIteration") from error
+        except BaseException as error:
+            if self._return_exceptions and isinstance(error, Exception):
+                return error  # type: ignore[return-value]  # the result of map() has it too then
+            work.close()
+            raise
+
+    async def _wait(self) -> Item:
+        """The next item, once it is done. Raises StopAsyncIteration where there is none."""
+        work, loop = self._work, self._keeper.here("map")
+        while (item := work.next()) is None:
+            if work.empty:
+                work.close()
+                raise StopAsyncIteration
+            work.waiting = waiting = loop.waiting()
+            try:
+                await waiting
+            finally:
+                work.waiting = None
+        return item
+
+    async def _fill(self) -> None:
+        """Ask for further items, all in one go."""
+        work, keeper = self._work, self._keeper
+        keeper.here("map")
+        try:
+            if work.empty and not keeper.scheduler.has_room:
+                await keeper.wait_for_room()
+            work.begin()
+            if self._later is None:
+                for message in work.fill(self._items):
+                    await write_files(message)
+            while self._later is not None and not (work.full or work.exhausted):
+                try:
+                    item = await self._later.__anext__()
+                except StopAsyncIteration:
+                    work.exhausted = True
+                    break
+                needs = work.add(item)
+                if needs is not None:
+                    await write_files(needs)
+        except BaseException:
+            work.close()
+            raise
+        keeper.busy = True
+        work.submit()
+        keeper.busy = False
+        keeper.decide()
+
+    async def aclose(self) -> None:
+        """Ask for nothing more, and cancel what has not begun."""
+        self._work.close()
+
+    def __del__(self) -> None:
+        work = getattr(self, "_work", None)
+        if work is not None and not work.closed:
+            self._keeper.later(work.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()

@@ -1,0 +1,323 @@
+"""What a pool does in its event loop beside the tasks that use it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from copy import copy
+from functools import partial
+from math import inf
+
+from anyio import Event
+
+from .._calls.permits import Permits
+from .._errors import AnyforkError, HandleError, PeerError
+from .._pools.durations import Tempo
+from .._pools.pool import PoolHandle
+from .._pools.pooled_worker import Seat
+from ._loop import running_loop
+from ._process import Process
+from ._template import Template
+from ._worker_channel import Talk
+from ._writer_task import attend
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from .._pools.calls import PoolJob
+    from .._pools.pool_options import PoolOptions, Templates
+    from .._pools.worker_table import Worker
+    from .._processes.handles import TemplateHandle
+    from ._loop import Handle, Loop, Waiting
+
+
+class Keeper(PoolHandle):
+    """Everything of a pool but its face."""
+
+    def __init__(self, template: Templates, options: PoolOptions) -> None:
+        super().__init__("Pool", template, options, deepens="load" not in options)
+        self._tempos: dict[Callable[..., Any] | str, Tempo] = {}
+        self._loop: Loop | None = None
+        self.asked = False  # decide will be called soon
+        self.busy = False  # something is half done: what interrupts it, a signal handler, leaves changes to the loop
+        self._failure: AnyforkError | None = None  # of this program: nothing goes on
+        self._timer: Handle | None = None
+        self._timer_at = inf
+        self._waiters: deque[Waiting] = deque()  # for room in the queue
+        self._promised: set[Waiting] = set()  # of those, who were told that there is some
+        self._gone: list[Event] = []  # of those that wait for the end
+        self.waits: bool = self._settings.worker.on_cancel == "wait"
+        self.bounded: bool = self.scheduler.limits.max_queued is not None
+        loop = running_loop()
+        if loop is not None:
+            self._live_in(loop)
+
+    def _live_in(self, loop: Loop) -> None:
+        self._loop = loop
+        self.decide_soon()
+
+    @property
+    def deepens(self) -> bool:
+        """Whether it matters how quick calls are."""
+        return self.scheduler.limits.deepens
+
+    def tempo_of(self, function: Callable[..., Any] | str) -> Tempo:
+        """What is known of a function."""
+        tempo = self._tempos.get(function)
+        if tempo is None:
+            tempo = self._tempos[function] = Tempo()
+        return tempo
+
+    def here(self, call: str) -> Loop:
+        """The loop, which is that of the first use. Raises HandleError."""
+        loop = self._loop
+        if loop is not None and not loop.runs:
+            self._check_owner(call)  # a forked copy has no loop
+            raise HandleError(
+                f"{call}() on a pool that belongs to another event loop, and ends with it: make one in this loop"
+            )
+        self._check(call)
+        if loop is None:
+            loop = running_loop()
+            if loop is None:
+                raise HandleError(
+                    f"{call}() on an async pool needs an event loop that runs: use it in an async function"
+                )
+            self._live_in(loop)
+        return loop
+
+    # --- Room in the queue ---
+
+    async def enter_queue(self) -> None:
+        """Wait until there is room, in turn. Raises QueueFullError where nobody is to wait."""
+        if not self._waiters and self.scheduler.has_room:
+            return
+        if self._settings.raises:
+            raise self._full()
+        await self.wait_for_room()
+
+    async def wait_for_room(self) -> None:
+        """Wait until there is room, in turn, for a job that is submitted right afterwards."""
+        assert self._loop is not None
+        scheduler, waiting = self.scheduler, self._loop.waiting()
+        scheduler.waiters += 1
+        self._waiters.append(waiting)
+        self.decide_soon()
+        try:
+            await waiting
+        finally:
+            scheduler.waiters -= 1
+            if waiting in self._waiters:
+                self._waiters.remove(waiting)
+            if waiting in self._promised:
+                self._promised.remove(waiting)
+                scheduler.promised -= 1
+            self.decide_soon()
+
+    # --- Deciding ---
+
+    def decide_soon(self) -> None:
+        """Decide when all tasks that can run now have said what they want."""
+        if not self.asked and self._loop is not None:
+            self.asked = True
+            self._loop.soon(self._decide_now)
+
+    def later(self, action: Callable[[], None]) -> None:
+        """Do something in the loop, if there still is one. May be called from anywhere."""
+        if self._loop is not None:
+            self._loop.from_anywhere(action)
+
+    def _decide_now(self) -> None:
+        self.asked = False
+        self.decide()
+
+    def decide(self) -> None:
+        """Do what is to be done now."""
+        before, self.busy = self.busy, True
+        try:
+            super().decide()
+            self._admit()
+        except Exception as error:  # nobody is to wait for what will never come
+            self._collapse(error)
+        self.busy = before
+
+    def _collapse(self, error: Exception) -> None:
+        """There is an error in this program: all fails, now and for ever."""
+        self._failure = PeerError(f"the pool has failed: {type(error).__name__}: {error}", may_have_run=True)
+        self._failure.__cause__ = error
+        self._closed = True
+        self.scheduler.kill()
+        for job, _, _ in self.scheduler.decide(self.now()).fail:
+            job.fail(copy(self._failure))  # type: ignore[attr-defined]  # all jobs here are those of pools
+        for seat in list(self.seats):
+            seat.kill()
+        self._admit()
+
+    def _check(self, call: str) -> None:
+        if self._failure is not None:
+            raise copy(self._failure)
+        super()._check(call)
+
+    def _admit(self) -> None:
+        scheduler = self.scheduler
+        while self._waiters and scheduler.has_room:
+            waiting = self._waiters.popleft()
+            if not waiting.done():  # or it was cancelled, and its task has not run yet
+                scheduler.promised += 1
+                self._promised.add(waiting)
+                waiting.set_result(None)
+        if self._gone and scheduler.finished and not self.seats:
+            for event in self._gone:
+                event.set()
+
+    def change(self, action: Callable[[], None]) -> None:
+        """Change the pool now; soon in a signal handler that has interrupted something of it."""
+        if self._interrupted:
+            self.later(partial(self._change_now, action))
+        else:
+            action()
+
+    @property
+    def _interrupted(self) -> bool:
+        """Whether this is a signal handler that has come in the middle of something."""
+        return self.busy and self._loop is not None and self._loop.runs
+
+    def _change_now(self, action: Callable[[], None]) -> None:
+        self.busy = False  # nothing is half done between the steps of the loop
+        action()
+
+    def kill(self) -> None:
+        """End it now: its workers are killed, and calls that have no result yet fail with CallCancelledError."""
+        self._closed = self._closed or self._owner == os.getpid()
+        self.change(super().kill)
+
+    def withdraw(self, job: PoolJob, *, kill: bool = True) -> bool:
+        """As that of every pool."""
+        before, self.busy = self.busy, True
+        may_have_run = super().withdraw(job, kill=kill)
+        self.busy = before
+        return may_have_run
+
+    def resize(
+        self,
+        max_workers: int | None = None,
+        *,
+        min_idle: int | None = None,
+        load: int | None = None,
+        limits: Mapping[Any, int] | None = None,
+    ) -> None:
+        """As that of every pool."""
+        self._check_resize(max_workers, min_idle, load, limits)
+        self._check("resize")
+        self.change(partial(self._resize, max_workers, min_idle, load, limits))
+
+    def replace_template(self, new: TemplateHandle, old: TemplateHandle | None = None) -> None:
+        """As that of every pool."""
+        source = self._check_replacement(new, old)
+        self._check("replace_template")
+        self.change(partial(self._replace, source, new))
+
+    def _wake_at(self, when: float) -> None:
+        """A timer that would be too early is left alone: what is due moves on with every job."""
+        if when < self._timer_at and self._loop is not None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = when
+            self._timer = self._loop.at(when, self._time_has_come)
+
+    def _time_has_come(self) -> None:
+        self._timer, self._timer_at = None, inf
+        self.decide()
+
+    # --- Workers ---
+
+    def _begin(self, worker: Worker) -> None:
+        permits = None
+        try:
+            template = Template() if worker.source.key is None else worker.source.key.fork()
+            permits = None if self.concurrent or self.in_band else Permits()
+            link = self._settings.worker.start(template, permits=permits)
+        except Exception as error:  # pickling runs any code; whatever it is, calls are told, or it is tried again
+            if permits is not None:
+                permits.close()
+            self.not_started(worker, error)
+            self.decide_soon()
+            return
+        attend()
+        calls = self._calls(permits)
+        seat = Seat(self, worker, Talk(Process._of(link), calls), calls)
+        self.seats.add(seat)
+        assert self._loop is not None
+        self._loop.spawn(self._attend, seat)
+
+    async def _attend(self, seat: Seat) -> None:
+        """One worker, from its start to its end."""
+        talk = seat.talk
+        assert isinstance(talk, Talk)
+        try:
+            try:
+                await talk.connect()
+            except (AnyforkError, OSError) as error:
+                seat.not_started(error)
+            else:
+                await self._converse(seat, talk)
+        except Exception as error:
+            self._collapse(error)
+        except BaseException:  # the loop ends: only then it is cancelled
+            self.busy = False
+            self.kill()
+            raise
+        finally:
+            seat.kill()
+            seat.calls.close()
+            self.seats.discard(seat)
+            talk.let_go()
+            talk.process._link.drop_process()
+            self.decide_soon()
+
+    async def _converse(self, seat: Seat, talk: Talk) -> None:
+        """Take what comes from a worker, until it has ended."""
+        assert self._loop is not None
+        assert talk.watch is not None
+        awaited: Any = None
+        ended = False
+
+        def come() -> bool:
+            nonlocal awaited, ended
+            self.busy = True
+            if seat.read():
+                awaited = seat.take()
+            else:
+                ended = True
+            self.decide()
+            self.busy = False
+            return ended or awaited is not None
+
+        while not ended:
+            await self._loop.read(talk.watch.fileno(), come)
+            while awaited is not None:
+                await talk.await_handler(*awaited)
+                awaited = seat.take()
+                self.decide()
+        seat.ended(await talk.fate())
+
+    # --- The end ---
+
+    async def end(self) -> None:
+        """Let all that was asked be done, then all workers end, and wait until they have."""
+        self._closed = True
+        self.scheduler.close()
+        if self._loop is None:
+            return
+        if self.seats or not self.scheduler.finished:
+            if not self._loop.runs:
+                raise HandleError("aclose() of a pool that belongs to another event loop: await it there")
+            event = Event()
+            self._gone.append(event)
+            self.decide_soon()
+            await event.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._timer_at = None, inf

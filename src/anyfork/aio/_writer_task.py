@@ -1,0 +1,116 @@
+"""What writes queues on while a loop runs: one task for each process whose socket does not take everything at once.
+
+So a plain call never waits for a slow or stopped template, whatever was queued, and what was queued is delivered
+without anybody awaiting it. Where no loop runs, the next call on any handle goes on with it, as in the blocking face.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from anyio import Event, sleep, wait_writable
+from anyio.lowlevel import checkpoint
+
+from .._processes.undelivered import deliver, pending, undelivered
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from .._processes.link import Link
+
+RETRY = 0.01  # seconds between attempts when the kernel's limit of descriptors in flight is reached
+
+
+class _Pump:
+    """The task of one link, and those who wait until it has delivered everything."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._task: object = None  # kept here, because its loop does not keep it
+        self._loop = _asyncio_loop()
+        self.done = Event()
+        self.fd = -1
+        self.reader: object = self  # see _processes.endpoints.Waiter
+
+    def start(self) -> bool:
+        """Begin, in the loop that runs; False when there is none."""
+        if self._loop is not None:
+            self._task = self._loop.create_task(self._run())
+        elif _in_trio():
+            import trio
+
+            trio.lowlevel.spawn_system_task(self._run)
+        else:
+            return False
+        _pumps[self._link] = self
+        return True
+
+    @property
+    def stopped(self) -> bool:
+        """True when its loop was closed without an end of its tasks."""
+        return self._loop is not None and self._loop.is_closed()
+
+    def wake(self) -> None:
+        """It waits for what its link can send, also when the handle was closed."""
+
+    async def _run(self) -> None:
+        try:
+            while self._link.outbox:
+                await self._go_on(self._link)
+        except OSError:  # that process takes nothing any more: whoever waits for it learns why
+            pass
+        finally:
+            if _pumps.get(self._link) is self:
+                del _pumps[self._link]
+            self.done.set()
+
+    async def _go_on(self, link: Link) -> None:
+        """Write what can be written, and wait until there may be more."""
+        with link.lock:
+            pollable = link.flush()
+            unsent = link.unsent_here()
+            filling = link.outbox.filling
+            link.begin_wait(self, -1)
+        try:
+            if filling:
+                await checkpoint()
+            elif unsent and pollable:
+                await wait_writable(unsent[0])
+            elif unsent:
+                await sleep(RETRY)
+        finally:
+            with link.lock:
+                link.end_wait(self)
+                link.close_finished()
+
+
+_pumps: dict[Link, _Pump] = {}
+
+
+def _asyncio_loop() -> AbstractEventLoop | None:
+    asyncio = sys.modules.get("asyncio")
+    return None if asyncio is None else asyncio._get_running_loop()
+
+
+def _in_trio() -> bool:
+    trio = sys.modules.get("trio")
+    return trio is not None and trio.lowlevel.in_trio_run()
+
+
+def attend() -> None:
+    """Have all that is not delivered yet seen to by the loop that runs, if one does."""
+    if not pending():
+        return
+    deliver()
+    for link in list(undelivered):
+        pump = _pumps.get(link)
+        if (pump is None or pump.stopped) and not _Pump(link).start():
+            return
+
+
+async def delivered(link: Link) -> None:
+    """Wait until nothing of this link's queue is left."""
+    attend()
+    while link.outbox and link in _pumps:
+        await _pumps[link].done.wait()
