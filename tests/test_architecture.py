@@ -1,0 +1,230 @@
+"""The folders of src show the architecture: what may import what, and how many modules a folder has. Nothing is run."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SRC = Path(__file__).parent.parent / "src"
+PACKAGES = ("_anyfork_child", "anyfork")
+MOST = 20  # modules in a folder; __init__ and __main__ do not count
+
+# What each folder of the child's package may import. ``root`` is its __init__, ``main`` its __main__.
+WIRE, VALUES = "_anyfork_child.wire", "_anyfork_child.values"
+CHILD = {
+    "": set(),
+    "wire": {""},
+    "values": {"wire"},
+    "birth": {"values", "wire"},
+    "template": {"birth", "values", "wire"},
+    "__main__": {"template", "birth", "values", "wire"},
+    "worker": {"", "birth", "values", "wire"},
+    "remote": {"", "__main__", "template", "birth", "values", "wire"},
+    "multiprocessing": {"birth", "values", "wire"},
+}
+# What each folder of the owner's package may import of it, beside the modules at the bottom, which all may import.
+BOTTOM = {"_errors", "_status", "_record", "_signatures"}
+OWNER = {
+    "_record": set(),
+    "_status": {"_record"},
+    "_errors": {"_status"},
+    "_signatures": set(),
+    "_system": set(),
+    "_processes": {"_system"},
+    "_calls": {"_processes", "_system"},
+    "_pools": {"_calls", "_processes", "_system"},
+    "_blocking": {"_calls", "_processes", "_system"},
+    "_executor": {"_blocking", "_pools", "_calls", "_processes", "_system"},
+    "_program_copy": {"_blocking", "_processes", "_system"},
+    "_multiprocessing": {"_blocking", "_processes", "_system"},
+    "aio": {"_blocking", "_pools", "_calls", "_processes", "_system"},
+    "_later": set(),
+    "context": {"_multiprocessing", "_blocking"},
+    "early": {"_program_copy", "_processes"},
+    "frozen": {"_processes", "_system"},
+    "joblib": {"_executor", "_blocking"},
+    "_pyinstaller": {"frozen"},
+    "": {"_blocking", "_executor", "_later", "_pools", "_processes", "_program_copy", "aio", "context"},
+}
+# Single imports that break these rules, each with its reason. This list only becomes shorter.
+EXCEPTIONS = {
+    (
+        "_anyfork_child.template.program_copy",
+        "_anyfork_child.__main__",
+    ): "a copy of the program enters a template's loop",
+    ("anyfork", "_anyfork_child.worker.server"): "emit and retire are public names",
+    ("anyfork._calls.worker_options", "anyfork._multiprocessing.inherited"): "only where multiprocessing is loaded",
+    ("anyfork._multiprocessing.inherited", "_anyfork_child.multiprocessing.context"): "classes that both sides have",
+    (
+        "anyfork._multiprocessing.main_lookup",
+        "_anyfork_child.multiprocessing.main_lookup",
+    ): "the words of the questions",
+    ("anyfork._multiprocessing.popen", "_anyfork_child.multiprocessing.process"): "the function that the process runs",
+    ("anyfork.context", "_anyfork_child.multiprocessing.context"): "classes that both sides have",
+    (
+        "anyfork._program_copy.fork_here",
+        "_anyfork_child.template.program_copy",
+    ): "the copy of the program is a template",
+    ("anyfork._program_copy.fork_here", "_anyfork_child.template.fork_safety"): "no warning of a fork that is meant",
+    ("anyfork._program_copy.survey", "_anyfork_child.template.fork_safety"): "what a template checks before a fork",
+    ("anyfork.frozen", "_anyfork_child.__main__"): "a frozen program is its own interpreter",
+}
+# Modules that import each other, types included. This list only becomes shorter.
+CIRCLES = {
+    "_anyfork_child.template.entry fork_check fork_loop shutdown template warm_up",
+    "anyfork._executor.admission at_exit dispatcher jobs map pooled_worker recovery worker_queue workers",
+    "anyfork._pools.calls pool pooled_worker worker_queue",
+    "anyfork._pools.jobs worker_table",
+    "anyfork._processes.link undelivered",
+}
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module of src: its dotted name, and the modules of src that it imports anywhere."""
+
+    name: str
+    imports: frozenset[str]
+
+    @property
+    def package(self) -> str:
+        """The top package."""
+        return self.name.partition(".")[0]
+
+    @property
+    def folder(self) -> str:
+        """The folder below the top package, or the module's own name where it lies in none."""
+        return self.name.partition(".")[2].partition(".")[0]
+
+
+def read() -> dict[str, Module]:
+    paths = {}
+    for path in sorted(path for package in PACKAGES for path in (SRC / package).rglob("*.py")):
+        parts = path.relative_to(SRC).with_suffix("").parts
+        if all(part.isidentifier() for part in parts):  # hooks of PyInstaller are no modules
+            paths[".".join(parts).removesuffix(".__init__")] = path
+    return {name: Module(name, frozenset(imported(name, path, {*paths}))) for name, path in paths.items()}
+
+
+def imported(name: str, path: Path, known: set[str]) -> Iterator[str]:
+    package = name if path.stem == "__init__" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                if inner in known or base in known:
+                    yield inner if inner in known else base
+
+
+MODULES = read()
+ARROWS = [(MODULES[name], MODULES[other]) for name in MODULES for other in MODULES[name].imports if other != name]
+
+
+def allowed(module: Module, other: Module) -> bool:
+    if module.package == other.package:
+        return other.folder == module.folder or other.folder in (
+            CHILD[module.folder] if module.package == "_anyfork_child" else OWNER[module.folder] | BOTTOM
+        )
+    return module.package == "anyfork" and other.folder in ("wire", "values", "")
+
+
+def test_imports_run_along_the_arrows():
+    broken = {(module.name, other.name) for module, other in ARROWS if not allowed(module, other)}
+    assert sorted(broken - {*EXCEPTIONS}) == [], "these imports are not allowed: see docs/architecture.md"
+    assert sorted({*EXCEPTIONS} - broken) == [], "these exceptions are no longer needed: remove them"
+
+
+def test_every_folder_has_its_arrows():
+    folders = {(module.package, module.folder) for module in MODULES.values()}
+    assert folders == {("_anyfork_child", name) for name in CHILD} | {("anyfork", name) for name in OWNER}
+
+
+@pytest.mark.parametrize("rules", [CHILD, OWNER], ids=["child", "owner"])
+def test_the_arrows_between_folders_form_no_circle(rules):
+    left = {name: set(targets) for name, targets in rules.items()}
+    while free := [name for name in left if not left[name] & {*left}]:
+        for name in free:
+            del left[name]
+    assert left == {}
+
+
+def test_the_child_imports_nothing_of_the_owner():
+    assert [arrow for arrow in ARROWS if arrow[0].package == "_anyfork_child" and arrow[1].package == "anyfork"] == []
+
+
+def test_no_modules_import_each_other():
+    found = {described(circle) for circle in circles()}
+    assert sorted(found - CIRCLES) == [], "these modules import each other: move what both need into a module below"
+    assert sorted(CIRCLES - found) == [], "these circles are gone, or smaller: shorten the list"
+
+
+def described(circle: list[str]) -> str:
+    """Name the modules of a circle, each without what it has in common with the one before."""
+    words, before = [], ""
+    for name in sorted(circle):
+        folder = name.rpartition(".")[0]
+        words.append(
+            name.removeprefix(f"{folder}.") if folder == before else name.removeprefix("_anyfork_child." * bool(words))
+        )
+        before = folder
+    return " ".join(words)
+
+
+def circles() -> list[list[str]]:
+    """Find the modules that reach each other along imports, type-checking ones included."""
+    after = {name: reachable(name) for name in MODULES}
+    groups: dict[frozenset[str], list[str]] = defaultdict(list)
+    for name in MODULES:
+        if name in after[name]:
+            groups[frozenset(other for other in after[name] if name in after[other])].append(name)
+    return [*groups.values()]
+
+
+def reachable(name: str) -> set[str]:
+    found: set[str] = set()
+    ahead = [name]
+    while ahead:
+        new = {other for other in MODULES[ahead.pop()].imports if other in MODULES} - found
+        found |= new
+        ahead += new
+    return found
+
+
+def test_a_folder_has_at_most_twenty_modules():
+    sizes: dict[Path, int] = defaultdict(int)
+    for path in SRC.rglob("*.py"):
+        sizes[path.parent.relative_to(SRC)] += path.stem not in ("__init__", "__main__")
+    assert {str(folder): count for folder, count in sizes.items() if count > MOST} == {}
+
+
+def test_sub_packages_are_free_to_import():
+    """Importing one module of a folder must not load the others."""
+    for path in [path for package in PACKAGES for path in (SRC / package).glob("*/__init__.py")]:
+        if path.parent.name not in ("aio", "_pyinstaller"):
+            assert len(ast.parse(path.read_text()).body) == 1, f"{path} has more than its docstring"
+
+
+def test_the_page_on_the_architecture_names_modules_that_are_there():
+    page = (SRC.parent / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`((?:\w+/)+\w+)`", page)
+    assert named
+    places = [SRC, SRC / "anyfork", SRC / "_anyfork_child"]
+    gone = [
+        name
+        for name in named
+        if not any((place / name).is_dir() or (place / f"{name}.py").exists() for place in places)
+    ]
+    assert gone == []
