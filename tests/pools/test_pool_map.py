@@ -251,6 +251,7 @@ async def test_progress_is_shown_on_a_terminal(pool, monkeypatch):
     master, slave = pty.openpty()
     with os.fdopen(slave, "w") as terminal, os.fdopen(master, "rb", buffering=0) as shown:
         monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("TERM", "xterm")  # on a dumb one, nothing is drawn
         assert len([x async for x in pool.map(operator.neg, range(500), progress=True)]) == 500
         monkeypatch.undo()
         text = ""

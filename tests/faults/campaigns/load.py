@@ -67,7 +67,7 @@ class Book:
             self.cancelled.add(number)
         elif isinstance(error, anyfork.CallTimeoutError):
             self.ends["timed out"] += 1
-        elif isinstance(error, anyfork.AnyforkError):
+        elif isinstance(error, anyfork.AnyforkError) and not isinstance(error, anyfork.PeerError):
             self.ends[f"failed by {type(error).__name__}"] += 1
         else:
             self.faults.append(f"job {number}: {type(error).__name__}: {error}")
