@@ -1,3 +1,3 @@
-"""Runs in templates and in the processes forked from them. Standard library only; imports nothing of anyfork."""
+"""The code for templates and the processes forked from them. Standard library only; imports nothing of anyfork."""
 
-HOST = ""  # in an interpreter on another machine: what its owner calls that. Set once, before anything else is imported
+HOST = ""  # the owner's name for this machine if the owner is on another one; set once, before all other imports

@@ -9,7 +9,7 @@ import sys
 from os import _exit
 
 # isort: off
-# In this order: so what a start touches lies on the fewest pages (python -m bench create --only faults).
+# In this order, the objects that a start touches lie on the fewest pages (python -m bench create --only faults).
 from .birth.exit import run as run_call
 from .template import shutdown as shutdown
 from .wire import channel as channel
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 
 def main(*arguments: str) -> NoReturn:
-    """Be a template on the socket ``control`` until something takes this process over, then run that.
+    """Serve as a template on the control socket until a function or program takes over this process, then run that.
 
     The arguments are the owner's pid, the descriptors of the control socket, the lifeline, the pipe for reports
-    and the real standard error, flags as of a FORK frame, and attributes as ``name=value``. Until here, descriptor 2 is
-    a file of the owner's, so that it can tell why an interpreter did not come this far.
+    and the real standard error, flags as of a FORK frame, and attributes as ``name=value``. Up to this point,
+    descriptor 2 is a file of the owner's, so that the owner can tell why an interpreter did not get this far.
     """
     note_threads()
     forget_bind_now(os.environb)
@@ -45,7 +45,7 @@ def main(*arguments: str) -> NoReturn:
     _close_all_but(0, 1, 2, control, lifeline, reports)
     open_stdio()
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # where the owner ignores it, nobody could be waited for
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # if it is inherited as ignored, no child can be waited for
     for fd in (control, lifeline, reports):
         if fd >= 0:
             os.set_inheritable(fd, False)
@@ -59,14 +59,17 @@ def main(*arguments: str) -> NoReturn:
 
 
 def run(template: Template) -> NoReturn:
-    """Serve as this template, then run what takes it over. Also the entry of templates that were not exec'ed."""
+    """Serve as this template, then run the call that takes it over.
+
+    Templates that were not exec'ed enter here.
+    """
     meet_tracker()
     _template.held = template.lifeline, template.reports
     _exit(run_call(serve(template), template.reports))
 
 
 def _close_all_but(*keep: int) -> None:
-    """Close what leaked into this interpreter: descriptors that the owner's libraries made inheritable."""
+    """Close all other descriptors, which leaked into this interpreter: the owner's libraries made them inheritable."""
     start = 0
     for fd in sorted(keep):
         if fd > start:  # closerange(0, 0) would close everything: the kernel's range has an inclusive end

@@ -2,7 +2,7 @@
 
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036  # no installer may have looked, and what follows needs it
+if sys.version_info < (3, 11):  # noqa: UP036  # an installer may not have checked, and the code below needs it
     raise ImportError(
         "anyfork needs Python 3.11 or newer, but {} is Python {}.{}: run the program with a newer one".format(
             sys.executable, *sys.version_info[:2]

@@ -1,39 +1,39 @@
-"""The errors of anyfork. All survive pickle; all say whose fault it is and whether something may have run.
+"""The errors of anyfork. All survive pickle; all say who is to blame and whether anything may have run.
 
 AnyforkError
 ├── ArgumentError            you: a value, function or attribute that cannot be handed over; raised at the call
 ├── HandleError              you: this handle was closed, used up, or belongs to another process
-├── TemplateError            a template could not be prepared; it and all its forks answer with this
+├── TemplateError            a template could not be prepared; all its later uses and its forks raise this
 │   ├── PreloadError         a module that cannot be imported
-│   ├── ExecuteError         code that raised or is not Python
-│   ├── PrepareError         a function that raised, is not there, or got arguments that cannot be decoded
-│   ├── UnsafeTemplateError  threads run in it
-│   ├── LaunchError          no interpreter, or one that does not start
-│   ├── TemplateDiedError    it ended before it had done what it was asked
-│   └── RemoteTemplateError  it was to be on another machine
-│       ├── ConnectError         the command that leads there failed: no such command, a refused login
-│       ├── RemotePythonError    no Python there, or one that is too old
-│       ├── ConnectTimeoutError  nothing has answered in time (also a TimeoutError)
-│       └── ConnectionLostError  it was there, and the connection is gone; what was started there may have run
-├── StartError               a process was not started: nothing of the function has run
+│   ├── ExecuteError         code that raised or cannot be compiled
+│   ├── PrepareError         a function that raised, was not found, or whose arguments cannot be decoded
+│   ├── UnsafeTemplateError  threads run in the template
+│   ├── LaunchError          no interpreter was found, or it did not start
+│   ├── TemplateDiedError    the template ended before it had done what it was asked
+│   └── RemoteTemplateError  the template was to run on another machine
+│       ├── ConnectError         the command that connects failed: no such command, a refused login
+│       ├── RemotePythonError    that machine has no Python, or one that is too old
+│       ├── ConnectTimeoutError  no answer in time (also a TimeoutError)
+│       └── ConnectionLostError  the connection was lost; processes started there may have run
+├── StartError               a process was not started; nothing of its function has run
 │   ├── ForkError            the system refused: out of processes, memory or descriptors
 │   ├── HookError            a hook of os.register_at_fork raised in the new process
 │   ├── AttributeRefusedError
 │   ├── FunctionNotFoundError
 │   ├── ArgumentDecodeError
-│   ├── ProgramError         run_program: no such program, or one that cannot be executed
-│   ├── DiedBeforeReadyError it ended before it entered its function
+│   ├── ProgramError         run_program: the program does not exist or cannot be executed
+│   ├── DiedBeforeReadyError the process ended before it entered its function
 │   └── NotReadyError        the deadline passed; the process was killed (also a TimeoutError)
 ├── CallError                a call has no result; ``may_have_run`` says whether anything of the function may have run
 │   ├── WorkerDiedError      the worker ended before it had answered
 │   ├── CallTimeoutError     the deadline passed (also a TimeoutError)
-│   ├── CallCancelledError   it was given up: its map or stream was closed, its pool killed
-│   ├── QueueFullError       the pool has no room for it, and was told to say so; nothing of it has run
+│   ├── CallCancelledError   the call was given up: its map or stream was closed, or its pool killed
+│   ├── QueueFullError       the pool's queue is full, with when_full="raise"; nothing of the call has run
 │   ├── RemoteError          the function raised an exception that cannot be rebuilt here
 │   ├── ResultError          the result cannot travel
-│   └── InitializerError     the worker's initializer raised: the worker is of no use
-├── StatusUnknownError       the process has ended and nobody can say how
-└── PeerError                what came from a process is not anyfork's protocol
+│   └── InitializerError     the worker's initializer raised, so the worker cannot be used
+├── StatusUnknownError       the process has ended, and its exit status is unknown
+└── PeerError                a process sent data that is not anyfork's protocol
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 
 
 class AnyforkError(Exception):
-    """Base of all errors of anyfork.
+    """The base class of all errors of anyfork.
 
     ``remote_traceback`` is the text of the traceback in the other process, or empty. It is also a note of the error,
-    so it is printed with it.
+    so it is printed with the error.
     """
 
     def __init__(self, message: str, *, remote_traceback: str = "", **details: object) -> None:
@@ -61,12 +61,12 @@ class AnyforkError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         state = self.__dict__.copy()
         if isinstance(self, OSError):
-            state["errno"] = self.errno  # OSError keeps it elsewhere
+            state["errno"] = self.errno  # OSError does not keep it in __dict__
         return (_rebuild, (type(self), self.args, state))
 
 
 def rebuild(cls: type[AnyforkError], error: BaseException) -> AnyforkError:
-    """The same error as another class."""
+    """Return the same error as an instance of another class."""
     return _rebuild(cls, error.args, error.__dict__.copy())
 
 
@@ -79,7 +79,7 @@ def _rebuild(cls: type[AnyforkError], args: tuple[object, ...], state: dict[str,
 
 
 class ArgumentError(AnyforkError, TypeError):
-    """A value cannot be handed to another process. Raised by the call that got it; nothing was sent."""
+    """A value cannot be handed to another process. Raised by the call that got the value; nothing was sent."""
 
 
 class HandleError(AnyforkError):
@@ -87,7 +87,7 @@ class HandleError(AnyforkError):
 
 
 class TemplateError(AnyforkError):
-    """A template could not be prepared. The same error answers every later use of it and of its forks."""
+    """A template could not be prepared. Every later use of the template and of its forks raises the same error."""
 
 
 class PreloadError(TemplateError):
@@ -111,48 +111,53 @@ class UnsafeTemplateError(TemplateError):
 
 
 class LaunchError(TemplateError):
-    """An interpreter could not be found or started; ``stderr`` is what it said."""
+    """An interpreter could not be found or started; ``stderr`` is its error output."""
 
     stderr: str = ""
 
 
 class TemplateDiedError(TemplateError):
-    """The template ended before it had done what it was asked; ``status`` says how, ``stderr`` ends what it wrote."""
+    """The template ended before it had done what it was asked; ``status`` says how, ``stderr`` is the end of its error
+    output.
+    """
 
     status: ExitStatus
     stderr: str = ""
 
 
 class RemoteTemplateError(TemplateError):
-    """A template on another machine, ``host``, cannot be used; ``stderr`` is the end of what was said on the way."""
+    """A template on another machine, ``host``, cannot be used.
+
+    ``stderr`` is the end of the error output on the way there."""
 
     host: str
     stderr: str = ""
 
 
 class ConnectError(RemoteTemplateError):
-    """The command that was to give the connection could not be executed, or has ended: a refused login, for instance.
-    Nothing has run there."""
+    """The command that should open the connection could not be executed, or has ended: a refused login, for instance.
+    Nothing has run on the other machine.
+    """
 
 
 class RemotePythonError(RemoteTemplateError):
-    """What the command has led to is no Python that is new enough. Nothing has run there."""
+    """The command has led to no Python, or to one that is too old. Nothing has run there."""
 
 
 class ConnectTimeoutError(RemoteTemplateError, TimeoutError):
-    """No Python has answered within the ``connect_timeout``. The command was killed; nothing has run there."""
+    """The ``connect_timeout`` passed before a Python answered. The command was killed; nothing has run there."""
 
 
 class ConnectionLostError(RemoteTemplateError):
-    """The connection to a remote template is gone. Everything there ends; what was started there may have run."""
+    """The connection to a remote template is lost. Everything there ends; processes started there may have run."""
 
 
 class StartError(AnyforkError):
-    """A process was not started. Nothing of its function has run, and nothing of it is left."""
+    """A process was not started. Nothing of its function has run, and nothing of the process is left."""
 
 
 class ForkError(StartError, OSError):
-    """The system refused a fork or what goes with it; ``errno`` is its reason. Trying again later may help."""
+    """The system refused a fork or a resource for it; ``errno`` is the reason. Trying again later may help."""
 
 
 class HookError(StartError):
@@ -182,7 +187,9 @@ class ProgramError(StartError):
 
 
 class DiedBeforeReadyError(StartError):
-    """The process ended before it entered its function; ``status`` says how, ``stderr`` ends what it wrote."""
+    """The process ended before it entered its function; ``status`` says how, ``stderr`` is the end of its
+    error output.
+    """
 
     status: ExitStatus
     stderr: str = ""
@@ -191,7 +198,8 @@ class DiedBeforeReadyError(StartError):
 class NotReadyError(StartError, TimeoutError):
     """The process did not enter its function before the deadline. It was killed.
 
-    ``may_have_run`` is True for one on another machine: it may have entered it while that was on its way here.
+    ``may_have_run`` is True for a process on another machine: it may have entered its function while the report of that
+    was on its way here.
     """
 
     may_have_run: bool = False
@@ -204,8 +212,9 @@ class CallError(AnyforkError):
 
 
 class WorkerDiedError(CallError):
-    """The worker ended before it had answered: ``pid``, ``status`` says how, ``stderr`` ends what it wrote, where that
-    is known (with exec'ed templates)."""
+    """The worker ended before it had answered; ``pid`` is its process id, and ``status`` says how it ended. ``stderr``
+    is the end of its error output if that is known (with exec'ed templates).
+    """
 
     pid: int | None
     status: ExitStatus
@@ -213,7 +222,9 @@ class WorkerDiedError(CallError):
 
 
 class CallTimeoutError(CallError, TimeoutError):
-    """The deadline of a call passed. One that was running has ended its worker, or runs on if it is one of several."""
+    """The deadline of a call passed. A running call has ended its worker, unless the worker runs several: then it goes
+    on.
+    """
 
 
 class CallCancelledError(CallError):
@@ -221,11 +232,11 @@ class CallCancelledError(CallError):
 
 
 class QueueFullError(CallError):
-    """So many jobs wait in the pool that it takes no more now. Nothing of the call has run."""
+    """The pool's queue is full, and it accepts no job now. Nothing of the call has run."""
 
 
 class RemoteError(CallError):
-    """The function raised an exception that cannot be rebuilt here: ``type_name`` and ``text`` say which."""
+    """The function raised an exception that cannot be rebuilt here; ``type_name`` and ``text`` describe it."""
 
     type_name: str
     text: str
@@ -236,7 +247,7 @@ class ResultError(CallError):
 
 
 class InitializerError(CallError):
-    """The initializer of a worker raised. No call of it runs."""
+    """The initializer of a worker raised. No call of this worker runs."""
 
 
 class StatusUnknownError(AnyforkError):
@@ -244,9 +255,9 @@ class StatusUnknownError(AnyforkError):
 
 
 class PeerError(AnyforkError):
-    """What a process sent is not anyfork's protocol; the process was killed.
+    """A process sent data that is not anyfork's protocol, and was killed.
 
-    Of a call, ``may_have_run`` says whether anything of its function may have run.
+    For a call, ``may_have_run`` says whether anything of its function may have run.
     """
 
     may_have_run: bool = True

@@ -1,4 +1,4 @@
-"""The public names that are loaded at their first use, and what to write for names that are not there."""
+"""The public names that are loaded at their first use, and remedies for names that do not exist."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WHERE = {
     "get_context": ".context",
     "retire": "_anyfork_child.worker.server",
 }
-MODULES = ("aio", "context")  # what belongs to them may be used after ``import anyfork``
+MODULES = ("aio", "context")  # their contents may be used after ``import anyfork``
 INSTEAD = {
     "Pool": "use anyfork.Executor, or anyfork.aio.Pool in an event loop",
     "ProcessPoolExecutor": "use anyfork.Executor",
@@ -36,13 +36,13 @@ INSTEAD = {
     "start": "use anyfork.Template().start",
     "submit": "use the submit of anyfork.Executor",
 }
-PATIENCE = 5.0  # seconds that one thread waits for another: it may be one that the fork of this program has left behind
+PATIENCE = 5.0  # seconds to wait for another thread, which a fork of this program may have left behind
 
 _loading = RLock()
 
 
 def __getattr__(name: str) -> object:
-    """Load what most programs do not need when it is asked for."""
+    """Load a public name at its first use, because most programs do not need it."""
     package = sys.modules[PACKAGE]
     if name in MODULES:
         return _load(f"{PACKAGE}.{name}")
@@ -58,7 +58,7 @@ def __getattr__(name: str) -> object:
 
 
 def _load(module: str) -> object:
-    """Import a module, one thread after the other: dataclasses look at as much of typing as another has imported."""
+    """Import a module, one thread after the other: dataclasses use as much of typing as another thread has imported."""
     taken = _loading.acquire(timeout=PATIENCE)
     try:
         return import_own(module)

@@ -1,4 +1,4 @@
-"""Records that do not change: written out because dataclasses would double the cost of importing anyfork."""
+"""Immutable records, written out because dataclasses would double the cost of importing anyfork."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How functions and their arguments are typed. For type checkers: nothing here loads typing.
+"""The types of functions and their arguments, for type checkers: nothing here loads typing.
 
-A function is given with its positional arguments, which are checked against its parameters. One that takes a process
-over gets the channel first, then what was queued by ``send``, whose types are not known, then the arguments. A function
-that is named by a string has arguments and a result of any type.
+A function is given with its positional arguments, which are checked against its parameters. A function that takes over
+a process gets the channel first, then the values queued by ``send``, whose types are not known, then the arguments. A
+function that is named by a string has arguments and a result of any type.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
     Item = TypeVar("Item")
 
-    Later: TypeAlias = Coroutine[Any, Any, Result]  # what an async function returns
+    Later: TypeAlias = Coroutine[Any, Any, Result]  # the return type of an async function
     Items: TypeAlias = Iterable[Item] | AsyncIterable[Item]
 
-    # What takes a process over: with all arguments, with one or two values of ``send`` before them, with those alone.
+    # Functions that take over a process: with all arguments, with one or two values of ``send`` before them, with
+    # values of ``send`` alone.
     Entry: TypeAlias = (
         Callable[[UNIXSocketStream, *Arguments], Later[object]] | Callable[[socket.socket, *Arguments], object]
     )
@@ -50,6 +51,6 @@ else:
         return function
 
     class Generic:
-        """Lets a class be written with the type of what it contains."""
+        """A base class that lets a class be written with the type of its contents."""
 
         __class_getitem__ = classmethod(GenericAlias)

@@ -1,4 +1,4 @@
-"""How a process has ended."""
+"""The exit status of a process, and the resources it has used."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ else:  # loading typing would double the cost of importing anyfork
 
 
 class Usage(_UsageFields):
-    """The resources a process has used, as getrusage(2) counts them.
+    """The resources that a process has used, as getrusage(2) counts them.
 
     Times are in seconds, ``max_rss`` is in KiB, the rest are counts.
     """
@@ -39,10 +39,11 @@ class Usage(_UsageFields):
 
 
 class ExitStatus(Record):
-    """How a process has ended: with ``code``, or by ``signal``, or neither, which means that nobody knows.
+    """The exit status of a process: it ended with ``code``, or by ``signal``; if both are None, the status is unknown.
 
-    ``usage`` is what it used, or None where nobody knows. ``error`` is the traceback of the exception that ended its
-    function, or says why the status is unknown: the process was never forked, or the connection to its machine is lost.
+    ``usage`` are the resources it has used, or None if unknown. ``error`` is the traceback of the exception that ended
+    its function, or says why the status is unknown: the process was never forked, or the connection to its machine is
+    lost.
     """
 
     __match_args__: tuple[str, ...] = ("code", "signal", "usage", "error")
@@ -65,7 +66,7 @@ class ExitStatus(Record):
 
     @property
     def known(self) -> bool:
-        """False when the process has ended and nobody can say how."""
+        """True when the status is known; False when the process has ended, but how is unknown."""
         return self.code is not None or self.signal is not None
 
     @property
@@ -85,13 +86,13 @@ UNKNOWN = ExitStatus()
 
 
 def exit_status(wait_status: int, usage: Usage | None = None, error: str | None = None) -> ExitStatus:
-    """The ExitStatus for a status of waitpid."""
+    """Return the ExitStatus for a wait status of waitpid."""
     code = os.waitstatus_to_exitcode(wait_status)
     return ExitStatus(code, None, usage, error) if code >= 0 else ExitStatus(None, -code, usage, error)
 
 
 def signal_name(number: int) -> str:
-    """SIGTERM for 15."""
+    """Return the name of a signal: SIGTERM for 15."""
     import signal
 
     try:

@@ -1,6 +1,6 @@
-"""A multiprocessing context whose processes come from a template.
+"""The multiprocessing context whose processes come from a template.
 
-Importing this module makes the name ``"anyfork"`` known to multiprocessing, for what takes a start method by name.
+Importing this module makes the name ``"anyfork"`` known to multiprocessing, for APIs that take a start method by name.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from _anyfork_child.multiprocessing.context import default_context
 from ._blocking.template import Template
 from ._errors import ArgumentError
 from ._multiprocessing import (
-    popen as popen,  # what starts processes: loaded here, once, and not by several threads at their first
+    popen as popen,  # starts processes: loaded here, once, and not by several threads at their first process
 )
 
 
 def get_context(template: Template | None = None) -> AnyforkContext:
     """Return a multiprocessing context whose processes are forked from ``template``, by default the default template.
 
-    It has what ``multiprocessing.get_context()`` has: Process, Queue, Lock, Pool, Manager and so on. The template stays
-    usable and stays the caller's; its processes have its environment and directory, while those of the default template
-    have the program's present ones. Functions and classes of ``__main__`` travel by value: it is never imported or run
-    again. Raises ArgumentError for anything but a blocking Template.
+    It has everything that ``multiprocessing.get_context()`` has: Process, Queue, Lock, Pool, Manager and so on. The
+    template stays usable and stays the caller's; its processes have its environment and directory, while processes of
+    the default template have the program's present ones. Functions and classes of ``__main__`` travel by value: it is
+    never imported or run again. Raises ArgumentError for anything but a blocking Template.
     """
     if template is None:
         return default_context()

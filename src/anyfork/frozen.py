@@ -1,13 +1,13 @@
-"""Let a program that was built to need no interpreter have templates: make this the first import of its main program.
+"""Templates of a frozen program, which needs no interpreter: make this the first import of its main program.
 
     import anyfork.frozen
 
-A frozen program is its own interpreter, so its templates are the same executable, started again. There this import
-recognises what it is started for, becomes the template, and never returns: nothing of the program below that line runs
-a second time. Everywhere else it does nothing.
+A frozen program is its own interpreter, so its templates are the same executable, started again. In a template this
+import recognises what the executable was started for, becomes the template, and never returns: nothing of the program
+below that line runs a second time. Everywhere else it does nothing.
 
-What builds the program has to take along the packages anyfork, _anyfork_child and cloudpickle as a whole. PyInstaller
-does, and puts in the line above too, by the hook that comes with anyfork.
+The tool that builds the program has to include the packages anyfork, _anyfork_child and cloudpickle as a whole.
+PyInstaller does so, and inserts the line above too, by the hook that comes with anyfork.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def _become_template() -> NoReturn:
-    """Runs in the template, in the middle of the first line of the program, to which it does not go back."""
+    """Become the template. Runs in the template, in the first line of the program, and never returns to the program."""
     from types import ModuleType
 
     from _anyfork_child.__main__ import main
 
     arguments = sys.argv[2:]
     del sys.argv[1:]
-    sys.modules["_anyfork_program"] = sys.modules["__main__"]  # it is not taken apart, and not in anybody's way
+    sys.modules["_anyfork_program"] = sys.modules["__main__"]  # kept from being torn down, and out of the way
     sys.modules["__main__"] = ModuleType("__main__")
     main(*arguments)
 

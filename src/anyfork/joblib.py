@@ -1,9 +1,9 @@
 """The backend "anyfork" of joblib: ``import anyfork.joblib``, then ``with parallel_config(backend="anyfork"):``.
 
-Further keyword arguments of ``parallel_config`` or ``Parallel`` are the ``template`` that workers are forked from, and
-the options of Executor. Without a template they come from one that has loaded joblib, and scikit-learn where
-this program has. Workers stay as long as the ``parallel_config`` does, and leave before when they have been idle for a
-while.
+Further keyword arguments of ``parallel_config`` or ``Parallel`` are ``template``, from which the workers are forked,
+and the options of Executor. Without a template the workers come from one that has loaded joblib, and scikit-learn if
+this program has loaded it. Workers stay as long as the ``parallel_config`` does, or end earlier when they have been
+idle for a while.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import Any
 
-IDLE = 10.0  # seconds
-WITH_IT = ("sklearn",)  # what jobs need, where the program uses it, and takes long to import
+IDLE = 10.0  # seconds until an idle worker ends
+WITH_IT = ("sklearn",)  # modules that jobs need if the program uses them, and that take long to import
 
 
 class _Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
-    """Runs what joblib wants to run in the workers of an Executor."""
+    """A joblib backend that runs batches of calls in the workers of an Executor."""
 
     supports_retrieve_callback = True
     supports_inner_max_num_threads = True
@@ -44,7 +44,7 @@ class _Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  #
     _n_jobs = 0
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """How many jobs run at once."""
+        """Return how many jobs run at once."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         if n_jobs is None:
@@ -52,7 +52,7 @@ class _Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  #
         return n_jobs if n_jobs > 0 else max(cpu_count() + 1 + n_jobs, 1)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **_: object) -> int:
-        """Have workers for so many jobs at once."""
+        """Have workers for this many jobs at once; return the number."""
         n_jobs = self.effective_n_jobs(n_jobs)
         if n_jobs == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
@@ -76,7 +76,7 @@ class _Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  #
         return Executor(template, n_jobs, **options)
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Future[Any]], None] | None = None) -> Future[Any]:
-        """Run a batch of calls."""
+        """Run a batch of calls in a worker."""
         assert self._executor is not None
         future = self._executor.submit(func)
         if callback is not None:
@@ -84,15 +84,15 @@ class _Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  #
         return future
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
-        """The results of a batch."""
+        """Return the results of a batch."""
         return out.result()
 
     def terminate(self) -> None:
-        """The end of one Parallel: the workers may have something to do in the next."""
+        """End one Parallel, but keep the workers: the next one may use them."""
         self.reset_batch_stats()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Let everything end that runs: nobody wants its results."""
+        """Kill everything that runs, because its results are not wanted."""
         if self._executor is not None:
             self._executor.kill()
         self._stop()
@@ -110,7 +110,7 @@ def _template() -> Template:
 
 
 def prepare(env: Mapping[str, object], initializer: Callable[..., object] | str | None, args: Sequence[object]) -> None:
-    """Runs in each worker: keep libraries that have threads of their own from using too many."""
+    """Keep libraries with threads of their own from using too many, then run the initializer. Runs in each worker."""
     from _anyfork_child.values.decode import named
 
     os.environ.update({name: str(value) for name, value in env.items()})
@@ -118,7 +118,7 @@ def prepare(env: Mapping[str, object], initializer: Callable[..., object] | str 
     if limit and "numpy" in sys.modules and find_spec("threadpoolctl") is not None:
         from threadpoolctl import threadpool_limits
 
-        threadpool_limits(limit)  # what is loaded has read its environment already
+        threadpool_limits(limit)  # loaded libraries have read their environment already
     if initializer is not None:
         named(initializer)(*args)
 

@@ -1,1 +1,1 @@
-"""What a new process does before and after user code: attributes, preparation, last words, exit."""
+"""The steps of a new process before and after user code: attributes, preparation, last words, exit."""

@@ -1,6 +1,6 @@
-"""The attributes of a new process: applied in it, in one fixed order, each failure with the attribute's name.
+"""The attributes of a new process, applied in one fixed order; a failure names the attribute.
 
-Runs in the new process, before anything of the user's.
+Runs in the new process, before any user code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .title import Title
 
     class Template(Protocol):
-        """What attributes are given to: see template.template.Template."""
+        """The process that gets the attributes: see template.template.Template."""
 
         attributes: dict[str, Any]
         channel: Channel
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         title: Title
 
         def keep(self, attributes: dict[str, Any]) -> None:
-            """Note the attributes that matter later."""
+            """Note the attributes that are applied later."""
 
 
 def _rlimits(limits: dict[int, tuple[int, int]]) -> None:
@@ -54,18 +54,18 @@ def _user(user: int | str) -> None:
 
 
 def _entry(user: int | str) -> Any:
-    """The entry of a user in the system's list. Raises KeyError."""
+    """Return the entry of a user in the system's user database. Raises KeyError."""
     pwd = import_own("pwd")
     return pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)
 
 
 def _with_groups(attributes: dict[str, Any]) -> dict[str, Any]:
-    """The attributes with the groups of the user, where only that is given, or it would keep those of its template.
+    """Add the groups of the user to attributes with a user but no group; the process would keep its template's groups.
 
-    Raises Failure where the system does not know the user.
+    Raises Failure if the system does not know the user.
     """
     user = attributes.get("user")
-    if user is None or "group" in attributes or os.geteuid():  # only root can, and others are refused the user
+    if user is None or "group" in attributes or os.geteuid():  # only root can; setuid() will fail for others
         return attributes
     try:
         entry = _entry(user)
@@ -102,7 +102,7 @@ def _stdio(fd: int) -> Callable[[int | str], None]:
             stream.flush()
         opened = os.open(source, os.O_RDWR | os.O_CLOEXEC) if isinstance(source, str) else -1
         os.dup2(source if isinstance(source, int) else opened, fd)
-        if opened == fd:  # which was closed
+        if opened == fd:  # the number was closed before
             os.set_inheritable(fd, True)
         elif opened >= 0:
             os.close(opened)
@@ -113,9 +113,9 @@ def _stdio(fd: int) -> Callable[[int | str], None]:
     return redirect
 
 
-# In the order in which they are applied; the documentation carries the same order. What needs privileges comes
-# before user, and user before env, which cannot fail. What an exec'ed template takes from its owner without being asked
-# is here too: affinity, limits and priority.
+# In the order in which they are applied; the documentation has the same order. Attributes that need privileges come
+# before user, and user before env, which cannot fail. An exec'ed template also gets attributes of its owner without
+# being asked: affinity, limits and priority.
 APPLY: dict[str, Callable[[Any], object]] = {
     "new_session": lambda wanted: os.setsid() if wanted else None,
     "affinity": lambda cpus: os.sched_setaffinity(0, cpus),
@@ -128,7 +128,7 @@ APPLY: dict[str, Callable[[Any], object]] = {
     "stdin": _stdio(0),
     "stdout": _stdio(1),
     "stderr": _stdio(2),
-    "title": lambda title: title,  # set by apply_attributes, which knows where
+    "title": lambda title: title,  # set by apply_attributes, which has the Title object
     "extra_groups": _extra_groups,
     "group": _group,
     "user": _user,
@@ -151,15 +151,15 @@ def apply_attributes(attributes: dict[str, Any], fds: Sequence[int], title: Titl
             action(fds[value] if name in BY_DESCRIPTOR and isinstance(value, int) else value)
             if name == "title":
                 title.set(value)
-        except Exception as error:  # whatever it is, the owner must learn which attribute it was
+        except Exception as error:  # whatever the error is, the owner must learn which attribute failed
             raise failure_of("attribute", name, error) from error
 
 
 def give(template: Template, body: bytes, fds: Sequence[int]) -> None:
-    """Apply what came with a FORK frame, and close its descriptors. Raises Failure."""
+    """Apply the attributes of a FORK frame, and close its descriptors. Raises Failure."""
     attributes = Payload(Frame(FORK, 0, body)).load()
     given = fds
-    if type(attributes) is int:  # they were too large for the frame
+    if type(attributes) is int:  # the attributes are in a file, too large for the frame; this is its index
         file, given = fds[attributes], fds[:attributes]
         attributes = Payload(Frame(FORK | IN_FILE, os.fstat(file).st_size, b"", (os.dup(file),))).load()
     template.keep(attributes)
@@ -172,9 +172,12 @@ def give(template: Template, body: bytes, fds: Sequence[int]) -> None:
 
 
 def _become_interpreter(template: Template, command: list[bytes], fds: Sequence[int]) -> None:
-    """Replace this process by a fresh interpreter, which goes on as a template on the same sockets."""
+    """Replace this process with a fresh interpreter, which goes on as a template on the same sockets.
+
+    Raises Failure.
+    """
     stderr = os.dup(2)
-    os.dup2(fds[-1], 2)  # a file of the owner's, for what an interpreter that cannot start says
+    os.dup2(fds[-1], 2)  # a file of the owner's, for the messages of an interpreter that cannot start
     keep = [template.channel.fd, template.lifeline, template.reports, stderr]
     for fd in keep:
         os.set_inheritable(fd, True)
@@ -189,6 +192,6 @@ def _become_interpreter(template: Template, command: list[bytes], fds: Sequence[
 
 
 def _later(template: Template) -> list[bytes]:
-    """The attributes that a fresh interpreter has to be told again, as they matter only later."""
+    """Return the attributes that a fresh interpreter needs as arguments, because they are applied only later."""
     wanted = {name: value for name, value in template.attributes.items() if name == "title" or value == CHANNEL}
     return [f"{name}={value}".encode("utf-8", "replace") for name, value in wanted.items()]

@@ -1,8 +1,8 @@
-"""Claims of this process on descriptors: they tell whether a number still is what it was, and is this process's.
+"""Claims of this process on descriptors: they show whether a number is still the same file, and this process's own.
 
-User code may close our descriptors, open others under their numbers, and fork copies of itself. The kernel keeps the
-claim with the open file (as its F_SETOWN owner, which sends no signal unless O_ASYNC or out-of-band data ask for it).
-So one system call tells our file from any other, and the process from its copies, and a start costs no page more.
+User code may close our descriptors, open others under their numbers, and fork copies of the process. The kernel keeps
+the claim with the open file (as its F_SETOWN owner, which causes no signal without O_ASYNC or out-of-band data). So one
+system call distinguishes our file from any other, and the process from its copies, and a start costs no further page.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from os import getpid
 
 
 def claim(fd: int) -> None:
-    """Make this process the one that may use the descriptor."""
+    """Claim a descriptor for this process."""
     fcntl(fd, F_SETOWN, getpid())
 
 
 def is_claimed(fd: int) -> bool:
-    """Tell whether this number still is the file that this process, and no copy of it, has claimed."""
+    """Return whether this number is still the file that this process has claimed; False in a copy of the process."""
     try:
         return fcntl(fd, F_GETOWN) == getpid()
-    except OSError:  # it is closed
+    except OSError:  # the number is closed
         return False

@@ -1,4 +1,4 @@
-"""How a process runs its function, and how it ends: as an interpreter ends, without being taken apart."""
+"""The run of a process's function, and the exit of the process: like an interpreter's, but without finalization."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 LONG = 1 << 63  # beyond it an exit code is -1, as the interpreter sees it
 
-_code = 1  # of the end of this process; another one only when an end in order has begun
+_code = 1  # the exit code of this process; 1 until an orderly end has begun
 
 
 def _take_result(result: Any, function: Callable[..., Any], args: list[Any]) -> None:
-    """Run an async function, which has returned a coroutine; tell the user that any other value is lost."""
+    """Run an async function, which has returned a coroutine; warn the user about any other value, which is dropped."""
     if hasattr(result, "cr_frame"):
         from ..values.async_function import run_async
 
-        result.close()  # nothing of it has run yet: call it again, with its channel as a stream
+        result.close()  # its body has not begun: call the function again, with the channel as a stream
         result = run_async("asyncio", function, *args)
     if result is not None:
         _tell_dropped(function, type(result).__name__)
 
 
 def _tell_dropped(function: Callable[..., Any], kind: str) -> None:
-    """Say on standard error that nobody gets what the function has returned."""
+    """Write to standard error that the value returned by the function is dropped."""
     from .preparation import function_name
 
     text = (
@@ -44,12 +44,12 @@ def _tell_dropped(function: Callable[..., Any], kind: str) -> None:
     try:
         if sys.stderr is not None:
             print(f"{text}, or use anyfork.call() for its result", file=sys.stderr)
-    except (OSError, ValueError):  # it is closed
+    except (OSError, ValueError):  # standard error is closed
         pass
 
 
 def _explain(error: BaseException) -> None:
-    """Add to the error of a call that never entered the function what the function is called with."""
+    """Add a note about the arguments of the function to the error of a call that never entered the function."""
     if isinstance(error, TypeError) and error.__traceback__ is None:
         error.add_note(
             "The function gets the channel as its first argument, before those of send() and run(); "
@@ -58,7 +58,7 @@ def _explain(error: BaseException) -> None:
 
 
 def _print_error(error: BaseException) -> None:
-    """Show an error as the interpreter does: by the hook of the program, and by its own where that one fails."""
+    """Print an error as the interpreter does: by the program's excepthook, or by the default one if that fails."""
     cut(error)
     try:
         sys.excepthook(type(error), error, error.__traceback__)
@@ -67,7 +67,7 @@ def _print_error(error: BaseException) -> None:
 
 
 def exit_code(stop: SystemExit) -> int:
-    """The exit code a SystemExit asks for, as the interpreter sees it: a text is printed and means 1."""
+    """Return the exit code of a SystemExit, by the rules of the interpreter: a text is printed and means 1."""
     if stop.code is None:
         return 0
     if isinstance(stop.code, int):
@@ -75,15 +75,15 @@ def exit_code(stop: SystemExit) -> int:
     try:
         if sys.stderr is not None:
             print(stop.code, file=sys.stderr)
-    except Exception:  # it has no text, or there is no standard error any more: the interpreter says nothing then
+    except Exception:  # the code has no text, or standard error is closed: the interpreter prints nothing then
         pass
     return 1
 
 
 def wind_up(code: int) -> None:
-    """Join threads, run exit handlers, flush output; take nothing apart (which costs 100 ms).
+    """Join threads, run exit handlers and flush output, but do not finalize the interpreter (which costs 100 ms).
 
-    Where there are exit handlers behind a fence it ends the process with this code.
+    If there are exit handlers behind a fence, end the process with this code.
     """
     global _code
     try:
@@ -100,10 +100,10 @@ def wind_up(code: int) -> None:
 
 
 def _finish_queues() -> None:
-    """Let multiprocessing's finalizers run: threads of queues write what was put. Those of the template do nothing.
+    """Run multiprocessing's finalizers: threads of queues write the queued items. Those of the template do nothing.
 
-    Its exit handler is the template's, where the template has loaded it; and it would end children, which a copy of a
-    program takes for its own.
+    The exit handler of multiprocessing is not used: it is the template's, if the template has loaded the module, and it
+    would end the children of the original program in a copy of a program, which takes them for its own.
     """
     run_finalizers = modules["multiprocessing.util"]._run_finalizers
     run_finalizers(0)
@@ -111,7 +111,7 @@ def _finish_queues() -> None:
 
 
 def flush() -> None:
-    """As flush_stdio, for less."""
+    """Flush stdout and stderr as ``flush_stdio`` does, at less cost."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -120,13 +120,15 @@ def flush() -> None:
 
 
 def fence() -> None:
-    """Let the exit handlers there are be not those of this process. They do not run, and are not dropped either: what
-    only they hold would be finalized here."""
+    """Keep the exit handlers that exist now from running in this process.
+
+    They are not dropped either, because objects that only they hold would be finalized in this process.
+    """
     register(_stop)
 
 
 def _stop() -> None:
-    """Runs as an exit handler, when those registered later have run."""
+    """End the process before older exit handlers run. Runs as an exit handler, after those registered later."""
     if "multiprocessing.util" in modules:
         _finish_queues()
     flush()
@@ -134,11 +136,11 @@ def _stop() -> None:
 
 
 def run(call: list[Any], reports: int, last: Callable[[int], object] = wind_up) -> int:
-    """Call the function that takes this process over, do what an interpreter does at its end, and return the exit code.
+    """Call the function that takes over this process, do the work of an interpreter at its end, return the exit code.
 
     ``call`` is the function and its arguments, and is emptied: files among the arguments are flushed and closed with
     the last reference, before the process ends. ``reports`` takes the traceback of an exception, for the owner, and
-    ``last`` gets the code. Part of every start, and written for that (see template.fork_loop).
+    ``last`` gets the code. Every start runs this function, and it is written for that (see template.fork_loop).
     """
     code = 0
     try:
@@ -147,7 +149,7 @@ def run(call: list[Any], reports: int, last: Callable[[int], object] = wind_up) 
         if result is not None:
             _take_result(result, function, call)
     except BaseException as error:
-        # Runs in the process, at the boundary where an interpreter would print it too.
+        # The outermost frame of the process, where an interpreter would print the error, too.
         code = _fail(error, reports)
     call.clear()
     last(code)
@@ -155,7 +157,7 @@ def run(call: list[Any], reports: int, last: Callable[[int], object] = wind_up) 
 
 
 def _fail(error: BaseException, reports: int) -> int:
-    """Show what has left the function, and tell the owner; return the exit code that it means."""
+    """Print an exception of the function, and report it to the owner; return the exit code for it."""
     if isinstance(error, SystemExit):
         return exit_code(error)
     error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)  # a class may refuse the assignment
@@ -172,13 +174,13 @@ def end(code: int) -> NoReturn:
 
 
 def end_copy(code: int) -> NoReturn:
-    """End a copy of a template or worker that user code has made by itself, and that has left this code."""
+    """End a copy of a template or worker that user code has forked, and that has returned from the user code."""
     flush_stdio()
     os._exit(code)
 
 
 def fail_copy(error: BaseException) -> NoReturn:
-    """End such a copy that has left the user's code by an exception."""
+    """End a copy of a template or worker that user code has forked, and that has left the user code by an exception."""
     if isinstance(error, SystemExit):
         end_copy(exit_code(error))
     _print_error(error)
@@ -186,10 +188,10 @@ def fail_copy(error: BaseException) -> NoReturn:
 
 
 def flush_stdio() -> None:
-    """Flush stdout and stderr; what cannot be written (a closed pipe, a full disk) is lost as at any exit."""
+    """Flush stdout and stderr; output that cannot be written (a closed pipe, a full disk) is lost as at any exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
                 stream.flush()
-        except Exception:  # also what a stream of the user's has to say to that
+        except Exception:  # a stream of the user's may raise anything
             pass

@@ -1,9 +1,10 @@
-"""What a process says to the template that has forked it: its last words, and marks for the owner's end.
+"""Reports of a process to the template that has forked it: its last words, and marks for the owner's end.
 
-Each process has a pipe of its own for that. So the kernel says who speaks: no process can speak for another one, nor
-fill or shut what another one needs. The template reads it when it wants to know something, and is never waited for.
+Each process has a pipe of its own for reports. So the kernel identifies the sender: no process can report for another
+one, nor fill or close the pipe of another one. The template reads the pipe when it needs the information, and no
+process waits for the template.
 
-What stands in the pipe are reports, each behind a header; the template drops whatever is none.
+The pipe holds reports, each after a header; the template drops anything else.
 """
 
 from __future__ import annotations
@@ -22,27 +23,27 @@ if TYPE_CHECKING:
 HEADER = Struct("<6sBH")  # MAGIC, kind, and the length of the text
 MAGIC = b"report"
 REPORT_LIMIT = 61_000  # bytes of text
-PIPE_SIZE = 1 << 16  # bytes that a pipe takes; Linux gives less to a user who has very many
-RESERVED = 64  # bytes of it for marks
+PIPE_SIZE = 1 << 16  # bytes that a pipe holds; Linux makes pipes smaller for a user with very many
+RESERVED = 64  # bytes of the pipe for marks
 F_GETPIPE_SZ = 1032  # of Linux
 
-WORDS = 0  # the text is what the owner gets as ``ExitStatus.error``
+WORDS = 0  # the text is for the owner, as ``ExitStatus.error``
 UNTOLD = 1  # this process becomes another program, which the kernel will not tell of the owner's end
-PARENT = 2  # this template is about to fork: it has others to end, and none but it could
-CHILDLESS = 3  # it will not any more, because it is taken over
+PARENT = 2  # this template is about to fork: it will have processes to end that no other process could end
+CHILDLESS = 3  # this template forks no more, because it is taken over
 ENDING = 4  # this template is ending its own processes
 
 
 class Reports(dict[int, tuple[set[int], bytes]]):
-    """What the processes of a template have said so far, by pid: the marks that hold, and the last words.
+    """The reports of a template's processes, by pid: the marks that hold, and the last words.
 
-    Empty until somebody asks.
+    Pipes are read only by the methods, so it is empty before their first call.
     """
 
     __slots__ = ()
 
     def take_words(self, pid: int, fd: int) -> bytes:
-        """Return the last words of a process that has ended, and forget it."""
+        """Return the last words of a process that has ended, and forget the process."""
         self._listen(pid, fd)
         return self.pop(pid)[1]
 
@@ -65,7 +66,7 @@ class Reports(dict[int, tuple[set[int], bytes]]):
 
 
 def _receive(fd: int) -> Iterator[tuple[int, bytes]]:
-    """Read what a process has said. Its pipe holds little, and what is no report ends what is understood of it."""
+    """Yield the reports of a process from one read, as its pipe holds little. Stop at the first malformed report."""
     set_blocking(fd, False)
     try:
         data = read(fd, PIPE_SIZE)
@@ -81,26 +82,28 @@ def _receive(fd: int) -> Iterator[tuple[int, bytes]]:
 
 
 def to_nobody() -> int:
-    """Return what is in the place of the pipe where no template has forked this process. Nothing is said there."""
+    """Return a descriptor in place of the pipe for a process that no template has forked; reports to it are dropped."""
     return open("/dev/null", O_WRONLY | O_CLOEXEC)
 
 
 def say(reports: int, words: str) -> None:
-    """Leave this process's last words for its owner, if they can be left."""
+    """Report this process's last words for its owner, if possible; only their end if they are too long."""
     data = words.encode("utf-8", "backslashreplace")
     report(reports, WORDS, data[-min(REPORT_LIMIT, _room(reports)) :])
 
 
 def report(reports: int, kind: int, text: bytes = b"") -> None:
-    """Tell the template above. Never waits, and says nothing where the number has become something else, where this
-    is a copy of the process, and where the template is gone."""
+    """Send a report to the template that has forked this process, without ever waiting.
+
+    Send nothing if the descriptor has been replaced, if this is a copy of the process, or if the template is gone.
+    """
     if not is_claimed(reports):
         return
     mask = pthread_sigmask(SIG_BLOCK, (SIGPIPE,))
     try:
         set_blocking(reports, False)
         write(reports, HEADER.pack(MAGIC, kind, len(text)) + text)
-    except OSError:  # nobody reads there, or user code has filled it
+    except OSError:  # nobody reads the pipe, or user code has filled it
         if SIGPIPE in sigpending():
             sigwait((SIGPIPE,))
     finally:
@@ -110,5 +113,5 @@ def report(reports: int, kind: int, text: bytes = b"") -> None:
 def _room(fd: int) -> int:
     try:
         return fcntl(fd, F_GETPIPE_SZ) - RESERVED
-    except OSError:  # another system, or no pipe
+    except OSError:  # another system, or not a pipe
         return REPORT_LIMIT

@@ -1,4 +1,4 @@
-"""Lazy imports (PEP 810, Python 3.15): a template has really loaded what it preloaded."""
+"""Lazy imports (PEP 810, Python 3.15): a template really loads the modules that it preloads."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-LAZY: type | None = getattr(types, "LazyImportType", None)  # what stands for a module that nobody has used yet
+LAZY: type | None = getattr(types, "LazyImportType", None)  # the stand-in for a module that was not used yet
 
 
 def resolve_lazy_imports(names: Iterable[str]) -> None:
-    """Import what these modules, and all loaded modules of their packages, import lazily.
+    """Import the lazy imports of these modules, and of all loaded modules of their packages.
 
-    What cannot be imported stays as it is, and is an ImportWarning: the program may never use it.
+    A lazy import that fails stays lazy, with an ImportWarning: the program may never use it.
     """
     packages = {name.partition(".")[0] for name in names}
     tried: set[tuple[str, str]] = set()
@@ -36,19 +36,19 @@ def _lazy_names(packages: set[str]) -> Iterator[tuple[ModuleType, str]]:
 
 def _resolve(module: ModuleType, name: str) -> None:
     try:
-        getattr(module, name)  # imports it, and puts it where the stand-in was
+        getattr(module, name)  # imports the module, and replaces the stand-in
     except Exception as error:  # a module may raise anything while it is imported
         _note(f"cannot preload {name!r}, a lazy import of {module.__name__}: {error}")
 
 
 def set_mode(mode: str, filter_name: str | None) -> None:
-    """Import lazily what the program imports lazily, with its filter if that is found here by its name."""
+    """Set the program's mode of lazy imports, and its filter if the filter is found here by its name."""
     sys.set_lazy_imports(mode)  # type: ignore[attr-defined]  # Python 3.15
     if filter_name is None:
         return
     try:
         chosen = find_function(filter_name)
-    except Exception as error:  # its module may raise anything while it is imported
+    except Exception as error:  # the module of the filter may raise anything while it is imported
         _note(f"lazy imports have no filter here, because {filter_name} cannot be imported: {error}")
     else:
         sys.set_lazy_imports_filter(chosen)  # type: ignore[attr-defined]  # Python 3.15

@@ -1,4 +1,4 @@
-"""What prepares a template: each step runs code of the user's in it, and a failure says which step of what it was."""
+"""The steps that prepare a template: each runs user code in it, and a failure names the step and its object."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LAZY_IMPORTS = hasattr(sys, "set_lazy_imports")  # Python 3.15
 
 
 def _initialise(payload: Payload) -> None:
-    """Take over what a program gives its interpreter: where modules are found, and its arguments.
+    """Set the program's module path, arguments and mode of lazy imports in this template.
 
     None in the path stands for the standard library.
     """
-    for name in ("socket", "resource"):  # every template needs them (os.wait4 the second), and the path may hide them
+    for name in ("socket", "resource"):  # every template needs them (os.wait4 the latter), and the path may hide them
         import_own(name)
     path, sys.argv[:], lazy_imports = payload.load()
     ours = [entry for entry in sys.path if is_standard_library(entry)]
@@ -75,7 +75,7 @@ def _prepare(payload: Payload) -> None:
         raise failure_of("prepare", function_name(function), error) from error
 
 
-_sources: dict[str, str] = {}  # what was executed, for the lines of a traceback
+_sources: dict[str, str] = {}  # the executed code, for the lines of a traceback
 
 
 def _show_sources() -> None:
@@ -86,7 +86,7 @@ def _show_sources() -> None:
 
 
 def function_name(function: Callable[..., object] | str) -> str:
-    """What to call a function in titles and messages."""
+    """Return the name of a function for titles and messages."""
     if isinstance(function, str):
         return function
     if type(function).__qualname__ == "partial":  # functools need not be loaded
@@ -105,7 +105,7 @@ STEPS: dict[int, Callable[[Payload], None]] = {
 
 
 def run_step(kind: int, payload: Payload) -> None:
-    """Run one step. Raises Failure; SystemExit passes."""
+    """Run one step. Raises Failure, and SystemExit of the user's code."""
     if payload.lost:
         payload.close()
         raise Failure("descriptors", "prepare", DescriptorsLostError())
@@ -113,5 +113,5 @@ def run_step(kind: int, payload: Payload) -> None:
         STEPS[kind](payload)
     except Failure:
         raise
-    except Exception as error:  # what came does not say what to do
+    except Exception as error:  # the payload is malformed
         raise failure_of("protocol", "", error) from error

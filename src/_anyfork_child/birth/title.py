@@ -1,7 +1,7 @@
 """The title of this process as ``ps`` shows it.
 
 Linux shows the memory between two addresses of the process as its command line, and the process may write there:
-through /proc/self/mem, which needs no C. Where there is no /proc, or another layout, titles stay as they are.
+through /proc/self/mem, which needs no C. Without /proc, or with another layout of it, titles stay as they are.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ _COMM = 15  # bytes: the kernel's TASK_COMM_LEN without the final zero
 
 
 class Title:
-    """The place of the command line in memory, looked up once and valid in every process forked from this one."""
+    """The location of the command line in memory, looked up once and valid in every process forked from this one."""
 
     __slots__ = ("_owner", "_room", "_shown", "_start")
 
     def __init__(self, owner: int) -> None:
-        self._owner = b"%d " % owner  # its pid stands before the title, so that ps can be searched for it
+        self._owner = b"%d " % owner  # the owner's pid precedes the title, so that ps output can be searched for it
         self._start, self._room = _command_line()
         self._shown = self._room - 1  # bytes that are not zero
 
     def set(self, text: str) -> None:
-        """Show this text, and its beginning as the short name of the process. Raises OSError."""
+        """Show this text as the title, and its beginning as the short name of the process. Raises OSError."""
         if self._room:
             self._write(text.encode("utf-8", "replace"), short=True)
 
     def restore(self, text: str) -> None:
-        """Show this text again, if that can be done."""
+        """Show this text again, if possible."""
         try:
             self.set(text)
         except OSError:  # as in show
             pass
 
     def show(self, name: bytes, short: bool = False) -> None:
-        """Show ``<pid of the owner> name`` in the command line, if that can be done, and as the short name, if asked.
+        """Show ``<pid of the owner> name`` in the command line, if possible, and with ``short`` as the short name, too.
 
-        Part of every start, so it does little.
+        Every start calls this, so it does little.
         """
         if self._room:
             try:
@@ -66,6 +66,6 @@ def _command_line() -> tuple[int, int]:
         start, end = int(fields[45]), int(fields[46])
         for path in ("/proc/self/mem", "/proc/self/comm"):
             close(open(path, _FLAGS))
-    except (OSError, IndexError):  # no /proc, or none that may be written
+    except (OSError, IndexError):  # no /proc, or no permission to write there
         return 0, 0
     return start, end - start

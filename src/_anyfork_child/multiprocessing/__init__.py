@@ -1,1 +1,1 @@
-"""Processes of the multiprocessing context."""
+"""The multiprocessing context: its classes, and the start and tasks of its processes."""

@@ -1,7 +1,7 @@
-"""The multiprocessing context: its classes.
+"""The classes of the multiprocessing context.
 
-Both sides use them, because Process objects travel by pickle, with their class by its name. What starts a process is
-the owner's part (anyfork._multiprocessing.popen); how one begins is in multiprocessing.process.
+Both sides use them, because Process objects travel by pickle, with their class by its name. The owner starts processes
+(anyfork._multiprocessing.popen); multiprocessing.process is the beginning of a process.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 
 class _StartMethod(str):
-    """The name of the start method, which is known wherever it comes to: processes of others get it, too, as the one
-    that their program has set."""
+    """The name of the start method, which imports this module where it is unpickled and is thus known there.
+
+    Processes of other contexts get it, too, as the start method that their program has set.
+    """
 
     __slots__ = ()
 
@@ -29,7 +31,7 @@ class _StartMethod(str):
 
 
 def start_method() -> str:
-    """The name. Importing this module has made it known."""
+    """Return the name of the start method. Importing this module has registered it."""
     return NAME
 
 
@@ -37,18 +39,18 @@ NAME = _StartMethod("anyfork")
 
 
 class _ProcessClass(type):
-    """The class of process classes that belong to one context, and of their subclasses (see reduce_class)."""
+    """The metaclass of process classes that belong to one context, and of their subclasses (see reduce_class)."""
 
 
 class AnyforkProcess(process.BaseProcess):
     """A multiprocessing.Process that is forked from a template."""
 
     _start_method = NAME
-    _template: ClassVar[Any] = None  # of the context; None is the default template
+    _template: ClassVar[Any] = None  # the template of the context; None is the default template
 
     @classmethod
     def _Popen(cls, process_obj: process.BaseProcess) -> Any:  # noqa: N802  # multiprocessing's name
-        # A process of this context may start processes itself. It is their owner then, and so needs what owners have.
+        # A process of this context may start processes itself. It is their owner then, and needs the owner's modules.
         return find_function("anyfork._multiprocessing.popen:Popen")(process_obj, cls._template)
 
     def close(self) -> None:
@@ -66,9 +68,9 @@ class AnyforkProcess(process.BaseProcess):
 
 
 class _Ended:
-    """Takes the place of the Popen object of a closed process.
+    """A stand-in for the Popen object of a closed process.
 
-    Before CPython 3.11.4, another thread that looks for processes which have ended polls it even then.
+    Before CPython 3.11.4, another thread that looks for ended processes polls it even then.
     """
 
     def __init__(self, pid: int, returncode: int) -> None:
@@ -81,9 +83,10 @@ class _Ended:
 
 
 class AnyforkContext(context.BaseContext):
-    """What multiprocessing offers, with processes that are forked from a template.
+    """A multiprocessing context whose processes are forked from a template.
 
-    ``anyfork.get_context`` makes one. In another process a context arrives as that of the default template there.
+    ``anyfork.get_context`` makes one. In another process, a context arrives as the context of the default template
+    there.
     """
 
     _name = NAME
@@ -102,7 +105,7 @@ class AnyforkContext(context.BaseContext):
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
     ) -> Pool:
-        """Return a multiprocessing Pool. It has a process for each CPU that this program may use, unless it is told.
+        """Return a multiprocessing Pool, by default with one process for each CPU that this program may use.
 
         Raises StartError in a program whose threads are greenlets of gevent or eventlet.
         """
@@ -115,9 +118,9 @@ class AnyforkContext(context.BaseContext):
     ) -> None:
         """Import modules in the template.
 
-        An ImportError is ignored, is a warning on the template's standard error, or fails the processes that are
-        started afterwards, as ``on_error`` says. Raises ValueError where the template is not this context's own, and
-        for another ``on_error``; TypeError for names that are no strings.
+        ``on_error`` decides whether an ImportError is ignored, is a warning on the template's standard error, or fails
+        the processes that are started afterwards. Raises ValueError if the context uses the default template instead of
+        its own, and for any other ``on_error``; TypeError for names that are not strings.
         """
         if not all(type(name) is str for name in module_names):
             raise TypeError("set_forkserver_preload(): module_names must be a list of strings")
@@ -153,20 +156,20 @@ def preload_found(names: list[str], warns: bool) -> None:
 
 
 def default_context() -> AnyforkContext:
-    """The context of this process's default template: the one that multiprocessing knows by its name."""
+    """Return the context of this process's default template, which multiprocessing has under the name of the method."""
     return context._concrete_contexts[NAME]  # type: ignore[attr-defined, no-any-return]  # not for everybody
 
 
 def process_class() -> type[AnyforkProcess]:
-    """The class of processes in a process that has no handle of the template."""
+    """Return the class of processes for a process that has no handle of the template."""
     return AnyforkProcess
 
 
 def reduce_class(cls: _ProcessClass) -> tuple[object, ...] | None:
-    """How the process class of a context with a template of its own travels; None for subclasses, as other classes."""
+    """Return how the process class of a context with its own template travels, or None for subclasses, as usual."""
     return (process_class, ()) if "_template" in vars(cls) else None
 
 
 REDUCERS: dict[type, Any] = {_ProcessClass: reduce_class}
-# The names of start methods cannot be extended otherwise, and Process._bootstrap looks there for that of its class.
+# There is no other way to add a start method, and Process._bootstrap looks here for the method of its class.
 context._concrete_contexts.setdefault(NAME, AnyforkContext())  # type: ignore[attr-defined]

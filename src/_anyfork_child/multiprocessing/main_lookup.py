@@ -1,12 +1,12 @@
-"""What a process lacks of its owner's ``__main__``: it asks for it, by name, and gets it by value.
+"""The lookup of definitions that a process lacks of its owner's ``__main__``: by name at the owner, which sends values.
 
-multiprocessing sends functions and classes through queues and pipes by their names, and a process of a context finds
-those of the owner's ``__main__`` under the same name in its own: there they come from here, when they are first looked
-for. So ``__main__`` is never run again, and what is defined after the start of a process is found as well.
+multiprocessing sends functions and classes through queues and pipes by their names. A process of a context finds those
+of the owner's ``__main__`` under the same name in its own ``__main__``: this module requests them at their first
+lookup. So ``__main__`` is never run again, and definitions that are made after the start of a process are found, too.
 
 The same holds for modules that only the owner has, because it has loaded them by their path or made them itself.
 
-A question is one message, "module:name", or "module:" for whether there is such a module, with one end of a socket
+A question is one message, "module:name", or "module:" to ask whether there is such a module, with one end of a socket
 pair; the answer is one frame on that pair. The owner's side is anyfork._multiprocessing.main_lookup.
 """
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 MISSING = "missing"  # the category of a failure: there is no such function or class
-UNSENT = "unsent"  # it cannot travel
+UNSENT = "unsent"  # the category of a failure: the function or class cannot travel
 
 
 class Unavailable:
-    """Stands in the place of a function or class of the owner that cannot travel: raises the reason when it is called.
+    """A stand-in for a function or class of the owner that cannot travel; calling it raises the reason.
 
-    So that is the error of what needs it, and not of the process that has decoded its name.
+    So the error belongs to the task that needs it, not to the process that has decoded its name.
     """
 
     def __init__(self, reason: str) -> None:
@@ -46,9 +46,9 @@ class Unavailable:
 
 
 class Definitions:
-    """Stands behind ``__main__`` of this process, and behind modules that only its owner has.
+    """The source of missing names for ``__main__`` of this process, and for modules that only its owner has.
 
-    It is a finder and a loader of modules, as ``sys.meta_path`` has them.
+    It is a finder and a loader of modules, for ``sys.meta_path``.
     """
 
     def __init__(self, questions: _socket.socket) -> None:
@@ -57,11 +57,11 @@ class Definitions:
         self._awaited: set[str] = set()
 
     def stand_behind(self, module: ModuleType) -> None:
-        """Let a module find here what it has not."""
+        """Let a module look up here the names that it lacks."""
         module.__getattr__ = lambda name: self._find(module, name)  # type: ignore[method-assign]  # as PEP 562 has it
 
     def _find(self, module: ModuleType, name: str) -> object:
-        """As ``__getattr__`` of the module."""
+        """Request the object of a name that a module lacks from the owner; serves as ``__getattr__`` of the module."""
         found = vars(module)
         question = f"{module.__name__}:{name}"
         with self._lock:
@@ -88,11 +88,11 @@ class Definitions:
         return ModuleSpec(name, self, origin="the owner of this process", is_package=True)  # type: ignore[arg-type]
 
     def create_module(self, _spec: ModuleSpec) -> ModuleType | None:
-        """Make it as usual."""
+        """Return None: the import system creates the module as usual."""
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leave it empty: what is looked for in it is asked for."""
+        """Leave a module empty, and let it look up its names at the owner."""
         self.stand_behind(module)
 
     def _ask(self, question: str) -> object:
@@ -117,7 +117,7 @@ class Definitions:
 
 
 class _MissingError(Exception):
-    """The owner has no such thing, or none that can travel."""
+    """Raised when the owner has no object of that name, or one that is not callable and cannot travel."""
 
 
 def _no_attribute(module: str, name: str) -> AttributeError:
@@ -125,7 +125,7 @@ def _no_attribute(module: str, name: str) -> AttributeError:
 
 
 def ask_owner(fd: int) -> None:
-    """Let this process ask its owner, on this socket, for what its ``__main__`` and its finders of modules have not."""
+    """Let this process ask its owner, on this socket, for names that ``__main__`` lacks and modules it cannot find."""
     definitions = Definitions(_socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd))
     definitions.stand_behind(sys.modules["__main__"])
     sys.meta_path.append(definitions)

@@ -1,6 +1,6 @@
-"""How a process of the multiprocessing context begins: with what multiprocessing gives it of its parent process.
+"""The beginning of a process of the multiprocessing context, with the data that multiprocessing sends from its parent.
 
-Runs in the process. Templates load this module, and with it what most of these processes need.
+Runs in the process. Templates load this module, and with it the modules that most of these processes need.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import atexit
 import os
 import sys
 from multiprocessing import process, spawn, util
-from multiprocessing import queues as queues  # most processes get one
-from multiprocessing import resource_tracker as resource_tracker  # as of queues
+from multiprocessing import queues as queues  # most processes get a queue
+from multiprocessing import resource_tracker as resource_tracker  # the same
 from types import FunctionType
 
 from ..values.decode import Descriptor, load_values
@@ -37,13 +37,13 @@ def main(
     body: bytes,
     descriptors: Sequence[Descriptor],
 ) -> NoReturn:
-    """Be one process of a context, as multiprocessing.spawn._main is one of forkserver, without its ``__main__``.
+    """Run one process of a context, as multiprocessing.spawn._main does for forkserver, without running ``__main__``.
 
-    Nothing is said on the channel. The end of this side tells the parent process that all that is inherited is here,
-    and the end of the other side that the parent process has ended.
+    Nothing is sent on the channel. The end of this side tells the parent process that everything inherited has arrived;
+    the end of the other side tells this process that the parent process has ended.
     """
-    context.start_method()  # known from now on, even where the import above was a lazy one
-    atexit.register(util._exit_function)  # type: ignore[attr-defined]  # the template's are not ours
+    context.start_method()  # registers the method even if the import above was lazy
+    atexit.register(util._exit_function)  # type: ignore[attr-defined]  # the template's exit handlers do not run here
     use_tracker(tracker.detach())
     ask_owner(questions.detach())
     if environment is not None and environment != os.environb:
@@ -55,7 +55,7 @@ def main(
         spawn.prepare(preparation)
         (started,) = load_values(body, -1, [descriptor.detach() for descriptor in descriptors], ())
         if type(started._target) is FunctionType and started._target.__module__ in OF_POOLS:
-            from .tasks import take_tasks  # only now: most processes are no workers of pools
+            from .tasks import take_tasks  # only now: most processes are not workers of pools
 
             take_tasks(started)
     finally:

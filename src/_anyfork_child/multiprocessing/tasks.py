@@ -1,8 +1,8 @@
-"""Tasks of the pools of multiprocessing and concurrent.futures, as their workers decode them.
+"""Decoding of tasks in workers of the pools of multiprocessing and concurrent.futures.
 
-A worker of these ends by a task that it cannot decode, and who waits for it waits for ever. Here such a task becomes
-one that raises what was wrong. A function that forks comes back twice, and their loops would answer twice. Here the
-copy ends when it leaves the function.
+A task that cannot be decoded ends a worker of these pools, and the caller waits for ever. This module turns such a task
+into one that raises the error. A function that forks returns twice, and the worker's loop would answer twice. With this
+module, the copy ends when it leaves the function.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-INITIALIZER = 2  # where it stands among the arguments of both kinds of workers
+INITIALIZER = 2  # the index of the initializer among the arguments of both kinds of workers
 
 
 def take_tasks(worker: BaseProcess) -> None:
-    """Decode tasks so in this process, which is to be this worker of a pool."""
-    queues._ForkingPickler = _TaskPickler  # type: ignore[attr-defined]  # what its queues decode with
+    """Install this decoding of tasks, and protect the initializer, in this process, which becomes this pool worker."""
+    queues._ForkingPickler = _TaskPickler  # type: ignore[attr-defined]  # the decoder of its queues
     mine: Any = worker
     before, initializer, after = mine._args[:INITIALIZER], mine._args[INITIALIZER], mine._args[INITIALIZER + 1 :]
     mine._args = (*before, initializer and _Alone(initializer), *after)
 
 
 class _Alone:
-    """A function of which only the process that has called it comes back."""
+    """A wrapper of a function from which only the process that has called it returns; a forked copy ends."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -56,7 +56,7 @@ class _Alone:
         return result
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _itself, (self._function,)  # what is no task, and only looks like one, goes on as it was
+        return _itself, (self._function,)  # a value that only looks like a task is pickled unchanged
 
 
 def _itself(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,7 +76,7 @@ class _TaskPickler(ForkingPickler):
 
 
 def _alone(task: Any) -> Any:
-    """Return a task whose function only this process comes back from; all else as it is."""
+    """Wrap the function of a task so that only this process returns from it; return any other object unchanged."""
     if isinstance(task, _CallItem):
         task.fn = _Alone(task.fn)
     elif _is_task(task) and callable(task[2]) and task[2] is not _helper_reraises_exception:
@@ -89,7 +89,7 @@ def _is_task(found: Any) -> bool:
 
 
 def _failed(data: bytes, error: Exception) -> Any:
-    """Return the task that raises this error in the place of one; None for what is no task."""
+    """Return a task that raises this error in place of the original one, or None if the data are not a task."""
     found = _HollowUnpickler(io.BytesIO(data)).load()
     if isinstance(found, _CallItem):
         return _CallItem(found.work_id, _raise, (error,), {})
@@ -103,7 +103,7 @@ def _raise(error: Exception) -> NoReturn:
 
 
 class _Hollow:
-    """In the place of every object of a task: it takes whatever comes."""
+    """A stand-in for every object of a task, which accepts any arguments and state."""
 
     def __new__(cls, *_: object, **__: object) -> Self:
         return super().__new__(cls)

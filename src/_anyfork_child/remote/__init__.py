@@ -1,1 +1,1 @@
-"""Templates on other machines: a relay beside the owner, one beside the templates, and the connection between."""
+"""Templates on other machines: a near relay beside the owner, a far relay beside the templates, their connection."""

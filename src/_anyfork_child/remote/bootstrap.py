@@ -1,14 +1,15 @@
-"""How an interpreter on the other side of a command becomes one of ours, without anything installed there. No I/O here.
+"""Bootstrap of a remote interpreter: the bytes that turn a bare Python into the far relay. No I/O here.
 
-A command ends in a Python, which may stand in a text for a shell, and ssh joins its arguments for the shell of the
-other machine, so nobody knows how often what we add is read by a shell. Hence BOOT: a program without a blank, a quote
-or anything else that means something to a shell. Form feeds part its words, carriage returns its lines, and decorators
-call. It evaluates the first, short, line that comes, which evaluates the second (``lines``). That one runs on any
-Python since 2.7: it says which one it is, and if that is new enough reads the package, exactly so many bytes, and
-checks their digest.
+Nothing needs to be installed on the other machine. A command ends in a Python, possibly inside a text for a shell, and
+ssh joins its arguments for the shell of the other machine, so the number of shells that read our addition is unknown.
+Hence BOOT: a program without a blank, a quote or any other character that is special to a shell. Form feeds separate
+its words, carriage returns separate its lines, and decorators make its calls. BOOT evaluates the first line that
+arrives, a short one, which evaluates the second (``lines``). The second line runs on any Python since 2.7: it reports
+the version, and if that is new enough it reads the package, exactly the announced number of bytes, and checks the
+digest.
 
-What is said before is noise, and passed over. Answers begin with a word that was drawn for this connection, backwards:
-neither an echo of ours nor a greeting can contain it.
+Output before an answer is noise and is skipped. Each answer begins with a random word, drawn for this connection and
+written backwards: neither an echo of our input nor a greeting can contain it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 NOISE = 1 << 20  # bytes before the answer
 SHELLS = frozenset({"sh", "ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "tcsh", "yash", "zsh"})
-SWITCHERS = frozenset({"su", "runuser", "script", "sg", "flock"})  # they have a shell run the value of -c
+SWITCHERS = frozenset({"su", "runuser", "script", "sg", "flock"})  # these pass the value of -c to a shell
 BOOT = "import\fsys\r@eval\r@sys.stdin.readline\r@sys.getsizeof\rclass\fX:pass"
 
 _SECOND = """
@@ -61,9 +62,9 @@ if sys.version_info >= {oldest!r}:
 
 
 def with_boot(command: Sequence[str]) -> list[str]:
-    """A command that ends in a Python, with what makes that run BOOT.
+    """Return a command that ends in a Python, with the arguments that make the Python run BOOT.
 
-    Where its last part is a text for a shell (``sh -c "... python3"``), it goes into that.
+    If the last part is a text for a shell (``sh -c "... python3"``), the arguments are added inside the text.
     """
     *before, last = command
     bare = last.rstrip("'\"")
@@ -74,9 +75,10 @@ def with_boot(command: Sequence[str]) -> list[str]:
 
 
 def _is_for_shell(before: Sequence[str], last: str) -> bool:
-    """Whether what stands before the last part of a command makes that a text for a shell.
+    """Return whether the parts before the last one make the last part of a command a text for a shell.
 
-    That is ``-c``, or a group of options such as ``-lc``, of a shell; or an option of ``su`` and what is like it.
+    They do if they end in ``-c``, or in a group of options such as ``-lc``, of a shell, or in the corresponding option
+    of ``su`` and similar programs.
     """
     *words, option = before
     if option in ("--command", "--session-command"):
@@ -92,27 +94,27 @@ def _is_for_shell(before: Sequence[str], last: str) -> bool:
 
 
 def lines(word: str) -> bytes:
-    """Return what the interpreter is sent first; its answers begin with the word."""
+    """Return the first bytes to send to the interpreter; its answers begin with the word, written backwards."""
     source = _SECOND.format(word=word, oldest=OLDEST)
     return f"eval(sys.stdin.readline())\neval(compile({source!r},'<anyfork>','exec'))\n".encode()
 
 
 def package(data: bytes) -> bytes:
-    """Return what it is sent then: the compressed files with their size and digest."""
+    """Return the bytes to send next: the compressed files with their size and digest."""
     return b"%08x" % len(data) + data + digest(data).encode()
 
 
 def digest(data: bytes) -> str:
-    """Of the files, to be sure that they are what was sent."""
+    """Return the SHA-256 digest of the files, by which the other side checks that they arrived undamaged."""
     return str(sha256(data).hexdigest())
 
 
 class Answers:
-    """Finds answers in what comes from the other side, however it is cut."""
+    """A parser that finds answers in the bytes from the other side, however the bytes are split."""
 
     def __init__(self, word: str) -> None:
         self._mark = b"\n<%s>" % word[::-1].encode()
-        self.rest = b""  # what stands behind the last one
+        self.rest = b""  # the bytes after the last answer
 
     def take(self, data: bytes) -> list[str] | None:
         """Take bytes; return the words of the next answer, if it is complete. Raises ValueError for endless noise."""
@@ -127,5 +129,5 @@ class Answers:
 
 
 def version_text(version: Sequence[int] = sys.version_info[:3]) -> str:
-    """3.11.2 for (3, 11, 2)."""
+    """Return a version as text: 3.11.2 for (3, 11, 2)."""
     return ".".join(map(str, version))

@@ -1,6 +1,6 @@
-"""What is carried to the other side: the sources of this package, and of cloudpickle, for what goes by value.
+"""The bundle sent to the other side: the sources of this package, and of cloudpickle, which values by value need.
 
-Runs in the near relay. Sources come from the loaders, wherever those have them.
+Runs in the near relay. The loaders supply the sources, wherever the loaders keep them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PACKAGES = ("_anyfork_child", "cloudpickle")
 
 
 def pack(options: Sequence[object]) -> bytes:
-    """The files, compressed, with the options of the far relay."""
+    """Return the files, compressed, with the options of the far relay."""
     files = {name: source for package in PACKAGES for name, source in _sources(package)}
     return zlib.compress(repr({importer.OPTIONS: tuple(options), **files}).encode("utf-8", "surrogatepass"), 6)
 
@@ -31,10 +31,10 @@ def _sources(package: str) -> list[tuple[str, str]]:
 
 
 def _with_submodules(spec: ModuleSpec) -> Iterator[ModuleSpec]:
-    """Yield the specification of a module, and those of all modules below it. None of them is imported."""
+    """Yield the specifications of a module and of all modules below it, without importing any."""
     yield spec
     for module in iter_modules(spec.submodule_search_locations) if spec.submodule_search_locations else ():
-        # Asked of the finders themselves: importlib's find_spec would import the package.
+        # Ask the finders themselves: importlib's find_spec would import the package.
         found = module.module_finder.find_spec(f"{spec.name}.{module.name}", None)
         if found is not None:
             yield from _with_submodules(found)

@@ -1,4 +1,4 @@
-"""The command that gives a connection to another machine, as a process of the near relay."""
+"""The command that connects to another machine, as a child process of the near relay."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ SOON = 0.01  # seconds between looks at a process that should end now
 
 
 class Command:
-    """A running command. ``fd`` is its standard input and output, which does not block, ``errors`` its standard error.
+    """A running command.
 
-    Raises OSError where it cannot be executed.
+    ``fd`` is connected to its standard input and output, ``errors`` to its standard error; neither blocks.
+    Raises OSError if the command cannot be executed.
     """
 
     def __init__(self, command: list[str]) -> None:
@@ -34,15 +35,15 @@ class Command:
                 setsigmask=(),
                 setsigdef=(_signal.SIGPIPE, _signal.SIGTERM),  # but not SIGINT: Ctrl-C is for the owner
             )
-        except ValueError as error:  # a zero byte in it
+        except ValueError as error:  # the command contains a zero byte
             raise OSError(0, str(error)) from None
         finally:
             far.close()
             os.close(errors)
-        self.status: int | None = None  # of waitpid, once it is known
+        self.status: int | None = None  # the status from waitpid, once it is known
 
     def ended(self, seconds: float) -> bool:
-        """Whether it ends within so many seconds."""
+        """Wait up to ``seconds`` for the command to end. Return whether it has ended."""
         deadline = monotonic() + seconds
         while self.status is None:
             pid, status = os.waitpid(self._pid, os.WNOHANG)
@@ -55,16 +56,16 @@ class Command:
         return True
 
     def kill(self) -> None:
-        """End it and what it has started, now."""
+        """Kill the command and its descendants, unless the command was reaped before."""
         if self.status is None:
             for pid in (*_below(self._pid), self._pid):
                 try:
                     os.kill(pid, SIGKILL)
-                except OSError:  # it has ended, or belongs to another user, and then sees its connection end
+                except OSError:  # the process has ended, or belongs to another user and will see its connection end
                     pass
 
     def drain_errors(self, seconds: float) -> bytes:
-        """What it, or what it has started, still says on standard error within so many seconds."""
+        """Return what the command and its descendants still write to standard error within ``seconds``."""
         said = b""
         deadline = monotonic() + seconds
         poller = poll()
@@ -78,12 +79,12 @@ class Command:
 
 
 def _below(pid: int) -> list[int]:
-    """The processes that one has started, and those have, as far as they are known."""
+    """Return the descendants of a process, each after its own descendants, as far as /proc lists them."""
     found: list[int] = []
     try:
         with open(f"/proc/{pid}/task/{pid}/children") as listed:
             children = [int(child) for child in listed.read().split()]
-    except OSError:  # it has ended, or there is no /proc
+    except OSError:  # the process has ended, or there is no /proc
         return found
     for child in children:
         found += [*_below(child), child]

@@ -1,7 +1,8 @@
-"""The relay beside the owner: runs the command of a remote template, and is that template to the owner.
+"""The near relay, beside the owner: runs the command of a remote template and acts as that template to the owner.
 
-Runs in a process of its own. It waits for a connection and reports on the template's control socket why there is none;
-from then on it relays. It ends with the last process on the other side, with the connection, and with the owner.
+Runs in a process of its own. The relay waits for a connection, or reports on the template's control socket why there
+is none; once connected, it relays. It ends with the last process on the other side, with the connection, or with the
+owner.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ if TYPE_CHECKING:
     from .stream import Stream
 
 READ = 64 << 10
-FATE = 1.0  # seconds for a command that has closed its output to end, and to say why
-PARTING = 0.5  # seconds for the other side to say that it is done when nobody wants more, and then for the command
-NOT_FOUND = (126, 127)  # exit codes of shells, and of what is like them, for a program that they cannot run
-FROM_PROCESSES = frozenset({READY, ENTERED, EXECUTING, FAILED, LOST, BORN, DIED})  # kinds of frames
+FATE = 1.0  # seconds for a command that has closed its output to end and to print the reason
+PARTING = 0.5  # seconds for the other side to say BYE once all streams are closed, and then for the command to end
+NOT_FOUND = (126, 127)  # exit codes of shells and similar programs for a program that they cannot run
+FROM_PROCESSES = frozenset({READY, ENTERED, EXECUTING, FAILED, LOST, BORN, DIED})  # kinds of frames they may send
 
 
 class _Forsaken(Exception):  # noqa: N818  # no error
-    """The owner wants nothing of this template any more."""
+    """Raised when the owner has closed the template's control socket before there is a connection."""
 
 
 def relay(
@@ -67,13 +68,14 @@ def relay(
     connect_timeout: float,
     keep_alive: float,
 ) -> None:
-    """Be a remote template: ``control`` and ``status`` are the ends that a template's process gets.
+    """Act as a remote template: ``control`` and ``status`` are the socket ends that a template's process gets.
 
-    ``owner`` is the pid of the owner, ``host`` what it calls the other side, if it knows; the rest are seconds.
+    ``owner`` is the pid of the owner, ``host`` the owner's name for the other side (may be empty); ``connect_timeout``
+    and ``keep_alive`` are seconds.
     """
     channel.close()
     settle_in()
-    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # and so has the command
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # the command inherits this
     near = _Near(control, status, owner, host, keep_alive)
     try:
         near.connect(command, connect_timeout)
@@ -87,7 +89,7 @@ def relay(
 
 
 def _tell(sock: _socket.socket, frame: Frame) -> None:
-    """Say a last word to the owner, if it still listens and takes it at once."""
+    """Send the owner a last frame, if it still reads and its socket takes the frame at once."""
     try:
         for data, _ in messages(frame):
             sock.send(data, NOWAIT)
@@ -96,7 +98,7 @@ def _tell(sock: _socket.socket, frame: Frame) -> None:
 
 
 class _Near:
-    """A near relay. First it connects, then it runs; however it ends, nothing stays."""
+    """A near relay, which first connects and then relays; ``end`` cleans up, whatever happened."""
 
     def __init__(
         self, control: _socket.socket, status: _socket.socket, owner: int, host: str, keep_alive: float
@@ -110,19 +112,19 @@ class _Near:
         self._lines = Lines(2)
         self._command: Command | None = None
         self._rest = b""
-        self._before = "a Python has answered"  # what has not come yet while it connects
+        self._before = "a Python has answered"  # the step that the connection waits for, for error messages
         self._relay: Relay | None = None
-        self._gives_up_at = 0.0  # once nobody wants anything of the other side
+        self._gives_up_at = 0.0  # set once all streams are closed
         _signal.signal(_signal.SIGTERM, self._terminated)
 
     def _terminated(self, *_: object) -> NoReturn:
-        """The owner has ended."""
+        """Kill the command and end this process, because the owner has ended (SIGTERM)."""
         if self._command is not None:
             self._command.kill()
         os._exit(0)
 
     def end(self) -> None:
-        """Let nothing stay behind."""
+        """Kill the command and write the rest of its standard error."""
         if self._command is not None:
             self._command.kill()
             self._command.ended(FATE)
@@ -132,7 +134,7 @@ class _Near:
     # --- Connecting ---
 
     def connect(self, command: Sequence[str], seconds: float) -> None:
-        """Run the command, and make what answers the other side. Raises Failure."""
+        """Run the command, and turn the Python that answers into the far relay. Raises Failure."""
         self._name = command[0]
         try:
             self._command = Command(with_boot(command))
@@ -147,7 +149,7 @@ class _Near:
             raise self._failure("python", f"what {self._name!r} has started is no Python: {error}") from None
         except TimeoutError:
             raise self._failure("timeout", f"{seconds:g} seconds have passed before {self._before}") from None
-        except (EOFError, OSError):  # it was closed
+        except (EOFError, OSError):  # the connection was closed
             raise self._closed() from None
         self._rest = answers.rest
         self._lines.begin(self._host)
@@ -173,17 +175,20 @@ class _Near:
             raise self._failure("connect", f"what arrived there is not what was sent ({kind} {' '.join(details)})")
 
     def _call_it(self, node: str) -> None:
-        """Call the other side what the owner calls it, and what it calls itself."""
+        """Name the other side by the owner's name for it and by its own host name."""
         if not self._host:
             self._host = node
         elif node not in self._host:
             self._host = f"{self._host} ({node})"
 
     def _ask(self, answers: Answers, data: bytes, deadline: float) -> list[str]:
-        """Send this and wait for an answer. Raises TimeoutError, OSError at the end, ValueError for endless noise."""
+        """Send bytes and wait for an answer.
+
+        Raises TimeoutError, OSError or EOFError at the end of the connection, and ValueError for endless noise.
+        """
         assert self._command is not None
         fd = self._command.fd
-        left = memoryview(data)  # in a line of its own: Nuitka 4.3 stumbles over it in an unpacking
+        left = memoryview(data)  # in a line of its own: Nuitka 4.3 fails on it in an unpacking
         while (answer := answers.take(self._read(fd))) is None:
             if left:
                 left = left[self._write(fd, left) :]
@@ -212,7 +217,7 @@ class _Near:
         poller = poll()
         poller.register(self._command.fd, POLLIN | POLLOUT if writes else POLLIN)
         poller.register(self._command.errors, POLLIN)
-        poller.register(self._control, 0)  # its end
+        poller.register(self._control, 0)  # reports only its end
         left = deadline - monotonic()
         if left <= 0:
             raise TimeoutError
@@ -223,7 +228,7 @@ class _Near:
             self._hear(POLLIN)
 
     def _closed(self) -> Failure:
-        """Why there is no connection: what the command says itself, and how it has ended."""
+        """Return the failure for a closed connection: what the command has printed, and how it has ended."""
         command = self._command
         assert command is not None
         ended = command.ended(FATE)
@@ -244,7 +249,7 @@ class _Near:
     # --- Relaying ---
 
     def run(self) -> None:
-        """Relay until the other side is done. Raises nothing: who is concerned by a lost connection is told so."""
+        """Relay until the other side is done. Raises nothing: a lost connection is reported on the streams."""
         assert self._command is not None
         fd = self._command.fd
         relay = self._relay = Relay(fd, fd, 1, self._keep_alive, _admit)
@@ -261,8 +266,12 @@ class _Near:
             self._lose(relay, error)
 
     def _is_over(self) -> bool:
-        """Whether nothing is left to do: the other side has said so, or says nothing of use although nothing is there
-        that anybody wants. What was started may go on without a handle, and steps that were asked for are done."""
+        """Return whether the relay can end: all streams are closed, and the other side has said BYE.
+
+        If nothing is known to run on the other side, the relay ends without a BYE after PARTING seconds, or after
+        ``keep_alive`` seconds if requested steps are unanswered: these are completed first. Started processes may go on
+        without a handle.
+        """
         relay = self._relay
         assert relay is not None
         if relay.streams:
@@ -275,7 +284,7 @@ class _Near:
         return relay.now > self._gives_up_at
 
     def _hear(self, _event: int) -> None:
-        """Something was said on standard error."""
+        """Read what the command has written to standard error."""
         assert self._command is not None
         try:
             data = os.read(self._command.errors, READ)
@@ -286,7 +295,7 @@ class _Near:
             self._relay.forget(self._command.errors)
 
     def _lose(self, relay: Relay, error: LostError) -> None:
-        """The connection is gone: say so to all who wait for something from there."""
+        """End the command, and report the lost connection on every stream that waits for an answer."""
         assert self._command is not None
         self._command.kill()
         self._command.ended(FATE)
@@ -304,7 +313,11 @@ def _tell_loss(stream: Stream, failure: Failure) -> None:
 
 
 def _admit(kind: int, streams: int, value: int) -> tuple[Sequence[int], int]:
-    """Nothing comes from there but answers, with a pipe at most: an owner has no reason to trust what it gets."""
+    """Admit a frame from the other side if its kind is one that processes send.
+
+    EXECUTING must bring one pipe, other kinds no stream. Raises ProtocolError for any other frame: an owner has no
+    reason to trust the other side.
+    """
     if kind not in FROM_PROCESSES or streams != (kind == EXECUTING):
         raise ProtocolError(f"a frame of kind {kind} with {streams} streams")
     return (), value

@@ -1,4 +1,4 @@
-"""How a relay waits for many descriptors: by epoll where there is one, whose cost does not grow with their number."""
+"""The pollers by which a relay waits for many descriptors: epoll if available, whose cost does not grow with them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-EVENTS = 64  # at most so many at once: epoll makes room for all of them at each call
+EVENTS = 64  # most events per call: epoll allocates memory for all of them at each call
 
 
 class Poller(ABC):
-    """Watches descriptors. Events are those of poll, which epoll has taken over."""
+    """A set of watched descriptors. Events are those of poll; epoll uses the same values."""
 
     add: Callable[[int, int], object]
     change: Callable[[int, int], object]
@@ -21,11 +21,11 @@ class Poller(ABC):
 
     @abstractmethod
     def wait(self, seconds: float) -> Sequence[tuple[int, int]]:
-        """The descriptors to which something has happened within so many seconds, and what."""
+        """Wait up to ``seconds``. Return the descriptors with events, each with its events."""
 
 
 class EpollPoller(Poller):
-    """That of Linux."""
+    """The poller of Linux, by epoll."""
 
     def __init__(self) -> None:
         epoll = select.epoll()
@@ -37,7 +37,7 @@ class EpollPoller(Poller):
 
 
 class PollPoller(Poller):
-    """That of every other system."""
+    """The poller of every other system, by poll."""
 
     def __init__(self) -> None:
         poll = select.poll()

@@ -1,11 +1,12 @@
 """The bytes that two relays exchange over one connection, which carries many streams. No I/O here.
 
 A message is a header (little endian: u8 kind, u32 number of the stream, u32 length of the body) and its body. A stream
-stands for a socket at each end. It carries bytes both ways, and whole frames where descriptors belong to them: those of
-sockets and pipes are streams of their own on the other side, those of files are copied before (FILE).
+stands for a socket at each end. It carries bytes both ways, and whole frames if descriptors belong to them. The
+descriptor of a socket or pipe becomes a stream of its own on the other side; the content of a file is copied before the
+frame (FILE).
 
-Each side may send so many bytes on a stream as the other has room for (WINDOW), and gets more credit when those have
-been written to the socket. So what one stream does not take never stops another.
+Each side may send as many bytes on a stream as it has credit for, at first WINDOW; it gets more credit when the other
+side has written the bytes to the socket. So backpressure on one stream never stops another.
 """
 
 from __future__ import annotations
@@ -25,32 +26,32 @@ if TYPE_CHECKING:
 HEADER = Struct("<BII")
 SIZE = HEADER.size
 NUMBER = Struct("<I")
-WINDOW = 1 << 20  # bytes of one stream that may be under way: fills 80 Mbit/s at a round trip of 100 ms
+WINDOW = 1 << 20  # bytes in flight on one stream: fills 80 Mbit/s at a round trip of 100 ms
 PIECE = 64 << 10  # bytes to read and to send at once
-MAX_STREAMS = 8  # that a frame brings
+MAX_STREAMS = 8  # streams that one frame may bring
 MAX_BODY = FRAME_SIZE + MAX_STREAMS * NUMBER.size + MAX_FRAME
 
-# On a stream: bytes; a whole frame, with the numbers of the streams that it brings; a piece of the file that belongs to
-# the next frame; nothing more will come; nothing more is read; more may be sent.
+# Messages of a stream: bytes; a whole frame, with the numbers of the streams that it brings; a piece of the file of the
+# next frame; the end of the sender's data; the end of the sender's reading; credit for more bytes.
 DATA, FRAME, FILE, EOF, STOP, CREDIT = range(1, 7)
-# Of the connection: it is alive; it ends, and everything has been said.
+# Messages of the connection: a keep-alive; the orderly end.
 BEAT, BYE = range(7, 9)
 
 pack, unpack_from = HEADER.pack, HEADER.unpack_from
 
 
 def message(kind: int, number: int, body: bytes = b"") -> bytes:
-    """One message."""
+    """Return the bytes of one message."""
     return pack(kind, number, len(body)) + body
 
 
 def credit(number: int, count: int) -> bytes:
-    """The message that gives credit."""
+    """Return the message that gives credit for ``count`` more bytes."""
     return message(CREDIT, number, NUMBER.pack(count))
 
 
 class Cutter:
-    """Cuts what has come into messages."""
+    """A parser that cuts the bytes of a connection into messages."""
 
     __slots__ = ("_rest",)
 
@@ -58,7 +59,7 @@ class Cutter:
         self._rest = rest
 
     def take(self, data: bytes) -> list[Message]:
-        """Take bytes; return the messages that are complete. Raises ProtocolError for what is no message."""
+        """Take bytes; return the messages that are complete. Raises ProtocolError for malformed messages."""
         if self._rest:
             data = self._rest + data
         at, end = 0, len(data)

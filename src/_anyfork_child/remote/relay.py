@@ -1,10 +1,10 @@
-"""A relay: carries what comes from sockets over a connection to another relay, which has the other ends of them.
+"""A relay: carries the bytes of sockets over a connection to another relay, which has the other ends of the sockets.
 
-One runs beside the owner (remote.local_relay), one beside the remote templates (remote.remote_relay). In the middle is
-whatever the command of a remote template is, ssh for instance. To the owner the near one is a template's socket, to the
-processes the far one is their owner's: both talk frames with it, and need not know more.
+The near relay runs beside the owner (remote.local_relay), the far relay beside the remote templates
+(remote.remote_relay). The command of a remote template, ssh for instance, connects them. To the owner the near relay is
+a template, to the processes the far relay is their owner: both exchange ordinary frames with it.
 
-What comes at one wake-up goes out in one write. Nothing here waits for one socket alone.
+The relay sends all that arrives at one wake-up in one write. It never waits for one socket alone.
 """
 
 from __future__ import annotations
@@ -68,65 +68,66 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    # What to do with a frame that has come from the other side: the descriptors that go with it beside its streams, and
-    # the value. Raises ProtocolError for what has no business here.
+    # Decides about a frame from the other side by its kind, its number of streams and its value. Returns the
+    # descriptors to add to those of its streams, and the value to deliver. Raises ProtocolError for a frame that is not
+    # allowed here.
     Admit = Callable[[int, int, int], tuple[Sequence[int], int]]
 
 HALF = WINDOW // 2
-NEXT = 2  # between two numbers that one end gives
+NEXT = 2  # the step between two stream numbers of one end
 STEPS = frozenset((EXECUTE, PRELOAD, PREPARE))
 HURRY = 0.05  # seconds between looks of a relay that is about to end
-LIMIT = 1 << 16  # descriptors that a relay may want
-SPEAKS = f"{FRAME_VERSION}.{CALL_VERSION}"  # the versions of all that a connection carries
-LAST_FRAMES = frozenset((START, PROGRAM, ENTERED, EXECUTING))  # behind them there are bytes of the user's own
+LIMIT = 1 << 16  # most descriptors that a relay asks for
+SPEAKS = f"{FRAME_VERSION}.{CALL_VERSION}"  # the versions of the two protocols that a connection carries
+LAST_FRAMES = frozenset((START, PROGRAM, ENTERED, EXECUTING))  # after these the socket carries the user's own bytes
 
 
 class Relay:
-    """One end of a connection over ``incoming`` and ``outgoing``, see Line.
+    """An end of a connection over ``incoming`` and ``outgoing``, see Line.
 
-    ``numbers`` is the first that this end gives to a stream. The connection is given up when nothing has come for
-    ``keep_alive`` seconds.
+    ``numbers`` is the first number that this end gives to a stream. The relay gives up the connection after
+    ``keep_alive`` seconds without a byte from the other side.
     """
 
     def __init__(self, incoming: int, outgoing: int, numbers: int, keep_alive: float, admit: Admit) -> None:
         self.streams: dict[int, Stream] = {}
-        self.said_bye = False  # the other side has
+        self.said_bye = False  # whether the other side has said BYE
         self._poller = make_poller()
         self._line = Line(incoming, outgoing, keep_alive, self._poller)
-        self._room = memoryview(bytearray(PIECE))  # for what is read from sockets
+        self._room = memoryview(bytearray(PIECE))  # the buffer for reading from sockets
         self._cutter = Cutter()
         self._numbers = count(numbers, NEXT)
         self._admit = admit
         self._actions: dict[int, Callable[[int], None]] = {}
         self._by_fd: dict[int, Stream] = {}
-        self._files: set[Stream] = set()  # that are in the middle of one
-        self.asked = False  # steps were asked for of which nothing has been heard
-        self.started: set[int] = set()  # status streams of what was started, until its end is told
+        self._files: set[Stream] = set()  # streams that are sending a file
+        self.asked = False  # whether steps were requested that nothing has answered yet
+        self.started: set[int] = set()  # the status streams of started processes whose end was not reported yet
         if outgoing != incoming:
             self.watch(outgoing, self._line.broken, 0)
         self.watch(incoming, self._receive)
 
     def watch(self, fd: int, action: Callable[[int], None], events: int = POLLIN) -> None:
-        """Do something, with the events, whenever they happen to a descriptor, or its end does."""
+        """Call ``action`` with the events whenever ``events``, or its end, occur at a descriptor."""
         self._actions[fd] = action
         self._poller.add(fd, events)
 
     def forget(self, fd: int) -> None:
-        """Watch it no longer."""
+        """Stop watching a descriptor."""
         del self._actions[fd]
         self._poller.remove(fd)
 
     def open(self, sock: _socket.socket | Pipe, role: int, number: int = -1) -> Stream:
-        """A stream for this socket; a new one, or that of the number which the other side has given it."""
+        """Open a stream for a socket, with a new number or with the number that the other side has given it."""
         stream = Stream(next(self._numbers) if number < 0 else number, sock, role)
         self.streams[stream.number] = self._by_fd[stream.fd] = stream
         self._watch(stream)
         return stream
 
-    # --- The loop: the usual case stands first in each step, because every call goes through four of them ---
+    # --- The loop: each step tests for the usual case first, because every call goes through four steps ---
 
     def run(self, done: Callable[[], bool]) -> None:
-        """Go on until it is done. Raises LostError."""
+        """Relay until ``done`` returns True. Raises LostError."""
         wait, by_fd, actions, line = self._poller.wait, self._by_fd, self._actions, self._line
         while not done():
             if line.out:
@@ -148,14 +149,14 @@ class Relay:
             line.look()
 
     def _write(self) -> None:
-        """Send what the connection takes."""
+        """Send as much as the connection takes."""
         line = self._line
         while line.out and line.write():
             for stream in list(self._files):
                 self._send_file(stream)
 
     def _wait(self) -> None:
-        """Until the connection takes more; what comes meanwhile is done."""
+        """Wait at most one tick until the connection takes more bytes; process what arrives meanwhile."""
         if self._line.wait():
             self._receive(POLLIN)
         self._line.look()
@@ -163,22 +164,22 @@ class Relay:
 
     @property
     def now(self) -> float:
-        """The time of the present step."""
+        """The time of the current step."""
         return self._line.now
 
     def hurry(self) -> None:
-        """Look often from now on."""
+        """Shorten the tick, so that ``run`` calls ``done`` often from now on."""
         self._line.tick = min(self._line.tick, HURRY)
 
     def flush(self) -> None:
-        """Send everything. Raises LostError."""
+        """Send everything that is queued for the connection. Raises LostError."""
         while self._line.out:
             self._wait()
 
     # --- What comes over the connection ---
 
     def say(self, kind: int, number: int, body: bytes = b"") -> None:
-        """Have a message sent at the end of this step."""
+        """Queue a message for the connection; the loop sends it at the end of this step."""
         self._line.say(message(kind, number, body))
 
     def _receive(self, event: int) -> None:
@@ -186,7 +187,7 @@ class Relay:
             self.take(data)
 
     def take(self, data: bytes) -> None:
-        """Do what came over the connection. Raises LostError."""
+        """Process bytes that came over the connection. Raises LostError."""
         streams = self.streams
         try:
             for kind, number, body in self._cutter.take(data):
@@ -207,7 +208,7 @@ class Relay:
         elif kind == FRAME:
             self._deliver(stream, body)
         elif kind == BEAT or stream is None:
-            pass  # for a socket that is closed meanwhile
+            pass  # a message for a socket that was closed meanwhile
         elif kind == CREDIT and len(body) == NUMBER.size:
             stream.credit += NUMBER.unpack(body)[0]
             self._send_file(stream)
@@ -228,7 +229,7 @@ class Relay:
     # --- From the other side to a socket ---
 
     def _deliver(self, stream: Stream | None, body: bytes) -> None:
-        """A frame: what belongs to it as descriptors gets made here."""
+        """Deliver a frame to a socket, with new descriptors for the streams and the file that belong to it."""
         if len(body) < FRAME_SIZE:
             raise ProtocolError(f"a frame of {len(body)} bytes")
         version, kind, count, length, value = FRAME_HEADER.unpack_from(body)
@@ -236,7 +237,7 @@ class Relay:
         if version != FRAME_VERSION or kind & ~IN_FILE not in KINDS or start + length != len(body):
             raise ProtocolError(f"a frame of version {version}, kind {kind} and {len(body)} bytes")
         numbers = [number for (number,) in NUMBER.iter_unpack(body[FRAME_SIZE:start])]
-        if stream is None:  # nobody gets it: what belongs to it has come to its end
+        if stream is None:  # the socket is closed: end the streams that belong to the frame
             for number in numbers:
                 self.say(EOF, number)
                 self.say(STOP, number)
@@ -253,7 +254,7 @@ class Relay:
         self._written(stream)
 
     def _make_stream(self, number: int, role: int) -> int:
-        """The far end of a new socket, whose near end is a stream."""
+        """Make a socket pair whose near end is a stream; return the far end."""
         if number in self.streams:
             raise ProtocolError(f"a second stream of the number {number}")
         near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
@@ -261,7 +262,10 @@ class Relay:
         return far.detach()
 
     def _written(self, stream: Stream) -> None:
-        """Something was written to a socket, or waits for that."""
+        """Update a stream after bytes for its socket were written or queued: give credit, report that nobody reads.
+
+        Raises ProtocolError if more bytes are queued than the other side may have sent.
+        """
         if stream.queued > WINDOW + MAX_BODY:
             raise ProtocolError(f"{stream.queued} bytes wait at one stream, which has room for {WINDOW}")
         if stream.owed >= HALF:
@@ -279,7 +283,7 @@ class Relay:
             self._written(stream)
         if event & (POLLIN | POLLHUP) and stream.reads and stream.credit > 0 and stream.file is None:
             self._read(stream)
-        if event & POLLHUP and not stream.reads:  # both directions are shut: nobody has the other end any more
+        if event & POLLHUP and not stream.reads:  # both directions are shut: the other end is closed
             self._refuse(stream)
         self._watch(stream)
 
@@ -321,7 +325,7 @@ class Relay:
                 _refuse_fork(stream, frame.fds)
                 return
         if frame.kind & ~IN_FILE in (START, PROGRAM):
-            self.started.add(stream.number + NEXT)  # the status stream was opened behind the control stream
+            self.started.add(stream.number + NEXT)  # the status stream was opened just after the control stream
         elif frame.kind & ~IN_FILE in STEPS:
             self.asked = True
         fds = [*frame.fds]
@@ -337,8 +341,11 @@ class Relay:
             self._send_frame(stream, body)
 
     def _carry(self, fd: int, place: int, kind: int) -> int:
-        """The number of the stream that stands for a descriptor; -1 for a lifeline, of which each side has its own, and
-        for what has no business here."""
+        """Return the number of a new stream for a descriptor.
+
+        Return -1, and close the descriptor, for a lifeline, because each side has its own, and for any descriptor that
+        such a frame should not bring.
+        """
         mode = os.fstat(fd).st_mode if fd >= 0 else 0
         if S_ISSOCK(mode) and (kind != FORK or place <= STATUS):
             sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
@@ -360,7 +367,7 @@ class Relay:
         self.say(FRAME, stream.number, body)
 
     def _send_file(self, stream: Stream) -> None:
-        """Go on with a file, as far as may be; behind it goes its frame."""
+        """Send as much of a stream's file as credit and congestion allow, and then the frame that it belongs to."""
         file = stream.file
         while file is not None and stream.credit > 0 and self._line.size <= CONGESTED:
             piece = file.read(min(PIECE, stream.credit))
@@ -382,13 +389,13 @@ class Relay:
             self.say(EOF, stream.number)
 
     def _refuse(self, stream: Stream) -> None:
-        """Whoever writes to this stream on the other side is to see that nobody reads it."""
+        """Tell the other side that nobody reads this stream, so that writers there get an error."""
         stream.give_up()
         stream.broken = False
         self.say(STOP, stream.number)
 
     def _watch(self, stream: Stream) -> None:
-        """Wait for what the stream can do now; close it when it is finished."""
+        """Watch a stream for the events that it can handle now; close it if it is finished."""
         if stream.finished:
             if self.streams.pop(stream.number, None) is not None:
                 del self._by_fd[stream.fd]
@@ -409,7 +416,7 @@ class Relay:
 
 
 def _refuse_fork(stream: Stream, fds: Sequence[int]) -> None:
-    """This relay has no room for the sockets of another process: say so in the place of its template."""
+    """Report, in place of the template, that a fork failed because this relay has no descriptors for its sockets."""
     failure = Failure("fork", "", DescriptorsLostError()).pack()
     if fds[0] < 0:
         stream.put_frame(Frame(LOST, stream.forks - 1, failure))
@@ -421,8 +428,11 @@ def _refuse_fork(stream: Stream, fds: Sequence[int]) -> None:
 
 
 def settle_in() -> None:
-    """Let this process do nothing but relay: with as many descriptors as it may have, because it needs two for each
-    process, and without looking for garbage in what it has loaded."""
+    """Prepare this process for relaying alone.
+
+    Raise its limit of descriptors as far as allowed, because it needs two for each process, and exclude everything
+    loaded so far from garbage collection.
+    """
     import gc
     import resource
 

@@ -1,7 +1,7 @@
-"""The relay beside remote templates: the first process on the other machine, and in the owner's place there.
+"""The far relay, beside remote templates: the first process on the other machine, which stands in for the owner there.
 
-It forks the first template, on real sockets, and has the lifeline of all that comes from that: its end, for whatever
-reason, is the owner's end for them.
+The relay forks the first template, on real sockets, and holds the lifeline of all processes that descend from it: to
+them, the end of the relay, for whatever reason, is the end of the owner.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-ROOT = 0  # the stream that is the control socket of the first template, from the beginning
-HIGH = 10  # descriptors of the connection lie above those of standard streams
+ROOT = 0  # the number of the stream of the first template's control socket, which is open from the beginning
+HIGH = 10  # the lowest descriptor for the connection, above those of standard streams
 
 
 def serve(_host: str, mark: bytes, owner: int, keep_alive: float) -> NoReturn:
-    """Be the far end of a connection over standard input and output, until it ends."""
+    """Act as the far relay of a connection over standard input and output, until the connection ends."""
     incoming, outgoing = _take_stdio()
     title = Title(owner)
     near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
@@ -53,9 +53,9 @@ def serve(_host: str, mark: bytes, owner: int, keep_alive: float) -> NoReturn:
 
 
 def _relay(incoming: int, outgoing: int, root: _socket.socket, pid: int, lifeline: int, keep_alive: float) -> None:
-    """Relay until the first template, ``pid``, has ended, which stays until all has that came from it.
+    """Relay until the first template, ``pid``, has ended; it stays until all processes that descend from it have ended.
 
-    Ends this process with the connection, also while processes run of which nobody there has a handle.
+    Ends this process with the connection, even while processes run to which the owner has no handle.
     """
 
     def admit(kind: int, streams: int, flags: int) -> tuple[Sequence[int], int]:
@@ -72,26 +72,29 @@ def _relay(incoming: int, outgoing: int, root: _socket.socket, pid: int, lifelin
     first = relay.open(root, CONTROL, ROOT)
     try:
         relay.run(lambda: len(relay.streams) > 1)
-        first.put_frame(Frame(CLOSE))  # it makes one template, the owner's, and stays to reap it
+        first.put_frame(Frame(CLOSE))  # the first template forks one template, the owner's, and stays to reap it
         relay.run(lambda: not relay.streams)
         _watch(relay, pid)
         relay.run(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid)
         relay.say(BYE, 0)
         relay.flush()
     except LostError:
-        os._exit(1)  # that ends everything here, by the lifeline
+        os._exit(1)  # the lifeline ends all other processes on this machine
 
 
 def _watch(relay: Relay, pid: int) -> None:
-    """Let the end of a process wake the relay, which otherwise looks at each tick."""
+    """Let the end of a process wake the relay, which otherwise notices the end at its next tick."""
     try:
         relay.watch(os.pidfd_open(pid), lambda _event: None)
-    except (AttributeError, OSError):  # this system has no pidfds, or no descriptor is left
+    except (AttributeError, OSError):  # the system has no pidfds, or no descriptor is left
         pass
 
 
 def _take_stdio() -> tuple[int, int]:
-    """Keep the connection to ourselves. What processes write to standard output goes where standard error goes."""
+    """Move the connection away from standard input and output; return its descriptors.
+
+    Standard input becomes the null device, and standard output goes where standard error goes.
+    """
     incoming, outgoing = (fcntl(fd, F_DUPFD_CLOEXEC, HIGH) for fd in (0, 1))
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)

@@ -1,4 +1,4 @@
-"""What the other side writes to its standard error, on its way to the owner's: whole lines, with the host's name."""
+"""The standard error of the other side, forwarded to the owner's: whole lines, each with the host's name before it."""
 
 from __future__ import annotations
 
@@ -7,41 +7,44 @@ from select import POLLOUT, poll
 
 TAIL = 4096  # bytes that are kept for the text of an error
 LONGEST = 64 << 10  # bytes of a line that has no end
-ROOM = 1 << 20  # bytes that wait where the owner's standard error takes nothing; more is dropped
-ATOM = 4096  # PIPE_BUF: so much is written in one piece, and without waiting where poll says that there is room
+ROOM = 1 << 20  # bytes that are queued while the owner's standard error takes nothing; more are dropped
+ATOM = 4096  # PIPE_BUF: a write of this size is atomic, and does not block if poll reports room
 
-# Control characters could make a terminal do things: shown, not sent. Tabs are harmless.
+# Control characters could act on the terminal: they are shown as escapes. Tabs are harmless.
 HARMLESS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != 9}
 
 
 class Lines:
-    """Takes bytes, writes lines to ``fd``. Nothing is written before ``begin``, which says how they begin."""
+    """A forwarder that takes bytes and writes lines to ``fd``, once ``begin`` has set their prefix.
+
+    Before ``begin`` it writes nothing unless ROOM bytes are collected.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._prefix: str | None = None
-        self._part = b""  # of a line
+        self._part = b""  # an incomplete line; before ``begin``, everything
         self._tail = b""
         self._waiting = b""
         self._dropped = 0
 
     @property
     def tail(self) -> str:
-        """The end of what has come."""
+        """The last TAIL bytes, as text."""
         return self._tail.decode("utf-8", "replace").strip()
 
     @property
     def waits(self) -> bool:
-        """Whether there are lines that could not be written yet."""
+        """True while lines are queued that could not be written yet."""
         return bool(self._waiting)
 
     def begin(self, host: str) -> None:
-        """From now on lines are written, those that have come already first."""
+        """Write lines from now on, with the host's name before each; those collected so far come first."""
         self._prefix = f"{host}: "
         self.take(b"")
 
     def take(self, data: bytes) -> None:
-        """Take what has come; write the lines that are complete."""
+        """Take bytes; write the lines that are complete."""
         self._tail = (self._tail + data)[-TAIL:]
         self._part += data
         if self._prefix is None and len(self._part) < ROOM:
@@ -54,7 +57,7 @@ class Lines:
             self._write("".join(map(self._line, whole.decode("utf-8", "backslashreplace").split("\n"))))
 
     def end(self) -> None:
-        """Nothing more comes: write what has no end of line, too."""
+        """Write the last line, even without an end of line, because no more bytes follow."""
         if self._prefix is not None and self._part:
             part, self._part = self._part, b""
             self._write(self._line(part.decode("utf-8", "backslashreplace")))
@@ -83,6 +86,6 @@ class Lines:
                 sent = os.write(self._fd, self._waiting[:ATOM])
             except BlockingIOError:
                 return
-            except OSError:  # nobody reads it any more
+            except OSError:  # nobody reads the descriptor any more: discard the lines
                 sent = len(self._waiting)
             self._waiting = self._waiting[sent:]

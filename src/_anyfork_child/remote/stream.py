@@ -1,6 +1,6 @@
-"""One stream at this end of a connection: its socket, what waits to be written there, and what may be sent of it.
+"""A stream at this end of a connection: its socket, the queue of bytes to write there, and the credit for sending.
 
-Runs in relays. The other end of the socket is the owner's here, a process's there.
+Runs in relays. The other end of the socket belongs to the owner in the near relay, to a process in the far one.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from ..wire.frames import Frame
 
 
-CONTROL, STATUS, PLAIN = range(3)  # what streams are for; the first two in the order of a FORK frame, and with frames
+CONTROL, STATUS, PLAIN = range(3)  # the roles of streams; the first two carry frames, in the order of a FORK frame
 
 
 class File:
-    """A file that is sent, piece by piece, and the message with the frame that it belongs to."""
+    """A file that is being sent, piece by piece; ``behind`` is the message of its frame, which follows it."""
 
     __slots__ = ("_at", "_fd", "_size", "behind")
 
@@ -38,49 +38,50 @@ class File:
         self.behind = behind
 
     def read(self, size: int) -> bytes:
-        """The next piece; nothing at the end."""
+        """Return the next piece, of at most ``size`` bytes; no bytes at the end."""
         piece = os.pread(self._fd, min(size, self._size - self._at), self._at)
         self._at += len(piece)
         return piece
 
     def close(self) -> None:
-        """All of it has been read, or nobody wants it."""
+        """Close the file, sent or not."""
         os.close(self._fd)
 
 
 class Pipe:
-    """The reading end of a pipe, as far as a stream uses it as a socket."""
+    """The reading end of a pipe, with those methods of a socket that a stream uses."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         os.set_blocking(fd, False)
 
     def fileno(self) -> int:
-        """Its descriptor."""
+        """Return the descriptor."""
         return self._fd
 
     def recv_into(self, room: memoryview, size: int, _flags: int) -> int:
-        """Read what has come; return how many bytes. Raises BlockingIOError."""
+        """Read available bytes into ``room``; return their number. Raises BlockingIOError."""
         return os.readv(self._fd, (room[:size],))
 
     def send(self, _data: bytes, _flags: int) -> int:
-        """Nobody writes there."""
+        """Raise BrokenPipeError: a reading end takes no bytes."""
         raise BrokenPipeError
 
     def shutdown(self, how: int) -> None:
-        """It has nothing to shut but itself."""
+        """Do nothing: a pipe has only one direction."""
 
     def close(self) -> None:
-        """Close it."""
+        """Close the descriptor."""
         os.close(self._fd)
 
 
 class Stream:
-    """A stream. ``credit`` is how many bytes may be sent now, ``owed`` how many were written and not given back yet.
+    """A stream, at one end of a connection.
 
-    ``channel`` reads frames, as long as that is what comes from the socket; ``answers`` says whether it is what goes to
-    it. ``reads`` and ``writes`` say what the socket is still good for, ``broken`` that nobody reads there, which the
-    other side does not know yet.
+    ``credit`` is the number of bytes that may be sent now, ``owed`` the number written to the socket but not yet
+    returned to the other side as credit. ``channel`` reads frames while the socket delivers frames, and is None
+    otherwise; ``answers`` is True while frames are written to the socket. ``reads`` and ``writes`` are the directions
+    still open. ``broken``: the reader of the socket has gone, and the other side has not been told.
     """
 
     __slots__ = (
@@ -107,7 +108,7 @@ class Stream:
     def __init__(self, number: int, sock: _socket.socket | Pipe, role: int) -> None:
         self.number = number
         self.role = role
-        self.sock: Any = sock  # a pipe has no more of a socket than is used
+        self.sock: Any = sock  # a Pipe has only the methods that are used
         self.fd = sock.fileno()
         self.channel = None if role == PLAIN or isinstance(sock, Pipe) else Channel(sock)
         self.answers = role != PLAIN
@@ -116,17 +117,17 @@ class Stream:
         self.reads = True
         self.writes = not isinstance(sock, Pipe)
         self.broken = False
-        self.mask = -1  # the events that are watched; -1 while none are
-        self.file: File | None = None  # that is being sent: nothing is read meanwhile
-        self.forks = 0  # that were asked for here
-        self.queued = 0  # bytes that wait to be written
+        self.mask = -1  # the events that are watched; -1 if the descriptor is not watched
+        self.file: File | None = None  # the file that is being sent; the socket is not read meanwhile
+        self.forks = 0  # forks requested on this stream
+        self.queued = 0  # bytes in the queue
         self._queue: deque[tuple[bytes | memoryview, Sequence[int]]] = deque()
-        self._filling = -1  # a file that comes
-        self._stops = False  # nothing will come behind the queue
+        self._filling = -1  # the file that is being received
+        self._stops = False  # whether to shut the socket once the queue is empty
 
     @property
     def interest(self) -> int:
-        """What to wait for at the socket; -1 for nothing, not even its end, which would be told again and again."""
+        """The events to watch at the socket, or -1 for none: even its end would be reported again and again."""
         wanted = POLLOUT if self.queued else 0
         if self.reads and self.credit > 0 and self.file is None:
             return wanted | POLLIN
@@ -134,13 +135,13 @@ class Stream:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more will go either way."""
+        """True once both directions are closed."""
         return not (self.reads or self.writes)
 
     # --- Towards the socket ---
 
     def put(self, data: bytes) -> None:
-        """Write what the socket takes now; the rest waits."""
+        """Write as much of the bytes as the socket takes now; queue the rest."""
         if not self.writes:
             return
         sent = 0
@@ -159,14 +160,14 @@ class Stream:
         self.queued += len(data) - sent
 
     def put_frame(self, frame: Frame) -> None:
-        """The same with a frame, whose descriptors are closed here."""
+        """Queue a frame and write what the socket takes now. Its descriptors are closed once they are sent."""
         for data, fds in messages(frame):
             self._queue.append((data, fds))
             self.queued += len(data)
         self.flush()
 
     def flush(self) -> None:
-        """Write what the socket takes now."""
+        """Write as much of the queue as the socket takes now."""
         queue = self._queue
         while queue:
             data, fds = queue[0]
@@ -188,14 +189,14 @@ class Stream:
             self.stop()
 
     def stop(self) -> None:
-        """Nothing more will come from the other side: shut the socket behind the queue."""
+        """Shut the socket for writing once the queue is written: the other side sends nothing more."""
         self._stops = True
         if not self._queue and self.writes:
             self.writes = False
             self._shut(_socket.SHUT_WR)
 
     def give_up(self) -> None:
-        """Nobody reads at the other end of the socket."""
+        """Drop the queue and write no more, because nobody reads at the other end of the socket."""
         self.broken = self.broken or self.writes
         self.writes = False
         for _, fds in self._queue:
@@ -213,14 +214,14 @@ class Stream:
         self.owed += len(piece)
 
     def take_file(self) -> int:
-        """The descriptor of that file, which is complete."""
+        """Return the descriptor of the received file, which is complete; an empty file if no piece has come."""
         fd, self._filling = self._filling, -1
         return fd if fd >= 0 else new_file()
 
     # --- From the socket ---
 
     def refuse(self) -> None:
-        """Nobody reads on the other side: whoever writes here is to see that."""
+        """Stop reading and shut the socket, so that its writer sees that nobody reads on the other side."""
         if self.reads:
             self.reads = False
             self.drop_file()
@@ -229,17 +230,17 @@ class Stream:
     def _shut(self, how: int) -> None:
         try:
             self.sock.shutdown(how)
-        except OSError:  # it is disconnected
+        except OSError:  # the socket is disconnected
             pass
 
     def drop_file(self) -> None:
-        """It has been sent, or nobody wants it."""
+        """Close the file that is being sent, complete or not."""
         if self.file is not None:
             self.file.close()
             self.file = None
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close the socket, and drop the queue and files."""
         self.give_up()
         self.drop_file()
         if self._filling >= 0:

@@ -1,4 +1,4 @@
-"""The connection of a relay as a line for bytes: what waits to be sent, and whether the other side lives."""
+"""The connection of a relay as a transport of bytes: the output buffer, and the keep-alive with the other side."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .poller import Poller
 
-MAX_WAITING = 16 << 20  # bytes that wait for a side that does not read: it is given up then
-CONGESTED = 256 << 10  # bytes that wait; until they are sent nothing more should be added
+MAX_WAITING = 16 << 20  # bytes in the output buffer at which a side that does not read is given up
+CONGESTED = 256 << 10  # bytes in the output buffer above which nothing should be added
 READ = 256 << 10  # bytes to read at once
-BEATS = 4  # in the time after which silence means death
-TICKS = 3 * BEATS  # in that time: so often it is looked whether one is due
+BEATS = 4  # keep-alive messages per ``keep_alive`` seconds, after which silence means a lost connection
+TICKS = 3 * BEATS  # checks per ``keep_alive`` seconds for a due keep-alive message
 
 
 class LostError(Exception):
-    """The connection is gone, or of no use any more; the text says why."""
+    """Raised when the connection is closed or no longer usable; the text gives the reason."""
 
 
 class Line:
-    """The two descriptors, which may be one, and do not block. Whoever waits for them does so with ``poller``.
+    """The two non-blocking descriptors of a connection, which may be the same one; ``poller`` waits for them.
 
-    ``now`` is the time of the present step, which its owner sets; ``tick`` is for how long it may wait at most. Every
-    method raises LostError.
+    ``now`` is the time of the current step, which the user of the line sets; ``tick`` is the longest wait in seconds.
+    Every method raises LostError.
     """
 
     __slots__ = (
@@ -50,23 +50,23 @@ class Line:
         self.incoming = incoming
         self.outgoing = outgoing
         self.tick = keep_alive / TICKS  # seconds
-        self.out: list[bytes | memoryview] = []  # what waits to be sent
-        self.size = 0  # bytes of that
+        self.out: list[bytes | memoryview] = []  # the output buffer
+        self.size = 0  # bytes in the output buffer
         self.now = self._heard = self._said = self._look_at = monotonic()
         self._keep_alive = keep_alive
-        self._room = memoryview(bytearray(READ))  # for what is read: new memory for each piece would cost more
-        self._waits = False  # it takes nothing now
+        self._room = memoryview(bytearray(READ))  # the buffer for reading: new memory for each piece would cost more
+        self._waits = False  # whether ``outgoing`` takes nothing now
         self._poller = poller
 
     def say(self, data: bytes) -> None:
-        """Have this sent with the next ``write``."""
+        """Add bytes to the output buffer; the next ``write`` sends them."""
         self.out.append(data)
         self.size += len(data)
         if self.size > MAX_WAITING:
             raise LostError(f"{self.size} bytes wait for the other side, which does not read")
 
     def write(self) -> bool:
-        """Send what it takes; whether that was everything."""
+        """Send as much as the connection takes; return whether the output buffer is empty."""
         data = self.out[0] if len(self.out) == 1 else b"".join(self.out)
         try:
             sent = os.write(self.outgoing, data)
@@ -84,7 +84,7 @@ class Line:
         return not self.size
 
     def read(self) -> bytes:
-        """Return what has come; no bytes where nothing has."""
+        """Return the bytes that have arrived; no bytes if none have."""
         try:
             count = os.readv(self.incoming, (self._room,))
         except BlockingIOError:
@@ -97,12 +97,12 @@ class Line:
         return bytes(self._room[:count])
 
     def broken(self, event: int) -> None:
-        """Something has happened to ``outgoing`` that is not room for more."""
+        """Raise LostError for any event at ``outgoing`` but room for more bytes."""
         if not event & POLLOUT:
             raise LostError("nobody reads it on the other side")
 
     def wait(self) -> bool:
-        """Wait for this alone; whether something has come."""
+        """Wait for the connection alone, at most one tick; return whether bytes have arrived."""
         poller = poll()
         poller.register(self.incoming, POLLIN)
         poller.register(self.outgoing, POLLOUT | (POLLIN if self.incoming == self.outgoing else 0))
@@ -111,7 +111,7 @@ class Line:
         return bool(ready.get(self.incoming, 0) & ~POLLOUT)
 
     def look(self) -> None:
-        """Give up a side of which nothing is heard, and let it hear of this one."""
+        """Give up a silent other side, and send it a keep-alive message if one is due."""
         if self.now < self._look_at:
             return
         self._look_at = self.now + self.tick

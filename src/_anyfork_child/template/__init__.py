@@ -1,1 +1,1 @@
-"""A template: its commands, the loop that forks, its children, its shutdown."""
+"""The template process: its commands, the loop that forks, its children, its shutdown."""

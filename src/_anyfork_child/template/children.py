@@ -1,9 +1,10 @@
 """The processes that a template has forked, until they are reaped.
 
-Runs in templates. The template is the operating system's parent of what it forks, so it alone can reap; the owner
-learns of a birth and of a death by one frame each on the process's status socket, whose far end the owner holds.
+Runs in templates. To the operating system the template is the parent of the processes that it forks, so it alone can
+reap them. The owner gets one frame for the birth and one for the death of a process on its status socket, whose far end
+the owner holds.
 
-How a death is noticed differs: by pidfd where there are some (template.children_by_pidfd), else by SIGCHLD
+A template notices a death by pidfd if the system has pidfds (template.children_by_pidfd), else by SIGCHLD
 (template.children_by_signal).
 """
 
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
     from resource import struct_rusage
 
 SIZE = DEATH.size
-ATTEMPTS = 100  # to tell of an end: a second
+ATTEMPTS = 100  # to report an end: they take a second
 pack_died = Struct(HEADER.format + DEATH.format.removeprefix("<")).pack
 
 
 def tell_again(socket: int, frame: bytes, error: OSError) -> None:
-    """Tell of an end although the kernel had no memory for it. If that stays so, the owner sees the end of the socket.
+    """Retry the report of an end, for which the kernel had no memory. If all retries fail, shut the socket down.
 
-    Nobody wants to know when the owner is gone, or has dropped its handle.
+    The owner sees the end of the socket then. If the owner is gone or has dropped its handle, the report is not needed.
     """
     for _ in range(ATTEMPTS):
         try:
@@ -45,28 +46,28 @@ def tell_again(socket: int, frame: bytes, error: OSError) -> None:
             return
     end = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, socket)
     try:
-        end.shutdown(_socket.SHUT_RDWR)  # not only closed: there may be a copy
-    except OSError:  # it has no other end any more
+        end.shutdown(_socket.SHUT_RDWR)  # closing is not enough: there may be a copy
+    except OSError:  # the other end is closed
         pass
     end.detach()
 
 
 class Children(ABC):
-    """What is the same however deaths are noticed.
+    """The processes of a template: the part that does not depend on how deaths are noticed.
 
-    A new process has no business with the descriptors that this holds, nor with those of its siblings. They are closed
-    by number there: all at once where nothing else is open from ``first`` upwards (``dense``), as is usual.
+    A new process must not keep the descriptors of this object, nor those of its siblings. It closes them by number: all
+    at once if nothing else is open from ``first`` upwards (``dense``), as is usual.
     """
 
-    reserve = -1  # a descriptor to close when there is no other for a process just forked
+    reserve = -1  # a descriptor to close if none is left for a process just forked
 
     def __init__(self) -> None:
         self.reports = Reports()
         self.own: list[int] = []
         self.first = 0  # the lowest of its own descriptors
-        self.high = 0  # the highest number that the template has had of those to close
+        self.high = 0  # the highest number that a descriptor to close has had
         self.dense = False
-        self.lost = OSError()  # why the last process could not be kept
+        self.lost = OSError()  # the reason why the last process could not be kept
 
     # --- Watching ---
 
@@ -83,37 +84,37 @@ class Children(ABC):
 
     @abstractmethod
     def forget_own(self) -> None:
-        """Watch nothing but the processes any more."""
+        """Stop watching all of the template's own descriptors; watch only the processes."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make sure that the next process can be watched. Raises OSError when descriptors have run out."""
+        """Make sure that the next process can be watched. Raises OSError if descriptors have run out."""
 
-    def take_signals(self) -> None:  # noqa: B027  # most need none
-        """Take back from user code the signals that this needs."""
+    def take_signals(self) -> None:  # noqa: B027  # needed only without pidfds
+        """Set the signal handlers that this object needs again, because user code may have changed them."""
 
     @abstractmethod
     def add(self, pid: int, status: int, reports: int, flags: int) -> bool:
-        """Take charge of a process just forked, and tell its owner on the socket ``status``.
+        """Add a process just forked, and report its birth to the owner on the socket ``status``.
 
-        The process speaks in the pipe ``reports``; ``flags`` are those of the FORK frame.
+        The process writes its reports into the pipe ``reports``; ``flags`` are those of the FORK frame.
 
-        Return False when that cannot be done, for the reason in ``lost``: it is killed then.
+        Return False if the process cannot be added: it is killed then, and ``lost`` has the reason.
         """
 
     @abstractmethod
     def wait(self, timeout: float = -1) -> Sequence[int]:
-        """Wait for something to happen, in seconds; reap what has ended; return which own descriptors are readable."""
+        """Wait up to ``timeout`` seconds for an event, reap ended processes, return the own descriptors with input."""
 
     def give_up(self, pid: int, error: OSError) -> bool:
-        """Kill and reap a process that has just been forked and cannot be kept."""
+        """Kill and reap a process that has just been forked and cannot be kept; return False."""
         os.kill(pid, SIGKILL)
         os.waitpid(pid, 0)
         self.lost = error
         return False
 
     def tell_end(self, pid: int, socket: int, reports: int, status: int, usage: struct_rusage) -> None:
-        """Tell the owner how a process has ended, on its status socket, and close what belongs to it."""
+        """Report the end of a process to the owner, on its status socket, and close its descriptors."""
         words = self.reports.take_words(pid, reports) if status else b""
         frame = pack_died(VERSION, DIED, 0, SIZE + len(words), pid, status, *usage) + words
         try:
@@ -127,19 +128,19 @@ class Children(ABC):
 
     @abstractmethod
     def living(self) -> Iterable[tuple[int, int, float]]:
-        """Pid, flags, and the time of birth (monotonic, seconds), of every process."""
+        """Return the pid, the flags, and the time of birth (monotonic, seconds) of every process."""
 
     def followers(self, since: float) -> set[int]:
-        """The processes that the kernel tells of the owner's end."""
+        """Return the processes born before ``since`` that the kernel tells of the owner's end."""
         told = {pid for pid, flags, born in self.living() if flags & FOLLOWED and born < since}
         return told - self._who_said(UNTOLD)
 
     def parents(self) -> set[int]:
-        """The processes that have processes of their own to end."""
+        """Return the processes that have processes of their own to end."""
         return self._who_said(PARENT)
 
     def ending(self) -> set[int]:
-        """The processes that are ending their own."""
+        """Return the processes that are ending their own processes."""
         return self._who_said(ENDING)
 
     def _who_said(self, mark: int) -> set[int]:
@@ -147,17 +148,17 @@ class Children(ABC):
 
     @abstractmethod
     def speakers(self) -> Iterable[tuple[int, int]]:
-        """Pid, and where it speaks, of every process."""
+        """Return the pid and the pipe for reports of every process."""
 
     def any_attached(self) -> bool:
-        """True while a process that is not detached is alive."""
+        """Return whether a process that is not detached is alive."""
         return any(not flags & DETACHED for _, flags, _ in self.living())
 
     def kill_attached(self, number: int, spare: Container[int] = ()) -> None:
-        """Send a signal to all processes that are not detached."""
+        """Send a signal to all processes that are not detached, except those in ``spare``."""
         for pid, flags, _ in self.living():
             if not flags & DETACHED and pid not in spare:
-                os.kill(pid, number)  # not reaped yet, so the pid is theirs
+                os.kill(pid, number)  # not reaped yet, so the pid is not reused
 
     # --- Descriptors ---
 
@@ -166,32 +167,35 @@ class Children(ABC):
         """Return the descriptors that are held for the processes."""
 
     def gather(self, others: Sequence[int]) -> bool:
-        """Find out whether, beside ``others``, nothing but these is open from ``first`` upwards, and all below."""
+        """Update and return ``dense``: whether only these descriptors and ``others`` are open from ``first`` upwards.
+
+        All numbers below must be in use, too.
+        """
         lowest_free = os.dup(self.first)
         os.close(lowest_free)
         try:
             opened = {int(name) for name in os.listdir("/proc/self/fd")}
-        except OSError:  # no /proc: nobody knows
+        except OSError:  # no /proc: the open descriptors are unknown
             opened = set()
-        opened -= {lowest_free, *others, *self.own, *self.descriptors()}  # the listing itself has had the lowest
+        opened -= {lowest_free, *others, *self.own, *self.descriptors()}  # the listing itself used the lowest number
         self.dense = opened == {*range(self.first)} and min(others) > self.first
         return self.dense
 
     def close_in_copy(self, others: Sequence[int]) -> None:
-        """Runs in a new process: close what is not its own, ``others`` too, one by one."""
+        """Close the descriptors that a new process must not keep, and ``others``. Runs in the new process."""
         close_runs([*self.own, *self.descriptors(), *others])
 
     @abstractmethod
     def close(self) -> None:
-        """Close everything: the template has no processes, and becomes something else or begins anew."""
+        """Close all own descriptors: the template has no processes, and is taken over or makes a new object."""
 
     @abstractmethod
     def forsake(self) -> None:
-        """Give up objects whose descriptors have been closed by number."""
+        """Detach the objects whose descriptors have been closed by number, so that they close no number again."""
 
 
 def close_runs(fds: list[int]) -> None:
-    """Close many descriptors with few system calls: numbers in a row go together."""
+    """Close many descriptors with few system calls: one for each run of consecutive numbers."""
     fds.sort()
     start = previous = fds[0]
     for fd in fds[1:]:

@@ -1,6 +1,6 @@
-"""The processes of a template, watched by pidfd: one epoll for all of them, and a pidfd for the owner.
+"""The processes of a template, watched by pidfd: one epoll for all of them, and a pidfd of each for the owner.
 
-Runs in templates, on Linux. ``add`` and ``wait`` are part of every start, and written for that (see
+Runs in templates, on Linux. Every start runs ``add`` and ``wait``, and they are written for that (see
 template.fork_loop).
 """
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 pack, pack_int = HEADER.pack, Struct("i").pack
 SOL_SOCKET, SCM_RIGHTS = _socket.SOL_SOCKET, _socket.SCM_RIGHTS
 SEND_FLAGS = NOSIGNAL | NOWAIT
-EVENTS = 32  # at most so many events at once: epoll makes room for all of them at each call
+EVENTS = 32  # most events per call: epoll allocates memory for all of them at each call
 
 
 class PidfdChildren(Children):
-    """Watches over the template's own descriptors and its processes with one epoll."""
+    """The processes of a template, watched with one epoll, together with the template's own descriptors."""
 
     def __init__(self, *own: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class PidfdChildren(Children):
             self.watch(fd)
         self.own += (self._courier_fd, self._epoll.fileno())
         self.first = min(self.own)
-        self.prepare()  # last: nothing else would close it again
+        self.prepare()  # last: an error after it would leave its descriptor open
 
     def close(self) -> None:
         self._courier.close()
@@ -51,8 +51,8 @@ class PidfdChildren(Children):
     def forsake(self) -> None:
         self._courier.detach()
         try:
-            self._epoll.close()  # or its number would be closed with the object, when it is somebody else's
-        except OSError:  # it is closed
+            self._epoll.close()  # now: later the object would close the number when it belongs to another file
+        except OSError:  # the descriptor is closed
             pass
 
     def __len__(self) -> int:
@@ -94,9 +94,9 @@ class PidfdChildren(Children):
                 (pack(VERSION, BORN, 1, 0, pid),), ((SOL_SOCKET, SCM_RIGHTS, pack_int(pidfd)),), SEND_FLAGS
             )
         except ConnectionError:
-            pass  # the owner has dropped its handle, or is gone: nobody wants to know
-        except OSError as error:  # no memory, or too many descriptors are under way
-            self._courier.shutdown(_socket.SHUT_RDWR)  # it is a copy, so closing the other one says nothing
+            pass  # the owner has dropped its handle, or is gone: no report is needed
+        except OSError as error:  # no memory, or too many descriptors in flight
+            self._courier.shutdown(_socket.SHUT_RDWR)  # closing the other copy would not show the end to the owner
             del self._by_pidfd[pidfd]
             self._epoll.unregister(pidfd)
             close(pidfd)
@@ -131,9 +131,9 @@ class PidfdChildren(Children):
         return own
 
     def _tell_nothing(self, status_socket: int) -> None:
-        """Shut the status socket down without a status: nobody knows how the process ended."""
+        """Shut the status socket down without a status, because the exit status of the process is unknown."""
         dup2(status_socket, self._courier_fd, False)
-        self._courier.shutdown(_socket.SHUT_RDWR)  # not only closed: the courier may have a copy
+        self._courier.shutdown(_socket.SHUT_RDWR)  # closing is not enough: the courier has a copy
         close(status_socket)
 
     def living(self) -> Iterable[tuple[int, int, float]]:

@@ -1,7 +1,7 @@
-"""The processes of a template, watched by SIGCHLD: where there are no pidfds, and for a template that is pid 1.
+"""The processes of a template, watched by SIGCHLD: on systems without pidfds, and for a template that is pid 1.
 
-Runs in templates. The owner has no pidfd of a process then, so it cannot signal it itself: it asks for that by a frame
-on the process's status socket. As pid 1 a template inherits orphans of others, and reaps them too.
+Runs in templates. The owner has no pidfd of a process then and cannot signal it itself: it requests a signal by a frame
+on the process's status socket. As pid 1 a template inherits orphans of other processes, and reaps them, too.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
 
 class SignalChildren(Children):
-    """Watches over the template's own descriptors, its processes' status sockets, and a pipe that SIGCHLD writes to."""
+    """The processes of a template, watched by SIGCHLD, which writes to a pipe.
+
+    It polls the pipe, the template's own descriptors, and the status sockets of the processes.
+    """
 
     def __init__(self, *own: int) -> None:
         super().__init__()
         self._by_pid: dict[int, tuple[Channel, int, int, float]] = {}  # status socket, reports, flags, birth
-        self._pid_of: dict[int, int] = {}  # by the number of the status socket, as long as the owner listens
+        self._pid_of: dict[int, int] = {}  # by the number of the status socket, while the owner listens
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
@@ -78,7 +81,7 @@ class SignalChildren(Children):
         try:
             channel.sock.send(HEADER.pack(VERSION, BORN, 0, 0, pid), NOWAIT)
         except ConnectionError:
-            pass  # the owner has dropped its handle, or is gone: nobody wants to know
+            pass  # the owner has dropped its handle, or is gone: no report is needed
         except OSError as error:  # no memory
             self._remove(pid)
             return self.give_up(pid, error)
@@ -86,8 +89,8 @@ class SignalChildren(Children):
 
     def wait(self, timeout: float = -1) -> Sequence[int]:
         own = []
-        self._reap()  # user code may have kept SIGCHLD from us
-        poller = poll()  # one for each call: the handler of SIGTERM waits, too, and may do so in the middle of this
+        self._reap()  # user code may have suppressed SIGCHLD
+        poller = poll()  # a new one for each call: the handler of SIGTERM waits, too, possibly in the middle of this
         for fd in (*self._watched, self._read, *self._pid_of):
             poller.register(fd, POLLIN)
         for fd, _ in poller.poll(timeout * 1000 if timeout >= 0 else None):
@@ -108,7 +111,7 @@ class SignalChildren(Children):
             pass
 
     def _hear(self, fd: int) -> None:
-        """The owner asks for a signal, or has dropped its handle."""
+        """Read a status socket: send the signal that the owner requests, or note that it has dropped its handle."""
         pid = self._pid_of[fd]
         try:
             frame = self._by_pid[pid][0].receive(NOWAIT)
@@ -117,7 +120,7 @@ class SignalChildren(Children):
         except (OSError, EOFError, ProtocolError):
             frame = None
         if frame is not None and frame.kind == SIGNAL:
-            os.kill(pid, frame.value)  # not reaped yet, so the pid is its own
+            os.kill(pid, frame.value)  # not reaped yet, so the pid is not reused
         else:
             del self._pid_of[fd]
 
@@ -125,7 +128,7 @@ class SignalChildren(Children):
         for pid in [*self._by_pid]:
             try:
                 ended, status, usage = os.wait4(pid, WNOHANG)
-            except ChildProcessError:  # code in this template has waited for it: nobody knows
+            except ChildProcessError:  # code in this template has waited for it: its exit status is unknown
                 close_all(self._remove(pid))
                 continue
             if ended:
@@ -134,7 +137,7 @@ class SignalChildren(Children):
             _reap_orphans({*self._by_pid})
 
     def _remove(self, pid: int) -> tuple[int, int]:
-        """Forget a process that has ended; return its status socket, and where it has spoken."""
+        """Forget a process that has ended; return its status socket and its pipe for reports."""
         channel, reports, *_ = self._by_pid.pop(pid)
         fd = channel.sock.detach()
         self._pid_of.pop(fd, None)
@@ -151,7 +154,7 @@ class SignalChildren(Children):
 
 
 def _reap_orphans(ours: set[int]) -> None:
-    """Reap what pid 1 has inherited. Ours may end meanwhile: they are left to their own turn."""
+    """Reap orphans that pid 1 has inherited, but none of our own processes, which ``_reap`` handles."""
     try:
         while True:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -163,4 +166,4 @@ def _reap_orphans(ours: set[int]) -> None:
 
 
 def _no_action(number: int, frame: object) -> None:
-    """Only what has a handler is written to the wakeup descriptor."""
+    """Do nothing: Python writes a signal to the wakeup descriptor only if the signal has a handler."""

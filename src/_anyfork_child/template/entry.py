@@ -1,7 +1,7 @@
-"""How a function, or a program, takes a process over.
+"""The entry of a function, or of a program, which takes over a process.
 
-Runs in the process. Whatever fails before the function is entered is one report to the owner, and an end. ``enter`` is
-part of every start, and written for that (see template.fork_loop).
+Runs in the process. A failure before the function is entered is reported to the owner and ends the process. Every start
+runs ``enter``, and it is written for that (see template.fork_loop).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ pack = HEADER.pack
 
 
 def start_with_all(template: Template, frame: Frame) -> list[Any]:
-    """Decode a call and what was sent before, say that it is entered, and return what to enter."""
+    """Decode a call and the arguments sent before it, report that it is entered, and return the call."""
     payload = Payload(frame)
     try:
         _check(template, payload)
@@ -45,7 +45,7 @@ def start_with_all(template: Template, frame: Frame) -> list[Any]:
 
 
 def refuse_start(template: Template, error: BaseException) -> NoReturn:
-    """Tell the owner why the function cannot be entered, and end."""
+    """Report to the owner why the function cannot be entered, and end the process."""
     if getpid() != template.pid:
         fail_copy(error)
     if isinstance(error, Failure):
@@ -55,7 +55,7 @@ def refuse_start(template: Template, error: BaseException) -> NoReturn:
 
 
 def enter(template: Template, call: list[Any], name: bytes) -> list[Any]:
-    """Stop being a template; return the call with its channel."""
+    """Turn this template into the process of a call: report it, reset signals; return the call with its channel."""
     if getpid() != template.pid:  # a copy that the decoding of a value has made
         end_copy(0)
     if template.shows_function:
@@ -76,7 +76,10 @@ def enter(template: Template, call: list[Any], name: bytes) -> list[Any]:
 
 
 def _tidy(template: Template) -> _socket.socket:
-    """User code has run here: give it the signals of a fresh interpreter, and the channel as it expects a socket."""
+    """Clean up after user code in this template; return the channel as a public socket.
+
+    Restore the signals of a fresh interpreter, close the children object, and connect the debugger, if there is one.
+    """
     default_actions(handled_signals())
     unblock_all()
     if template.children is not None:
@@ -89,7 +92,7 @@ def _tidy(template: Template) -> _socket.socket:
 
 
 def _connect(template: Template) -> None:
-    """Connect what the channel was asked for, and forget an owner that is not waited for."""
+    """Connect the standard streams that become the channel, and drop the lifeline of a detached process."""
     for fd in template.stdio:
         os.dup2(template.channel.fd, fd)
     if template.flags & DETACHED:
@@ -97,9 +100,12 @@ def _connect(template: Template) -> None:
 
 
 def _check_revoked(template: Template) -> None:
-    """The owner does not listen. It may have dropped the handle, then go on; or given up waiting; or ended."""
+    """End this process if the owner, which does not listen, has revoked the start or ended.
+
+    An owner that has only dropped the handle lets the process go on.
+    """
     if template.channel.receive() is not None:
-        shutdown.finish(template, 1)  # REVOKE: nothing else can stand behind START
+        shutdown.finish(template, 1)  # REVOKE: no other frame can follow START
     if not template.flags & DETACHED and has_ended(template.lifeline):
         shutdown.owner_gone(template)
 
@@ -114,7 +120,10 @@ def _check(template: Template, payload: Payload) -> None:
 
 
 def start_program(template: Template, frame: Frame) -> NoReturn:
-    """Become another program. Whether that worked shows on a pipe: it ends with exec, or brings the failure."""
+    """Replace this process with another program.
+
+    A pipe shows the owner the outcome: exec closes it, or it carries the failure.
+    """
     payload = Payload(frame)
     try:
         _check(template, payload)

@@ -1,4 +1,4 @@
-"""Why a template cannot fork just now, and what has to be done before it can.
+"""The check before a fork: finds reasons why a template cannot fork, and prepares it for forks.
 
 Runs in templates.
 """
@@ -18,7 +18,7 @@ from ..wire.frames import FAILED, LOST, LOST_DESCRIPTOR, Frame
 from ..wire.signals import default_actions, handled_signals
 from .fork_safety import settle
 
-CHILDREN_DESCRIPTORS = 8  # at least as many as Children has
+CHILDREN_DESCRIPTORS = 8  # at least the number of descriptors of Children
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def obstacle(template: Template, fds: list[int], executes: int) -> Failure | None:
-    """Prepare this template for forks where it is not; return why it cannot be forked.
+    """Prepare this template for forks if necessary; return the reason why it cannot fork, or None.
 
-    ``fds`` are the descriptors of the request. They get other numbers where they are in the way. A fork that
-    ``executes`` an interpreter at once may leave threads behind.
+    ``fds`` are the descriptors of the request; they get other numbers if they are in the way. A fork that ``executes``
+    an interpreter at once may leave threads behind.
     """
     if LOST_DESCRIPTOR in fds:
         return Failure("fork", "", DescriptorsLostError())
@@ -42,7 +42,7 @@ def obstacle(template: Template, fds: list[int], executes: int) -> Failure | Non
             return Failure("fork", "", error)
         except Failure as failure:
             template.failure = failure
-        except Exception as error:  # a module of the program may hide one that this needs
+        except Exception as error:  # a module of the program may hide one that is needed here
             template.failure = failure_of("prepare", "the first fork", error)
     if template.failure is not None and template.failure.category == "threads" and executes:
         return _gather_children(template, fds)
@@ -50,7 +50,7 @@ def obstacle(template: Template, fds: list[int], executes: int) -> Failure | Non
 
 
 def _gather_children(template: Template, fds: list[int]) -> Failure | None:
-    """Be able to fork, and no more; return why that is not possible."""
+    """Prepare only the children object for a fork; return the reason why that is impossible, or None."""
     try:
         if template.children is None:
             _make_children(template, fds)
@@ -61,7 +61,7 @@ def _gather_children(template: Template, fds: list[int]) -> Failure | None:
 
 
 def refuse(template: Template, fds: Sequence[int], number: int, failure: Failure) -> None:
-    """Answer in the place of a process that could not be made; without its socket, on the template's own."""
+    """Report that a fork failed: on the new process's socket, or on the template's own if that did not arrive."""
     template.told = True
     if fds[0] < 0:
         template.send(Frame(LOST, number, failure.pack()))
@@ -76,11 +76,11 @@ def refuse(template: Template, fds: Sequence[int], number: int, failure: Failure
 
 
 def _settle(template: Template, fds: list[int]) -> None:
-    """Before the first fork of a process, and before the next one after anything else was asked of it."""
+    """Prepare a process for its first fork, and again for the next fork after any other request."""
     if template.children is None:
         _make_children(template, fds)
     elif not (len(template.children) or template.children.gather(fds)):
-        template.past.pop()  # in the last place: itself
+        template.past.pop()  # the last entry is the current children object
         template.children.close()
         _make_children(template, fds)
     if template.changed:
@@ -90,11 +90,11 @@ def _settle(template: Template, fds: list[int]) -> None:
 
 
 def _make_children(template: Template, fds: list[int]) -> None:
-    """Make them with the lowest numbers there are: what comes later then lies above (see Children)."""
+    """Make the children object with the lowest free descriptors, so that all later ones lie above (see Children)."""
     above = max(fds) + CHILDREN_DESCRIPTORS
     try:
         moved = [fcntl(fd, F_DUPFD_CLOEXEC, above) for fd in fds]
-    except OSError:  # no room for that: it is no more than convenient
+    except OSError:  # no descriptors left for the move, which is only an optimization
         moved = []
     close_all(fds if moved else ())
     fds[:] = moved or fds
@@ -105,20 +105,20 @@ def _make_children(template: Template, fds: list[int]) -> None:
 def _settle_changed(template: Template) -> None:
     channel, children = template.channel, template.children
     assert children is not None
-    patched = is_patched()  # which loads the socket module: once here instead of in each process
+    patched = is_patched()  # loads the socket module: once here instead of in each process
     if type(channel.sock) is _socket.socket and not patched:
-        channel.sock = public_socket(channel.sock)  # as every process gets its channel
+        channel.sock = public_socket(channel.sock)  # the form in which every process gets its channel
         from .warm_up import rehearse
 
         rehearse(template.title)
         template.show_idle()
-    children.take_signals()  # the rehearsal has given them up
+    children.take_signals()  # the rehearsal has reset them
     resets = settle()
     template.signals = tuple(n for n in handled_signals() if _signal.getsignal(n) != template.handler)
     if template.signals:
         resets.append(lambda: default_actions(template.signals))
     if patched:
-        resets.append(lambda: setattr(template, "changed", True))  # so that it makes its channel a public socket
+        resets.append(lambda: setattr(template, "changed", True))  # the process then makes its channel a public socket
     template.resets = tuple(resets)
     template.user_hook, sys.unraisablehook = sys.unraisablehook, template.unraisable
     template.changed = False

@@ -1,14 +1,14 @@
-"""A template's loop, and the way of a new process from the fork to its function.
+"""The loop of a template, and the path of a new process from the fork to its function.
 
 The loop goes on in both processes after a fork: in the template with the next frame, in the new process as a template
-of its own on its own control socket. So nothing deepens the stack, however long the line of ancestors, and user code
-runs from the top: ``serve`` returns what to run.
+of its own on its own control socket. So the stack does not grow with the number of ancestors, and user code runs at the
+top of the stack: ``serve`` returns the call to run.
 
 **Why this module looks as it does.** A start costs page faults: the first write to a page after a fork copies it, in
-the template and in the new process, and in Python using an object writes its reference count. What stands here runs in
-every start. So it is flat (a function costs two pages), its names are global (finding one writes nothing), a new
-process keeps its template's objects and moves its own descriptors under their numbers, and whatever is rare stands in
-other modules. ``python -m bench create --only faults`` counts what a change is worth.
+the template and in the new process, and in Python using an object writes its reference count. Every start runs the code
+of this module. So it is flat (a function costs two pages), its names are global (finding one writes nothing), a new
+process keeps its template's objects and moves its own descriptors under their numbers, and rare cases are in other
+modules. ``python -m bench create --only faults`` measures the effect of a change.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ KEPT = DETACHED | FOLLOWED  # of the flags of a fork
 
 
 def serve(template: Template) -> list[Any]:
-    """Do what the owner asks until a function takes the process over; end the process when the owner is done.
+    """Process the owner's requests until a function takes over the process; return the function and its arguments.
 
-    Return the function and its arguments.
+    End the process when the owner closes its handle or ends.
     """
     channel = template.channel
     while True:
@@ -71,13 +71,13 @@ def serve(template: Template) -> list[Any]:
         except BlockingIOError:
             template.idle()
             continue
-        except ConnectionResetError:  # the owner ended with something of ours unread
+        except ConnectionResetError:  # the owner ended with unread data from this process
             shutdown.owner_gone(template)
         except OSError as error:
             wait_for_memory(error)
             continue
         fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
-        # The two frames of every start, where they come as they usually do. All others by way of the decoder.
+        # The two frames of every start, in their usual form. All others go through the decoder.
         if channel.whole and len(data) == HEADER_SIZE:
             version, kind, count, length, value = unpack(data)
             if version == VERSION and count == len(fds):
@@ -100,7 +100,7 @@ def serve(template: Template) -> list[Any]:
 
 
 def fork_for(template: Template, fds: Sequence[int], flags: int, body: bytes) -> None:
-    """Fork. Returns in the template, and in the new process, which has become a template of its own by then."""
+    """Fork, and return in both processes: in the template, and in the new process, which is a template of its own."""
     number, template.forks = template.forks, template.forks + 1
     if not template.settled or LOST_DESCRIPTOR in fds:
         fds = [*fds]
@@ -111,7 +111,7 @@ def fork_for(template: Template, fds: Sequence[int], flags: int, body: bytes) ->
     flags &= KEPT
     children = template.children
     assert children is not None
-    # Handlers of the user's must not run in a process that is not born yet. Our own (template.shutdown) sees to itself.
+    # The user's signal handlers must not run in an incomplete new process. Our own (template.shutdown) checks for this.
     if template.signals:
         sigmask(SIG_BLOCK, template.signals)
     read_end = write_end = -1
@@ -148,7 +148,10 @@ def fork_for(template: Template, fds: Sequence[int], flags: int, body: bytes) ->
 
 
 def become(template: Template, fds: Sequence[int], reports: Sequence[int], flags: int, body: bytes) -> None:
-    """Runs in the new process: drop what is the template's and the siblings', and be a template."""
+    """Make the new process a template: drop the descriptors and the state of its template and siblings.
+
+    Runs in the new process.
+    """
     children = template.children
     assert children is not None
     dup2(fds[0], template.channel.fd, False)
@@ -167,7 +170,7 @@ def become(template: Template, fds: Sequence[int], reports: Sequence[int], flags
     if flags == FOLLOWED:
         owner = pack_owner(F_OWNER_PID, pid)
         fcntl(template.lifeline, F_SETOWN_EX, owner)
-        fcntl(template.reports, F_SETOWN_EX, owner)  # as claim, for less
+        fcntl(template.reports, F_SETOWN_EX, owner)  # as claim, at less cost
     else:
         claim(template.reports)
     if template.resets or template.hook_errors or body:

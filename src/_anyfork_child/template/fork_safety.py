@@ -1,4 +1,4 @@
-"""Making a template safe and cheap to fork, before the first fork after user code has run in it.
+"""The preparations that make forks safe and cheap, before the first fork after user code has run in a template.
 
 Runs in templates.
 """
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 # Native threads that a fork may leave behind. jemalloc, which comes with pyarrow and so with pandas, takes its locks
-# around a fork, and its copy does without the thread that cleans up.
+# around a fork, and works in the copy without its cleanup thread.
 SAFE_THREADS = frozenset({"jemalloc_bg_thd"})
 
 
-# CPython counts threads that stop for a fork, and warns; a module's name as a plain string has to be equal.
+# CPython counts threads that stop for a fork, too, and warns; a plain string as the module must equal its name.
 FORKING = (
     "_anyfork_child.template.fork_loop",
     "_anyfork_child.template.fork_safety",
@@ -38,18 +38,20 @@ FROM_THE_START = (
     'fork copies none; use Template.new_exec(flags=["-S"]) or ["-I"], which keeps them away'
 )
 
-started_with = 0  # threads beside the main one that ran before anything of ours
+started_with = 0  # threads beside the main one that ran before any code of anyfork
 
 
 def note_threads() -> None:
-    """Note how many threads this interpreter has begun with."""
+    """Note the number of threads that this interpreter has started with."""
     global started_with
     started_with = count_threads()
 
 
 def check_threads() -> None:
-    """Raise Failure when a Python thread runs beside the main one: a fork would copy its locks without it. Also when
-    there is a subinterpreter, with which os.fork does not come back."""
+    """Raise Failure if a Python thread runs beside the main one: a fork would copy its locks without the thread.
+
+    Raise it also if there is a subinterpreter, with which os.fork does not return.
+    """
     count = count_threads()
     if count:
         threading = sys.modules.get("threading")
@@ -62,7 +64,7 @@ def check_threads() -> None:
 
 
 def subinterpreters() -> list[str]:
-    """Names for the interpreters of this process beside the main one, as far as Python code has made them."""
+    """Return names for the interpreters of this process beside the main one, if Python code has made them."""
     for name in ("_interpreters", "_xxsubinterpreters"):  # before Python 3.13
         module = sys.modules.get(name)
         if module is not None:
@@ -71,7 +73,7 @@ def subinterpreters() -> list[str]:
 
 
 def _filters() -> list[Any]:
-    """Return the warning filters that apply here and now."""
+    """Return the warning filters of the current context."""
     warnings: Any = sys.modules.get("warnings")
     if warnings is None:
         import _warnings
@@ -82,15 +84,15 @@ def _filters() -> list[Any]:
 
 
 def _ignore_warnings() -> None:
-    """Keep CPython 3.12 and newer from warning of threads when this process forks: they are judged here."""
+    """Keep CPython 3.12 and newer from warning of threads when this process forks: this module checks them."""
     filters = _filters()
     filters[:] = [*FILTERS, *(one for one in filters if one not in FILTERS)]
 
 
 class Unwarned:
-    """Keeps CPython from warning of threads during one fork of the program, whose filters stay as they are.
+    """A context in which CPython does not warn of threads at a fork of the program, whose filters are kept.
 
-    Python 3.15 raises that warning, where it is an error, after it has forked: nobody would learn the child's pid.
+    If the warning is an error, Python 3.15 raises it after the fork: the caller would not learn the child's pid.
     """
 
     def __enter__(self) -> None:
@@ -102,9 +104,9 @@ class Unwarned:
 
 
 def settle() -> list[Callable[[], object]]:
-    """Flush, collect and freeze; return what each new process has to do to differ from this one.
+    """Flush output, collect garbage and freeze the rest; return the resets that each new process must run.
 
-    Raises Failure when a native thread runs that does not stop for a fork.
+    Raises Failure if a native thread runs that does not stop for a fork.
     """
     flush_stdio()
     _ignore_warnings()
@@ -115,7 +117,7 @@ def settle() -> list[Callable[[], object]]:
 
 
 def resets() -> list[Callable[[], object]]:
-    """What a copy of this process has to do to differ from it."""
+    """Return the functions that a copy of this process must call to reset state that it must not share."""
     needed: list[Callable[[], object]] = [fence] if atexit._ncallbacks() else []
     modules = sys.modules
     if "numpy.random" in modules:
@@ -143,7 +145,10 @@ def _check_native_threads() -> None:
 
 
 def unsafe_threads() -> list[str]:
-    """The names of native threads, judged after a probe fork: OpenBLAS stops its own for it and restarts them."""
+    """Return the names of native threads that do not stop for a fork, judged after a probe fork.
+
+    OpenBLAS, for one, stops its threads for the fork and restarts them.
+    """
     if len(_tasks()) <= 1 or not _native_threads():
         return []
     _probe_fork()
@@ -174,7 +179,7 @@ def _probe_fork() -> None:
 def _tasks() -> list[str]:
     try:
         return os.listdir("/proc/self/task")
-    except OSError:  # no /proc: nothing can be said about native threads
+    except OSError:  # no /proc: native threads are unknown
         return []
 
 
@@ -182,11 +187,11 @@ def _task_name(task: str) -> str:
     try:
         with open(f"/proc/self/task/{task}/comm", encoding="utf-8", errors="replace") as file:
             return file.read().strip()
-    except OSError:  # it has ended meanwhile
+    except OSError:  # the thread has ended
         return task
 
 
-# --- What a new process does not keep of its template -----------------------------------------------------------
+# --- State that a new process does not keep from its template ---------------------------------------------------
 
 
 def _reset_wakeup() -> None:
@@ -196,7 +201,7 @@ def _reset_wakeup() -> None:
 def _reset_multiprocessing() -> None:
     process: Any = sys.modules["multiprocessing.process"]
     process.current_process().authkey = os.urandom(32)
-    process._children = set()  # they are the template's
+    process._children = set()  # the children of the template
 
 
 def _reset_uuid() -> None:
@@ -206,7 +211,7 @@ def _reset_uuid() -> None:
 
 
 def _reset_finalizers() -> None:
-    # weakref.finalize hooks into atexit once, in the template; and what it would finalize is the template's.
+    # weakref.finalize registers with atexit once, in the template; and the objects to finalize are the template's.
     finalize = sys.modules["weakref"].finalize
     for info in finalize._registry.values():
         info.atexit = False

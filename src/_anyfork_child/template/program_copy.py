@@ -1,7 +1,7 @@
-"""How a copy of the running program becomes a template: it never goes back into the frames of the program.
+"""The copy of the running program that becomes a template: it never returns into the frames of the program.
 
-Runs in the copy. The frames stay where they are, below, and so do all objects of the program: what is not taken apart
-has no destructors that run, and ``finally`` blocks that are never reached do nothing.
+Runs in the copy. The frames stay on the stack below, and all objects of the program stay alive: no destructors run, and
+``finally`` blocks are never reached.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
     from ..values.shared_main import Main
 
-_kept: list[object] = []  # what is not used any more, and must not be finalized here
+_kept: list[object] = []  # unused objects that must not be finalized in this process
 
 
 def become_template(
     control: int, lifeline: int, flags: int, owner: int, main: Main, unwanted: Collection[int], collects: bool
 ) -> NoReturn:
-    """Be a template of ``owner``, and what takes it over; do not return.
+    """Run as a template of ``owner``, and then the call that takes it over; do not return.
 
-    ``main`` is what both have in ``__main__``, ``unwanted`` are descriptors that the owner keeps for itself, and
-    ``collects`` says whether garbage was collected in the program.
+    ``main`` describes the objects that both have in ``__main__``, ``unwanted`` are descriptors that the owner keeps for
+    itself, and ``collects`` is True if garbage collection was enabled in the program.
     """
     gc.freeze()
     if collects:
@@ -57,10 +57,10 @@ def become_template(
 
 
 def _leave_program() -> None:
-    """Undo what would make code of the program run here, or wait for it."""
+    """Undo state of the program that would run its code in this process, or wait for it."""
     handled = handled_signals()
     _kept.extend(_signal.getsignal(number) for number in handled)
-    default_actions((*handled, _signal.SIGCHLD))  # where that is ignored, nobody could be waited for
+    default_actions((*handled, _signal.SIGCHLD))  # if SIGCHLD is ignored, no child can be waited for
     for reset in resets():
         reset()
     _finish_imports()
@@ -72,12 +72,12 @@ def _leave_program() -> None:
 
 
 def _finish_imports() -> None:
-    """Modules that were being imported are loaded as far as they ever will be here. Nobody has to wait for the rest."""
+    """Mark the modules that were being imported as loaded and release their locks: their import never goes on here."""
     locks: Any = sys.modules["_frozen_importlib"]._module_locks
     for name, module in [*sys.modules.items()]:
         if not issubclass(type(module), ModuleType):
             continue
-        spec = ModuleType.__getattribute__(module, "__dict__").get("__spec__")  # past modules that load when asked
+        spec = ModuleType.__getattribute__(module, "__dict__").get("__spec__")  # does not trigger lazy modules
         if spec is not None and getattr(spec, "_initializing", False):
             spec._initializing = False
             lock = locks[name]() if name in locks else None
@@ -86,7 +86,10 @@ def _finish_imports() -> None:
 
 
 def _give_up(fds: Collection[int]) -> None:
-    """Close descriptors that objects of the program go on to name: their numbers must not become anything else's."""
+    """Replace descriptors that objects of the program still refer to with the null device.
+
+    Their numbers must not be reused for other files.
+    """
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd in fds:
         if fd != null:

@@ -1,6 +1,6 @@
-"""The ends of a template, and what each of them leaves running.
+"""The shutdown of a template, for each reason, and the processes that each leaves running.
 
-Runs in templates: those that have forked processes must reap them, and must end them at the owner's end.
+Runs in templates. A template that has forked processes must reap them, and must end them when the owner ends.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 GRACE = 0.05  # seconds from SIGTERM to SIGKILL after the owner's end, of the 0.1 that everything may take
 JUST_BORN = 0.005  # seconds after which a process follows the owner by itself, at the latest when it does anything
-TURN = 0.4  # seconds for a template that has forked to get its turn; one that is stopped or deaf never will
-PATIENCE = 2.0  # seconds for a template that has answered: its own grace, on a machine that is very busy
+TURN = 0.4  # seconds for a template that has forked to be scheduled; one that is stopped or stuck never is
+PATIENCE = 2.0  # seconds for a template that has reported ENDING: its own grace, on a very busy machine
 
 
 def finish(template: Template, code: int) -> NoReturn:
-    """Accept nothing more and end with the last process forked from here: somebody must reap it."""
+    """Accept no more requests, reap all processes forked from here, and end with the last one."""
     children = template.children
     if children is not None:
         children.forget(template.channel.fd)
@@ -43,27 +43,27 @@ def finish(template: Template, code: int) -> NoReturn:
 
 
 def close(template: Template) -> NoReturn:
-    """The handle is gone. What failed and nobody has asked for is said where the owner's errors go."""
+    """End the template because its handle is gone. Print to standard error a failure that was not reported yet."""
     if template.failure is not None and not template.told:
         print(f"anyfork: a template that nobody waited for failed: {template.failure.summary}", file=sys.stderr)
     finish(template, 0)
 
 
 def fail(template: Template, failure: Failure) -> NoReturn:
-    """Tell the owner why this process does not become what it was to become."""
+    """Report to the owner why this process cannot do its task, and end."""
     template.send(Frame(FAILED, 0, failure.pack()))
     finish(template, 1)
 
 
 def reject(template: Template, error: Exception) -> NoReturn:
-    """Report that what came is no frame, and end: nothing after it can be understood."""
+    """Report that the received bytes are not a valid frame, and end: the rest of the stream cannot be parsed."""
     failure = Failure("protocol", "", error)
     print(f"anyfork: this template ends, its owner sent {failure.summary}", file=sys.stderr)
     fail(template, failure)
 
 
 def end_without_descriptors(pid: int) -> NoReturn:
-    """End a template whose code has closed its descriptors, or has opened others under their numbers: touch none."""
+    """End a template in which user code has closed its descriptors or reused their numbers; use none of them."""
     print(
         f"anyfork: template {pid} ends: code that it ran has closed or replaced descriptors that it had not opened; "
         "look for os.closerange and os.close in what it preloads, executes and prepares",
@@ -73,18 +73,18 @@ def end_without_descriptors(pid: int) -> NoReturn:
 
 
 def owner_gone(template: Template) -> NoReturn:
-    """The owner has ended, however: end all processes forked from here that are not detached, and this one."""
+    """End all processes forked from here that are not detached, and this one, because the owner has ended."""
     _end_children(template)
     end(0)
 
 
 def terminated(template: Template, number: int) -> None:
-    """SIGTERM is how an owner's end reaches a template in the middle of a long step: pass it on, and die of it."""
-    mine = os.getpid() == template.pid  # and not a new process that has not become itself
+    """Handle SIGTERM, which tells a template in a long step of the owner's end: end its processes, then die of it."""
+    mine = os.getpid() == template.pid  # False in a new process that is not complete yet
     if mine and template.forking:
-        template.told_to_end = number  # by a handler between a fork and its bookkeeping: see template.fork_loop
+        template.told_to_end = number  # the signal came between a fork and its bookkeeping: see template.fork_loop
         return
-    signal(number, SIG_IGN)  # a second one must not begin anew in the middle of this
+    signal(number, SIG_IGN)  # a second signal must not start this again
     if mine:
         _end_children(template)
     signal(number, SIG_DFL)
@@ -92,8 +92,11 @@ def terminated(template: Template, number: int) -> None:
 
 
 def _end_children(template: Template) -> None:
-    """SIGTERM at once, SIGKILL after the grace; but a template that has forked, or has answered, is ending its own
-    meanwhile, or will as soon as it gets a turn, and if it were killed nobody would."""
+    """End all processes that are not detached: by SIGTERM at once, by SIGKILL after the grace.
+
+    Templates that have forked, or that have reported ENDING, get more time: they are ending their own processes, or
+    will as soon as they are scheduled, and no other process could.
+    """
     children = template.children
     if children is None or not children.any_attached():
         return

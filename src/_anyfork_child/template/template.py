@@ -1,7 +1,7 @@
-"""A template: a process that is prepared, forked, and at last taken over by a function. Its state, and what is rare.
+"""The state of a template, a process that is prepared, forked, and finally taken over by a function, and rare requests.
 
-One object per process; its loop is in template.fork_loop, which also forks. template.entry lets a function or a program
-take over, template.shutdown ends.
+One object per process. Its loop, which also forks, is in template.fork_loop; template.entry lets a function or a
+program take over, template.shutdown ends the template.
 """
 
 from __future__ import annotations
@@ -60,16 +60,16 @@ if TYPE_CHECKING:
 
 held: tuple[
     int, ...
-] = ()  # what this process has open and user code has not: its lifeline, and the pipe for its reports
+] = ()  # this process's descriptors that are not the user code's: its lifeline, and the pipe for its reports
 
 
 class Template:
-    """This process, as long as it has not been told what to run.
+    """The template in this process, until the process is told what to run.
 
     Its three sockets and pipes have the same numbers in all generations, and their objects are made once: ``channel``,
-    and the descriptors ``lifeline`` and ``reports``, where it speaks to the template above. ``flags`` are those of a
-    FORK frame: whether the kernel tells of the owner's end by SIGTERM, too, and whether what takes this process over
-    outlives the owner.
+    and the descriptors ``lifeline`` and ``reports``, the pipe for reports to the template that forked it. ``flags`` are
+    those of a FORK frame: whether the kernel, too, tells it of the owner's end, by SIGTERM, and whether the call that
+    takes over this process outlives the owner.
     """
 
     __slots__ = (
@@ -110,29 +110,29 @@ class Template:
         self.flags = flags
         self.reports = reports
         self.pid = os.getpid()
-        self.generation = 0  # whether it was exec'ed, or forked
+        self.generation = 0  # 0 if this process was exec'ed, 1 if it was forked
         self.title = title
         self.titled = False
         # Empty tuples are one object, and so one page, whatever they are for.
         self.arguments: tuple[Payload, ...] = ()
         self.attributes: dict[str, Any] = {}
-        self.shows_function = True  # as its title, when it is entered
+        self.shows_function = True  # whether the title shows the function when it is entered
         self.stdio: Sequence[int] = ()  # standard streams that become the channel
         self.failure: Failure | None = None
-        self.told = False  # the owner has been answered since
-        self.kept: Sequence[int] = ()  # what a former owner has left for the next
-        self.relay = False  # tell all processes of the owner's end, because some follow a former owner
+        self.told = False  # whether the failure was reported to the owner
+        self.kept: Sequence[int] = ()  # descriptors that a former owner has left for the next
+        self.relay = False  # whether to tell all processes of the owner's end, as some follow a former owner
         # For forks:
         self.forks = 0
         self.new_children = children_class()
         self.children: Children | None = None
-        self.past: list[object] = []  # objects whose descriptors are closed; they are never taken apart
-        self.changed = True  # user code, or our own start, has run since the last settle
-        self.settled = False  # the next fork needs no preparation
-        self.resets: Sequence[Callable[[], object]] = ()  # what a new process does to differ from this one
-        self.signals: Sequence[int] = ()  # those with a handler, which must not run in the middle of a birth
-        self.forking = False  # between a fork and its bookkeeping
-        self.told_to_end = 0  # the signal that came meanwhile
+        self.past: list[object] = []  # objects whose descriptors are closed in forks; they are never finalized
+        self.changed = True  # whether user code, or our own start, has run since the last settle
+        self.settled = False  # whether the next fork needs no preparation
+        self.resets: Sequence[Callable[[], object]] = ()  # the resets of state that a new process must run
+        self.signals: Sequence[int] = ()  # signals with a handler, which must not run in the middle of a fork
+        self.forking = False  # True between a fork and its bookkeeping
+        self.told_to_end = 0  # the signal that came during that time
         self.hook_errors: tuple[Any, ...] = ()
         self.user_hook = sys.unraisablehook
         self.handler = lambda number, _frame: shutdown.terminated(self, number)
@@ -141,9 +141,9 @@ class Template:
         self.take_signals()
 
     def take_signals(self) -> None:
-        """Have our way with signals, whatever user code has set."""
+        """Set the signal handlers of a template again, because user code may have changed them."""
         _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # Ctrl-C is for the owner and for running processes
-        _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)  # reports may go to nobody
+        _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)  # a pipe for reports may have no reader
         _signal.signal(_signal.SIGTERM, self.handler)
         if self.children is not None:
             self.children.take_signals()
@@ -151,12 +151,12 @@ class Template:
     # --- What the owner asks ---
 
     def hear(self, data: bytes, fds: Sequence[int], got: int) -> list[Any] | None:
-        """Go on from some bytes on the control socket; return what to run when a function takes the process over."""
+        """Process bytes from the control socket; return the call when a function takes over the process, else None."""
         try:
             frame = self.channel.complete(data, fds, got, NOWAIT)
         except BlockingIOError:
             return None  # the rest of the frame will come
-        except ConnectionResetError:  # the owner ended with something of ours unread
+        except ConnectionResetError:  # the owner ended with unread data from this process
             frame = None
         except OSError as error:
             wait_for_memory(error)
@@ -204,7 +204,7 @@ class Template:
             self.send(Frame(FAILED, 0, self.failure.pack()))
 
     def send(self, frame: Frame) -> None:
-        """Tell the owner, if it still listens."""
+        """Send the owner a frame, if it still listens."""
         try:
             self.channel.send(frame)
         except ConnectionError:
@@ -218,7 +218,7 @@ class Template:
         self.settled = False
 
     def _track(self, fds: Sequence[int]) -> None:
-        """Use the resource tracker of the owner here and in all forks; without room for it, go on without."""
+        """Use the owner's resource tracker here and in all forks; go on without if its descriptor did not arrive."""
         if len(fds) != 1:
             shutdown.reject(self, ProtocolError("a resource tracker without its pipe"))
         if fds[0] >= 0:
@@ -228,7 +228,10 @@ class Template:
     # --- While nothing is asked ---
 
     def idle(self) -> None:
-        """Wait; there is time now for what a process that runs at once need not have."""
+        """Show the full title, which a process that starts at once does without, and wait for requests.
+
+        With a children object, return at once: the loop waits then, and reaps meanwhile.
+        """
         if not self.titled:
             self.show_idle()
         if self.children is not None:
@@ -247,12 +250,14 @@ class Template:
 
     @property
     def watches_owner(self) -> bool:
-        """Whether the owner's end is this one's, too. What was asked for a detached process is done first, so this one
-        ends with the stream."""
+        """True if the owner's end is the end of this process.
+
+        A detached process first completes its pending requests, so it ends with the stream of its control socket.
+        """
         return not self.flags & DETACHED
 
     def show_idle(self) -> None:
-        """Show in ps what this process is, in full."""
+        """Show the full title of this process in ps."""
         self.titled = True
         if "title" in self.attributes:
             self.title.restore(self.attributes["title"])
@@ -262,7 +267,7 @@ class Template:
     # --- Preparing ---
 
     def _run_step(self, kind: int, frame: Frame) -> None:
-        """Run user code in the template. Its failure is kept for whoever asks, and for what is forked from now on."""
+        """Run user code in the template. Its failure is kept, for requests and for processes forked from now on."""
         if self.failure is not None:
             close_all(frame.fds)
             return
@@ -289,7 +294,7 @@ class Template:
             open_stdio()
 
     def _identify_own(self) -> list[tuple[int, int]]:
-        """Return what this template's own descriptors are: device and inode of each that is open."""
+        """Return the device and inode of each of this template's own descriptors that is open."""
         found = []
         for fd in (self.channel.fd, self.lifeline, self.reports):
             try:
@@ -300,42 +305,51 @@ class Template:
         return found
 
     def _let_user_code(self) -> None:
-        """Give the interpreter's state back to user code."""
+        """Restore the interpreter's state for user code: its unraisablehook. The next fork needs preparation."""
         if not self.changed:
             sys.unraisablehook = self.user_hook
         self.changed = True
         self.settled = False
 
     def _end_copy(self, code: int) -> None:
-        """User code may fork by itself, and let the copy return too. There is one template: the copy ends."""
+        """End this process if user code has forked it and let it return: there must be only one template."""
         if os.getpid() != self.pid:
             shutdown.end_copy(code)
 
     # --- Being forked ---
 
     def make_children(self) -> None:
-        """Be ready to fork. Raises OSError when descriptors have run out."""
+        """Make the children object, which forks need. Raises OSError if descriptors have run out."""
         self.children = children = self.new_children(self.channel.fd)
         if self.watches_owner:
             children.watch(self.lifeline)
-        self.past.append(children)  # its descriptors are closed by number in forks, and its objects stay
+        self.past.append(children)  # forks close its descriptors by number, and must not finalize its objects
 
     def unraisable(self, error: Any) -> None:
-        """As sys.unraisablehook: hooks of os.register_at_fork that raise fail the new process. Python only prints such
-        an error, and this is how. At any other time all is as ever."""
+        """Note an error that a hook of os.register_at_fork raises, which fails the new process.
+
+        Serves as sys.unraisablehook, because Python only passes such errors there. At any other time, call the user's
+        hook.
+        """
         if self.forking:
             self.hook_errors = (*self.hook_errors, error)
         else:
             self.user_hook(error)
 
     def tell_hook_errors(self) -> None:
-        """Runs in the template, after a fork: show what is not only the new process's affair."""
+        """Pass errors that hooks raised in the template to the user's unraisablehook.
+
+        Runs in the template, after a fork: they do not only concern the new process.
+        """
         errors, self.hook_errors = self.hook_errors, ()
         for error in errors:
             self.user_hook(error)
 
     def differ(self, body: bytes, fds: Sequence[int]) -> None:
-        """Runs in a new process: undo what it must not have in common with its template, and apply its attributes."""
+        """Reset the state that a new process must not share with its template, and apply its attributes.
+
+        A failure is kept. Runs in the new process.
+        """
         try:
             if self.hook_errors:
                 error, self.hook_errors = self.hook_errors[0], ()
@@ -350,7 +364,7 @@ class Template:
             self.failure = failure_of("hook", "reset", error)
 
     def keep(self, attributes: dict[str, Any]) -> None:
-        """Note the attributes that matter later: a title, and streams that become the channel. Forks inherit them."""
+        """Note the attributes that are applied later: a title, streams that become the channel. Forks inherit them."""
         self.attributes = {**self.attributes, **attributes}
         self.shows_function = "title" not in self.attributes
         self.stdio = tuple(fd for fd, name in enumerate(STDIO) if self.attributes.get(name) == CHANNEL)
@@ -358,7 +372,10 @@ class Template:
     # --- Moving to another owner ---
 
     def _adopt(self, frame: Frame) -> None:
-        """Another process holds the handle now: it gets the ends that its predecessor left, and its life counts."""
+        """Accept a new owner, which holds the handle now: send it the descriptors that its predecessor left, follow it.
+
+        From now on, the end of the new owner counts.
+        """
         if len(frame.fds) != 1:
             shutdown.reject(self, ProtocolError("an adoption without its lifeline"))
         (lifeline,) = frame.fds
@@ -381,12 +398,15 @@ class Template:
         self.flags = flags & FOLLOWED | self.flags & DETACHED
         if self.flags == FOLLOWED:
             follow(self.lifeline, self.pid)
-        inherit(None)  # the other has another __main__
-        self.relay = True  # what was forked before follows the former owner
+        inherit(None)  # the new owner has another __main__
+        self.relay = True  # processes forked before follow the former owner
 
 
 def children_class() -> Callable[..., Children]:
-    """How a template notices the ends of its processes."""
+    """Return the class by which this template notices the ends of its processes: by pidfd, or by SIGCHLD.
+
+    A template that is pid 1 uses SIGCHLD.
+    """
     if has_pidfds() and os.getpid() != 1:
         from .children_by_pidfd import PidfdChildren
 

@@ -1,8 +1,9 @@
-"""Going through births in a template, before the first real one.
+"""The warm-up of a template: rehearsals of the birth of a process, before the first real fork.
 
-What a new process executes before user code it executes once, and everything that the interpreter writes down on the
-way (specialised instructions, entries in its cache of attributes) is a page copied, in every process anew. Done here
-some times, it is written down already when the template forks: a fifth of a start's page faults, once per interpreter.
+A new process runs the code before the user's function once. Everything that the interpreter stores on the way
+(specialised instructions, entries in its attribute cache) copies a page, anew in every process. After some rehearsals
+in the template, it is stored before the fork. That saves a fifth of a start's page faults, and is done once per
+interpreter.
 """
 
 from __future__ import annotations
@@ -31,16 +32,19 @@ SIGNALS = (_signal.SIGTERM, _signal.SIGINT)
 
 
 def nothing(_channel: object) -> None:
-    """Be what is called: nothing that prints, or returns what nobody gets."""
+    """Do nothing: the function of a rehearsal must not print, nor return a value, which would cause a warning."""
 
 
 CALL = f"{__name__}:{nothing.__name__}".encode()
 
 
 def rehearse(title: Title) -> None:
-    """Be born and started, with sockets made for it, up to the call of the function. Leaves nothing but experience."""
+    """Rehearse the birth and start of a process, up to the call of its function and its end, with sockets made for it.
+
+    Leaves only the interpreter's specialisations and caches.
+    """
     handlers = [_signal.getsignal(number) for number in SIGNALS]
-    # What preloads have registered for the end is not for now.
+    # Exit handlers and threads of preloaded modules must not be touched now.
     last = (lambda _code: flush()) if count_handlers() or "threading" in modules else wind_up
     _signal.pthread_sigmask(_signal.SIG_BLOCK, SIGNALS)
     try:

@@ -1,1 +1,1 @@
-"""Values and functions into bytes and descriptors, and back. Used by the owner and by its processes."""
+"""Encoding of values and functions as bytes and descriptors, and decoding. Used by the owner and by its processes."""

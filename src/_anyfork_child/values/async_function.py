@@ -1,6 +1,6 @@
-"""Async functions as what a process runs: under a loop of their own, with the channel as an AnyIO stream.
+"""Async functions as the function of a process: under a loop of their own, with the channel as an AnyIO stream.
 
-Runs in processes. AnyIO and what it loads are imported here only when such a function is run.
+Runs in processes. AnyIO and its dependencies are imported only when such a function is run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BACKENDS = ("asyncio", "trio")
 
 
 def run_async(backend: str, function: Callable[..., object] | str, channel: socket.socket, *args: object) -> object:
-    """Run ``function(stream, *args)``, an async function or its name, to its end; return what it returns."""
+    """Run ``function(stream, *args)``, an async function or its name, to its end; return its result."""
     import anyio
 
     called: Any = find_function(function) if isinstance(function, str) else function

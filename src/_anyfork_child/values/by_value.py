@@ -1,4 +1,4 @@
-"""Values with what has no name on the other side: functions and classes travel by value, with cloudpickle."""
+"""Pickling by value: functions and classes without a name on the other side travel with cloudpickle."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 SKELETON, ENUM = cloudpickle.cloudpickle._make_skeleton_class, cloudpickle.cloudpickle._make_skeleton_enum
 OF_ENUMS = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
 PLAIN = (bool, int, float, str, type(None))
-HIDDEN = "<dynamic-code>"  # what cloudpickle has in the place of a file name
+HIDDEN = "<dynamic-code>"  # cloudpickle's replacement for a file name
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """Pickles by value what the receiver has not, and all else as ever."""
+    """A pickler that pickles functions and classes that the receiver lacks by value, and all other values as usual."""
 
     def __init__(
         self, encoded: Encoded, protocol: int, take_buffer: Callable[[Any], bool] | None, receiver: Receiver
@@ -42,21 +42,21 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         super().__init__(encoded, protocol, take_buffer)
         self._encoded = encoded
         self._receiver = receiver
-        # The owner has its own __main__, and a copy of it has that too.
+        # The owner has its own __main__, and so has a copy of the owner: neither needs names of ours.
         self._main = vars(sys.modules["__main__"]) if receiver is not OWNER and receiver.main is None else {}
-        self._names: dict[str, Any] = {}  # of __main__, which the other side is to have
+        self._names: dict[str, Any] = {}  # names of __main__ that the other side needs, with their values
         self._sent: set[str] = set()
-        self._travels: dict[int, bool] = {}  # by id, of values that may be left out
+        self._travels: dict[int, bool] = {}  # by id of optional values: whether they can be pickled
         self._assigned: dict[str, frozenset[str]] = {}  # names that functions assign, by module
 
     def new_names(self) -> dict[str, Any]:
-        """Return what the other side is to have in its ``__main__``, as far as it was not asked for before."""
+        """Return the names and values that the other side needs in ``__main__``, without those returned before."""
         names = {name: value for name, value in self._names.items() if name not in self._sent}
         self._sent.update(names)
         return names
 
     def _shares(self, function: FunctionType) -> bool:
-        """Whether a function reads or assigns globals that functions of its module assign."""
+        """Return whether a function reads or assigns globals that functions of its module assign."""
         if self._receiver is OWNER or not is_of_module(function):
             return False
         module = function.__module__
@@ -65,7 +65,10 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         return not self._assigned[module].isdisjoint(all_names(function.__code__))
 
     def _note(self, value: Any) -> None:
-        """Note what is defined in ``__main__``: who pickles it there finds it under its name."""
+        """Note a function or class of ``__main__``, so that the other side finds it by name if it pickles it.
+
+        For a class, note the globals in its type hints, too.
+        """
         if value.__module__ == "__main__":
             name, dot, _ = value.__qualname__.partition(".")
             found = self._main.get(name)
@@ -74,7 +77,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         if isinstance(value, type):
             try:
                 hints = value.__annotations__
-            except Exception:  # hints may be computed when they are asked for, which may raise anything
+            except Exception:  # hints may be computed on access, which may raise anything
                 return
             names = vars(sys.modules.get(value.__module__, types))
             self._add_names((name, names[name], inf) for name in sorted(words_of(hints)) if name in names)
@@ -85,7 +88,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         return taken
 
     def _can_travel(self, value: object, limit: float = inf) -> bool:
-        """Whether it can be taken along; that it could is not needed."""
+        """Return whether an optional value can be taken along, in at most ``limit`` bytes."""
         known = self._travels.get(id(value))
         if known is None:
             known = type(value) in PLAIN or _Trial(self._receiver, limit).takes(value)
@@ -93,7 +96,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         return known
 
     def reducer_override(self, value: Any) -> Any:
-        """As pickle asks for it."""
+        """Return how to pickle a value, as pickle requests it for every object, or NotImplemented for the usual way."""
         reduced = reduce(self._encoded, value, self._receiver)
         if reduced is not None:
             return reduced
@@ -124,7 +127,10 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
 
 
 class Names:
-    """Stands behind values: names of ``__main__`` that were met among them, and then those that these have brought."""
+    """A last value that carries the names of ``__main__`` found while the values before it were pickled.
+
+    A further instance follows for the names that these values bring, until there are no new ones.
+    """
 
     def __init__(self, pickler: ByValuePickler) -> None:
         self._pickler = pickler
@@ -135,15 +141,15 @@ class Names:
 
 
 class _Trial(ByValuePickler):
-    """Finds out whether a value can travel, without what it might look up."""
+    """A pickler that only tests whether a value can travel, without the globals that it might look up."""
 
     def __init__(self, receiver: Receiver, limit: float) -> None:
         self._left = limit
-        super().__init__(self, 5, None, receiver)  # it takes what is written, too
+        super().__init__(self, 5, None, receiver)  # it receives its own output, too
         self.fds: list[int] = []
 
     def write(self, data: ReadableBuffer) -> int:
-        """Count what is written. Raises CannotTravelError when it is too much."""
+        """Count the written bytes. Raises CannotTravelError when they exceed the limit."""
         size = memoryview(data).nbytes
         self._left -= size
         if self._left < 0:
@@ -151,17 +157,17 @@ class _Trial(ByValuePickler):
         return size
 
     def add_descriptor(self, _holder: object, _fd: int) -> int:
-        """Take no descriptors: nobody has asked for this value."""
+        """Raise CannotTravelError: an optional value must not bring descriptors."""
         raise CannotTravelError("it has a descriptor")
 
     def takes(self, value: object) -> bool:
-        """Whether it can travel."""
+        """Return whether a value can travel."""
         try:
             self.dump(value)
         except Exception:  # pickling runs code of the value, which may raise anything
             return False
         finally:
-            self.clear_memo()  # this writes into itself, so it is garbage that has to be collected
+            self.clear_memo()  # the pickler refers to itself, so it stays until the next garbage collection
         return True
 
     def _can_travel(self, _value: object, _limit: float = inf) -> bool:
@@ -169,12 +175,12 @@ class _Trial(ByValuePickler):
 
 
 def _located(code: CodeType, make: object, args: tuple[object, ...]) -> tuple[object, tuple[object, ...]]:
-    """Say of code where it comes from, which tracebacks, debuggers and coverage need; cloudpickle leaves that out."""
+    """Restore the file name of code, which cloudpickle leaves out; tracebacks, debuggers and coverage need it."""
     return make, tuple(code.co_filename if isinstance(part, str) and part == HIDDEN else part for part in args)
 
 
 def _reduce_class(cls: type, reduced: Any) -> Any:
-    """Let a class by value be made as values.classes does it, where it is found under its path."""
+    """Return how to pickle a class by value so that values.classes makes it, under its qualified name."""
     if not isinstance(reduced, tuple) or reduced[0] not in (SKELETON, ENUM):
         return reduced
     make, args, (attributes, slots), *_ = reduced
@@ -196,12 +202,12 @@ def _reduce_class(cls: type, reduced: Any) -> Any:
 
 
 def _own(member: Any) -> dict[str, Any]:
-    """Return what the class of an enum has given a member."""
+    """Return the attributes of a member that the program has set, without those that every enum sets."""
     return {name: value for name, value in vars(member).items() if name not in OF_ENUMS}
 
 
 def _data(cls: Any, member: Any) -> tuple[Any, ...] | None:
-    """Return what a member is beside its value, where the program makes members itself."""
+    """Return the data of a member apart from its value, or None if the program's class has no ``__new__``."""
     if not isinstance(vars(cls).get("__new_member__"), FunctionType):
         return None
     kind = cls._member_type_

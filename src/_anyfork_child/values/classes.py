@@ -1,9 +1,9 @@
-"""Classes by value: made again without what the program runs when a class is made, and filled once.
+"""Classes by value: made again without the program's hooks for class creation, and filled once.
 
-cloudpickle makes an empty class each time it meets one, which runs ``__init_subclass__`` and the metaclass once more: a
-registry gets a second entry, or refuses it. Here a class that is known is taken as it is, and one that is not is made
-by the built-in metaclass below those that came by value themselves. What the program's hooks have done to the classes
-comes with their attributes.
+cloudpickle makes an empty class each time it decodes one, which runs ``__init_subclass__`` and the metaclass once more:
+a registry gets a second entry, or refuses it. This module reuses a known class, and makes an unknown one by the first
+base of its metaclass that did not come by value itself. The effects of the program's hooks on a class arrive with its
+attributes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
-_made: WeakSet[type] = WeakSet()  # here, of classes of other processes
+_made: WeakSet[type] = WeakSet()  # classes of other processes that were made here
 
 
 def make_class(
     metaclass: type, name: str, bases: Sequence[Any], namespace: Mapping[str, Any], tracker: str, qualname: str
 ) -> type:
-    """Return the class of this tracker, made without attributes if it is not known here."""
+    """Return the class of this tracker; make it, without attributes, if it is not known here."""
     known = _known(tracker)
     if known is not None:
         return known
@@ -47,9 +47,9 @@ def make_class(
 def make_enum(
     bases: tuple[type, ...], name: str, members: Mapping[str, tuple[Any, Any]], names: Mapping[str, str], tracker: str
 ) -> type:
-    """Return the enum of this tracker, made with its members if it is not known here.
+    """Return the enum of this tracker; make it, with its members, if it is not known here.
 
-    A member is the value with the data that a ``__new__`` of the program has made of it, and None without one.
+    A member is its value and the data that the program's ``__new__`` has made of it, or None without a ``__new__``.
     """
     known = _known(tracker)
     if known is not None:
@@ -68,7 +68,7 @@ def make_enum(
 
 
 def _maker(members: Sequence[tuple[Any, Any]]) -> Callable[..., object]:
-    """Return what makes members, one after the other."""
+    """Return a ``__new__`` that makes the members in order, one at each call."""
     ahead = iter(members)
 
     def make(cls: type, *_: object) -> object:
@@ -82,17 +82,17 @@ def _maker(members: Sequence[tuple[Any, Any]]) -> Callable[..., object]:
 
 
 def fill_class(cls: type, state: Any) -> type:
-    """Give a class that came from elsewhere its attributes; one of this process's own keeps those that it has."""
+    """Set the attributes of a class that came from another process; a class of this process keeps its own."""
     if cls in _made:
         for name, values in state[0].pop(MEMBERS, {}).items():
             cls.__members__[name].__dict__.update(values)  # type: ignore[attr-defined]  # it is an enum
-        if "_fields_" in vars(cls):  # a structure of C: they cannot be changed any more
+        if "_fields_" in vars(cls):  # a ctypes structure: its fields cannot be changed any more
             state[0].pop("_fields_", None)
         cloudpickle._class_setstate(cls, state)
     return cls
 
 
-MEMBERS = "<members>"  # in the state of an enum: what its members have as attributes, by name
+MEMBERS = "<members>"  # the key in the state of an enum for the attributes of its members, by name
 
 
 def _known(tracker: str) -> type | None:
@@ -109,7 +109,7 @@ def _track(tracker: str, made: type) -> type:
 
 @contextmanager
 def _without_hooks(bases: Sequence[type]) -> Iterator[None]:
-    """Keep ``__init_subclass__`` of classes that came by value from running."""
+    """Disable ``__init_subclass__`` of base classes that came by value."""
     hooked = [cls for base in bases for cls in base.__mro__ if cls in _made and "__init_subclass__" in vars(cls)]
     kept = [(cls, vars(cls)["__init_subclass__"]) for cls in dict.fromkeys(hooked)]
     for cls, _ in kept:

@@ -1,7 +1,7 @@
-"""Functions and arguments as they arrive: from bytes and descriptors back to objects.
+"""Decoding of functions and arguments: from bytes and descriptors back to objects.
 
-Runs in the process that uses them, never in a template that only hands them on. Imports what it needs when a value
-of that kind arrives, so that a bare template stays small.
+Runs in the process that uses them, never in a template that only hands them on. Modules that a kind of value needs are
+imported when such a value arrives, so that a bare template stays small.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 class DescriptorsLostError(OSError):
-    """Descriptors did not fit into this process: its limit of open files (RLIMIT_NOFILE) is reached."""
+    """Raised when descriptors did not fit into this process: its limit of open files (RLIMIT_NOFILE) is reached."""
 
     def __init__(self) -> None:
         super().__init__(24, "too many open files to receive the descriptors that were sent")
 
 
 class FunctionNotFoundError(LookupError):
-    """No function of that name is where it should be."""
+    """Raised when a name does not lead to a function."""
 
 
 class OtherPythonError(Exception):
-    """A function or class came by value from another version of Python."""
+    """Raised when a function or class came by value from another version of Python."""
 
     def __init__(self, version: tuple[int, int]) -> None:
         theirs, ours = (".".join(map(str, pair)) for pair in (version, sys.version_info[:2]))
@@ -51,7 +51,7 @@ CHECKED = object()
 class Descriptor:
     """A raw file descriptor that travels as such: ``Descriptor(fd)`` among the arguments arrives as a Descriptor.
 
-    The number differs on the other side. Nothing closes it but ``close``; ``detach`` gives the number away.
+    The number differs on the other side. Only ``close`` closes the descriptor; ``detach`` gives the number away.
     """
 
     __slots__ = ("_fd",)
@@ -61,18 +61,18 @@ class Descriptor:
         self._fd = fd
 
     def fileno(self) -> int:
-        """The number in this process. Raises ValueError after close or detach."""
+        """Return the number in this process. Raises ValueError after close or detach."""
         if self._fd < 0:
             raise ValueError("this descriptor was closed or detached")
         return self._fd
 
     def detach(self) -> int:
-        """Return the number and forget it: closing is up to the caller."""
+        """Return the number and forget it: the caller must close the descriptor."""
         fd, self._fd = self.fileno(), -1
         return fd
 
     def close(self) -> None:
-        """Close it. Closing twice is harmless."""
+        """Close the descriptor. Closing twice is harmless."""
         if self._fd >= 0:
             close(self.detach())
 
@@ -81,14 +81,14 @@ class Descriptor:
 
 
 class Payload:
-    """Pickled values with their descriptors, as they came in a frame: not looked into before ``load``."""
+    """Pickled values with their descriptors, as they came in a frame; ``load`` decodes them."""
 
     __slots__ = ("_fds", "_file", "_pickle", "lost", "name")
 
     def __init__(self, frame: Frame) -> None:
-        self.lost = LOST_DESCRIPTOR in frame.fds  # not all of its descriptors could be received
+        self.lost = LOST_DESCRIPTOR in frame.fds  # whether some of its descriptors could not be received
         if frame.kind & IN_FILE:
-            self.name = frame.body  # of a function, before the pickle of its arguments; empty for one by value
+            self.name = frame.body  # the function's name, before the pickle of its arguments; empty for one by value
             self._file = frame.fds[-1]
             self._fds = frame.fds[:-1]
             self._pickle = b""
@@ -99,30 +99,30 @@ class Payload:
             self._pickle = frame.body[frame.value :]
 
     def close(self) -> None:
-        """Close the descriptors, instead of ``load``."""
+        """Close the descriptors; called instead of ``load``."""
         for fd in (*self._fds, self._file):
             if fd >= 0:
                 close(fd)
 
     def load(self) -> Any:
-        """Decode the values. Each descriptor can be taken once; so call it once.
+        """Decode the values. Call it only once, because each descriptor can be used only once.
 
-        Raises whatever the decoding raises: nothing is known of the values.
+        Raises any exception that the decoding of the values raises.
         """
         if self._file < 0 and not self._fds:
             return _plain(loads(self._pickle)) if self._pickle else ()
         return load_values(self._pickle, self._file, self._fds, ())
 
     def load_call(self) -> list[Any]:
-        """A function and its arguments. Raises FunctionNotFoundError too."""
+        """Decode the values; return a function and its arguments. Raises as ``load``, and FunctionNotFoundError."""
         values = self.load()
         return [find_function(str(self.name, "utf-8"), values), *values] if self.name else [*values]
 
 
 def load_call(body: bytes, length: int) -> list[Any]:
-    """What Payload.load_call does, for a call without descriptors whose function's name has this length.
+    """Decode a call as Payload.load_call does, for one without descriptors whose function's name has this length.
 
-    Part of most starts, so it does little.
+    Most starts run this function, so it does as little as possible.
     """
     values = _plain(loads(body[length:])) if len(body) > length else ()
     if not length:
@@ -137,10 +137,14 @@ def load_call(body: bytes, length: int) -> list[Any]:
 
 
 def check_version(version: tuple[int, int], *places: str) -> object:
-    """Decoded before what goes by value: code of one Python is no code in another; it may import from these places."""
+    """Check that values by value come from this version of Python, and add places to the path; return CHECKED.
+
+    The unpickler calls this before it decodes such values: code of one version does not run in another, and the values
+    may import from these places. Raises OtherPythonError.
+    """
     if version != sys.version_info[:2]:
         raise OtherPythonError(version)
-    warm("cloudpickle.cloudpickle")  # which the rest of these values needs
+    warm("cloudpickle.cloudpickle")  # the rest of these values needs it
     add_places(*places)
     return CHECKED
 
@@ -150,7 +154,7 @@ def _plain(values: Any) -> Any:
 
 
 class _FileBody(RawIOBase):
-    """A file read by position: clones of a template share its offset, so nobody may move it."""
+    """A file read by position, because clones of a template share its offset, which must not move."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -171,7 +175,10 @@ class _FileBody(RawIOBase):
 
 
 def load_values(body: bytes, file: int, fds: Sequence[int], buffers: Sequence[object]) -> Any:
-    """Decode values that came in bytes, or in a file, which is closed, with descriptors and large buffers beside."""
+    """Decode values from bytes, or from a file, which is closed, with their descriptors and large buffers.
+
+    Closes all descriptors if the decoding fails. Raises any exception that the decoding raises.
+    """
     with BytesIO(body) if file < 0 else BufferedReader(_FileBody(file)) as stream:
         unpickler = _Unpickler(stream, fds, buffers)
         try:
@@ -184,12 +191,12 @@ def load_values(body: bytes, file: int, fds: Sequence[int], buffers: Sequence[ob
 
 
 class _Unpickler(Unpickler):
-    """Gives the rebuilding functions of this module the descriptors that came beside the bytes."""
+    """An unpickler that passes the descriptors beside the bytes to the rebuilding functions of this module."""
 
     def __init__(self, file: BytesIO | BufferedReader[Any], fds: Sequence[int], buffers: Sequence[object] = ()) -> None:
         super().__init__(file, buffers=buffers)
         self._fds = fds
-        self.taken: dict[int, Any] = {}  # by index: what was made of a descriptor
+        self.taken: dict[int, Any] = {}  # by index: the object that was made of a descriptor
 
     def find_class(self, module: str, name: str) -> Any:
         if module != __name__ or name not in REBUILD:
@@ -203,7 +210,7 @@ class _Unpickler(Unpickler):
         return make
 
     def close(self) -> None:
-        """Close all descriptors, of which nobody will have an object."""
+        """Close all descriptors after a failure, by the objects that were made of them or by number."""
         for index, fd in enumerate(self._fds):
             if index in self.taken:
                 self.taken[index].close()
@@ -212,22 +219,22 @@ class _Unpickler(Unpickler):
 
 
 def add_places(*places: str) -> None:
-    """Have places on the path in this order: before the others, where they are not."""
+    """Put places on the path in this order, before all other entries; leave a path that has them in this order."""
     if [entry for entry in sys.path if entry in places] != [*places]:
         sys.path[:] = [*places, *(entry for entry in sys.path if entry not in places)]
 
 
 def change_places(gone: Collection[str], places: Sequence[str]) -> None:
-    """Take places off the path that the program has taken off, and have others on it."""
+    """Remove places from the path that the program has removed, and add others."""
     if gone:
         sys.path[:] = [entry for entry in sys.path if entry not in gone]
     add_places(*places)
 
 
 def find_placed(place: str, name: str) -> object:
-    """The function or class of this name, or the module where no name follows, with this place on the path.
+    """Return the function or class of this name, or the module if no name follows the colon.
 
-    The program has put it there after it has started the template.
+    The function adds the place to the path first: the program has added it after it had started the template.
     """
     add_places(place)
     module, _, path = name.partition(":")
@@ -235,21 +242,21 @@ def find_placed(place: str, name: str) -> object:
 
 
 def named(function: Callable[..., Any] | str) -> Callable[..., Any]:
-    """A function, or that of this name. Raises FunctionNotFoundError."""
+    """Return a function itself, or find it by name. Raises FunctionNotFoundError."""
     return find_function(function) if isinstance(function, str) else function
 
 
 def find_function(name: str, args: Sequence[object] = ()) -> Callable[..., object]:
-    """The function called ``package.module:qualified.name``; without a module it is one of the template's __main__.
+    """Return the function called ``package.module:qualified.name``; without a module, one of the template's __main__.
 
-    ``args`` are those of its call. Raises FunctionNotFoundError, with the error of the import as its cause where that
-    failed.
+    ``args`` are the arguments of the call, for the text of the error. Raises FunctionNotFoundError, with the error of
+    the import or lookup as its cause.
     """
     module_name, colon, path = name.rpartition(":")
     if not colon:
         module_name = "__main__"
     try:
-        # Also where it is loaded: another thread may be in the middle of that, and this waits for it.
+        # Import a loaded module, too: another thread may be in the middle of importing it, and this waits for it.
         found: Any = __import__(module_name, None, None, ("__name__",))
         for part in path.split("."):
             found = getattr(found, part)
@@ -262,7 +269,7 @@ def find_function(name: str, args: Sequence[object] = ()) -> Callable[..., objec
 
 
 def _remedy(name: str, args: Sequence[object]) -> str:
-    """What to write instead of a name without a module that __main__ does not have."""
+    """Say what to write instead of a name without a module that __main__ does not have."""
     if args and callable(args[0]):
         return f"the argument behind it is a function: the function comes first, as in run(function, {name!r})"
     module, _, path = name.rpartition(".")
@@ -295,7 +302,7 @@ def _connection(fd: int, readable: bool, writable: bool) -> object:
 
 
 def cached(function: Callable[..., object], maxsize: int | None, typed: bool) -> object:
-    """A function with a cache of its own, which begins empty."""
+    """Return a function with a cache of its own, which is empty at first (``functools.lru_cache``)."""
     from functools import lru_cache
 
     return lru_cache(maxsize, typed)(function)

@@ -1,6 +1,7 @@
-"""Objects that definitions contain and pickle cannot take as they are, although their parts can: by type.
+"""Reducers for objects in definitions that pickle cannot pickle although it can pickle their parts, by type.
 
-They go by value with the definitions, see values.by_value. ``rebuild_`` functions run in the process that they come to.
+The objects go by value with the definitions, see values.by_value. ``rebuild_`` functions run in the process that
+decodes them.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ _CLASS_OF_C = (type(ctypes.Structure), type(ctypes.Union))
 _ARRAY = type(ctypes.Array)
 _POINTER = type(ctypes._Pointer)
 _FUNCTION = type(ctypes._CFuncPtr)  # type: ignore[attr-defined]  # typeshed names only its subclasses
-# The classes of these have no name under which they are found.
+# The metaclasses of these have no name under which they can be found.
 _OF_C = (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._Pointer, ctypes._SimpleCData, ctypes._CFuncPtr)  # type: ignore[attr-defined]  # typeshed names only subclasses of the last
 _CLASSES_OF_C = {type(cls): cls for cls in _OF_C}
 _SWAPPED, _NATIVE = ("__ctype_be__", "__ctype_le__") if sys.byteorder == "little" else ("__ctype_le__", "__ctype_be__")
 
-_variables: dict[str, contextvars.ContextVar[Any]] = {}  # by the name under which all processes know one
+_variables: dict[str, contextvars.ContextVar[Any]] = {}  # by tracker, which is the same in all processes
 _trackers: dict[contextvars.ContextVar[Any], str] = {}
 
 
 def reduce_kind(value: Any) -> Reduced | None:
-    """Say how to rebuild such an object; None for any other one."""
+    """Return how to rebuild an object of one of these types, or None for any other object."""
     reducer = _REDUCERS.get(type(value))
     if reducer is not None:
         return reducer(value)
@@ -50,7 +51,7 @@ def reduce_kind(value: Any) -> Reduced | None:
 
 
 def rebuild_cached_property(kind: Any) -> object:
-    """Make one without a function, but with a lock of its own where this Python has one."""
+    """Make a cached property without a function, but with a lock of its own if this Python's have one."""
     made = kind.__new__(kind)
     functools.cached_property.__init__(made, _nothing)
     return made
@@ -61,12 +62,12 @@ def _reduce_partial_method(value: Any) -> Reduced:
 
 
 def rebuild_partial_method(function: Any, arguments: Sequence[Any], keywords: dict[str, Any]) -> object:
-    """Make one by its constructor, without which Python 3.14 and newer do not make one."""
+    """Make a partial method by its constructor, which Python 3.14 and newer require."""
     return functools.partialmethod(function, *arguments, **keywords)
 
 
 def set_state(made: Any, state: dict[str, Any]) -> None:
-    """Set attributes past everything that the class does about that."""
+    """Set attributes directly in the instance dictionary, past ``__setattr__`` and descriptors of the class."""
     vars(made).update(state)
 
 
@@ -83,7 +84,7 @@ def _reduce_reference(value: Any) -> Reduced:
 
 
 def rebuild_reference(value: object) -> object:
-    """Make a weak reference; to nothing where nothing is held."""
+    """Make a weak reference to a value; a dead one for None."""
     return weakref.ref(value if value is not None else {1})
 
 
@@ -97,7 +98,7 @@ def _reduce_variable(value: Any) -> Reduced:
 
 
 def rebuild_variable(name: str, default: Sequence[Any], tracker: str) -> Any:
-    """Return the context variable of this tracker, made if it is not known here."""
+    """Return the context variable of this tracker; make it if it is not known here."""
     if tracker not in _variables:
         variable: Any = contextvars.ContextVar(name, default=default[0]) if default else contextvars.ContextVar(name)
         _trackers[_variables.setdefault(tracker, variable)] = tracker
@@ -115,7 +116,7 @@ def _reduce_new_type(value: Any) -> Reduced | None:
 
 
 def reduce_c_type(value: Any) -> Reduced | None:
-    """Say how to rebuild a type that ctypes makes of others; None for any other class."""
+    """Return how to rebuild a type that ctypes derives from other types, or None for any other class."""
     kind = type(value)
     if value in _CLASSES_OF_C:
         return type, (_CLASSES_OF_C[value],)
@@ -131,12 +132,15 @@ def reduce_c_type(value: Any) -> Reduced | None:
 
 
 def rebuild_array(kind: Any, length: int) -> object:
-    """Return the type of arrays of this length."""
+    """Return the type of arrays of ``length`` elements of type ``kind``."""
     return kind * length
 
 
 def order_fields(value: type, attributes: dict[str, Any]) -> None:
-    """Leave out what a structure of C makes of its fields, and put these last: they depend on the others."""
+    """Drop the descriptors that a ctypes structure makes of its fields, and put ``_fields_`` last.
+
+    Fields depend on the other attributes.
+    """
     if issubclass(type(value), _CLASS_OF_C):
         for name in [name for name, part in attributes.items() if type(part).__name__ == "CField"]:
             del attributes[name]

@@ -1,9 +1,11 @@
-"""Values into bytes, descriptors and large buffers: the counterpart of values.decode, in the owner and in workers.
+"""Encoding of values as bytes, descriptors and large buffers: the counterpart of values.decode.
 
-Values travel by pickle 5. Descriptors among them (sockets, files, pipes, connections, Descriptor) travel beside the
-bytes, whatever they are nested in, and are rebuilt by values.decode: see values.reduce. What pickle cannot name on the
-other side, that is lambdas, closures and everything of ``__main__``, goes by value with cloudpickle, which is loaded
-only then: see values.by_value.
+Runs in the owner and in workers.
+
+Values travel by pickle 5. Descriptors among them (sockets, files, pipes, connections, Descriptor), however deeply
+nested, travel beside the bytes, and values.decode rebuilds the objects: see values.reduce. Lambdas, closures and
+everything of ``__main__`` have no name on the other side and go by value with cloudpickle, which is loaded only then:
+see values.by_value.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ if TYPE_CHECKING:
     from .receiver import Receiver
 
 PROTOCOL = 5
-LARGE = 64 << 10  # bytes of a buffer that is worth a file of its own
-MAX_BUFFERS = 64  # of one message: each of them is a descriptor for a moment
-INLINE = 64 << 10  # bytes: more would fill a socket's buffer (208 KiB by default) and wait there for the reader
+LARGE = 64 << 10  # bytes from which a buffer is worth a file of its own
+MAX_BUFFERS = 64  # in one message: each of them takes a descriptor for a moment
+INLINE = 64 << 10  # most bytes to send without a file: more would fill a socket's buffer (208 KiB by default) and block
 
 
 class Encoded:
@@ -49,20 +51,20 @@ class Encoded:
         self.fds: list[int] = []
         self.holders: list[object] = []
         self.made: list[int] = []
-        self.buffers: list[memoryview] = []  # large ones, which travel beside the bytes too
+        self.buffers: list[memoryview] = []  # large buffers, which travel beside the bytes, too
         self.size = 0
-        self.by_value = False  # with cloudpickle, which the other side needs too
-        self.name = b""  # of a function, before the pickle of its arguments; empty for one among the values
+        self.by_value = False  # whether cloudpickle was used, which the other side needs then, too
+        self.name = b""  # the function's name, before the pickle of its arguments; empty for one among the values
 
     def write(self, data: ReadableBuffer) -> int:
-        """Take the next piece from a pickler: large bytes objects come as themselves and are not copied."""
+        """Take the next piece from a pickler. Large bytes objects arrive as they are and are not copied."""
         piece = data if type(data) is bytes else bytes(data)
         self.pieces.append(piece)
         self.size += len(piece)
         return len(piece)
 
     def take_buffer(self, buffer: _pickle.PickleBuffer) -> bool:
-        """Whether a pickler is to put a buffer among the bytes, as its buffer_callback."""
+        """Return whether a pickler must put a buffer among the bytes; serves as its buffer_callback."""
         try:
             raw = buffer.raw()
         except BufferError:  # not contiguous
@@ -85,14 +87,17 @@ class Encoded:
         return len(self.fds) - 1
 
     def add_made(self, fd: int) -> int:
-        """Note a descriptor that was made for this and is closed with it; return its index."""
+        """Note a descriptor that was made for these values and is closed once they are sent; return its index."""
         self.made.append(fd)
         self.fds.append(fd)
         return len(self.fds) - 1
 
     def frame(self, kind: int) -> tuple[Frame, list[int], Sequence[bytes]]:
-        """The frame that carries this; the descriptors made for it, which the caller closes once it is sent; and what
-        has to be written into the last of them before."""
+        """Return the frame that carries the values, the descriptors made for it, and pieces to write into a file.
+
+        The caller writes the pieces into the last of these descriptors before it sends the frame, and closes the
+        descriptors afterwards.
+        """
         if self.size <= INLINE:
             return Frame(kind, len(self.name), b"".join((self.name, *self.pieces)), self.fds), self.made, ()
         file = new_file()
@@ -104,15 +109,15 @@ _SIZED = frozenset({str, bytes})
 
 
 def is_plain(value: object) -> bool:
-    """Whether it is small, and pickle alone does right with it: no descriptor in it, and nothing that goes by value."""
+    """Return whether a value is small and needs only pickle: no descriptor in it, and nothing that goes by value."""
     kind = type(value)
     return kind in SCALARS or (kind in _SIZED and len(value) <= INLINE)  # type: ignore[arg-type]  # it has a size
 
 
 def encode(values: Sequence[object], receiver: Receiver = OWNER, beside: bool = False) -> Encoded:
-    """Pickle values; large buffers travel ``beside`` the bytes, where the other side can take them from there.
+    """Pickle values. With ``beside``, large buffers travel beside the bytes; the other side must support that.
 
-    Raises whatever their pickling raises, CannotTravelError among others.
+    Raises any exception that their pickling raises, CannotTravelError among others.
     """
     encoded = Encoded()
     try:
@@ -133,14 +138,14 @@ def encode(values: Sequence[object], receiver: Receiver = OWNER, beside: bool = 
         try:
             pickler.dump((_SameVersion(receiver.places()), *values, Names(pickler)))
         finally:
-            pickler.clear_memo()  # it has what knows the pickler, which knows all that was written
+            pickler.clear_memo()  # it holds Names, which holds the pickler: a cycle would keep all that was written
     return encoded
 
 
 def encode_error(error: BaseException) -> Encoded:
-    """Pickle an exception; without those of its attributes that cannot travel, where that alone is in the way.
+    """Pickle an exception, if necessary without those of its attributes that cannot travel.
 
-    Raises whatever its pickling raises.
+    Raises any exception that its pickling raises even then.
     """
     try:
         return encode((error,))
@@ -151,7 +156,7 @@ def encode_error(error: BaseException) -> Encoded:
 
 
 def can_travel(value: object) -> bool:
-    """Whether a value can be pickled."""
+    """Return whether a value can be pickled."""
     try:
         encode((value,))
     except Exception:  # pickling runs code of the value, which may raise anything
@@ -160,12 +165,15 @@ def can_travel(value: object) -> bool:
 
 
 def pickle_into(encoded: Encoded, value: object) -> None:
-    """Pickle plain data of our own."""
+    """Pickle plain data of our own into ``encoded``."""
     _Pickler(encoded, None, OWNER).dump(value)
 
 
 class _SameVersion:
-    """Stands before values that only the same version of Python can decode, and that may import from these places."""
+    """A first value that makes the other side check its Python version and add places to its path.
+
+    It precedes values that only the same version of Python can decode, and that may import from these places.
+    """
 
     def __init__(self, places: Sequence[str]) -> None:
         self._places = places
@@ -175,11 +183,11 @@ class _SameVersion:
 
 
 class _ByValueNeededError(Exception):
-    """Something among the values has no name by which another interpreter would find it."""
+    """Raised when a function or class among the values has no name by which another interpreter would find it."""
 
 
 class _Pickler(_pickle.Pickler):
-    """Pickles by name what has one, takes descriptors out, and gives up at the first value that needs cloudpickle."""
+    """A pickler that takes descriptors out, and raises at the first function or class that needs cloudpickle."""
 
     def __init__(self, encoded: Encoded, take_buffer: Callable[[Any], bool] | None, receiver: Receiver) -> None:
         super().__init__(encoded, PROTOCOL, buffer_callback=take_buffer)
@@ -192,4 +200,4 @@ class _Pickler(_pickle.Pickler):
             return reduced
         if isinstance(value, FunctionType | type) and self._receiver.name_of(value) is None:
             raise _ByValueNeededError
-        return NotImplemented  # how reducer_override says that the pickler is to go on as usual
+        return NotImplemented  # tells the pickler to go on as usual

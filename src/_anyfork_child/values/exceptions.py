@@ -1,7 +1,8 @@
-"""Exceptions on their way to another process: rebuilt without their constructor, which may take other arguments.
+"""Reducers for exceptions: they are rebuilt without their own constructor, which may take other arguments.
 
-pickle calls the class of an exception with its ``args``. That fails where a constructor of one's own takes something
-else, so such an exception is made by the constructor of the built-in class below it, and gets its attributes back.
+pickle calls the class of an exception with its ``args``. The call fails if the class has a constructor of its own with
+other parameters. So the constructor of its built-in base class makes such an exception, and then its attributes are
+set.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-MADE_AT_RUN_TIME = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is none of the interpreter's own
+MADE_AT_RUN_TIME = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is not one of the interpreter's own
 REDUCTIONS = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
 
 
 def reduce_error(error: BaseException) -> tuple[Any, ...] | None:
-    """Say how to rebuild an exception with a constructor of its own; None for one that pickle can rebuild."""
+    """Return how to rebuild an exception with a constructor of its own, or None if pickle can rebuild it."""
     cls = type(error)
     built_in = _built_in(cls)
     if built_in is None or not _differ(cls, built_in, ("__init__", "__new__")):
@@ -29,7 +30,7 @@ def reduce_error(error: BaseException) -> tuple[Any, ...] | None:
 
 
 class Reduced:
-    """Stands in the place of an exception, and arrives as that with those of its attributes that can travel."""
+    """A stand-in for an exception, which arrives as the exception with those of its attributes that can travel."""
 
     def __init__(self, error: BaseException, travels: Callable[[object], bool]) -> None:
         self._error = error
@@ -60,18 +61,18 @@ def _reduce(
 def rebuild_error(
     cls: type[BaseException], built_in: type[BaseException], making: Sequence[Any], args: tuple[Any, ...]
 ) -> BaseException:
-    """Make an exception of this class as the built-in class below it would."""
+    """Make an exception of this class by the constructor of its built-in base class."""
     error: BaseException = built_in.__new__(cls, *making)
     try:
         built_in.__init__(error, *making)
-    except TypeError:  # its own constructor did not call this one either
+    except TypeError:  # its own constructor did not call the built-in one either
         pass
     BaseException.args.__set__(error, args)  # type: ignore[attr-defined]  # it is a descriptor
     return error
 
 
 def set_attributes(error: BaseException, state: dict[str, Any]) -> None:
-    """Set attributes past everything that the class does about that."""
+    """Set attributes past the ``__setattr__`` of the class."""
     for name, value in state.items():
         if hasattr(type(error), name):
             object.__setattr__(error, name, value)
@@ -80,7 +81,7 @@ def set_attributes(error: BaseException, state: dict[str, Any]) -> None:
 
 
 def _built_in(cls: type) -> type[BaseException] | None:
-    """Return the class of the interpreter that decides how instances are laid out."""
+    """Return the built-in base class, which decides the memory layout; None if it is not an exception class."""
     found = next(base for base in cls.__mro__ if not base.__flags__ & MADE_AT_RUN_TIME)
     return found if issubclass(found, BaseException) else None
 

@@ -1,7 +1,8 @@
-"""Names that definitions look up when they run, instead of in their code: found before they are sent by value.
+"""Global names that definitions look up only at run time. They must be found before a definition is sent by value.
 
 cloudpickle takes along the globals that the code of a function loads. A class body in a function, a type hint that is
-text, ``@name`` in a query of pandas, ``globals()``, ``eval`` and ``sys.modules["__main__"]`` find theirs otherwise.
+text, ``@name`` in a query of pandas, ``globals()``, ``eval`` and ``sys.modules["__main__"]`` find globals in another
+way.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-LARGE = 1 << 20  # bytes: what is taken along only because anything may be looked up is smaller
+LARGE = 1 << 20  # bytes: limit for a global that is taken along only because the code may look up any name
 _OF_CLASS_BODIES = frozenset({"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "LOAD_FROM_DICT_OR_DEREF"})
 _LOOK_UP_ANYTHING = frozenset({"globals", "eval", "exec", "vars"})
-_OPTIMIZED = 1  # the flag of the code of functions; class bodies have it not
+_OPTIMIZED = 1  # the flag of the code of functions; class bodies do not have it
 _WORD = re.compile(r"[^\W\d]\w*")
 _IN_QUERIES = re.compile(r"@([^\W\d]\w*)")
 
 
 class Mentions:
-    """What code looks up: names that it ``needs``, those that it ``may_need``, and whether that may be ``anything``."""
+    """The global names that code looks up.
+
+    ``needs`` are looked up for certain, ``may_need`` possibly; ``anything`` is True if the code may look up any name.
+    """
 
     def __init__(self, code: CodeType) -> None:
         self.needs: set[str] = set()
@@ -57,7 +61,7 @@ _read: WeakKeyDictionary[CodeType, Mentions] = WeakKeyDictionary()
 
 
 def mentions(code: CodeType) -> Mentions:
-    """Return what code looks up, that of functions and classes inside of it too."""
+    """Return the names that code looks up, including the code of functions and classes inside it."""
     found = _read.get(code)
     if found is None:
         found = _read[code] = Mentions(code)
@@ -65,13 +69,13 @@ def mentions(code: CodeType) -> Mentions:
 
 
 def globals_of(function: FunctionType) -> dict[str, Any]:
-    """Return the globals that a function, and what is defined in it, uses by name in its code."""
+    """Return the globals that the code of a function, and of definitions inside it, loads by name."""
     there = function.__globals__
     return {name: there[name] for name in sorted(_loaded(function.__code__)) if name in there}
 
 
 def all_names(code: CodeType) -> set[str]:
-    """Return all names in the code of a function and of what is defined in it: of globals, attributes and modules."""
+    """Return all names of globals, attributes and modules in the code of a function and of definitions inside it."""
     inner = [all_names(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
     return {*code.co_names}.union(*inner)
 
@@ -85,13 +89,13 @@ def _loaded(code: CodeType) -> set[str]:
 
 
 def needed(function: FunctionType) -> dict[str, Any]:
-    """Return the globals that a function surely looks up in another way."""
+    """Return the globals that a function certainly looks up, but that cloudpickle does not see."""
     there = function.__globals__
     return {name: there[name] for name in sorted(mentions(function.__code__).needs) if name in there}
 
 
 def looked_up(function: FunctionType) -> Iterator[tuple[str, Any, float]]:
-    """Yield the names and values that a function may look up, and how many bytes that is worth."""
+    """Yield the names and values that a function may look up, and the most bytes that each may take."""
     found, there = mentions(function.__code__), function.__globals__
     named = found.may_need | words_of(function.__annotations__)
     for name in sorted(named):

@@ -1,4 +1,4 @@
-"""Messages of calls on their way out, with the descriptors and files that go with them. Used by both sides."""
+"""Outgoing messages of calls, with their descriptors and files. Used by both sides."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-PIECE = 1 << 20  # bytes written at once, where somebody has other things to do too
-WEIGHT = 3  # of the size of a message in files one part in 1 << WEIGHT goes over the socket, up to INLINE
+PIECE = 1 << 20  # bytes to write into a file in one step, between which the writer can do other things
+WEIGHT = 3  # a message with files sends its size >> WEIGHT as filler over the socket, up to INLINE in all
 
 
 class Owned:
-    """A descriptor that is closed with the last reference to this object, in whichever thread that goes."""
+    """A descriptor that is closed with the last reference to this object, in whichever thread drops it."""
 
     __slots__ = ("fd",)
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
-    def __del__(self, close: Callable[[int], None] = close_descriptor) -> None:  # which goes last at exit
+    def __del__(self, close: Callable[[int], None] = close_descriptor) -> None:  # a default outlives globals at exit
         close(self.fd)
 
 
 class Message:
-    """Bytes, the descriptors that go with the first of them, and the files among those that have to be written before.
+    """A message: bytes, the descriptors sent with the first byte, and the files among them to write before sending.
 
     A message holds references to the descriptors that were made for it, and drops them when it has been sent or is
-    given up (``close``). A job and the messages that are on their way for it share them: as long as one of them can
-    still be sent, no number can have come to mean another file.
+    given up (``close``). A job and its queued messages share these references: while one of the messages can still be
+    sent, no descriptor number can be reused for another file.
     """
 
     __slots__ = ("_holders", "_owned", "data", "fds", "fills", "size")
@@ -52,21 +52,24 @@ class Message:
         self.fills: Sequence[tuple[int, Sequence[ReadableBuffer]]] = ()
         self.size = len(data)
         self._owned: Sequence[Owned] = ()
-        self._holders: object = None  # what the other descriptors belong to
+        self._holders: object = None  # the objects that the other descriptors belong to
 
     def again(self, data: bytes) -> Message:
-        """Make another message with the same descriptors, whose files have been written, and other bytes."""
+        """Return another message with the same descriptors, whose files have been written, and other bytes."""
         other = Message(data, self.fds)
         other._owned = self._owned
         other._holders = self._holders
         return other
 
     def hold(self, holders: object) -> None:
-        """Keep what the descriptors belong to, or they would be closed with it."""
+        """Keep the objects that the descriptors belong to, because dropping them would close the descriptors."""
         self._holders = holders
 
     def keep(self) -> None:
-        """It has to wait: take copies of the descriptors, whose owners may close them meanwhile. Raises OSError."""
+        """Duplicate the descriptors, because the message must wait and their owners may close them meanwhile.
+
+        Raises OSError.
+        """
         if self._holders is None:
             return
         ours = {one.fd for one in self._owned}
@@ -80,7 +83,7 @@ class Message:
         self._owned, self.fds, self._holders = owned, fds, None
 
     def add_file(self, parts: Sequence[ReadableBuffer], size: int) -> int:
-        """Have these bytes go in a file; return its descriptor. Raises OSError."""
+        """Add a file for these bytes; return its descriptor. Raises OSError."""
         fd = new_file()
         self._owned = [*self._owned, Owned(fd)]
         self.fills = [*self.fills, (fd, parts)]
@@ -88,7 +91,10 @@ class Message:
         return fd
 
     def write_stepwise(self) -> Iterator[None]:
-        """Write them, piece by piece, and seal them. Raises OSError; given up or failed, the message is closed."""
+        """Write the files, piece by piece, and seal them. Raises OSError.
+
+        Closes the message if the writing fails or the iterator is closed before its end.
+        """
         try:
             for fd, parts in self.fills:
                 yield from write_stepwise(fd, parts, PIECE)
@@ -99,20 +105,20 @@ class Message:
         self.fills = ()
 
     def write_files(self) -> None:
-        """The same at once."""
+        """Write and seal the files at once. Raises OSError, and closes the message then."""
         for _ in self.write_stepwise():
             pass
 
     def close(self) -> None:
-        """Let go of what was made for it. Nothing of it can be sent any more."""
+        """Drop the references to descriptors. The message cannot be sent any more."""
         self.fds = self._owned = ()
         self._holders = None
 
 
 def message_of(kind: int, number: int, detail: int, encoded: Encoded, in_band: bool = False) -> Message:
-    """The message that carries encoded values; its files are not written yet. Raises OSError, CannotTravelError.
+    """Return the message that carries encoded values; its files are not written yet. Raises OSError, CannotTravelError.
 
-    It goes ``in_band`` where the other side is on another machine: without descriptors, whatever its size.
+    The message goes ``in_band`` if the other side is on another machine: without descriptors, whatever its size.
     """
     if in_band:
         return _in_band(kind, number, detail, encoded)
@@ -132,7 +138,7 @@ def message_of(kind: int, number: int, detail: int, encoded: Encoded, in_band: b
     except BaseException:
         message.close()
         raise
-    if message.fills:  # a file weighs in the socket too, which stops whoever sends without being read
+    if message.fills:  # filler makes the file count in the socket's buffer: backpressure for senders that nobody reads
         body += bytes(min(message.size >> WEIGHT, INLINE - len(body)))
     message.data = HEADER.pack(len(body), number, detail, kind, flags, len(fds)) + body
     message.size += len(message.data)
@@ -151,7 +157,10 @@ def _in_band(kind: int, number: int, detail: int, encoded: Encoded) -> Message:
 
 
 def decode_values(flags: int, body: bytes, fds: Sequence[int]) -> Any:
-    """What a pickled body means, with its descriptors, its large buffers and its file. Raises what decoding raises."""
+    """Decode a pickled body with its descriptors, its large buffers and its file.
+
+    Raises DescriptorsLostError, and any exception that the decoding raises.
+    """
     if not fds:
         return load_values(body, -1, (), ()) if body else ()
     if LOST_DESCRIPTOR in fds:
@@ -165,7 +174,7 @@ def decode_values(flags: int, body: bytes, fds: Sequence[int]) -> Any:
 
 
 def in_pieces(*pieces: bytes) -> Encoded:
-    """Bytes as a body."""
+    """Return pieces of bytes as an encoded body."""
     encoded = Encoded()
     for piece in pieces:
         encoded.write(piece)

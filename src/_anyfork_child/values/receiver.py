@@ -1,4 +1,4 @@
-"""What is known of the side that values go to: what it finds by name, and what else is special about it."""
+"""The receiver of values: what the sender knows about it, above all which names the receiver finds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, TypeAlias
 
     class Main(Protocol):
-        """What both sides have in common in ``__main__``: values.shared_main.Main."""
+        """The objects that both sides have in common in ``__main__``: values.shared_main.Main."""
 
         def path_of(self, value: object) -> tuple[int, str] | None:
-            """Return the path of this very object; None for any other one."""
+            """Return the path of this very object, or None for any other object."""
 
     Reducers: TypeAlias = Mapping[type, Callable[[Any], Any]]
 
@@ -22,28 +22,28 @@ NO_REDUCERS: Reducers = {}
 
 
 def everything(_module: str) -> bool:
-    """What the module of this name defines is found there."""
+    """Return True: the receiver finds the definitions of every module by name."""
     return True
 
 
 def no_places() -> Sequence[str]:
-    """Say that all places of the path are known."""
+    """Return no places: the receiver knows all places of the path."""
     return ()
 
 
 def anywhere(_module: str) -> str:
-    """Say that the module of this name is found without being told where."""
+    """Return no place: the receiver finds the module without being told its place."""
     return ""
 
 
 class Receiver:
-    """The process that values go to.
+    """The process that receives values.
 
-    ``has`` says whether it finds by name what the module of a name defines. ``main`` is what its ``__main__`` has in
-    common with ours, and None as a rule: then nothing. ``reducers`` says of more types how they are reduced, as copyreg
-    does, or with None: as usual. ``place_of`` says on which place of the path a module is found, if that has to be
-    told, and ``places`` which ones there are. Calls go ``in_band`` to one on another machine: without descriptors, see
-    message_of.
+    ``has`` tells whether the receiver finds the definitions of a module by name. ``main`` describes what its
+    ``__main__`` has in common with ours; it is usually None, for nothing. ``reducers`` reduce further types, as those
+    of copyreg do; a reducer that returns None leaves the value to the usual way. ``place_of`` returns the place of the
+    path where a module is found, if the receiver must be told, and ``places`` returns all such places. Calls go
+    ``in_band`` to a receiver on another machine: without descriptors, see message_of.
     """
 
     __slots__ = ("has", "in_band", "main", "place_of", "places", "reducers")
@@ -65,19 +65,25 @@ class Receiver:
         self.places = places
 
     def path_in_main(self, value: object) -> tuple[int, str] | None:
-        """Under what ``values.shared_main.named`` finds this very object there; None for what both do not have in
-        common."""
+        """Return the arguments with which ``values.shared_main.named`` finds this very object in the receiver.
+
+        Return None for an object that both do not have in common.
+        """
         return None if self.main is None else self.main.path_of(value)
 
     def name_of(self, value: Any) -> str | None:
-        """``module:qualname`` if it finds this very function or class there; None if that must go by value, or with the
-        place where it is found.
+        """Return ``module:qualname`` if the receiver finds this very function or class under that name.
+
+        Return None if the value must go by value, or together with the place where it is found.
         """
         name = self.name_there(value)
         return None if name is None or self.place_of(name.partition(":")[0]) else name
 
     def name_there(self, value: Any) -> str | None:
-        """``module:qualname`` if it finds this very function or class there, where it may have to be told the place."""
+        """Return ``module:qualname`` if the receiver finds this very function or class, or None.
+
+        The receiver may have to be told the place where the module is found.
+        """
         if not isinstance(value, FunctionType | BuiltinFunctionType | type):
             return None
         known = self.path_in_main(value)
@@ -96,4 +102,4 @@ class Receiver:
         return f"{module_name}:{path}" if found is value else None
 
 
-OWNER = Receiver()  # for processes: what they have by name, their owner has
+OWNER = Receiver()  # the owner, as its processes see it: it has everything that they have by name

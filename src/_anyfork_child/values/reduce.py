@@ -1,8 +1,7 @@
-"""How values are reduced of which pickle does not know how, or not well enough: the counterpart of REBUILD in
-values.decode.
+"""Reducers for values that pickle cannot reduce, or not well enough: the counterpart of REBUILD in values.decode.
 
-They are objects around descriptors, functions and classes of a ``__main__`` that both sides have, cached functions, and
-what a receiver has reducers of its own for.
+The values are objects around descriptors, functions and classes of a ``__main__`` that both sides have, cached
+functions, and types for which a receiver has reducers of its own.
 """
 
 from __future__ import annotations
@@ -25,23 +24,23 @@ if TYPE_CHECKING:
     from .receiver import Receiver
 
     class Encoded(Protocol):
-        """What a value is encoded into: see values.encode.Encoded."""
+        """The target of the encoding: see values.encode.Encoded."""
 
         def add_descriptor(self, holder: object, fd: int) -> int:
             """Note a descriptor; return its index."""
 
 
 class CannotTravelError(Exception):
-    """A value that another process cannot be given."""
+    """Raised for a value that cannot be sent to another process."""
 
 
 def reduce(encoded: Encoded, value: Any, receiver: Receiver) -> Any:
-    """How to rebuild a value on the other side, as ``__reduce__`` says it, or None for any other object."""
+    """Return how to rebuild a value on the other side, in the form of ``__reduce__``, or None to leave it to pickle."""
     reduced = _reduce_descriptor(encoded, value)
     if reduced is not None:
         return reduced
     if isinstance(value, BaseException):
-        from .exceptions import reduce_error  # only now: most values are none
+        from .exceptions import reduce_error  # only now: most values are no exceptions
 
         return reduce_error(value)
     kind = type(value)
@@ -63,7 +62,7 @@ def reduce(encoded: Encoded, value: Any, receiver: Receiver) -> Any:
 
 
 def _reduce_placed(value: Any, receiver: Receiver) -> Any:
-    """How to find a module, function or class on a place that was put on the path later; None for any other object."""
+    """Return how to find a module, function or class on a place added to the path later; None for any other object."""
     if isinstance(value, ModuleType):
         place = receiver.place_of(value.__name__)
         return (decode.find_placed, (place, f"{value.__name__}:")) if place else None
@@ -81,7 +80,7 @@ def _goes_by_value(cached: Any, receiver: Receiver) -> bool:
 
 
 def _reduce_descriptor(encoded: Encoded, value: Any) -> tuple[object, tuple[object, ...]] | None:
-    """How to rebuild an object around a descriptor, or None for any other object."""
+    """Return how to rebuild an object around a descriptor, or a proxy of a manager; None for any other object."""
     kind = type(value)
     if isinstance(value, _socket.socket):
         return _reduce_socket(encoded, value) if _is_plain_socket(kind) else None
@@ -101,7 +100,7 @@ def _reduce_descriptor(encoded: Encoded, value: Any) -> tuple[object, tuple[obje
 
 
 def _reduce_proxy(value: Any) -> tuple[object, tuple[object, ...]]:
-    """A proxy of multiprocessing's managers, with the key that its process does not have of its own."""
+    """Return how to rebuild a proxy of multiprocessing's managers, with the key that the receiving process lacks."""
     rebuild, (kind, token, serializer, options) = value.__reduce__()
     return rebuild, (kind, token, serializer, {**options, "authkey": bytes(value._authkey)})
 
@@ -137,7 +136,7 @@ def _reduce_file(encoded: Encoded, value: Any) -> tuple[object, tuple[object, ..
     return decode._binary, (index, _mode(value), 0 if kind is io.FileIO else -1)
 
 
-# Those of the system. What else is a file or a socket may have state of its own, and pickle asks it for that.
+# The types of system files. Other file and socket types may have state of their own, and are left to pickle.
 _FILES = frozenset({io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.FileIO, io.TextIOWrapper})
 
 
@@ -145,7 +144,7 @@ def _is_plain_socket(kind: type) -> bool:
     socket, owned = sys.modules.get("socket"), sys.modules.get("anyfork._system.channel_socket")
     if kind is _socket.socket or (socket is not None and kind is socket.socket):
         return True
-    return owned is not None and kind is owned.ChannelSocket  # which has no state beyond its descriptor, either
+    return owned is not None and kind is owned.ChannelSocket  # it has no state beyond its descriptor, either
 
 
 def _mode(value: Any) -> str:
@@ -155,7 +154,10 @@ def _mode(value: Any) -> str:
 
 
 def _synchronise(value: Any, fd: int) -> None:
-    """Make the position of the descriptor that of the object: write out what it buffers, go back to where it reads."""
+    """Flush a file object, and set the position of its descriptor to the object's own.
+
+    Raises CannotTravelError if the object's position is not known or is not a number of bytes.
+    """
     if value.writable():
         value.flush()
     if value.readable() and stat.S_ISREG(os.fstat(fd).st_mode) and type(value) is not io.FileIO:
@@ -163,6 +165,6 @@ def _synchronise(value: Any, fd: int) -> None:
             position = value.tell()
         except OSError as error:
             raise CannotTravelError(f"its position is not known: {error}") from error
-        if position >= 1 << 64:  # a text file in the middle of a stateful encoding: its position is no number of bytes
+        if position >= 1 << 64:  # a text file amid a stateful encoding: its position is not a number of bytes
             raise CannotTravelError("its decoder has state that another process cannot be given")
         os.lseek(fd, position, os.SEEK_SET)

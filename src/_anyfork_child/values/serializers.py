@@ -1,7 +1,7 @@
-"""How the values of calls become bytes: pickle, which knows everything, or something that can do no harm.
+"""Serializers, which turn the values of calls into bytes: pickle, which takes everything, or safe alternatives.
 
 All but pickle are small objects: ``name``, ``dumps`` of a sequence of values into bytes, ``loads`` of bytes into a
-sequence. They import what they need when they are used, in the owner and in the worker.
+sequence. They import their modules when they are used, in the owner and in the worker.
 """
 
 from __future__ import annotations
@@ -14,68 +14,68 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Serializer(Protocol):
-        """What a serializer other than pickle has to be."""
+        """The interface of a serializer other than pickle."""
 
         name: str
 
         def dumps(self, values: Sequence[Any], /) -> bytes:
-            """The bytes for these values. Raises any exception for what it cannot express."""
+            """Return the bytes for these values. Raises any exception for values that it cannot express."""
 
         def loads(self, data: bytes, /) -> Sequence[Any]:
-            """The values. Raises any exception for what is not from ``dumps``; must be safe for any bytes."""
+            """Return the values. Raises any exception for bytes that are not from ``dumps``; must be safe for any."""
 
 
 class Json:
-    """What JSON has: None, booleans, numbers, text, lists, and mappings whose keys are text. Tuples become lists."""
+    """A serializer of JSON: None, booleans, numbers, text, lists, mappings with text as keys. Tuples become lists."""
 
     name = "json"
 
     def dumps(self, values: Sequence[Any], /) -> bytes:
-        """One JSON array."""
+        """Return the values as one JSON array."""
         import json
 
         return json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
     def loads(self, data: bytes, /) -> Sequence[Any]:
-        """Its elements. Raises ValueError."""
+        """Return the elements of a JSON array. Raises ValueError."""
         import json
 
         return _sequence(json.loads(data.decode("utf-8", "surrogatepass")))
 
 
 class Msgpack:
-    """What MessagePack has: JSON's values, bytes and dates, by msgspec, which must be installed on both sides."""
+    """A serializer of MessagePack: JSON's values, bytes and dates. It needs msgspec, installed on both sides."""
 
     name = "msgpack"
 
     def dumps(self, values: Sequence[Any], /) -> bytes:
-        """One MessagePack array."""
+        """Return the values as one MessagePack array."""
         import msgspec
 
         data: bytes = msgspec.msgpack.encode(values)
         return data
 
     def loads(self, data: bytes, /) -> Sequence[Any]:
-        """Its elements. Raises ValueError (msgspec.DecodeError)."""
+        """Return the elements of a MessagePack array. Raises ValueError (msgspec.DecodeError)."""
         import msgspec
 
         return _sequence(msgspec.msgpack.decode(data))
 
 
 class Raw:
-    """Bytes, and nothing else: each argument and each result is a bytes-like object, and arrives as bytes."""
+    """A serializer of bytes alone: each argument and each result is a bytes-like object, and arrives as bytes."""
 
     name = "raw"
 
     def dumps(self, values: Sequence[Any], /) -> bytes:
-        """Each behind its length (u32, little endian). Raises TypeError for anything but bytes."""
+        """Return the values, each after its length (u32, little endian). Raises TypeError for anything but bytes."""
         for value in values:
             if not isinstance(value, bytes | bytearray | memoryview):
                 raise TypeError(f"the raw serializer takes bytes, not {type(value).__name__}")
         return pack_parts([bytes(value) for value in values])
 
     def loads(self, data: bytes, /) -> Sequence[Any]:
-        """The parts. Raises ValueError."""
+        """Return the values. Raises ValueError."""
         return unpack_parts(data)
 
 

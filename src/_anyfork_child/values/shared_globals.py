@@ -1,10 +1,12 @@
-"""Globals that functions by value assign, and that all functions of their module share then, as in the program.
+"""Shared globals of functions by value: globals that one function assigns and others of its module see, as in the
+program.
 
-Such a function has globals of its own, as they were when it was sent: what one assigns no other one would see. Where a
-function of a module has a ``global`` statement, those that use these names get one namespace in each process instead.
-What is assigned there stays; else it is what the owner has sent last.
+A function by value has globals of its own, with the values at the time of sending: no other function would see its
+assignments. If a function of a module has a ``global`` statement, all functions that use the assigned names share one
+namespace in each process instead. A value assigned in the process stays; other names have the value that the owner sent
+last.
 
-The first half runs where functions are sent, the other one where they arrive.
+The first half of this module runs where functions are sent, the second half where they arrive.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ def _codes_in(namespace: dict[str, Any]) -> Iterator[CodeType]:
 
 
 def _assigned_by(code: CodeType) -> Iterator[str]:
-    if not _OPCODES.isdisjoint(code.co_code[::2]):  # quicker than to look at each instruction
-        from dis import get_instructions  # only now: no process needs it
+    if not _OPCODES.isdisjoint(code.co_code[::2]):  # quicker than looking at each instruction
+        from dis import get_instructions  # only now: receiving processes do not need it
 
         yield from (step.argval for step in get_instructions(code) if step.opname in _STORES)
     for constant in code.co_consts:
@@ -55,13 +57,13 @@ def is_of_module(function: FunctionType) -> bool:
 
 
 def share(reduced: Any) -> Any:
-    """Return how a function travels that shares its globals, by how it travels otherwise."""
+    """Turn the reduction of a function into one whose copy shares its globals with its module."""
     _, (code, namespace, *rest), state, *_ = reduced
     return _make, (code, namespace.get("__name__"), namespace, *rest), state, None, None, _fill
 
 
 _namespaces: dict[str, dict[str, Any]] = {}  # of each module
-_sent: dict[str, dict[str, Any]] = {}  # what the owner has sent of them
+_sent: dict[str, dict[str, Any]] = {}  # the values that the owner sent last, of each module
 
 
 def _make(code: CodeType, module: str, given: dict[str, Any], *rest: Any) -> FunctionType:

@@ -1,8 +1,8 @@
-"""What ``__main__`` of a process has in common with that of its owner, where the owner's was copied (fork_here).
+"""The functions and classes of ``__main__`` that a copy of the program shares with its owner (fork_here).
 
-Such a template has the functions and classes of the program itself. They go by name then, both ways, as those of any
-module, and the names stay valid when the program gives them to something else later. In all other templates whatever
-belongs to ``__main__`` goes by value.
+Such a template has the functions and classes of the program itself. They go by name, both ways, like those of any
+module, and the names stay valid even if the program later assigns other objects to them. In all other templates,
+everything that belongs to ``__main__`` goes by value.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KINDS: tuple[type, ...] = (FunctionType, type)
 
 
 class Main:
-    """Functions and classes of ``__main__`` as it was at one moment. ``number`` is the same in the copy."""
+    """The functions and classes of ``__main__`` at one moment. ``number`` is the same in the copy."""
 
     def __init__(self, number: int, named: dict[str, object]) -> None:
         self.number = number
@@ -29,15 +29,15 @@ class Main:
         self._paths = {id(value): (number, path) for path, value in named.items()}
 
     def path_of(self, value: object) -> tuple[int, str] | None:
-        """What ``named`` takes to find this very object; None for any other object."""
+        """Return the arguments with which ``named`` finds this very object, or None for any other object."""
         return self._paths.get(id(value))
 
 
-_known: list[Main] = []  # of this process and, where it is a copy, of those above it
+_known: list[Main] = []  # of this process and, if it is a copy, of the processes that it descends from
 
 
 def common() -> Main:
-    """Return what a copy of this process that is made now has in common with it."""
+    """Return the objects that a copy of this process, made now, has in common with it."""
     named = dict(_defined())
     if not _known or not _is_same(_known[-1].named, named):
         _known.append(Main(len(_known), named))
@@ -45,15 +45,15 @@ def common() -> Main:
 
 
 def named(number: int, path: str) -> object:
-    """The object of this path: how such things are rebuilt from a pickle."""
+    """Return the object of this path; pickles of such objects call this function."""
     return _known[number].named[path]
 
 
-_installed: dict[str, object] = {}  # what came from another process, in ``__main__`` of this one
+_installed: dict[str, object] = {}  # the objects from another process in ``__main__`` of this one
 
 
 def install(names: dict[str, object], _more: object) -> None:
-    """Put what came by value into ``__main__``, for all that looks it up there; leave what is defined here alone."""
+    """Put objects that came by value into ``__main__``, where code looks them up; never replace a name defined here."""
     here = vars(sys.modules["__main__"])
     for name, value in names.items():
         if name not in here or here[name] is _installed.get(name, here):
@@ -61,7 +61,7 @@ def install(names: dict[str, object], _more: object) -> None:
 
 
 def inherit(main: Main | None) -> None:
-    """Runs in a copy: this is what it has in common with its owner, from now on; None after the owner has changed."""
+    """Set what this process has in common with its owner; None after the owner has changed. Runs in a copy."""
     OWNER.main = main
 
 
@@ -70,7 +70,7 @@ def _is_same(one: dict[str, object], other: dict[str, object]) -> bool:
 
 
 def _defined() -> Iterator[tuple[str, object]]:
-    """The functions and classes of ``__main__``, with those inside of classes."""
+    """Yield the functions and classes of ``__main__``, including those inside classes, each with its path."""
     functools = sys.modules.get("functools")
     kinds = KINDS if functools is None else (*KINDS, functools._lru_cache_wrapper)
     ahead: list[tuple[str, dict[str, Any]]] = [("", vars(sys.modules["__main__"]))]
@@ -78,7 +78,7 @@ def _defined() -> Iterator[tuple[str, object]]:
     while ahead:
         prefix, names = ahead.pop()
         for name, value in [*names.items()]:
-            # Proxies, which answer for others when they are asked what they are, are not asked.
+            # Test the type itself, not isinstance: a proxy would answer for the object that it represents.
             if not issubclass(type(value), kinds) or value.__module__ != "__main__" or id(value) in seen:
                 continue
             seen.add(id(value))

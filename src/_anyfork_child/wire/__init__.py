@@ -1,1 +1,1 @@
-"""What the owner and its processes speak: frames, channel ends with descriptors, and what differs between systems."""
+"""The protocols between the owner and its processes: frames, channels with descriptors, and platform differences."""

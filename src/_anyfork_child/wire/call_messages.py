@@ -2,9 +2,9 @@
 
 A message is a header (little endian: u32 length of the body, u32 number of the call, u32 detail, u8 kind, u8 flags, u16
 count of descriptors) and its body. The descriptors go with its first byte: first those among the values, then one file
-for each large buffer, then a file with the body where it is too long for the socket (IN_FILE). What stands behind the
-pickle in the body of a message with files, or in the place of one that is in a file, means nothing. A reader takes
-whatever has come: nothing but messages is ever on this socket, so that many of them need one call.
+for each large buffer, then a file with the body if it is too long for the socket (IN_FILE). In a message with files,
+bytes of the body after the pickle are filler, and so is the whole body if the pickle is in a file. A reader takes all
+bytes that have arrived, so that many messages need one system call: only messages travel on this socket.
 """
 
 from __future__ import annotations
@@ -21,50 +21,51 @@ if TYPE_CHECKING:
     # Kind, number of the call, detail, flags, body, descriptors.
     Message: TypeAlias = tuple[int, int, int, int, bytes, Sequence[int]]
 
-VERSION = 1  # of this format and of what the messages mean
+VERSION = 1  # of this format and of the meaning of messages
 HEADER = Struct("<IIIBBH")
 HEADER_SIZE = HEADER.size
-MAX_BODY = 1 << 20  # bytes, of one that is not in a file: more than this side ever sends
-MAX_IN_FILE = (1 << 32) - 1  # bytes of one that is, and of one between two machines, where nothing is
+MAX_BODY = 1 << 20  # bytes of a body that is not in a file: more than this side ever sends
+MAX_IN_FILE = (1 << 32) - 1  # bytes of a body in a file, and of any body between two machines, where files cannot go
 MAX_DESCRIPTORS = 253  # SCM_MAX_FD: all descriptors of a message go with one byte
-READ_SIZE = 16 << 10  # bytes to read at once: more would be asked of the system for each read, and given back
+READ_SIZE = 16 << 10  # bytes to read at once: each larger read would allocate memory from the system and return it
 
-# Owner to worker. The detail of CALL and STREAM is the number of the function, 0 for one among the values; that of
-# FUNCTION is the number for the function of this name; that of MORE is how many further items a stream may send.
-# A SMALL_CALL is one whose arguments are a plain pickle; SMALL_CALLS are several, of one argument each: a plain pickle
-# of their numbers and of their arguments. MEASURE asks how large the worker is, by the kind of memory in its detail;
-# its RESULT is 8 bytes. VALUE is the function of this number itself, pickled: it is decoded once, or with FRESH in the
-# detail for each call, as if it had come with that. FORGET says that no call of the function of this number follows.
+# Owner to worker. The detail of CALL and STREAM is the number of the function, 0 for one among the values; the detail
+# of FUNCTION is the number for the function of this name; that of MORE is the number of further items that a stream may
+# send. A SMALL_CALL is a call whose arguments are a plain pickle; SMALL_CALLS are several calls of one argument each: a
+# plain pickle of their numbers and of their arguments. MEASURE asks for the size of the worker, by the kind of memory
+# in its detail; its RESULT is 8 bytes. VALUE is the pickled function of this number itself: it is decoded once, or,
+# with FRESH in the detail, anew for each call, as if it had come with the call. FORGET announces that no call of the
+# function of this number follows.
 CALL, STREAM, FUNCTION, MORE, CANCEL, SMALL_CALL, SMALL_CALLS, MEASURE, VALUE, FORGET = range(1, 11)
 FRESH = 1
-# Owner to a worker of an Executor, beside those (see worker.job_loop). SMALL_KEYWORDS is a SMALL_CALL with a pair of
-# positional and keyword arguments, KEYWORDS a CALL with one; ITEMS are several calls, whose numbers follow each other:
+# Owner to a worker of an Executor, in addition (see worker.job_loop). SMALL_KEYWORDS is a SMALL_CALL with a pair of
+# positional and keyword arguments, KEYWORDS a CALL with such a pair; ITEMS are several calls with consecutive numbers:
 # a plain pickle of a list of their arguments; CHUNKS are the same with a list of chunks, which are lists of arguments,
-# and CHUNK is one of those, encoded as the arguments of a CALL are. HELD, in the detail of one that begins with a
-# number, says that it needs a permit to begin.
+# and CHUNK is one chunk, encoded as the arguments of a CALL are. HELD, in the detail of a message that begins a call,
+# means that the call needs a permit to begin; workers of other pools get it, too (see worker.loop).
 SMALL_KEYWORDS, ITEMS, CHUNKS, KEYWORDS, CHUNK = range(16, 21)
 HELD = 1 << 31
-# Worker to owner. The detail of READY is the VERSION, that of ERROR says what went wrong. That of a value is 0 for a
-# plain pickle of it, 1 for one of a tuple with it; a worker of an Executor adds twice the time that it took, in
-# units of 1024 ns.
+# Worker to owner. The detail of READY is the VERSION, the detail of ERROR the kind of failure. The detail of a value
+# is 0 for a plain pickle of the value, 1 for a pickle of a tuple with it; a worker of an Executor adds twice the time
+# that the call took, in units of 1024 ns.
 READY, RESULT, ERROR, EVENT, ITEM, END, CANCELLED, FAILED, RETIRE = range(32, 41)
 KINDS = frozenset((*range(1, 11), *range(16, 21), *range(32, 41)))
 RAISED, NO_FUNCTION, BAD_ARGUMENT, BAD_RESULT = range(4)  # details of ERROR
 IN_FILE = 0x80  # flag: the last descriptor is a file with the body
-BUFFERS = 0x7F  # the other bits: how many large buffers there are
+BUFFERS = 0x7F  # the other bits: the number of large buffers
 
-STREAM_WINDOW = 16  # items that a stream may send ahead of whoever reads it
+STREAM_WINDOW = 16  # items that a stream may send ahead of its reader
 
 
 class Inbox:
-    """Cuts what is read into messages, whose bodies have at most ``limit`` bytes."""
+    """A parser that cuts the bytes of a socket into messages, whose bodies have at most ``limit`` bytes."""
 
     __slots__ = ("_limit", "_missing", "_parts", "_sets")
 
     def __init__(self, limit: int = MAX_BODY) -> None:
         self._limit = limit
-        self._parts: list[bytes] = []  # of a message, from its beginning
-        self._missing = 0  # bytes without which it, or its header, is not complete
+        self._parts: list[bytes] = []  # the pieces of an incomplete message
+        self._missing = 0  # bytes that its header, or then the message, still lacks
         self._sets: list[Sequence[int]] = []  # descriptors, by message
 
     @property
@@ -75,8 +76,8 @@ class Inbox:
     def take(self, data: bytes, fds: Sequence[int] = (), truncated: bool = False) -> list[Message]:
         """Take bytes, and the descriptors that came with them; return the messages that are complete.
 
-        ``truncated`` says that some of the descriptors were lost (MSG_CTRUNC). Raises ProtocolError for what is no
-        message.
+        ``truncated`` means that some of the descriptors were lost (MSG_CTRUNC). Raises ProtocolError for malformed
+        messages.
         """
         if truncated:
             fds = [*fds, *[LOST_DESCRIPTOR] * (MAX_DESCRIPTORS - len(fds))]
@@ -123,6 +124,6 @@ class Inbox:
         return fds
 
     def unclaimed(self) -> list[int]:
-        """The descriptors of unfinished messages, for whoever gives up reading to close."""
+        """Return the descriptors of unfinished messages, which a reader that gives up must close."""
         sets, self._sets = self._sets, []
         return [fd for fds in sets for fd in fds if fd >= 0]

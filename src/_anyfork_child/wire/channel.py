@@ -1,7 +1,7 @@
-"""One end of a stream socket over which frames and descriptors travel, in the owner and in its processes.
+"""The channel: one end of a stream socket that carries frames and descriptors, in the owner and in its processes.
 
-``_socket.socket`` and not ``socket.socket``: importing the latter doubles the start of an interpreter, and making one
-costs a new process some 20 page faults more.
+It uses ``_socket.socket``, not ``socket.socket``: importing the latter doubles the start time of an interpreter, and
+making one costs a new process some 20 page faults more.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ SHORTAGE = 0.01  # seconds until the kernel may have memory again
 
 
 def wait_for_memory(error: OSError) -> None:
-    """Wait a moment before a call that failed because the kernel has no memory is made again. Raises other errors."""
+    """Wait a moment before a retry of a call that failed because the kernel has no memory. Raises other errors."""
     if error.errno not in (ENOMEM, ENOBUFS):
         raise error
     sleep(SHORTAGE)
 
 
 def receive_body(sock: _socket.socket, length: int) -> bytes:
-    """Read a body whose header has been read, so that it cannot be put off; at the end of the stream it is shorter."""
+    """Read a body whose header has been read; the read cannot be put off. The end of the stream makes it shorter."""
     while True:
         try:
             return sock.recv(length, WAITALL)
@@ -51,32 +51,32 @@ def receive_body(sock: _socket.socket, length: int) -> bytes:
 
 
 def close_all(fds: Iterable[int]) -> None:
-    """Close descriptors that are ours; those that were lost on the way are passed over."""
+    """Close descriptors of our own; skip those that were lost on the way."""
     for fd in fds:
         if fd >= 0:
             close(fd)
 
 
 def pack_descriptors(fds: Sequence[int]) -> bytes:
-    """The descriptors as the C array that SCM_RIGHTS carries."""
-    if len(fds) == 1:  # as in every birth: making or using a Struct costs the template page faults
+    """Return descriptors as the C array that SCM_RIGHTS carries."""
+    if len(fds) == 1:  # the case of every fork: making or using a Struct costs the template page faults
         return fds[0].to_bytes(4, byteorder)
     return Struct(f"{len(fds)}i").pack(*fds)
 
 
 def unpack_descriptors(data: bytes) -> Sequence[int]:
-    """The descriptors in what SCM_RIGHTS brought; a partial one at the end is cut off, as the kernel may cut it."""
-    if len(data) == 12:  # as in every request for a fork
+    """Return the descriptors in the data of SCM_RIGHTS, without a partial one that the kernel may leave at the end."""
+    if len(data) == 12:  # the case of every request for a fork
         return unpack_three(data)
     count = len(data) // 4
     return Struct(f"{count}i").unpack_from(data)
 
 
 class Channel:
-    """Reads and writes whole frames on one socket.
+    """A socket on which whole frames are read and written.
 
-    ``flags`` is MSG_DONTWAIT for an end that must not block and 0 for one that may. ``wanted`` is how many bytes may be
-    read next; ``whole`` says that they begin a frame.
+    ``flags`` is MSG_DONTWAIT for an end that must not block and 0 for one that may. ``wanted`` is the number of bytes
+    that may be read next; ``whole`` is True if they begin a frame.
     """
 
     __slots__ = ("_decoder", "fd", "sock", "wanted", "whole")
@@ -91,15 +91,15 @@ class Channel:
     def receive(self, flags: int = 0) -> Frame | None:
         """Read one frame; None at the end of the stream.
 
-        Raises BlockingIOError when nothing more is there now (call again later, nothing is lost), ProtocolError for
-        what is no frame, EOFError when the stream ends inside one.
+        Raises BlockingIOError if no more bytes are available now (call again later, nothing is lost), ProtocolError for
+        a malformed frame, EOFError if the stream ends inside a frame.
         """
         data, ancillary, got, _ = self.sock.recvmsg(self.wanted, ROOM, flags | CLOEXEC)
         fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
         return self.complete(data, fds, got, flags)
 
     def complete(self, data: bytes, fds: Sequence[int], got: int, flags: int) -> Frame | None:
-        """Go on from what recvmsg has brought, as ``receive``."""
+        """Read one frame as ``receive`` does, beginning with the result of a call of recvmsg."""
         decoder = self._decoder
         while data:
             frame = decoder.feed(data, fds, got & TRUNCATED != 0)
@@ -114,38 +114,41 @@ class Channel:
         raise EOFError("the stream ended in the middle of a frame")
 
     def send(self, frame: Frame) -> None:
-        """Write one frame and wait until the socket has taken it. The descriptors stay open here."""
+        """Write one frame and wait until the socket has taken it. The descriptors stay open on this side."""
         for data, fds in messages(frame):
             sent = send_some(self.sock, data, fds, 0) if fds else 0
             self.sock.sendall(data[sent:] if sent else data, NOSIGNAL)
 
     def close(self) -> None:
-        """Close the socket and what an unfinished frame brought. Closing twice is harmless."""
+        """Close the socket and the descriptors of an unfinished frame. Closing twice is harmless."""
         fds, self._decoder.fds = self._decoder.fds, ()
         close_all(fds)
         self.sock.close()
 
 
 def public_socket(sock: _socket.socket) -> _socket.socket:
-    """The same socket as an object of the socket module, which user code expects."""
+    """Return the same socket as an object of the socket module, which user code expects."""
     public: socket.socket = import_own("socket").socket(sock.family, sock.type, sock.proto, sock.detach())
     return public
 
 
 def is_patched() -> bool:
-    """Whether gevent or eventlet has replaced the class of sockets, so that public sockets are none of ours."""
+    """Return whether gevent or eventlet has replaced the class of sockets, so that public sockets are not plain."""
     return not issubclass(import_own("socket").socket, _socket.socket)
 
 
 def plain_socket(sock: socket.socket) -> _socket.socket:
-    """Return a socket without what gevent and eventlet put around it: their methods wait, whatever the flags say."""
+    """Return a socket without the wrapper of gevent or eventlet, whose methods wait whatever the flags are."""
     if isinstance(sock, _socket.socket):
         return sock
     return _socket.socket(sock.family, sock.type, sock.proto, sock.detach())
 
 
 def sending(sock: _socket.socket, data: bytes | memoryview, fds: Sequence[int], flags: int) -> Iterator[int]:
-    """Return what sends as ``send_some`` does, and yields how many bytes were taken: no interrupt comes in between."""
+    """Return an iterator that sends as ``send_some`` does and yields the number of bytes that the socket took.
+
+    It sends and yields in one step, so that no interrupt can separate the two.
+    """
     if fds:
         rights = [(*RIGHTS, pack_descriptors(fds))]
         return map(sock.sendmsg, ([data],), (rights,), (flags | NOSIGNAL,))
@@ -153,7 +156,7 @@ def sending(sock: _socket.socket, data: bytes | memoryview, fds: Sequence[int], 
 
 
 def send_some(sock: _socket.socket, data: bytes | memoryview, fds: Sequence[int], flags: int) -> int:
-    """Send what the socket takes, the descriptors with the first byte; return how many bytes it took."""
+    """Send as much as the socket takes, the descriptors with the first byte; return the number of bytes it took."""
     if fds:
         return sock.sendmsg([data], [(*RIGHTS, pack_descriptors(fds))], flags | NOSIGNAL)
     return sock.send(data, flags | NOSIGNAL)

@@ -1,7 +1,8 @@
-"""Numbers of descriptors: anyfork's own stay above those of the standard streams.
+"""Descriptor numbers: anyfork's own descriptors stay above those of the standard streams.
 
-In a program that was started without a standard stream, or has closed one, whatever is opened next gets its number, and
-then everything that is written to that stream. Both the owner and its processes see to that for what they open.
+In a program that was started without a standard stream, or has closed one, the next descriptor to be opened gets its
+number, and then receives everything that is written to that stream. Both the owner and its processes keep their own
+descriptors out of that range.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-FIRST = 3  # the lowest number that is no standard stream's
+FIRST = 3  # the lowest number above the standard streams
 
 
 def duplicate(fd: int) -> int:
@@ -23,14 +24,14 @@ def duplicate(fd: int) -> int:
 
 
 def duplicates(fds: Sequence[int]) -> Iterator[int]:
-    """Return what makes other descriptors of the same open files, as ``duplicate`` does, each in one step."""
+    """Return an iterator that duplicates descriptors as ``duplicate`` does, each in one uninterruptible step."""
     count = len(fds)
     return map(fcntl, fds, (F_DUPFD_CLOEXEC,) * count, (FIRST,) * count)
 
 
 def lift(fd: int) -> int:
-    """Move a descriptor that has the number of a standard stream above those; return its number. Raises OSError."""
-    if fd >= FIRST or fd < 0:  # -1 stands for one that was lost on the way
+    """Move a descriptor with the number of a standard stream above these; return its number. Raises OSError."""
+    if fd >= FIRST or fd < 0:  # -1 stands for a descriptor that was lost on the way
         return fd
     try:
         return duplicate(fd)
@@ -47,19 +48,19 @@ def socket_pair(kind: int = _socket.SOCK_STREAM) -> Sequence[_socket.socket]:
 
 
 def is_standard_stream(fd: int) -> bool:
-    """Whether the number of a standard stream really is one: not closed, and not reused.
+    """Return whether the number of a standard stream really is one: not closed, and not reused.
 
-    A file or a socket that was opened when the number was free is closed on exec, as all that Python opens; a standard
-    stream never is.
+    A file or a socket that Python opened when the number was free is closed on exec, as all that Python opens; a
+    standard stream never is.
     """
     try:
         return not fcntl(fd, F_GETFD) & FD_CLOEXEC
-    except OSError:  # it is closed
+    except OSError:  # the number is not in use
         return False
 
 
 def open_stdio() -> None:
-    """Fill 0, 1 and 2 where they are closed, or the next file would become standard output."""
+    """Open the null device for each closed one of 0, 1 and 2: the next file would become that standard stream."""
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)

@@ -1,4 +1,4 @@
-"""What went wrong in a process, on its way to the owner: text fields in the body of a FAILED frame, never pickled."""
+"""Failures of a process as it reports them to the owner: text fields in the body of a FAILED frame, never pickled."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LENGTH = Struct("<I")
-_TEXT_LIMIT = 60_000  # bytes a field: below what a socket takes at once, above any traceback a person reads
+_TEXT_LIMIT = 60_000  # bytes a field: below what a socket takes at once, above any traceback that a person reads
 
 
-outer: BaseException | None = None  # in a copy of a program: what that was handling, which concerns nobody here
+outer: BaseException | None = None  # in a copy of a program: the exception that the program was handling
 
 
-class Failure(Exception):  # noqa: N818  # on its way to the owner, which makes the error of it
-    """One failure: which step (``category``), of what (``subject``), with errno, one line, and the traceback.
+class Failure(Exception):  # noqa: N818  # the owner makes an error of it
+    """A failure: the step (``category``), its object (``subject``), errno, a summary of one line, and the traceback.
 
-    Packed, it also says on which other machine, if it is one.
+    The packed form also names the host if the process runs on another machine.
     """
 
     def __init__(self, category: str, subject: str, error: BaseException | str, remote_traceback: str = "") -> None:
@@ -33,7 +33,7 @@ class Failure(Exception):  # noqa: N818  # on its way to the owner, which makes 
         self.traceback = remote_traceback
 
     def pack(self) -> bytes:
-        """The body of a FAILED frame."""
+        """Return the body of a FAILED frame."""
         number = f"{self.errno} {HOST}".rstrip()
         return pack_texts((self.category, self.subject, number, self.summary, self.traceback))
 
@@ -47,7 +47,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def failure_of(category: str, subject: str, error: BaseException, frames: int = 1) -> Failure:
-    """A failure with the error's traceback, without the first ``frames`` frames, which are ours."""
+    """Return a failure with the error's traceback, without its first ``frames`` frames, which are anyfork's own."""
     trace = error.__traceback__
     for _ in range(frames):
         trace = trace and trace.tb_next
@@ -56,7 +56,7 @@ def failure_of(category: str, subject: str, error: BaseException, frames: int = 
 
 
 def cut(error: BaseException | None) -> None:
-    """Take what the program was handling when it was copied out of the context of an error."""
+    """Remove the exception that the program was handling when it was copied from the context of an error."""
     while error is not None and outer is not None:
         if error.__context__ is outer:
             error.__context__ = None
@@ -64,10 +64,10 @@ def cut(error: BaseException | None) -> None:
 
 
 def format_error(error: BaseException) -> str:
-    """The traceback as text; only what was raised where that cannot be had.
+    """Return the traceback as text, or only the line of the exception if the traceback cannot be formatted.
 
-    It is what tells the owner of a failure, so it must not fail itself: the traceback module may be unreadable for this
-    process, or import what is (after setuid, or without a descriptor), and it asks the user's exception for attributes.
+    The report of a failure must not fail itself: this process may be unable to read the traceback module or one of its
+    imports (after setuid, or without a descriptor), and the module reads attributes of the user's exception.
     """
     try:
         traceback = import_own("traceback")  # only now: it is large, and most processes never fail
@@ -78,28 +78,28 @@ def format_error(error: BaseException) -> str:
 
 
 def shorten(text: bytes) -> bytes:
-    """Cut the middle out of a text that is too long."""
+    """Cut the middle out of a text that is longer than the limit of a field."""
     half = _TEXT_LIMIT // 2
     return text if len(text) <= _TEXT_LIMIT else text[:half] + b"\n[...]\n" + text[-half:]
 
 
 def pack_texts(texts: Iterable[str]) -> bytes:
-    """Texts one after the other, as pack_parts does it."""
+    """Return texts in the format of pack_parts, each shortened to the limit of a field."""
     return pack_parts([shorten(text.encode("utf-8", "backslashreplace")) for text in texts])
 
 
 def unpack_texts(body: bytes) -> list[str]:
-    """The inverse of pack_texts. Raises ValueError for anything else."""
+    """Return the texts in the output of pack_texts. Raises ValueError for any other bytes."""
     return [part.decode("utf-8", "replace") for part in unpack_parts(body)]
 
 
 def pack_parts(parts: Iterable[bytes]) -> bytes:
-    """Parts one after the other, each behind its length: u32, little endian."""
+    """Join parts, each after its length (u32, little endian)."""
     return b"".join([_LENGTH.pack(len(part)) + part for part in parts])
 
 
 def unpack_parts(body: bytes) -> list[bytes]:
-    """The inverse of pack_parts. Raises ValueError for anything else."""
+    """Return the parts in the output of pack_parts. Raises ValueError for any other bytes."""
     parts: list[bytes] = []
     at = 0
     while at < len(body):

@@ -6,11 +6,11 @@ A frame is a header of 16 bytes and a body:
 
 Descriptors travel by SCM_RIGHTS beside the bytes, at most 253 a message, which is the kernel's limit (SCM_MAX_FD).
 The first 253 come with the header, every further group with a filler byte of its own between header and body.
-``value`` is one integer whose meaning belongs to the kind: a pid, the length of a name, or the size of what travels in
-a file instead of the body.
+``value`` is one integer whose meaning depends on the kind: a pid, the length of a name, or the size of the file that
+carries the body.
 
-Nobody may read past the end of a frame, because the bytes behind ENTERED are the user's own protocol. So the
-:class:`Decoder` is asked first how many bytes it wants, and is fed at most that many.
+Readers must not read past the end of a frame, because the bytes after ENTERED are the user's own protocol. So a reader
+first asks the :class:`Decoder` how many bytes it wants, and feeds it at most that many.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HEADER_SIZE = HEADER.size
 MAX_BODY = (
     1 << 20
 )  # bytes. Longer bodies travel in a file (IN_FILE); the limit bounds what a broken peer makes us hold.
-MAX_DESCRIPTORS = 0xFFFF  # the header's field
+MAX_DESCRIPTORS = 0xFFFF  # the limit of the header's field
 DESCRIPTORS_A_MESSAGE = 253  # SCM_MAX_FD of Linux; macOS allows more
 FILLER = b"\0"
 LOST_DESCRIPTOR = -1
@@ -40,24 +40,24 @@ READY, ENTERED, EXECUTING, FAILED, LOST, ADOPTED = range(32, 38)
 # Template to owner, on the status socket of one process.
 BORN, DIED = range(48, 50)
 KINDS = frozenset((*range(1, 16), *range(32, 38), *range(48, 50)))
-# Bits of the value of FORK: outlives the owner; the kernel tells of its end (see birth.owner_watch); executes an
-# interpreter.
+# Bits of the value of FORK: the process outlives the owner; the kernel tells it of the owner's end (see
+# birth.owner_watch); it executes an interpreter.
 DETACHED, FOLLOWED, EXECUTES = 1, 2, 4
-# The body of DIED: the status of waitpid and the sixteen fields of struct rusage in their order; behind them the text
-# of an error, UTF-8.
+# The body of DIED: the status of waitpid and the sixteen fields of struct rusage in their order, followed by the text
+# of an error in UTF-8.
 DEATH = Struct("<idd14q")
 CHANNEL = "channel"  # as stdin, stdout or stderr: the process's channel, connected when the function is entered
 STDIO = ("stdin", "stdout", "stderr")
-FORK_DESCRIPTORS = 3  # of every FORK: control and status socket, lifeline. Those of attributes follow
+FORK_DESCRIPTORS = 3  # in every FORK: control socket, status socket, lifeline. The descriptors of attributes follow
 IN_FILE = 0x80  # flag on a kind: the last descriptor is a file that holds the body, ``value`` is its size in bytes
 
 
 class ProtocolError(Exception):
-    """What came over a socket is not a frame of this version."""
+    """Raised when the bytes from a socket are not a frame of this version."""
 
 
 class Frame:
-    """One message: its kind, its integer, its body, and the descriptors that came with it."""
+    """A frame: its kind, its integer, its body, and the descriptors that came with it."""
 
     __slots__ = ("body", "fds", "kind", "value")
 
@@ -72,9 +72,9 @@ class Frame:
 
 
 def messages(frame: Frame) -> list[tuple[bytes, Sequence[int]]]:
-    """Cut a frame into what is sent: pairs of bytes and the at most 253 descriptors that go with their first byte.
+    """Split a frame for sending: into pairs of bytes and the at most 253 descriptors that go with their first byte.
 
-    Raises ProtocolError when the frame exceeds a limit of the format.
+    Raises ProtocolError if the frame exceeds a limit of the format.
     """
     fds, body = frame.fds, frame.body
     if len(body) > MAX_BODY or len(fds) > MAX_DESCRIPTORS:
@@ -91,11 +91,11 @@ def messages(frame: Frame) -> list[tuple[bytes, Sequence[int]]]:
 
 
 class Decoder:
-    """Cuts a stream into frames without ever wanting a byte that belongs to what follows the frame.
+    """A parser that cuts a stream into frames without ever requesting a byte after the end of a frame.
 
-    ``wanted`` is how many bytes may be read next. ``fds`` are the descriptors of the unfinished frame: whoever drops
-    a decoder closes them. A descriptor that the receiving kernel could not install is LOST_DESCRIPTOR there, and the
-    stream goes on.
+    ``wanted`` is the number of bytes that may be read next. ``fds`` are the descriptors of the unfinished frame; the
+    user of a decoder must close them when dropping it. A descriptor that the receiving kernel could not install appears
+    as LOST_DESCRIPTOR, and the stream goes on.
     """
 
     _kind = 0  # 0 until the header is complete
@@ -115,7 +115,7 @@ class Decoder:
     def feed(self, data: bytes, fds: Sequence[int] = (), truncated: bool = False) -> Frame | None:
         """Take at most ``wanted`` bytes and the descriptors that came with them; return the frame they complete.
 
-        ``truncated`` says that some of the descriptors were lost (MSG_CTRUNC). Raises ProtocolError for a wrong
+        ``truncated`` means that some of the descriptors were lost (MSG_CTRUNC). Raises ProtocolError for a wrong
         version, an unknown kind, a size above the limits, or descriptors other than the announced ones.
         """
         before = len(self.fds)
@@ -124,7 +124,7 @@ class Decoder:
         if self._kind:
             self._continue(data, before, truncated)
         else:
-            # In one function with what follows: every process goes through here once, and calls cost it page faults.
+            # Not a function of its own: every process runs this once, and calls cost it page faults.
             if self._buffer:
                 data = self._buffer + data
             if truncated:
@@ -156,7 +156,7 @@ class Decoder:
         return None
 
     def _continue(self, data: bytes, before: int, truncated: bool) -> None:
-        """Bytes after the header: a filler, which brings some more of the announced descriptors, or of the body."""
+        """Take bytes after the header: a filler with more of the announced descriptors, or bytes of the body."""
         if truncated:
             self._fill(before + DESCRIPTORS_A_MESSAGE)
         expected = before < self._count
@@ -166,5 +166,5 @@ class Decoder:
             self._buffer += data
 
     def _fill(self, end: int) -> None:
-        """Put LOST_DESCRIPTOR for the descriptors of one message that did not arrive."""
+        """Add LOST_DESCRIPTOR for the descriptors of one message that did not arrive."""
         self.fds = [*self.fds, *[LOST_DESCRIPTOR] * (min(end, self._count) - len(self.fds))]

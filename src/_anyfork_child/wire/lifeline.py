@@ -1,7 +1,7 @@
-"""How everything that a process has started notices its end: a pipe whose writing end this process alone holds.
+"""The lifeline: a pipe whose writing end the owner alone holds, so that all processes it started notice its end.
 
-In the owner, and in the far relay, which is in the owner's place on another machine. What the other side makes of it is
-in birth.owner_watch.
+Runs in the owner, and in the far relay, which stands in for the owner on another machine. The processes use the other
+end in birth.owner_watch.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ ASYNC = os.O_NONBLOCK | getattr(fcntl, "FASYNC", 0)
 
 
 def open_pipe() -> tuple[int, int]:
-    """The reading and the writing end."""
+    """Make the pipe; return its reading and its writing end."""
     read, write = map(lift, os.pipe())
     os.set_blocking(read, False)
     return read, write
 
 
 def open_anew(pipe: int) -> tuple[int, int]:
-    """A new descriptor of the reading end to hand to one process, and FOLLOWED if the kernel will signal that process.
+    """Return a new descriptor of the reading end for one process, and FOLLOWED if the kernel will signal that process.
 
-    The kernel notes whom to signal, and how, with the open file; so the pipe is opened anew, by way of /proc. Without
-    that, its end is still seen by who watches it. Raises OSError when descriptors have run out.
+    The kernel stores the process to signal, and the signal, with the open file; so the pipe is opened anew, through
+    /proc. If the system does not support that, return a duplicate and 0: a process that watches the pipe still sees its
+    end. Raises OSError if descriptors have run out.
     """
     if F_SETSIG is not None:
         try:
@@ -43,7 +44,7 @@ def open_anew(pipe: int) -> tuple[int, int]:
 
 
 def path_of(pipe: int) -> str:
-    """Where it can be opened anew."""
+    """Return the path under which a pipe can be opened anew."""
     return f"/proc/self/fd/{pipe}"
 
 

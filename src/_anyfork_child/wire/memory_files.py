@@ -1,4 +1,4 @@
-"""Anonymous files in memory, for what is too large for a socket: written and sealed here, mapped on the other side."""
+"""Anonymous files in memory for data too large for a socket: the sender writes and seals, the receiver maps them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 F_ADD_SEALS = 1033  # Linux, <linux/fcntl.h>
 SEALS = 0x0001 | 0x0002 | 0x0004 | 0x0008  # SEAL, SHRINK, GROW, WRITE
 
-# A map keeps a descriptor open where Python cannot be told not to (before 3.13): small ones are read there.
+# Before Python 3.13 a map keeps a descriptor open, without an option to change that: small files are read instead.
 TRACKS_DESCRIPTORS = sys.version_info < (3, 13)
 WORTH_A_MAP = 1 << 20 if TRACKS_DESCRIPTORS else 0  # bytes
 
 
 def new_file() -> int:
-    """An anonymous file in memory, which can be sealed; an unlinked one where there are none. Raises OSError."""
+    """Make an anonymous file in memory that can be sealed, or an unlinked file on disk if the system has no such files.
+
+    Return its descriptor. Raises OSError.
+    """
     if hasattr(os, "memfd_create"):
         return lift(os.memfd_create("anyfork", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
     import tempfile
@@ -33,7 +36,7 @@ def new_file() -> int:
 
 
 def write_stepwise(fd: int, parts: Sequence[ReadableBuffer], size: int) -> Iterator[None]:
-    """Write all of it, at most so many bytes in each step. Raises OSError."""
+    """Write all parts to a file, at most ``size`` bytes in each step of the iterator. Raises OSError."""
     for part in parts:
         rest = memoryview(part)
         while rest:
@@ -42,7 +45,7 @@ def write_stepwise(fd: int, parts: Sequence[ReadableBuffer], size: int) -> Itera
 
 
 def seal(fd: int) -> None:
-    """Let nobody change the file any more, where it is one that can be sealed."""
+    """Seal a file against all changes; do nothing for a file that cannot be sealed."""
     from fcntl import fcntl
 
     try:
@@ -52,10 +55,10 @@ def seal(fd: int) -> None:
 
 
 def take(fd: int) -> object:
-    """The content of a file as a writable buffer of our own; the descriptor is closed.
+    """Return the content of a file as a writable buffer of our own, and close the descriptor.
 
-    A large one is mapped, copy on write: nothing is copied but what is written to, and the memory goes with the last
-    reference to it.
+    A large file is mapped copy on write: only pages that are written to are copied, and the memory is freed with the
+    last reference to the buffer.
     """
     try:
         size = fstat(fd).st_size
@@ -78,7 +81,10 @@ def _mapped(fd: int, size: int) -> object:
 
 
 def read_all(fd: int, limit: int) -> bytes:
-    """The content of a file of at most so many bytes; the descriptor is closed. Raises ValueError for a larger one."""
+    """Return the content of a file of at most ``limit`` bytes, and close the descriptor.
+
+    Raises ValueError for a larger file, and for one with holes.
+    """
     try:
         found = fstat(fd)
         size = found.st_size

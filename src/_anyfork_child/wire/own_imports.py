@@ -1,8 +1,8 @@
-"""Imports that anyfork does on its own behalf in a process: a file of the program must not stand in for what is meant.
+"""Imports that anyfork makes for itself in a process: a file of the program must not replace the intended module.
 
-The path of a process is that of its program, where a file beside the script may have the name of a standard module. The
-interpreter's own modules go first while something of anyfork's is imported, and all that this imports. The path itself
-stays as it is: other threads, and signal handlers, import at the same time.
+The path of a process is the path of its program, where a file beside the script may have the name of a standard module.
+While anyfork imports a module for itself, and everything that this module imports, the interpreter's own modules come
+first. The path itself is not changed, because other threads and signal handlers import at the same time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def is_standard_library(entry: str) -> bool:
-    """Whether this entry of sys.path is where this interpreter's own modules are, which are no other's."""
+    """Return whether this entry of sys.path is a place of this interpreter's own modules alone."""
     home = os.path.dirname(os.__file__)
     above = os.path.dirname(home)
     archive = os.path.join(above, "python{}{}.zip".format(*sys.version_info))
@@ -30,24 +30,24 @@ def is_standard_library(entry: str) -> bool:
 
 
 class OwnFirst:
-    """Finds modules of the standard library before any other finder, in threads that import for anyfork.
+    """A finder that finds modules of the standard library before any other finder, in threads that import for anyfork.
 
-    It stays among the finders: a thread that looks through them would miss one if it were removed meanwhile.
+    It stays among the finders: if it were removed, a thread that iterates over them at that moment would skip one.
     """
 
     path: tuple[str, ...] = ()
-    threads: ClassVar[list[int]] = []  # that import for anyfork now, as often as they do
+    threads: ClassVar[list[int]] = []  # the threads that import for anyfork now, once for each nested import
 
     @classmethod
     def install(cls) -> None:
-        """Put it among the finders, unless it is there."""
+        """Insert this class before all other finders, unless it is among them."""
         if cls not in sys.meta_path:
             cls.path = tuple(entry for entry in sys.path if is_standard_library(entry))
             sys.meta_path.insert(0, cls)
 
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """As of every finder."""
+        """Find a module, as every finder does; only for threads that import for anyfork."""
         if path is not None or get_ident() not in cls.threads:
             return None
         from _frozen_importlib_external import PathFinder
@@ -57,12 +57,12 @@ class OwnFirst:
 
 
 def import_own(name: str) -> Any:
-    """Import a module of the standard library, or one that is to find the standard library itself; return it.
+    """Import a module of the standard library, or one that must find the standard library itself; return it.
 
-    Signals that have handlers wait meanwhile: a handler that uses the same module would find half of it.
+    Signals that have handlers are blocked meanwhile: a handler that uses the same module would find half of it.
     """
     if name in sys.modules:
-        return __import__(name, None, None, ("__name__",))  # waits for another thread that is in the middle of it
+        return __import__(name, None, None, ("__name__",))  # waits for another thread that is importing it
     mask = pthread_sigmask(SIG_BLOCK, handled_signals())
     OwnFirst.install()
     OwnFirst.threads.append(get_ident())
@@ -74,8 +74,8 @@ def import_own(name: str) -> Any:
 
 
 def warm(module: str) -> None:
-    """Import a module that forks will want, if it is there."""
+    """Import a module that forks will need, if it is available."""
     try:
         import_own(module)
-    except Exception:  # a fork that cannot do without says so
+    except Exception:  # a fork that needs the module will report the error
         pass

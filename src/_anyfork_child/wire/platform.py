@@ -1,4 +1,4 @@
-"""What differs between systems, for the owner and for its templates."""
+"""Differences between systems, for the owner and for its templates."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ BIND_NOW, OURS = b"LD_BIND_NOW", b"anyfork"
 
 
 def has_pidfds() -> bool:
-    """True where the system has pidfds, and the owner is on the same. ANYFORK_PIDFD=0 in the environment forgoes them,
-    for tests."""
+    """Return whether pidfds can be used: the system has them, and the owner is on the same machine.
+
+    ANYFORK_PIDFD=0 in the environment disables them, for tests.
+    """
     return hasattr(os, "pidfd_open") and not HOST and os.environ.get("ANYFORK_PIDFD") != "0"
 
 
 def bind_now(environ: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
-    """The environment for an interpreter that becomes a template: its dynamic linker looks up all functions at once.
+    """Return the environment for an interpreter that becomes a template: its dynamic linker binds all functions early.
 
-    Otherwise each new process would look up those that its template never calls, os._exit first of all.
+    Otherwise each new process would look up the functions that its template never calls, os._exit first of all.
     """
     return environ if BIND_NOW in environ else {**environ, BIND_NOW: OURS}
 
 
 def forget_bind_now(environ: MutableMapping[bytes, bytes]) -> None:
-    """Undo that in the interpreter that has started."""
+    """Undo ``bind_now`` in the environment of the started interpreter."""
     if environ.get(BIND_NOW) == OURS:
         del environ[BIND_NOW]

@@ -1,10 +1,11 @@
-"""The resource tracker of multiprocessing in processes: that of their owner, where the owner has one.
+"""The resource tracker of multiprocessing in processes: the tracker of their owner, if the owner has one.
 
-A tracker removes what is left of shared memory and semaphores when all its users have ended. One of a process's own
-would remove, at the end of that process, what it has only opened. So a template is given its owner's tracker as soon as
-there is one, and its forks have it. A process that was started before then does not track what it only opens.
+A tracker removes leftover shared memory and semaphores when all its users have ended. A tracker of a process's own
+would remove, at the end of that process, resources that the process has only opened. So a template gets its owner's
+tracker as soon as there is one, and its forks inherit it. A process that was started before then does not track
+resources that it only opens.
 
-Nothing of multiprocessing is loaded for this: the module is met when it is imported.
+This loads no module of multiprocessing: the tracker's module is adapted when it is imported.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 MODULE = "multiprocessing.resource_tracker"
-OPENED = "SharedMemory.__init__"  # what registers shared memory, also where it is only opened
+OPENED = "SharedMemory.__init__"  # the caller that registers shared memory, even if it only opens it
 
-_shared: tuple[int, os.stat_result] | None = None  # the owner's: a descriptor, and what that is
-_created: set[tuple[str, str]] = set()  # what a tracker of this process's own knows
+_shared: tuple[int, os.stat_result] | None = None  # the owner's tracker: a descriptor, and its status for comparison
+_created: set[tuple[str, str]] = set()  # the resources that a tracker of this process's own knows
 
 
 def use(fd: int) -> None:
-    """Use the tracker of the owner, which reads from this pipe, here and in all forks."""
+    """Use the owner's tracker, which reads from this pipe, in this process and in all its forks."""
     global _shared
     if _shared is not None and _shared[0] != fd and _is_there(*_shared):
         os.close(_shared[0])
@@ -36,7 +37,7 @@ def use(fd: int) -> None:
 
 
 def meet() -> None:
-    """Meet the module when it is imported, or now where that has happened."""
+    """Adapt the module of the tracker when it is imported, or now if it is loaded."""
     if MODULE in sys.modules:
         _meet(sys.modules[MODULE])
     else:
@@ -44,11 +45,11 @@ def meet() -> None:
 
 
 class Finder:
-    """Finds the module where the other finders do, once."""
+    """A finder that finds the module of the tracker once, by the other finders, and has it adapted after its import."""
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """As of every finder."""
+        """Find a module, as every finder does; only the module of the tracker."""
         if name != MODULE:
             return None
         sys.meta_path.remove(cls)
@@ -68,7 +69,7 @@ class Finder:
 
 
 def _is_there(fd: int, what: os.stat_result) -> bool:
-    """Whether user code has left the descriptor alone."""
+    """Return whether the descriptor is still the same open file, which user code may have closed or replaced."""
     try:
         return os.path.samestat(os.fstat(fd), what)
     except OSError:
@@ -76,9 +77,9 @@ def _is_there(fd: int, what: os.stat_result) -> bool:
 
 
 def _keep_in_forks(module: Any) -> None:
-    """Keep CPython 3.14.10 and newer from closing the pipe in what this thread forks.
+    """Keep CPython 3.14.10 and newer from closing the pipe in processes that this thread forks.
 
-    It does that for plain forks, and not for those of multiprocessing.
+    CPython closes the pipe in plain forks, and not in those of multiprocessing.
     """
     intent = getattr(module, "_fork_intent", None)
     if intent is not None:
@@ -95,7 +96,7 @@ def _meet(module: Any) -> None:
     register, unregister = module.register, module.unregister
 
     def register_created(name: str, rtype: str) -> None:
-        """Track a resource, but not what is only opened where the owner's tracker is not known."""
+        """Track a resource, except one that is only opened while the owner's tracker is not known."""
         if _shared is None:
             caller = sys._getframe(1)
             if caller.f_code.co_qualname == OPENED and not caller.f_locals.get("create"):
@@ -104,7 +105,7 @@ def _meet(module: Any) -> None:
         register(name, rtype)
 
     def unregister_created(name: str, rtype: str) -> None:
-        """Track it no longer."""
+        """Stop tracking a resource, if it was tracked."""
         if _shared is not None or (name, rtype) in _created:
             unregister(name, rtype)
 

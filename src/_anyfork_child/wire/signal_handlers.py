@@ -1,4 +1,4 @@
-"""Signal handlers of the program: telling what they raise from what the code raises that they have interrupted."""
+"""Signal handlers of the program: tells exceptions that they raise from those of the code that they interrupt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def comes_from_outside(error: BaseException) -> bool:
-    """Return whether a signal handler has raised this, in the middle of something that has nothing to do with it."""
+    """Return whether a signal handler has raised this error, in the middle of unrelated code."""
     handlers = {code for number in valid_signals() if (code := _code(getsignal(number))) is not None}
     trace = error.__traceback__
     while trace is not None:
@@ -21,7 +21,7 @@ def comes_from_outside(error: BaseException) -> bool:
 
 
 def _code(handler: object) -> CodeType | None:
-    """The code of a handler: a function, a method, an object that can be called, or a partial of one."""
+    """Return the code of a handler: a function, a method, a callable object, or a partial of one of these."""
     while hasattr(handler, "func"):
         handler = handler.func
     if not hasattr(handler, "__code__") and not hasattr(handler, "__func__"):

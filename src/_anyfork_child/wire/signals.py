@@ -1,4 +1,4 @@
-"""Signals, as a template has them for itself and as it hands them on to what it becomes."""
+"""Signal handlers and masks: those of a template, and those that it sets for the function or program it becomes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def handled_signals() -> list[int]:
-    """The signals for which this process has handlers in Python."""
+    """Return the signals for which this process has handlers in Python."""
     getsignal = _signal.getsignal
     return [number for number in _signal.valid_signals() if callable(getsignal(number))]
 
@@ -23,14 +23,14 @@ def default_actions(numbers: Iterable[int]) -> None:
 
 
 def unblock_all() -> None:
-    """Empty the mask."""
+    """Unblock all signals of this thread."""
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def user_signals(changed: bool) -> None:
     """Give this process the handlers of a fresh interpreter, without those of the template, and an empty mask.
 
-    ``changed`` says that user code has run in it, which may have changed any of them.
+    ``changed`` means that user code has run in this process and may have changed any handler.
     """
     if changed:
         default_actions(handled_signals())
@@ -40,6 +40,6 @@ def user_signals(changed: bool) -> None:
 
 
 def program_signals() -> None:
-    """Give this process the signals that a program expects: default actions, also where Python ignores, no mask."""
+    """Give this process the signals that a program expects: default actions, also for those Python ignores, no mask."""
     default_actions((*handled_signals(), SIGINT, _signal.SIGPIPE, _signal.SIGXFSZ))
     unblock_all()

@@ -1,1 +1,1 @@
-"""A process that answers calls."""
+"""Workers: processes that answer calls."""

@@ -1,7 +1,7 @@
 """The call loop of workers that answer several calls at once: async functions, under asyncio or trio.
 
-Runs in workers. AnyIO and what it loads are imported here only when such a worker is wanted. What is sent is sent at
-once and whole, also from here: a slow owner stops the worker, as it stops one without a loop.
+Runs in workers. AnyIO and its dependencies are imported only for such a worker. Each message is sent whole before the
+loop goes on: backpressure from a slow owner stops the worker, as it stops a worker that answers one call at a time.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ _number: ContextVar[int] = ContextVar("number of the call", default=0)
 
 
 class AsyncServing(Serving):
-    """As Serving, for calls that run at the same time."""
+    """The worker's end of the channel, for calls that run at the same time."""
 
     @property
     def number(self) -> int:  # type: ignore[override]  # of the call that this task belongs to
-        """Of the call that asks."""
+        """The number of the call that the current task belongs to."""
         return _number.get()
 
 
 def serve_concurrently(serving: Serving, backend: str) -> None:
-    """Answer calls until the owner wants nothing more."""
-    signal(SIGINT, SIG_IGN)  # the owner decides what becomes of its workers
+    """Answer calls until the owner closes the channel, or a call raises SystemExit, which is raised here."""
+    signal(SIGINT, SIG_IGN)  # the owner decides about its workers
     serving.__class__ = AsyncServing
     loop = _Loop(serving)
     anyio.run(loop.run, backend=backend)
@@ -76,7 +76,7 @@ class _Loop:
             sock = serving.sock
             while True:
                 await anyio.wait_readable(sock)
-                if serving.is_copy:  # of a loop in which a function goes on that has forked; the calls are not for it
+                if serving.is_copy:  # a forked copy of the loop, in which a function goes on: the calls are not its own
                     await anyio.sleep_forever()
                 serving.check_descriptor(serving.fd)
                 try:
@@ -126,7 +126,7 @@ class _Loop:
     async def _within(
         self, number: int, decode: Callable[[], list[Any]], answer: Callable[[int, list[Any]], Awaitable[None]]
     ) -> None:
-        """Run one call in a scope of its own, and say what became of it."""
+        """Run one call in a cancel scope of its own, and send its outcome."""
         _number.set(number)
         scope = self._scopes[number]
         try:
@@ -157,7 +157,10 @@ class _Loop:
         self._serving.send_result(number, result)
 
     def _failed(self, number: int, error: BaseException) -> None:
-        """Runs where an exception was caught: that of a cancelled scope goes on, so that the scope sees it."""
+        """Send the exception of a call, or raise SystemExit and the cancellation of its scope again.
+
+        Call it where the exception was caught. The scope must see its own cancellation.
+        """
         self._serving.leave_copy()
         if isinstance(error, SystemExit) or (
             isinstance(error, anyio.get_cancelled_exc_class()) and self._scopes[number].cancel_called
@@ -191,7 +194,7 @@ class _Loop:
 
 
 async def _stepwise(items: Any) -> Any:
-    """A plain generator, item by item, with the loop's other tasks in between."""
+    """Yield the items of a plain generator, and let the loop run other tasks between two items."""
     try:
         for item in items:
             yield item

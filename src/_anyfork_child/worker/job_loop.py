@@ -1,10 +1,10 @@
-"""The loop of a worker of an Executor: jobs that the owner may take back as long as they have not begun.
+"""The job loop of a worker of an Executor: the owner may take back jobs that have not begun.
 
-Several jobs are on their way to a worker, so that it never waits for the next. For each that stands behind another one
-(HELD) a permit, its number, is in a pipe that the owner can read too. Whoever reads the permit has the job: the worker
-to begin it, the owner to give it to another worker. So no job is stuck behind a long one, and of a worker that has died
-it is known for certain what it had not begun. The permit is written before the job is sent: a worker that finds none
-has lost all that it holds.
+The owner sends several jobs ahead, so that a worker never waits for the next one. For each job behind another one
+(HELD), a permit, which is the number of the job, is in a pipe that the owner can read, too. The side that reads the
+permit has the job: the worker to begin it, the owner to give it to another worker. So no job is stuck behind a long
+one, and the owner of a worker that has died knows for certain which jobs had not begun. The owner writes the permit
+before it sends the job: if the worker finds no permit, the owner has taken back all jobs that the worker holds.
 """
 
 from __future__ import annotations
@@ -46,37 +46,37 @@ if TYPE_CHECKING:
     from ..wire import call_messages
     from .server import Serving
 
-    # Its number, its kind, the number of its function, flags, what it is called with, descriptors.
+    # Its number, its kind, the number of its function, flags, its arguments, descriptors.
     Job: TypeAlias = tuple[int, int, int, int, Any, Sequence[int]]
 
-LONGEST = (1 << 32) - 2  # that the detail of a result tells: twice the time in units of 1024 ns
+LONGEST = (1 << 32) - 2  # the longest time that the detail of a result can hold: twice the time in units of 1024 ns
 
 
 def serve(channel: socket.socket, *given: Any) -> None:
-    """Be a worker of an Executor: as worker.loop.serve."""
+    """Run this process as a worker of an Executor; the arguments are those of worker.loop.serve."""
     serving, _, _, permits = begin(channel, given)
     JobLoop(serving, permits).run()
 
 
 def run_chunk(function: Callable[..., Any], chunk: Sequence[Sequence[Any]]) -> list[Any]:
-    """The results of one chunk of a map."""
+    """Return the results of one chunk of a map."""
     return [function(*args) for args in chunk]
 
 
 def apply(function: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Any:
-    """A call with keyword arguments."""
+    """Call a function with positional and keyword arguments."""
     return function(*args, **keywords)
 
 
 class JobLoop(Loop):
-    """One job after the other, as far as there are permits."""
+    """The loop of a worker of an Executor: it runs one job after the other, held jobs only with a permit."""
 
     def __init__(self, serving: Serving, permits: Descriptor | None) -> None:
         super().__init__(serving, permits)
         self._held: deque[Job] = deque()
 
     def run(self) -> None:
-        """Answer until the owner wants nothing more."""
+        """Answer jobs until the owner closes the channel."""
         signal(SIGINT, self._interrupted)
         held = self._held
         while self._read():
@@ -84,7 +84,7 @@ class JobLoop(Loop):
                 self._next_held()
 
     def _read(self) -> bool:
-        """Take what has come; False at the end of the stream."""
+        """Read and process messages; return False at the end of the stream."""
         messages = self._serving.read()
         if messages is None:
             return False
@@ -105,7 +105,7 @@ class JobLoop(Loop):
         elif kind == MEASURE:
             self._serving.send_size(number, detail)
         else:
-            self._drop_held()  # where this one begins at once, nothing is left of those before
+            self._drop_held()  # a job without HELD begins at once: the owner has taken back any job held here
             if kind in (ITEMS, CHUNKS):
                 (body,) = loads(body)
             self._run(number, kind, detail, flags, body, fds)
@@ -117,7 +117,7 @@ class JobLoop(Loop):
             self._held.append((number, kind, detail, flags, body, fds))
 
     def _next_held(self) -> None:
-        """Begin the next job that there is a permit for; without one, nothing of what is here is ours any more."""
+        """Begin the next job that has a permit; if no permit is left, drop all held jobs, which the owner took back."""
         try:
             number = self._read_permit()
         except BlockingIOError:
@@ -133,7 +133,10 @@ class JobLoop(Loop):
             self._run(*job)
 
     def _await_held(self) -> Job:
-        """The next job, whose permit has come before it."""
+        """Wait for the next held job, whose permit was read before the job arrived; return it.
+
+        Raises NobodyListensError at the end of the stream.
+        """
         while not self._held:
             if not self._read():
                 raise NobodyListensError(0)
@@ -149,7 +152,7 @@ class JobLoop(Loop):
             return
         try:
             function = self._serving.function(detail)
-        except Exception as error:  # that of one by value may raise anything
+        except Exception as error:  # decoding a function by value may raise anything
             close_all(fds)
             self._serving.refuse(number, error)
             return
@@ -170,7 +173,7 @@ class JobLoop(Loop):
                 self.answer(number, run_chunk if kind == CHUNK else apply, (function, *values))
 
     def answer(self, number: int, function: Callable[..., Any], args: Sequence[Any]) -> None:
-        """Call a function with its arguments, and send what it returns or raises, the end of a program too."""
+        """Call a function with its arguments, and send its result or exception, even SystemExit."""
         serving = self._serving
         began = monotonic_ns()
         try:

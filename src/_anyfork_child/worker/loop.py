@@ -1,10 +1,10 @@
-"""The call loop: what runs in a worker, where one call is answered after the other, in their order.
+"""The call loop of a worker that answers one call after the other, in their order.
 
-``serve`` takes the process over. It is written for speed: a call with small values costs one read and one write.
+``serve`` takes over the process. The loop is written for speed: a call with small values costs one read and one write.
 
-A worker of a pool has a pipe of permits, as one of an Executor has (see worker.job_loop): a call that was sent behind
-another one (HELD) begins only if its number is in the pipe. The owner can read the pipe too, and has taken back what it
-has read: so it knows for certain what a worker has not begun when it ends it because of another call.
+A worker of a pool has a pipe of permits, as a worker of an Executor has (see worker.job_loop): a call that was sent
+behind another one (HELD) begins only if its number is in the pipe. The owner can read the pipe, too, and thereby takes
+calls back. So it knows for certain which calls a worker has not begun when it ends the worker because of another call.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ if TYPE_CHECKING:
     from ..wire import call_messages
 
 pack, unpack_from = HEADER.pack, HEADER.unpack_from
-UNRESOLVED = frozenset({str, tuple})  # types of what stands in the place of a function until its first call
-QUICK = 0.0002  # seconds: after a longer call it is looked whether those behind it have been cancelled meanwhile
+UNRESOLVED = frozenset({str, tuple})  # types of the placeholders for a function until its first call
+QUICK = 0.0002  # seconds: after a longer call, the loop checks whether queued calls have been cancelled meanwhile
 
 
 class WorkerVersionError(Exception):
-    """Owner and worker are of different versions of anyfork."""
+    """Raised when owner and worker are of different versions of anyfork."""
 
 
 def serve(channel: socket.socket, *given: Any) -> None:
-    """Be a worker: the last of the arguments says how, those before are for its initializer."""
+    """Run this process as a worker; the last argument has its settings, the others go to its initializer."""
     serving, concurrency, backend, permits = begin(channel, given)
     if concurrency is None:
         Loop(serving, permits).run()
@@ -79,7 +79,10 @@ def serve(channel: socket.socket, *given: Any) -> None:
 
 
 def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[Serving, int | None, str, Descriptor | None]:
-    """Initialize and say that this worker is ready. Return what it serves with, its concurrency, backend, permits."""
+    """Run the initializer and report that this worker is ready. Return its Serving, concurrency, backend and permits.
+
+    If the version differs or the initializer fails, send the error and raise SystemExit.
+    """
     *sent, (version, serializer, concurrency, backend, initializer, initargs, permits) = given
     serving = become(Serving(channel, serializer))
     if permits is not None:
@@ -97,7 +100,10 @@ def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[Serving, int | 
 
 
 def serve_one(channel: socket.socket, *given: Any) -> None:
-    """Answer the one call that is at the end of the arguments, and end."""
+    """Answer the single call at the end of the arguments.
+
+    The last argument is the number of the function's arguments, which come just before it, after the function.
+    """
     first = len(given) - given[-1] - 2
     function, *args = given[first:-1]
     serving = become(Serving(channel, None))
@@ -110,18 +116,18 @@ def serve_one(channel: socket.socket, *given: Any) -> None:
 
 
 class Loop:
-    """One call after the other; generators in between, as far as their readers want items."""
+    """The loop of a worker: it answers one call after the other, and steps generators whenever readers want items."""
 
     def __init__(self, serving: Serving, permits: Descriptor | None = None) -> None:
         self._serving = serving
-        self._permits = -1 if permits is None else permits.fileno()  # without, no call is held
-        self._permit = 0  # that was read, and is that of a call which has not come up yet
+        self._permits = -1 if permits is None else permits.fileno()  # without permits, no call is held
+        self._permit = 0  # a permit that was read, of a call whose turn has not come yet
         self._waiting: deque[call_messages.Message] = deque()
         self._cancelled: set[int] = set()
-        self._streams: dict[int, tuple[Iterator[Any], int]] = {}  # and how many items each may send
+        self._streams: dict[int, tuple[Iterator[Any], int]] = {}  # each with the number of items that it may send
 
     def run(self) -> None:
-        """Answer until the owner wants nothing more."""
+        """Answer calls until the owner closes the channel."""
         signal(SIGINT, self._interrupted)
         serving, waiting = self._serving, self._waiting
         while (messages := self._next()) is not None:
@@ -159,7 +165,10 @@ class Loop:
             close_items(items)
 
     def _next(self) -> list[call_messages.Message] | None:
-        """The next messages; a small call that comes alone is answered at once, in as few steps as can be."""
+        """Wait for messages; return them, or None at the end of the stream.
+
+        Small calls that arrive alone are answered here, in as few steps as possible.
+        """
         receive, inbox = self._serving.receive, self._serving.inbox
         while True:
             data, fds, truncated = receive(0)
@@ -182,21 +191,24 @@ class Loop:
             return inbox.take(data, fds, truncated)
 
     def _may_begin(self, number: int) -> bool:
-        """Whether there is a permit for this call; otherwise the owner has taken it back."""
+        """Return whether there is a permit for this call; otherwise the owner has taken the call back."""
         if not self._permit:
             try:
                 self._permit = self._read_permit()
             except BlockingIOError:
                 return False
-        if self._permit != number:  # that of a later one
+        if self._permit != number:  # the permit of a later call
             return False
         self._permit = 0
         return True
 
     def _read_permit(self) -> int:
-        """The next permit. Raises BlockingIOError where there is none."""
+        """Return the next permit.
+
+        Raises BlockingIOError if there is none, and ChannelLostError if a function has closed or replaced the pipe.
+        """
         try:
-            if fcntl(self._permits, F_GETOWN) != self._serving.claimant:  # a function has put something else there
+            if fcntl(self._permits, F_GETOWN) != self._serving.claimant:  # a function has replaced the descriptor
                 self._serving.check_descriptor(self._permits)
             return int.from_bytes(read(self._permits, 4), byteorder)
         except BlockingIOError:
@@ -206,22 +218,25 @@ class Loop:
             raise
 
     def _interrupted(self, *_: object) -> None:
-        """Ctrl-C is the running call's, and nobody's while none runs: the owner decides what becomes of its workers."""
+        """Raise KeyboardInterrupt in the running call on Ctrl-C.
+
+        Ignore Ctrl-C between calls: the owner decides about its workers.
+        """
         if self._serving.number:
             raise KeyboardInterrupt
 
     def _small_calls(self, detail: int, body: bytes) -> None:
-        """Several at once, one after the other."""
+        """Answer the calls of one SMALL_CALLS message, one after the other."""
         numbers, items = loads(body)
         function = self._serving.functions[detail]
         if type(function) in UNRESOLVED:
             try:
                 function = self._serving.function(detail)
-            except Exception as error:  # that of one by value may raise anything
+            except Exception as error:  # decoding a function by value may raise anything
                 for number in numbers:
                     self._serving.refuse(number, error)
                 return
-        ended = 0.0  # look after the first in any case: it may have waited for something, however short
+        ended = 0.0  # look ahead after the first call in any case: it may have waited, however short it is
         for number, item in zip(numbers, items, strict=True):
             if self._cancelled and number in self._cancelled:
                 self._serving.send(pack(0, number, 0, CANCELLED, 0, 0))
@@ -232,7 +247,7 @@ class Loop:
                 self._look_ahead()
 
     def _small_call(self, number: int, detail: int, body: bytes) -> bool:
-        """What _call does, in the usual case and for less. False when it is not that, and nothing was done."""
+        """Answer a small call as ``_call`` does, at less cost. Return False, with nothing done, if it cannot."""
         function = self._serving.functions[detail]
         if type(function) in UNRESOLVED:
             return False
@@ -240,7 +255,7 @@ class Loop:
         return True
 
     def answer(self, number: int, function: Callable[..., Any], args: Sequence[Any]) -> None:
-        """Call a function with its arguments, and send what it returns or raises."""
+        """Call a function with its arguments, and send its result or exception. Raises SystemExit of the function."""
         serving = self._serving
         try:
             serving.number = number
@@ -271,7 +286,7 @@ class Loop:
         self.answer(number, function, args)
 
     def _look_ahead(self) -> None:
-        """Whether calls that wait here have been cancelled meanwhile."""
+        """Read and queue the messages that have arrived, to learn which queued calls have been cancelled."""
         try:
             while messages := self._serving.read(NOWAIT):
                 self._accept(messages)
@@ -279,7 +294,7 @@ class Loop:
             return
 
     def _accept(self, messages: Sequence[call_messages.Message]) -> None:
-        """Queue messages. Calls are cancelled by what came behind them, however much was read at once."""
+        """Queue messages, and note the calls that they cancel: a CANCEL follows its call, possibly in the same read."""
         self._waiting.extend(messages)
         if len(self._waiting) > 1:
             self._cancelled.update(message[1] for message in messages if message[0] == CANCEL)
@@ -301,7 +316,7 @@ class Loop:
             self._step(number)
 
     def _attempt(self, number: int, function: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
-        """Call what belongs to a stream: True, and what it returns; False when it has raised, which is sent."""
+        """Call a function of a stream. Return True and its result, or send its exception and return False."""
         serving = self._serving
         try:
             serving.number = number
@@ -321,7 +336,7 @@ class Loop:
             self._step(number)
 
     def _step(self, number: int) -> None:
-        """Send as many items as may be sent."""
+        """Send as many items of a stream as its credit allows."""
         serving = self._serving
         items, credit = self._streams[number]
         try:
@@ -350,7 +365,7 @@ class Loop:
     def _cancel(self, number: int) -> None:
         self._cancelled.discard(number)
         if number not in self._streams:
-            return  # answered, or never begun
+            return  # the call was answered, or never begun
         items, _ = self._streams.pop(number)
         done, _ = self._attempt(number, close_items, items)
         if done:

@@ -1,4 +1,4 @@
-"""How much memory a process has. Runs in workers, between two calls."""
+"""The memory size of a process. Runs in workers, between two calls."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ FIELDS = (b"Private_Clean:", b"Private_Dirty:"), (b"Pss:",)
 
 
 def measure(kind: int) -> int:
-    """Bytes of this process: PRIVATE ones, which nobody shares, or its proportional share of all, PSS.
+    """Return the memory of this process in bytes: PRIVATE memory, which no other process shares, or its share, PSS.
 
-    Where the system does not tell, the most that it ever had in memory.
+    PSS counts shared memory in proportion. If the system does not report these, return the peak resident size instead.
     """
     try:
         with open("/proc/self/smaps_rollup", "rb") as rollup:

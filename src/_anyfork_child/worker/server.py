@@ -1,6 +1,6 @@
-"""The worker's end of its channel: what comes in is decoded, what goes out is on the wire when a call returns.
+"""The worker's end of its channel: decodes incoming messages, and has sent outgoing ones when a call returns.
 
-Runs in workers of both kinds, see worker.loop and worker.concurrent_loop.
+Runs in workers of all kinds, see worker.loop, worker.job_loop and worker.concurrent_loop.
 """
 
 from __future__ import annotations
@@ -56,22 +56,22 @@ RETRY = 0.01  # seconds between attempts when the kernel's limit of descriptors 
 
 
 class NobodyListensError(SystemExit):
-    """The owner has ended, and so does this worker."""
+    """Raised to end this worker because the owner has ended."""
 
 
 class ChannelLostError(NobodyListensError):
-    """A function has closed or replaced a descriptor of this worker, which therefore ends."""
+    """Raised to end this worker because a function has closed or replaced one of its descriptors."""
 
 
 class Serving:
-    """The worker's end of the channel: what comes in is decoded, what goes out is on the wire when a call returns.
+    """The worker's end of the channel: it decodes incoming messages, and has sent outgoing ones when a call returns.
 
-    Functions may fork. A copy ends when it has left the function: it says nothing here, and takes no call. Nor is
-    anything written to what a function has opened under the number of the channel.
+    Functions may fork. A forked copy ends when it leaves the function: it sends nothing on the channel and takes no
+    call. Nothing is written to a file that a function has opened under the number of the channel either.
     """
 
-    number = 0  # of the call that runs
-    took = 0  # what the detail of a result says of it
+    number = 0  # of the running call; 0 between calls
+    took = 0  # the time of the call, for the detail of its result
 
     def __init__(self, sock: socket.socket, serializer: Serializer | None) -> None:
         self.sock: _socket.socket = plain_socket(sock)
@@ -90,40 +90,40 @@ class Serving:
     # --- In ---
 
     def receive(self, flags: int) -> tuple[bytes, Sequence[int], bool]:
-        """What has come, with descriptors, and whether some of those were lost; no bytes at the end of the stream.
+        """Read bytes that have arrived. Return them, their descriptors, and whether some descriptors were lost.
 
-        Raises BlockingIOError with MSG_DONTWAIT.
+        Return no bytes at the end of the stream. Raises BlockingIOError with MSG_DONTWAIT.
         """
         try:
             data, ancillary, got, _ = self.sock.recvmsg(READ_SIZE, ROOM, flags | CLOEXEC)
-        except ConnectionError:  # the owner ended with something of ours unread
+        except ConnectionError:  # the owner ended with unread data from this worker
             return b"", (), False
         return data, unpack_descriptors(ancillary[0][2]) if ancillary else (), got & TRUNCATED != 0
 
     def read(self, flags: int = 0) -> list[call_messages.Message] | None:
-        """The messages that have come; None at the end of the stream. Raises BlockingIOError with MSG_DONTWAIT."""
+        """Read messages; return None at the end of the stream. Raises BlockingIOError with MSG_DONTWAIT."""
         data, fds, truncated = self.receive(flags)
         return self.inbox.take(data, fds, truncated) if data else None
 
     def define(self, number: int, name: bytes) -> None:
-        """From now on this is the function of that number."""
+        """Give a number to the function of this name."""
         self.functions[number] = name.decode()
 
     def keep(self, number: int, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> None:
-        """From now on the function of that number is the one in a message."""
+        """Give a number to the pickled function of a message."""
         self.functions[number] = detail, flags, body, fds
 
     def forget(self, number: int) -> None:
-        """No call of that function follows."""
+        """Drop the function of a number, because no call of it follows."""
         function = self.functions.pop(number, None)
         if type(function) is tuple:
             close_all(function[3])
 
     def decode(self, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> list[Any]:
-        """A function and its arguments. Raises FunctionNotFoundError, and whatever the decoding raises."""
+        """Return a function and its arguments. Raises FunctionNotFoundError, and any exception of the decoding."""
         try:
             function = self.function(detail) if detail else None
-        except Exception:  # that of one by value may raise anything
+        except Exception:  # decoding a function by value may raise anything
             close_all(fds)
             raise
         if self.serializer is not None:
@@ -132,7 +132,7 @@ class Serving:
         return [named(values[0]), *values[1:]] if function is None else [function, *values]
 
     def function(self, number: int) -> Callable[..., Any]:
-        """That of the number. Raises FunctionNotFoundError."""
+        """Return the function of a number. Raises FunctionNotFoundError, and any exception of its decoding."""
         function = self.functions[number]
         if type(function) is str:
             function = self.functions[number] = find_function(function)
@@ -143,7 +143,10 @@ class Serving:
     def _decode_function(
         self, number: int, detail: int, flags: int, body: bytes, fds: Sequence[int]
     ) -> Callable[..., Any]:
-        """One that came by value, from copies of its descriptors: it is decoded again if that fails, or is wanted."""
+        """Decode a function that came by value, from copies of its descriptors.
+
+        The originals are kept for another decoding: after a failure, and for each call with FRESH.
+        """
         copies: list[int] = []
         try:
             copies.extend(dup(fd) if fd >= 0 else fd for fd in fds)
@@ -166,7 +169,7 @@ class Serving:
     ) -> list[Any]:
         if flags & IN_FILE:
             body = read_all(fds[-1], MAX_IN_FILE)
-        if function is None:  # by value, and the owner is trusted: it has started this process
+        if function is None:  # a function by value is unpickled: the owner is trusted, it has started this process
             end = 4 + int.from_bytes(body[:4], "little")
             function = named(*load_values(body[4:end], -1, (), ()))
             body = body[end:]
@@ -175,9 +178,9 @@ class Serving:
     # --- Out ---
 
     def send(self, data: bytes) -> None:
-        """Send a whole message. Ends this process when nobody listens any more, and a copy of the worker."""
+        """Send a whole message. Ends this process if the owner has ended, or if it is a copy of the worker."""
         try:
-            if fcntl(self.fd, F_GETOWN) != self.claimant:  # as is_claimed, for less
+            if fcntl(self.fd, F_GETOWN) != self.claimant:  # as is_claimed, at less cost
                 self.check_channel()
             with self.lock:
                 self.sock.sendall(data, NOSIGNAL)
@@ -188,7 +191,7 @@ class Serving:
             raise
 
     def send_message(self, message: Message) -> None:
-        """The same with descriptors and files."""
+        """Send a whole message with descriptors and files, and close it. Ends this process as ``send`` does."""
         try:
             self.check_channel()
             message.write_files()
@@ -201,38 +204,44 @@ class Serving:
             message.close()
 
     def _forget_claim(self) -> None:
-        """Runs in a copy of the worker."""
+        """Forget that this process claims the channel, so that ``send`` checks it. Runs in a copy of the worker."""
         self.claimant = -1
 
     @property
     def is_copy(self) -> bool:
-        """Whether this is a copy of the worker that a function has made."""
+        """True in a copy of the worker that a function has forked."""
         return getpid() != self.pid
 
     def leave_copy(self) -> None:
-        """End this process where it is a copy of the worker, by what has been raised in the function, if anything."""
+        """End this process if it is a copy of the worker, with the exception being handled, if any, as its failure."""
         if self.is_copy:
             error = exception()
             end_copy(0) if error is None else fail_copy(error)
 
     def check_channel(self) -> None:
-        """End this process where it is a copy of the worker, or has no channel any more."""
+        """End this process if it is a copy of the worker.
+
+        Raises ChannelLostError if a function has closed or replaced the channel.
+        """
         if self.is_copy:
             end_copy(0)
         self.check_descriptor(self.fd)
 
     def check_descriptor(self, fd: int) -> None:
-        """Raise ChannelLostError where a function has closed or replaced this descriptor of the worker."""
+        """Raise ChannelLostError if a function has closed or replaced this descriptor of the worker."""
         if not is_claimed(fd):
-            self.sock.detach()  # or the number would be closed with it
+            self.sock.detach()  # the socket must not close the number, which may be another file's now
             raise ChannelLostError(
                 f"anyfork: worker {self.pid} ends: a function has closed or replaced its descriptor {fd}, over "
                 "which it talks with its owner; functions should close only what they have opened"
             )
 
     def _send_first(self, message: Message) -> int:
-        """Send the descriptors, with some of the bytes. So many of them may be unread that the kernel takes no more:
-        that is as a full socket, but nothing tells when it is over."""
+        """Send the descriptors, with some of the bytes; return the number of bytes.
+
+        The kernel refuses more descriptors if too many are unread. Unlike a full socket, that has no event to wait for:
+        retry until it is over.
+        """
         while True:
             try:
                 return send_some(self.sock, message.data, message.fds, 0)
@@ -242,7 +251,7 @@ class Serving:
                 sleep(RETRY)
 
     def send_value(self, kind: int, number: int, value: Any) -> None:
-        """Send a result, an item or an event. Raises whatever its encoding raises; nothing is sent then."""
+        """Send a result, an item or an event. Raises any exception of its encoding; nothing is sent then."""
         if self.serializer is not None:
             body = self.serializer.dumps((value,))
         elif is_plain(value):
@@ -259,7 +268,7 @@ class Serving:
         self.send_message(message_of(kind, number, detail, encoded, self.in_band))
 
     def send_error(self, number: int, detail: int, error: BaseException, kind: int = ERROR) -> None:
-        """Send an exception: as text, and pickled too where that is possible and allowed."""
+        """Send an exception: as text, and also pickled if that is possible and allowed."""
         if self.is_copy:
             fail_copy(error)
         where = f" (on {HOST})" if HOST and detail != RAISED else ""
@@ -270,7 +279,7 @@ class Serving:
                 encoded = encode_error(error)
                 if self.in_band and encoded.fds:
                     encoded = Encoded()
-            except Exception:  # pickling runs code of the exception; the text says what there is to say
+            except Exception:  # pickling runs code of the exception, which may raise anything; the text must do
                 encoded = Encoded()
         whole = in_pieces(len(described).to_bytes(4, "little"), described, *encoded.pieces)
         whole.fds = encoded.fds
@@ -278,61 +287,61 @@ class Serving:
         self._send_encoded(kind, number, detail, whole)
 
     def send_result(self, number: int, result: Any) -> None:
-        """Send what a function has returned, or why it cannot be sent."""
+        """Send the result of a function, or the error of its encoding."""
         try:
             self.send_value(RESULT, number, result)
         except Exception as error:  # encoding runs code of the result, which may raise anything
             self.send_error(number, BAD_RESULT, error)
 
     def send_size(self, number: int, kind: int) -> None:
-        """Send how large this process is."""
+        """Send the memory size of this process."""
         from .memory import measure
 
         self.send(HEADER.pack(8, number, 0, RESULT, 0, 0) + measure(kind).to_bytes(8, "little"))
 
     def refuse(self, number: int, error: Exception) -> None:
-        """Send why a call does not run."""
+        """Send the error because of which a call does not run."""
         self.send_error(number, NO_FUNCTION if isinstance(error, FunctionNotFoundError) else BAD_ARGUMENT, error)
 
     def send_failure(self, number: int, error: BaseException) -> None:
-        """Send what a function has raised. The first frame of the traceback is ours."""
+        """Send the exception of a function, without the first frame of its traceback, which is anyfork's own."""
         error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)  # a class may refuse the assignment
         self.send_error(number, RAISED, error)
 
 
 def text_of(error: BaseException) -> str:
-    """What an exception says."""
+    """Return the text of an exception, or a substitute if its ``__str__`` raises."""
     try:
         return str(error)
     except Exception as second:  # a __str__ of the user's that raises must not hide the error itself
         return f"<its __str__ raised {type(second).__name__}>"
 
 
-current: Serving | None = None  # in a worker: what emit uses
+current: Serving | None = None  # in a worker: the channel that emit uses
 
 
 def become(serving: Serving) -> Serving:
-    """Let emit use this one."""
+    """Set the channel that emit and retire use; return it."""
     global current
     current = serving
     return serving
 
 
 def emit(value: object) -> None:
-    """Send a value to the ``on_event`` of the running call, or of the worker; it is on the wire when this returns.
+    """Send a value to the ``on_event`` of the running call, or of the worker; it has been sent when this returns.
 
-    Only for functions that run in a worker: raises RuntimeError elsewhere, and whatever the encoding of the value
-    raises. Waits as long as the owner does not read.
+    Only for functions that run in a worker: raises RuntimeError elsewhere, and any exception that the encoding of the
+    value raises. Waits as long as the owner does not read.
     """
     worker = _current("emit", "in a function that Worker.call or call runs")
     worker.send_value(EVENT, worker.number, value)
 
 
 def retire() -> None:
-    """Let this worker leave its pool: it finishes what it was given, gets nothing more, and ends.
+    """Retire this worker from its pool: it finishes the calls that it was given, gets no more, and ends.
 
-    Another one takes its place. Calling it again changes nothing; a worker that belongs to no pool just goes on. Only
-    for functions that run in a worker: raises RuntimeError elsewhere.
+    Another worker takes its place. Calling it again changes nothing; a worker that belongs to no pool just goes on.
+    Only for functions that run in a worker: raises RuntimeError elsewhere.
     """
     _current("retire", "in a function that a pool runs").send(HEADER.pack(0, 0, 0, RETIRE, 0, 0))
 

@@ -1,1 +1,1 @@
-"""The blocking face of processes and calls."""
+"""Processes and calls, in the blocking face."""

@@ -1,4 +1,4 @@
-"""One call in a process of its own: the blocking face."""
+"""A call in a process of its own, in the blocking face."""
 
 from __future__ import annotations
 
@@ -57,10 +57,11 @@ def call(
     on_event: Handler | None = None,
     **keywords: object,
 ) -> Any:
-    """The result of ``function(*args)`` in a process of its own, which is gone when this returns.
+    """Call ``function(*args)`` in a process of its own, and return the result. The process has ended by then.
 
-    The process is a fork of the template, which stays, or of the default one. Raises what the function raises, with the
-    remote traceback as its cause; otherwise as ``Worker.call``. After the timeout, in seconds, the process is killed.
+    The process is a fork of the template, which stays, or of the default template. Raises what the function raises,
+    with the remote traceback as its cause; all else is as in ``Worker.call``. After the timeout, in seconds, the
+    process is killed.
     """
     if keywords:
         raise refused_keywords("call", function, keywords, "template, timeout, on_event")
@@ -76,7 +77,7 @@ def call(
         talk.connect()
         talk.wait(lambda: asked.state == State.DONE, deadline)
         process.wait(remaining(deadline))
-    except NotReadyError:  # it is killed, if it ever comes to be
+    except NotReadyError:  # the process is killed, if it is ever forked
         raise_given_up(TimeoutError(), timeout, started=False)
     except TimeoutError as error:
         process.kill()
@@ -91,7 +92,7 @@ def call(
 
 
 def start_one(template: TemplateHandle, function: Callable[..., Any] | str, args: Sequence[object]) -> Link:
-    """Let one call take a template over. Raises ArgumentError."""
+    """Let a template become the process of one call. Raises ArgumentError."""
     check_function("call", function)
     encoded = encode_for("call", (function, *args, len(args)), 0, receiver=template._link.receiver)
     encoded.name = f"{MODULE}:serve_one".encode()

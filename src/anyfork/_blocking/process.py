@@ -1,4 +1,4 @@
-"""Processes that run a function: the blocking face."""
+"""Processes that run a function, in the blocking face."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Process(ProcessHandle):
-    """A process that a function, or a program, has taken over. ``Template.start`` and ``run`` make them.
+    """A process that a function, or a program, has taken over. ``Template.start`` and ``run`` create it.
 
-    As a context manager it closes its channel at the end and waits for the process. Dropping the handle leaves the
-    process alone: it goes on, and sees the end of its channel.
+    As a context manager it closes its channel at the end and waits for the process. If the handle is dropped, the
+    process goes on, and sees the end of its channel.
     """
 
     __slots__ = ("_channel",)
@@ -37,7 +37,7 @@ class Process(ProcessHandle):
         return process
 
     def _give_up_both(self) -> tuple[Link, socket.socket | None]:
-        """Hand link and channel to another handle: this one is used up."""
+        """Return link and channel for another handle. This handle cannot be used afterwards."""
         link = self._give_up("from_blocking")
         channel, self._channel = self._channel, None
         return link, channel
@@ -45,14 +45,14 @@ class Process(ProcessHandle):
     def ready(self, timeout: float | None = None) -> Self:
         """Wait until the process has entered its function; raise why it has not.
 
-        With a ``timeout``, in seconds, raises NotReadyError when that is over: the process is killed, and has not
-        entered its function. Any other StartError or TemplateError, too, means that nothing of it has run.
+        With a ``timeout``, in seconds, raise NotReadyError when that is over: the process is killed, and has not
+        entered its function. Any other StartError or TemplateError, too, means that nothing of the function has run.
         """
         run(flows.enter(self._link, timeout))
         return self
 
     def _ready_or_gone(self, timeout: float | None) -> Self:
-        """As ready; whatever interrupts the wait leaves no process behind that nobody has a handle of."""
+        """Call ``ready``. If an interrupt ends the wait, kill the process, for which there would be no handle."""
         try:
             return self.ready(timeout)
         except AnyforkError:
@@ -64,14 +64,14 @@ class Process(ProcessHandle):
 
     @property
     def channel(self) -> socket.socket:
-        """The connected stream socket to the process: its function's first argument is the other end.
+        """The connected stream socket to the process: the first argument of its function is the other end.
 
         Waits until the process is ready, and raises what ``ready`` raises.
         """
         if self._channel is None:
             link = self._link
             run(flows.enter(link, None))
-            run(flows.birth(link))  # without it the pid is only surely its own while the link has the socket
+            run(flows.birth(link))  # before, the pid is certain only as long as the link has the socket
             import_own("socket")
             from .._system.channel_socket import (
                 ChannelSocket,  # only now: the socket module costs more than all of anyfork
@@ -82,31 +82,31 @@ class Process(ProcessHandle):
         return self._channel
 
     def wait(self, timeout: float | None = None) -> ExitStatus:
-        """Wait until the process has ended, and return how. Any number of threads may wait.
+        """Wait until the process has ended, and return its exit status. Any number of threads may wait.
 
-        Raises TimeoutError when the timeout, in seconds, is over before; the process goes on. A status that is
-        neither a code nor a signal is unknown: the template was killed before the process ended.
+        Raises TimeoutError when the timeout, in seconds, is over before; the process goes on. A status that is neither
+        a code nor a signal is unknown: the template was killed before the process ended.
         """
         return run(flows.end(self._link, timeout))
 
     def poll(self) -> int | None:
-        """Return ``returncode``, after looking whether the process has ended."""
+        """Check whether the process has ended, and return ``returncode``."""
         run(flows.look(self._link))
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal; nothing happens when it has ended."""
+        """Send a signal to the process. Nothing happens when it has ended."""
         run(flows.signal(self._link, number))
 
     def fileno(self) -> int:
-        """A descriptor that becomes readable when the process has ended; it stays this object's.
+        """Return a descriptor that becomes readable when the process has ended. The handle still owns it.
 
-        Raises HandleError once the end has been seen by ``wait`` or ``poll``, which closes it.
+        Raises HandleError once ``wait`` or ``poll`` has seen the end, which closes the descriptor.
         """
         return run(flows.end_descriptor(self._link))
 
     def close(self) -> None:
-        """Close the channel and let the process go: it goes on. Closing twice is harmless."""
+        """Close the channel, and release the process, which goes on. Closing twice is harmless."""
         if self._channel is not None:
             self._channel.close()
         self._link.drop_process()
@@ -126,5 +126,5 @@ class Process(ProcessHandle):
     def __del__(self) -> None:
         if not hasattr(self, "_link"):
             return
-        self._channel = None  # it closes itself, unless somebody else has it
+        self._channel = None  # the socket closes itself, unless something else refers to it
         when_free(self._link, self._link.drop_process)

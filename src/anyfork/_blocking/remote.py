@@ -1,4 +1,4 @@
-"""Templates on other machines: the command that leads there, and what their handles have in common."""
+"""Templates on other machines: the commands that lead there, and the common part of their handles in both faces."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SSH_WITH_VALUE = "BbcDEeFIiJLlmOoPpQRSWw"  # the options of ssh that are followe
 
 
 def connect(command: Sequence[Argument], connect_timeout: float, keep_alive: float) -> Link:
-    """Start the relay for a remote template; its link. Raises ArgumentError and LaunchError."""
+    """Start the relay for a remote template, and return its link. Raises ArgumentError and LaunchError."""
     if isinstance(command, str | bytes):
         raise ArgumentError(f"RemoteTemplate() needs a command as a sequence of arguments, not {command!r}")
     try:
@@ -41,7 +41,10 @@ def connect(command: Sequence[Argument], connect_timeout: float, keep_alive: flo
 
 
 def destination(command: Sequence[str]) -> str:
-    """What to call the other side, as far as the command says it: the host of an ssh, or the command itself."""
+    """Return the host that an ``ssh`` command names, or an empty string for any other command.
+
+    Such a command stands for the other side itself.
+    """
     rest = iter(command)
     if os.path.basename(next(rest)) != "ssh":
         return ""
@@ -54,35 +57,36 @@ def destination(command: Sequence[str]) -> str:
 
 
 class Unsupported:
-    """What only templates of this machine can do."""
+    """A base class that refuses, for remote templates, the operations that only local templates support."""
 
     __slots__ = ()
     _instead = "make a RemoteTemplate there"
 
     @classmethod
     def new_exec(cls, **_: object) -> NoReturn:
-        """Raise ArgumentError: the interpreter is the one that the command leads to."""
+        """Raise ArgumentError, because the command determines the interpreter."""
         raise ArgumentError(
             "RemoteTemplate.new_exec(): the interpreter is named in the command of RemoteTemplate(command)"
         )
 
     @classmethod
-    def from_socket(cls, sock: object) -> NoReturn:  # noqa: ARG003  # the name is that of the other's
-        """Raise ArgumentError: the connection belongs to the process that has made it."""
+    def from_socket(cls, sock: object) -> NoReturn:  # noqa: ARG003  # the parameter has the same name in Template
+        """Raise ArgumentError, because the connection belongs to the process that has made it."""
         raise ArgumentError("RemoteTemplate.from_socket(): a remote template cannot be handed over to another process")
 
 
 class RemoteTemplate(Unsupported, Template):
     """A template on another machine, at the other end of a command such as ``["ssh", "host", "python3"]``.
 
-    The command ends in a Python, 3.11 or newer, and gives a byte stream to its standard input and output; nothing else
-    has to be there. What is sent to it travels as bytes, so descriptors are an ArgumentError. All that comes from this
-    template shares one connection. What goes wrong with that is a RemoteTemplateError of the next ``ready`` or ``run``:
-    where nothing answers within ``connect_timeout`` seconds, or nothing is heard of the other side for ``keep_alive``
-    seconds, the connection is given up, and everything there ends, as at the end of this program.
+    The command must start a Python, 3.11 or newer, and connect a byte stream to its standard input and output; nothing
+    else has to be installed there. Everything sent to it travels as bytes, so descriptors raise ArgumentError. All
+    templates and processes that come from this template share one connection. If the connection fails, the next
+    ``ready`` or ``run`` raises RemoteTemplateError. If nothing answers within ``connect_timeout`` seconds, or nothing
+    is heard of the other side for ``keep_alive`` seconds, the connection is given up, and everything there ends, as it
+    does at the end of this program.
 
-    ``pid`` and signals are those of the other machine. Otherwise as ``Template``, without ``new_exec``, ``detach`` and
-    ``from_socket``. Raises ArgumentError and LaunchError.
+    ``pid`` is a process id of the other machine, and signals are sent there. Otherwise it works as ``Template`` does,
+    without ``new_exec``, ``detach`` and ``from_socket``. Raises ArgumentError and LaunchError.
     """
 
     __slots__ = ()

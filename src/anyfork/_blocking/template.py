@@ -1,4 +1,4 @@
-"""Templates: the blocking face."""
+"""Templates, in the blocking face."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 
 class Template(TemplateHandle):
-    """A process that has not been told to run anything yet: prepare it, fork it, and let a function take it over.
+    """A process that runs nothing yet: prepare it, fork it, and let a function take it over.
 
-    ``Template()`` is a fork of the default template, a clean interpreter that is started at the first need.
+    ``Template()`` is a fork of the default template, a clean interpreter that is started when it is first needed.
 
-    All methods but ``ready``, ``run``, ``run_program`` and ``detach`` return at once. What they ask for happens in
-    order in the template, and what fails there is raised by the next ``ready`` or ``run`` of this template or of
-    anything forked from it later. Every handle may be used from any thread.
+    All methods but ``ready``, ``run``, ``run_program`` and ``detach`` return at once. The template carries out their
+    requests in order. If a request fails, the next ``ready`` or ``run`` of this template, or of anything forked from it
+    later, raises the error. Every handle may be used from any thread.
     """
 
     __slots__ = ()
 
     def ready(self, timeout: float | None = None) -> Self:
-        """Wait until all of the above is done; raise what failed.
+        """Wait until the template has carried out all requests so far; raise what failed.
 
-        With a ``timeout``, in seconds, raises TimeoutError when that is over; the template goes on.
+        With a ``timeout``, in seconds, raise TimeoutError when that is over; the template goes on.
         """
         run(prepare(self._link, timeout))
         return self
@@ -66,8 +66,9 @@ class Template(TemplateHandle):
         """Let ``function(channel, *sent, *args)`` take the process over, and return at once.
 
         ``channel`` is a connected stream socket to this program. ``function`` is a function or its name as
-        ``"package.module:qualified.name"``, or ``"name"`` for one that ``execute`` defined. This handle is used up. A
-        template that has been forked stays behind until its forks have ended, and a clone of it runs the function.
+        ``"package.module:qualified.name"``, or ``"name"`` for a function that ``execute`` defined. This handle cannot
+        be used afterwards. If the template has been forked, it stays behind until its forks have ended, and a clone of
+        it runs the function.
 
         An async function gets its channel as an AnyIO Unix socket stream, and runs under asyncio or the ``backend``.
         """
@@ -117,7 +118,7 @@ class Template(TemplateHandle):
         backend: Backend | None = None,
         **keywords: object,
     ) -> Process:
-        """As ``start``, and wait until the function has been entered; raise why it was not.
+        """Call ``start``, and wait until the process has entered the function; raise why it has not.
 
         ``timeout`` is in seconds, as in ``Process.ready``.
         """
@@ -128,14 +129,14 @@ class Template(TemplateHandle):
     def run_program(self, argv: Sequence[Argument], /, *, timeout: float | None = None) -> Process:
         """Replace the process by a program, found by PATH, and wait until it has been executed.
 
-        It has the standard streams of the process; make them with ``fork(stdin=..., stdout=...)``, CHANNEL among
-        others. It gets no other descriptors and no arguments of ``send``. Raises ProgramError where it cannot be
+        The program has the standard streams of the process; set them with ``fork(stdin=..., stdout=...)``, for example
+        to CHANNEL. It gets no other descriptors and no arguments of ``send``. Raises ProgramError if it cannot be
         executed.
         """
         return self._take_over_by_program(Process._of, argv)._ready_or_gone(timeout)
 
     def detach(self) -> socket.socket:
-        """Give up the handle: everything queued is flushed, and the socket returned moves it to another process.
+        """Give up the handle: flush all requests, and return a socket that moves the template to another process.
 
         Send the socket there and use ``Template.from_socket``. Closing it instead ends the template.
         """

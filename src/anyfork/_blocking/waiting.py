@@ -1,8 +1,8 @@
-"""How the blocking face waits: by poll, with a deadline, and with many threads on one process.
+"""Waiting in the blocking face: by poll, with a deadline, and with many threads on one process.
 
-Of the threads that wait for the same descriptor one polls it, and reads what comes; the others are woken then. It may
-read what they wait for, and then nothing more would come. A signal handler that waits in the middle of a wait of its
-own thread reads as well: nothing else can happen there before it returns.
+One of the threads that wait for the same descriptor polls and reads it. It wakes the others afterwards, because it may
+have read the data that they wait for. A signal handler that waits in the middle of a wait of its own thread reads as
+well, because that wait cannot go on before the handler returns.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from .._processes.link import Link
 
 RETRY = 10  # milliseconds between attempts when the kernel's limit of descriptors in flight is reached
-UNALARMED = 0.1  # seconds between looks of a thread that others cannot wake, because descriptors have run out
+UNALARMED = 0.1  # seconds between looks of a thread that cannot be woken, because descriptors have run out
 
 
 def run(dialogue: Dialogue[Result]) -> Result:
-    """Go through a dialogue, waiting for all that it needs. Raises what it raises."""
+    """Run a dialogue: wait for everything that it needs, and return its result. Raises what it raises."""
     try:
         need = next(dialogue)
         while True:
@@ -45,7 +45,7 @@ def run(dialogue: Dialogue[Result]) -> Result:
 
 
 def warn_in_loop() -> None:
-    """Warn of a blocking wait in a running event loop of asyncio, where that is in its debug mode."""
+    """Warn of a blocking wait in a running event loop of asyncio that is in its debug mode."""
     events = modules.get("asyncio.events")
     running = getattr(events, "_get_running_loop", None)  # another thread may be importing it
     loop = running and running()
@@ -61,7 +61,10 @@ def warn_in_loop() -> None:
 
 
 def _wait(link: Link, done: Callable[[], bool], source: Callable[[], Source | None], timeout: float | None) -> bool:
-    """Read the source whenever it is readable, until it is done; False when the timeout, in seconds, is over before."""
+    """Read the source whenever it is readable, until ``done`` is true.
+
+    Return False when the timeout, in seconds, is over before.
+    """
     if timeout != 0.0 and "asyncio" in modules:
         warn_in_loop()
     waiter = Waiter(link)
@@ -76,7 +79,7 @@ def _wait(link: Link, done: Callable[[], bool], source: Callable[[], Source | No
 
 
 class Waiter:
-    """One wait of one thread."""
+    """A wait of one thread for a process."""
 
     __slots__ = ("_alarm", "_link", "_watched", "fd", "lock", "reader")
 
@@ -89,7 +92,7 @@ class Waiter:
         self.reader = _thread.get_ident()
 
     def wait(self, done: Callable[[], bool], source: Callable[[], Source | None], deadline: float | None) -> bool:
-        """Wait until it is done, or the deadline is over: False."""
+        """Wait until ``done`` is true. Return False if the deadline passes before."""
         while True:
             pollable = self._link.flush_line()
             left = remaining(deadline)
@@ -97,7 +100,7 @@ class Waiter:
                 self._alarm = new_alarm(0)
             if self._look(done, source):
                 return True
-            if self._link.has_read(self.fd):  # by somebody whom an interrupt has stopped, or this one has interrupted
+            if self._link.has_read(self.fd):  # by a wait that an interrupt has stopped, or this one has interrupted
                 self._read()
                 if self._look(done, source):
                     return True
@@ -108,7 +111,7 @@ class Waiter:
 
     @locked
     def _look(self, done: Callable[[], bool], source: Callable[[], Source | None]) -> bool:
-        """Whether it is done; if not, note what is to be read, and who does."""
+        """Return whether the wait is done. If not, note what has to be read, and whether this wait reads it."""
         if done():
             return True
         watched = source()
@@ -116,7 +119,7 @@ class Waiter:
         if fd != self.fd:
             self._link.end_wait(self)
         self._watched = watched if self._link.begin_wait(self, fd) else None
-        # A signal handler may have read it in between. Who reads from now on wakes this one.
+        # A signal handler may have read it in between. From now on a reader wakes this wait.
         if done():
             return True
         present = source()
@@ -125,7 +128,7 @@ class Waiter:
         return False
 
     def _poll(self, left: float | None, pollable: bool) -> bool:
-        """Wait for what may have changed; whether there is something to read."""
+        """Wait for a change. Return whether there is something to read."""
         poller = new_poll()
         fd = -1 if self._watched is None else self._watched[0]
         if fd >= 0:
@@ -155,7 +158,7 @@ class Waiter:
             self._link.wake_behind(self)
 
     def wake(self) -> None:
-        """Let it look again, from any thread. Holds the lock."""
+        """Let the waiting thread look again. Any thread may call this; the caller holds the lock."""
         if self._alarm is not None and self._alarm.fds:
             try:
                 os.eventfd_write(self._alarm.fds[0], 1)
@@ -164,7 +167,7 @@ class Waiter:
 
     @locked
     def leave(self) -> None:
-        """Nothing is waited for any more. Leaving twice is harmless."""
+        """End the wait. Leaving twice is harmless."""
         self._link.end_wait(self)
         if self._alarm is not None:
             self._alarm.close()
@@ -173,7 +176,10 @@ class Waiter:
 
 
 def new_alarm(count: int) -> Owned:
-    """Make a descriptor that wakes a waiting thread, at once if ``count`` is 1; nothing where the system has none."""
+    """Make a descriptor that wakes a waiting thread, at once if ``count`` is 1.
+
+    Return an empty Owned if the system has no such descriptors, or none are left.
+    """
     if hasattr(os, "eventfd"):
         try:
             return Owned(map(os.eventfd, (count,), (os.EFD_CLOEXEC | os.EFD_NONBLOCK,))).lifted()

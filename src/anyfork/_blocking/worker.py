@@ -1,4 +1,4 @@
-"""Workers, which answer calls: the blocking face."""
+"""Workers, which answer calls, in the blocking face."""
 
 from __future__ import annotations
 
@@ -39,15 +39,16 @@ if TYPE_CHECKING:
 class Worker(WorkerHandle):
     """A process that answers calls. It takes a template over, as ``run`` does.
 
-    ``template`` is used up; without one it is a fork of the default template. ``initializer(*sent, *initargs)`` is
-    called in the worker before anything else, with what was given to ``Template.send``. ``on_event`` is called with
-    what ``emit`` sends, in whichever thread waits for this worker; ``serializer`` is "pickle", "json", "msgpack" (needs
-    msgspec), "raw", or an object with ``name``, ``dumps`` and ``loads``.
+    ``template`` cannot be used afterwards; without one, the worker is a fork of the default template.
+    ``initializer(*sent, *initargs)`` is called in the worker before anything else, with the arguments given to
+    ``Template.send``. ``on_event`` is called with the values that ``emit`` sends, in a thread that waits for this
+    worker. ``serializer`` is "pickle", "json", "msgpack" (needs msgspec), "raw", or an object with ``name``, ``dumps``
+    and ``loads``.
 
-    A worker runs one call after the other, in their order. With ``concurrency`` it runs so many at once: async
-    functions, under asyncio or the ``backend``. ``on_cancel`` says what becomes of a running call that is given up
-    (by a timeout, or an interrupt): "kill" ends the worker, "wait" waits for the call nevertheless, and returns its
-    result. One of several concurrent calls is cancelled in the worker instead.
+    A worker runs one call after the other, in their order. With ``concurrency`` it runs that many calls at once: async
+    functions, under asyncio or the ``backend``. ``on_cancel`` says what happens to a running call that is given up (by
+    a timeout, or an interrupt): "kill" ends the worker, or with ``concurrency`` cancels the call in the worker instead;
+    "wait" waits for the call nevertheless, and returns its result.
 
     As a context manager it is closed at the end. Every method may be used from any thread. Raises ArgumentError.
     """
@@ -58,12 +59,12 @@ class Worker(WorkerHandle):
         checked = Options(options)
         given = Template() if template is None else template
         self._talk = self._take_over(given, checked, lambda link, calls: Talk(Process._of(link), calls))
-        self.lock: RLock = RLock()  # one thread closes it
+        self.lock: RLock = RLock()  # held by the thread that closes the worker
 
     def ready(self, timeout: float | None = None) -> Self:
-        """Wait until it has been started, and its initializer has run; raise what failed.
+        """Wait until the worker has been started, and its initializer has run; raise what failed.
 
-        Raises TimeoutError when the timeout, in seconds, is over; it goes on.
+        Raises TimeoutError when the timeout, in seconds, is over; the worker goes on.
         """
         deadline = deadline_of(timeout)
         try:
@@ -113,10 +114,11 @@ class Worker(WorkerHandle):
         on_event: Handler | None = None,
         **keywords: object,
     ) -> Any:
-        """The result of ``function(*args)`` in the worker; raises what it raises, with the remote traceback as cause.
+        """Call ``function(*args)`` in the worker, and return the result.
 
-        Raises ArgumentError at once for what cannot travel, CallTimeoutError after the timeout, in seconds,
-        WorkerDiedError, and the other kinds of CallError. ``on_event`` gets what this call emits.
+        Raises what the function raises, with the remote traceback as cause. Raises ArgumentError at once if the
+        function or an argument cannot travel, CallTimeoutError after the timeout, in seconds, WorkerDiedError, and the
+        other kinds of CallError. ``on_event`` gets the values that this call emits.
         """
         if keywords:
             raise refused_keywords("call", function, keywords, "timeout, on_event")
@@ -178,10 +180,10 @@ class Worker(WorkerHandle):
         window: int = WINDOW,
         **keywords: object,
     ) -> Iterator[Any]:
-        """The results of ``function(item)`` for all items, in their order, as an iterator.
+        """Call ``function(item)`` in the worker for all items; return an iterator of the results, in their order.
 
-        At most ``window`` items are on their way at a time. It raises what a call raises, and ends with that; closing
-        it early cancels those that have not begun.
+        At most ``window`` items are on their way at a time. The iterator raises what a call raises, and ends with that;
+        closing it early cancels the items that have not begun.
         """
         if keywords:
             raise refused_keywords("map", function, keywords, "window")
@@ -196,7 +198,7 @@ class Worker(WorkerHandle):
         self, talk: Talk, function: Callable[..., Any] | str | KnownFunction, items: Iterator[object], window: int
     ) -> Iterator[Any]:
         ahead: deque[Answer] = deque()
-        ends = is_finalizing  # the modules may be gone when this is closed
+        ends = is_finalizing  # modules may be gone when the generator is closed
         try:
             talk.check()
             more = True
@@ -223,7 +225,7 @@ class Worker(WorkerHandle):
         window: int,
         ahead: deque[Answer],
     ) -> bool:
-        """Ask for further items, all in one go; False when there are no more."""
+        """Send calls for further items, all in one go. Return False when there are no more items."""
         made = Batch(talk.calls, function, window, ahead)
         try:
             for message in made.fill(items):
@@ -246,9 +248,10 @@ class Worker(WorkerHandle):
         on_event: Handler | None = None,
         **keywords: object,
     ) -> Stream[Any]:
-        """The items that a generator function, or an async one, yields in the worker, one by one, as an iterator.
+        """Return an iterator of the items that a generator function, or an async one, yields in the worker.
 
-        The worker produces at most some items ahead. Closing the stream closes the generator.
+        The items come one by one; the worker produces only a limited number ahead. Closing the stream closes the
+        generator.
         """
         if keywords:
             raise refused_keywords("stream", function, keywords, "on_event")
@@ -258,7 +261,7 @@ class Worker(WorkerHandle):
         return Stream(talk, call)
 
     def wait(self, timeout: float | None = None) -> ExitStatus:
-        """Wait until the worker has ended, and return how. Events are handled meanwhile.
+        """Wait until the worker has ended, and return its exit status. Events are handled meanwhile.
 
         Raises TimeoutError when the timeout, in seconds, is over.
         """
@@ -275,7 +278,7 @@ class Worker(WorkerHandle):
             ) from None
 
     def close(self) -> None:
-        """Let it answer what was asked, then end it, and wait for its end. Closing twice is harmless.
+        """Let the worker answer all calls, then end it, and wait for its end. Closing twice is harmless.
 
         Streams that are still open are closed. In a forked copy of the owner nothing happens.
         """
@@ -285,7 +288,7 @@ class Worker(WorkerHandle):
         try:
             self._close()
         except AnyforkError:
-            if self._status is None:  # or a signal handler has closed it meanwhile
+            if self._status is None:  # otherwise a signal handler has closed the worker meanwhile
                 raise
 
     @locked
@@ -312,7 +315,7 @@ class Worker(WorkerHandle):
         return self._talk
 
     def _give_up(self, call: Call | None, error: BaseException, timeout: float | None) -> None:
-        """Nobody waits for the call any more: raise why, unless its result is wanted nevertheless."""
+        """Give a call up, and raise why, unless the call has a result that is wanted nevertheless."""
         try:
             started = self._talk.torn
             if call is not None and call.state is not State.NEW and not started:
@@ -326,7 +329,10 @@ class Worker(WorkerHandle):
             del error  # see raise_given_up
 
     def _has_result(self, call: Call, error: BaseException, started: bool) -> bool:
-        """Whether a call that was given up has a result that is wanted. Raises the error where it is not."""
+        """Return whether a call that was given up has a result that is wanted.
+
+        With ``on_cancel="wait"``, wait for a running call; then raise the error, unless it is a timeout.
+        """
         try:
             if started and self._waits and call.state is not DONE:
                 self._talk.wait(lambda: call.state is DONE)
@@ -344,7 +350,7 @@ class Worker(WorkerHandle):
 
 
 class Stream(StreamHandle[Item]):
-    """The items of a generator in a worker, as an iterator. As a context manager it is closed at the end."""
+    """An iterator of the items of a generator in a worker. As a context manager it is closed at the end."""
 
     _talk: Talk
 
@@ -363,7 +369,7 @@ class Stream(StreamHandle[Item]):
         if item is None:
             self._finish()
             raise StopIteration
-        return self._call.decode(item)  # type: ignore[no-any-return]  # what came has any type
+        return self._call.decode(item)  # type: ignore[no-any-return]  # an item may have any type
 
     def close(self) -> None:
         """Close the generator in the worker, without waiting for it. Closing twice is harmless."""

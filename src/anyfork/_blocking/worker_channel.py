@@ -1,11 +1,11 @@
-"""How threads talk with a worker.
+"""The channel to a worker, shared by the threads of its owner.
 
-Of the threads that wait for answers of one worker one reads, for all of them; the others wait until theirs has come, or
-it is their turn to read. No thread is started for it.
+Of the threads that wait for answers of one worker, one reads for all of them; the others wait until their answers have
+come, or it is their turn to read. No thread is started for this.
 
-A signal handler or a destructor may use the worker in the middle of all this. It may do so while its thread waits; in
-the middle of a section, in which the calls are half noted and half not, it gets an error. An exception that comes in a
-section leaves it torn: then nobody knows what was sent and what was not, and the worker ends.
+A signal handler or a destructor may use the worker in the middle of all this. It may do so while its thread waits. In
+the middle of a section, in which the state of the calls is half updated, it gets an error. An exception that interrupts
+a section leaves it torn: it is unknown what was sent and what was not, so the worker ends.
 """
 
 from __future__ import annotations
@@ -52,13 +52,16 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 
-SOON = Struct("ll").pack(0, 40_000)  # a struct timeval: how long an answer is waited for in the simplest way
+SOON = Struct("ll").pack(0, 40_000)  # a struct timeval: how long ``exchange`` waits for an answer
 
 
 def section(
     method: Callable[Concatenate[Talk, Params], Result],
 ) -> Callable[Concatenate[Talk, Params], Result]:
-    """Let a method run alone, and whole. Raises HandleError in the middle of another one of the same thread."""
+    """Let a method run alone, and as a whole.
+
+    Raises HandleError in the middle of another section of the same thread.
+    """
 
     @wraps(method)
     def run_alone(self: Talk, /, *args: Params.args, **options: Params.kwargs) -> Result:
@@ -82,7 +85,7 @@ def section(
 
 
 class Turn:
-    """One wait of one thread for its turn to read, or until what it wants is there."""
+    """A wait of a thread for its turn to read, or until ``done`` is true."""
 
     __slots__ = ("done", "lock")
 
@@ -103,23 +106,26 @@ class Talk(Conversation):
 
     def __init__(self, process: Process, calls: Calls) -> None:
         super().__init__(process, calls)
-        self.lock: RLock = RLock()  # the calls, and what is written
+        self.lock: RLock = RLock()  # protects the calls, and writing
         self.torn = False
         self._reader = 0  # the thread that reads, or 0
         self._waiting: dict[Turn, None] = {}  # the other threads
-        self._received: list[Any] = []  # by ``exchange``, and not accepted yet
-        self._small_call: Call | None = None  # that of ``exchange``, where somebody else has to take its answer
-        self._late: list[Callable[[], None]] = []  # what destructors could not do at once
-        self._alarm: Owned | None = None  # wakes a wait in the middle of which its thread has waited for something else
+        self._received: list[Any] = []  # data that ``exchange`` received, not accepted yet
+        self._small_call: Call | None = None  # the call of ``exchange``, if another wait has to take its answer
+        self._late: list[Callable[[], None]] = []  # actions that destructors could not run at once
+        self._alarm: Owned | None = None  # wakes a wait after another wait inside it
 
     def check(self) -> None:
-        """Raise HandleError in a forked copy of the owner. Let a worker end that was torn."""
+        """Raise HandleError in a forked copy of the owner. Let the worker end if a section was torn."""
         super().check()
         if self.torn and not self.calls.failed:
             self._bury()
 
     def connect(self, deadline: float | None = None) -> None:
-        """Wait until the worker has been started. Raises why it has not, and TimeoutError; it goes on then."""
+        """Wait until the worker has been started, and use its channel.
+
+        Raises why the worker has not been started, and TimeoutError; the worker goes on then.
+        """
         self.check()
         if self.sock is not None:
             return
@@ -168,7 +174,10 @@ class Talk(Conversation):
 
     @section
     def give_up(self, call: Call, wanted: bool) -> bool:
-        """Take a call back, unless it is ``wanted`` nevertheless once it has begun; return whether it may have."""
+        """Take a call back; leave it if it may have begun and its result is ``wanted`` nevertheless.
+
+        Return whether it may have begun.
+        """
         started = call.state not in (State.NEW, State.QUEUED)
         if not (started and wanted) and call.state is not State.DONE:
             self.calls.give_up(call)
@@ -177,7 +186,7 @@ class Talk(Conversation):
         return started
 
     def give_up_all(self, answers: Iterable[Answer]) -> None:
-        """Take back what has not begun of these. Holds the lock."""
+        """Take back the calls that have not begun. The caller holds the lock."""
         self.calls.give_up_all(answers)
         self.calls.forget_functions()
         if self.calls.out:
@@ -185,11 +194,11 @@ class Talk(Conversation):
 
     @section
     def take_item(self, take: Callable[[], Result]) -> Result:
-        """Take what has come of a stream."""
+        """Take an item of a stream, by calling ``take`` in a section."""
         return take()
 
     def do(self, action: Callable[[], None]) -> None:
-        """Do something now, or soon, if this is the middle of a section."""
+        """Run an action now, or soon if the thread is in the middle of a section."""
         if held(self.lock):
             self._late.append(action)
         else:
@@ -200,7 +209,10 @@ class Talk(Conversation):
         action()
 
     def when_free(self, action: Callable[[], None]) -> None:
-        """Do something now, or soon, if somebody is in a section: a destructor runs in the middle of anything."""
+        """Run an action now, or soon if a thread is in a section.
+
+        This is for destructors, which run in the middle of anything.
+        """
         if self.foreign:
             return
         self._late.append(action)
@@ -211,7 +223,7 @@ class Talk(Conversation):
         while self._late:
             self._late.pop()()
 
-    # --- A small call that meets no other, in as few steps as can be ---
+    # --- A small call while no other is under way, in as few steps as possible ---
 
     def exchange(
         self,
@@ -219,9 +231,10 @@ class Talk(Conversation):
         args: Sequence[object],
         give_up: Callable[[Call, BaseException, None], None],
     ) -> tuple[bool, Any]:
-        """Send a small call that meets no other, and take its answer.
+        """Send a small call while no other is under way, and receive its answer.
 
-        True, and its result; False, and the call, where the rest takes more; False, and None, where nothing was done.
+        Return True and the result; False and the call if the answer needs a longer wait; False and None if nothing was
+        done.
         """
         if "asyncio" in modules:
             warn_in_loop()
@@ -234,7 +247,7 @@ class Talk(Conversation):
             try:
                 # Waits for SOON at most. The result is kept in the same step, see _system.once.
                 self._received.extend(map(self.sock.recvmsg, (READ_SIZE,), (ROOM,), (CLOEXEC,)))
-            except (BlockingIOError, ConnectionError) as error:  # not soon, or its end: whoever reads next learns why
+            except (BlockingIOError, ConnectionError) as error:  # too late, or its end: the next reader learns why
                 if comes_from_outside(error):
                     raise
             answer, call = self._end_exchange(me)
@@ -276,7 +289,7 @@ class Talk(Conversation):
     def _interrupt_exchange(
         self, me: int, error: BaseException, give_up: Callable[[Call, BaseException, None], None]
     ) -> None:
-        """An exception has come while the answer was waited for."""
+        """Give up the call of ``exchange`` after an exception during the wait for its answer."""
         try:
             call = None if self.torn or self.calls.failed else self._end_exchange(me)[1]
             self._leave(0, me, None)
@@ -288,12 +301,12 @@ class Talk(Conversation):
     # --- Waiting ---
 
     def wait(self, done: Callable[[], bool], deadline: float | None = None) -> None:
-        """Until it is done: read what comes, or wait until another thread has. Raises TimeoutError."""
+        """Wait until ``done`` is true: read messages, or let another thread read them. Raises TimeoutError."""
         if "asyncio" in modules:
             warn_in_loop()
         self.check()
         me, turn = _thread.get_ident(), Turn(done)
-        before = me if self._reader == me else 0  # a handler of an event, or of a signal, makes a call
+        before = me if self._reader == me else 0  # a handler of an event or a signal waits inside another wait
         try:
             try:
                 self._wait(turn, me, deadline)
@@ -318,7 +331,7 @@ class Talk(Conversation):
 
     @section
     def _look(self, turn: Turn, me: int) -> bool | None:
-        """Whether it is this thread that reads; None where what it wants is there."""
+        """Return whether this thread reads the channel, or None if its wait is done."""
         self._do_late()
         if self._reader in (0, me) and (self._received or self.calls.small):
             self._take_over_exchange()
@@ -333,22 +346,22 @@ class Talk(Conversation):
         return False
 
     def _take_over_exchange(self) -> None:
-        """A signal handler has interrupted a small call, and reads the answers from now on."""
+        """Let a signal handler that has interrupted a small call read the answers from now on."""
         if self.calls.small:
             assert self.sock is not None
             self._small_call = self.calls.expect(self.calls.small)
-            self.sock.setblocking(False)  # or that would begin to wait anew after each signal
+            self.sock.setblocking(False)  # otherwise recvmsg would begin its wait again after each signal
             self.calls.admit()
             self.flush()
         self.accept_small(self._received)
 
     @locked
     def _leave(self, before: int, me: int, turn: Turn | None) -> None:
-        """Wait no more. Leaving twice is harmless."""
+        """End a wait. Leaving twice is harmless."""
         if turn is not None:
             self._waiting.pop(turn, None)
         if before and self._alarm is None and self.watch is not None:
-            self._alarm = new_alarm(1)  # what the outer wait is for may have been read: poll would go on without a look
+            self._alarm = new_alarm(1)  # the data for the outer wait may have been read: its poll has to return
             for fd in self._alarm.fds:
                 self.watch.register(fd, POLLIN)
         if not before and self._reader == me:
@@ -358,9 +371,10 @@ class Talk(Conversation):
 
     @locked
     def _wake(self) -> None:
-        """Release those who have what they want, and one that reads on where nobody does.
+        """Wake the threads whose waits are done, and one thread to read on if none reads.
 
-        That is the last that has begun: another wait of its thread may stand still behind it.
+        The next reader is the last wait that has begun, because another wait of the same thread may be suspended behind
+        it.
         """
         turns = [*self._waiting]
         last = None if self._reader else turns[-1:]
@@ -370,7 +384,7 @@ class Talk(Conversation):
                 self._waiting.pop(turn, None)
 
     def _read(self, left: float | None) -> None:
-        """Wait for something to come, and take all that has come. Raises what a handler raises."""
+        """Wait for messages, and take all that have come. Raises what a handler raises."""
         if not self.incoming:
             assert self.watch is not None
             ready = wait_for(self.watch, one_wait(left))
@@ -400,7 +414,7 @@ class Talk(Conversation):
     # --- The end ---
 
     def _bury(self) -> None:
-        """The channel has come to its end: so has the worker."""
+        """Learn how the worker has ended, and fail its calls. Kill it if it has not ended within FATE seconds."""
         try:
             status = self.process.wait(FATE)
         except TimeoutError:  # it goes on without its channel, or its template is stopped
@@ -414,7 +428,7 @@ class Talk(Conversation):
         self._received.clear()
 
     def finish(self) -> ExitStatus:
-        """Wait for all answers, let the worker end, and wait until it has."""
+        """Wait for all answers, let the worker end, and return its exit status."""
         calls = self.calls
         self._give_up_streams()
         if not calls.failed:
@@ -432,12 +446,12 @@ class Talk(Conversation):
         self.shut()
 
     def listen(self, deadline: float | None) -> ExitStatus:
-        """Take what comes until the worker has ended; return how. Raises TimeoutError."""
+        """Take messages until the worker has ended; return its exit status. Raises TimeoutError."""
         self.wait(lambda: self.calls.failed, deadline)
         return self.process.wait(remaining(deadline))
 
     def drop(self) -> None:
-        """Let go of what this holds."""
+        """Release the process, the channel and its descriptors."""
         self.process.close()
         self._close()
 
@@ -452,5 +466,5 @@ class Talk(Conversation):
 
     @destructor
     def __del__(self) -> None:
-        if hasattr(self, "_alarm"):  # otherwise an interrupt has come while it was made
+        if hasattr(self, "_alarm"):  # otherwise an interrupt came in __init__
             self._close()

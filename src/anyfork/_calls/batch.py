@@ -1,4 +1,4 @@
-"""The next calls of a map: made one by one, and sent together."""
+"""The batch of a map's next calls: made one by one, and sent together."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from .calls import Calls
     from .known_functions import KnownFunction
 
-OF_ITS_OWN = 1 << 10  # bytes: text and bytes that are longer are sent by themselves
+OF_ITS_OWN = 1 << 10  # bytes: longer text and longer bytes objects are sent in a message of their own
 
 
 class Batch:
-    """``ahead`` are the calls that are under way; ``window`` is how many may be."""
+    """The next calls of a map. ``ahead`` holds the calls that are under way, ``window`` is how many may be."""
 
     __slots__ = ("_ahead", "_calls", "_function", "_made", "_room", "_size", "_small", "_window", "exhausted")
 
@@ -35,20 +35,20 @@ class Batch:
         self._window = window
         self._ahead = ahead
         self._small: list[Any] = []  # the items of small calls
-        self._made: list[list[Any] | Call] = []  # those before, and other calls, in their order
+        self._made: list[list[Any] | Call] = []  # the small calls before them, and other calls, in their order
         self._room = window - len(ahead)
         self._size = sum(call.size for call in ahead)
         self.exhausted = False
 
     @property
     def full(self) -> bool:
-        """Whether these are enough for now, in number or in bytes."""
+        """True when the batch has enough calls for now, in number or in bytes."""
         return self._room <= 0 or self._size >= MAX_BYTES
 
     def fill(self, items: Iterator[object]) -> Iterator[Message]:
-        """Make calls for items until these are enough; yield each message that has files to be written.
+        """Make calls for items until the batch is full; yield each message that has files to be written.
 
-        ``exhausted`` says whether there are no more items. Raises ArgumentError, and what the iterator raises.
+        Set ``exhausted`` when there are no more items. Raises ArgumentError, and whatever the iterator raises.
         """
         small, room = self._small, self._room
         for item in items:
@@ -66,7 +66,7 @@ class Batch:
         self.exhausted = True
 
     def add(self, item: object) -> Message | None:
-        """Make the call for an item; return its message, if that has files to be written. Raises ArgumentError."""
+        """Make the call for an item; return its message if it has files to be written. Raises ArgumentError."""
         self._room -= 1
         if is_plain(item) and len(item if type(item) in (str, bytes) else ()) <= OF_ITS_OWN:  # type: ignore[arg-type]
             self._small.append(item)
@@ -88,14 +88,14 @@ class Batch:
             self._small = []
 
     def drop_unwritten(self) -> None:
-        """The files of the last call could not be written: there is no such call."""
+        """Remove the last call, because its files could not be written."""
         last = self._made[-1] if self._made and not self._small else None
         if last is not None and not isinstance(last, list) and last.message is not None and last.message.fills:
             self._made.pop()
             last.message.close()
 
     def send(self) -> None:
-        """Hand them over."""
+        """Hand the calls of the batch over to ``Calls``, and append them to ``ahead``."""
         self._close_small()
         for part in self._made:
             if isinstance(part, list):

@@ -1,4 +1,4 @@
-"""One call, from the owner's side: how far it has come, and what has come for it."""
+"""A call on the owner's side: its state, and the messages that have arrived for it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 
 class State(IntEnum):
-    """How far a call has come."""
+    """The progress of a call."""
 
     NEW = 0
     QUEUED = 1
     SENT = 2
-    GIVEN_UP = 3  # sent, and nobody waits for it any more
+    GIVEN_UP = 3  # sent, but its caller no longer waits for it
     DONE = 4
 
 
@@ -43,7 +43,7 @@ GIVEN_UP, DONE = State.GIVEN_UP, State.DONE
 
 
 def raise_taken(failed: Failed) -> NoReturn:
-    """Raise the error of a call, and forget it there: its traceback leads to the call, which would never be freed."""
+    """Raise the error of a call and remove it there: its traceback refers to the call, which would never be freed."""
     error, failed.error = failed.error, None
     assert error is not None
     try:
@@ -53,11 +53,11 @@ def raise_taken(failed: Failed) -> NoReturn:
 
 
 class Answer:
-    """What is to come of a call. ``result`` gives its result once its state is DONE."""
+    """The state and the answer of one call. ``result`` returns the result once the state is DONE."""
 
     __slots__ = ("_answer", "error", "number", "state", "wake")
     kind = CALL
-    ahead = 0  # how many such calls may be with the worker at the same time, though it runs one; or 0
+    ahead = 0  # how many such calls the worker may hold at the same time, though it runs one; or 0
     size = 0  # bytes of its message
     on_event: Handler | None = None
     message: Message | None = None
@@ -67,12 +67,12 @@ class Answer:
     def __init__(self, state: State = State.NEW, number: int = 0) -> None:
         self.state: State = state
         self.number: int = number
-        self.error: BaseException | None = None  # instead of an answer: also that of a handler of its events
+        self.error: BaseException | None = None  # instead of an answer; also the error of a handler of its events
         self.wake: Callable[[], None] | None = None
         self._answer: call_messages.Message | None = None
 
     def finish(self, answer: call_messages.Message | None, error: BaseException | None = None) -> None:
-        """There is an answer, or an error instead."""
+        """Note the answer, or an error instead, and wake the waiter. If the call was given up, close the answer."""
         abandoned = self.state is GIVEN_UP
         self._answer, self.state = answer, DONE
         if error is not None:
@@ -83,7 +83,7 @@ class Answer:
             self.wake()
 
     def add_item(self, item: call_messages.Message) -> None:
-        """A stream has gone on."""
+        """Add an item to the stream and wake the waiter. Close the item if the stream was given up."""
         if self.state == State.GIVEN_UP:
             close_all(item[5])
             return
@@ -92,7 +92,7 @@ class Answer:
             self.wake()
 
     def drop(self) -> None:
-        """Close what has come and nobody wants."""
+        """Close the descriptors of the answer and of the items that have arrived and will not be used."""
         answer, self._answer = self._answer, None
         for message in (*self.items, *([answer] if answer else ())):
             close_all(message[5])
@@ -100,7 +100,7 @@ class Answer:
             self.items.clear()
 
     def result(self) -> Any:
-        """Its result, once. Raises what the function has raised, CallError, or what stands in the way of a result."""
+        """Return the result, once. Raises what the function has raised, CallError, or what prevents a result."""
         if self.error is not None:
             self.drop()
             raise_taken(self)
@@ -118,19 +118,19 @@ class Answer:
         raise error_of(detail, flags, body, fds, self._serializer is None)
 
     def decode(self, message: call_messages.Message) -> Any:
-        """The value in a message. Raises ResultError."""
+        """Return the value in a message. Raises ResultError."""
         return decode_value(self._serializer, message)
 
 
 class SmallAnswer(Answer):
-    """That of one of the small calls of a map, of which there are many."""
+    """The answer of one of the many small calls of a map."""
 
     __slots__ = ()
     ahead = 1
 
 
 class Call(Answer):
-    """One call that was made by itself. ``items`` are those of a stream that have come."""
+    """A call that was made by itself. ``items`` are the items of a stream that have arrived and were not read."""
 
     __slots__ = ("_serializer", "ahead", "consumed", "ended", "items", "kind", "message", "on_event", "size")
 
@@ -142,8 +142,8 @@ class Call(Answer):
         self.size: int = 0
         self.message: Message | None = None
         self.items: deque[call_messages.Message] = deque() if kind == STREAM else Answer.items
-        self.ended: bool = False  # the end of a stream has been seen
-        self.consumed: int = 0  # items that the worker has not been told of
+        self.ended: bool = False  # the end of the stream has been seen
+        self.consumed: int = 0  # items that the worker has not been told are consumed
         self._serializer: Serializer | None = serializer
 
 
@@ -165,15 +165,15 @@ class Event:
         self._call = call
 
     def value(self) -> Any:
-        """The value. Raises ResultError."""
+        """Return the value. Raises ResultError."""
         return decode_value(self._serializer, self._message)
 
     def drop(self) -> None:
-        """Nobody wants it."""
+        """Close the descriptors of an event that will not be handled."""
         close_all(self._message[5])
 
     def failed(self, error: Exception) -> bool:
-        """Its handler has raised: that is its call's error, if it has one. False for one of the worker's own."""
+        """Make the handler's error the error of the event's call. Return False if the event belongs to no call."""
         if self._call is None:
             return False
         self._call.error = self._call.error or error

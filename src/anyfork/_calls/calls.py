@@ -1,7 +1,7 @@
-"""The owner's side of the calls of one worker, without I/O: what may be sent when, and what an answer means.
+"""The calls of one worker on the owner's side, without I/O: when each may be sent, and what an answer means.
 
-Calls wait here until the worker is free for them, so one that is given up before has surely not run. Faces send
-``out``, give what comes to ``take``, and are woken through ``Call.wake``.
+Calls are queued here until the worker is free for them, so a call that is given up in the queue has certainly not run.
+Faces send ``out``, pass received messages to ``take``, and are woken through ``Call.wake``.
 """
 
 from __future__ import annotations
@@ -61,16 +61,16 @@ if TYPE_CHECKING:
     from .call import Handler
     from .known_functions import KnownFunction
 
-MAX_CALLS = 1000  # that wait here; whoever wants to add one waits
-MAX_BYTES = 64 << 20  # of those
+MAX_CALLS = 1000  # calls in the queue and open streams; a caller that wants to add another one waits
+MAX_BYTES = 64 << 20  # of the messages in the queue
 LAST_NUMBER = 0xFFFFFFFF
 
 
-_SMALL = Call(CALL, None, None, 0)  # in the place of those that are not made
+_SMALL = Call(CALL, None, None, 0)  # stands in ``_sent`` for a call of begin_small, which has no object of its own
 
 
 class Calls:
-    """All calls of one worker, the ``receiver``. ``concurrency`` is None for one that runs one after the other."""
+    """The calls of a worker, the ``receiver``. ``concurrency`` is None if it runs one call after the other."""
 
     def __init__(
         self,
@@ -80,10 +80,10 @@ class Calls:
         receiver: Receiver = ORDINARY,
     ) -> None:
         self.out: deque[Message] = deque()
-        self.sent: list[int] = []  # bytes of the first of them, until that is noted there
-        self.ready: bool = False  # it has said so
+        self.sent: list[int] = []  # bytes sent of the first message in ``out``, until the message itself notes them
+        self.ready: bool = False  # the worker has said that it is ready
         self.failed: bool = False  # there is no worker any more
-        self.retired: bool = False  # it wants to leave its pool
+        self.retired: bool = False  # the worker wants to leave its pool
         self.in_band: bool = receiver.in_band
         self._serializer = serializer
         self._concurrency = concurrency
@@ -91,52 +91,54 @@ class Calls:
         self._make_error: Callable[[bool], AnyforkError] | None = None
         self._requests = Requests(serializer, receiver)
         self._receiver = receiver
-        self._by_value: FunctionsByValue | None = None  # made for the first
+        self._by_value: FunctionsByValue | None = None  # made for the first function by value
         self.small: int = 0  # the number of the call that begin_small has begun
-        # A small call that another one of the same thread has interrupted. That one must not wait for its answer: the
-        # interrupted thread may have received it, and not noted it yet.
+        # A small call that another call of the same thread has interrupted. The other call must not wait for its
+        # answer: the interrupted code may have received the answer without having noted it yet.
         self._overtaken = 0
-        self._streams = 0  # of those that were sent
+        self._streams = 0  # streams that were sent and have no end yet
         self._queue: deque[Call] = deque()
-        self._bytes = 0  # of what is queued
+        self._bytes = 0  # of the messages in the queue
         self._sent: dict[int, Answer] = {}
-        self._running = 0  # of those, without streams
-        self._alone = 0  # of those, which let no other run
+        self._running = 0  # calls in ``_sent``, without streams
+        self._alone = 0  # calls in ``_sent`` beside which no other call may run
         self._numbers = count(1)
 
-    # --- What is asked ---
+    # --- Requests ---
 
     @property
     def full(self) -> bool:
-        """Whether nothing more should be added now."""
+        """True when no more calls should be added now."""
         return len(self._queue) + self._streams >= MAX_CALLS or self._bytes >= MAX_BYTES
 
     @property
     def outstanding(self) -> int:
-        """How many calls have no answer yet."""
+        """The number of calls that have no answer yet."""
         return len(self._queue) + len(self._sent)
 
     def check(self, may_have_run: bool = False) -> None:
-        """Raise what has happened to the worker, if anything has: the error of a call that may have run, or has not."""
+        """Raise the worker's failure, if any, as the error of a call that may have run, or certainly has not."""
         if self._make_error is not None:
             raise self._make_error(may_have_run)
 
     def error(self, may_have_run: bool) -> AnyforkError:
-        """What has happened to the worker, as the error of a call that may have run or has not."""
+        """Return the worker's failure as the error of a call that may have run, or certainly has not."""
         assert self._make_error is not None
         return self._make_error(may_have_run)
 
     def drop_out(self) -> None:
-        """Nothing more can be sent."""
+        """Close and drop all outgoing messages, because nothing more can be sent."""
         for message in self.out:
             message.close()
         self.out.clear()
         self.sent.clear()
 
     def drop_unsent(self, numbers: Collection[int]) -> None:
-        """These calls are not to run: remove those with descriptors of which nothing has been sent."""
+        """Remove the messages of calls that are not to run, if they carry descriptors and nothing of them has been
+        sent.
+        """
         for message in list(self.out):
-            if not message.fds:  # they go with the first byte
+            if not message.fds:  # it has no descriptors, or they have gone with the first byte
                 continue
             _, number, _, kind, _, _ = HEADER.unpack_from(message.data)
             if number in numbers and kind != VALUE:
@@ -144,14 +146,14 @@ class Calls:
                 message.close()
 
     def drop(self) -> None:
-        """Nobody wants anything more."""
+        """Close all outgoing and queued messages, because nobody waits for a result any more."""
         self.drop_out()
         for call in self._queue:
             assert call.message is not None
             call.message.close()
 
     def expect(self, number: int, on_event: Handler | None = None) -> Call:
-        """A call that the worker has got already."""
+        """Make the call object for a call that the worker has already received."""
         call = Call(CALL, None, on_event, 0)
         call.number, call.state = number, State.SENT
         if number == self.small:
@@ -166,7 +168,7 @@ class Calls:
     def take_function(
         self, name: str, function: Callable[..., object] | str
     ) -> Callable[..., object] | str | KnownFunction:
-        """What to call for many calls, all with the function as it is now. Raises ArgumentError, and OSError."""
+        """Return what many calls are to call: the function as it is now. Raises ArgumentError and OSError."""
         if self._requests.number(name, function):
             return function
         if self._by_value is None:
@@ -174,7 +176,7 @@ class Calls:
         return self._by_value.take(name, function)
 
     def forget_functions(self) -> None:
-        """Let the worker forget functions that no call needs any more."""
+        """Tell the worker to forget functions that no call needs any more."""
         if self._requests.unwanted:
             self.out.append(Message(self._requests.drop_unwanted()))
 
@@ -187,7 +189,7 @@ class Calls:
         on_event: Handler | None,
         ahead: int = 0,
     ) -> Call:
-        """A call, encoded. Raises ArgumentError, and what has happened to the worker."""
+        """Make and encode a call. Raises ArgumentError, and the worker's failure."""
         self.check()
         call = Call(kind, self._serializer, on_event, ahead)
         call.number = number = self._next_number()
@@ -204,7 +206,7 @@ class Calls:
         return number
 
     def add(self, call: Call) -> None:
-        """Queue it; it goes out as soon as the worker is free for it. Raises what has happened to the worker."""
+        """Queue a call; it is sent as soon as the worker is free for it. Raises the worker's failure."""
         message = call.message
         assert message is not None
         call.size = message.size
@@ -246,9 +248,10 @@ class Calls:
             in_one_go(map(self.out.extend, (definitions,)), map(deque.clear, (definitions,)))
 
     def begin_small(self, function: Callable[..., object] | str, args: Sequence[object]) -> bytes | None:
-        """Begin a call that meets no other, for less than ``make`` and ``add``: what to send. ``small`` is its number.
+        """Begin a call while there is no other, at less cost than ``make`` and ``add``. Return the bytes to send.
 
-        None where that cannot be. ``end_small`` has to follow, or ``expect`` with this number.
+        ``small`` is then the number of the call. ``end_small`` has to follow, or ``expect`` with this number. Return
+        None when the call cannot be made in this way.
         """
         requests = self._requests
         if self._sent or self._queue or self.out or self._serializer is not None or self.failed or requests.definitions:
@@ -270,7 +273,7 @@ class Calls:
         return HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body
 
     def end_small(self) -> None:
-        """It has its answer."""
+        """Note that the call of ``begin_small`` has its answer."""
         del self._sent[self.small]
         self.small = 0
         self._running -= 1
@@ -281,7 +284,7 @@ class Calls:
     def add_small(
         self, name: str, function: Callable[..., object] | str | KnownFunction, items: list[Any], ahead: int
     ) -> list[Answer]:
-        """Send calls with one small argument each, all in one message. Nothing where that cannot be."""
+        """Send calls with one small argument each in one message. Return an empty list when that is not possible."""
         if self._queue or self._serializer is not None or self.failed:
             return []
         limit = ahead if self._concurrency is None else self._concurrency
@@ -300,7 +303,7 @@ class Calls:
         return answers
 
     def admit(self) -> None:
-        """Send what the worker is free for now."""
+        """Send the queued calls that the worker is free for now."""
         queue = self._queue
         while queue and self._free_for(queue[0]):
             call = queue.popleft()
@@ -309,7 +312,7 @@ class Calls:
             self._send(call)
 
     def give_up(self, call: Answer) -> bool:
-        """Nobody waits for it any more. False when it has surely not run, and will not."""
+        """Give up a call whose caller no longer waits. Return False if it has certainly not run, and will not."""
         if call.state in (State.NEW, State.QUEUED):
             assert isinstance(call, Call)
             assert call.message is not None
@@ -330,7 +333,9 @@ class Calls:
         return True
 
     def give_up_all(self, calls: Iterable[Answer]) -> None:
-        """Nobody waits for these. The worker is told at once of all: none of them begins behind others that were."""
+        """Give up several calls, and tell the worker of all in one message: otherwise it could begin one of them after
+        the cancellation of another.
+        """
         first = len(self.out)
         for call in calls:
             self.give_up(call)
@@ -340,22 +345,22 @@ class Calls:
             in_one_go(map(deque.pop, repeat(self.out, len(told))), map(self.out.append, (message,)))
 
     def give_up_streams(self) -> None:
-        """Nobody will read them any more."""
+        """Give up all streams, because nobody will read them any more."""
         for call in list(self._sent.values()):
             if call.kind == STREAM:
                 self.give_up(call)
 
     def consumed(self, call: Call) -> None:
-        """An item of a stream has been taken: the worker may send more."""
+        """Note that an item of a stream was consumed, and allow the worker to send more."""
         call.consumed += 1
         if call.consumed >= STREAM_WINDOW // 2 and call.state == State.SENT:
             self.out.append(Message(HEADER.pack(0, call.number, call.consumed, MORE, 0, 0)))
             call.consumed = 0
 
-    # --- What comes ---
+    # --- Messages from the worker ---
 
     def take(self, message: call_messages.Message) -> Event | None:
-        """Take a message; return it if it is an event, for its handler. Raises ProtocolError."""
+        """Process a message; return it as an Event if a handler has to be called. Raises ProtocolError."""
         kind, number, detail, flags, _, fds = message
         if kind == RESULT and not fds:
             answer = self._sent.get(number)
@@ -432,12 +437,15 @@ class Calls:
         self.fail(make)
 
     def fail(self, make: Callable[[bool], AnyforkError]) -> None:
-        """There is no worker any more. ``make`` makes the error of a call, which may have run or has surely not."""
+        """Fail all calls, because there is no worker any more.
+
+        ``make`` makes the error of a call; its argument says whether the call may have run or certainly has not.
+        """
         if self.failed:
             return
         self.failed = True
         self._make_error = make
-        self._sent.pop(self.small, None)  # whoever has begun that asks by itself
+        self._sent.pop(self.small, None)  # the caller of begin_small finds out by itself
         queue, sent = list(self._queue), list(self._sent.values())
         self._queue.clear()
         self._sent.clear()

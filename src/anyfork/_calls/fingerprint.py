@@ -1,4 +1,4 @@
-"""Whether a function that has to go by value is still the same: whether sending it again would say anything new."""
+"""Fingerprints of functions that go by value: they show whether a worker needs to be sent the function again."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
     from _anyfork_child.values.receiver import Receiver
 
-DEEPEST = 4  # functions that call functions
+DEEPEST = 4  # levels of functions that refer to functions
 FIXED = SCALARS | {str, bytes}
 
 
 def fingerprint(function: object, receiver: Receiver, depth: int = 0) -> tuple[object, ...] | None:
-    """What a plain function refers to, as something that compares; None where that may change within its objects."""
+    """Return what a plain function refers to, in a form that can be compared; None if objects it refers to may be
+    changed in place.
+    """
     if type(function) is not FunctionType or depth > DEEPEST:
         return None
     if function.__dict__ or function.__kwdefaults__:
@@ -33,7 +35,7 @@ def fingerprint(function: object, receiver: Receiver, depth: int = 0) -> tuple[o
 
 
 def _mark(value: object, receiver: Receiver, depth: int) -> object:
-    """Something that differs when the value does; None where it may change inside."""
+    """Return an object that differs when the value differs; None if the value may be changed in place."""
     if type(value) in FIXED:
         return type(value), value
     if isinstance(value, ModuleType):
@@ -57,11 +59,11 @@ def _referred(function: FunctionType) -> Iterator[object]:
         if name in there:
             yield there[name]
         else:
-            yield None  # a builtin, an attribute, or not there yet
+            yield None  # a builtin, an attribute, or a global that is not set yet
 
 
 def names_of(code: CodeType) -> set[str]:
-    """The names of globals, builtins and attributes in the code of a function."""
+    """Return the names of globals, builtins and attributes in the code of a function."""
     found = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

@@ -1,4 +1,4 @@
-"""What a function by value takes with it, and what of that is heavy."""
+"""The weight of a function by value: the data that travels with it, and the largest part of that."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEEPEST = 1  # partial objects of methods, functions that refer to functions
+DEEPEST = 1  # levels of functions that refer to functions of their own module
 LIGHT = (ModuleType, type, FunctionType, BuiltinFunctionType)
 
 
 def heaviest(function: object) -> tuple[int, str]:
-    """The largest of what a function refers to: its size in bytes, as far as one sees it from outside, and its name."""
+    """Return the size in bytes and the name of the largest object that a function refers to; nested data is not
+    measured.
+    """
     return max(((_size(value), what) for what, value in _carried(function, 0)), default=(0, ""))
 
 
@@ -66,12 +68,12 @@ def _size(value: object) -> int:
     try:
         size = getattr(value, "nbytes", None) if hasattr(type(value), "nbytes") else None
         return size if isinstance(size, int) else sys.getsizeof(value)
-    except Exception:  # a property or __sizeof__ of the user's; it is a guess
+    except Exception:  # a property or a __sizeof__ of the user's class may raise anything; the size is a guess
         return 0
 
 
 def tell_weight(call: str, name: str, function: object, size: int) -> None:
-    """Write a log record of a function that takes much data with it."""
+    """Write a log record about a function that carries much data."""
     import logging
 
     weight, what = heaviest(function)

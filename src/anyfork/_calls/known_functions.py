@@ -1,9 +1,10 @@
-"""Functions that workers know by a number, among them those that go by value: encoded once, kept once, sent once.
+"""Functions that workers know by a number; functions by value are encoded once, kept once and sent once.
 
-A function by value takes with it what it refers to, which may be large: globals, a closure, the arguments of a partial,
-the object of a method. A map takes it as it is at its beginning. A call takes it as it is at the call, and encodes it
-each time, because its data may have changed; if it is large, equal bytes are kept once for all calls that wait. They
-are in sealed files in memory, which each worker gets before its first call of the function, and forgets with the last.
+A function by value carries what it refers to, which may be large: globals, a closure, the arguments of a partial,
+the object of a method. A map takes the function as it is when the map begins. A call takes it as it is at the call, and
+encodes it each time, because its data may have changed; if it is large, equal bytes are kept once for all waiting
+calls. They are in sealed files in memory, which each worker gets before its first call of the function. A worker
+forgets the function when no call needs it any more.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
 
     from .pace import Pace
 
-FIRST_BY_VALUE = 1 << 24  # numbers of functions by value; those of functions by name are smaller
-LARGE = 10 << 20  # bytes: of such a function a log record is written
+FIRST_BY_VALUE = 1 << 24  # numbers of functions by value; functions by name have smaller numbers
+LARGE = 10 << 20  # bytes: a log record is written for a function by value that is larger
 
 
 class KnownFunction:
-    """A function with a number. ``message`` tells a worker of it, ``pace`` how long its calls in an Executor take."""
+    """A function with a number. ``message`` tells a worker of it, ``pace`` is the pace of its calls in an Executor."""
 
     __slots__ = ("__weakref__", "message", "number", "pace")
 
@@ -44,32 +45,32 @@ class KnownFunction:
         self.pace: Pace | None = None
 
     def tell(self) -> Message:
-        """Make the message for another worker."""
+        """Return the message that sends the function to another worker."""
         return self.message.again(bytes(self.message.data))
 
 
 class FunctionsByValue:
-    """Those of the workers of one pool, or of one worker: the ``receiver``."""
+    """The functions by value for the workers of one pool, or for one worker: the ``receiver``."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._numbers = count(FIRST_BY_VALUE)
         self._by_digest: dict[bytes, ref[KnownFunction]] = {}
-        self._told: set[str] = set()  # of these a log record was written
+        self._told: set[str] = set()  # names of functions for which a log record was written
 
     def take(self, call: str, function: Callable[..., Any] | str) -> KnownFunction:
-        """Encode a function for many calls, as it is now. Raises ArgumentError, and OSError."""
+        """Encode a function for many calls, as it is now. Raises ArgumentError and OSError."""
         return self._known(call, function, self._encode(call, function), 0)
 
     def take_large(self, call: str, function: Callable[..., Any]) -> KnownFunction | None:
-        """Encode a function for one call, if it is large. Raises ArgumentError, and OSError."""
+        """Encode a function for one call if it is large, else return None. Raises ArgumentError and OSError."""
         encoded = self._encode(call, function)
         if encoded.size <= INLINE and not encoded.buffers:
             return None
         return self._known(call, function, encoded, FRESH)
 
     def looks_large(self, function: Callable[..., Any]) -> bool:
-        """Whether something that it refers to is large, as far as that is seen without encoding it."""
+        """Return whether the function refers to a large object, as far as this is visible without encoding it."""
         return heaviest(function)[0] > INLINE
 
     def _encode(self, call: str, function: Callable[..., Any] | str) -> Encoded:
@@ -79,7 +80,7 @@ class FunctionsByValue:
         size = encoded.size + sum(buffer.nbytes for buffer in encoded.buffers)
         if size > LARGE:
             self._tell(call, function, size)
-        if size <= INLINE or encoded.fds:  # descriptors are not equal because their numbers are
+        if size <= INLINE or encoded.fds:  # two descriptors may have the same number and be different files
             return self._new(call, encoded, detail)
         digest = _digest(encoded, detail)
         found = self._by_digest.get(digest)
@@ -111,7 +112,7 @@ class FunctionsByValue:
 
 
 def _digest(encoded: Encoded, detail: int) -> bytes:
-    from hashlib import sha256  # the fastest where processors know it
+    from hashlib import sha256  # the fastest hash where the processor supports it
 
     found = sha256(f"{detail} {encoded.size} {len(encoded.buffers)} ".encode())
     for piece in encoded.pieces:

@@ -1,16 +1,16 @@
-"""How long the jobs of an Executor take, and how many of them may therefore be under way to one worker."""
+"""The pace of an Executor's jobs: how long they take, and how many of them may therefore be under way to one worker."""
 
 from __future__ import annotations
 
-PER_CALL = 8.0  # microseconds that a call takes beside its function, at least
-AHEAD = 2000.0  # microseconds of work that a worker may have before it: longer than a busy owner needs to look again
-SHORT = 3000.0  # microseconds: behind such a job another one may wait, and a worker is never without work
+PER_CALL = 8.0  # microseconds that a call takes at least, in addition to its function
+AHEAD = 2000.0  # microseconds of work that may be queued at a worker: longer than a busy owner needs to look again
+SHORT = 3000.0  # microseconds: another job may be queued behind such a job, so that the worker never lacks work
 MOST = 256  # jobs
-MOST_ITEMS = 128  # of a map, in one job
+MOST_ITEMS = 128  # items of a map in one job
 
 
 class Pace:
-    """The mean of what was seen of late, in microseconds; None before anything was."""
+    """The mean duration of recent jobs in microseconds; None before the first one."""
 
     __slots__ = ("mean",)
 
@@ -18,17 +18,17 @@ class Pace:
         self.mean: float | None = None
 
     def saw(self, took: float, count: int = 1) -> None:
-        """Some calls took so many microseconds together."""
+        """Note that ``count`` calls took this many microseconds together."""
         each = took / count
         mean = self.mean
         if mean is None or each > 4 * mean:
-            self.mean = each  # better too few than too many are under way
+            self.mean = each  # better to have too few jobs under way than too many
         else:
             self.mean = (mean + each) / 2
 
     @property
     def load(self) -> int:
-        """How many jobs a worker may have."""
+        """The number of jobs that a worker may have."""
         mean = self.mean
         if mean is None or mean > SHORT:
             return 1
@@ -36,6 +36,6 @@ class Pace:
 
     @property
     def items(self) -> int:
-        """How many items of a map may go together."""
+        """The number of items of a map that may go together."""
         mean = self.mean
         return 1 if mean is None else max(1, min(MOST_ITEMS, int(AHEAD / 2 / (mean + PER_CALL))))

@@ -1,5 +1,7 @@
-"""The pipe that says which of the jobs that were sent to a worker may still begin: see
-_anyfork_child.worker.job_loop."""
+"""The permits of a worker's jobs: a pipe that says which of the jobs sent to a worker may still begin.
+
+See _anyfork_child.worker.job_loop.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ from _anyfork_child.wire.descriptors import lift
 
 from .._system.once import in_one_go
 
-NUMBER = "I"  # of the array module: what the kernel moves in one piece is a multiple of its size
+NUMBER = "I"  # type code of the array module: the kernel moves a multiple of its size in one piece
 SIZE = array(NUMBER).itemsize
-MOST = 512  # permits that any pipe has room for: of two pages, where the user has many, of which one may be half read
+MOST = 512  # permits that fit into any pipe: two pages if the user has many pipes, and one of them may be half read
 
 
 class Permits:
-    """Both ends of the pipe. A permit is given to whoever reads it first: the worker, or its owner."""
+    """A pipe of permits, both ends. A permit belongs to the process that reads it first: the worker, or its owner."""
 
     __slots__ = ("_writing", "reading")
 
@@ -24,12 +26,14 @@ class Permits:
         self.reading, self._writing = map(lift, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
 
     def give(self, numbers: list[int]) -> None:
-        """Let these begin, and forget them, in one go. Fewer are under way than the pipe has room for."""
+        """Write permits for these jobs and clear the list, in one go. The pipe has room for all jobs under way."""
         data = array(NUMBER, numbers).tobytes()
         in_one_go(map(os.write, (self._writing,), (data,)), map(list.clear, (numbers,)))
 
     def take_back(self, most: int) -> list[int]:
-        """The numbers of those that have not begun, and will not now, the oldest first."""
+        """Read up to ``most`` permits back; return the numbers of jobs that have not begun, and will not now, the
+        oldest first.
+        """
         if self.reading < 0:
             return []
         try:

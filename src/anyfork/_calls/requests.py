@@ -1,4 +1,4 @@
-"""Calls into messages: functions get numbers, of which the worker is told once, and arguments become bytes."""
+"""The requests to a worker: functions get numbers, which the worker is told once, and arguments become bytes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from _anyfork_child.values.receiver import Receiver
     from _anyfork_child.values.serializers import Serializer
 
-MAX_FUNCTIONS = 1000  # that have numbers; others are named in each call
+MAX_FUNCTIONS = 1000  # functions that have numbers; others are named in each call
 
 
 def small(args: Sequence[object]) -> bytes:
-    """The pickle of arguments with which pickle alone does right, if it is short; otherwise nothing."""
+    """Pickle arguments that pickle alone handles correctly, if the result is short; otherwise return no bytes."""
     for value in args:
         if not is_plain(value):
             return b""
@@ -39,38 +39,40 @@ def small(args: Sequence[object]) -> bytes:
 
 
 def _can_travel(serializer: Serializer, args: Sequence[object]) -> bool:
-    """Whether these can be serialized now, so that an error of before was not theirs."""
+    """Return whether the arguments can be serialized now: then an earlier error was not caused by them."""
     try:
         serializer.dumps(args)
-    except Exception:  # whatever it was before, it is told
+    except Exception:  # the earlier error is reported, whatever this one is
         return False
     return True
 
 
 class Requests:
-    """What can be asked of one worker. ``definitions`` of functions go out before the next call."""
+    """The requests that one worker can be sent. ``definitions`` of functions go out before the next call."""
 
     def __init__(
         self, serializer: Serializer | None, receiver: Receiver = ORDINARY, limit: float = MAX_FUNCTIONS
     ) -> None:
         self.definitions: deque[Message] = deque()
         self.functions: dict[object, int] = {}
-        self.unwanted: deque[int] = deque()  # numbers of functions by value that are gone: see drop_unwanted
-        self._told: dict[int, ref[KnownFunction]] = {}  # of these functions by value
+        self.unwanted: deque[int] = deque()  # numbers of functions by value that no longer exist: see drop_unwanted
+        self._told: dict[int, ref[KnownFunction]] = {}  # functions by value that the worker was told of
         self._serializer = serializer
         self._receiver = receiver
         self._limit = limit
         self._numbers = count(1)
 
     def number(self, call: str, function: Callable[..., object] | str | KnownFunction) -> int:
-        """That of a function; 0 for one that goes by value. Raises ArgumentError for what is no function."""
+        """Return the number of a function; 0 for a function by value. Raises ArgumentError for an object that is no
+        function.
+        """
         try:
             return self.functions[function]
         except (KeyError, TypeError):
             return self._define(call, function)
 
     def tell(self, function: KnownFunction) -> int:
-        """The number of a function by value, of which the worker is told before its first call."""
+        """Return the number of a function by value; tell the worker of the function before its first call."""
         number, unwanted = function.number, self.unwanted
         if number not in self._told:
             told = ref(function, lambda _: unwanted.append(number))
@@ -78,7 +80,7 @@ class Requests:
         return number
 
     def drop_unwanted(self) -> bytes:
-        """What lets the worker forget functions by value that no call needs any more."""
+        """Return the messages that make the worker forget functions by value that no call needs any more."""
         parts = []
         while self.unwanted:
             number = self.unwanted.popleft()
@@ -108,7 +110,7 @@ class Requests:
         function: Callable[..., object] | str | KnownFunction,
         args: Sequence[Any],
     ) -> Message:
-        """A call, encoded. ``detail`` is the number of the function. Raises ArgumentError."""
+        """Make and encode the message of a call. ``detail`` is the number of the function. Raises ArgumentError."""
         if self._serializer is None:
             if detail and kind == CALL and (body := small(args)):
                 return Message(HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body)

@@ -1,4 +1,4 @@
-"""What the answers of a worker mean: values, and the exceptions that were raised there."""
+"""The meaning of a worker's answers: values, and the exceptions that were raised in the worker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 AWAIT = "an async function is awaited by workers with concurrency=, or by asyncio.run() in another function"
 
 
-class RemoteTraceback(Exception):  # noqa: N818  # no error, but where one comes from
+class RemoteTraceback(Exception):  # noqa: N818  # not an error itself, but the traceback of one
     """The traceback in the worker, as the cause of an exception that was raised there."""
 
     def __init__(self, text: str) -> None:
@@ -34,7 +34,7 @@ class RemoteTraceback(Exception):  # noqa: N818  # no error, but where one comes
 
 
 def decode_value(serializer: Serializer | None, message: call_messages.Message) -> Any:
-    """The value in a message of a worker. Raises ResultError."""
+    """Decode the value in a message of a worker. Raises ResultError."""
     _, _, detail, flags, body, fds = message
     try:
         if serializer is not None:
@@ -43,7 +43,7 @@ def decode_value(serializer: Serializer | None, message: call_messages.Message) 
             return value
         value = decode_values(flags, body, fds)
         return value[0] if detail else value
-    except (Exception, SystemExit) as error:  # decoding runs code of the value, which may raise anything
+    except (Exception, SystemExit) as error:  # decoding runs code of the value's class, which may raise anything
         raise ResultError(f"what the worker sent cannot be decoded here: {type(error).__name__}: {error}") from error
 
 
@@ -55,8 +55,10 @@ def error_of(
     trusted: bool,
     rebuilt: tuple[type[BaseException], ...] = (Exception,),
 ) -> BaseException:
-    """The exception that an answer brings: of its own type where that can be rebuilt, and is one of these, and only if
-    the worker is ``trusted``, because unpickling may run any code.
+    """Return the exception that an answer carries.
+
+    It has its own type if that type can be rebuilt and is one of ``rebuilt``, and only if the worker is ``trusted``,
+    because unpickling may run any code.
     """
     try:
         if flags & IN_FILE:
@@ -81,7 +83,7 @@ def error_of(
         try:
             (raised,) = decode_values(0, body[end:], fds)
             if isinstance(raised, rebuilt):
-                # Past a class of the user's that refuses assignments.
+                # Bypass the __setattr__ of the class: the user's may refuse assignments.
                 BaseException.__setattr__(raised, "__cause__", RemoteTraceback(trace))
                 return raised
             why = "in this program it would mean something else"  # KeyboardInterrupt, or the end of a task

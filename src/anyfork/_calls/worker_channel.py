@@ -1,4 +1,4 @@
-"""The owner's end of one worker's channel, as far as both faces do the same with it: nothing here waits."""
+"""The owner's end of a worker's channel: the part that both faces share. Nothing here waits for an answer."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
     from .call import Call, Event
     from .calls import Calls
 
-OVERTAKEN = 5.0  # seconds for what is still on its way from another machine; usually the end follows at once
-FATE = 1.0  # seconds for a worker that has closed its channel to end, and for its template to tell how
+OVERTAKEN = 5.0  # seconds for bytes still on their way from another machine; usually their end follows at once
+FATE = 1.0  # seconds for a worker that has closed its channel to end, and for its template to report how
 
 
 class Conversation:
-    """A worker's channel, and what has come over it and is not looked at yet."""
+    """A worker's channel, with the messages that have arrived over it and were not processed yet."""
 
     process: ProcessHandle
     end: int = -1
@@ -59,18 +59,20 @@ class Conversation:
         self.incoming: deque[call_messages.Message] = deque()
         self.inbox: Inbox = Inbox(MAX_IN_FILE if calls.in_band else MAX_BODY)
         self._owner = this_process.pid
-        self.watch: epoll | None = None  # what comes, and the end of the worker
-        self._writes: bool | None = False  # it is also watched whether the socket takes more
+        self.watch: epoll | None = None  # watches for messages and for the end of the worker
+        self._writes: bool | None = False  # whether the epoll also watches for room in the socket; None: unknown
 
     def find_end(self) -> int:
-        """The descriptor that tells of the end of the worker; -1 if it has ended already: what it said can be read."""
+        """Return the descriptor that becomes readable when the worker ends; -1 if it has ended and its output can be
+        read.
+        """
         try:
             return self.process.fileno()
         except HandleError:
             return -1
 
     def use(self, sock: socket.socket, end: int) -> None:
-        """This is the channel, from now on, and what ``find_end`` has found."""
+        """Use this socket as the channel from now on; ``end`` is the result of ``find_end``."""
         self.end = end
         self.watch = new_epoll()
         if end >= 0:
@@ -79,15 +81,18 @@ class Conversation:
         self.sock = plain_socket(sock)
 
     def has_ended(self) -> bool:
-        """Whether the worker has, when nothing is to be read: something else may still hold its end of the channel."""
+        """Return whether the worker has ended. Ask when nothing is to be read: another process may still hold the
+        worker's end of the channel.
+        """
         if self.watch is None:
             return True
         ended = self.end < 0 or any(fd == self.end for fd, _ in self.watch.poll(0))
         return ended and not (self.calls.in_band and self._more_to_come())
 
     def _more_to_come(self) -> bool:
-        """Whether something, or the end, comes over the channel from another machine, where the news of a worker's end
-        may overtake what it has said before."""
+        """Wait up to OVERTAKEN seconds for data or the end of the stream from another machine; return whether either
+        has arrived. The report of the worker's end may overtake what the worker has sent before.
+        """
         assert self.sock is not None
         poller = new_poll()
         poller.register(self.sock, POLLIN)
@@ -95,27 +100,27 @@ class Conversation:
 
     @property
     def foreign(self) -> bool:
-        """True in a forked copy of the process that made it."""
+        """True in a forked copy of the process that made this object."""
         return self._owner != this_process.pid
 
     def check(self) -> None:
-        """Raise HandleError there."""
+        """Raise HandleError in a forked copy of the process that made this object."""
         if self.foreign:
             raise HandleError(
                 "the handle of a worker does not work in a forked copy of its owner: make a new Worker there"
             )
 
     def flush(self) -> None:
-        """Send what the socket takes now; the rest stays, and whoever reads goes on with it."""
+        """Send what the socket takes now. The rest stays queued, and the next reader sends on."""
         self._send()
         self.watch_writes(bool(self.calls.out))
 
     def forget_writes(self) -> None:
-        """It is not known what is watched, because an interrupt has come: the next flush makes sure of it."""
+        """Note that an interrupt has left it unknown what the epoll watches; the next flush sets it again."""
         self._writes = None
 
     def watch_writes(self, watch: bool) -> None:
-        """Wake whoever reads when the socket takes more, or no longer."""
+        """Let the reader wake also when the socket takes more, or no longer."""
         if self.watch is not None and self._writes is not watch and self.sock is not None:
             self._writes = watch
             self.watch.modify(self.sock, POLLIN | POLLOUT if watch else POLLIN)
@@ -123,13 +128,13 @@ class Conversation:
     def _send(self) -> None:
         assert self.sock is not None
         out = self.calls.out
-        if self.foreign or self.sock.fileno() < 0:  # it was closed, and this is the last word of a handle
+        if self.foreign or self.sock.fileno() < 0:  # it was closed, and a handle sends its last message
             return
         sent = self.calls.sent
         while out:
             message = out[0]
             try:
-                if not sent:  # otherwise an interrupt has come before it was noted
+                if not sent:  # otherwise an interrupt has come before the number of bytes was noted
                     sent.extend(sending(self.sock, message.data, message.fds, NOWAIT))
             except OSError as error:
                 if not isinstance(error, BlockingIOError) and comes_from_outside(error):
@@ -137,7 +142,7 @@ class Conversation:
                 if isinstance(error, BlockingIOError) or error.errno == ETOOMANYREFS:
                     self._keep()
                     return
-                if not isinstance(error, ConnectionError):  # nothing can be said to it any more
+                if not isinstance(error, ConnectionError):  # the worker can no longer be reached
                     self.process.kill()
                 self.calls.drop_out()
                 return
@@ -153,21 +158,23 @@ class Conversation:
         try:
             for waiting in self.calls.out:
                 waiting.keep()
-        except OSError:  # out of descriptors: what the caller closes now would be something else when it is sent
+        except OSError:  # out of descriptors: the caller's may be closed before they are sent, and mean other files
             self.process.kill()
             self.calls.drop_out()
 
-    # --- A small call that meets no other: in as few steps as can be ---
+    # --- A small call while there is no other: in as few steps as possible ---
 
     def begin_small(self, function: Callable[..., object] | str, args: Sequence[object]) -> bool:
-        """Send it; False where that cannot be, and nothing was done. ``end_small`` has to follow."""
+        """Send a small call. Return False, having done nothing, where that is not possible. ``end_small`` has to
+        follow.
+        """
         data = self.calls.begin_small(function, args)
         if data is None:
             return False
         assert self.sock is not None
         try:
             sent = self.sock.send(data, NOWAIT | NOSIGNAL)
-        except (BlockingIOError, ConnectionError):  # of a worker that has ended the end comes next
+        except (BlockingIOError, ConnectionError):  # of a worker that has ended, the end of the stream is read next
             sent = 0
         if sent < len(data):
             self.calls.out.append(Message(data[sent:]))
@@ -175,12 +182,14 @@ class Conversation:
         return True
 
     def read_small(self, flags: int) -> bytes | None:
-        """What comes next, if that is its result, still pickled. Raises BlockingIOError, ConnectionError."""
+        """Read the next data; return the small call's result, still pickled, or None if the data is something else.
+        Raises BlockingIOError and ConnectionError.
+        """
         assert self.sock is not None
         return self.accept_small([self.sock.recvmsg(READ_SIZE, ROOM, flags | CLOEXEC)])
 
     def accept_small(self, received: list[Any]) -> bytes | None:
-        """What was received, if that is its result, still pickled; all else is accepted as ever."""
+        """Return the small call's result, still pickled, if this was received; accept all other data as usual."""
         if not received:
             return None
         data, ancillary, got, _ = received.pop()
@@ -194,7 +203,9 @@ class Conversation:
         return None
 
     def end_small(self, answer: bytes | None) -> Call | None:
-        """It has this answer; without one, the call that has to be waited for, if there is still a worker."""
+        """Finish the small call with this answer. Without an answer, return the call to wait for, or None if the worker
+        has failed.
+        """
         if answer is None:
             return None if self.calls.failed else self.calls.expect(self.calls.small)
         self.calls.end_small()
@@ -202,14 +213,16 @@ class Conversation:
             self.flush()
         return None
 
-    # --- What comes ---
+    # --- Receiving ---
 
     def receive(self) -> bool:
-        """Read what has come; False at the end of the stream. Raises BlockingIOError when nothing has."""
+        """Read data that has arrived. Return False at the end of the stream. Raises BlockingIOError when nothing is
+        there.
+        """
         assert self.sock is not None
         try:
             data, ancillary, got, _ = self.sock.recvmsg(READ_SIZE, ROOM, NOWAIT | CLOEXEC)
-        except ConnectionError:  # it ended with something of ours unread
+        except ConnectionError:  # the worker has ended without having read everything that we sent
             return False
         if not data:
             return False
@@ -217,7 +230,9 @@ class Conversation:
         return True
 
     def came(self) -> bool | None:
-        """Whether anything has come, or the end has: True, or False; None where there is nothing yet."""
+        """Receive what is there: return True for data, False for the end of the stream or of the worker, None for
+        nothing yet.
+        """
         if self.calls.out:
             self.flush()
         try:
@@ -226,14 +241,14 @@ class Conversation:
             return False if self.has_ended() else None
 
     def accept(self, data: bytes, fds: Sequence[int], got: int) -> None:
-        """Cut what was read into messages."""
+        """Cut received data into messages."""
         try:
             self.incoming.extend(self.inbox.take(data, fds, got & TRUNCATED != 0))
         except ProtocolError as error:
             self.distrust(error)
 
     def take(self) -> Event | None:
-        """Take the messages that have come, up to an event, which is returned."""
+        """Process the received messages up to the first event, and return that event."""
         incoming, take = self.incoming, self.calls.take
         event = None
         try:
@@ -246,7 +261,7 @@ class Conversation:
         return event
 
     def handle(self, event: Event) -> Any:
-        """Give an event to who wants it; return what the handler returns."""
+        """Call the handler of an event and return its result. Log an event that has no handler."""
         if event.handler is None:
             event.drop()
             _log("an event of a worker was dropped: there is no on_event for it")
@@ -258,18 +273,20 @@ class Conversation:
             return None
 
     def not_handled(self, event: Event, error: Exception) -> None:
-        """A handler has raised. Whoever reads may wait for another call, which is not to suffer from it."""
+        """Make a handler's error the error of its event's call, or log it if there is no call. It is not raised here,
+        because the reader may wait for another call.
+        """
         if not event.failed(error):
             _log("the on_event of a worker has raised", error)
 
     def distrust(self, error: ProtocolError) -> None:
-        """What came is not what a worker sends: it is killed."""
+        """Kill the worker and fail all calls, because it has sent something that is not the protocol."""
         text = f"the worker sent what is not anyfork's protocol, and was killed: {error}"
         self.process.kill()
         self.fail(lambda may_have_run: PeerError(text, may_have_run=may_have_run))
 
     def died(self, status: ExitStatus) -> None:
-        """It has ended: so do all calls that have no answer."""
+        """Fail all calls that have no answer, because the worker has ended."""
         output = self.process._link.output
         stderr = output.tail() if output is not None else ""
         pid, tail = self.process.pid, f"; it wrote:\n{stderr}" if stderr else ""
@@ -289,24 +306,24 @@ class Conversation:
         self.close_unread()
 
     def close_unread(self) -> None:
-        """Close the descriptors of what nobody will look at."""
+        """Close the descriptors of messages that nobody will process."""
         close_all(self.inbox.unclaimed())
         for message in self.incoming:
             close_all(message[5])
         self.incoming.clear()
 
     def close_channel(self) -> None:
-        """Close it. What watches it is not used any more; it is closed by whoever waits with it."""
+        """Close the channel and drop the epoll. The code that waits with the epoll closes it."""
         self.watch = None
         if self.sock is not None:
             self.sock.close()
 
     def shut(self) -> None:
-        """Let the worker see that nothing more will come."""
+        """Shut down the sending direction, so that the worker sees the end of its input."""
         assert self.sock is not None
         try:
             self.sock.shutdown(_socket.SHUT_WR)
-        except OSError:  # it has ended
+        except OSError:  # the worker has ended
             pass
 
 
@@ -317,7 +334,7 @@ def _log(text: str, error: Exception | None = None) -> None:
 
 
 def _remedy(status: ExitStatus) -> str:
-    """How a function may have ended its worker, and what to do instead."""
+    """Return a text on how a function may have ended its worker, and what to do instead; empty unless it has exited."""
     if status.code is None:
         return ""
     return (

@@ -1,4 +1,4 @@
-"""What workers and their streams have in common in both faces: all that awaits nothing."""
+"""The handles of workers and of their streams: the part that both faces share, which awaits nothing."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 
 class WorkerHandle(Stays):
-    """A worker, as far as nothing is awaited."""
+    """A worker's handle: the part that awaits nothing."""
 
     _instead = "make a Worker there, or pass on the results of its calls"
 
     _talk: Conversation
 
     def _take_over(self, template: TemplateHandle, options: Options, make: Callable[[Link, Calls], Made]) -> Made:
-        """Let a worker take the template over, and make its conversation. Raises ArgumentError."""
+        """Let a worker take over the template, and make its conversation. Raises ArgumentError."""
         check_template("Worker", template)
         self._waits = options.on_cancel == "wait"
         self._cancels = options.concurrency is not None
         self._closed = False
-        self._status: ExitStatus | None = None  # once it is closed
+        self._status: ExitStatus | None = None  # set when the worker is closed
         calls = Calls(options.serializer, options.concurrency, options.on_event, template._link.receiver)
         link: Link | None = None
         try:
@@ -49,7 +49,7 @@ class WorkerHandle(Stays):
             return make(link, calls)
         except AnyforkError:
             raise
-        except BaseException:  # nobody gets the handle
+        except BaseException:  # the caller gets no handle
             started = link or template._link
             if started.session.phase is Phase.STARTING:
                 started.abandon()
@@ -57,11 +57,11 @@ class WorkerHandle(Stays):
 
     @property
     def pid(self) -> int | None:
-        """Its process id, once it is known: after ``ready`` or the first call."""
+        """The process id of the worker, known after ``ready`` or the first call; None before."""
         return self._talk.process.pid
 
     def kill(self) -> None:
-        """End it now. Calls that have no answer yet fail."""
+        """Kill the worker now. Calls that have no answer yet fail."""
         if self._status is None and not self._talk.foreign:
             self._talk.process.kill()
 
@@ -76,7 +76,7 @@ class WorkerHandle(Stays):
 
 
 class StreamHandle(Stays, Generic[Item]):
-    """The items of a generator in a worker, as far as nothing is awaited."""
+    """The items of a generator in a worker: the part of the handle that awaits nothing."""
 
     _instead = "pass on its items"
 
@@ -84,11 +84,11 @@ class StreamHandle(Stays, Generic[Item]):
     _call: Call
 
     def _there(self) -> bool:
-        """Whether the next item, or the end, has come."""
+        """Return whether the next item, or the end of the stream, has arrived."""
         return bool(self._call.items) or self._call.state >= State.GIVEN_UP
 
     def _take(self) -> call_messages.Message | None:
-        """The next item, for ``Call.decode``; None at the end. ``_finish`` is for what has to be said then."""
+        """Return the next item, for ``Call.decode``; None at the end. ``_finish`` then raises the generator's error."""
         call, calls = self._call, self._talk.calls
         if call.items:
             calls.consumed(call)
@@ -105,7 +105,7 @@ class StreamHandle(Stays, Generic[Item]):
             call.result()
 
     def _close(self) -> None:
-        """Nobody wants more of it."""
+        """Give up the stream, because its items are not wanted any more."""
         if self._talk.foreign:
             return
         call = self._call
@@ -118,7 +118,7 @@ class StreamHandle(Stays, Generic[Item]):
 
 
 def raise_given_up(error: BaseException, timeout: float | None, started: bool) -> NoReturn:
-    """Raise why a call was given up: a deadline that has passed, as an error that says whether it may have run."""
+    """Raise why a call was given up; for a timeout, CallTimeoutError, which says whether the call may have run."""
     try:
         if isinstance(error, TimeoutError) and not isinstance(error, AnyforkError):
             what = "it may have run" if started else "nothing of it has run"
@@ -126,4 +126,4 @@ def raise_given_up(error: BaseException, timeout: float | None, started: bool) -
             raise CallTimeoutError(text, may_have_run=started) from None
         raise error
     finally:
-        del error  # or its traceback would lead to it: left to the collector, so would be all of the worker
+        del error  # its traceback refers to it: the error and all of the worker would be left to the garbage collector

@@ -1,4 +1,4 @@
-"""What a worker is started with: the same for both faces."""
+"""The options that a worker is started with, the same for both faces."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .permits import Permits
 
     class WorkerOptions(TypedDict, total=False):
-        """What a worker may be told, in both faces."""
+        """The options of a Worker, in both faces."""
 
         on_event: Handler | None
         serializer: str | Serializer
@@ -52,7 +52,7 @@ DEFAULTS: WorkerOptions = {
     "on_cancel": "kill",
 }
 MODULE = "_anyfork_child.worker.loop"
-WINDOW = 64  # calls of a map that are on their way to a worker at the same time
+WINDOW = 64  # calls of a map that are under way to a worker at the same time
 
 
 class Options:
@@ -80,13 +80,15 @@ class Options:
             check_function("the initializer of Worker", self.initializer)
 
     def arguments(self, permits: Permits | None) -> tuple[object, ...]:
-        """What _anyfork_child.worker.loop.serve gets."""
+        """Return the arguments of ``_anyfork_child.worker.loop.serve``."""
         reading = None if permits is None else Descriptor(permits.reading)
         return VERSION, self.serializer, self.concurrency, self.backend, self.initializer, self.initargs, reading
 
     def check_travel(self, call: str, link: Link | None) -> None:
-        """Raise ArgumentError for an initializer that cannot travel to a worker of this template, or of the default
-        one; HandleError for a template that is used up."""
+        """Check that the initializer can travel to a worker of this template, or of the default template for None.
+
+        Raises ArgumentError if it cannot, and HandleError for a template that is used up.
+        """
         if link is not None:
             link.check(call)
         if self.initializer is not None:
@@ -98,8 +100,9 @@ class Options:
                 link.check_travel(call, encoded)
 
     def start(self, template: TemplateHandle, module: str = MODULE, permits: Permits | None = None) -> Link:
-        """Let a worker take the template over: the ``serve`` of this module. Raises ArgumentError for an initializer
-        that cannot travel.
+        """Start a worker that takes over the template and runs ``serve`` of this module.
+
+        Raises ArgumentError for an initializer that cannot travel.
         """
         link = template._link
         link.check("Worker")
@@ -112,7 +115,7 @@ class Options:
 
 @contextmanager
 def new_process(receiver: Receiver) -> Iterator[Receiver]:
-    """Let locks and queues of multiprocessing travel, which they do to new processes only, if the program uses it."""
+    """Let locks and queues of multiprocessing travel, if the program uses it: they can travel to new processes only."""
     if "multiprocessing.context" not in sys.modules or receiver.in_band:
         yield receiver
         return
@@ -123,7 +126,7 @@ def new_process(receiver: Receiver) -> Iterator[Receiver]:
 
 
 def find_serializer(serializer: str | Serializer) -> Serializer | None:
-    """The object of that name; None for pickle. Raises ArgumentError."""
+    """Return the serializer of that name; None for pickle. Raises ArgumentError."""
     if not isinstance(serializer, str):
         return serializer
     if serializer == "pickle":

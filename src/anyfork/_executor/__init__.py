@@ -1,1 +1,1 @@
-"""The face of concurrent.futures: an Executor and its thread."""
+"""The Executor, a pool with the interface of concurrent.futures, and its thread."""

@@ -1,4 +1,4 @@
-"""Those who wait until there is room for their job in the bounded queue of an Executor, in turn."""
+"""Admission to the bounded queue of an Executor: threads wait in order until there is space for their jobs."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ if TYPE_CHECKING:
 
 
 class Room:
-    """All but ``wait`` is done under the dispatcher's lock. Who waits, and who was told that there is room and has not
-    taken it yet, is in two containers, from which the scheduler's numbers follow.
+    """The threads that wait for space in the queue. All methods but ``wait`` run under the dispatcher's lock.
+
+    Waiting threads are in one container; admitted threads that have not used their space yet are in another. The
+    scheduler's numbers follow from these two.
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._waiting: deque[LockType] = deque()
         self._promised: set[LockType] = set()
-        self._threads: dict[int, None] = {}  # that wait
+        self._threads: dict[int, None] = {}  # ids of waiting threads
 
     def wait(self) -> None:
-        """Wait until there is room. Raises QueueFullError where nobody is to wait, and what stands in the way of a job.
+        """Wait until there is space for a job. Raises the exception that refuses a job, among them QueueFullError.
 
-        Nobody waits where the room would never come: in the Executor's thread, and in what has interrupted a decision,
-        or somebody who waits.
+        Does not wait where the space would never come: in the Executor's thread, and in code that has interrupted a
+        decision or a wait of its own thread.
         """
         lock, me = self._dispatcher.lock, _thread.get_ident()
         turn = _thread.allocate_lock()
@@ -50,7 +52,7 @@ class Room:
                 self._leave(turn)
 
     def _ask(self, turn: LockType, again: bool) -> bool | BaseException:
-        """Return whether this one has to wait, or why it must not."""
+        """Return whether the caller has to wait, and queue it then; or return the exception that refuses it."""
         dispatcher = self._dispatcher
         if not self._waiting and dispatcher.scheduler.has_room:
             return False
@@ -68,20 +70,20 @@ class Room:
             self._dispatcher.post(partial(self._forget, turn))
 
     def _forget(self, turn: LockType) -> None:
-        if turn in self._waiting:  # interrupted
+        if turn in self._waiting:  # the wait was interrupted
             self._waiting.remove(turn)
         self._promised.discard(turn)
         self.count()
         self._dispatcher.watch.wake()
 
     def count(self) -> None:
-        """Let the scheduler know how many there are."""
+        """Update the scheduler's numbers of waiting and admitted threads."""
         scheduler = self._dispatcher.scheduler
         scheduler.promised = len(self._promised)
         scheduler.waiters = len(self._waiting) + len(self._promised)
 
     def admit(self) -> None:
-        """Tell those for whom there is room."""
+        """Admit waiting threads while there is space."""
         while self._waiting and self._dispatcher.scheduler.has_room:
             turn = self._waiting.popleft()
             self._promised.add(turn)
@@ -89,10 +91,10 @@ class Room:
             turn.release()
 
     def open(self) -> None:
-        """Tell all: they find out themselves what stands in the way."""
+        """Wake all waiting threads: each finds out by itself why it is refused."""
         while self._waiting:
             self._waiting.popleft().release()
 
 
 def _nothing() -> None:
-    """Nothing stands in the way."""
+    """Return None: no check refuses the action."""

@@ -1,4 +1,4 @@
-"""The end of a program that has Executors: all jobs are done, and all workers end, before the program does."""
+"""The exit of a program with Executors: it waits until all jobs are done and all workers have ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .dispatcher import Dispatcher
 
 exiting = False
-dispatchers: set[Dispatcher] = set()  # whose threads run
+dispatchers: set[Dispatcher] = set()  # dispatchers whose threads run
 
 
 def _finish_all() -> None:
@@ -23,5 +23,5 @@ def _finish_all() -> None:
         dispatcher.join()
 
 
-# Before the threads that are no daemons are waited for; concurrent.futures does the same.
+# Runs before the interpreter waits for non-daemon threads; concurrent.futures does the same.
 threading._register_atexit(_finish_all)  # type: ignore[attr-defined]  # there is no public way

@@ -1,4 +1,4 @@
-"""Telling those who wait what has become of their jobs. Without any lock: callbacks and handlers are anybody's code."""
+"""Delivery of results, errors and events. No lock is held, because callbacks and handlers are arbitrary user code."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-PAUSE = 0.02  # seconds between attempts to tell somebody whose lock is held
-ATTEMPTS = 50  # after which it is told without the lock: an interrupt has left it held
+PAUSE = 0.02  # seconds between attempts to notify a future whose lock is held
+ATTEMPTS = 50  # afterwards the future is notified without the lock, which an interrupt has left held
 
 
 class Telling:
-    """Those whose lock was held when they were to be told. ``wake_at`` is when to try again.
+    """The futures that could not be notified because their lock was held. ``wake_at`` is the time of the next attempt.
 
-    The lock of a future is held for a moment by whoever asks the future something. It may be held for ever, where an
-    interrupt has come in the middle of that, or where a signal handler waits in the middle. The thread of an Executor
-    never waits for it: all others are told meanwhile.
+    A thread that queries a future holds its lock for a moment. The lock may stay held for ever if an interrupt stops
+    the query, or if a signal handler waits in the middle of it. The thread of an Executor never waits for the lock:
+    it notifies all other futures meanwhile.
     """
 
     def __init__(self) -> None:
         self.wake_at = inf
-        self._untold: deque[tuple[Callable[[bool], bool], int]] = deque()  # and how often each was tried
+        self._untold: deque[tuple[Callable[[bool], bool], int]] = deque()  # attempts, and their number so far
 
     def later(self, attempt: Callable[[bool], bool]) -> None:
-        """Try this again soon, until it returns True. It is called with True when it is not to ask for the lock."""
+        """Repeat the attempt soon, until it returns True. The argument True tells it to go on without the lock."""
         self._untold.append((attempt, 0))
         self.wake_at = monotonic() + PAUSE
 
     def go_on(self) -> None:
-        """Try again, if it is time."""
+        """Make the attempts that are due."""
         if monotonic() < self.wake_at:
             return
         self.wake_at = inf
@@ -46,13 +46,13 @@ class Telling:
                 self.wake_at = monotonic() + PAUSE
 
     def finish(self) -> None:
-        """Tell all of them now: nobody will try again."""
+        """Notify all futures now, because there will be no further attempt."""
         while self._untold:
             self._untold.popleft()[0](True)
 
 
 def tell(finished: Iterable[tuple[Any, Any]]) -> None:
-    """Of each what there is: an answer, an error, or None for what is cancelled. Or an event, and None."""
+    """Deliver each pair: a job or map with its answer, its error, or None if cancelled; or an event with None."""
     for who, what in finished:
         if type(what) is tuple:
             who.finish(what)
@@ -65,18 +65,18 @@ def tell(finished: Iterable[tuple[Any, Any]]) -> None:
 
 
 def _handle(event: Event) -> None:
-    """Give an event to who wants it."""
+    """Call the handler of an event; drop the event if it has none."""
     if event.handler is None:
         event.drop()
         return
     try:
         event.handler(event.value())
-    except BaseException as error:  # also SystemExit: it ends no thread that all others wait for
+    except BaseException as error:  # SystemExit too: it must not end the thread that all jobs depend on
         log("anyfork", "the on_event of an Executor has raised", error)
 
 
 class Record:
-    """A log record, which is written where no lock is held: what handles it is anybody's code."""
+    """A log record that is written where no lock is held, because log handlers are arbitrary user code."""
 
     __slots__ = ("_name", "_text")
     unwanted = False
@@ -86,12 +86,12 @@ class Record:
         self._text = text
 
     def fail(self, error: BaseException) -> None:
-        """Write it."""
+        """Write the record, with the error."""
         log(self._name, self._text, error)
 
 
 def log(name: str, text: str, error: BaseException) -> None:
-    """Say it where nobody waits for it."""
+    """Log an error that no caller receives."""
     import logging
 
     logging.getLogger(name).critical(text, exc_info=error)

@@ -1,13 +1,13 @@
-"""What an Executor does beside those who use it: one thread, which reads what comes from all workers.
+"""The dispatcher of an Executor: its shared state, and one thread that reads from all workers.
 
-Whoever submits a job decides under the lock what is to be done, and writes it straight to a worker that has room.
-Everything else that is decided (starts, ends, failures) the thread does. Results are given to those who wait for them
-without the lock: callbacks are anybody's code.
+The thread that submits a job makes the decision under the lock, and writes the job straight to a worker that has
+capacity. The dispatcher's thread carries out all other decisions (starts, ends, failures). It delivers results without
+the lock held, because callbacks are arbitrary user code.
 
-Signal handlers and destructors may call everything here in the middle of everything else, in the thread that has the
-lock. What they ask for is then put off: the thread does it. ``close``, ``kill`` and ``abandon`` only set flags, which
-the thread looks at. An interrupt in the middle of a decision leaves ``torn`` set; then all is put off until the thread
-has made the books anew, see _executor.recovery.
+Signal handlers and destructors may call any function here at any point, also in the thread that holds the lock. Their
+requests are then deferred: the dispatcher's thread carries them out. ``close``, ``kill`` and ``abandon`` only set flags
+and leave the work to the thread. An interrupt in the middle of a decision leaves ``torn`` set; all requests are then
+deferred until the thread has rebuilt the scheduler's state, see _executor.recovery.
 """
 
 from __future__ import annotations
@@ -63,54 +63,54 @@ if TYPE_CHECKING:
 
 
 class Dispatcher(PoolHandle):
-    """Everything of an Executor but its face.
+    """The state and the thread of one Executor, without its public interface.
 
-    ``open`` are the jobs that the scheduler knows and that are not done; ``works`` are the maps that are under way;
-    ``finished`` are those who are to be told soon, see _executor.completion. ``put_off`` are jobs and maps that were
-    accepted, and that the thread lets begin.
+    ``open`` holds the jobs that the scheduler knows and that are not done; ``works`` holds the maps in progress;
+    ``finished`` holds pairs to deliver soon, see _executor.completion. ``put_off`` holds accepted jobs and maps that
+    the thread has still to begin.
     """
 
-    watch: Watch  # once there was a job
+    watch: Watch  # set before the first job
     _getpid = staticmethod(os.getpid)
-    encoder: JobEncoder  # type: ignore[assignment]  # that of these jobs
+    encoder: JobEncoder  # type: ignore[assignment]  # the encoder for these jobs
 
     def __init__(self, template: Templates, options: PoolOptions, adaptive: bool) -> None:
         super().__init__("Executor", template, options)
         self.encoder = JobEncoder(self._settings.receiver)
         self.lock = DecisionLock()
         self.crew = Crew(self, adaptive and not self.in_single_file)
-        self.seats = self.crew.seats  # type: ignore[assignment]  # its kind of seats
+        self.seats = self.crew.seats  # type: ignore[assignment]  # the Executor's subclass
         self.open: dict[AnyJob, None] = {}
         self.works: set[MapWork] = set()
         self.put_off: deque[tuple[Callable[[Any], None], AnyJob | MapWork]] = deque()
-        self.broken: AnyforkError | None = None  # why there are no workers, and will be none of these templates
-        self._failure: AnyforkError | None = None  # why there is no thread any more
-        self.abandoned = False  # nobody has the Executor any more
-        self.started = self.over = False  # the thread
+        self.broken: AnyforkError | None = None  # why these templates have no workers and never will
+        self._failure: AnyforkError | None = None  # the error that has ended the thread
+        self.abandoned = False  # the Executor object was deleted
+        self.started = self.over = False  # state of the thread
         self._killed = False
         self.finished: list[tuple[Any, Any]] = []
         self.telling = Telling()
         self.room = Room(self)
 
-    # --- Asked by others ---
+    # --- Requests from other threads ---
 
     @property
     def in_single_file(self) -> bool:
-        """Whether each worker is given one job at a time."""
+        """True if each worker is given one job at a time."""
         return self.in_band or self.memory is not None
 
     @property
     def owner(self) -> int:
-        """The process whose threads may use it."""
+        """The process id of the owner: only its threads may use the Executor."""
         return self._owner
 
     @property
     def raises_when_full(self) -> bool:
-        """Whether nobody is to wait for room in the queue."""
+        """True if a full queue raises an error instead of blocking the caller."""
         return bool(self._settings.raises)
 
     def refusal(self) -> BaseException:
-        """Return a QueueFullError."""
+        """Count a refused job, and return its QueueFullError."""
         return self._full()
 
     def check_owner(self, call: str) -> None:
@@ -121,16 +121,16 @@ class Dispatcher(PoolHandle):
             )
 
     def check_open(self) -> None:
-        """Raise what stands in the way of a new job."""
+        """Raise the exception that refuses a new job, if there is one."""
         why = self._refusal()
         if why is not None:
             raise why
 
     def _refusal(self) -> BaseException | None:
-        """Return what stands in the way of a new job, as far as flags say it."""
+        """Return the exception that refuses a new job, or None, judging by flags alone."""
         why = self._failure or self.broken
         if why is not None:
-            return drop_in(copy(why))  # each gets a traceback of its own
+            return drop_in(copy(why))  # a copy, because each caller adds its own traceback
         return self._end_of_it()
 
     def _end_of_it(self) -> BaseException | None:
@@ -143,18 +143,24 @@ class Dispatcher(PoolHandle):
         return None
 
     def enter(self) -> BaseException | None:
-        """Return what stands in the way of a new job; have a thread where there is nothing. Holds the lock."""
+        """Start the thread unless it was started or a job would be refused. Return the refusal, or None.
+
+        The caller holds the lock.
+        """
         why = self._refusal()
         return self._start() if why is None and not self.started else why
 
     def _enter_anyway(self) -> BaseException | None:
-        """The same for what may help a broken Executor."""
+        """Do the same as ``enter``, but also for a broken Executor: the change to come may repair it."""
         why = self._end_of_it()
         return self._start() if why is None and not self.started else why
 
     def _start(self) -> BaseException | None:
-        """Start the thread. Raises OSError, and RuntimeError where there can be no thread."""
-        at_exit.dispatchers.add(self)  # before the look: so the end of the program sees it, or it sees that end
+        """Start the thread. Return a refusal if the program is exiting.
+
+        Raises OSError, and RuntimeError if no thread can be started.
+        """
+        at_exit.dispatchers.add(self)  # before the check: the exit sees this dispatcher, or the check sees the exit
         try:
             if at_exit.exiting:
                 return self._end_of_it()
@@ -167,11 +173,11 @@ class Dispatcher(PoolHandle):
         return None
 
     def _accept(self, action: Callable[[Any], None], who: AnyJob | MapWork) -> None:
-        """Let a job or a map begin, now or soon. Raises what stands in its way."""
+        """Begin a job or a map now, or leave it to the thread. Raises the exception that refuses it."""
         try:
             found = self.lock.do(self.enter, action, who)
         except BaseException:
-            self._wake()  # there may be something to mend
+            self._wake()  # the interrupted decision may need recovery
             raise
         if found is LATER:
             found = self._refusal() or self._unless_started("submit")
@@ -182,17 +188,17 @@ class Dispatcher(PoolHandle):
             raise found  # type: ignore[misc]  # it is an exception: LATER was replaced above
 
     def pace_of(self, function: KnownFunction) -> Pace:
-        """How long calls of a function take."""
+        """Return the record of how long calls of a function take."""
         if function.pace is None:
             function.pace = Pace()
         return function.pace
 
     def _unless_started(self, call: str) -> HandleError | None:
-        """Return why nothing can be left to the thread, where there is none yet."""
+        """Return a HandleError if there is no thread yet that the call could be left to."""
         return None if self.started else cannot_put_off(call)
 
     def submit(self, job: AnyJob) -> None:
-        """Queue a new job. Raises what stands in its way."""
+        """Queue a new job, after waiting for space in a bounded queue. Raises the exception that refuses the job."""
         if self.scheduler.limits.max_queued is not None:
             self.room.wait()
         self._accept(self._submit, job)
@@ -204,11 +210,11 @@ class Dispatcher(PoolHandle):
         if force.lowest < LOW or force.count < scheduler.limits.max_workers:
             if scheduler.unsettled:
                 self.decide()
-        elif scheduler.queue.length >= MANY:  # all are busy, and what comes from them lets the thread decide
+        elif scheduler.queue.length >= MANY:  # all workers are busy; until then their answers make the thread decide
             self.decide()
 
     def begin_work(self, work: MapWork) -> None:
-        """Go on with a map that has got items. Raises what stands in its way."""
+        """Continue a map that has received items. Raises the exception that refuses it."""
         self._accept(self._begin_work, work)
 
     def _begin_work(self, work: MapWork) -> None:
@@ -217,12 +223,15 @@ class Dispatcher(PoolHandle):
         self.decide()
 
     def add(self, job: AnyJob) -> None:
-        """Let the scheduler know a job. Holds the lock."""
+        """Register a job and submit it to the scheduler. The caller holds the lock."""
         self.open[job] = None
         self.scheduler.submit(job)
 
     def take_out(self, job: AnyJob) -> bool:
-        """Let a job not run that no worker has. False if one has, or if it cannot be taken out now."""
+        """Remove a queued job, so that it does not run.
+
+        Return False if a worker has it, if it cannot be removed now, or in a forked copy of the owner.
+        """
         if self._owner != os.getpid():
             return False
         return self.lock.do(_nothing, self._take_out, job) is True
@@ -235,7 +244,7 @@ class Dispatcher(PoolHandle):
         return True
 
     def cancel_later(self, job: AnyJob) -> None:
-        """See to the future of a job after an interrupt of its cancellation: it ends, or the job runs."""
+        """Let the thread complete an interrupted cancellation: the future ends as cancelled, or the job runs."""
         self.post(partial(self._cancel_if_out, job))
 
     def _cancel_if_out(self, job: AnyJob) -> None:
@@ -243,22 +252,25 @@ class Dispatcher(PoolHandle):
             self.finished.append((job, None))
 
     def list_pids(self) -> list[int]:
-        """Return those of all workers, as far as they are known."""
+        """Return the process ids of all workers, as far as they are known."""
         return self.lock.look(lambda: self.pids)
 
     def read_stats(self) -> PoolStats:
-        """Return what it has and has done, at this moment."""
+        """Return the present numbers of jobs and workers, and the totals so far."""
         return self.lock.look(self.stats)
 
     def describe(self) -> str:
-        """What to show of it."""
+        """Return the text that represents the Executor in ``repr``."""
         state = "closed" if self._closed else "open"
         stats = self.read_stats()
         busy = stats.sent + stats.running
         return f"<Executor {state} workers={stats.workers + stats.starting} queued={stats.queued} in_flight={busy}>"
 
     def tell_later(self, attempt: Callable[[bool], bool]) -> None:
-        """Tell somebody who cannot be told now, see Telling."""
+        """Notify a future later, because its lock is held now; see Telling.
+
+        Without a running thread, notify it at once, without its lock.
+        """
         if self.over or not self.started:
             attempt(True)
         else:
@@ -269,16 +281,19 @@ class Dispatcher(PoolHandle):
             self.watch.wake()
 
     def post(self, action: Callable[[], None]) -> None:
-        """Let the thread do something soon, under the lock. May be called in the middle of anything."""
+        """Let the thread run an action soon, under the lock; ignore it if there is no thread yet.
+
+        May be called at any point, even inside another call.
+        """
         if self.started:
             self.watch.post(action)
 
     # --- The thread ---
 
     def _run(self) -> None:
-        with self.lock:  # whoever starts it has it, unless an interrupt has come between
+        with self.lock:  # the starting thread holds it until it is done, unless an interrupt comes in between
             watch = self.watch
-            if watch.thread is not threading.current_thread():  # which has another one started since
+            if watch.thread is not threading.current_thread():  # after such an interrupt, another thread was started
                 return
             self.started = True
             at_exit.dispatchers.add(self)
@@ -286,7 +301,7 @@ class Dispatcher(PoolHandle):
         try:
             while self._step():
                 pass
-        except BaseException as error:  # nobody is to wait for what will never come
+        except BaseException as error:  # otherwise callers would wait for ever
             self._collapse(error)
             raise
         finally:
@@ -298,7 +313,7 @@ class Dispatcher(PoolHandle):
             self.telling.finish()
 
     def _step(self) -> bool:
-        """Wait for something to happen, and do what follows from it; False when nothing is left to do."""
+        """Wait until there is something to do, and do it. Return False when nothing is left."""
         with self.lock:
             due = monotonic() + STALL if self.crew.may_stall else inf
             due = min(due, self.scheduler.wake_at, self.telling.wake_at)
@@ -322,7 +337,7 @@ class Dispatcher(PoolHandle):
         return bool(going_on)
 
     def _look_at_flags(self) -> None:
-        """Do what was asked for in the middle of anything."""
+        """Carry out ``kill``, ``close`` and ``abandon``, which only set flags."""
         scheduler = self.scheduler
         if self._killed and not scheduler.killed:
             super().kill()
@@ -342,7 +357,7 @@ class Dispatcher(PoolHandle):
                 self.finished.append((who, drop_in(copy(self.broken))))
 
     def _collapse(self, error: BaseException) -> None:
-        """There is an error in this program: all fails, now and for ever."""
+        """Fail all present and future jobs, because an unexpected error has ended the thread."""
         with self.lock:
             failure = PeerError(f"the Executor has failed: {type(error).__name__}: {error}", may_have_run=True)
             failure.__cause__ = error
@@ -359,10 +374,10 @@ class Dispatcher(PoolHandle):
             with self.lock:
                 self.crew.kill()
 
-    # --- What comes from workers ---
+    # --- Messages from workers ---
 
     def take(self, answers: Answers, now: float) -> None:
-        """Note what has been done. Holds the lock."""
+        """Record the answers and events that workers have sent. The caller holds the lock."""
         took = 0
         finished = self.finished
         for job, message in answers:
@@ -384,7 +399,7 @@ class Dispatcher(PoolHandle):
             self.crew.pace.saw(took, len(answers))
 
     def _done(self, job: AnyJob, now: float) -> None:
-        """There is an answer to all of it."""
+        """Record that a job has all its answers."""
         self.open.pop(job, None)
         if self.memory is None:
             self.scheduler.answered(job, now)
@@ -396,12 +411,12 @@ class Dispatcher(PoolHandle):
     # --- Steps ---
 
     def decide(self) -> None:
-        """Do what is to be done now. Holds the lock."""
+        """Carry out what the scheduler decides now, and admit threads that wait. The caller holds the lock."""
         super().decide()
         self.room.admit()
 
     def _apply(self, steps: Steps) -> None:
-        for job, why, of in steps.fail:  # at once, whoever decides: so no book says what is not true any more
+        for job, why, of in steps.fail:  # at once, in any thread: so no record is out of date
             self._fail(job, why, of)
         if self.watch.is_here:
             self._apply_to_workers(steps)
@@ -409,7 +424,7 @@ class Dispatcher(PoolHandle):
             self.watch.post(partial(self._apply_later, self.scheduler, steps))
 
     def _apply_later(self, scheduler: Scheduler, steps: Steps) -> None:
-        if scheduler is self.scheduler:  # otherwise it was mended meanwhile, and decides anew
+        if scheduler is self.scheduler:  # otherwise recovery has replaced it meanwhile, and the new one decides again
             self._apply_to_workers(steps)
 
     def _fail(self, job: Any, why: Failure, of: Worker | BaseException | None) -> None:
@@ -419,7 +434,7 @@ class Dispatcher(PoolHandle):
         in_one_go(map(self.finished.append, (told,)), map(self.open.pop, (job,), (None,)))
 
     def take_back(self, worker: Worker) -> None:
-        """Take back from a worker all jobs that it has not begun. Holds the lock."""
+        """Take back from a worker all jobs that it has not begun. The caller holds the lock."""
         self.crew.take_back(worker.seat, ALL)
 
     def _wake_at(self, when: float) -> None:
@@ -429,7 +444,7 @@ class Dispatcher(PoolHandle):
             watch.wake()
 
     def look_after(self) -> None:
-        """Something waits behind a job that may take long."""
+        """Make sure that the thread looks again soon, because a job waits in a worker behind one that may be long."""
         if self.crew.adaptive and self.watch.wakes_at == inf:
             self._wake_at(0.0)
 
@@ -439,15 +454,18 @@ class Dispatcher(PoolHandle):
         self.crew.begin(worker)
 
     def start_worker(self, template: Template, module: str, permits: Permits | None) -> Link:
-        """Let a worker take a template over. Raises ArgumentError, and OSError."""
+        """Start a worker, which takes a template over. Raises ArgumentError, and OSError."""
         return self._settings.worker.start(template, module, permits)
 
     def new_calls(self) -> JobCalls:
-        """For the channel of a new worker."""
+        """Make the record of jobs for the channel of a new worker."""
         return JobCalls(self._settings.worker.on_event, self.memory, self._settings.receiver)
 
     def not_started(self, worker: Worker, error: BaseException) -> None:
-        """It will never be there."""
+        """Record that a worker could not be started; log an initializer's exception.
+
+        The Executor is broken from then on if no worker can ever be started.
+        """
         if isinstance(error, InitializerError):
             self.finished.append((Record("concurrent.futures", f"Exception in initializer: {error}"), error))
             self.scheduler.not_started(worker, monotonic(), error, permanent=True)
@@ -464,7 +482,7 @@ class Dispatcher(PoolHandle):
         load: int | None = None,
         limits: Mapping[Any, int] | None = None,
     ) -> None:
-        """As that of pools. Holds the lock."""
+        """Change limits as PoolHandle.resize does: now, under the lock, or later in the thread."""
         if load is not None and self.in_single_file:
             raise ArgumentError(
                 "resize(): load= cannot change, because its workers get one job at a time; make one with load="
@@ -475,7 +493,7 @@ class Dispatcher(PoolHandle):
             self.crew.adaptive = False
 
     def replace_template(self, new: TemplateHandle, old: TemplateHandle | None = None) -> None:
-        """As that of pools."""
+        """Replace a template as PoolHandle.replace_template does: now, under the lock, or later in the thread."""
         source = self._check_replacement(new, old)
         self._change("replace_template", partial(self._replace, source, new))
 
@@ -484,7 +502,7 @@ class Dispatcher(PoolHandle):
         super()._replace(source, new)
 
     def _change(self, call: str, action: Callable[[], None]) -> None:
-        """Change something, now or soon. Raises what stands in the way."""
+        """Apply a change now, under the lock, or leave it to the thread. Raises the exception that refuses it."""
         found: object = self.lock.do(self._enter_anyway, action)
         if found is LATER:
             found = self._end_of_it() or self._unless_started(call)
@@ -496,7 +514,7 @@ class Dispatcher(PoolHandle):
     # --- The end ---
 
     def close(self, cancel: bool) -> None:
-        """Finish what was asked; what has not begun is cancelled, if that is wanted."""
+        """Accept no more jobs, and finish those submitted; with ``cancel``, cancel those that have not begun."""
         self._closed = True
         if cancel:
             self.post(self._cancel)
@@ -508,7 +526,7 @@ class Dispatcher(PoolHandle):
         queue = self.scheduler.queue
         jobs = queue.clear()
         starting = self.scheduler.force.starting
-        begun = 0 if all_of_them else len(starting)  # so many have a worker that is about to begin them
+        begun = 0 if all_of_them else len(starting)  # this many jobs have a worker that is about to begin them
         queue.put_back(jobs[:begun])
         for job in jobs[begun:]:
             job.state = JobState.DONE
@@ -518,12 +536,12 @@ class Dispatcher(PoolHandle):
             work.cancel(self.finished)
 
     def kill(self) -> None:
-        """End it now."""
+        """End the Executor now: let the thread kill its workers and fail its jobs."""
         self._closed = self._killed = True
         self._wake()
 
     def end_workers(self, signal: int) -> None:
-        """Take no more jobs, cancel what has not begun, and send a signal to all workers."""
+        """Accept no more jobs, cancel those that have not begun, and send a signal to all workers."""
         self._closed = True
         self.post(partial(self._end_workers, signal))
 
@@ -533,25 +551,28 @@ class Dispatcher(PoolHandle):
         self.crew.signal(signal)
 
     def abandon(self) -> None:
-        """Nobody has the Executor any more. May be called in the middle of anything, and when modules are gone."""
+        """Let the thread end once all jobs are done, because the Executor object was deleted.
+
+        May be called at any point, even inside another call, and when modules have been cleared.
+        """
         self.abandoned = True
         if self.started and not self.over and self._owner == self._getpid():
             self.watch.wake()
 
     def join(self) -> None:
-        """Wait until all is done and the thread has ended. From within it, that would be for ever.
+        """Wait until all jobs are done and the thread has ended. In that thread, return at once instead.
 
-        Raises HandleError in a signal handler or a destructor that has interrupted what the thread waits for.
+        Raises HandleError in a signal handler or a destructor that has interrupted a call which the thread waits for.
         """
         if self.started and not self.watch.is_here:
             self.check_wait("shutdown(wait=True)")
             self.watch.thread.join()
 
     def check_wait(self, call: str) -> None:
-        """Raise HandleError where this thread was interrupted in the middle of what the Executor's thread waits for."""
+        """Raise HandleError if this thread was interrupted while it held a lock that the Executor's thread needs."""
         if self.lock.held or self.watch.held or any(map(is_held, self.scheduler.sources)):
             raise cannot_wait(call)
 
 
 def _nothing() -> None:
-    """Nothing stands in the way."""
+    """Return None: no check refuses the action."""

@@ -1,4 +1,4 @@
-"""Errors of anyfork as those that a program written for concurrent.futures catches."""
+"""Conversion of anyfork's errors to errors that a program written for concurrent.futures catches."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _KINDS: dict[type[AnyforkError], type[AnyforkError]] = {
 
 
 def drop_in(error: BaseException) -> BaseException:
-    """The error as a kind that concurrent.futures knows too, where there is one."""
+    """Return the error as a kind that concurrent.futures knows too, if there is one; otherwise return it unchanged."""
     kind = _KINDS.get(type(error))  # type: ignore[arg-type]  # any error may be asked for
     if kind is None:
         return error
-    if kind is BrokenWorkerError and "concurrent.futures.process" in sys.modules:  # or nobody knows that class
+    # A program that has not loaded that module cannot catch its class.
+    if kind is BrokenWorkerError and "concurrent.futures.process" in sys.modules:
         from .process_pool_errors import BrokenProcessError
 
         kind = BrokenProcessError

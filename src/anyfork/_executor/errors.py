@@ -1,6 +1,6 @@
-"""What futures of an Executor raise: the errors of anyfork, which are also those that concurrent.futures has for it.
+"""The errors of an Executor's futures: errors of anyfork that are also the matching errors of concurrent.futures.
 
-So a program that was written for ProcessPoolExecutor catches them where it catches those.
+A program that was written for ProcessPoolExecutor catches them where it catches the errors of that class.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from .._errors import ArgumentError, InitializerError, ResultError, WorkerDiedEr
 
 
 class BrokenWorkerError(WorkerDiedError, BrokenExecutor):
-    """The worker of this job has ended. The Executor goes on."""
+    """The error of a job whose worker has ended. The Executor goes on."""
 
 
 class BrokenInitializerError(InitializerError, BrokenExecutor):
-    """The initializer of the workers raises: there will be none."""
+    """The error of jobs that get no worker, because the initializer of the workers raises."""
 
 
 class ArgumentPicklingError(ArgumentError, PicklingError):
-    """The function or its arguments cannot travel."""
+    """The error of a job whose function or arguments cannot be sent to a worker."""
 
 
 class ResultPicklingError(ResultError, PicklingError):
-    """The result cannot travel."""
+    """The error of a job whose result cannot be sent back."""

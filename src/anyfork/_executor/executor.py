@@ -1,4 +1,4 @@
-"""Pools of workers: the blocking face, which is an executor of concurrent.futures."""
+"""The Executor: a pool of workers for blocking programs, with the interface of concurrent.futures."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     Three = TypeVar("Three")
 
     class MapOptions(TypedDict, total=False):
-        """What a map may be told."""
+        """Options of ``map``."""
 
         timeout: float | None
         chunksize: int
         buffersize: int | None
 
     class ExecutorOptions(CommonOptions, total=False):
-        """What an Executor may be told."""
+        """Options of an Executor."""
 
         load: int | None
 
@@ -69,7 +69,7 @@ NAMES = (
 
 
 class _Submitter(Stays, AnyExecutor):
-    """What has ``submit`` and ``map``: an Executor, or one with other options for its jobs."""
+    """An object with ``submit`` and ``map``: an Executor, or a view of one with other options for its jobs."""
 
     _instead = "make an Executor there, or submit its jobs here"
 
@@ -85,11 +85,12 @@ class _Submitter(Stays, AnyExecutor):
     @overload
     def submit(self, fn: str, /, *args: object, **kwargs: object) -> Future[Any]: ...
     def submit(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Let ``fn(*args, **kwargs)`` run in a worker; return the future of its result.
+        """Run ``fn(*args, **kwargs)`` in a worker; return the future of its result.
 
-        ``fn`` may also be a function's name, as ``"package.module:qualified.name"``. What cannot travel is the error of
-        the future. Raises RuntimeError after ``shutdown``, BrokenExecutor or TemplateError where there can be no
-        worker, QueueFullError with ``when_full="raise"``, and ArgumentError for what is no function.
+        ``fn`` may also be a function's name, as ``"package.module:qualified.name"``. If the function or an argument
+        cannot be sent to a worker, the future has that error. Raises RuntimeError after ``shutdown``, BrokenExecutor or
+        TemplateError if no worker can be started, QueueFullError with ``when_full="raise"``, and ArgumentError if
+        ``fn`` is not a function.
         """
         dispatcher = self._dispatcher
         dispatcher.check_owner("submit")
@@ -153,12 +154,12 @@ class _Submitter(Stays, AnyExecutor):
         buffersize: int | None = None,
         **keywords: object,
     ) -> Iterator[Any]:
-        """The results of ``fn`` for the items of all iterables, taken together as by ``zip``, in their order.
+        """Call ``fn`` with the items of all iterables, combined as by ``zip``. Return an iterator of ordered results.
 
-        The items are collected at once; with ``buffersize`` only so many, or so many chunks, are under way at a time,
-        and the others are asked for as results are taken. ``timeout`` is how many seconds there are from now on until
-        a result has to be there: TimeoutError. Items are jobs in chunks of ``chunksize``; small and quick ones need
-        none, they are sent several together anyway. Closing the iterator cancels what has not begun.
+        All items are collected at once. With ``buffersize``, at most that many items, or chunks, are in progress at a
+        time, and further ones are collected as results are taken. A result that is not there ``timeout`` seconds after
+        this call raises TimeoutError. Each job is a chunk of ``chunksize`` items; small and quick items need no chunks,
+        because several are sent together anyway. Closing the iterator cancels the items that have not begun.
         """
         if keywords:
             raise refused_keywords("map", fn, keywords, "timeout, chunksize, buffersize")
@@ -190,7 +191,7 @@ def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _results(work: MapWork, items: Iterator[Any], count: int, deadline: float | None) -> Iterator[Any]:
-    """The results in their order. Further items are asked for, some at once, as results are taken."""
+    """Yield the results in order. Collect and submit further items, several at once, as results are taken."""
     index, bound, more = 0, count, True
     some = max(1, count // 4)
     try:
@@ -210,7 +211,7 @@ def _results(work: MapWork, items: Iterator[Any], count: int, deadline: float | 
 
 
 def _flat(chunks: Iterator[list[Any]]) -> Iterator[Any]:
-    """What is in the chunks, without keeping it."""
+    """Yield the results in the chunks, keeping no reference to them."""
     for chunk in chunks:
         chunk.reverse()
         while chunk:
@@ -218,24 +219,25 @@ def _flat(chunks: Iterator[list[Any]]) -> Iterator[Any]:
 
 
 class Executor(_Submitter):
-    """Workers that are forked from a template as they are needed, as an executor of concurrent.futures.
+    """A pool of workers that are forked from a template when needed, with the interface of concurrent.futures.
 
-    It takes the place of ProcessPoolExecutor, and may be used from any thread. ``template`` is forked for each worker
-    and stays yours; None is the default template. Several are given as a mapping of templates to how many workers each
-    may have. Times are in seconds:
+    It replaces ProcessPoolExecutor, and any thread may use it. Each worker is a fork of ``template``, which stays
+    yours; None is the default template. Several templates are given as a mapping of each template to its maximum number
+    of workers. Times are in seconds, defaults in parentheses:
 
-    ``max_workers`` (one for each CPU that this process may use, by its affinity and its control group's quota) at most.
-    One is started when a job finds none that is idle; ``start_after`` (0) is how long all have to be busy before. One
-    that has been idle for ``idle_timeout`` (never) leaves, but ``min_idle`` (0) of them. ``load`` is how many jobs a
-    worker is given at once; by default as many as it does within a moment. None of them waits behind a long one: what
-    has not begun is given to a worker that is idle. A worker leaves after ``max_calls``, after a job that leaves it
-    with ``max_memory`` bytes (``memory``: "private" or "pss") or ``max_age`` old, or when it has called ``retire``. A
-    job that runs longer than ``timeout`` is ended with its worker. ``max_queued`` jobs may wait for workers; a further
-    one waits for room, or raises QueueFullError with ``when_full="raise"``. ``initializer(*initargs)`` is called in
-    each worker; ``on_event`` is called with what jobs ``emit``, in a thread of its own.
+    There are at most ``max_workers`` workers (one for each CPU that this process may use, by its affinity and its
+    control group's quota). A worker is started when a job finds no idle worker and all have been busy for
+    ``start_after`` (0). A worker ends when it has been idle for ``idle_timeout`` (never), but ``min_idle`` (0) idle
+    workers are kept. ``load`` is the number of jobs that a worker is given at once; by default, as many as it does
+    within a moment. No job waits behind a long one: jobs that have not begun are given to an idle worker. A worker
+    retires after ``max_calls`` calls, after a job that leaves it with ``max_memory`` bytes (``memory``: "private" or
+    "pss") or ``max_age`` old, or when it has called ``retire``. A job that runs longer than ``timeout`` is ended
+    together with its worker. At most ``max_queued`` jobs wait for workers; a further one waits for space in the queue,
+    or raises QueueFullError with ``when_full="raise"``. ``initializer(*initargs)`` is called in each worker.
+    ``on_event`` is called with the values that jobs ``emit``, in the Executor's own thread.
 
-    When a worker dies, the job that it was running fails with WorkerDiedError, which is a BrokenExecutor too, and
-    nothing else does. Raises ArgumentError, and ValueError for ``max_workers`` below 1.
+    When a worker dies, the job that it was running fails with WorkerDiedError, which is also a BrokenExecutor; no other
+    job fails. Raises ArgumentError, and ValueError if ``max_workers`` is below 1.
     """
 
     def __init__(
@@ -268,25 +270,27 @@ class Executor(_Submitter):
         idempotent: bool = False,
         on_event: Handler | None = None,
     ) -> futures.Executor:
-        """The same executor with other options for the jobs that are submitted to what is returned.
+        """Return a view of this executor that submits jobs with other options.
 
-        Of jobs that wait the greatest ``priority`` goes first. ``timeout`` is how many seconds one may run, not
-        counting how long it waits; ``math.inf`` for no limit. An ``idempotent`` one is run again, twice at most, when
-        its worker dies. ``on_event`` gets what it emits. (Keyword arguments of ``submit`` are all the function's.)
+        Of the jobs that wait, the one with the greatest ``priority`` goes first. ``timeout`` is the number of seconds
+        that a job may run, without its time in the queue; ``math.inf`` means no limit. An ``idempotent`` job is run
+        again, at most twice, when its worker dies. ``on_event`` is called with the values that the job emits. (These
+        are not arguments of ``submit``, because all keyword arguments there belong to the function.)
         """
         check_job_options("options", timeout, priority)
         submitter = _Submitter()
         submitter._dispatcher = self._dispatcher
-        submitter._executor = self  # it ends when nobody has it any more
+        submitter._executor = self  # keeps it alive: an Executor ends when it is deleted
         submitter._options = priority, self._options[1] if timeout is None else timeout, idempotent
         submitter._on_event = on_event
         return submitter
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more jobs; let all be done that were submitted, or cancel those that have not begun; end the workers.
+        """Accept no more jobs, finish those submitted, and end the workers.
 
-        Waits for that, if it is told to. Twice is harmless; in a forked copy of the owner nothing happens. Raises
-        HandleError where it cannot wait: in a signal handler or a destructor that has interrupted another call.
+        With ``cancel_futures``, cancel the jobs that have not begun. With ``wait``, return when all of that is done.
+        Calling it twice is harmless; in a forked copy of the owner it does nothing. Raises HandleError where it cannot
+        wait: in a signal handler or a destructor that has interrupted another call.
         """
         dispatcher = self._dispatcher
         if dispatcher.owner != os.getpid():
@@ -297,14 +301,15 @@ class Executor(_Submitter):
             dispatcher.join()
 
     def terminate_workers(self) -> None:
-        """Take no more jobs, cancel those that have not begun, and send SIGTERM to all workers. Do not wait.
+        """Accept no more jobs, cancel those that have not begun, and send SIGTERM to all workers. Do not wait.
 
-        Jobs that run fail with WorkerDiedError when their worker ends. As that of ProcessPoolExecutor in Python 3.14.
+        Running jobs fail with WorkerDiedError when their worker ends. ProcessPoolExecutor has the same method in Python
+        3.14.
         """
         self._end_workers(SIGTERM)
 
     def kill_workers(self) -> None:
-        """Do as ``terminate_workers``, with SIGKILL."""
+        """Do the same as ``terminate_workers``, with SIGKILL."""
         self._end_workers(SIGKILL)
 
     def _end_workers(self, signal: int) -> None:
@@ -313,7 +318,7 @@ class Executor(_Submitter):
             dispatcher.end_workers(signal)
 
     def kill(self) -> None:
-        """End it now: its workers are killed, and jobs that have no result yet fail with CallCancelledError."""
+        """End the Executor now: kill its workers, and fail jobs that have no result yet with CallCancelledError."""
         dispatcher = self._dispatcher
         if dispatcher.owner == os.getpid():
             dispatcher.kill()
@@ -326,19 +331,19 @@ class Executor(_Submitter):
         load: int | None = None,
         limits: Mapping[Any, int] | None = None,
     ) -> None:
-        """Change its numbers while it runs. Workers above them finish what they have, and leave.
+        """Change the limits of the running Executor. Workers in excess finish their jobs, and end.
 
-        ``limits`` are those of some of several templates; without a ``max_workers`` that is the sum of all then. Raises
-        ArgumentError.
+        ``limits`` maps some of several templates to their new limits; ``max_workers`` is then the sum of all limits,
+        unless it is given. Raises ArgumentError.
         """
         dispatcher = self._dispatcher
         dispatcher.check_owner("resize")
         dispatcher.resize(max_workers, min_idle=min_idle, load=load, limits=limits)
 
     def replace_template(self, new: Template, old: Template | None = None) -> None:
-        """Take workers from another template from now on: in the place of ``old``, where there are several.
+        """Fork workers from another template from now on, in place of ``old`` if there are several.
 
-        Workers of the old one finish what they have, and leave. No job is lost or run twice. The old template is not
+        Workers of the old template finish their jobs, and end. No job is lost or run twice. The old template is not
         closed. Raises ArgumentError.
         """
         dispatcher = self._dispatcher
@@ -346,18 +351,18 @@ class Executor(_Submitter):
         dispatcher.replace_template(new, old)
 
     def stats(self) -> PoolStats:
-        """What it has and has done, at this moment."""
+        """Return the present numbers of jobs and workers, and the totals so far."""
         self._dispatcher.check_owner("stats")
         return self._dispatcher.read_stats()
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of its workers, as far as they are known."""
+        """The process ids of the workers, as far as they are known."""
         self._dispatcher.check_owner("pids")
         return self._dispatcher.list_pids()
 
     @property
-    def _max_workers(self) -> int:  # as every executor of concurrent.futures has it: Dask and others ask
+    def _max_workers(self) -> int:  # Dask and others read this attribute of executors of concurrent.futures
         return self._dispatcher.scheduler.limits.max_workers
 
     def __repr__(self) -> str:

@@ -1,5 +1,4 @@
-"""A dialogue (see _processes.flows) that goes on as its descriptors become ready, for somebody who has other things to
-do."""
+"""A dialogue (see _processes.flows) that advances as its descriptors become ready, in a thread with other work."""
 
 from __future__ import annotations
 
@@ -18,9 +17,10 @@ if TYPE_CHECKING:
 
 
 class Proceeding:
-    """``then`` is called at the end, with what the dialogue returns or the exception that it raises.
+    """A dialogue in progress. ``then`` is called at its end, with its return value or the exception that it raised.
 
-    ``wake`` is called when another thread that has waited for the same process may have read what this one waits for.
+    ``wake`` is called when another thread that waits for the same process may have read the data that this dialogue
+    waits for.
     """
 
     def __init__(
@@ -29,15 +29,15 @@ class Proceeding:
         self._dialogue = dialogue
         self._then = then
         self.wake = wake
-        self.reader: object = self  # as that of a thread, see _processes.endpoints.Waiter
-        self.fd = -1  # that is waited for
+        self.reader: object = self  # takes the place of a thread, see _processes.endpoints.Waiter
+        self.fd = -1  # the descriptor that the dialogue waits for
         self._need: Need | None = None
         self._deadline: float | None = None
-        self._reads = False  # that is watched here, and by no other thread
+        self._reads = False  # True if the descriptor is watched here, and by no other thread
         self.pollable = True
 
     def advance(self) -> bool:
-        """Go on as far as that is possible now; False at the end."""
+        """Advance the dialogue as far as possible now. Return False at its end."""
         found: Any = None
         why: Exception | None = None
         try:
@@ -60,7 +60,7 @@ class Proceeding:
         self._deadline = None if need[3] is None else monotonic() + need[3]
 
     def _came(self) -> bool | None:
-        """Whether it has come; None where nobody knows yet."""
+        """Return True if the present need is met, False if its time is over, None if it is still open."""
         assert self._need is not None
         link, done, _, _ = self._need
         self.pollable = link.flush_line()
@@ -70,7 +70,7 @@ class Proceeding:
         return False if self._deadline is not None and monotonic() >= self._deadline else None
 
     def register(self, poller: poll) -> float | None:
-        """Say what is to be watched; return for how many seconds at most."""
+        """Register the descriptors to watch; return for how many seconds at most, or None without a limit."""
         assert self._need is not None
         link, _, source, _ = self._need
         with link.lock:
@@ -85,7 +85,7 @@ class Proceeding:
         return left if self.pollable else min(RETRY / 1000, RETRY if left is None else left)
 
     def look(self, ready: set[int]) -> None:
-        """Read what has come."""
+        """Read from the descriptor if it is ready, and end the wait."""
         assert self._need is not None
         link, _, source, _ = self._need
         with link.lock:

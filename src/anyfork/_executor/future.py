@@ -1,4 +1,4 @@
-"""The futures of an Executor, and the jobs behind them."""
+"""The futures of an Executor, and the jobs that set their results."""
 
 from __future__ import annotations
 
@@ -30,45 +30,46 @@ if TYPE_CHECKING:
     from .dispatcher import Dispatcher
 
 NEW = JobState.NEW
-MOMENT = 0.01  # seconds for others to let go of the lock of a future
-UNUSED = "unused"  # in the place of the condition of a future that has ended before anybody asked for it
+MOMENT = 0.01  # seconds to wait for the lock of a future
+UNUSED = "unused"  # replaces the condition of a future that ended before its condition was needed
 
 
 class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
-    """Represents one job. It is running once a worker has got the job.
+    """The future of one job. It is running once a worker has got the job.
 
-    ``_final`` is the state in which it has ended; everything here goes by that. The functions of concurrent.futures
-    go by ``_state``, which they read while they hold the condition: so it is set with the condition held, or before
-    there is one. If it changed in between, they would hear of this future twice, or never. The condition costs more
-    than all the rest of the future, and is made when it is first asked for.
+    ``_final`` is the state in which the future has ended; all code here relies on it. The functions of
+    concurrent.futures rely on ``_state``, which they read while they hold the condition. So ``_state`` is set with the
+    condition held, or before the condition exists. If it changed in between, these functions would be notified of this
+    future twice, or never. The condition costs more than the rest of the future, and is created when it is first
+    needed.
     """
 
     _dispatcher: Dispatcher
     _job: FutureJob | None
     _final: str | None
     _guard: Any = None  # the condition, or UNUSED
-    _turns: Sequence[LockType] = ()  # a lock for each thread that waits here
+    _turns: Sequence[LockType] = ()  # a lock for each thread that waits in ``_wait``
 
-    def __init__(self) -> None:  # without that of Future
+    def __init__(self) -> None:  # does not call Future.__init__, which creates the condition
         self._state = PENDING
         self._result = self._exception = self._job = self._final = None
         self._waiters: list[Any] = []
         self._done_callbacks: list[Any] = []
 
     @property
-    def _condition(self) -> Condition:  # type: ignore[override]  # nobody sets it
-        self._check_owner("wait")  # as_completed and the like take it before they wait
+    def _condition(self) -> Condition:  # type: ignore[override]  # it is never assigned
+        self._check_owner("wait")  # as_completed() and similar functions acquire it before they wait
         mine = self.__dict__
         guard = self._guard
         if guard is None:
-            guard = mine.setdefault("_guard", Condition())  # in one piece: the same for all threads
+            guard = mine.setdefault("_guard", Condition())  # atomic: all threads get the same object
         if guard is UNUSED:
-            self._state = self._final  # type: ignore[assignment]  # it has ended: do what ``_finish`` is about to do
+            self._state = self._final  # type: ignore[assignment]  # the future has ended: do what ``_finish`` is about to do
             guard = mine.setdefault("_late_condition", Condition())
         return guard  # type: ignore[no-any-return]  # it is one
 
     def cancel(self) -> bool:
-        """Cancel the job if no worker has it. True if it is cancelled."""
+        """Cancel the job if no worker has it. Return True if the future is cancelled."""
         job = self._job
         if job is not None and job.state is JobState.QUEUED:
             try:
@@ -80,7 +81,7 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
         return self._final is CANCELLED_AND_NOTIFIED
 
     def cancelled(self) -> bool:
-        """Return whether it was cancelled."""
+        """Return whether the future was cancelled."""
         return self._ended("cancelled") and self._final is CANCELLED_AND_NOTIFIED
 
     def running(self) -> bool:
@@ -88,20 +89,20 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
         return not self._ended("running") and self._state is RUNNING
 
     def done(self) -> bool:
-        """Return whether it has a result or an error, or was cancelled."""
+        """Return whether the future has a result or an error, or was cancelled."""
         return self._ended("done")
 
     def result(self, timeout: float | None = None) -> Any:
-        """As of every future."""
+        """Wait for the result and return it, or raise the job's error, as every Future does."""
         if self.exception(timeout) is None:
             return self._result
         try:
             raise self._exception  # type: ignore[misc]  # there is one
         finally:
-            del self  # the traceback knows this frame
+            del self  # the traceback refers to this frame: avoid a cycle
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """As of every future."""
+        """Wait for the end of the job, and return its error or None, as every Future does."""
         if self._final is None:
             self._wait("result", timeout)
         if self._final is CANCELLED_AND_NOTIFIED:
@@ -114,7 +115,7 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
         return self._final is not None
 
     def _wait(self, call: str, timeout: float | None) -> None:
-        """Wait until it has ended. Raises TimeoutError, and HandleError where it never would."""
+        """Wait until the future has ended. Raises TimeoutError, and HandleError if the wait would never end."""
         deadline = deadline_of(timeout)
         self._check_owner(call)
         if self._job is not None:
@@ -127,23 +128,23 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
                 raise TimeoutError
 
     def _check_owner(self, call: str) -> None:
-        """Raise HandleError where nothing will ever end it: in a forked copy of the owner."""
+        """Raise HandleError in a forked copy of the owner, where nothing would ever end this future."""
         if self._job is not None:
             self._dispatcher.check_owner(call)
 
     def end_cancelled(self) -> None:
-        """Become cancelled, and tell everybody who waits. The job is not with a worker, and nobody else ends it.
+        """End the future as cancelled, and notify all waiters. No worker has the job; no other thread ends the future.
 
-        After an interrupt in the middle of it, the rest is done when it is called again.
+        If an interrupt stops this method, a second call does the rest.
         """
         if self._final is not FINISHED:
             self._job = None
             self._finish(CANCELLED_AND_NOTIFIED)
 
     def end(self, error: BaseException | None, result: Any) -> None:
-        """As set_result and set_exception, unless it has ended before: by a timeout.
+        """Set the error, or the result if ``error`` is None, unless a timeout has ended the future before.
 
-        Nobody else ends it meanwhile: only whoever takes the job out of the scheduler may cancel it.
+        No other thread ends it at the same time: only the thread that removes a job from the scheduler may cancel it.
         """
         if self._final is None:
             self._result = result
@@ -157,21 +158,24 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
             if turn.locked():
                 turn.release()
         if self.__dict__.setdefault("_guard", UNUSED) is UNUSED:
-            self._state = state  # and nobody else was to be told: all others ask for the condition first
+            self._state = state  # nothing else to notify: other waiters need the condition first
         elif not self._tell(False):
             self._dispatcher.tell_later(self._tell)
 
     def _tell(self, by_force: bool) -> bool:
-        """Tell everybody who waits; False if that is not possible now, because somebody holds the lock."""
+        """Notify waiters and run callbacks. Return False if that is not possible now, because the lock is held.
+
+        With ``by_force``, do it even if the lock cannot be acquired.
+        """
         condition = self._condition
-        if not by_force and condition._is_owned():  # type: ignore[attr-defined]  # this has interrupted who looks
+        if not by_force and condition._is_owned():  # type: ignore[attr-defined]  # this call has interrupted the holder
             return False
         held = condition.acquire(timeout=MOMENT)
         if not (held or by_force):
             return False
         try:
             if self._state is not self._final:
-                self._state = self._final  # type: ignore[assignment]  # it has ended
+                self._state = self._final  # type: ignore[assignment]  # the future has ended
                 for waiter in [*self._waiters]:
                     self._tell_waiter(waiter)
         finally:
@@ -194,12 +198,12 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
             callback = callbacks.pop(0)
             try:
                 callback(self)
-            except BaseException as error:  # also SystemExit: it ends no thread that all others wait for
+            except BaseException as error:  # SystemExit too: it must not end the thread that all jobs depend on
                 log("concurrent.futures", f"exception calling callback for {self!r}", error)
 
 
 class FutureJob(EncodedJob):
-    """A job whose result a future gets."""
+    """A job whose result goes to a future."""
 
     __slots__ = ("future",)
 
@@ -213,7 +217,7 @@ class FutureJob(EncodedJob):
         idempotent: bool,
     ) -> None:
         self.future = future
-        # What EncodedJob.__init__ does, without the call: this is the way of every small job.
+        # The same as EncodedJob.__init__, without the cost of a call, because every small job comes here.
         self.function, self.kind, self.body = encoded
         self.on_event = on_event
         self.priority = priority
@@ -225,11 +229,11 @@ class FutureJob(EncodedJob):
         self.depth = self.runs = 0
 
     def begin(self) -> None:
-        """A worker is to have it."""
+        """Mark the future as running."""
         self.future._state = RUNNING
 
     def finish(self, message: call_messages.Message) -> None:
-        """Its answer has come."""
+        """Decode the answer and end the future. Small jobs take a shorter path than in the base class."""
         if not (plain(message) and type(self.body) is bytes):
             super().finish(message)
             return
@@ -242,10 +246,10 @@ class FutureJob(EncodedJob):
         self.future.end(None, value)
 
     def cancel(self) -> None:
-        """It will not run."""
+        """End the future as cancelled: the job will not run."""
         self.release()
         self.future.end_cancelled()
 
     def settle(self, error: BaseException | None, value: Any) -> None:
-        """It has this result, or error."""
+        """End the future with the error, as a kind that concurrent.futures knows, or with the result."""
         self.future.end(None if error is None else drop_in(error), value)

@@ -1,4 +1,4 @@
-"""The jobs of an Executor: calls into bytes, and answers into what waits for them. Nothing here waits."""
+"""The jobs of an Executor: encoding their calls, and delivering their answers. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -45,24 +45,27 @@ if TYPE_CHECKING:
     AnyJob: TypeAlias = "EncodedJob | BatchJob"
 
 pack = HEADER.pack
-MAX_FUNCTIONS = 1000  # by name, that have numbers; others go with each call
+MAX_FUNCTIONS = 1000  # functions by name that get numbers; further ones are sent with each call
 GONE = -1
 
 
 class Definitions:
-    """The functions of an Executor. A worker is told of one before its first call."""
+    """The functions of an Executor, by number. A worker gets a function before the first call of it."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self.by_value = FunctionsByValue(receiver)
-        self.none = KnownFunction(0, Message(b""))  # in the place of one that goes with each call
+        self.none = KnownFunction(0, Message(b""))  # stands for a function that is sent with each call
         self._by_name: dict[object, KnownFunction] = {}
         self._same: WeakKeyDictionary[object, tuple[object, KnownFunction]] = WeakKeyDictionary()
-        self._seen: ref[object] | None = None  # the last function that went by value
+        self._seen: ref[object] | None = None  # the last function that was sent by value
         self._lock = RLock()  # numbers are given by any thread
 
     def find(self, function: Callable[..., Any] | str) -> KnownFunction:
-        """The function as workers know it, or ``none``. Raises ArgumentError for what is no function."""
+        """Return the function as workers know it, or ``none`` if it is sent with each call.
+
+        Raises ArgumentError if it is not a function.
+        """
         try:
             return self._by_name[function]
         except (KeyError, TypeError):
@@ -70,7 +73,7 @@ class Definitions:
                 return self._define(function)
 
     def find_for_many(self, function: Callable[..., Any] | str) -> KnownFunction:
-        """The same for many calls, all with the function as it is now. Raises ArgumentError, and OSError."""
+        """Return the function in its present state, for many calls. Raises ArgumentError, and OSError."""
         known = self.find(function)
         return self.by_value.take("map", function) if known is self.none else known
 
@@ -88,25 +91,28 @@ class Definitions:
         return known
 
     def _define_value(self, function: Any) -> KnownFunction:
-        """One that goes by value is sent once, as long as nothing that it refers to can have changed."""
+        """Give a number to a function that is sent by value; return ``none`` if it is sent with each call instead.
+
+        Each worker gets it once, as long as nothing that it refers to can have changed.
+        """
         print_now = fingerprint(function, self._receiver)
         if print_now is None:
             return self.none
         before, known = self._same.get(function, (None, self.none))
         if before != print_now:
             if (self._seen is None or self._seen() is not function) and not self.by_value.looks_large(function):
-                self._seen = ref(function)  # most are called once
+                self._seen = ref(function)  # no number yet: most functions are called once
                 return self.none
             try:
                 known = self.by_value.take("submit", function)
-            except ArgumentError:  # whoever encodes the call says what is wrong
+            except ArgumentError:  # encoding the call reports the error
                 return self.none
             self._same[function] = print_now, known
         return known
 
 
 class JobEncoder:
-    """Calls into bytes that any worker of the Executor understands. Raises ArgumentError."""
+    """An encoder of calls, for all workers of the Executor. Its methods raise ArgumentError."""
 
     def __init__(self, receiver: Receiver) -> None:
         self.definitions = Definitions(receiver)
@@ -115,7 +121,10 @@ class JobEncoder:
     def encode(
         self, function: Callable[..., Any] | str, args: Sequence[Any], keywords: dict[str, Any]
     ) -> tuple[KnownFunction, int, bytes | Message]:
-        """The function, the kind of the message, and its body, or the message. Raises OSError too."""
+        """Encode a call. Return the function, the kind of the message, and the message or, if it is small, its body.
+
+        Raises OSError too.
+        """
         known = self.definitions.find(function)
         if known.number:
             return self._encode_known(known, function, args, keywords)
@@ -133,7 +142,7 @@ class JobEncoder:
     def encode_item(
         self, known: KnownFunction, function: Callable[..., Any] | str, item: Any, chunk: bool
     ) -> tuple[KnownFunction, int, bytes | Message]:
-        """The same for an item of a map: the arguments of a call, or a chunk of those."""
+        """Encode an item of a map as ``encode`` does: the arguments of a call, or a chunk of such arguments."""
         if chunk:
             return known, CHUNK, self._message(CHUNK, known.number, function, (item,))
         return self._encode_known(known, function, item, {})
@@ -152,7 +161,7 @@ class JobEncoder:
         message = self._requests.message("submit", kind, 0, number, function, args)
         try:
             message.write_files()
-            message.keep()  # it may wait, and have to be sent again
+            message.keep()  # the message may wait in a queue, and have to be sent again
         except BaseException:
             message.close()
             raise
@@ -160,7 +169,7 @@ class JobEncoder:
 
 
 def with_keywords(function: Callable[..., Any], keywords: dict[str, Any]) -> Callable[..., Any]:
-    """The function with these keyword arguments."""
+    """Bind keyword arguments to the function; return it unchanged if there are none."""
     if not keywords:
         return function
     from functools import partial
@@ -175,7 +184,7 @@ def _found(function: str) -> Callable[..., Any]:
 
 
 class EncodedJob(Job):
-    """A job with an encoded call. ``settle`` is what a subclass does with its result or error."""
+    """A job with an encoded call. Subclasses define ``settle``, which delivers the result or the error."""
 
     __slots__ = ("body", "function", "kind", "on_event")
 
@@ -193,7 +202,7 @@ class EncodedJob(Job):
         self.on_event = on_event
 
     def write(self, parts: list[bytes], number: int, held: int) -> Message | None:
-        """Add what is to be sent to the parts; a message with descriptors is returned."""
+        """Append a small call to ``parts``; return any other call as a message, which may have descriptors."""
         body = self.body
         if type(body) is bytes:
             parts += (pack(len(body), number, self.function.number | held, self.kind, 0, 0), body)
@@ -205,18 +214,18 @@ class EncodedJob(Job):
 
     @property
     def unwanted(self) -> bool:
-        """Whether nobody waits for it any more, although it was put off and has not begun."""
+        """True if a deferred job should be dropped, because its result is no longer wanted. Always False here."""
         return False
 
     def begin(self) -> None:
-        """A worker is to have it."""
+        """Prepare the job for the worker that gets it. Does nothing here; subclasses may override it."""
 
     def settle(self, error: BaseException | None, value: Any) -> None:
-        """It has this result, or error."""
+        """Deliver the error, or the result if ``error`` is None."""
         raise NotImplementedError
 
     def finish(self, message: call_messages.Message) -> None:
-        """Its answer has come. Runs without any lock: decoding may run any code."""
+        """Decode the answer and deliver it. Runs without any lock, because decoding may run arbitrary code."""
         error: BaseException | None = None
         value = None
         try:
@@ -227,27 +236,27 @@ class EncodedJob(Job):
         self.settle(error, value)
 
     def fail(self, error: BaseException) -> None:
-        """It has this error instead of an answer."""
+        """Deliver an error in place of an answer."""
         self.release()
         self.settle(error, None)
 
     def give_up(self, calls: object) -> None:
-        """Nobody waits for what a worker has of it: it goes on."""
+        """Do nothing when the job is no longer wanted: a worker that has it goes on with it."""
 
     def release(self) -> None:
-        """Let go of what was encoded."""
+        """Release the encoded call."""
         body, self.body = self.body, b""
         if isinstance(body, Message):
             body.close()
 
 
 def plain(message: call_messages.Message) -> bool:
-    """Whether it is a result that is a plain pickle of a value."""
+    """Return whether the message is a result that is a plain pickle of a value."""
     return message[0] == RESULT and not (message[2] & 1 or message[5])
 
 
 def value_of(message: call_messages.Message) -> Any:
-    """The result in an answer. Raises what the function has raised, ResultError, and CallCancelledError."""
+    """Decode the result in an answer. Raises the function's exception, ResultError, and CallCancelledError."""
     kind, number, detail, flags, body, fds = message
     if kind == RESULT:
         return decode_value(None, (kind, number, detail & 1, flags, body, fds))
@@ -257,7 +266,7 @@ def value_of(message: call_messages.Message) -> Any:
 
 
 class BatchJob(Job):
-    """Several small items of a map, which a worker does one after the other, each with an answer of its own."""
+    """A job of several small items of a map. A worker processes them one by one, and answers each separately."""
 
     __slots__ = ("_first", "_indexes", "function", "left", "on_event", "took", "work")
 
@@ -266,44 +275,44 @@ class BatchJob(Job):
         self.work = work
         self.function = work.function
         self.on_event = work.on_event
-        self.left = len(indexes)  # that have no answer yet
-        self.took = 0  # microseconds, of those that have
-        self._indexes = indexes  # GONE for those that were taken back
+        self.left = len(indexes)  # items that have no answer yet
+        self.took = 0  # microseconds that the answered items have taken
+        self._indexes = indexes  # GONE for items that were taken back
         self._first = 0
 
     def write(self, parts: list[bytes], number: int, held: int) -> None:
-        """Add what is to be sent to the parts."""
+        """Append the encoded items to ``parts``."""
         self._first = number
         body = dumps([self.work.items[index] for index in self._indexes], PROTOCOL)
         parts += (pack(len(body), number, self.function.number | held, self.work.kind, 0, 0), body)
 
     def begin(self) -> None:
-        """A worker is to have it: after the death of another one, what is left of it."""
+        """Drop the items that have answers already, if another worker had the job and died."""
         if self.left != self.size:
             self._indexes = self.open()
             self.size = self.left
 
     def open(self) -> list[int]:
-        """The items that have no answer."""
+        """Return the indexes of the items that have no answer."""
         items = self.work.items
         return [index for index in self._indexes if index in items]
 
     def answered(self, message: call_messages.Message) -> int:
-        """Which of its items has this answer."""
+        """Record the duration of an answer; remove its item from the job, and return the item's index."""
         self.took += message[2] >> 1
         return self.take_out(message[1])
 
     def take_out(self, number: int) -> int:
-        """The item of this call, which is not one of its any more."""
+        """Remove the item of a call from the job; return the item's index."""
         index = self._indexes[number - self._first]
         self.left -= 1
         self.work.items.pop(index, None)
         return index
 
-    unwanted = False  # it is never put off: its map is
+    unwanted = False  # the job is never deferred: its map is
 
     def split(self, numbers: list[int]) -> BatchJob:
-        """The items of these calls, which have not begun, as a job of their own."""
+        """Move the items of these calls, which have not begun, to a new job, and return that."""
         taken = [self._indexes[number - self._first] for number in numbers]
         for number in numbers:
             self._indexes[number - self._first] = GONE
@@ -311,24 +320,24 @@ class BatchJob(Job):
         return BatchJob(self.work, taken)
 
     def fail(self, error: BaseException) -> None:
-        """All of it that has no answer has this error instead."""
+        """Deliver an error for all items that have no answer."""
         for index in self.open():
             self.work.items.pop(index, None)
             self.work.settle(index, Raised(error))
 
     def cancel(self) -> None:
-        """It will not run."""
+        """Deliver CancelledError for all items that have no answer: the job will not run."""
         self.fail(CancelledError())
 
     def give_up(self, calls: object) -> None:
-        """Nobody waits for what a worker has of it: it goes on."""
+        """Do nothing when the job is no longer wanted: a worker that has it goes on with it."""
 
     def release(self) -> None:
-        """Nothing is encoded before it is written."""
+        """Do nothing: items are encoded only when they are written."""
 
 
 class Item:
-    """One item of a map, of which nothing will come."""
+    """An item of a map that is in no job and will not run."""
 
     __slots__ = ("_index", "_work")
 
@@ -337,16 +346,16 @@ class Item:
         self._index = index
 
     def fail(self, error: BaseException) -> None:
-        """It has this error instead."""
+        """Deliver an error in place of the item's result."""
         self._work.settle(self._index, Raised(error))
 
     def cancel(self) -> None:
-        """Nothing of it will be done."""
+        """Deliver CancelledError in place of the item's result."""
         self._work.settle(self._index, Raised(CancelledError()))
 
 
 class Raised:
-    """In the place of a result."""
+    """An error that is stored in place of a result."""
 
     __slots__ = ("error",)
 

@@ -1,7 +1,7 @@
-"""One map of an Executor: what is under way, and the results that nobody has taken yet.
+"""A map of an Executor: its items in progress, and its results that were not taken yet.
 
-Small items go to workers several together, as many as take about a millisecond, each with an answer of its own. What
-is not small is encoded at once, by itself.
+Several small items are sent to a worker together, as many as take about a millisecond; each has an answer of its own.
+An item that is not small is encoded at once, as a job of its own.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from .._calls.pace import Pace
     from .dispatcher import Dispatcher
 
-TOGETHER = 256  # items that are looked at together
-OF_ITS_OWN = 1 << 10  # bytes: items that are longer are sent by themselves
-JOBS_AHEAD = 2  # for each worker
+TOGETHER = 256  # items whose size is checked together
+OF_ITS_OWN = 1 << 10  # bytes: longer items are sent separately
+JOBS_AHEAD = 2  # jobs for each worker
 
 
 class MapWork:
-    """``items`` are those without a result, by their index; ``results`` those that nobody has taken."""
+    """The state of one map. ``items`` are those without a result, by index; ``results`` are those not yet taken."""
 
     def __init__(
         self,
@@ -59,20 +59,20 @@ class MapWork:
         self.results: dict[int, Any] = {}
         self.pace: Pace = dispatcher.pace_of(self.function)
         self.waiting: deque[int] = deque()  # items that are in no job yet
-        self.encoded: dict[int, ItemJob] = {}  # the jobs of those that are not small
-        self.jobs: set[BatchJob | ItemJob] = set()  # that have been submitted and are not done
+        self.encoded: dict[int, ItemJob] = {}  # the jobs of items that are not small
+        self.jobs: set[BatchJob | ItemJob] = set()  # submitted and not done
         self.closed = False
         self._callable = function
         self._count = 0
-        self._turn: LockType | None = None  # of the one who waits for the result
-        self._wanted = -1  # of this index
+        self._turn: LockType | None = None  # the lock of the thread that waits for a result
+        self._wanted = -1  # the index of that result
         limited = dispatcher.in_single_file or dispatcher.scheduler.limits.max_calls is not None
         self._most = 1 if limited or options["timeout"] is not None else 0
 
-    # --- In ---
+    # --- Items ---
 
     def add(self, items: Sequence[Any]) -> None:
-        """Take further items, which are tuples of arguments, or chunks: lists of those."""
+        """Add further items and submit them. Each is a tuple of arguments, or a chunk: a list of such tuples."""
         first = self._count
         self._count += len(items)
         for start in range(0, len(items), TOGETHER):
@@ -102,7 +102,7 @@ class MapWork:
         self.dispatcher.add(job)
 
     def feed(self) -> None:
-        """Make jobs of what waits, as far as workers will soon want them. Holds the dispatcher's lock."""
+        """Submit jobs for waiting items, as many as workers will soon need. The caller holds the dispatcher's lock."""
         most = JOBS_AHEAD * max(1, self.dispatcher.scheduler.limits.max_workers)
         waiting = self.waiting
         while waiting and len(self.jobs) < most:
@@ -114,7 +114,7 @@ class MapWork:
             self.dispatcher.works.discard(self)
 
     def _next_items(self, most: int) -> list[int]:
-        """So many that are small as go together."""
+        """Remove the next small items from the queue, as many as one job should have, and return their indexes."""
         waiting, encoded = self.waiting, self.encoded
         size = self._most or max(1, min(self.pace.items, len(waiting) // most))
         if not encoded:
@@ -125,22 +125,22 @@ class MapWork:
         return found
 
     def wait_for_jobs(self, indexes: list[int]) -> None:
-        """These are in no job."""
+        """Queue exactly these items, which are in no job, and submit jobs for them."""
         self.waiting.clear()
         self.waiting.extend(indexes)
         self.feed()
 
     def over(self, job: BatchJob | ItemJob) -> None:
-        """All of it has answers. Holds the dispatcher's lock."""
+        """Remove a job that has all its answers, and submit further ones. The caller holds the dispatcher's lock."""
         self.jobs.discard(job)
         if isinstance(job, BatchJob) and job.took:
             self.pace.saw(job.took, job.size)
         self.feed()
 
-    # --- Out ---
+    # --- Results ---
 
     def finish(self, answered: tuple[int, call_messages.Message]) -> None:
-        """An item has this answer. Runs without any lock: decoding may run any code."""
+        """Decode and store the answer to an item. Runs without any lock, because decoding may run arbitrary code."""
         index, message = answered
         try:
             result = loads(message[4]) if plain(message) else value_of(message)
@@ -149,7 +149,7 @@ class MapWork:
         self.settle(index, result)
 
     def settle(self, index: int, result: Any) -> None:
-        """The item has this result, or Raised."""
+        """Store the result of an item, or a Raised in its place, and wake the thread that waits for it."""
         if self.closed:
             return
         self.results[index] = result
@@ -160,7 +160,7 @@ class MapWork:
                 turn.release()
 
     def wait(self, index: int, deadline: float | None) -> None:
-        """Until there is a result of this item. Raises TimeoutError."""
+        """Wait until the item has a result. Raises TimeoutError."""
         self.dispatcher.check_owner("map")
         warn_in_loop()
         self.dispatcher.check_wait("a result of map()")
@@ -168,7 +168,7 @@ class MapWork:
         turn.acquire()
         self._turn = turn
         self._wanted = index
-        if index in self.results:  # meanwhile
+        if index in self.results:  # the result came meanwhile
             return
         while not turn.acquire(timeout=one_wait(remaining(deadline))) and index not in self.results:
             if deadline is not None and monotonic() >= deadline:
@@ -176,7 +176,7 @@ class MapWork:
                 raise TimeoutError
 
     def take(self, index: int) -> Any:
-        """The result of this item, once. Raises what its call has raised."""
+        """Remove and return the result of an item, or raise the error of its call."""
         if self.dispatcher.owner != this_process.pid:
             self.dispatcher.check_owner("map")
         result = self.results.pop(index)
@@ -189,11 +189,11 @@ class MapWork:
 
     @property
     def unwanted(self) -> bool:
-        """Whether nobody wants more of it."""
+        """True if the map was closed: no more results are wanted."""
         return self.closed
 
     def fail(self, error: BaseException) -> None:
-        """What is in no job yet has this error. It was put off, and cannot begin."""
+        """Fail all items that are in no job yet, because the map was deferred and cannot begin."""
         while self.waiting:
             index = self.waiting.popleft()
             job = self.encoded.pop(index, None)
@@ -202,14 +202,14 @@ class MapWork:
             (job or Item(self, index)).fail(error)
 
     def close(self) -> None:
-        """Nobody wants more of it: what has not begun is not done."""
+        """Close the map, and let the dispatcher's thread drop the items that have not begun."""
         self.closed = True
         if self.dispatcher.owner != this_process.pid:
             return
         self.dispatcher.post(self._withdraw)
 
     def cancel(self, finished: list[tuple[Any, Any]]) -> None:
-        """What is in no job yet is cancelled. Holds the dispatcher's lock."""
+        """Cancel the items that are in no job yet. The caller holds the dispatcher's lock."""
         while self.waiting:
             index = self.waiting.popleft()
             job = self.encoded.pop(index, None)
@@ -232,7 +232,7 @@ class MapWork:
 
 
 class ItemJob(EncodedJob):
-    """One item that goes by itself."""
+    """A job of a single item of a map."""
 
     __slots__ = ("_index", "work")
 
@@ -242,14 +242,14 @@ class ItemJob(EncodedJob):
         self._index = index
 
     def cancel(self) -> None:
-        """It will not run."""
+        """Deliver CancelledError: the job will not run."""
         self.fail(CancelledError())
 
     def open(self) -> tuple[int]:
-        """The item."""
+        """Return the index of the item, as a tuple."""
         return (self._index,)
 
     def settle(self, error: BaseException | None, value: Any) -> None:
-        """It has this result, or error."""
+        """Store the result or the error in the map."""
         self.work.items.pop(self._index, None)
         self.work.settle(self._index, value if error is None else Raised(error))

@@ -1,4 +1,4 @@
-"""One worker of an Executor, with its channel and its permits. Nothing here waits."""
+"""A worker of an Executor, with its channel and its permits. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class SharedTalk(Conversation):
-    """The channel of a worker that is watched together with those of others."""
+    """The channel of a worker, which the Executor's thread watches together with the other channels."""
 
     calls: JobCalls
     process: Process
@@ -39,7 +39,7 @@ class SharedTalk(Conversation):
         self._shared = shared
 
     def use(self, sock: socket.socket, end: int) -> None:
-        """This is the channel, from now on, and the descriptor that tells of the worker's end."""
+        """Use the socket as the channel from now on, and ``end`` as the descriptor that reports the worker's end."""
         self.end = end
         self.watch = self._shared
         if end >= 0:
@@ -48,13 +48,16 @@ class SharedTalk(Conversation):
         self.sock = plain_socket(sock)
 
     def has_ended(self) -> bool:
-        """Whether the worker has, when nothing is to be read: something else may still hold its end of the channel."""
+        """Return whether the worker has ended, when the channel has nothing to read.
+
+        The channel alone does not tell: another process may still hold the worker's side of it.
+        """
         if self.watch is None or self.end < 0:
             return True
         return is_ready(self.end) and not (self.calls.in_band and self._more_to_come())
 
     def take_answers(self) -> list[tuple[Any, Any]]:
-        """Take what has come: jobs with their answers, and events with None."""
+        """Return jobs with their answers, and events with None, from the messages that were read."""
         answers: list[tuple[Any, Any]] = []
         try:
             self.calls.take_answers(self.incoming, answers)
@@ -63,7 +66,7 @@ class SharedTalk(Conversation):
         return answers
 
     def unwatch(self) -> None:
-        """Nothing comes any more."""
+        """Stop watching the channel and the end of the worker."""
         if self.watch is not None and self.sock is not None:
             if self.end >= 0:
                 self.watch.unregister(self.end)
@@ -72,10 +75,13 @@ class SharedTalk(Conversation):
 
 
 class JobSeat(Seat):
-    """``moved`` is when something last came from the worker, or was sent to it when it had nothing to do."""
+    """A worker that the dispatcher uses.
+
+    ``moved`` is the time of the last message from the worker, or of the last job that it got while it had none.
+    """
 
     __slots__ = ("moved", "permits", "process")
-    calls: JobCalls  # type: ignore[assignment]  # as above
+    calls: JobCalls  # type: ignore[assignment]  # other jobs and calls
     talk: SharedTalk
     pool: Dispatcher
 
@@ -86,14 +92,14 @@ class JobSeat(Seat):
         self.moved = 0.0
 
     def look(self) -> None:
-        """It may have said that it is ready, that it never will be, or that it wants to leave."""
+        """Check whether the worker has reported that it is ready, that it failed to start, or that it retires."""
         if not self._entered:
             self._enter()
         elif self.calls.retired:
             self.pool.scheduler.retire(self.worker)
 
     def give(self, jobs: Iterable[AnyJob]) -> None:  # type: ignore[override]  # other jobs
-        """Let it have these: what it needs soon is sent now, the rest with what comes from it."""
+        """Give jobs to the worker. Send the jobs that it needs soon now, and the rest after its next message."""
         for job in jobs:
             job.begin()
         if self.calls.jobs:
@@ -104,27 +110,27 @@ class JobSeat(Seat):
             self.flush()
 
     def flush(self) -> None:
-        """Send what it is to have."""
+        """Write the queued jobs and their permits, and send as much as the socket takes."""
         calls = self.calls
         if calls.unwritten:
             calls.write()
         if calls.permits:
-            assert self.permits is not None  # or it would have one job at a time
+            assert self.permits is not None  # without permits, a worker gets one job at a time
             self.permits.give(calls.permits)
         if calls.out and self.talk.sock is not None:
             self.talk.flush()
 
     def flush_again(self) -> None:
-        """Send on after an interrupt, which may have come at any step of it."""
+        """Resume sending after an interrupt, which may have come at any step of it."""
         self.talk.forget_writes()
         self.flush()
 
-    # --- What it has not begun ---
+    # --- Jobs that have not begun ---
 
     def take_back(self, most: int) -> tuple[list[AnyJob], list[BatchJob]]:  # type: ignore[override]  # other jobs
-        """So many jobs, if there are as many that have not begun: whole ones, and parts of some.
+        """Take back ``most`` calls, or as many as have not begun. Return whole jobs, and parts of other jobs.
 
-        The scheduler has to be told.
+        The caller has to tell the scheduler.
         """
         unwritten = self.calls.unwritten
         whole: list[AnyJob] = []
@@ -145,15 +151,15 @@ class JobSeat(Seat):
         return whole, parts
 
     def not_begun(self, most: int) -> list[int]:
-        """The numbers of so many calls that were written, and will not begin now."""
+        """Take back the permits of at most ``most`` written calls; return their numbers. They will not begin."""
         return [] if self.permits is None else self.permits.take_back(most)
 
     def close(self) -> None:
-        """It has ended: let go of all that it had."""
+        """Close the permits, the channel and the process handle, after the worker has ended."""
         if self.permits is not None:
             self.permits.close()
         self.talk.unwatch()
         self.talk.close_unread()
         self.talk.close_channel()
         self.process.close()
-        del self.process, self.talk.process  # not to be collected in another thread, which may be interrupted
+        del self.process, self.talk.process  # otherwise another thread might collect it, and be interrupted

@@ -1,4 +1,4 @@
-"""As _executor.errors, for programs that have loaded ProcessPoolExecutor, and multiprocessing with it."""
+"""The error for programs that have loaded ProcessPoolExecutor, and multiprocessing with it; see _executor.errors."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from .errors import BrokenWorkerError
 
 
 class BrokenProcessError(BrokenWorkerError, BrokenProcessPool):
-    """The worker of this job has ended. The Executor goes on."""
+    """The error of a job whose worker has ended. The Executor goes on."""

@@ -1,8 +1,8 @@
-"""What becomes of an Executor when an interrupt has torn a thread out of the middle of a decision.
+"""Recovery of an Executor after an interrupt has stopped a thread in the middle of a decision.
 
-The books of the scheduler may be half written then. What workers have is noted in steps that no interrupt splits (see
-_system.once), and the dispatcher has a list of all jobs: so the books are made anew from these two. No worker ends, no
-job is lost.
+The state of the scheduler may then be half written. But the jobs of each worker are recorded in steps that no interrupt
+splits (see _system.once), and the dispatcher has a list of all jobs. The scheduler's state is rebuilt from these two.
+No worker ends, and no job is lost.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def mend(dispatcher: Dispatcher) -> None:
-    """Make the books anew. Runs in the dispatcher's thread, under its lock, where no interrupt comes."""
+    """Rebuild the scheduler's state. Runs in the dispatcher's thread, under its lock, where no interrupt comes."""
     dispatcher.scheduler = scheduler = dispatcher.scheduler.anew()
     dispatcher.room.count()
     now, waiting = monotonic(), dict(dispatcher.open)
@@ -37,7 +37,7 @@ def mend(dispatcher: Dispatcher) -> None:
 
 
 def _complete_maps(dispatcher: Dispatcher) -> None:
-    """Let maps know their jobs again, and the items that are in none."""
+    """Rebuild each map's set of jobs, and queue its items that are in no job."""
     taken: dict[MapWork, set[int]] = {work: set() for work in dispatcher.works}
     for work in taken:
         work.jobs.clear()

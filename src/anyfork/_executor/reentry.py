@@ -1,4 +1,4 @@
-"""What an Executor refuses to a signal handler or a destructor that has come in the middle of another call of it."""
+"""Refusals for a signal handler or a destructor that uses an Executor in the middle of another call of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def cannot_put_off(call: str) -> HandleError:
-    """Return the error for what cannot be left to the Executor's thread, because there is none yet."""
+    """Return the error for a call that cannot be left to the Executor's thread, because there is none yet."""
     return HandleError(
         f"{call}() in a signal handler or a destructor, in the middle of the first use of the Executor: it does "
         "not work yet; use the Executor once before, or call this later"
@@ -28,6 +28,6 @@ def cannot_wait(call: str) -> HandleError:
 
 
 def is_held(source: Source) -> bool:
-    """Whether this thread was interrupted while it used the template of this source: a worker needs it to begin."""
+    """Return whether this thread was interrupted while it used the source's template, which a new worker needs."""
     link: Link | None = default_template._link if source.key is None else source.key._link
     return link is not None and any(one.lock._is_owned() for one in link.line())  # type: ignore[attr-defined]  # see _system.decision_lock

@@ -1,4 +1,4 @@
-"""Pickles of values of which nothing has to be known but their type: numbers, text, and containers of those."""
+"""Pickles of simple values, of which only the type has to be known: numbers, text, and containers of those."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ if TYPE_CHECKING:
 
 
 class _NotSimpleError(Exception):
-    """Something among the values is more than that."""
+    """The error for a value that is not simple."""
 
 
 class _SimplePickler(Pickler):
-    def reducer_override(self, _: Any) -> NoReturn:  # asked for all that pickle does not know by itself
+    def reducer_override(self, _: Any) -> NoReturn:  # called for every value that pickle has no built-in support for
         raise _NotSimpleError
 
 
 def simple(values: Any, limit: int = INLINE) -> bytes | None:
-    """The pickle, if nothing in it runs code, and it is no longer than the limit. Otherwise None."""
+    """Pickle simple values. Return None if the pickle would run code, or is longer than ``limit`` bytes.
+
+    Values that are nested too deeply for the pickler give None, too.
+    """
     pieces: list[bytes] = []
     pickler = _SimplePickler(_Pieces(pieces), PROTOCOL)
     try:
@@ -34,7 +37,7 @@ def simple(values: Any, limit: int = INLINE) -> bytes | None:
 
 
 def simple_arguments(args: Sequence[object]) -> bytes | None:
-    """The same for the arguments of one call, of which most are scalars."""
+    """Pickle the arguments of one call as ``simple`` does, by a shortcut if all are scalars, as most are."""
     for value in args:
         if type(value) not in SCALARS:
             return simple(args)
@@ -42,7 +45,7 @@ def simple_arguments(args: Sequence[object]) -> bytes | None:
 
 
 class _Pieces:
-    """Takes what a pickler writes."""
+    """A file object that collects the pieces that a pickler writes."""
 
     __slots__ = ("write",)
 

@@ -1,4 +1,4 @@
-"""The thread of an Executor, and what it watches: the channels of workers, dialogues that go on, and who wakes it."""
+"""The thread of an Executor, and what it watches: workers' channels, dialogues in progress, and its wake-up event."""
 
 from __future__ import annotations
 
@@ -29,35 +29,37 @@ LONGEST = 86400.0  # seconds to wait in one go: the kernel counts milliseconds i
 
 
 class Watch:
-    """Descriptors are registered with ``epoll``. ``wakes_at`` is when the thread looks again by itself, where it waits:
-    whoever wants it before has to wake it.
+    """The thread, its descriptors and the actions posted to it. Descriptors are registered with ``epoll``.
+
+    While the thread waits, ``wakes_at`` is the time when it looks again by itself; a thread that needs it earlier has
+    to wake it.
     """
 
     def __init__(self, run: Callable[[], None]) -> None:
-        """Make what the thread needs, which will run this. Raises OSError."""
-        self.late: deque[Callable[[], None]] = deque()  # what others want the thread to do
+        """Make the thread, which is not started yet and will call ``run``, and its descriptors. Raises OSError."""
+        self.late: deque[Callable[[], None]] = deque()  # actions that were posted to the thread
         self.wakes_at = 0.0
         self.ident = 0
         self._wakeup = -1
         self.epoll: epoll = new_epoll()
         self._proceedings: list[Proceeding] = []
-        self._gate = RLock()  # reentrant: destructors and signal handlers wake, too
+        self._gate = RLock()  # reentrant: destructors and signal handlers wake the thread, too
         self._wakeup = lift(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self.epoll.register(self._wakeup, POLLIN)
         self.thread: threading.Thread = threading.Thread(target=run, name="anyfork Executor")
 
     @property
     def is_here(self) -> bool:
-        """Whether this is the thread."""
+        """True in the Executor's thread."""
         return _thread.get_ident() == self.ident
 
     @property
     def held(self) -> bool:
-        """Whether this thread was interrupted while it woke that one."""
+        """True if this thread was interrupted while it woke the Executor's thread."""
         return self._gate._is_owned()  # type: ignore[attr-defined,no-any-return]  # see _system.decision_lock
 
     def wake(self) -> None:
-        """Let the thread look. After its end nothing happens: the number may be that of something else then."""
+        """Wake the thread. Do nothing after its end, when the descriptor's number may belong to another file."""
         do_locked(self._gate, self._write)
 
     def _write(self) -> None:
@@ -65,28 +67,28 @@ class Watch:
             os.eventfd_write(self._wakeup, 1)
 
     def post(self, action: Callable[[], None]) -> None:
-        """Let the thread do something soon. May be called in the middle of anything."""
+        """Let the thread run an action soon. May be called at any point, even inside another call."""
         self.late.append(action)
         self.wake()
 
     def proceed(self, dialogue: Dialogue[Any], then: Callable[[Any, Exception | None], None]) -> None:
-        """Go through a dialogue beside all the rest, from the next look on; see Proceeding."""
+        """Run a dialogue beside the thread's other work, from its next round on; see Proceeding."""
         self.post(lambda: self._proceedings.append(Proceeding(dialogue, then, self.wake)))
 
     @property
     def busy(self) -> bool:
-        """Whether something is under way here."""
+        """True if there are dialogues in progress or posted actions."""
         return bool(self._proceedings or self.late)
 
     def go_on(self) -> None:
-        """Do what others want, and go on with dialogues as far as that is possible now."""
+        """Run the posted actions, and advance the dialogues as far as possible now."""
         while self.late:
             self.late.popleft()()
         proceedings, self._proceedings = self._proceedings, []
         self._proceedings += [one for one in proceedings if one.advance()]
 
     def wait(self, wakes_at: float) -> list[int]:
-        """Wait until then at the latest; return the descriptors of which something has come."""
+        """Wait until ``wakes_at`` at the latest; return the descriptors that are ready."""
         left = None if wakes_at == inf else min(LONGEST, max(0.0, wakes_at - monotonic()))
         if self._proceedings and not self.late:
             self._wait_for_dialogues(left)
@@ -111,7 +113,7 @@ class Watch:
             proceeding.look(ready)
 
     def close(self) -> None:
-        """The thread is about to end."""
+        """Close the descriptors, because the thread is about to end."""
         self.epoll.close()
         do_locked(self._gate, self._close_wakeup)
 
@@ -120,5 +122,5 @@ class Watch:
         if wakeup >= 0:
             os.close(wakeup)
 
-    def __del__(self) -> None:  # its thread could not be started
+    def __del__(self) -> None:  # if the thread could not be started
         self._close_wakeup()

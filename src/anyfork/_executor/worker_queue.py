@@ -1,4 +1,4 @@
-"""The jobs that one worker of an Executor has, without I/O: what is written, what may be taken back, what comes."""
+"""The queue of jobs of one worker of an Executor, without I/O: writing jobs, taking them back, matching answers."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
     from .._calls.known_functions import KnownFunction
     from .jobs import AnyJob
 
-LOW = 2  # with fewer jobs written a worker might run out of them before somebody looks again
-MANY = 16  # are written at once, if nobody does before
+LOW = 2  # jobs: with fewer written ones, a worker might run out of work before the next look
+MANY = 16  # jobs that are written at once, without waiting for the next look
 
 
 class JobCalls(Calls):
-    """``permits`` are the numbers that have to be given before ``out`` is sent."""
+    """The jobs of one worker. ``permits`` are the numbers that have to be given before ``out`` is sent."""
 
     def __init__(self, on_event: Handler | None, memory: int | None, receiver: Receiver) -> None:
         super().__init__(None, None, on_event, receiver)
-        self._memory = memory  # the kind that is asked for after each job
+        self._memory = memory  # the kind of memory that is measured after each job
         self.unwritten: deque[AnyJob] = deque()
-        self.jobs: dict[int, AnyJob | Measure] = {}  # that were written, by the numbers of their answers
+        self.jobs: dict[int, AnyJob | Measure] = {}  # written jobs, by the numbers of their answers
         self.permits: list[int] = []
         self._defined = {0}  # the numbers of functions by name that the worker knows
         self._next = 1
 
-    # --- Out ---
+    # --- Sending ---
 
     def add(self, jobs: Iterable[AnyJob]) -> bool:  # type: ignore[override]  # other calls
-        """The worker is to have these. True when they should be written now, False when there is time for that."""
+        """Queue jobs for this worker. Return True if they must be written now, False if there is time for that."""
         self.unwritten.extend(jobs)
         return len(self.jobs) < LOW or len(self.unwritten) >= MANY
 
     def write(self) -> None:
-        """Put what was added in ``out``, and their numbers in ``permits``, as far as there is room for those."""
+        """Write queued jobs to ``out``, and their numbers to ``permits``, as many as the pipe of permits holds."""
         written = _Written(self)
         if self._requests.unwanted:
             self.out.append(Message(self._requests.drop_unwanted()))
@@ -83,19 +83,19 @@ class JobCalls(Calls):
             written.parts.append(HEADER.pack(0, number, self._memory, MEASURE, 0, 0))
 
     def _define(self, function: KnownFunction, written: _Written) -> None:
-        """Tell the worker of a function, if it does not know it."""
+        """Send a function to the worker, if it does not know the function."""
         number = function.number
         if number >= FIRST_BY_VALUE:
             self._requests.tell(function)
-            self._define_first()  # before all of this
+            self._define_first()  # before these jobs
         elif number not in self._defined and number not in written.defined:
             written.defined.add(number)
             written.parts.append(bytes(function.message.data))
 
-    # --- In ---
+    # --- Receiving ---
 
     def take_answers(self, messages: deque[call_messages.Message], answers: list[tuple[Any, Any]]) -> None:
-        """Take messages: answers to jobs, and events with None. Raises ProtocolError."""
+        """Take messages, and add jobs with their answers and events with None to ``answers``. Raises ProtocolError."""
         jobs = self.jobs
         while messages:
             message = messages.popleft()
@@ -110,42 +110,42 @@ class JobCalls(Calls):
 
     def _event(self, message: call_messages.Message) -> Event:
         job = self.jobs.get(message[1])
-        handler = None if job is None or type(job) is Measure else job.on_event  # type: ignore[union-attr]  # it is not
+        handler = None if job is None or type(job) is Measure else job.on_event  # type: ignore[union-attr]  # no Measure
         return Event(message, None, handler or self._on_event, None)
 
     def taken_back(self, numbers: Sequence[int]) -> list[tuple[AnyJob, int]]:
-        """These will not begin: their jobs."""
+        """Remove calls that will not begin; return their jobs and numbers."""
         if self.out:
             self.drop_unsent(numbers)
         return [(self.jobs.pop(number), number) for number in numbers if number in self.jobs]  # type: ignore[misc]  # jobs
 
     def list_jobs(self) -> list[AnyJob]:
-        """Return all jobs that the worker has, or is to have, in their order."""
+        """Return all jobs that the worker has or will get, in order."""
         written = (job.job if type(job) is Measure else job for job in self.jobs.values())
         return [*dict.fromkeys([*written, *self.unwritten])]  # type: ignore[list-item]  # jobs
 
     @property
     def outstanding(self) -> int:
-        """How many have no answer yet."""
+        """The number of written calls and queued jobs that have no answer yet."""
         return len(self.jobs) + len(self.unwritten)
 
 
 class _Written:
-    """What is to be written, before it is noted: all in one go, so that no interrupt leaves half of it."""
+    """The messages, jobs and permits of one ``write``, which are then recorded in one step that no interrupt splits."""
 
     __slots__ = ("count", "defined", "jobs", "next", "out", "parts", "permits")
 
     def __init__(self, calls: JobCalls) -> None:
         self.out: list[Message] = []
-        self.parts: list[bytes] = []  # of the next message in ``out``
+        self.parts: list[bytes] = []  # parts of the next message in ``out``
         self.jobs: dict[int, AnyJob | Measure] = {}
         self.permits: list[int] = []
         self.defined: set[int] = set()
         self.next = calls._next
-        self.count = 0  # of jobs
+        self.count = 0  # number of jobs
 
     def number(self, count: int) -> int:
-        """Return the first of so many new numbers."""
+        """Reserve ``count`` consecutive numbers; return the first."""
         number = self.next
         if number + count > LAST_NUMBER:
             number = 1
@@ -153,7 +153,7 @@ class _Written:
         return number
 
     def put(self, message: Message | None = None) -> None:
-        """Put a message behind what has no message yet."""
+        """Make a message of the collected parts, and append the given message after it."""
         if self.parts:
             self.out.append(Message(b"".join(self.parts)))
             self.parts.clear()
@@ -161,7 +161,7 @@ class _Written:
             self.out.append(message)
 
     def note(self, calls: JobCalls) -> None:
-        """Note it where it is sent from, and waited for."""
+        """Record everything in ``calls`` in one step: what is to be sent, and which answers will come."""
         self.put()
         in_one_go(
             map(calls.out.extend, (self.out,)),
@@ -174,7 +174,7 @@ class _Written:
 
 
 class Measure:
-    """In the place of a job: the question how large the worker is after one."""
+    """A request for the worker's memory after a job. It takes the place of a job among the written ones."""
 
     __slots__ = ("job",)
     state = None

@@ -1,6 +1,6 @@
-"""The workers of an Executor: their starts and ends, what comes from them, and how many jobs each is given at once.
+"""The workers of an Executor: their starts and ends, their messages, and how many jobs each is given at once.
 
-All of it happens in the dispatcher's thread, under its lock.
+All functions run in the dispatcher's thread, under its lock.
 """
 
 from __future__ import annotations
@@ -30,22 +30,25 @@ if TYPE_CHECKING:
     from .dispatcher import Dispatcher
 
 MODULE = "_anyfork_child.worker.job_loop"
-STALL = 0.01  # seconds without an answer, after which what waits behind a job is given to others
+STALL = 0.01  # seconds without an answer, after which jobs that wait behind another one go to other workers
 ALL = 1 << 14  # more jobs than one worker ever has
 
 
 class WatchedProcess(Process):
-    """The process of a worker, to which signals are sent without waiting for its birth."""
+    """The process of a worker. Sending it a signal does not wait for its birth."""
 
     __slots__ = ()
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, at its birth if that is still to come."""
+        """Send a signal to the process now, or at its birth if that is still to come."""
         self._link.signal_now_or_at_birth(number)
 
 
 class Crew:
-    """``seats`` are all that have a process, or may get one. ``adaptive``: how many jobs each has is decided here."""
+    """The workers of an Executor. ``seats`` are those that have a process, or may get one.
+
+    With ``adaptive``, this class decides how many jobs each worker has.
+    """
 
     def __init__(self, dispatcher: Dispatcher, adaptive: bool) -> None:
         self.seats: set[JobSeat] = set()
@@ -57,14 +60,14 @@ class Crew:
     # --- The life of a worker ---
 
     def begin(self, worker: Worker) -> None:
-        """Start one."""
+        """Start a worker."""
         dispatcher = self._dispatcher
         permits = None
         try:
             template = Template() if worker.source.key is None else worker.source.key.fork()
-            permits = None if dispatcher.in_band else Permits()  # no descriptor gets to another machine
+            permits = None if dispatcher.in_band else Permits()  # no descriptor can be sent to another machine
             link = dispatcher.start_worker(template, MODULE, permits)
-        except Exception as error:  # pickling runs any code; whatever it is, jobs are told, or it is tried again
+        except Exception as error:  # any error, because pickling runs user code: jobs fail, or it is retried
             if permits is not None:
                 permits.close()
             dispatcher.not_started(worker, error)
@@ -90,7 +93,7 @@ class Crew:
             self._by_fd[seat.talk.end] = seat
 
     def read(self, ready: list[int], now: float) -> None:
-        """Take what has come from those whose descriptors are ready."""
+        """Read from the workers whose descriptors are ready, and process their messages."""
         for fd in ready:
             seat = self._by_fd.get(fd)
             if seat is not None:
@@ -111,8 +114,8 @@ class Crew:
         seat.flush()
 
     def _ended(self, seat: JobSeat, status: ExitStatus | None, error: Exception | None) -> None:
-        """A worker has come to its end."""
-        if error is not None:  # it goes on without its channel, or its template is stopped
+        """Record the end of a worker: take back jobs that it has not begun, and remove it."""
+        if error is not None:  # the process runs on without its channel, or its template is stopped
             seat.kill()
         self.take_back(seat, ALL)
         for job in seat.calls.jobs.values():
@@ -123,7 +126,7 @@ class Crew:
         self._remove(seat)
 
     def _forget(self, seat: JobSeat) -> None:
-        """Nothing more is read from it."""
+        """Stop reading from a worker."""
         for fd in [fd for fd, there in self._by_fd.items() if there is seat]:
             del self._by_fd[fd]
         seat.talk.unwatch()
@@ -134,27 +137,27 @@ class Crew:
         self.seats.discard(seat)
 
     def kill(self) -> None:
-        """End all of them, without being told of it."""
+        """Kill and remove all workers, without waiting for their ends."""
         for seat in list(self.seats):
             seat.kill()
             self._remove(seat)
 
     def signal(self, number: int) -> None:
-        """Send a signal to all of them."""
+        """Send a signal to all workers. Their jobs do not run again."""
         for seat in self.seats:
             for job in seat.worker.jobs:
-                job.idempotent = False  # it does not run again
+                job.idempotent = False  # so it does not run again
             seat.process.send_signal(number)
 
-    # --- Who has how much ---
+    # --- Loads ---
 
     @property
     def may_stall(self) -> bool:
-        """Whether somebody has jobs that wait behind another one."""
+        """True if the loads are adaptive and a worker has jobs that wait behind another one."""
         return self.adaptive and any(seat.calls.outstanding > 1 for seat in self.seats)
 
     def adapt(self, now: float) -> None:
-        """Give workers as many jobs at once as they do in a short time."""
+        """Adapt the load to how many jobs a worker does in a short time. Take back jobs that wait behind a long one."""
         if not self.adaptive:
             return
         for seat in list(self.seats):
@@ -170,7 +173,7 @@ class Crew:
                     self.take_back(seat, ALL)
 
     def balance(self) -> None:
-        """Let nobody be idle while something waits behind another job."""
+        """Move jobs that wait behind another job to idle workers."""
         scheduler = self._dispatcher.scheduler
         for _ in range(len(scheduler.force.idle)):
             if scheduler.queue.length or not scheduler.force.idle:
@@ -181,12 +184,12 @@ class Crew:
             self._dispatcher.decide()
 
     def take_back_all(self) -> None:
-        """Let all jobs that have not begun wait again."""
+        """Return all jobs that have not begun to the queue."""
         for seat in list(self.seats):
             self.take_back(seat, ALL)
 
     def take_back(self, seat: JobSeat, most: int) -> bool:
-        """Let so many jobs of a worker that have not begun wait again; False if there are none."""
+        """Return up to ``most`` jobs that a worker has not begun to the queue. Return False if there are none."""
         whole, parts = seat.take_back(most)
         if whole:
             self._dispatcher.scheduler.taken_back(whole, monotonic())

@@ -1,7 +1,7 @@
-"""What a process of the multiprocessing context inherits from its owner: bytes and descriptors.
+"""The inheritance of a process of the multiprocessing context: bytes and descriptors from its owner.
 
-To new processes, and to no others, multiprocessing lets locks, queues and shared memory travel. It asks the Popen
-object that is starting one how descriptors do; here they are arguments like any other.
+multiprocessing lets locks, queues and shared memory travel to new processes only. It asks the Popen object that is
+starting one how descriptors travel; here they are arguments like any other.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 class Inheriting:
-    """Stands in the place of a Popen object that is starting a process."""
+    """A stand-in for a Popen object that is starting a process."""
 
     DupFd = Descriptor
 
     @staticmethod
     def duplicate_for_child(fd: int) -> int:
-        """What to make a DupFd of."""
+        """Return the argument for DupFd."""
         return fd
 
 
@@ -47,7 +47,7 @@ def inheriting(receiver: Receiver) -> Iterator[Receiver]:
     """Let locks, queues and shared memory travel to a new process, which is this receiver."""
     registered: dict[type, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # read as it is used
     outer = context.get_spawning_popen()
-    context.set_spawning_popen(Inheriting)  # type: ignore[arg-type]  # all that is asked of it
+    context.set_spawning_popen(Inheriting)  # type: ignore[arg-type]  # it has all attributes that are used
     try:
         yield Receiver(
             receiver.has,
@@ -62,7 +62,7 @@ def inheriting(receiver: Receiver) -> Iterator[Receiver]:
 
 
 def _locks() -> dict[type, Any]:
-    """Return what checks each kind of lock."""
+    """Return the function that checks each kind of lock."""
     synchronize: Any = sys.modules.get("multiprocessing.synchronize")
     if synchronize is None:
         return {}
@@ -72,7 +72,8 @@ def _locks() -> dict[type, Any]:
 
 def _check_lock(lock: Any) -> None:
     """Refuse a lock of the start method fork. It has no name by which another process finds it; CPython 3.11.2 sends
-    its address, and the other process dies of that."""
+    its address, and the other process crashes.
+    """
     if lock._semlock.name is None:
         kind = type(lock).__name__
         raise RuntimeError(

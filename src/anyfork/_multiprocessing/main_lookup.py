@@ -1,7 +1,8 @@
-"""Functions and classes of this program's ``__main__``, for the processes of the multiprocessing context that ask.
+"""The lookup of functions and classes of this program's ``__main__`` for processes of the multiprocessing context.
 
-They ask when a queue or a pipe brings them a name of it (see _anyfork_child.multiprocessing.main_lookup). One thread
-answers all of them. It is started with the first process, ends with the last one, and belongs to this process alone.
+A process asks when a queue or a pipe brings it a name of ``__main__`` (see _anyfork_child.multiprocessing.main_lookup).
+One thread answers all processes. It is started with the first process, ends with the last one, and belongs to this
+process alone.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ STEP = 1 << 20  # bytes of a large answer to write at once
 
 
 class Definitions:
-    """Holds a socket for each process that may ask, while there are any."""
+    """The sockets of the processes that may ask, one each, and the thread that answers while there are any."""
 
     def __init__(self) -> None:
-        self.lock = RLock()  # reentrant: a destructor or a signal handler may start a process in the middle of this
+        self.lock = RLock()  # reentrant: a destructor or a signal handler may start a process while the lock is held
         self._asked: dict[int, _socket.socket] = {}  # by descriptor
         self._events: select.epoll | None = None
         self._served = False  # a thread answers
 
     def open(self) -> _socket.socket:
-        """Return the socket that one new process asks on. Raises OSError, and RuntimeError where there is no thread."""
+        """Return the socket that a new process asks on. Raises OSError, and RuntimeError if no thread can start."""
         return do_locked(self.lock, self._open)
 
     def _open(self) -> _socket.socket:
@@ -57,13 +58,13 @@ class Definitions:
             self._served = True
             try:
                 threading.Thread(target=self._serve, name="anyfork definitions", daemon=True).start()
-            except BaseException:  # there can be no thread now: the next process tries again
+            except BaseException:  # no thread can be started now: the next process tries again
                 self._served = False
                 raise
         return asking
 
     def _serve(self) -> None:
-        """Answer until the last process has ended."""
+        """Answer until the last process has ended. Runs in a thread of its own."""
         while not do_locked(self.lock, self._finish):
             events = self._events
             assert events is not None
@@ -74,14 +75,14 @@ class Definitions:
                     asked.close()
 
     def _finish(self) -> bool:
-        """Let go, if nobody is left who may ask."""
+        """Close everything if no process is left that may ask; return whether that is so."""
         if self._asked:
             return False
         self.forget()
         return True
 
     def forget(self) -> None:
-        """Close everything. Runs in a forked copy of the owner, too, where no thread answers."""
+        """Close everything. Also runs in a forked copy of the owner, where no thread answers."""
         for end in self._asked.values():
             end.close()
         self._asked.clear()
@@ -100,13 +101,13 @@ def _hear(asked: _socket.socket) -> bool:
     except ConnectionError:
         return False
     fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
-    if len(fds) != 1:  # there was no room for it here: its sender sees that it is closed
+    if len(fds) != 1:  # the descriptor could not be received: the sender sees that it is closed
         close_all(fds)
         return bool(name)
     reply = Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fds[0]))
     try:
         _answer(reply, name.decode())
-    except OSError:  # it has ended meanwhile, or there is no room for a file: it sees the end
+    except OSError:  # the process has ended meanwhile, or there is no room for a file: it sees the end of the stream
         pass
     finally:
         reply.close()
@@ -114,7 +115,7 @@ def _hear(asked: _socket.socket) -> bool:
 
 
 def _answer(reply: Channel, name: str) -> None:
-    """Never waits for the other side: what is large travels in a file."""
+    """Send the answer without ever waiting for the other side: a large answer travels in a file."""
     found: object = None
     try:
         found = _find(name)
@@ -122,7 +123,7 @@ def _answer(reply: Channel, name: str) -> None:
     except Failure as failure:
         reply.send(Frame(FAILED, 0, failure.pack()))
         return
-    except Exception as error:  # pickling runs code of the values, which may raise anything
+    except Exception as error:  # pickling runs code of the value's class, which may raise anything
         module, _, of_it = name.rpartition(":")
         text = f"{of_it!r} of {module} cannot travel to another process: {type(error).__name__}: {error}"
         reply.send(Frame(FAILED, 0, Failure(UNSENT if callable(found) else MISSING, name, text).pack()))
@@ -150,7 +151,7 @@ def _find(question: str) -> object:
 
 
 def _forget() -> None:
-    """Runs in a forked copy of the owner."""
+    """Forget all sockets and renew the lock. Runs in a forked copy of the owner."""
     definitions.lock = RLock()
     definitions.forget()
 

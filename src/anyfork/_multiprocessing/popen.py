@@ -1,4 +1,4 @@
-"""One started process of the multiprocessing context, as multiprocessing asks for it."""
+"""The Popen object of a process of the multiprocessing context, with the interface that multiprocessing expects."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from .._blocking.process import Process
     from .._processes.link import Link
 
-UNKNOWN = 255  # the exit code where nobody knows it; forkserver says the same
-BEFORE_UNLINKING = 1  # above the priority of what removes the names of locks at the end of the program
+UNKNOWN = 255  # the exit code if it is unknown; forkserver says the same
+BEFORE_UNLINKING = 1  # above the priority of the finalizer that removes the names of locks at the end of the program
 OF_POOLS = ("concurrent.futures.process", "multiprocessing.pool", "multiprocessing.managers")
 
 
 class Popen(popen_fork.Popen):
-    """Starts the process and holds its handle.
+    """A started process, with its handle.
 
-    Made by ``Process.start``, which so returns when the process has begun, and raises what kept it from that. The
-    Process object is decoded afterwards, as with forkserver: many processes import their modules side by side.
+    Made by ``Process.start``, which therefore returns when the process has begun, and raises the reason if it has not.
+    The Process object is decoded afterwards, as with forkserver: many processes import their modules side by side.
     """
 
     method = "anyfork"
@@ -61,13 +61,13 @@ class Popen(popen_fork.Popen):
         except BaseException:
             started.kill()
             raise
-        # A descriptor and not a socket: the garbage collector would complain of one that it finds in a cycle.
+        # A descriptor and not a socket: the garbage collector would warn of a socket that it finds in a cycle.
         self._channel = started.channel.detach()
         close_fds = util.close_fds  # type: ignore[attr-defined]
         self.finalizer = util.Finalize(self, close_fds, (self.sentinel, self._channel))
         if not process_obj.daemon:
             self._at_exit = util.Finalize(None, self.hand_over, (None,), exitpriority=BEFORE_UNLINKING)
-        assert started.pid is not None  # it has begun
+        assert started.pid is not None  # the process has begun
         self.pid = started.pid
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
@@ -90,9 +90,10 @@ class Popen(popen_fork.Popen):
         return self.returncode
 
     def hand_over(self, timeout: float | None) -> None:
-        """Let go what the process inherits as soon as it has it, which it says by the end of its side of the channel.
+        """Release the objects that the process inherits as soon as the process has them, which it reports by closing
+        its side of the channel.
 
-        Nobody may hold a lock here any more, nor this program be there: multiprocessing would remove it.
+        If this program dropped a lock, or ended, before that, multiprocessing would remove the lock.
         """
         if self._held and connection.wait([self._channel], timeout):
             self._held.clear()
@@ -104,13 +105,15 @@ class Popen(popen_fork.Popen):
             self._process.send_signal(sig)
 
     def close(self) -> None:
-        """Close what the handle holds."""
+        """Close the handle."""
         super().close()
         self._process.close()
 
 
 def _warm(template: Link, target: object, by_value: bool) -> None:
-    """Have the template load, once, what every process needs, those of pools, and those that get functions by value."""
+    """Have the template load, once, what every process needs, and what processes of pools or with functions by value
+    need.
+    """
     warm_template(template, main.__module__)
     module = getattr(target, "__module__", None)
     if module in OF_POOLS:
@@ -120,10 +123,10 @@ def _warm(template: Link, target: object, by_value: bool) -> None:
 
 
 def _preparation(name: str, template: Template | None) -> dict[str, Any]:
-    """Collect what multiprocessing gives a new process of its parent, but ``__main__``.
+    """Collect what multiprocessing tells a new process about its parent, except ``__main__``.
 
-    The function of the standard library asks ``__main__`` for its origin, which debuggers and profilers that run
-    a program have not, and the system for the directory, which may be gone.
+    The function of the standard library asks ``__main__`` for its origin, which is missing under debuggers and
+    profilers that run a program, and the system for the directory, which may be gone.
     """
     data: dict[str, Any] = {
         "name": name,
@@ -143,7 +146,9 @@ def _preparation(name: str, template: Template | None) -> dict[str, Any]:
 
 
 def _run(template: Template | None, preparation: dict[str, Any], encoded: Encoded) -> Process:
-    """A process of the default template has this program's environment and directory, others those of theirs."""
+    """Start the process. From the default template it gets this program's environment and directory, from another
+    template that template's.
+    """
     tracker = resource_tracker.getfd()
     assert tracker is not None  # it has been started just now
     new = Template() if template is None else template.fork()

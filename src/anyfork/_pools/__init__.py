@@ -1,1 +1,1 @@
-"""What pools decide, without I/O, and their jobs, maps and workers."""
+"""Pools: their decisions, without I/O, and their jobs, maps and workers."""

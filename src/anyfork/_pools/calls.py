@@ -1,4 +1,4 @@
-"""The jobs of a pool, as calls: what is sent for them, and what their answers do. Nothing here waits."""
+"""The jobs of a pool, as calls: the messages for them, and the effects of their answers. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NEW = JobState.NEW
 
 
 class Encoder:
-    """Calls into bytes that any worker of the pool understands. Raises ArgumentError."""
+    """An encoder of calls into bytes that any worker of the pool understands. Raises ArgumentError."""
 
     def __init__(self, serializer: Serializer | None, receiver: Receiver) -> None:
         self._serializer = serializer
@@ -42,9 +42,9 @@ class Encoder:
     def encode(
         self, function: Callable[..., Any] | str, args: Sequence[object]
     ) -> tuple[AnyFunction | None, bytes | Message]:
-        """The function, None if it goes with the call, and what else there is: a plain pickle, or a message.
+        """Encode a call. Return its function, and the other values as a plain pickle or a message.
 
-        Raises OSError too.
+        The function is None if it is part of the message. Raises OSError too.
         """
         named = self.named(function)
         if named:
@@ -65,7 +65,7 @@ class Encoder:
         return None, self._message(0, function, args)
 
     def encode_item(self, function: AnyFunction, item: object) -> tuple[AnyFunction, bytes | Message]:
-        """The same for an item of a map, whose function was taken before."""
+        """Encode a call for an item of a map, as ``encode`` does. ``function`` is what ``take`` has returned."""
         if isinstance(function, KnownFunction):
             return function, self._message(function.number, function, (item,))
         if self._serializer is None and (body := small((item,))):
@@ -73,28 +73,34 @@ class Encoder:
         return function, self._message(self.named(function), function, (item,))
 
     def take(self, function: Callable[..., Any] | str) -> AnyFunction:
-        """What to call for the items of a map: the function as it is now. Raises ArgumentError, and OSError."""
+        """Return what to call for the items of a map: the function as it is now.
+
+        Raises ArgumentError and OSError.
+        """
         return function if self.named(function) else self._by_value.take("map", function)
 
     def _message(self, number: int, function: AnyFunction, args: Sequence[object]) -> Message:
         message = self._requests.message("call", CALL, 0, number, function, args)
         try:
-            message.keep()  # it may wait, and have to be sent again
+            message.keep()  # the message may have to wait, and may be sent again
         except BaseException:
             message.close()
             raise
         return message
 
     def named(self, function: Callable[..., Any] | str) -> int:
-        """Not 0 for a function that workers find by its name. Raises ArgumentError for what is no function."""
+        """Return the number of a function that workers find by its name, otherwise 0.
+
+        Raises ArgumentError if it is not a function.
+        """
         known = self._requests.number("call", function)
         if self._requests.definitions:
-            self._requests.definitions.clear()  # each worker is told when it needs to be
+            self._requests.definitions.clear()  # each worker is told before it needs them
         return known
 
 
 class PoolJob(Job):
-    """A job with an encoded call. ``release`` closes what that holds, once it is done."""
+    """A job with an encoded call. ``release`` closes the descriptors of the call when the job is done."""
 
     __slots__ = ("body", "function", "on_event", "pool")
 
@@ -113,7 +119,7 @@ class PoolJob(Job):
         self.function = function
         self.body = body
         self.on_event = on_event
-        # What Job.__init__ does, without the call: this is the way of every small job.
+        # Do what Job.__init__ does without calling it: every small job passes here.
         self.priority = priority
         self.timeout = timeout
         self.idempotent = idempotent
@@ -125,47 +131,50 @@ class PoolJob(Job):
         self.deadline: float | None = None
 
     def send(self, calls: PoolCalls) -> None:
-        """Begin it in a worker."""
+        """Begin the job in a worker."""
         raise NotImplementedError
 
     def fail(self, error: BaseException) -> None:
-        """It has this error instead of an answer."""
+        """Fail the job with this error instead of an answer."""
         raise NotImplementedError
 
     def give_up(self, calls: PoolCalls) -> None:
-        """Nobody waits for what the worker has of it."""
+        """Give up the calls of the job in its worker: no caller waits for their answers any more."""
         raise NotImplementedError
 
     def numbers(self, first: int) -> Sequence[int]:
-        """Those of its calls in the worker that has it, of which the first is this."""
+        """Return the numbers of the job's calls in its worker. ``first`` is the first of them."""
         return (first,)
 
     def settle(self) -> None:
-        """It is known how large its worker is after it."""
+        """Complete the job: the size of its worker after it is known, or not wanted."""
 
     def begin(self, calls: PoolCalls, answer: Answer) -> None:
-        """Begin the call that was encoded."""
+        """Begin the encoded call in a worker."""
         body = self.body
         if type(body) is bytes:
             calls.begin(answer, self.function, body)
         else:
-            calls.begin_message(answer, self.function, body)  # type: ignore[arg-type]  # it is one
+            calls.begin_message(answer, self.function, body)  # type: ignore[arg-type]  # it is a message
         self.measure(calls)
 
     def measure(self, calls: PoolCalls) -> None:
-        """Ask a plain worker how large it is after the job, if that is to be known."""
+        """Ask a plain worker how large it is after the job, if the pool limits the memory of workers."""
         if self.pool.memory is not None and not self.pool.concurrent:
             calls.begin_measure(Measure(self), self.pool.memory)
 
     def release(self) -> None:
-        """Let go of what was encoded."""
+        """Release the encoded call."""
         body, self.body = self.body, None
         if body is not None and type(body) is not bytes:
             body.close()  # type: ignore[union-attr]  # it is a message
 
 
 class Measure(Answer):
-    """How large a worker is after a job, which is in the books until that is known."""
+    """A request for the size of a worker after a job.
+
+    The worker has the job, for the scheduler, until the size is known.
+    """
 
     __slots__ = ("job",)
     ahead = 1
@@ -175,7 +184,7 @@ class Measure(Answer):
         self.job = job
 
     def finish(self, answer: call_messages.Message | None, error: BaseException | None = None) -> None:
-        """It is known, or the worker has ended."""
+        """Report the size of the worker, and complete the job. If the worker has ended, only complete the job."""
         if self.state is State.GIVEN_UP:  # the job was taken back before it began
             return
         if error is None:
@@ -185,7 +194,7 @@ class Measure(Answer):
 
 
 class Attempt(Answer):
-    """That of one worker at one job."""
+    """The answer of one worker to one job."""
 
     __slots__ = ("job",)
     ahead = 1
@@ -199,7 +208,7 @@ class Attempt(Answer):
 
     @property
     def on_event(self) -> Handler | None:  # type: ignore[override]  # read only
-        """That of the job."""
+        """The event handler of the job."""
         return self.job.on_event
 
     @property
@@ -207,7 +216,7 @@ class Attempt(Answer):
         return self.job.pool.serializer
 
     def finish(self, answer: call_messages.Message | None, error: BaseException | None = None) -> None:
-        """There is an answer; or the worker has ended, and the scheduler decides what becomes of the job."""
+        """Note the answer. If the worker has ended instead, leave the decision about the job to the scheduler."""
         job, wanted = self.job, self.job.attempt is self
         if not wanted:
             job.release()
@@ -219,43 +228,43 @@ class Attempt(Answer):
         job.pool.answered(job)
         if not wanted:
             self.drop()
-        elif job.pool.memory is None:  # otherwise when it is known whether the worker stays
+        elif job.pool.memory is None:  # otherwise Measure does, when it is known whether the worker stays
             job.settle()
 
 
 class CallJob(PoolJob):
-    """One call."""
+    """A job with one call."""
 
     __slots__ = ("attempt", "began", "error", "tempo")
 
-    tempo: Tempo | None  # of its function, where that is to be known
-    began: float  # when it was sent
-    attempt: Attempt | None  # the last; None when nobody waits for it
+    tempo: Tempo | None  # the durations of its function, if they matter
+    began: float  # when the job was sent
+    attempt: Attempt | None  # the last one; None when the caller does not wait for its answer
     error: BaseException | None
 
     def wake(self) -> None:
-        """It is done: ``result`` may be called. A face says what that means."""
+        """Tell the caller that the job is done, so that it may call ``result``. Each face implements this."""
         raise NotImplementedError
 
     def settle(self) -> None:
-        """Its answer is there."""
+        """Release the encoded call, and tell the caller that the answer has come."""
         self.release()
         self.wake()
 
     @property
     def done(self) -> bool:
-        """Whether ``result`` may be called."""
+        """Return whether ``result`` may be called."""
         return self.error is not None or (self.attempt is not None and self.attempt.state is DONE)
 
     def send(self, calls: PoolCalls) -> None:
-        """Begin it in a worker."""
+        """Begin the job in a worker."""
         if self.tempo is not None:
             self.began = self.pool.now()
         self.attempt = attempt = Attempt(self)
         self.begin(calls, attempt)
 
     def took(self) -> None:
-        """Learn how long it took."""
+        """Note how long the call took, for the estimate of its function."""
         assert self.worker is not None
         assert self.tempo is not None
         seat, now = self.worker.seat, self.pool.now()
@@ -263,23 +272,23 @@ class CallJob(PoolJob):
         seat.last = now
 
     def fail(self, error: BaseException) -> None:
-        """It has this error instead of an answer."""
+        """Fail the job with this error instead of an answer."""
         self.error = error
         self.attempt = None
-        if self.state is JobState.DONE:  # otherwise a worker has it still
+        if self.state is JobState.DONE:  # otherwise a worker still has the job
             self.release()
         self.wake()
 
     def give_up(self, calls: PoolCalls) -> None:
-        """Nobody waits for it."""
+        """Give up the last attempt: the caller no longer waits for its answer."""
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             calls.give_up(attempt)
 
     def result(self) -> Any:
-        """Its result, once. Raises what the function has raised, and the other errors of calls."""
+        """Return the result, once. Raises what the function has raised, and the other errors of calls."""
         if self.error is not None:
             raise_taken(self)
-        attempt, self.attempt = self.attempt, None  # they know each other: left alone, both are freed at once
+        attempt, self.attempt = self.attempt, None  # breaks the cycle of both: they are freed at once
         assert attempt is not None
         return attempt.result()

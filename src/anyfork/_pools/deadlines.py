@@ -1,4 +1,4 @@
-"""Until when the jobs of a pool may run."""
+"""The deadlines of the jobs of a pool."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 
 class Deadlines:
-    """``next`` is the first of all. It may be that of a job that is done: most are, long before.
+    """The deadlines of all jobs that run. ``next`` is the earliest.
 
-    So a job costs next to nothing, and all are looked at no more often than the shortest time that one may run.
+    It may belong to a job that is done: most jobs are done long before their deadlines. So a job costs next to nothing,
+    and all jobs are examined no more often than once per shortest time that a job may run.
     """
 
     __slots__ = ("next",)
@@ -24,12 +25,12 @@ class Deadlines:
         self.next = inf
 
     def set(self, job: Job, deadline: float) -> None:
-        """It may run until then."""
+        """Set the deadline of a job."""
         job.deadline = deadline
         self.next = min(self.next, deadline)
 
     def passed(self, workers: Iterable[Worker], now: float) -> list[tuple[Worker, Job]]:
-        """Those that have run for too long, and whose worker has them still."""
+        """Return the jobs whose deadlines have passed, with their workers, and find the next deadline."""
         self.next = inf
         late = []
         for worker in workers:

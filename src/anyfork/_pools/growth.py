@@ -1,4 +1,4 @@
-"""When a pool starts another worker, and from which of its templates."""
+"""The growth of a pool: when it starts another worker, and from which of its templates."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 class Growth:
-    """``wake_at`` is when ``next`` should be asked again. ``owed`` workers need not wait for start_after, as long as
-    they are wanted: those in the place of others that were lost.
+    """The policy of one pool for starting workers.
+
+    ``wake_at`` is when ``next`` must be called again. ``owed`` workers start without waiting for ``start_after``, as
+    long as they are wanted: they replace workers that were lost, or are the ``min_idle`` workers.
     """
 
     __slots__ = ("_force", "_retry_at", "_sources", "_start_at", "owed")
@@ -24,32 +26,35 @@ class Growth:
         self.owed = owed
         self._force = force
         self._sources = sources
-        self._start_at = inf  # when the next one may be started, while one is wanted
+        self._start_at = inf  # when the next worker may be started, while one is wanted
         self._retry_at = inf  # when a template that has failed may be tried again
 
     @property
     def wake_at(self) -> float:
-        """Infinity for never."""
+        """The time for the next call of ``next``; infinity for never."""
         return min(self._start_at, self._retry_at)
 
     @property
     def hopeless(self) -> bool:
-        """Whether none of the templates gives a living worker, and none lives."""
+        """Return whether no worker lives, and none of the templates gives a living worker."""
         used = [source for source in self._sources if source.limit]
         return not self._force.count and bool(used) and all(source.hopeless for source in used)
 
     @property
     def broken(self) -> bool:
-        """Whether that will never change."""
+        """Return whether the pool is hopeless and will always be."""
         return self.hopeless and all(source.broken for source in self._sources if source.limit)
 
     def is_forbidden(self, limits: Limits) -> bool:
-        """Whether there may be no worker that does anything, until other limits are set, and none is left."""
+        """Return whether no worker is left, and the limits allow no working one until they change."""
         some = limits.max_workers and limits.load and any(source.limit for source in self._sources)
         return not (some or self._force.count)
 
     def next(self, waiting: int, limits: Limits, now: float) -> Source | None:
-        """The template to start a worker from now, if one is wanted and it is time. ``waiting`` jobs have none."""
+        """Return the template to start a worker from now, or None if no worker is wanted or it is not time.
+
+        ``waiting`` is how many jobs have no worker.
+        """
         self._retry_at = inf
         if not (waiting or limits.min_idle) or not self._wants(waiting, limits):
             self._start_at = inf
@@ -71,12 +76,15 @@ class Growth:
         force, load = self._force, limits.load
         starting = len(force.starting)
         if load and waiting > starting * load:
-            return force.freest() is None  # otherwise who waits is about to get in
+            return force.freest() is None  # otherwise a worker has room for a waiting job
         taken = -(-waiting // load) if load else 0
         return len(force.idle) + starting - taken < limits.min_idle
 
     def _source(self, waiting: int, limits: Limits, now: float) -> Source | None:
-        """The first template that may have one more worker now."""
+        """Return the first template that may have one more worker now, or None.
+
+        Note when the next back-off ends, if one prevents a start.
+        """
         if self._force.count >= limits.max_workers:
             return None
         for source in self._sources:

@@ -14,22 +14,23 @@ if TYPE_CHECKING:
 
 
 class JobState(IntEnum):
-    """How far a job has come."""
+    """The state of a job."""
 
     NEW = 0
     QUEUED = 1
-    SENT = 2  # with a worker, behind another one: it has not begun
+    SENT = 2  # with a worker, behind another job: it has not begun
     RUNNING = 3  # with a worker, which may have begun it
-    GIVEN_UP = 4  # with a worker, and nobody waits for it any more
+    GIVEN_UP = 4  # with a worker, but the caller no longer waits for the answer
     DONE = 5
 
 
 class Job:
-    """One job. Faces add what they need.
+    """A job of a pool. Each face adds what it needs.
 
-    Among those that wait a greater ``priority`` goes first. ``timeout`` is how many seconds it may run. One that is
-    ``idempotent`` may be run again when its worker has died. ``size`` is how many calls it stands for, see max_calls.
-    One that is known to be quick has a ``depth``: a worker that has fewer jobs, and quick ones only, may have it too.
+    Among waiting jobs a greater ``priority`` goes first. ``timeout`` is how many seconds the job may run. An
+    ``idempotent`` job may run again when its worker has died. ``size`` is how many calls the job stands for, see
+    max_calls. A job that is known to be quick has a ``depth``: a worker that has fewer jobs, and only quick ones, may
+    have this job too.
     """
 
     __slots__ = ("deadline", "depth", "idempotent", "priority", "runs", "size", "state", "timeout", "worker")
@@ -43,30 +44,33 @@ class Job:
         self.size = size
         self.depth = 0
         self.state: JobState = JobState.NEW
-        self.worker: Worker | None = None  # that it is with
-        self.runs = 0  # how often it may have run
+        self.worker: Worker | None = None  # the worker that has the job
+        self.runs = 0  # how often the job may have run
         self.deadline: float | None = None  # of the present run
 
 
 class JobQueue:
-    """Jobs that wait: the first come first within a priority, the greatest priority before all others."""
+    """A queue of waiting jobs.
+
+    The greatest priority goes first; within a priority, jobs are served in the order of their arrival.
+    """
 
     __slots__ = ("_by_priority", "_plain", "_priorities", "length")
 
     def __init__(self) -> None:
         self.length = 0
-        self._plain: OrderedDict[Job, None] = OrderedDict()  # of priority 0, which most jobs have
-        self._by_priority: dict[float, OrderedDict[Job, None]] = {0: self._plain}  # that stays when it is empty
+        self._plain: OrderedDict[Job, None] = OrderedDict()  # jobs of priority 0, which most jobs have
+        self._by_priority: dict[float, OrderedDict[Job, None]] = {0: self._plain}  # priority 0 stays when it is empty
         self._priorities: list[float] = [0]
 
     def add(self, job: Job) -> None:
-        """At the end of its priority."""
+        """Add a job at the end of its priority."""
         level = self._plain if job.priority == 0 else self._level(job.priority)
         level[job] = None
         self.length += 1
 
     def put_back(self, jobs: Iterable[Job]) -> None:
-        """At the front, in this order: they were here before."""
+        """Put jobs that were in the queue before at the front of their priorities, in this order."""
         for job in reversed(list(jobs)):
             level = self._level(job.priority)
             level[job] = None
@@ -81,14 +85,14 @@ class JobQueue:
         return level
 
     def first(self) -> Job:
-        """The one that ``take`` takes. There has to be one."""
+        """Return the job that ``take`` takes. The queue must not be empty."""
         for priority in reversed(self._priorities):
             for job in self._by_priority[priority]:
                 return job
         raise IndexError("no job waits")
 
     def take(self) -> Job:
-        """The next. There has to be one."""
+        """Remove and return the next job. The queue must not be empty."""
         if len(self._priorities) == 1:
             self.length -= 1
             return self._plain.popitem(last=False)[0]
@@ -103,7 +107,7 @@ class JobQueue:
         raise IndexError("no job waits")
 
     def remove(self, job: Job) -> None:
-        """This one, wherever it stands."""
+        """Remove this job, wherever it is in the queue."""
         priority = job.priority
         level = self._by_priority[priority]
         del level[job]
@@ -116,7 +120,7 @@ class JobQueue:
         self._priorities.remove(priority)
 
     def clear(self) -> list[Job]:
-        """All of them, in their order; none waits any more."""
+        """Remove all jobs, and return them in their order."""
         jobs = [job for priority in reversed(self._priorities) for job in self._by_priority[priority]]
         self.__init__()  # type: ignore[misc]  # as new
         return jobs

@@ -1,4 +1,4 @@
-"""The numbers that a pool is given."""
+"""The limits of a pool."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times are in seconds, ``max_memory`` is in bytes. Zero is valid everywhere, None is no limit; see
-    _pools.scheduler."""
+    """The limits of a pool. Times are in seconds, ``max_memory`` is in bytes.
+
+    Zero is valid everywhere, None means no limit; see _pools.scheduler.
+    """
 
     max_workers: int = 4
     min_idle: int = 0
@@ -20,4 +22,4 @@ class Limits:
     max_age: float | None = None
     max_queued: int | None = None
     deepens: bool = False  # a worker may have more jobs than ``load`` as long as all of them are quick, see Job.depth
-    concurrent: bool = False  # workers run all that they have at once
+    concurrent: bool = False  # workers run all their jobs at once

@@ -1,7 +1,7 @@
-"""The calls of one map in a pool: small ones go together, as many as take about as long as one should wait for them.
+"""The calls of one map in a pool. Small items go together in jobs that take about PER_JOB seconds each.
 
-Nothing here waits. A job of a map has several items, which a worker does one after the other; each has an answer of its
-own, so that when a worker dies it is known of each whether it was done, may have run, or has not begun.
+Nothing here waits. A job of a map has several items, which a worker runs one after the other. Each item has an answer
+of its own. So when a worker dies, the pool knows of each item whether it was done, may have run, or has not begun.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from .worker_queue import PoolCalls
 
     class Waiting(Protocol):
-        """What whoever takes items waits for."""
+        """A future that the consumer of a map waits for."""
 
         def done(self) -> bool: ...
         def set_result(self, result: None, /) -> None: ...
 
 
-PER_JOB = 0.002  # seconds that the items of one job should take: less is lost in waiting, with more the end is uneven
-MOST = 64  # items of a job
-OF_ITS_OWN = 1 << 10  # bytes: text and bytes that are longer are sent by themselves
+PER_JOB = 0.002  # seconds for the items of one job: with less, workers wait more; with more, the end is uneven
+MOST = 64  # items of a job at most
+OF_ITS_OWN = 1 << 10  # bytes: longer strings and bytes get a job of their own
 SENT = State.SENT
 
 
 class Item(Answer):
-    """One item, and the answer to it."""
+    """An item of a map, and the answer to it."""
 
     __slots__ = ("job", "value")
     ahead = 1
@@ -60,14 +60,14 @@ class Item(Answer):
         return self.job.pool.serializer
 
     def finish(self, answer: call_messages.Message | None, error: BaseException | None = None) -> None:
-        """There is an answer; or the worker has ended, and the scheduler decides what becomes of the job."""
+        """Note the answer. If the worker has ended instead, leave the decision about the job to the scheduler."""
         if error is not None:
             return
         self._answer = answer
         self.settle()
 
     def settle(self) -> None:
-        """Its answer, or its error, is known."""
+        """Complete the item, whose answer or error is known, and the job with its last item."""
         wanted, job = self.state is SENT, self.job
         self.state = DONE
         self.value = None
@@ -81,7 +81,7 @@ class Item(Answer):
 
 
 class ItemsJob(PoolJob):
-    """Several small items, or one that was encoded by itself."""
+    """A job for several small items of a map, or for one item that was encoded separately."""
 
     __slots__ = ("began", "items", "left", "work")
 
@@ -99,7 +99,7 @@ class ItemsJob(PoolJob):
         work.jobs.add(self)
 
     def send(self, calls: PoolCalls) -> None:
-        """Begin what has no answer yet."""
+        """Begin the items that have no answer yet."""
         self.began = self.pool.now()
         items = self._open()
         if self.body is None:
@@ -109,27 +109,27 @@ class ItemsJob(PoolJob):
             self.begin(calls, items[0])
 
     def numbers(self, _: int) -> list[int]:
-        """Those of its calls in the worker that has it."""
+        """Return the numbers of the job's calls that its worker has not answered yet."""
         return [item.number for item in self._open()]
 
     def _open(self) -> list[Item]:
         return [item for item in self.items if item.state is not DONE]
 
     def answered(self) -> None:
-        """All of it."""
+        """Complete the job, of which all items have answers, and learn how long an item took."""
         assert self.worker is not None
         seat, now = self.worker.seat, self.pool.now()
         self.work.learn((now - max(self.began, seat.last)) / self.size)
         seat.last = now
-        self.items = []  # which know this job: left alone, all are freed at once
+        self.items = []  # breaks the cycle with this job: all are freed at once
         self.release()
         self.work.jobs.discard(self)
         self.pool.answered(self)
 
     def fail(self, error: BaseException) -> None:
-        """Its items without an answer have this error.
+        """Fail the items that have no answer with this error.
 
-        When a plain worker has died that is the first: the others have not begun, and become another job.
+        When a plain worker has died, only the first of them fails: the others have not begun, and become another job.
         """
         items = self._open()
         self.work.jobs.discard(self)
@@ -145,15 +145,16 @@ class ItemsJob(PoolJob):
             self.work.came(item)
 
     def give_up(self, calls: PoolCalls) -> None:
-        """Nobody waits for it."""
+        """Give up the calls of the job: no caller waits for their answers any more."""
         for item in self._open():
             calls.give_up(item)
 
 
 class MapWork:
-    """What is under way. ``ahead`` are the items that nobody has taken yet: in their order, or as they are done.
+    """The items of one map that are under way.
 
-    ``waiting`` gets a result when ``next`` has become something else than None.
+    ``ahead`` holds the items that the consumer has not taken yet: in their order, or in the order in which they are
+    done. ``waiting`` gets a result when ``next`` has an item for the consumer.
     """
 
     def __init__(
@@ -167,7 +168,7 @@ class MapWork:
     ) -> None:
         self.pool = pool
         self.options = options
-        self.jobs: set[ItemsJob] = set()  # that are not done
+        self.jobs: set[ItemsJob] = set()  # jobs that are not done
         self.waiting: Waiting | None = None
         self.exhausted = False  # there are no more items
         self.closed = False
@@ -176,32 +177,35 @@ class MapWork:
         self._ordered = ordered
         self._progress = progress
         self._ahead: deque[Item] = deque()
-        self._under_way = 0  # items that nobody has taken yet
+        self._under_way = 0  # items that the consumer has not taken yet
         self._batch: list[Item] = []
         self._made: list[ItemsJob] = []
         self._alone = options[1] is not None or pool.concurrent or pool.memory is not None
         self._size = 1  # items of the next job
-        self._most_jobs: float = 0  # that may be submitted now
+        self._most_jobs: float = 0  # jobs that may be submitted now
         limit = pool.scheduler.limits.max_calls
         self._most = MOST if limit is None else max(1, min(MOST, limit))
 
-    # --- In ---
+    # --- Items ---
 
     @property
     def full(self) -> bool:
-        """Whether no more items may be under way, or in the queue."""
+        """Return whether no more items may be under way, or in the queue."""
         return self._under_way >= self._window or len(self._made) >= self._most_jobs
 
     @property
     def wants_more(self) -> bool:
-        """Whether it is time to get further items: many at once."""
+        """Return whether it is time to get further items: the queue has room, or nothing is under way.
+
+        Many are fetched at once, when no more than half of the window is under way.
+        """
         under_way = self._under_way
         if self.exhausted or under_way > self._window // 2:
             return False
         return not under_way or self.pool.scheduler.has_room
 
     def fill(self, items: Iterator[Any]) -> Iterator[Message]:
-        """Take items until it is full; yield each message that has files to be written. ``submit`` follows.
+        """Take items until the map is full; yield each message that has files to be written. ``submit`` follows.
 
         Raises ArgumentError, and what the iterator raises.
         """
@@ -214,7 +218,7 @@ class MapWork:
         self.exhausted = True
 
     def add(self, value: Any) -> Message | None:
-        """Take an item; return its message, if that has files to be written. Raises ArgumentError."""
+        """Take an item; return its message if that has files to be written. Raises ArgumentError."""
         small = self.pool.serializer is None and (type(value) in SCALARS or self._is_small(value))
         item = Item(value)
         message = None
@@ -247,18 +251,18 @@ class MapWork:
             self._batch = []
 
     def begin(self) -> None:
-        """Items will be added: as many as there is room for in the queue, and one at least."""
+        """Prepare to add items: as many jobs as there is room for in the queue, and one at least."""
         self._most_jobs = max(1, self.pool.scheduler.room)
 
     def submit(self) -> None:
-        """Hand over what was added."""
+        """Submit the jobs for the added items to the scheduler."""
         self._close_batch()
         for job in self._made:
             self.pool.scheduler.submit(job)
         self._made.clear()
 
     def drop_unwritten(self) -> None:
-        """The files of the last item could not be written: there is no such item."""
+        """Drop the last item, because its files could not be written."""
         job = self._made.pop()
         job.release()
         self.jobs.discard(job)
@@ -266,15 +270,15 @@ class MapWork:
         if self._ordered:
             self._ahead.pop()
 
-    # --- Out ---
+    # --- Answers ---
 
     def learn(self, seconds: float) -> None:
-        """An item took so long: adapt how many go together."""
+        """Adapt how many items share a job to the duration of an item, in seconds."""
         wanted = self._most if seconds * self._most <= PER_JOB else max(1, int(PER_JOB / seconds))
         self._size = min(wanted, 4 * self._size)
 
     def came(self, item: Item) -> None:
-        """It is done."""
+        """Note that an item is done: show the progress, and wake the consumer if it can take an item now."""
         if self._progress is not None:
             self._progress.advance()
         if self.closed:
@@ -287,11 +291,11 @@ class MapWork:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is under way."""
+        """Return whether no item is under way."""
         return not self._under_way
 
     def next(self) -> Item | None:
-        """The next item to be taken, which is done; None where it is not there yet."""
+        """Return the next item for the consumer, which is done, or None if there is no such item yet."""
         ahead = self._ahead
         if not ahead or ahead[0].state is not DONE:
             return None
@@ -299,7 +303,7 @@ class MapWork:
         return ahead.popleft()
 
     def close(self) -> None:
-        """Nobody wants more of it: what has not begun is cancelled, what has is not heard of any more."""
+        """End the map: cancel the items that have not begun, and ignore the answers to all others."""
         self.closed = self.exhausted = True
         self._function = None
         jobs, self.jobs = self.jobs, set()

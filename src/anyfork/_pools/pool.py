@@ -1,8 +1,8 @@
-"""What pools have in common in both faces: all that awaits nothing.
+"""The common base of the pools of both faces, which never waits.
 
-A face makes jobs (_pools.calls), and seats (_pools.pooled_worker) when ``_begin`` asks for one; it reads the seats, and
-calls ``decide`` after everything that may have changed something, and when ``_wake_at`` says so. In a face with threads
-all that is done under one lock.
+A face creates jobs (_pools.calls), and a Seat (_pools.pooled_worker) for a worker when ``_begin`` asks for it. It reads
+from the workers. It calls ``decide`` after every event that may have changed something, and at the time that
+``_wake_at`` was told. A face with threads does all this under one lock.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class PoolHandle:
-    """A pool, as far as nothing is awaited."""
+    """A pool, without the parts that wait."""
 
     now = staticmethod(monotonic)
 
@@ -49,28 +49,28 @@ class PoolHandle:
         self.scheduler: Scheduler = Scheduler(settings.limits, settings.sources)
         self.encoder: Encoder = Encoder(settings.worker.serializer, settings.receiver)
         self.serializer: Serializer | None = settings.worker.serializer
-        self.memory: int | None = settings.memory  # the kind that is measured after each job
+        self.memory: int | None = settings.memory  # the kind of memory that is measured after each job
         self.concurrent: bool = settings.limits.concurrent
-        self.seats: set[Seat] = set()  # all that have a process, or may get one
+        self.seats: set[Seat] = set()  # of all workers that have a process, or may get one
         self._settings = settings
         self.timeout: float | None = settings.timeout
         self._closed = False
-        self._again = False  # something has happened while decisions were carried out: decide again
+        self._again = False  # an event came while steps were carried out: decide again
         self._owner = os.getpid()
 
     @property
     def in_band(self) -> bool:
-        """Whether workers are on another machine."""
+        """Return whether the workers are on another machine."""
         return self._settings.receiver.in_band
 
-    # --- What a face adds ---
+    # --- Methods that a face adds ---
 
     def _begin(self, worker: Worker) -> None:
-        """Start a worker: make its seat, and see to that until it has ended."""
+        """Start a worker: create its Seat, and serve that until the worker has ended."""
         raise NotImplementedError
 
     def _wake_at(self, when: float) -> None:
-        """Call ``decide`` then at the latest; infinity for never."""
+        """Schedule a call of ``decide`` at this time at the latest; infinity for never."""
         raise NotImplementedError
 
     # --- Jobs ---
@@ -82,7 +82,7 @@ class PoolHandle:
 
     @property
     def foreign(self) -> bool:
-        """True in a forked copy of the process that made it."""
+        """Return whether this is a forked copy of the process that made the pool."""
         return self._owner != this_process.pid
 
     def _check_owner(self, call: str) -> None:
@@ -92,7 +92,7 @@ class PoolHandle:
             )
 
     def _full(self) -> QueueFullError:
-        """Refuse a job: there is no room, and nobody is to wait for it."""
+        """Refuse a job and return its error: there is no room, and the pool is set to raise instead of waiting."""
         self.scheduler.refuse()
         self.decide()
         text = (
@@ -101,7 +101,7 @@ class PoolHandle:
         return QueueFullError(text, may_have_run=False)
 
     def withdraw(self, job: PoolJob, *, kill: bool = True) -> bool:
-        """Nobody waits for it any more. False when it has surely not run, and will not."""
+        """Withdraw a job whose caller no longer waits for it. Return False if it has surely not run, and will not."""
         worker = job.worker
         if kill and worker is not None and job.state in (JobState.SENT, JobState.RUNNING):
             self.take_back(worker)
@@ -114,12 +114,12 @@ class PoolHandle:
         return may_have_run
 
     def take_back(self, worker: Worker) -> None:
-        """Take back from a plain worker all jobs that it has not begun: they wait again, before all others."""
+        """Take back from a plain worker all jobs that it has not begun. They wait again, before all others."""
         jobs = worker.seat.take_back()
         if jobs:
             self.scheduler.taken_back(jobs, monotonic())
             for job in jobs:
-                if job.state is JobState.DONE:  # nobody waits for it
+                if job.state is JobState.DONE:  # its caller no longer waits for it
                     job.release()
 
     def _give_up(self, job: PoolJob, worker: Worker | None) -> None:
@@ -128,13 +128,16 @@ class PoolHandle:
             worker.seat.flush()
 
     def skip(self, job: PoolJob) -> None:
-        """It was given to a worker, and is not sent to it: nobody waits for it any more."""
+        """Drop a job that was given to a worker and is not sent to it: its caller no longer waits for it."""
         self._again = True
         self.scheduler.skip(job, monotonic())
         job.release()
 
     def answered(self, job: PoolJob) -> None:
-        """Its answer has come."""
+        """Note that the answer to a job has come.
+
+        If the memory of workers is limited, the job stays with its worker until the worker is measured.
+        """
         if self.memory is None:
             self.scheduler.answered(job, monotonic())
             return
@@ -145,7 +148,7 @@ class PoolHandle:
             job.worker.seat.flush()
 
     def measured(self, job: PoolJob, size: int) -> None:
-        """Its worker has so many bytes after it."""
+        """Note the size of a job's worker, in bytes, after which the job is complete."""
         assert job.worker is not None
         self.scheduler.measured(job.worker, size)
         self.scheduler.answered(job, monotonic())
@@ -153,12 +156,12 @@ class PoolHandle:
     # --- Workers ---
 
     def _calls(self, permits: Permits | None) -> PoolCalls:
-        """For the channel of a new worker."""
+        """Create the calls for the channel of a new worker."""
         options = self._settings.worker
         return PoolCalls(options.serializer, options.on_event, self._settings.receiver, permits)
 
     def not_started(self, worker: Worker, error: BaseException) -> None:
-        """It will never be there."""
+        """Note that a worker will never be ready, and why."""
         permanent = isinstance(error, ArgumentError) or (
             worker.source.key is not None and isinstance(error, TemplateError | HandleError)
         )
@@ -167,22 +170,22 @@ class PoolHandle:
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of its workers, as far as they are known."""
+        """The process ids of the workers, as far as they are known."""
         return [seat.pid for seat in self.seats if seat.pid is not None]
 
     # --- Steps ---
 
     def decide(self) -> None:
-        """Do what is to be done now."""
+        """Let the scheduler decide, and carry out its steps, until nothing is left to do now."""
         scheduler = self.scheduler
         self._again = True
         while self._again:
             self._again = False
             steps = scheduler.decide(monotonic())
             if steps.assign:
-                self._assign(steps.assign)  # type: ignore[arg-type]  # all jobs here are those of pools
+                self._assign(steps.assign)  # type: ignore[arg-type]  # all jobs here are PoolJobs
             if steps.abort or steps.fail or steps.start or steps.stop or steps.kill:
-                # Parts of what has failed may have come back, and so may what a worker had not begun.
+                # Parts of failed jobs may be in the queue again, and so may jobs that a worker had not begun.
                 self._again |= bool(steps.fail or steps.abort)
                 self._apply(steps)
         self._wake_at(scheduler.wake_at)
@@ -249,7 +252,7 @@ class PoolHandle:
     # --- The pool as a whole ---
 
     def stats(self) -> PoolStats:
-        """What it has and has done, at this moment."""
+        """Return the statistics of the pool at this moment."""
         return self.scheduler.stats()
 
     def resize(
@@ -260,10 +263,10 @@ class PoolHandle:
         load: int | None = None,
         limits: Mapping[Any, int] | None = None,
     ) -> None:
-        """Change its numbers while it runs. Workers above them finish what they have, and leave.
+        """Change the limits of the pool while it runs. Workers above them finish their jobs, and leave.
 
-        ``limits`` are those of some of several templates; without a ``max_workers`` that is the sum of all then. Raises
-        ArgumentError.
+        ``limits`` maps some of several templates to new limits; if ``max_workers`` is not given, it becomes the sum of
+        the limits of all templates. Raises ArgumentError.
         """
         self._check_resize(max_workers, min_idle, load, limits)
         self._check("resize")
@@ -306,9 +309,9 @@ class PoolHandle:
         return None if total == inf else int(total)
 
     def replace_template(self, new: TemplateHandle, old: TemplateHandle | None = None) -> None:
-        """Take workers from another template from now on: in the place of ``old``, where there are several.
+        """Take workers from another template from now on, in the place of ``old`` if there are several templates.
 
-        Workers of the old one finish what they have, and leave. No job is lost or run twice. The old template is not
+        Workers of the old template finish their jobs, and leave. No job is lost or run twice. The old template is not
         closed. Raises ArgumentError.
         """
         source = self._check_replacement(new, old)
@@ -316,7 +319,7 @@ class PoolHandle:
         self._replace(source, new)
 
     def _check_replacement(self, new: TemplateHandle, old: TemplateHandle | None) -> Source:
-        """Return the source that gets another template. Raises ArgumentError, and HandleError for a closed one."""
+        """Return the source that gets another template. Raises ArgumentError, and HandleError if that is closed."""
         check_template("replace_template", new)
         if new is None:
             raise ArgumentError("replace_template() needs a template")
@@ -341,7 +344,7 @@ class PoolHandle:
         self.decide()
 
     def kill(self) -> None:
-        """End it now: its workers are killed, and calls that have no result yet fail with CallCancelledError."""
+        """End the pool now: kill all workers. Calls that have no result yet fail with CallCancelledError."""
         if self._owner == os.getpid():
             self._closed = True
             self.scheduler.kill()
@@ -355,7 +358,7 @@ class PoolHandle:
 
 
 def _again(error: BaseException) -> BaseException:
-    """The same error for another call: each gets a traceback of its own."""
+    """Copy an error for another call, so that each call gets a traceback of its own."""
     made = copy(error)
     made.__cause__ = error.__cause__
     return made

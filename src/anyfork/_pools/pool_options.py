@@ -1,4 +1,4 @@
-"""What a pool is told: the same for both faces."""
+"""The options of a pool, the same for both faces."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Templates: TypeAlias = TemplateHandle | Mapping[Any, int] | None
 
     class CommonOptions(TypedDict, total=False):
-        """What any pool may be told. Times are in seconds, ``max_memory`` is in bytes."""
+        """The options of every pool. Times are in seconds, ``max_memory`` is in bytes."""
 
         min_idle: int
         start_after: float
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         on_event: Handler | None
 
     class PoolOptions(CommonOptions, total=False):
-        """What a pool of the async face may be told."""
+        """The options of a pool of the async face."""
 
         max_workers: int | None
         load: int
@@ -79,7 +79,7 @@ DEFAULTS: PoolOptions = {
     "on_cancel": "kill",
 }
 MAX_WORKERS = (
-    4  # or one for each CPU where there are fewer, where neither ``max_workers`` nor a limit of a template says it
+    4  # or one for each CPU if there are fewer, where neither ``max_workers`` nor a limit of a template is given
 )
 _OF_WORKERS = ("on_event", "serializer", "initializer", "initargs", "concurrency", "backend", "on_cancel")
 _COUNTS = ("max_workers", "min_idle", "load", "max_calls", "max_memory", "max_queued")
@@ -89,7 +89,7 @@ _CHOICES = {"memory": ("private", "pss"), "when_full": ("wait", "raise")}
 
 
 class PoolSettings:
-    """The options of a pool, checked. Raises ArgumentError, which names the ``call`` that they were given to."""
+    """The checked options of a pool. Raises ArgumentError, which names the ``call`` that got them."""
 
     def __init__(self, call: str, template: Templates, given: PoolOptions, deepens: bool) -> None:
         unknown = given.keys() - DEFAULTS.keys()
@@ -129,13 +129,15 @@ class PoolSettings:
         self.raises = options["when_full"] == "raise"
 
     def load_of(self, load: int) -> int:
-        """How many jobs a plain worker may be given at once: as many as can be taken back from it, see
-        _calls.permits."""
+        """Return how many jobs a plain worker may have at once: ``load``, within a bound.
+
+        The bound is how many jobs can be taken back from a worker, see _calls.permits; on another machine it is 1.
+        """
         return min(load, 1 if self.receiver.in_band else MOST)
 
 
 def check_number(call: str, name: str, value: object) -> None:
-    """Raise ArgumentError for what is not a number that this option may be."""
+    """Raise ArgumentError if a value is not a number that this option may have."""
     if value is None and name in _MAY_BE_NONE:
         return
     whole = name in _COUNTS
@@ -147,7 +149,7 @@ def check_number(call: str, name: str, value: object) -> None:
 
 
 def check_job_options(call: str, timeout: object, priority: object) -> None:
-    """Raise ArgumentError for what is no timeout or no priority of a job."""
+    """Raise ArgumentError if the timeout or the priority of a job is not valid."""
     if timeout is not None:
         check_number(call, "timeout", timeout)
     if not isinstance(priority, (int, float)) or priority != priority:
@@ -155,7 +157,7 @@ def check_job_options(call: str, timeout: object, priority: object) -> None:
 
 
 def sources_of(call: str, template: Templates) -> list[Source]:
-    """What workers are made from. Raises ArgumentError."""
+    """Return the sources of workers: one for each template. Raises ArgumentError."""
     if template is None or not hasattr(template, "items"):
         check_template(call, template)
         return [Source(template, inf)]
@@ -170,7 +172,10 @@ def sources_of(call: str, template: Templates) -> list[Source]:
 
 
 def receiver_of(sources: Sequence[Source]) -> Receiver:
-    """What workers of all of these are to values: what only some of them have counts for nothing."""
+    """Return the common receiver of values for workers of all these templates.
+
+    Features that only some of the templates have do not count.
+    """
     receivers = [ORDINARY if source.key is None else source.key._link.receiver for source in sources]
     if len(receivers) == 1:
         return receivers[0]
@@ -180,7 +185,7 @@ def receiver_of(sources: Sequence[Source]) -> Receiver:
 
 
 def check_template(call: str, template: object) -> None:
-    """Raise ArgumentError for what is no template. None stands for the default one."""
+    """Raise ArgumentError if a value is not a template. None stands for the default template."""
     if template is not None and not isinstance(template, TemplateHandle):
         kind = type(template).__name__
         raise ArgumentError(f"{call}() needs a template, or a mapping of templates to numbers of workers, not {kind}")

@@ -1,4 +1,4 @@
-"""One worker of a pool, with its channel, as far as both faces do the same with it: nothing here waits."""
+"""A worker of a pool, with its channel: the common part of both faces. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Seat:
-    """``worker`` is what the scheduler knows of it, ``talk`` its channel."""
+    """A worker of a pool. ``worker`` is the scheduler's record of it, ``talk`` its channel."""
 
     __slots__ = ("_entered", "calls", "last", "pool", "talk", "worker")
 
@@ -27,19 +27,22 @@ class Seat:
         self.worker = worker
         self.talk = talk
         self.calls = calls
-        self._entered = False  # the scheduler knows that it is ready, or never will be
-        self.last = 0.0  # when it was done with a job of a map
+        self._entered = False  # the scheduler knows that the worker is ready, or never will be
+        self.last = 0.0  # when the worker was done with the last job whose duration was measured
         worker.seat = self
 
     @property
     def pid(self) -> int | None:
-        """Its process id, once it is known."""
+        """The process id, once it is known."""
         return self.talk.process.pid
 
-    # --- What the scheduler wants ---
+    # --- Steps of the scheduler ---
 
     def give(self, jobs: Iterable[PoolJob]) -> None:
-        """Send it these, as far as the socket takes them now; the rest goes on when it is readable or writable."""
+        """Send jobs to the worker, as far as the socket takes them now.
+
+        The rest is sent when the socket is readable or writable.
+        """
         calls = self.calls
         for job in jobs:
             job.send(calls)
@@ -47,37 +50,44 @@ class Seat:
         self.talk.flush()
 
     def flush(self) -> None:
-        """Send what was begun meanwhile."""
+        """Send the calls that were begun meanwhile."""
         self.calls.gather()
         if self.calls.out and self.talk.sock is not None:
             self.talk.flush()
 
     def take_back(self) -> list[PoolJob]:
-        """Take back the jobs that the worker has not begun, and will not now. The scheduler has to be told."""
+        """Take back and return the jobs that the worker has not begun, and will not begin now.
+
+        The caller has to tell the scheduler.
+        """
         return self.calls.take_back()
 
     def leave(self) -> None:
-        """Let it end: it has nothing to do. One that is not there yet is given up."""
+        """Let the worker end, which has nothing to do. Kill it if it is not ready yet."""
         if self._entered and self.talk.sock is not None:
             self.talk.shut()
         else:
             self.kill()
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill the worker now."""
         self.calls.drop_out()
         self.talk.process.kill()
 
-    # --- What comes ---
+    # --- Messages from the worker ---
 
     def read(self) -> bool:
-        """Read what has come, for ``take``; False when the worker has ended, and everything from it was read."""
+        """Read the messages that have come, for ``take``.
+
+        Return False when the worker has ended, and everything from it was read.
+        """
         return self.talk.came() is not False
 
     def take(self) -> tuple[Event, Any] | None:
-        """Take all that was read, up to an event whose handler has to be awaited: that, and what is to be awaited.
+        """Handle all messages that were read, up to an event whose handler has to be awaited.
 
-        Take again after that. The pool has to ``decide`` afterwards.
+        Return that event and what has to be awaited; call ``take`` again after that. The pool has to ``decide``
+        afterwards.
         """
         talk = self.talk
         while talk.incoming:
@@ -103,13 +113,13 @@ class Seat:
     # --- The end ---
 
     def not_started(self, error: BaseException) -> None:
-        """It will never be there."""
+        """Report that the worker will never be ready, unless the pool knows already."""
         if not self._entered:
             self._entered = True
             self.pool.not_started(self.worker, error)
 
     def ended(self, status: ExitStatus) -> None:
-        """It has ended, and everything from it was taken."""
+        """Report that the worker has ended. Everything from it must have been handled before."""
         self.talk.died(status)
         if self._entered:
             self.pool.scheduler.died(self.worker, self.pool.now())
@@ -117,5 +127,5 @@ class Seat:
             self.not_started(self.death(may_have_run=False))
 
     def death(self, may_have_run: bool = True) -> AnyforkError:
-        """The error that says what has become of it: a new one each time."""
+        """Return an error that says what has happened to the worker: a new one each time."""
         return self.calls.error(may_have_run)

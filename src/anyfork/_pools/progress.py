@@ -1,4 +1,4 @@
-"""How far a map has come, on a terminal: one line on stderr, which is drawn anew now and then."""
+"""The progress of a map on a terminal: one line on stderr, which is drawn again from time to time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from typing import Self, TextIO
 
 PAUSE = 0.1  # seconds between two drawings
-LOOK = 0.01  # seconds: how far apart the looks at the clock may be; items come faster
+LOOK = 0.01  # seconds at most between two looks at the clock; items come faster
 BAR = 24  # characters
 
 
 class Progress:
-    """Counts items that are done. ``total`` is None where nobody knows."""
+    """A counter of items that are done, shown as a line. ``total`` is None if it is not known."""
 
     def __init__(self, label: str, total: int | None, stream: TextIO) -> None:
         self._label = label
@@ -29,14 +29,14 @@ class Progress:
 
     @classmethod
     def on_terminal(cls, label: str, total: int | None) -> Self | None:
-        """One that draws on stderr; None where that is no terminal."""
+        """Return a progress line on stderr, or None if stderr is not a terminal that can draw it."""
         stream = sys.stderr
         if stream is None or not stream.isatty() or os.environ.get("TERM") == "dumb":
             return None
         return cls(label, total, stream)
 
     def advance(self) -> None:
-        """One more is done."""
+        """Count one more item that is done, and draw the line if it is time."""
         self._done += 1
         if self._done >= self._next:
             self._look()
@@ -50,7 +50,7 @@ class Progress:
             self._write("\r" + self.line(now - self._begin, self._columns()) + "\033[K")
 
     def close(self) -> None:
-        """Draw it for the last time, and leave the line."""
+        """Draw the line for the last time, and end it."""
         if self._open:
             self._open = False
             self._write("\r" + self.line(monotonic() - self._begin, self._columns()) + "\033[K\n")
@@ -69,7 +69,7 @@ class Progress:
             return 80
 
     def line(self, seconds: float, columns: int) -> str:
-        """What to show after so many seconds."""
+        """Return the text to show after this many seconds."""
         per_second = self._done / seconds if seconds > 0 else 0.0
         parts = [self._label]
         if self._total is None:

@@ -1,43 +1,46 @@
-"""What a pool decides, without I/O and without a clock: what happens and the time go in, steps come out.
+"""The decisions of a pool, without I/O and without a clock: events and the time go in, steps come out.
 
 Theory
-    Jobs wait in one queue (_pools.jobs). A worker (_pools.worker_table) has up to ``load`` of them; those it has are
-    *in flight*. The least loaded worker gets the next. With ``deepens`` quick ones may be more, so that a worker need
-    not wait for the owner after each: what is ahead of a job takes a moment then, if it is as quick as it was. A plain
-    worker runs what it has one after the other, in their order, and each answer is on the wire before the next job
-    begins. So of what it has the first without an answer is RUNNING, and may have run; all others are SENT, and have
-    surely not begun. These are stored states, set when a job is given away and when the one before it has been
-    answered. When the worker dies the running job fails (or runs again, when it is ``idempotent``, at most MAX_RUNS
-    times in all) and those that have not begun go back to the front of the queue. The face therefore gives a worker its
-    jobs in the order of the steps, and tells ``answered`` all that has come from a worker before it tells ``died``.
-    With ``concurrent`` workers all that a worker has is running.
+    Jobs wait in one queue (_pools.jobs). A worker (_pools.worker_table) has up to ``load`` jobs at a time; these jobs
+    are *in flight*. The least loaded worker gets the next job. With ``deepens`` a worker may have more jobs if they are
+    quick, so that it need not wait for the owner after each: the jobs ahead of a job then take only a moment, as long
+    as they are as quick as before. A plain worker runs its jobs one after the other, in their order, and each answer is
+    on the wire before the next job begins. So the first of its jobs without an answer is RUNNING, and may have run; all
+    others are SENT, and have surely not begun. These states are stored: they are set when a job is given to a worker,
+    and when the job before it has been answered. When the worker dies, the running job fails (or runs again if it is
+    ``idempotent``, at most MAX_RUNS times in all), and the jobs that have not begun go back to the front of the queue.
+    The face must therefore give a worker its jobs in the order of the steps, and report ``answered`` for all answers of
+    a worker before it reports ``died``. With ``concurrent`` workers all jobs of a worker are running.
 
-    While all workers are full and jobs wait, one worker is started each ``start_after`` seconds; the first at once
-    where there is none, and so is one in the place of each that has died, or left for its age, size or count of calls.
-    Workers that are being started count as room, so that a slow initializer does not start them all for one job. Idle
-    ones above ``min_idle`` leave after ``idle_timeout``. A worker that leaves finishes what it has, and counts against
-    ``max_workers`` until then. Templates (_pools.template_table) are used in their order, each up to its limit. One
-    whose workers die or cannot be started is left alone for a while that doubles, until a worker of it has done a job.
-    When none gives a living worker, and none lives, the jobs that wait fail.
+    While all workers are full and jobs wait, one worker is started every ``start_after`` seconds. If there is no
+    worker, the first starts at once. A replacement also starts at once for each worker that has died, or has left for
+    its age, size or count of calls. Workers that are being started count as room for jobs, so that a slow initializer
+    does not start all workers for one job. Idle workers above ``min_idle`` leave after ``idle_timeout``. A leaving
+    worker finishes its jobs, and counts against ``max_workers`` until then. Templates (_pools.template_table) are used
+    in their order, each up to its limit. A template whose workers die or cannot be started is not used during a
+    back-off, which doubles until one of its workers has done a job. When no worker lives and no template gives a
+    living one, the waiting jobs fail.
 
     Zero means: ``max_workers``, ``load``: no job runs until ``resize``. ``min_idle``: no worker is kept.
-    ``start_after``: as many are started as there is work for, at once. ``idle_timeout``: whoever is idle leaves.
-    ``max_calls``, ``max_age``, ``max_memory``: a worker leaves after each job. ``max_queued``: no job waits; there is
-    room for those that workers, present or to be started, have place for. ``timeout`` of a job: it fails, and does not
-    run.
+    ``start_after``: as many workers as there is work for are started at once. ``idle_timeout``: idle workers leave at
+    once. ``max_calls``, ``max_age``, ``max_memory``: a worker leaves after each job. ``max_queued``: no job waits;
+    there is only room for as many jobs as present workers, and workers to be started, can take. ``timeout`` of a job:
+    the job fails, and does not run.
 
 What a face does
-    It makes a Scheduler, tells it what happens, and after each event, or several, carries out what ``decide(now)``
-    returns, which never changes afterwards. It calls ``decide`` again at ``wake_at`` at the latest. It keeps what it
-    needs in ``Worker.seat`` and in subclasses of Job. All calls are under one lock, or in one loop. What each step asks
-    for is said in _pools.steps.
+    The face creates a Scheduler and reports events to it. After each event, or several, it carries out the steps that
+    ``decide(now)`` returns; these never change afterwards. It calls ``decide`` again at ``wake_at`` at the latest. It
+    keeps its own data in ``Worker.seat`` and in subclasses of Job. All calls are made under one lock, or in one event
+    loop. _pools.steps says what each step asks for.
 
-    ``died(worker)`` is told of each worker that ends after it was ready, also after ``stop``. ``withdraw(job)`` when
-    nobody waits for it: it is not heard of any more, but for ``answered`` when it was in flight.
+    The face reports ``died(worker)`` for each worker that ends after it was ready, also after ``stop``. It calls
+    ``withdraw(job)`` when the caller no longer waits for the job. The scheduler then returns no further steps for the
+    job, but the face still reports ``answered`` if the job was in flight.
 
-    A plain worker is killed because of one job only when it has certainly begun no other one: before, the face takes
-    back from it what it has not begun (_calls.permits), and tells ``taken_back``. What is left in ``worker.jobs`` it
-    has begun. So if the job is not the last of those it is done, its answer is on the way, and the worker goes on.
+    A plain worker is killed because of one job only when it has certainly begun no other job. Before that, the face
+    takes back from the worker the jobs that it has not begun (_calls.permits), and reports ``taken_back``. The worker
+    has begun all jobs that are left in ``worker.jobs``. So if the job is not the last of them, it is done, its answer
+    is on the way, and the worker goes on.
 """
 
 from __future__ import annotations
@@ -62,14 +65,14 @@ if TYPE_CHECKING:
     from .stats import PoolStats
     from .template_table import Source
 
-MAX_RUNS = 3  # of an idempotent job
+MAX_RUNS = 3  # runs of an idempotent job
 
 
 class Scheduler:
-    """The decisions of one pool.
+    """The scheduler of one pool.
 
-    ``waiters`` is how many wait for room in the queue, and ``promised`` how many of those were told that there is some;
-    the face counts them.
+    ``waiters`` is how many callers wait for room in the queue, and ``promised`` how many of them were told that there
+    is room; the face counts both.
     """
 
     def __init__(self, limits: Limits, sources: Sequence[Source]) -> None:
@@ -88,7 +91,7 @@ class Scheduler:
         self._counts = Counts()
 
     def anew(self) -> Scheduler:
-        """One with the same numbers and templates, which knows no worker and no job."""
+        """Create a scheduler with the same limits, templates and counts, but without workers and jobs."""
         for source in self.sources:
             source.count = 0
         other = Scheduler(self.limits, self.sources)
@@ -98,7 +101,10 @@ class Scheduler:
         return other
 
     def adopt(self, worker: Worker, jobs: Sequence[Job], wanted: Container[Job], now: float) -> None:
-        """Take a worker into new books, with these jobs, of which some are still wanted. It begins with the first."""
+        """Take over a worker of an earlier scheduler with its jobs, in the order in which it runs them.
+
+        ``wanted`` holds the jobs that are still wanted. The worker begins with the first job.
+        """
         worker.jobs = dict.fromkeys(jobs)
         worker.slow = sum(not job.depth for job in jobs)
         for number, job in enumerate(jobs):
@@ -120,7 +126,7 @@ class Scheduler:
             self._leave(worker)
 
     def requeue(self, jobs: Iterable[Job]) -> None:
-        """Let jobs that no worker has wait in new books."""
+        """Queue jobs of an earlier scheduler that no worker has."""
         for job in jobs:
             if job.worker is not None and job.state in (JobState.SENT, JobState.RUNNING):
                 job.worker.calls -= job.size
@@ -128,29 +134,30 @@ class Scheduler:
             job.state, job.worker, job.deadline = JobState.QUEUED, None, None
             self.queue.add(job)
 
-    # --- What is asked ---
+    # --- Queries ---
 
     @property
     def finished(self) -> bool:
-        """Whether it is closing and nothing is left to do. Workers may still be on their way out."""
+        """Return whether the pool is closing and nothing is left to do. Workers may not have ended yet."""
         return self.closing and not (self.queue.length or self.force.count or self.waiters)
 
     @property
     def hopeless(self) -> bool:
-        """Whether there is no worker, and never will be one, of the present templates."""
+        """Return whether there is no worker, and the present templates will never give one."""
         return self._growth.broken
 
     @property
     def unsettled(self) -> bool:
-        """Whether ``decide`` may have something to say to the job that was submitted last.
+        """Return whether ``decide`` may have a step for the job that was submitted last.
 
-        It has not where others wait before it: all workers are full, and another one will be started when it is time.
+        There is none if other jobs wait before this one: all workers are full, and another one will be started when it
+        is time.
         """
         return self.queue.length <= 1 or bool(self.force.starting) or self.killed
 
     @property
     def wake_at(self) -> float:
-        """When ``decide`` has to be called at the latest, if nothing happens before; infinity for never."""
+        """The latest time for the next call of ``decide`` if no event comes before; infinity for never."""
         wake = min(self._deadlines.next, self._growth.wake_at)
         idle = self.force.idle
         if len(idle) > self.limits.min_idle:
@@ -159,19 +166,22 @@ class Scheduler:
 
     @property
     def has_room(self) -> bool:
-        """Whether a job may be submitted now, by ``max_queued``."""
+        """Return whether ``max_queued`` allows another job now."""
         return self.room > 0
 
     @property
     def room(self) -> float:
-        """How many jobs may be submitted now."""
+        """The number of jobs that may be submitted now."""
         bound = self.limits.max_queued
         if bound is None or self.killed or (self.closing and self._growth.is_forbidden(self.limits)):
             return inf
         return bound + self._places() - self.queue.length - self.promised
 
     def _places(self) -> int:
-        """How many more jobs workers take, present ones and those that are being started, or the first one."""
+        """Return how many more jobs can go to workers.
+
+        Present workers and workers that are being started count; if there are none, the first worker does.
+        """
         force, limits = self.force, self.limits
         if not force.count:
             return limits.load if limits.max_workers else 0
@@ -179,13 +189,13 @@ class Scheduler:
         return (len(force.working) + len(force.starting)) * limits.load - taken
 
     def stats(self) -> PoolStats:
-        """What there is, and what has been."""
+        """Return the statistics of the pool at this moment."""
         return stats_of(self.force, self.queue, self._counts)
 
-    # --- What happens to jobs ---
+    # --- Events of jobs ---
 
     def submit(self, job: Job) -> None:
-        """A new job. Whether there is room for it is the face's to ask."""
+        """Submit a new job. The face must check before whether there is room for it."""
         self._counts.submitted += 1
         if self.killed or (job.timeout is not None and job.timeout <= 0):
             self._fail(job, Failure.KILLED if self.killed else Failure.TIMED_OUT, None)
@@ -194,16 +204,16 @@ class Scheduler:
         self.queue.add(job)
 
     def refuse(self) -> None:
-        """A job was not taken, because there is no room."""
+        """Note that a job was refused because there is no room."""
         self._refused = 1
 
     def put_back(self, jobs: Sequence[Job]) -> None:
-        """Further jobs that have waited already: parts of one whose worker has died."""
+        """Queue parts of a job whose worker has died. They go to the front: they have waited already."""
         self._counts.submitted += len(jobs)
         self._requeue(jobs)
 
     def answered(self, job: Job, now: float) -> None:
-        """Its answer has come from its worker."""
+        """Note that the answer to a job has come from its worker."""
         worker = job.worker
         if worker is None or job not in worker.jobs:  # everything was killed meanwhile
             return
@@ -221,7 +231,7 @@ class Scheduler:
             self.retire(worker)
 
     def _released(self, worker: Worker, now: float) -> None:
-        """It has one job less."""
+        """Update a worker that has one job less: it runs the next job, is idle from now on, or leaves."""
         if worker.jobs:
             first = next(iter(worker.jobs))
             if first.deadline is None and not self.limits.concurrent:
@@ -232,13 +242,13 @@ class Scheduler:
             self._emptied(worker)
 
     def taken_back(self, jobs: Sequence[Job], now: float) -> None:
-        """They were taken back from their worker before they began: they wait again, before all others."""
+        """Requeue jobs that were taken back from their worker before they began, before all others."""
         back = []
         for job in jobs:
             worker = job.worker
             if worker is None or job not in worker.jobs:
                 continue
-            if job.state is JobState.RUNNING:  # it was believed to, being the next
+            if job.state is JobState.RUNNING:  # it counted as running, because it was the next
                 job.runs -= 1
             if job.state is JobState.GIVEN_UP:
                 job.state = JobState.DONE
@@ -254,13 +264,16 @@ class Scheduler:
         self._requeue(back)
 
     def told(self, job: Job) -> None:
-        """Its answer has come, but its worker still does something that belongs to it, until ``answered``."""
+        """Note the answer to a job whose worker still does something for it, until ``answered``."""
         if job.state in (JobState.SENT, JobState.RUNNING):
             self._counts.answered += 1
             job.state, job.deadline = JobState.GIVEN_UP, None
 
     def skip(self, job: Job, now: float) -> None:
-        """It is with a worker by the books, but was not sent: nobody waits for it any more. ``decide`` again."""
+        """Drop a job that has a worker but was not sent to it, because its caller no longer waits for it.
+
+        The face must call ``decide`` again.
+        """
         if job.state is JobState.RUNNING:
             job.runs -= 1
         self._counts.withdrawn += 1
@@ -268,9 +281,10 @@ class Scheduler:
         self.answered(job, now)
 
     def withdraw(self, job: Job, *, kill: bool = True) -> bool:
-        """Nobody waits for it any more. False when it has surely not run, and will not.
+        """Withdraw a job whose caller no longer waits for it. Return False if it has surely not run, and will not.
 
-        With ``kill`` a plain worker that runs it is killed. All that it had not begun was taken back before.
+        With ``kill``, kill the plain worker that runs the job. All jobs that the worker had not begun must have been
+        taken back before.
         """
         if job.state is JobState.QUEUED:
             self.queue.remove(job)
@@ -288,21 +302,27 @@ class Scheduler:
         return True
 
     def abort(self, job: Job) -> None:
-        """Kill the plain worker that runs this job. All that it had not begun was taken back before."""
+        """Kill the plain worker that runs this job.
+
+        All jobs that the worker had not begun must have been taken back before.
+        """
         worker = job.worker
         if worker is not None and job in worker.jobs and next(reversed(worker.jobs)) is job:
             self._kill(worker)
 
-    # --- What happens to workers ---
+    # --- Events of workers ---
 
     def ready(self, worker: Worker, now: float) -> None:
-        """It has been started, and takes jobs."""
+        """Give jobs to a worker from now on: it has been started."""
         if worker.state is WorkerState.STARTING:
             worker.born = worker.idle_since = now
             self.force.enter(worker)
 
     def not_started(self, worker: Worker, now: float, error: BaseException, permanent: bool = False) -> None:
-        """It could not be started, or ended before it was ready. ``permanent``: nor can others of this template."""
+        """Note that a worker could not be started, or ended before it was ready.
+
+        ``permanent`` says that no other worker of its template can be started either.
+        """
         if worker.state is not WorkerState.STARTING:  # given up before
             return
         self.force.remove(worker)
@@ -313,7 +333,7 @@ class Scheduler:
             self._fail_all()
 
     def died(self, worker: Worker, now: float) -> None:
-        """It has ended, and all that it had sent is told."""
+        """Note that a worker has ended. Everything that it had sent must have been reported before."""
         state, jobs = worker.state, list(worker.jobs)
         self.force.remove(worker)
         worker.jobs.clear()
@@ -326,21 +346,21 @@ class Scheduler:
         self._lose(worker, jobs)
 
     def retire(self, worker: Worker) -> None:
-        """It wants to leave, or has to. Told again, it changes nothing."""
+        """Let a worker leave because it wants to, or has to. Repeated calls change nothing."""
         if worker.state is WorkerState.WORKING:
             self._counts.retired += 1
             self._growth.owed += 1
             self._leave(worker)
 
     def measured(self, worker: Worker, size: int) -> None:
-        """After a job it has so many bytes."""
+        """Note the size of a worker after a job, in bytes. Retire the worker at ``max_memory`` or more."""
         if self.limits.max_memory is not None and size >= self.limits.max_memory:
             self.retire(worker)
 
-    # --- What happens to the pool ---
+    # --- Events of the pool ---
 
     def resize(self, *, max_workers: int | None = None, min_idle: int | None = None, load: int | None = None) -> None:
-        """Other limits, from now on. Workers above them leave, those first that have least to do."""
+        """Set other limits. Workers above them leave, beginning with the workers that have the fewest jobs."""
         limits = self.limits
         self.limits = replace(
             limits,
@@ -356,7 +376,7 @@ class Scheduler:
         self._dismiss(self.limits.max_workers, None)
 
     def limit(self, source: Source, limit: float) -> None:
-        """How many workers this template may have, from now on."""
+        """Set how many workers a template may have from now on. Workers above that leave."""
         source.limit = limit
         self._dismiss(limit, source)
 
@@ -370,7 +390,10 @@ class Scheduler:
             self._leave(worker)
 
     def renew(self, source: Source) -> None:
-        """Its template has been replaced: its workers finish what they have, and others come in their places."""
+        """Note that the template of a source has been replaced.
+
+        The workers of the old template finish their jobs, and workers of the new one take their places.
+        """
         source.renew()
         for worker in self.force.all():
             if worker.source is source and worker.state in (WorkerState.STARTING, WorkerState.WORKING):
@@ -378,12 +401,12 @@ class Scheduler:
                 self._leave(worker)
 
     def close(self) -> None:
-        """Finish what was asked, and let all workers leave."""
+        """Finish all jobs that were submitted, and let all workers leave."""
         self.closing = True
         self.limits = replace(self.limits, min_idle=0, idle_timeout=0.0)
 
     def kill(self) -> None:
-        """Let everything end now: all jobs fail, those too that are still to come, and all workers are killed."""
+        """End everything now: all jobs fail, including jobs that are still to come, and all workers are killed."""
         self.close()
         self.killed = True
         for worker in self.force.all():
@@ -396,13 +419,13 @@ class Scheduler:
             self._steps.kill.append(worker)
         self._fail_queue(Failure.KILLED, None)
 
-    # --- What is decided ---
+    # --- Decisions ---
 
     def decide(self, now: float) -> Steps:
-        """What is to be done now."""
+        """Return the steps to carry out now."""
         if now >= self._deadlines.next:
             self._expire(now)
-        if self.queue.length and not self._steps.abort:  # first what was taken back
+        if self.queue.length and not self._steps.abort:  # after an abort, jobs that are taken back go first
             self._assign(now)
         if not self.killed:
             self._grow(now)
@@ -443,14 +466,14 @@ class Scheduler:
                 self.retire(worker)
 
     def _worn(self, worker: Worker, size: int, now: float) -> bool:
-        """Whether it has to leave before a job of this size."""
+        """Return whether a worker has to leave before a job of this size."""
         limits = self.limits
         if limits.max_calls is not None and worker.calls + size > limits.max_calls:
             return True
         return limits.max_age is not None and now - worker.born >= limits.max_age
 
     def _begin(self, job: Job, now: float) -> None:
-        """Its worker may run it from now on."""
+        """Note that the worker of a job may run it from now on."""
         if job.state is JobState.SENT:
             job.state = JobState.RUNNING
             job.runs += 1
@@ -476,7 +499,7 @@ class Scheduler:
         self._steps.start.append(worker)
 
     def _shrink(self, now: float) -> None:
-        """Let those go that have been idle for too long."""
+        """Let workers leave that have been idle for too long."""
         limits, idle = self.limits, self.force.idle
         while len(idle) > limits.min_idle:
             worker = next(iter(idle))
@@ -485,7 +508,7 @@ class Scheduler:
             self._leave(worker)
 
     def _expire(self, now: float) -> None:
-        """End what has run for too long."""
+        """End the jobs that have run for too long."""
         for worker, job in self._deadlines.passed((*self.force.working, *self.force.leaving), now):
             self._end(worker, job)
 
@@ -497,7 +520,7 @@ class Scheduler:
         if not self.limits.concurrent:
             self._steps.abort.append((worker, job))
 
-    # --- How it is brought about ---
+    # --- Effects of decisions ---
 
     def _fail(self, job: Job, why: Failure, of: Worker | BaseException | None) -> None:
         job.state = JobState.DONE
@@ -508,7 +531,7 @@ class Scheduler:
         self._steps.fail.append((job, why, of))
 
     def _fail_all(self) -> None:
-        """Nobody will serve those that wait."""
+        """Fail all waiting jobs: no worker will run them."""
         failed = [source for source in self.sources if source.error is not None]
         source = max(failed, key=lambda source: (source.broken, source.failures))
         self._fail_queue(Failure.NO_WORKER, source.error)
@@ -518,7 +541,7 @@ class Scheduler:
             self._fail(job, why, of)
 
     def _lose(self, worker: Worker, jobs: list[Job]) -> None:
-        """They have no worker any more."""
+        """Requeue or fail the jobs of a worker that has ended."""
         back: list[Job] = []
         for job in jobs:
             state, job.deadline = job.state, None
@@ -540,13 +563,13 @@ class Scheduler:
         self.queue.put_back(jobs)
 
     def _leave(self, worker: Worker) -> None:
-        """It takes no more jobs, and ends when it has none."""
+        """Give no more jobs to a worker, and let it end when it has none."""
         self.force.leave(worker, WorkerState.LEAVING)
         if not worker.jobs:
             self._steps.stop.append(worker)
 
     def _emptied(self, worker: Worker) -> None:
-        """One that leaves has done its last job."""
+        """Stop counting a leaving worker that has done its last job, and let it end."""
         if self.force.leaving.pop(worker, self) is None:
             worker.source.count -= 1
             if worker.state is WorkerState.LEAVING:

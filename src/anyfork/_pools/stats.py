@@ -1,4 +1,4 @@
-"""What a pool has and has done."""
+"""The statistics of a pool."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """What a pool has and has done, at one moment. The first are present numbers, the others count since its beginning.
+    """The statistics of a pool at one moment.
 
-    ``workers`` are those that take jobs, of which ``idle`` have none; ``starting`` and ``leaving`` ones come on top.
-    ``running`` jobs may have begun, ``sent`` ones wait in a worker, ``queued`` ones in the pool.
+    ``workers`` to ``running`` are present numbers; the other fields count since the beginning of the pool. ``workers``
+    is how many workers take jobs, and ``idle`` how many of these have none; ``starting`` and ``leaving`` workers are
+    counted separately. ``running`` jobs may have begun, ``sent`` jobs wait in a worker, ``queued`` jobs wait in the
+    pool.
     """
 
     workers: int
@@ -41,7 +43,7 @@ class PoolStats:
 
 
 class Counts:
-    """What is counted since the beginning; see PoolStats."""
+    """The counts since the beginning of a pool; see PoolStats."""
 
     __slots__ = (
         "answered",
@@ -64,7 +66,7 @@ class Counts:
 
 
 def stats_of(force: Workforce, queue: JobQueue, counts: Counts) -> PoolStats:
-    """The record of this moment."""
+    """Return the statistics of this moment."""
     jobs = [job for worker in (*force.working, *force.leaving) for job in worker.jobs]
     sent = sum(job.state is JobState.SENT for job in jobs)
     return PoolStats(

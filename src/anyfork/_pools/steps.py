@@ -1,4 +1,4 @@
-"""What the scheduler of a pool wants to be done."""
+"""The steps that the scheduler of a pool asks a face to carry out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Failure(Enum):
-    """Why a job has no answer."""
+    """A reason why a job has no answer."""
 
     DIED = "its worker has died"
     TIMED_OUT = "it ran for too long"
@@ -21,18 +21,20 @@ class Failure(Enum):
 
 
 class Steps:
-    """What is to be done now.
+    """The steps to carry out now.
 
     A step                what the face does
-    start   worker        starts one from ``worker.source.key``; later ``ready(worker)`` or ``not_started(worker, why)``
-    assign  worker, job   sends it; later ``answered(job)``, whatever the answer is, also for jobs given up
-    stop    worker        lets it end: it has nothing to do. One that is being started is given up
-    kill    worker        kills it; ``died`` follows, once all that it has sent is read
-    abort   worker, job   takes back from the worker what it has not begun (``taken_back``), then tells ``abort(job)``
-    fail    job, why, of  answers who waits; ``of`` is the worker (DIED, TIMED_OUT) or the error (NO_WORKER). One that
-                          TIMED_OUT of a concurrent worker is to be cancelled there; its ``answered`` still follows
+    start   worker        starts a worker from ``worker.source.key``, and later reports ``ready(worker)`` or
+                          ``not_started(worker, why)``
+    assign  worker, job   sends the job, and later reports ``answered(job)``: for any answer, and also for jobs given up
+    stop    worker        lets the worker end, which has nothing to do; a worker that is being started is given up
+    kill    worker        kills the worker, and reports ``died`` once everything that it has sent is read
+    abort   worker, job   takes back the jobs that the worker has not begun (``taken_back``), then calls ``abort(job)``
+    fail    job, why, of  fails the job for its caller; ``of`` is the worker (DIED, TIMED_OUT) or the error (NO_WORKER).
+                          A job that TIMED_OUT in a concurrent worker has to be cancelled there; its ``answered`` still
+                          follows
 
-    A step may be done later. So it carries what it needs, and whoever does it reads nothing that changes meanwhile.
+    A step may be carried out later. So it contains all that it needs, and the face reads nothing that may have changed.
     """
 
     __slots__ = ("abort", "assign", "fail", "kill", "start", "stop")

@@ -1,4 +1,4 @@
-"""The calls of one worker of a pool, without I/O: what to send is put together here; when, is the pool's to say."""
+"""The calls of one worker of a pool, without I/O. This module assembles the messages; the pool decides when to send."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ALL = 1 << 14  # more jobs than one worker ever has
 
 
 class PoolCalls(Calls):
-    """Calls that were encoded before. All that is begun is sent together, after ``gather``.
+    """The calls of one worker, encoded before. All calls that were begun are sent together, after ``gather``.
 
     With ``permits`` a call that is sent behind another one can be taken back until it begins, see _calls.permits.
     """
@@ -45,12 +45,12 @@ class PoolCalls(Calls):
     ) -> None:
         super().__init__(serializer, None, on_event, receiver)
         self._permits = permits
-        self._held: list[int] = []  # the permits that have to be given before what was begun is sent
+        self._held: list[int] = []  # the permits to give before the begun calls are sent
         self._requests = Requests(serializer, receiver, inf)
         self._parts: list[bytes] = []
 
     def begin(self, answer: Answer, function: AnyFunction | None, body: bytes) -> None:
-        """A call with a plain pickle of its arguments."""
+        """Begin a call with a plain pickle of its arguments."""
         detail = self._detail(function)
         if self._sent and self._permits is not None:
             detail |= HELD
@@ -60,7 +60,7 @@ class PoolCalls(Calls):
         self._parts += (pack(len(body), number, detail, SMALL_CALL, 0, 0), body)
 
     def begin_items(self, answers: Sequence[Answer], function: AnyFunction | None, items: Sequence[Any]) -> None:
-        """Several with one small argument each. They run in their order."""
+        """Begin several calls with one small argument each. They run in their order."""
         detail, behind = self._detail(function), bool(self._sent)
         numbers = [self._begin(answer) for answer in answers]
         body = dumps((numbers, items), PROTOCOL)
@@ -68,7 +68,10 @@ class PoolCalls(Calls):
         self._parts += (pack(len(body), numbers[0], detail, SMALL_CALLS, 0, 0), body)
 
     def begin_message(self, answer: Answer, function: AnyFunction | None, encoded: Message) -> None:
-        """One that was encoded as a message, which stays as it is: it may have to be sent to another worker too."""
+        """Begin a call that was encoded as a message.
+
+        The message stays as it is, because it may have to be sent to another worker too.
+        """
         detail, behind = self._detail(function), bool(self._sent)
         number = self._begin(answer)
         detail |= self._hold(number, behind)
@@ -78,7 +81,7 @@ class PoolCalls(Calls):
         self.out.append(encoded.again(pack(length, number, detail, kind, flags, count) + data[HEADER.size :]))
 
     def begin_measure(self, answer: Answer, kind: int) -> None:
-        """Ask how large the worker is."""
+        """Ask for the size of the worker."""
         self._parts.append(pack(0, self._begin(answer), kind, MEASURE, 0, 0))
 
     def _begin(self, answer: Answer) -> int:
@@ -88,14 +91,20 @@ class PoolCalls(Calls):
         return number
 
     def _hold(self, number: int, behind: bool) -> int:
-        """What the detail of a call says of that: HELD behind another one, where it can be taken back."""
+        """Return the flag that a call can be taken back, for its detail, and note its permit.
+
+        The flag is HELD for a call behind another one if there are permits, otherwise 0.
+        """
         if not behind or self._permits is None:
             return 0
         self._held.append(number)
         return HELD
 
     def take_back(self) -> list[PoolJob]:
-        """Take back the jobs that the worker has not begun, and will not now. The scheduler has to be told."""
+        """Take back and return the jobs that the worker has not begun, and will not begin now.
+
+        The caller has to tell the scheduler.
+        """
         numbers = [] if self._permits is None else self._permits.take_back(ALL)
         jobs: dict[PoolJob, None] = {}
         for number in numbers:
@@ -107,13 +116,16 @@ class PoolCalls(Calls):
                     self._running -= 1
         if jobs:
             self.drop_unsent(numbers)
-            for answer in self._sent.values():  # how large the worker is after them, which it tells nevertheless
+            for answer in self._sent.values():  # the sizes after these jobs, which the worker sends nevertheless
                 if answer.job in jobs:  # type: ignore[attr-defined]  # as above
                     answer.state = State.GIVEN_UP
         return list(jobs)
 
     def _detail(self, function: AnyFunction | None) -> int:
-        """The number of a function, of which the worker is told before its first call; 0 for one by value."""
+        """Return the number of a function, which the worker learns before its first call.
+
+        Return 0 for None: the function is part of the message.
+        """
         if function is None:
             return 0
         known = self._requests.functions.get(function)
@@ -136,7 +148,7 @@ class PoolCalls(Calls):
             self._permits.close()
 
     def gather(self) -> None:
-        """Put what was begun in what is to be sent, and give the permits that it needs."""
+        """Queue the calls that were begun for sending, and give the permits that they need."""
         if self._held:
             assert self._permits is not None
             self._permits.give(self._held)

@@ -1,4 +1,4 @@
-"""The workers of a pool, as its scheduler sees them, ordered by how much each has to do."""
+"""The workers of a pool, as its scheduler sees them, ordered by how many jobs each has."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class WorkerState(IntEnum):
-    """What may be expected of a worker."""
+    """The state of a worker."""
 
     STARTING = 0
     WORKING = 1  # takes jobs
-    LEAVING = 2  # finishes what it has, and takes nothing more
-    KILLED = 3  # by this pool: its end is to come
-    GONE = 4  # has nothing to do with the pool any more
+    LEAVING = 2  # finishes its jobs, and takes no more
+    KILLED = 3  # by this pool; it has not ended yet
+    GONE = 4  # no longer belongs to the pool
 
 
 class Worker:
-    """One worker. ``jobs`` are those it has, in the order in which they were given to it."""
+    """A worker, as the scheduler sees it. ``jobs`` are in the order in which they were given to it."""
 
     __slots__ = ("born", "calls", "generation", "idle_since", "jobs", "seat", "slow", "source", "state")
 
@@ -32,15 +32,18 @@ class Worker:
         self.generation = source.generation  # of its template
         self.state: WorkerState = WorkerState.STARTING
         self.jobs: dict[Job, None] = {}
-        self.calls = 0  # that it was given
-        self.slow = 0  # of its jobs, those that are not known to be quick
+        self.calls = 0  # calls that the worker was given
+        self.slow = 0  # how many of its jobs are not known to be quick
         self.born = now
         self.idle_since = now
-        self.seat: Any = None  # the face's
+        self.seat: Any = None  # the face's data
 
 
 class Workforce:
-    """All workers. ``by_load[n]`` are those at work that have n jobs, in the order in which they came to that."""
+    """A table of all workers of a pool.
+
+    ``by_load[n]`` are the WORKING workers that have n jobs, in the order in which they came to have n.
+    """
 
     __slots__ = ("by_load", "extra", "leaving", "load", "lowest", "starting", "working")
 
@@ -51,20 +54,23 @@ class Workforce:
         self.leaving: dict[Worker, None] = {}  # with jobs; killed ones too
         self.working: dict[Worker, None] = {}
         self.by_load: list[dict[Worker, None]] = [{} for _ in range(max(load, most) + 1)]
-        self.lowest = 0  # nobody has less to do
+        self.lowest = 0  # no worker has fewer jobs
 
     @property
     def count(self) -> int:
-        """Those that count against the limits: all that have, or may get, something to do."""
+        """The number of workers that count against the limits: all that have, or may get, jobs."""
         return len(self.starting) + len(self.working) + len(self.leaving)
 
     @property
     def idle(self) -> dict[Worker, None]:
-        """Those that have nothing to do, the one that is so for longest first."""
+        """The workers that have no jobs, longest idle first."""
         return self.by_load[0]
 
     def freest(self) -> Worker | None:
-        """The least loaded one that takes a job. Of idle ones the last that became so: the others may be let go."""
+        """Return the least loaded worker that takes a job, or None.
+
+        Of idle workers, return the one that became idle last, so that the others may be stopped.
+        """
         by_load, lowest, last = self.by_load, self.lowest, len(self.by_load) - 1
         while lowest < last and not by_load[lowest]:
             lowest += 1
@@ -74,7 +80,10 @@ class Workforce:
         return next(iter(by_load[lowest])) if lowest else next(reversed(by_load[0]))
 
     def quickest(self, depth: int) -> Worker | None:
-        """The least loaded one, if it has fewer jobs than this, and quick ones only; ask ``freest`` before."""
+        """Return a worker of the lowest load if it has fewer than ``depth`` jobs, and only quick ones, or None.
+
+        Call ``freest`` before.
+        """
         lowest = self.lowest
         if lowest < min(depth, len(self.by_load) - 1):
             for worker in self.by_load[lowest]:
@@ -83,7 +92,7 @@ class Workforce:
         return None
 
     def give(self, worker: Worker, job: Job) -> None:
-        """It has one more."""
+        """Note that a worker has one more job."""
         jobs = worker.jobs
         by_load, load = self.by_load, len(jobs)
         del by_load[load][worker]
@@ -93,7 +102,7 @@ class Workforce:
             self.extra += 1
 
     def take(self, worker: Worker, job: Job) -> None:
-        """It has one less."""
+        """Note that a worker has one job less."""
         jobs = worker.jobs
         if worker.state is WorkerState.WORKING:
             by_load, load = self.by_load, len(jobs)
@@ -106,12 +115,12 @@ class Workforce:
         del jobs[job]
 
     def start(self, worker: Worker) -> None:
-        """One that is not there yet."""
+        """Add a worker that is being started."""
         self.starting[worker] = None
         worker.source.count += 1
 
     def enter(self, worker: Worker) -> None:
-        """It takes jobs from now on."""
+        """Let a worker take jobs from now on."""
         del self.starting[worker]
         worker.state = WorkerState.WORKING
         self.working[worker] = None
@@ -119,7 +128,7 @@ class Workforce:
         self.lowest = 0
 
     def adopt(self, worker: Worker) -> None:
-        """Have one that another workforce had, with its jobs."""
+        """Add a worker of another workforce, with its jobs."""
         if worker.state is WorkerState.STARTING:
             self.start(worker)
             return
@@ -135,7 +144,7 @@ class Workforce:
         worker.source.count += 1
 
     def leave(self, worker: Worker, state: WorkerState) -> None:
-        """It takes no more jobs. One that has none does not count any more."""
+        """Let a worker take no more jobs. A worker without jobs no longer counts."""
         self._forget(worker)
         worker.state = state
         if worker.jobs:
@@ -144,7 +153,7 @@ class Workforce:
             worker.source.count -= 1
 
     def remove(self, worker: Worker) -> None:
-        """It is gone, whatever it was."""
+        """Remove a worker in any state: it is gone."""
         counted = self._forget(worker)
         worker.state = WorkerState.GONE
         worker.source.count -= counted
@@ -161,11 +170,11 @@ class Workforce:
         return True
 
     def all(self) -> list[Worker]:
-        """All of them."""
+        """Return all workers of the table."""
         return [*self.starting, *self.working, *self.leaving]
 
     def resize(self, load: int) -> None:
-        """How many jobs each may have, from now on. Those that have more finish them."""
+        """Set how many jobs each worker may have from now on. Workers that have more finish them."""
         self.load = load
         most = max([load, *(len(worker.jobs) for worker in self.working)])
         self.by_load = [{} for _ in range(most + 1)]

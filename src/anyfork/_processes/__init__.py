@@ -1,1 +1,1 @@
-"""One process, from the owner's side: starting it, its session and sockets, its end."""
+"""A process on the owner's side: its start, its session and sockets, its end."""

@@ -1,4 +1,4 @@
-"""Functions and arguments as they are handed over: bytes and descriptors, or an error that names what cannot travel."""
+"""Functions and arguments encoded for another process: bytes and descriptors, or an error that names the culprit."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 
 class Stays:
-    """What belongs to this process, and says what to hand to another one instead."""
+    """An object that belongs to this process; the error of pickling it says what to hand over instead."""
 
     __slots__ = ()
-    _instead = ""  # what to do, after a colon
+    _instead = ""  # what to do instead; follows a colon
 
     def __reduce__(self) -> NoReturn:
         raise ArgumentError(f"this {type(self).__name__} belongs to the process that has made it: {self._instead}")
 
 
 def encode_values(call: str, values: Sequence[object], receiver: Receiver = ORDINARY) -> Encoded:
-    """Pickle positional arguments. Raises ArgumentError that names the argument which cannot travel."""
+    """Pickle positional arguments. Raises ArgumentError, which names the argument that cannot travel."""
     return encode_for(call, values, 1, receiver=receiver)
 
 
 def encode_call(
     call: str, function: Callable[..., object] | str, values: Sequence[object], receiver: Receiver = ORDINARY
 ) -> Encoded:
-    """A function, by name where it has one, and its arguments. Raises ArgumentError."""
+    """Encode a function, by name if it has one, and its arguments. Raises ArgumentError."""
     check_function(call, function)
     name = function if isinstance(function, str) else receiver.name_of(function)
     if name is None:
@@ -51,7 +51,7 @@ def encode_async_call(
     values: Sequence[object],
     receiver: Receiver = ORDINARY,
 ) -> Encoded:
-    """The same for an async function that runs under this backend."""
+    """Encode an async function that runs under this backend, and its arguments. Raises ArgumentError."""
     from functools import partial
 
     from _anyfork_child.values.async_function import BACKENDS, run_async
@@ -65,7 +65,7 @@ def encode_async_call(
 def refused_keywords(
     call: str, function: Callable[..., object] | str, keywords: Mapping[str, object], options: str = ""
 ) -> ArgumentError:
-    """The error for keyword arguments that are no options: they are meant for the function."""
+    """Return the error for keyword arguments that are not options: they were meant for the function."""
     name = "function" if isinstance(function, str) else getattr(function, "__name__", None) or "function"
     given = ", ".join(f"{keyword}={_short(value)}" for keyword, value in keywords.items())
     known = f" (its options are {options})" if options else ""
@@ -76,7 +76,7 @@ def refused_keywords(
 
 
 def check_function(call: str, function: object) -> None:
-    """Raise ArgumentError for what is neither a function nor the name of one."""
+    """Raise ArgumentError for an object that is neither a function nor the name of one."""
     if not isinstance(function, str):
         if not callable(function):
             kind = type(function).__name__
@@ -91,13 +91,13 @@ def check_function(call: str, function: object) -> None:
 def encode_for(
     call: str, values: Sequence[object], first: int, beside: bool = False, receiver: Receiver = ORDINARY
 ) -> Encoded:
-    """Pickle values, of which the first has this number among the arguments of the call, 0 for the function.
+    """Pickle values. ``first`` is the number of the first value among the arguments of the call, 0 for the function.
 
-    Raises ArgumentError that names the one which cannot travel.
+    Raises ArgumentError, which names the value that cannot travel.
     """
     try:
         return encode(values, receiver, beside)
-    except Exception as error:  # pickling runs code of the values, which may raise anything
+    except Exception as error:  # pickling runs code of the values' classes, which may raise anything
         blamed = None if comes_from_outside(error) else _blame(values, error, receiver)
         if blamed is None:
             raise
@@ -108,7 +108,10 @@ def encode_for(
 
 
 def _blame(values: Sequence[object], error: Exception, receiver: Receiver) -> tuple[int, str] | None:
-    """Find the value that cannot travel, and why; None where each of them can, so that the error is not theirs."""
+    """Return the index of the value that cannot travel, and why.
+
+    Return None if each value can travel alone, so that the error is not theirs.
+    """
     from .culprit import reason  # only now: most values travel
 
     for index, value in enumerate(values):
@@ -124,6 +127,6 @@ def _blame(values: Sequence[object], error: Exception, receiver: Receiver) -> tu
 def _short(value: object) -> str:
     try:
         text = repr(value)
-    except Exception:  # a repr of the user's; the type says enough
+    except Exception:  # a __repr__ of the user's class may raise anything; the type says enough
         text = ""
     return text if 0 < len(text) <= 80 else f"a {type(value).__name__}"

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, TypeAlias, TypedDict
 
     class HasFileno(Protocol):
-        """An object around a descriptor."""
+        """An object that has a descriptor."""
 
         def fileno(self) -> int:
-            """The descriptor."""
+            """Return the descriptor."""
 
     Stdio: TypeAlias = int | str | HasFileno | None
     Limit: TypeAlias = int | tuple[int, int]
 
     class Attributes(TypedDict, total=False):
-        """The attributes of a new process. Those not given are inherited from the template."""
+        """The attributes of a new process. Attributes that are not given are inherited from the template."""
 
         cwd: str | bytes | os.PathLike[str] | os.PathLike[bytes] | int
         env: Mapping[str, str] | Mapping[bytes, bytes]
@@ -46,7 +46,7 @@ DEVNULL = -3  # the number that subprocess uses
 
 
 def encode_attributes(call: str, attributes: Mapping[str, object]) -> Encoded:
-    """The body and the descriptors that describe them. Raises ArgumentError that names the attribute."""
+    """Encode attributes: a body, and their descriptors. Raises ArgumentError, which names the attribute."""
     encoded = Encoded()
     values = check_attributes(call, encoded, attributes)
     if values:
@@ -55,14 +55,16 @@ def encode_attributes(call: str, attributes: Mapping[str, object]) -> Encoded:
 
 
 def check_attributes(call: str, encoded: Encoded, attributes: Mapping[str, object]) -> dict[str, object]:
-    """The attributes as they travel; their descriptors go to ``encoded``. ``detached`` is the template's business."""
+    """Return the attributes as they travel, and add their descriptors to ``encoded``. Drop ``detached``, which the FORK
+    frame carries as a flag. Raises ArgumentError.
+    """
     values: dict[str, object] = {}
     for name, value in attributes.items():
         check = _CHECKS.get(name)
         if check is None:
             raise ArgumentError(f"{call}() has no attribute {name!r}; there are {', '.join(_CHECKS)}")
         if value is None:
-            continue  # as if it were not given
+            continue  # treated as if it were not given
         try:
             values[name] = check(encoded, value)
         except (TypeError, ValueError, OSError, AttributeError, CannotTravelError) as error:

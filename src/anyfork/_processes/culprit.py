@@ -1,4 +1,4 @@
-"""Which part of a value it is that cannot travel: the global, the variable, the default, the attribute, the item."""
+"""The culprit in a value: the global, variable, default, attribute or item because of which it cannot travel."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     from _anyfork_child.values.receiver import Receiver
 
-DEEPEST = 8  # parts of parts
+DEEPEST = 8  # levels of parts of parts
 MOST = 1000  # parts that are tried
-# What multiprocessing says of its locks and queues, and what to do about it.
+# Words in multiprocessing's errors about its locks and queues, and the remedy.
 OF_MULTIPROCESSING = ("through inheritance", "in a fork context", "of a fork context")
 REMEDY = "make it with anyfork.get_context(), and give it in initargs= or to a Process of that context"
 
 
 def reason(value: object, error: Exception, receiver: Receiver) -> str:
-    """Say why a value cannot travel, and which part of it is in the way."""
+    """Say why a value cannot travel, and which part of it is the cause."""
     if any(words in str(error) for words in OF_MULTIPROCESSING):
         return f"{error} ({REMEDY})"
     where, tried = "", 0
@@ -46,7 +46,7 @@ def reason(value: object, error: Exception, receiver: Receiver) -> str:
 def _failure(value: object, receiver: Receiver) -> Exception | None:
     try:
         encode((value,), receiver)
-    except Exception as error:  # pickling runs code of the value, which may raise anything
+    except Exception as error:  # pickling runs code of the value's class, which may raise anything
         if comes_from_outside(error):
             raise
         return error
@@ -77,20 +77,20 @@ def _parts(value: Any, receiver: Receiver) -> Iterator[tuple[str, object]]:
 
 
 def _state(value: Any) -> dict[str, Any]:
-    """Return the attributes that pickle takes along: none of an object whose own code refuses to be pickled."""
+    """Return the attributes that pickle sends: none if the object's own code refuses to be pickled."""
     try:
         _, _, *rest = value.__reduce_ex__(PROTOCOL)
-    except Exception as error:  # code of the value, which may raise anything
+    except Exception as error:  # code of the value's class may raise anything
         if comes_from_outside(error):
             raise
         return {}
-    parts = rest[0] if rest and isinstance(rest[0], tuple) else rest[:1]  # of an object with slots: both kinds
+    parts = rest[0] if rest and isinstance(rest[0], tuple) else rest[:1]  # an object with slots has both kinds
     found = {name: part for state in parts if isinstance(state, dict) for name, part in state.items()}
     return found or getattr(value, "__dict__", {})
 
 
 def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, object]]:
-    from _anyfork_child.values.global_names import globals_of  # only now: it needs what reads code
+    from _anyfork_child.values.global_names import globals_of  # only now: it loads modules that read code
 
     name = function.__qualname__
     wrapped = vars(function).items()

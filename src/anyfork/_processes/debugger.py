@@ -1,7 +1,7 @@
-"""The debugger that this program runs under, if it is one that follows into other processes: debugpy.
+"""The debugger that this program runs under, if it is debugpy, which follows into other processes.
 
-It would get into every interpreter that is started, with its threads. Templates are started past it, and it is led into
-what takes them over: see _anyfork_child.birth.debugger.
+It would enter every interpreter that is started, with its threads. Templates are therefore started past it, and it is
+led into the functions that take templates over: see _anyfork_child.birth.debugger.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 def is_debugged() -> bool:
-    """Whether a debugger runs this program."""
+    """Return whether a debugger runs this program."""
     pydevd: Any = sys.modules.get("pydevd")
     return pydevd is not None and "debugpy" in sys.modules and pydevd.get_global_debugger() is not None
 
 
 def lead_debugger(link: Link) -> None:
-    """Have a process that is about to be taken over connect to the debugger, where that wants to follow."""
+    """Have a process that is about to be taken over connect to the debugger, if the debugger wants to follow."""
     pydevd: Any = sys.modules["pydevd"]
     setup = pydevd.SetupHolder.setup if is_debugged() else None
     if not setup or not setup.get("multiprocess"):

@@ -1,4 +1,4 @@
-"""The default template: one for the program, started at its first need and replaced when it is gone."""
+"""The default template: one for the program, started when first needed and replaced when it is gone."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ if TYPE_CHECKING:
 
 
 class DefaultTemplate:
-    """Holds the link to it. Belongs to one process and one set of credentials; in any other it starts anew."""
+    """The holder of the default template's link, for one process and one set of credentials; another process or other
+    credentials get a new template.
+    """
 
     def __init__(self) -> None:
-        self.lock: RLock = RLock()  # reentrant: a signal handler that uses it may come in the middle of anything
+        self.lock: RLock = RLock()  # reentrant: a signal handler that uses it may run at any point
         self._link: Link | None = None
         self._identity: tuple[object, ...] = ()
-        self._unused_copy = False  # it gets the program's path at its first use, as one that is started then
+        self._unused_copy = False  # it gets the program's path at its first use, as a template started then would
 
     def get(self) -> Link:
-        """The template, started if there is none. Raises LaunchError."""
+        """Return the link to the template; start one if there is none. Raises LaunchError."""
         if offspring.leaving:
             offspring.reap()
         link = self._link
@@ -51,19 +53,19 @@ class DefaultTemplate:
 
     @property
     def is_copy(self) -> bool:
-        """Whether it is a copy of this program (anyfork.early), and no interpreter of its own."""
+        """True when the template is a copy of this program (anyfork.early), and not an interpreter of its own."""
         link = self._link
         return link is not None and self._identity == _identity() and link.receiver.main is not None
 
     @locked
     def replace(self, link: Link) -> None:
-        """Use this copy of the program from now on."""
+        """Use this copy of the program as the default template from now on."""
         self._let_go()
         self._keep(link, unused_copy=True)
 
     @locked
     def discard(self, link: Link) -> None:
-        """This one is known to be gone."""
+        """Let go of a template that is known to be gone."""
         if self._link is link:
             self._let_go()
 
@@ -78,11 +80,11 @@ class DefaultTemplate:
 
     def _let_go(self) -> None:
         link, self._link = self._link, None
-        if link is not None and not link.foreign:  # or its sockets and its process are another process's business
+        if link is not None and not link.foreign:  # otherwise its sockets and its process belong to another process
             link.close_template()
 
     def renew(self) -> None:
-        """Runs in a forked copy of the owner: whatever thread held the lock is not there."""
+        """Replace the lock. Runs in a forked copy of the owner, where the thread that held the lock does not exist."""
         self.lock = RLock()
 
 
@@ -91,5 +93,5 @@ def _identity() -> tuple[object, ...]:
 
 
 default_template = DefaultTemplate()
-atexit.register(default_template._let_go)  # or its socket would be reported as never closed
+atexit.register(default_template._let_go)  # otherwise its socket would be reported as never closed
 os.register_at_fork(after_in_child=default_template.renew)

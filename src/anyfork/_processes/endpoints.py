@@ -1,10 +1,9 @@
-"""What comes from one process: its sockets, read without waiting, and the pidfd that signals go through.
+"""The owner's endpoints of a process: its sockets, read without waiting, and the pidfd that signals go through.
 
-What a frame means is the session's part; whoever waits does so on the sources that are named here (see
-_processes.flows).
+The session decides what a frame means; a waiter waits on the sources that are named here (see _processes.flows).
 
-Locking: one lock a process, held while frames are moved. Locks are taken one at a time. A handle that the garbage
-collector drops inside one of these sections may enter again, hence the reentrant lock.
+Locking: there is one lock per process, held while frames are moved. Locks are taken one at a time. A handle that the
+garbage collector drops inside one of these sections may enter again, hence the reentrant lock.
 """
 
 from __future__ import annotations
@@ -40,32 +39,33 @@ if TYPE_CHECKING:
     from .._status import ExitStatus
 
     class Waiter(Protocol):
-        """One that waits: for which descriptor, and who reads for it, a thread or a task. Whoever is the same as the
-        reader of a descriptor reads, too: it has interrupted that one, as signal handlers do."""
+        """A waiter: the descriptor it waits for, and its reader, a thread or a task. A waiter with the same reader as
+        the descriptor's present one reads too: it is a signal handler that has interrupted that one.
+        """
 
         fd: int
 
         @property
         def reader(self) -> object:
-            """The thread or the task."""
+            """The thread or the task that reads."""
 
         def wake(self) -> None:
-            """Let it look again."""
+            """Let the waiter check again."""
 
-    Source: TypeAlias = tuple[int, Callable[[], None]]  # a descriptor, and what to do when it is readable
+    Source: TypeAlias = tuple[int, Callable[[], None]]  # a descriptor, and what to call when it is readable
 
 
 UNIX_STREAM = (_socket.AF_UNIX, _socket.SOCK_STREAM)
 
 
 class Ends:
-    """The owner's ends of one process, and what is known of it."""
+    """The owner's ends of one process, and the state known of it."""
 
-    waiters: AbstractSet[Waiter] = frozenset()  # those that wait on its descriptors, which are not closed meanwhile
-    _readers: Mapping[int, Waiter] = MappingProxyType({})  # by descriptor: which of them reads it
-    child = 0  # its pid, if its parent is this process itself, which has to reap it
+    waiters: AbstractSet[Waiter] = frozenset()  # waiters on its descriptors, which are not closed meanwhile
+    _readers: Mapping[int, Waiter] = MappingProxyType({})  # by descriptor: the waiter that reads it
+    child = 0  # its pid, if this process itself is its parent and has to reap it
     executed = -1  # a pipe that ends when the program has been executed
-    _channel: Callable[[], socket.socket | None] = staticmethod(lambda: None)  # a weak reference, once there is one
+    _channel: Callable[[], socket.socket | None] = staticmethod(lambda: None)  # a weak reference, once a channel exists
     _signals_at_birth: tuple[int, ...] = ()
 
     def __init__(self, control: _socket.socket, status: _socket.socket | None) -> None:
@@ -77,88 +77,92 @@ class Ends:
         self._said_executed = Once()
 
     def descriptors(self) -> tuple[int, ...]:
-        """All that this holds; -1 for what it does not."""
+        """Return all descriptors that this object holds; -1 for each one that it does not hold."""
         status = -1 if self.status is None else self.status.sock.fileno()
         channel = self._channel()
         given = -1 if channel is None else channel.fileno()
         return self._control.sock.fileno(), status, self.session.pidfd, self.executed, given
 
     def unread(self) -> int | None:
-        """How many bytes of the process wait in the channel; None when that is closed, or there is none yet."""
+        """Return how many bytes from the process are unread in the channel; None if the channel is closed or does not
+        exist yet.
+        """
         given = self._channel()
         fd = self._control.sock.fileno() if given is None else given.fileno()
         if fd < 0 or self.session.phase is not Phase.ENTERED:
             return None
-        from fcntl import ioctl  # only now: where a wait was in vain
+        from fcntl import ioctl  # only now: it is needed only after a wait that timed out
         from termios import FIONREAD
 
         return int.from_bytes(ioctl(fd, FIONREAD, bytes(4)), byteorder)
 
     @property
     def remote(self) -> bool:
-        """Whether it is on another machine: its pid means nothing here."""
+        """True when the process is on another machine, so that its pid means nothing here."""
         return bool(self.session.host)
 
-    # --- What may be waited for: whether it is there, and which descriptor to read for it ---
+    # --- Conditions to wait for, and the sources that bring them ---
 
     def answered(self) -> bool:
-        """The process has answered, or ended."""
+        """Return whether the process has answered, or ended."""
         return self.session.settled
 
     def preparing(self) -> bool:
-        """It still is a template, of which the handle may be used."""
+        """Return whether the process still is a template whose handle may be used."""
         return self.session.phase is Phase.PREPARING
 
     def used_up(self) -> bool:
-        """The handle was closed or moved, by another thread, while somebody waits."""
+        """Return whether another thread has closed or moved the handle during a wait."""
         return self.session.phase in (Phase.CLOSED, Phase.MOVED)
 
     def born_or_not(self) -> bool:
-        """The template has forked the process, or never will."""
+        """Return whether the template has forked the process, or never will."""
         return self.session.born or self.session.status_ended
 
     def ended(self) -> bool:
-        """The process has ended."""
+        """Return whether the process has ended."""
         return self.session.status is not None
 
     def heard(self) -> bool:
-        """It has answered at all, or will not."""
+        """Return whether the process has answered at all, or never will."""
         return self.session.answers > 0 or self.session.control_ended
 
     def delivered(self) -> bool:
-        """Nothing waits to be sent."""
+        """Return whether nothing is left to be sent."""
         return not self.outbox
 
     def nothing(self) -> Source | None:
-        """For what is not read anywhere."""
+        """Return no source: for a condition that no descriptor brings."""
         return None
 
     def answer_source(self) -> Source | None:
-        """Where an answer comes from."""
+        """Return the source of an answer."""
         if self.executed >= 0:
             return self.executed, self._read_executed
         return self.status_source() if self.session.control_ended else self.control_source()
 
     def control_source(self) -> Source | None:
-        """The control socket."""
+        """Return the control socket as a source."""
         return self._control.fd, self.read_control
 
     def status_source(self) -> Source | None:
-        """Where the end is told: by the template, or where that is gone, by the pidfd."""
+        """Return the source of the process's end: the status socket, or the pidfd if the template is gone."""
         if not self.session.status_ended and self.status is not None:
             return self.status.fd, self.read_status
         return self.session.pidfd, self._end_unknown
 
     def has_read(self, fd: int) -> bool:
-        """Whether something was read from a descriptor, and what it means is not noted yet: it will not be readable."""
+        """Return whether something was read from a descriptor and not noted yet: the descriptor will not become
+        readable again for it.
+        """
         if fd == self.executed:
             return fd >= 0 and bool(self._said_executed.results)
         return any(one is not None and one.fd == fd and one.present.results for one in (self._control, self.status))
 
-    # --- Who waits. Each of these holds the lock, and is harmless when it is done twice ---
+    # --- Waiters. The caller of these methods holds the lock; calling one twice is harmless ---
 
     def begin_wait(self, waiter: Waiter, fd: int) -> bool:
-        """Note that somebody waits for a descriptor; return whether it is the one to read it."""
+        """Add a waiter for a descriptor; return whether it is the one to read the descriptor."""
         if not self.waiters:
             self.waiters, self._readers = set(), {}
         assert isinstance(self.waiters, set)
@@ -168,7 +172,7 @@ class Ends:
         return fd < 0 or self._readers.setdefault(fd, waiter).reader == waiter.reader
 
     def end_wait(self, waiter: Waiter) -> None:
-        """Note that it waits no more; another one reads instead."""
+        """Remove a waiter; another one reads instead."""
         if waiter not in self.waiters:
             return
         assert isinstance(self.waiters, set)
@@ -179,26 +183,26 @@ class Ends:
         self.waiters.discard(waiter)
 
     def wake_behind(self, waiter: Waiter) -> None:
-        """Wake the others that wait for the same descriptor: it was read, or somebody else has to."""
+        """Wake the other waiters for the same descriptor: it was read, or another one has to read it."""
         for other in [*self.waiters]:
             if other.fd == waiter.fd and other is not waiter:
                 other.wake()
 
     def wake_all(self) -> None:
-        """Wake everybody: what they wait for may never come."""
+        """Wake all waiters: the event they wait for may never come."""
         for waiter in [*self.waiters]:
             waiter.wake()
 
-    # --- Receiving: each of these moves one frame, under the lock, if there is one ---
+    # --- Receiving: each of these moves one frame, if there is one, under the lock ---
 
     def _receive(self, incoming: Incoming, calls: Once) -> Frame | None:
-        """One frame, or None at the end of the stream; what is no frame ends the process."""
+        """Return one frame, or None at the end of the stream. Kill a process that sends anything but frames."""
         try:
             frame = incoming.receive(calls)
             if frame is not None and frame.fds:
                 frame.fds = [*map(lift, frame.fds)]
             return frame
-        except ConnectionResetError:  # it ended with something of ours unread
+        except ConnectionResetError:  # the process has ended without having read everything that we sent
             pass
         except (ProtocolError, EOFError) as error:
             self._distrust(error)
@@ -209,9 +213,9 @@ class Ends:
         self._kill()
 
     def read_control(self) -> None:
-        """Take a frame of the control socket, if somebody waits for one: what stands behind may be the user's."""
+        """Take a frame of the control socket, if somebody waits for one: the bytes behind it may be the user's."""
         session, calls = self.session, self._control.present
-        if not session.expects_control:  # another has read the answer meanwhile
+        if not session.expects_control:  # another waiter has read the answer meanwhile
             return
         try:
             frame = self._receive(self._control, calls)
@@ -222,26 +226,27 @@ class Ends:
             said = session.said_on_control(frame)
             if frame.kind == EXECUTING and frame.fds and session.phase is Phase.STARTING:
                 ours["executed"] = frame.fds[0]
-            elif frame.fds and frame.fds[0] >= 0:  # what a former owner has left with the template
+            elif frame.fds and frame.fds[0] >= 0:  # left with the template by a former owner
                 ours["status"] = Incoming(_socket.socket(*UNIX_STREAM, 0, frame.fds[0]))
                 said |= {"pidfd": frame.fds[1] if len(frame.fds) > 1 else -1, "born": True}
             self._control.commit(calls, (session, said), (self, ours))
         except BlockingIOError:
             return
         except ProtocolError as error:
-            if calls is self._control.present:  # and nobody who has come in between has noted the frame
+            if calls is self._control.present:  # and no signal handler or destructor has noted the frame meanwhile
                 self._distrust(error)
 
     def _end_control(self) -> None:
         session = self.session
         session.control_ended = True
-        if self.status is None and session.pidfd < 0:  # nothing else will tell of its end
+        if self.status is None and session.pidfd < 0:  # nothing else will report its end
             session.status_ended = True
             self._take_pidfd()
 
     def overhear(self) -> bool:
-        """Take a frame of a template's control socket that is not an answer; False when there is none, or none will
-        come."""
+        """Take a frame of a template's control socket that is not an answer. Return False when there is none, or never
+        will be.
+        """
         session = self.session
         if session.control_ended or session.phase is Phase.ENTERED:
             return False
@@ -251,7 +256,7 @@ class Ends:
             session.control_ended = frame is None
             if frame is not None:
                 self._control.commit(calls, (session, session.said_on_control(frame)))
-        except (OSError, ProtocolError) as error:  # nothing there, or closed, or nothing that is of use
+        except (OSError, ProtocolError) as error:  # nothing there, or closed, or not usable
             if comes_from_outside(error):
                 raise
             return False
@@ -281,14 +286,14 @@ class Ends:
                 if known not in (-1, session.pidfd):
                     os.close(known)
                 self._was_born()
-                if session.pidfd < 0 and frame.fds and session.pid is not None:  # no room for it here (EMFILE)
+                if session.pidfd < 0 and frame.fds and session.pid is not None:  # it could not be received (EMFILE)
                     session.pidfd = self._open_pidfd(session.pid)
                 self._send_late_signals()
                 return
         except BlockingIOError:
             return
         except ProtocolError as error:
-            if calls is not incoming.present:  # somebody has come in between, and noted the frame
+            if calls is not incoming.present:  # a signal handler or destructor has noted the frame meanwhile
                 return
             self._distrust(error)
         session.status_ended = True
@@ -296,14 +301,16 @@ class Ends:
 
     @locked
     def read_news(self, done: Callable[[], bool]) -> bool:
-        """Take what has come on the status socket already, unless somebody waits there, who would not notice."""
+        """Take what the status socket has brought, unless there is a waiter, which would not notice. Return
+        ``done()``.
+        """
         session = self.session
         while not done() and self.status is not None and not (session.status_ended or self.waiters):
             before = session.born
             self.read_status()
             if session.born == before:
                 break
-        self.close_finished()  # nobody has waited, who would do it
+        self.close_finished()  # no waiter does it
         return done()
 
     def _send_late_signals(self) -> None:
@@ -312,7 +319,7 @@ class Ends:
             self._signal(number)
 
     def news(self) -> tuple[object, ...]:
-        """Something that differs when anything has been read."""
+        """Return a value that differs as soon as anything was read."""
         session = self.session
         return (
             session.born,
@@ -324,7 +331,7 @@ class Ends:
         )
 
     def _take_pidfd(self) -> None:
-        """The template is gone. Where it could not hand over a pidfd, take one, while the pid is surely its own."""
+        """Open a pidfd if the template has gone without sending one, while the pid is certainly the process's own."""
         session = self.session
         if session.pidfd < 0 and session.pid is not None and session.status is None:
             session.pidfd = self._open_pidfd(session.pid)
@@ -346,12 +353,14 @@ class Ends:
         return -1
 
     def _end_unknown(self) -> None:
-        """The process has ended after its template: nobody could ask how."""
+        """Note the end of a process that has outlived its template. Its status is unknown, unless this process is its
+        parent.
+        """
         if self.session.status is None:
             self.session.status = self._reap_child()
 
     def _reap_child(self) -> ExitStatus:
-        """Wait for it where this process is its parent."""
+        """Reap the process if this process is its parent, and return its status."""
         child, self.child = self.child, 0
         try:
             return exit_status(os.waitpid(child, os.WNOHANG)[1]) if child else UNKNOWN
@@ -359,16 +368,16 @@ class Ends:
             return UNKNOWN
 
     def _was_born(self) -> None:
-        """It is known now that the template has forked it."""
+        """Note that the template has forked the process."""
 
     def close_finished(self) -> None:
-        """Close what is not needed any more, when nobody waits on it. Holds the lock."""
+        """Close descriptors that are not needed any more, unless somebody waits on them. The caller holds the lock."""
 
     # --- The process itself ---
 
     @locked
     def signal(self, number: int) -> None:
-        """Send it a signal, unless it is known to have ended. It must have been born: before, there is no pidfd."""
+        """Send the process a signal, unless it is known to have ended. It must be born: before, there is no pidfd."""
         self._signal(number)
 
     def _signal(self, number: int) -> None:
@@ -379,17 +388,20 @@ class Ends:
             try:
                 signal_pidfd(session.pidfd, number)
             except ProcessLookupError:
-                pass  # ended, and not yet said so
+                pass  # ended, but not reported yet
         elif self.status is not None and not session.status_ended:
-            # No pidfds here, or another machine: the template, which has not reaped it yet, knows the pid for certain.
+            # No pidfds here, or another machine: the template, which has not reaped the process yet, knows its pid for
+            # certain.
             try:
                 Channel(self.status.sock).send(Frame(SIGNAL, number))
             except ConnectionError:
-                pass  # ended, and not yet said so; or the template is gone
+                pass  # ended, but not reported yet; or the template is gone
 
     @locked
     def signal_now_or_at_birth(self, number: int) -> None:
-        """Send it a signal without waiting: if nothing has come yet that tells who it is, when that comes."""
+        """Send the process a signal without waiting; if its pid is not known yet, send the signal as soon as it is
+        reported.
+        """
         self.read_news(self.born_or_not)
         session = self.session
         if not session.born and session.pid is not None and session.phase is Phase.ENTERED:
@@ -404,7 +416,7 @@ class Ends:
             self._signal(SIGKILL)
 
     def _recognise(self, pid: int) -> None:
-        """It has said what it does before its template has said that it was born."""
+        """Open a pidfd for a process that has reported its function before its template has reported its birth."""
         if self.remote:
             return
         try:
@@ -416,7 +428,7 @@ class Ends:
         if session.born or session.status_ended or pidfd < 0:
             if pidfd >= 0:
                 os.close(pidfd)
-        else:  # its template has not reaped it when the pid was looked up: it says so before it does
+        else:  # the template reports before it reaps, so the process was not reaped when the pid was looked up
             session.pidfd = pidfd
 
     def _close_executed(self) -> None:

@@ -1,7 +1,7 @@
-"""What is waited for, and in which order, for each question that a handle is asked.
+"""The flows of waiting: what each question to a handle waits for, and in which order.
 
-Generators without I/O of their own: they yield what they need, a face waits for it in its own way (_blocking.waiting,
-aio), and sends back whether it came in time. So both faces decide nothing, and decide the same.
+A flow is a generator without I/O of its own: it yields what it needs, a face waits for it in its own way
+(_blocking.waiting, aio) and sends back whether it came in time. So the faces decide nothing, and both behave the same.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
     Result = TypeVar("Result")
     Moved = TypeVar("Moved", bound=socket.socket)
-    # Whose sockets; whether it has come; where it comes from; for how many seconds at most.
+    # The link whose sockets bring the event; whether it has come; its source; how many seconds to wait at most.
     Need: TypeAlias = tuple[Link, Callable[[], bool], Callable[[], Source | None], float | None]
     Dialogue: TypeAlias = Generator[Need, bool, Result]
 
 NAME = "name another one with python= or in ANYFORK_PYTHON"
 NEEDED = "anyfork needs a Python 3.11 or newer there, named with python= or in ANYFORK_PYTHON"
 USE = {Phase.CLOSED: "close it later", Phase.MOVED: "use the handle that it was moved to"}
-FATE = 1.0  # seconds to learn how a template ended whose forks came to nothing: it is reaped at once, or was killed too
+FATE = 1.0  # seconds to learn how a template whose forks failed has ended: it is reaped at once, or was killed too
 
 
 # --- Templates --------------------------------------------------------------------------------------------------
 
 
 def prepare(link: Link, timeout: float | None) -> Dialogue[None]:
-    """Until a template has done what it was asked. Raises what failed, and TimeoutError; the template goes on then."""
+    """Wait until a template has done what it was asked. Raises its failure, or TimeoutError; it goes on then."""
     link.check("ready")
     limit = seconds(timeout)
     number = link.ask()
@@ -60,9 +60,10 @@ def prepare(link: Link, timeout: float | None) -> Dialogue[None]:
 
 
 def hand_over(link: Link, kind: type[Moved]) -> Dialogue[Moved]:
-    """Until everything queued is delivered, and status socket and pidfd are left with the template for its next owner.
+    """Wait until everything queued is delivered, and status socket and pidfd are left with the template for its next
+    owner.
 
-    Return the control socket, as one of this class. Raises what became of the template.
+    Return the control socket as a socket of the class ``kind``. Raises an error that says what became of the template.
     """
     link.check("detach")
     if link.remote:
@@ -77,7 +78,7 @@ def hand_over(link: Link, kind: type[Moved]) -> Dialogue[Moved]:
         link.begin_detaching([status.fd, pidfd] if pidfd >= 0 else [status.fd])
         yield link, link.delivered, link.nothing, None
         moved = link.detach_control(kind)
-    except BaseException:  # nobody waits any more: it is not given up
+    except BaseException:  # the wait was broken off: the handle stays usable
         link.stop_detaching()
         raise
     link.let_go()
@@ -88,7 +89,7 @@ def hand_over(link: Link, kind: type[Moved]) -> Dialogue[Moved]:
 
 
 def check(link: Link, call: str) -> None:
-    """Raise HandleError for the handle of a process that is not to be used."""
+    """Raise HandleError for the handle of a process that must not be used any more."""
     if link.foreign:
         raise HandleError(
             f"{call}() on a process handle in a forked copy of its owner: handles do not work there; ask the owner"
@@ -100,7 +101,9 @@ def check(link: Link, call: str) -> None:
 
 
 def enter(link: Link, timeout: float | None) -> Dialogue[None]:
-    """Until a process has entered its function. Raises why it has not; after the timeout it is killed, and will not."""
+    """Wait until a process has entered its function. Raises why it has not; after the timeout it is killed and never
+    will.
+    """
     check(link, "ready")
     if not (yield link, _or_used_up(link, link.answered), link.answer_source, seconds(timeout)):
         if link.revoke():
@@ -115,20 +118,20 @@ def enter(link: Link, timeout: float | None) -> Dialogue[None]:
 
 
 def entered(link: Link, timeout: float | None) -> Dialogue[bool]:
-    """Whether it is known within the timeout whether a process has entered its function; it goes on otherwise."""
+    """Return whether the timeout suffices to learn if a process has entered its function; it goes on otherwise."""
     check(link, "ready")
     return (yield link, _or_used_up(link, link.answered), link.answer_source, timeout)
 
 
 def birth(link: Link) -> Dialogue[None]:
-    """Until the template has forked the process, or never will."""
+    """Wait until the template has forked the process, or never will."""
     yield from _ends(link)
     if not link.read_news(link.born_or_not):
         yield link, _or_used_up(link, link.born_or_not), link.status_source, None
 
 
 def end(link: Link, timeout: float | None) -> Dialogue[ExitStatus]:
-    """Until a process has ended. Return how. Raises TimeoutError."""
+    """Wait until a process has ended and return its exit status. Raises TimeoutError."""
     check(link, "wait")
     limit = seconds(timeout)
     yield from _ends(link)
@@ -145,7 +148,7 @@ def end(link: Link, timeout: float | None) -> Dialogue[ExitStatus]:
 
 
 def _channel_state(link: Link) -> str:
-    """What the channel may have to do with it that a process does not end."""
+    """Say how the channel may be the reason why a process does not end."""
     unread = link.unread()
     if unread:
         return f"; {unread} bytes of it are unread in the channel: read them, or close the channel"
@@ -155,13 +158,13 @@ def _channel_state(link: Link) -> str:
 
 
 def leave(link: Link) -> Dialogue[None]:
-    """Let the function see the end of its channel, which nobody has asked for."""
+    """Close the control socket, which nobody has requested as a channel, so that the function sees its end."""
     yield link, _or_used_up(link, link.answered), link.answer_source, None
     link.close_control()
 
 
 def put_down(link: Link) -> Dialogue[None]:
-    """Kill a process and wait until it has gone; for its status just a moment, because its template may be stopped."""
+    """Kill a process and wait until it has ended; wait only FATE for its status: its template may be stopped."""
     link.signal_now_or_at_birth(SIGKILL)
     pidfd = link.session.pidfd
     if pidfd >= 0:
@@ -170,7 +173,7 @@ def put_down(link: Link) -> Dialogue[None]:
 
 
 def look(link: Link) -> Dialogue[None]:
-    """Learn whether a process has ended. Where its pidfd says so, the template says how in a moment."""
+    """Learn whether a process has ended. If its pidfd says so, wait a moment for the template to report how."""
     check(link, "poll")
     yield from _ends(link)
     if not (yield link, link.ended, link.status_source, 0.0) and _readable(link.session.pidfd):
@@ -179,7 +182,7 @@ def look(link: Link) -> Dialogue[None]:
 
 
 def _learn_why(link: Link) -> Dialogue[None]:
-    """Add to the status of a process that was never forked why it was not."""
+    """Add the reason to the status of a process that was never forked."""
     session = link.session
     status = session.status
     if session.born or session.pid is not None or status is None or status.known or status.error is not None:
@@ -195,14 +198,14 @@ def _readable(fd: int) -> bool:
 
 
 def signal(link: Link, number: int) -> Dialogue[None]:
-    """Send it a signal; that takes its birth."""
+    """Send the process a signal, after waiting for its birth."""
     check(link, "send_signal")
     yield from birth(link)
     link.signal(number)
 
 
 def end_descriptor(link: Link) -> Dialogue[int]:
-    """The pidfd; where there is none, the status socket, which brings the news of the end."""
+    """Return the pidfd; if there is none, the status socket, which brings the report of the end."""
     check(link, "fileno")
     yield from birth(link)
     session = link.session
@@ -212,21 +215,21 @@ def end_descriptor(link: Link) -> Dialogue[int]:
 
 
 def _ends(link: Link) -> Dialogue[None]:
-    """A handle taken over from another process gets its status socket and pidfd with the first answer."""
+    """Wait for the first answer to a handle from another process, which brings its status socket and pidfd."""
     if link.status is None and not link.session.answers and link.session.status is None:
         yield link, _or_used_up(link, link.answered), link.answer_source, None
 
 
 def _or_used_up(link: Link, done: Callable[[], bool]) -> Callable[[], bool]:
-    """Whether it is done, or another thread has closed the handle, so that it never will be."""
+    """Return a condition: ``done``, or another thread has closed the handle, so that ``done`` never will be true."""
     return lambda: done() or link.used_up()
 
 
-# --- Why the answer was no --------------------------------------------------------------------------------------
+# --- Reasons for a failed answer --------------------------------------------------------------------------------
 
 
 def explain(link: Link) -> Dialogue[AnyforkError]:
-    """The error that says what became of a process, or of the template that should have forked it."""
+    """Return the error that says what became of a process, or of the template that should have forked it."""
     session = link.session
     if (yield from _failed_to_boot(link)):
         return _launch_error(link)
@@ -243,7 +246,7 @@ def explain(link: Link) -> Dialogue[AnyforkError]:
     refusal = _refused_above(link)
     if refusal is not None:
         return refusal
-    fate = GONE if link.remote and not parent.remote else (yield from _fate(parent))  # that of a relay says nothing
+    fate = GONE if link.remote and not parent.remote else (yield from _fate(parent))  # the fate of a relay says nothing
     return session.why(fate, _output(link))
 
 
@@ -253,7 +256,7 @@ def _output(link: Link) -> str:
 
 def _failed_to_boot(link: Link) -> Dialogue[bool]:
     session = link.session
-    if link.interpreter and link.status is None and not session.answers:  # the default template: nobody asks it
+    if link.interpreter and link.status is None and not session.answers:  # the default template, which is never asked
         yield link, link.heard, link.control_source, FATE
     return bool(link.interpreter) and not session.answers and session.control_ended and session.report is None
 
@@ -270,9 +273,9 @@ def _launch_error(link: Link) -> LaunchError:
 
 
 def _find_lost(template: Link, number: int) -> Dialogue[Report | None]:
-    """What a template says, on its own socket, of a fork for which it did not even get the socket.
+    """Return a template's report, on its own socket, about a fork that did not even get its socket.
 
-    It says so right after that has come to its end, if it still can.
+    The template sends it right after that fork's socket has come to its end, if it still can.
     """
 
     def known() -> bool:
@@ -285,7 +288,7 @@ def _find_lost(template: Link, number: int) -> Dialogue[Report | None]:
 
 
 def _refused_above(link: Link) -> AnyforkError | None:
-    """Why the template of this process never came to be, where that is why this one did not either."""
+    """Return why the template of this process was never born, if that is why this process was not born either."""
     parent, session = link.parent, link.session
     if parent is None or session.born or session.report is not None or parent.session.born:
         return None

@@ -1,4 +1,4 @@
-"""What the handles of both faces have in common: all that returns at once."""
+"""The handles of both faces: the part that returns at once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class _Moved:
-    """In the place of the link of a handle that was given up for another one."""
+    """The link of a handle that was given up for another handle."""
 
     def __init__(self) -> None:
         self.session = Session()
@@ -51,17 +51,17 @@ class _Moved:
         raise HandleError(f"{call}() on a handle that was moved to another one: use that one")
 
     def close_template(self) -> None:
-        """Nothing is left to close."""
+        """Do nothing: no link is left to close."""
 
     drop_process = close_template
 
 
 def _moved() -> Link:
-    return _Moved()  # type: ignore[return-value]  # all that a handle asks of a link it may not use
+    return _Moved()  # type: ignore[return-value]  # it has all that a handle uses of such a link
 
 
 class TemplateHandle(Stays):
-    """A template, as far as nothing is awaited."""
+    """A template's handle: the part that awaits nothing."""
 
     __slots__ = ("__weakref__", "_link")
     _link: Link
@@ -81,7 +81,7 @@ class TemplateHandle(Stays):
         return template
 
     def _queued(self) -> None:
-        """Something was handed to a link. A face that can see to the rest of a queue does so here."""
+        """Let a face that can deliver the rest of a queue do so, after something was queued on a link."""
 
     @classmethod
     def new_exec(
@@ -96,8 +96,8 @@ class TemplateHandle(Stays):
         It shares nothing with other templates: it has its own address space layout and hash seed, and sees the
         present environment, directory and limits of this program. ``python`` is the interpreter (by default
         ANYFORK_PYTHON or the running one), ``flags`` are its options (by default those of this program), and
-        ``attributes`` are those of ``fork``. Raises ArgumentError, and LaunchError where no interpreter is found;
-        one that does not start is a LaunchError of ``ready`` or ``run``.
+        ``attributes`` are those of ``fork``. Raises ArgumentError, and LaunchError if no interpreter is found;
+        an interpreter that does not start is a LaunchError of ``ready`` or ``run``.
         """
         return cls._of(fork_exec(python, flags, attributes))
 
@@ -112,7 +112,7 @@ class TemplateHandle(Stays):
 
     @property
     def pid(self) -> int | None:
-        """Its process id, once it is known: after ``ready``."""
+        """The template's process id, known after ``ready``; None before."""
         return self._link.session.pid
 
     def preload(self, *modules: str) -> Self:
@@ -148,21 +148,22 @@ class TemplateHandle(Stays):
     def send(self, *args: object) -> Self:
         """Queue positional arguments for the function, descriptors included. Forks get a copy of the queue.
 
-        Values are taken as they are now, descriptors are duplicated. Raises ArgumentError naming what cannot travel.
+        Values are taken as they are now, descriptors are duplicated. Raises ArgumentError, which names the value that
+        cannot travel.
         """
         return self._send("send", SEND, encode_values("send", args, self._link.receiver))
 
     def fork(self, **attributes: Unpack[Attributes]) -> Self:
-        """Make a clone of this template: loaded code, data, queued arguments; later changes to either are its own.
+        """Make a clone of this template: loaded code, data, queued arguments. Later changes affect only one of the two.
 
-        The attributes are given to the new process in this order: ``new_session`` (bool: setsid), ``nice`` (added to
+        The attributes are applied to the new process in this order: ``new_session`` (bool: setsid), ``nice`` (added to
         the present value), ``rlimits`` ({resource.RLIMIT_x or "NOFILE": limit or (soft, hard)}), ``umask``, ``cwd``
         (path or open directory), ``stdin``, ``stdout``, ``stderr`` (a file, a descriptor, DEVNULL, or CHANNEL, which
         connects the process's channel when its function is entered), ``title`` (as ps shows it), ``extra_groups``,
-        ``group``, ``user`` (names or numbers; a user without a group comes with its own groups), ``env`` (replaces the
-        whole environment). With ``detached=True`` it survives the owner's end, once a function runs in it. One that is
-        refused is an AttributeRefusedError of the next ``ready`` or ``run``; one that makes no sense is an
-        ArgumentError now.
+        ``group``, ``user`` (names or numbers; a user without a group gets its own groups), ``env`` (replaces the whole
+        environment). With ``detached=True`` the process survives the owner's end, once a function runs in it. An
+        attribute that the system refuses is an AttributeRefusedError of the next ``ready`` or ``run``; an invalid
+        attribute is an ArgumentError now.
         """
         self._link.check("fork")
         encoded = encode_attributes("fork", attributes) if attributes else NOTHING
@@ -170,9 +171,9 @@ class TemplateHandle(Stays):
         return type(self)._of(fork(self._link, attributes, encoded))
 
     def close(self) -> None:
-        """Let the template end. What is queued is still done, and what was forked from it goes on.
+        """Let the template end. Queued work is still done, and processes forked from it go on.
 
-        Closing twice is harmless. Dropping the last reference does the same.
+        Closing twice is harmless. Dropping the last reference has the same effect.
         """
         self._link.close_template()
         self._queued()
@@ -192,7 +193,7 @@ class TemplateHandle(Stays):
         args: Sequence[object],
         backend: Backend | None,
     ) -> Made:
-        """Let a function take the process over, and make the handle of that; this one is used up."""
+        """Let a function take over the process, and make the process's handle; this handle is used up."""
         if backend is None:
             encoded = encode_call(call, function, args, self._link.receiver)
         else:
@@ -200,7 +201,7 @@ class TemplateHandle(Stays):
         return self._begin(make, call, START, encoded)
 
     def _take_over_by_program(self, make: Callable[[Link], Made], argv: Sequence[Argument]) -> Made:
-        """Let a program take the process over, and make the handle of that; this one is used up."""
+        """Let a program take over the process, and make the process's handle; this handle is used up."""
         return self._begin(make, "run_program", PROGRAM, encode_values("run_program", _arguments(argv)))
 
     def _begin(self, make: Callable[[Link], Made], call: str, kind: int, encoded: Encoded) -> Made:
@@ -210,20 +211,23 @@ class TemplateHandle(Stays):
             return make(self._link)
         except AnyforkError:
             raise
-        except BaseException:  # nobody gets the handle
+        except BaseException:  # the caller gets no handle
             if self._link.session.phase is Phase.STARTING:
                 self._link.abandon()
             raise
 
     def _give_up(self, call: str) -> Link:
-        """Hand the link to another handle: this one is used up."""
+        """Hand the link over to another handle; this handle is used up."""
         link = self._link
         link.check(call)
         self._link = _moved()
         return link
 
     def _movable(self) -> Link:
-        """The link, or that of a clone where the template is a child of this process, which alone can reap it."""
+        """Return the link to a template that can be detached.
+
+        If the template is a child of this process, which alone can reap it, that is the link to a clone of it.
+        """
         link = self._link
         link.check("detach")
         if link.child:
@@ -257,14 +261,14 @@ def _arguments(argv: Sequence[Argument]) -> list[bytes]:
 
 
 def check_template(call: str, template: object) -> None:
-    """Raise ArgumentError for what is no template."""
+    """Raise ArgumentError for an object that is not a template."""
     if not isinstance(template, TemplateHandle):
         what = f"the class {template.__name__}" if isinstance(template, type) else type(template).__name__
         raise ArgumentError(f"{call}() needs a template, as anyfork.Template() makes one, not {what}")
 
 
 class ProcessHandle(Stays):
-    """A process, as far as nothing is awaited."""
+    """A process's handle: the part that awaits nothing."""
 
     __slots__ = ("__weakref__", "_link")
     _link: Link
@@ -275,14 +279,14 @@ class ProcessHandle(Stays):
 
     @property
     def pid(self) -> int | None:
-        """Its process id, once it is known: after ``ready``."""
+        """The process id, known after ``ready``; None before."""
         return self._link.session.pid
 
     @property
     def returncode(self) -> int | None:
         """The exit code, or the negative number of the signal, as of the last ``wait`` or ``poll``; None before.
 
-        Raises StatusUnknownError when the process has ended and nobody can say how.
+        Raises StatusUnknownError when the process has ended and its status is unknown.
         """
         status = self._link.session.status
         if status is None:
@@ -292,27 +296,27 @@ class ProcessHandle(Stays):
             raise StatusUnknownError(f"the exit status of a process is unknown: {why}")
         return status.returncode
 
-    if TYPE_CHECKING:  # each face has its own: one waits for the birth, the other leaves the signal for it
+    if TYPE_CHECKING:  # each face has its own: one waits for the birth, the other keeps the signal until then
 
         def send_signal(self, number: int) -> None:
-            """Send it a signal; nothing happens when it has ended."""
+            """Send the process a signal; do nothing if it has ended."""
 
         def fileno(self) -> int:
-            """A descriptor that becomes readable when the process has ended."""
+            """Return a descriptor that becomes readable when the process has ended."""
 
     def _give_up(self, call: str) -> Link:
-        """Hand the link to another handle: this one is used up."""
+        """Hand the link over to another handle; this handle is used up."""
         link = self._link
         check(link, call)
         self._link = _moved()
         return link
 
     def terminate(self) -> None:
-        """Send it SIGTERM."""
+        """Send SIGTERM to the process."""
         self.send_signal(SIGTERM)
 
     def kill(self) -> None:
-        """Send it SIGKILL."""
+        """Send SIGKILL to the process."""
         self.send_signal(SIGKILL)
 
     def __repr__(self) -> str:

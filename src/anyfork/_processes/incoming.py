@@ -1,6 +1,6 @@
-"""What comes over one socket of a process, frame by frame, and is not lost when an interrupt comes in the middle.
+"""The incoming frames of one socket of a process: none is lost if an interrupt comes in the middle of one.
 
-What was read stays until all that the frame means was noted: see _system.once.
+Received data stays until everything that the frame means was noted: see _system.once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _update: Callable[[dict[str, Any], object], None] = dict.update  # type: ignore[
 
 
 class Incoming:
-    """The reading end of one socket, which this owns."""
+    """The reading end of one socket, which this object owns."""
 
     def __init__(self, sock: _socket.socket) -> None:
         self.sock = sock
@@ -31,14 +31,17 @@ class Incoming:
 
     @property
     def present(self) -> Once:
-        """What was read of the next frame. Who takes it before a decision to read reads nothing that is behind that."""
+        """The data read of the next frame. A caller that takes this before it decides to read cannot read beyond that
+        frame.
+        """
         return self._calls
 
     def receive(self, calls: Once) -> Frame | None:
-        """Read up to the end of the next frame; None at the end of the stream. ``calls`` is for ``commit``, too.
+        """Read up to the end of the next frame and return it; return None at the end of the stream. Pass ``calls`` to
+        ``commit``, too.
 
         Raises BlockingIOError when nothing more is there now (call again later, nothing is lost), ProtocolError for
-        what is no frame, EOFError when the stream ends inside one.
+        data that is not a frame, EOFError when the stream ends inside a frame.
         """
         while True:
             decoder = Decoder()
@@ -55,13 +58,13 @@ class Incoming:
             calls.call(len(read), self.sock.recvmsg, decoder.wanted, ROOM, NOWAIT | CLOEXEC)
 
     def commit(self, calls: Once, *noted: tuple[object, dict[str, object]]) -> None:
-        """Set these attributes of objects, and go on to the next frame: all at once, and once for each frame."""
+        """Set these attributes of objects, and go on to the next frame: all in one step, and once for each frame."""
         changes = [*noted, (self, {"_calls": Once()})]
         owners = [vars(owner) for owner, _ in changes]
         calls.finish(map(_update, owners, [values for _, values in changes]))
 
     def close(self) -> None:
-        """Close the socket and what an unfinished frame brought. Closing twice is harmless."""
+        """Close the socket and the descriptors of an unfinished frame. Closing twice is harmless."""
         calls, self._calls = self._calls, Once()
         for _, ancillary, _, _ in calls.results:
             if ancillary:

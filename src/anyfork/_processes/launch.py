@@ -1,8 +1,8 @@
-"""Finding and starting an interpreter: the default template, from which everything else is forked.
+"""The launch of an interpreter: the default template, from which everything else is forked.
 
-It is the only process that the owner starts itself, by posix_spawn, which costs the same from a large program as from
-a small one. Fresh interpreters for ``Template.new_exec`` are forked from it and then executed, so that every process
-but this one has a template as its parent, which reaps it.
+The default template is the only process that the owner starts itself, by posix_spawn, which costs the same from a large
+program as from a small one. Fresh interpreters for ``Template.new_exec`` are forked from it and then executed, so that
+every process but the default template has a template as its parent, which reaps it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from posix import (
-    posix_spawn,  # not that of os, which debuggers replace to be in every interpreter, see _processes.debugger
+    posix_spawn,  # not that of os, which debuggers replace to enter every interpreter, see _processes.debugger
 )
 
 import _anyfork_child
@@ -32,9 +32,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Runs in the new interpreter, which any Python since 2.7 does up to the end of the first check. The directory of the
-# package goes to the end of the path, where it hides nothing, except what PYTHONPATH names: the program may have set
-# that for others. INIT brings the path of the program.
+# Runs in the new interpreter. Any Python since 2.7 can run it up to the end of the first check. The directory of the
+# package goes to the end of the path, where it hides nothing, but before the directories of PYTHONPATH: the program may
+# have set that for other programs. INIT brings the path of the program.
 BOOT = (
     f"import os,sys;sys.version_info<{OLDEST!r}and sys.exit('{TOO_OLD}%d.%d.%d'%sys.version_info[:3]);"
     "d=sys.argv[1];e=[os.path.normpath(p)for p in os.environ.get('PYTHONPATH','').split(os.pathsep)];"
@@ -44,12 +44,12 @@ BOOT = (
 )
 
 PACKAGE_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(_anyfork_child.__file__)))
-REENTRY = "--anyfork-template"  # the first argument of a frozen program that is to be a template, see frozen
+REENTRY = "--anyfork-template"  # the first argument of a frozen program that is to become a template, see frozen
 HIGH = 10  # descriptors are moved here first, so that moving them to 2 to 5 overwrites none of them
 
 
 def command(python: str, flags: Sequence[str] | None) -> list[bytes]:
-    """The command that makes an interpreter a template; its descriptors follow as further arguments.
+    """Return the command that makes an interpreter a template; its descriptors follow as further arguments.
 
     Raises ArgumentError for options that a frozen program cannot be given, and LaunchError.
     """
@@ -69,7 +69,7 @@ def command(python: str, flags: Sequence[str] | None) -> list[bytes]:
 
 
 def _of_no_directory() -> list[str]:
-    """Return the options for an interpreter that starts where the current directory was removed.
+    """Return the options for an interpreter that starts in a directory that was removed.
 
     CPython 3.13 looks there for files that hide standard modules, even to import socket, and fails.
     """
@@ -77,7 +77,9 @@ def _of_no_directory() -> list[str]:
 
 
 def initialise(link: Link) -> None:
-    """Give a fresh interpreter what a program gives its own: where modules are found, and its arguments."""
+    """Give a fresh interpreter its module path, its arguments and its setting for lazy imports, as this program has
+    them.
+    """
     from .._system.interpreter_options import lazy_imports
 
     path = [found for entry in sys.path if isinstance(entry, str) for found in places(entry)]

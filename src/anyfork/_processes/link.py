@@ -1,7 +1,7 @@
-"""One process as its owner has it: what is sent to it, and the life of its handle. It never waits.
+"""The link to a process, held by its owner: sending, and the life of the handle. It never waits.
 
-Both faces use it. What comes from the process is in _processes.endpoints; what to wait for, and in which order, is in
-_processes.flows; how one waits is the faces' part; what a socket does not take at once is in _processes.outbox and
+Both faces use it. Receiving is in _processes.endpoints; _processes.flows decides what to wait for, and in which order;
+each face waits in its own way; data that a socket does not take at once is in _processes.outbox and
 _processes.undelivered.
 """
 
@@ -42,30 +42,31 @@ if TYPE_CHECKING:
     Channel = TypeVar("Channel", bound=socket.socket)
 
 
-SCRAP = 4096  # bytes to read at once of what nobody wants
+SCRAP = 4096  # bytes to read at once of data that is discarded
 
 
 class Link(Ends):
-    """One process as seen from this one.
+    """The link to one process, in its owner.
 
-    ``parent`` is the link to the template that forks it, as long as it may have to say why it has not.
+    ``parent`` is the link to the template that forks the process, kept until the fork is confirmed, because a refusal
+    arrives there.
     """
 
-    number = 0  # which of its parent's forks this is
-    interpreter = ""  # the command, if it was executed for this process
-    tracker: tuple[int | None, int | None] = (None, None)  # the resource tracker that it was given
-    warmed: tuple[str, ...] = ()  # what it has been told to import because most of its processes need it
+    number = 0  # the process's number among its parent's forks
+    interpreter = ""  # the command, if an interpreter was executed for this process
+    tracker: tuple[int | None, int | None] = (None, None)  # the resource tracker that the process was given
+    warmed: tuple[str, ...] = ()  # modules that it was told to import because most of its processes need them
     output: Output | None = None
-    receiver: Receiver = ORDINARY  # what it is to values that go to it
-    places: tuple[str, ...] = ()  # that it was told of, because they were put on the path after its start
-    user = ""  # the operation that has used up the handle of the template, as it is written
-    detaching = False  # its handle is used up, and what it holds is on its way to another owner
+    receiver: Receiver = ORDINARY  # the rules for values that go to this process
+    places: tuple[str, ...] = ()  # directories that it was told of, because they were put on the path after its start
+    user = ""  # the operation that has used up the template's handle, as the program writes it
+    detaching = False  # its handle is used up, and its descriptors are on their way to another owner
     _dropped = False
-    _giving: Iterable[None] = ()  # what makes the control socket a channel
+    _giving: Iterable[None] = ()  # the steps that turn the control socket into a channel
 
     def __init__(self, control: _socket.socket, status: _socket.socket | None, parent: Link | None) -> None:
         super().__init__(control, status)
-        self._askers: set[int] = set()  # its forks that may still want to know why they were never born, by their id
+        self._askers: set[int] = set()  # ids of the forks that may still have to learn why they were never born
         self._pings = count(1)
         self._owner = os.getpid()
         self.parent = parent
@@ -73,20 +74,22 @@ class Link(Ends):
             parent._askers.add(id(self))
 
     def hold(self) -> None:
-        """Keep this until it is closed: a handle has it now, whose destructor has the last word."""
+        """Keep this link until it is closed: a handle now refers to it, and the handle's destructor sends the last
+        message.
+        """
         open_links.add(self)
 
     @destructor
     def __del__(self) -> None:
-        """Close what never had a handle, because an interrupt has come before."""
+        """Close a link that never had a handle, because an interrupt has come before."""
         if not (self.foreign or self._control.sock.fileno() < 0):
             self._dropped = True
             self._close()
 
-    # --- Who may use it ---
+    # --- Permission to use the handle ---
 
     def check(self, call: str) -> None:
-        """Raise HandleError in a forked copy of the process that made this handle, or when it is used up."""
+        """Raise HandleError in a forked copy of the process that made this handle, or if the handle is used up."""
         if self._owner != os.getpid():
             raise HandleError(
                 f"{call}() in process {os.getpid()} on a handle of process {self._owner}: handles do not work in a "
@@ -100,7 +103,7 @@ class Link(Ends):
             )
 
     def check_travel(self, call: str, encoded: Encoded) -> None:
-        """Raise ArgumentError for descriptors that were to go to another machine."""
+        """Raise ArgumentError for descriptors that would have to go to another machine."""
         if encoded.fds and self.remote:
             held = encoded.holders[0] if encoded.holders else f"descriptor {encoded.fds[0]}"
             raise ArgumentError(
@@ -114,7 +117,7 @@ class Link(Ends):
 
     @property
     def closed(self) -> bool:
-        """True when its control socket is closed, or somebody else's."""
+        """True when the control socket is closed, or belongs to somebody else."""
         return self._control.sock.fileno() < 0
 
     # --- Sending ---
@@ -122,7 +125,7 @@ class Link(Ends):
     def post(self, kind: int, encoded: Encoded, call: str = "") -> None:
         """Queue a frame with values, and send what the socket takes now.
 
-        That of a ``call`` that takes the template over is sent only if no other thread has done that.
+        If ``call`` takes the template over, its frame is sent only if no other thread has taken it over.
         """
         frame, made, pieces = encoded.frame(kind)
         self.send(frame, made, pieces, call)
@@ -130,7 +133,7 @@ class Link(Ends):
     def send(self, frame: Frame, own: Sequence[int] = (), pieces: Sequence[bytes] = (), call: str = "") -> None:
         """Queue a frame and send what the socket takes now; see Outbox.push.
 
-        The descriptors ``own`` of the frame are closed then.
+        The descriptors ``own``, which belong to the frame, are closed afterwards.
         """
         try:
             self._send(frame, pieces, call)
@@ -150,7 +153,7 @@ class Link(Ends):
 
     @locked
     def send_fork(self, frame: Frame, child: Link, holders: Sequence[Closable]) -> None:
-        """Queue the birth of ``child``; the first three descriptors belong to the ``holders``."""
+        """Queue the request to fork ``child``; the first three descriptors belong to the ``holders``."""
         try:
             self.check("fork")  # again: another thread may have closed it
         except HandleError:
@@ -170,7 +173,7 @@ class Link(Ends):
         return number
 
     def expect_answer(self) -> None:
-        """A frame is answered as the question of ``ask`` is."""
+        """Count a frame that is answered in the same way as the question of ``ask``."""
         self.session.pings = next(self._pings)
 
     def _push(
@@ -183,12 +186,14 @@ class Link(Ends):
                 undelivered.add(self)
 
     def _flush_queued(self) -> None:
-        """Send what the socket takes of what has just been queued. Raises OSError."""
+        """Send what the socket takes of the frames that have just been queued. Raises OSError."""
         undelivered.add(self)
         self.flush()
 
     def flush(self) -> bool:
-        """Send what the socket takes of the queue; False when polling the socket is no use. Holds the lock."""
+        """Send what the socket takes of the queue. Return False when polling the socket is no use. The caller holds the
+        lock.
+        """
         pollable = self.outbox.flush()
         if not self.outbox and self in undelivered:
             undelivered.discard(self)
@@ -197,7 +202,9 @@ class Link(Ends):
         return pollable
 
     def flush_line(self) -> bool:
-        """Send what is queued here and in the templates above, whose queues may still hold this process's birth."""
+        """Send the queue of this process and of the templates above, where the request to fork this process may still
+        wait.
+        """
         if not pending():
             return True
         deliver()
@@ -208,29 +215,30 @@ class Link(Ends):
 
     @locked
     def flush_here(self) -> bool:
-        """Do as ``flush``, with the lock."""
+        """Send as ``flush`` does, and take the lock."""
         return self.flush()
 
     def line(self) -> list[Link]:
-        """This link and those of the templates above that matter to it."""
+        """Return this link and the links of the templates above that this process depends on."""
         links = [self]
         while (above := links[-1].parent) is not None:
             links.append(above)
         return links
 
     def unsent(self) -> list[int]:
-        """The sockets that have to take more before this process gets all that was asked of it."""
+        """Return the sockets that have to take more before this process gets everything that it was sent."""
         return [fd for link in self.line() for fd in link.unsent_here()] if undelivered else []
 
     def unsent_here(self) -> list[int]:
-        """This process's own socket, if it has to take more."""
+        """Return this process's own socket, if it has to take more."""
         return [self._control.fd] if self.outbox else []
 
     def revoke(self) -> bool:
-        """Take back a start that has not been answered. True: the function will never be entered.
+        """Take back a start that has not been answered. Return True if the function will never be entered.
 
-        From here on the process cannot report that it enters, and without that it does not enter. It tells this
-        from a handle that was merely dropped by the frame behind (see _anyfork_child.template.entry._check_revoked).
+        From here on the process cannot report that it enters the function, and without that report it does not enter.
+        The REVOKE frame that follows tells it that the start was revoked, and not merely its handle dropped (see
+        _anyfork_child.template.entry._check_revoked).
         """
         if not self._keep_from_entering():
             return False
@@ -258,7 +266,7 @@ class Link(Ends):
         self._close_executed()
 
     def abandon(self) -> None:
-        """Let a process that has just been started end: nobody will have a handle of it."""
+        """Let a process that has just been started end, because nobody will get a handle of it."""
         if self.session.phase is Phase.STARTING and not self.revoke():
             self.signal_now_or_at_birth(SIGKILL)
         self.drop_process()
@@ -267,9 +275,9 @@ class Link(Ends):
 
     @locked
     def give_control(self, kind: type[socket.socket], handle: object, name: str) -> None:
-        """Let the control socket be the channel: a socket of this class, which becomes an attribute of the handle.
+        """Turn the control socket into the channel: a socket of this class, which becomes an attribute of the handle.
 
-        No interrupt comes in between, and whoever is called in between does it for both. Raises HandleError.
+        This is one step for interrupts, and a call that comes in between does it for both. Raises HandleError.
         """
         if self._control.sock.fileno() >= 0 and getattr(handle, name) is None:
             channel = unopened(kind)
@@ -280,31 +288,35 @@ class Link(Ends):
             raise HandleError("channel on a process whose channel was closed: ask for it before the end of the block")
 
     def begin_detaching(self, fds: Sequence[int]) -> None:
-        """Leave descriptors with the template for its next owner. The handle is used up, unless that is stopped."""
+        """Leave descriptors with the template for its next owner. The handle is used up, unless ``stop_detaching``
+        follows.
+        """
         self.detaching = True
         self.send(Frame(DETACH, 0, b"", fds))
         self.session.phase = Phase.CLOSED
 
     def stop_detaching(self) -> None:
-        """Let the handle work on, unless another owner has the control socket already."""
+        """Make the handle usable again, unless another owner already has the control socket."""
         if self.detaching:
             self.send(Frame(DETACH))
             self.session.phase = Phase.PREPARING
             self.detaching = False
 
     def detach_control(self, kind: type[Channel]) -> Channel:
-        """Give the control socket to another owner, as a socket of this class; what else is held can be let go then."""
+        """Give the control socket to another owner, as a socket of this class. The link's other descriptors can be
+        closed then.
+        """
         moved = unopened(kind)
         any(hand_on(self._control.sock, moved, (self, "detaching", False), (self, "user", "detach()")))
         return moved
 
     @locked
     def close_control(self) -> None:
-        """Let the function see the end of its channel, which nobody has asked for."""
+        """Close the control socket, which nobody has requested as a channel, so that the function sees its end."""
         self._control.sock.close()
 
     def close_template(self) -> None:
-        """Say that nothing more will come, and let go. What is queued is delivered first."""
+        """Tell the template that nothing more will come, and let go. Queued frames are delivered first."""
         if self.foreign:
             return
         self._say_close()
@@ -317,14 +329,14 @@ class Link(Ends):
     def _say_close(self) -> None:
         if self.session.phase is not Phase.PREPARING:
             return
-        # No interrupt may come in between: without the frame the end of the socket means that its owner has ended.
+        # No interrupt may come in between: the end of the socket without this frame means that the owner has ended.
         message = self.outbox.messages_of(Frame(CLOSE))
         [self.session.phase] = self.outbox.queueing(message, iter((Phase.CLOSED,)))
         self._flush_queued()
         self.wake_all()
 
     def drop_process(self) -> None:
-        """The handle of the process is not used any more; the process goes on."""
+        """Drop the handle of the process; the process goes on."""
         if self.foreign:
             return
         if not self._dropped:
@@ -340,8 +352,9 @@ class Link(Ends):
         self.wake_all()
 
     def _drain(self) -> None:
-        """Read what nobody has waited for. If it were unread, the function would not see the end of its channel, but a
-        reset of the connection."""
+        """Read the data that nobody has waited for. Otherwise the function would see a reset of the connection instead
+        of the end of its channel.
+        """
         sock = self._control.sock
         try:
             sock.shutdown(_socket.SHUT_RD)
@@ -351,7 +364,7 @@ class Link(Ends):
             pass
 
     def leave_alone(self) -> None:
-        """Nothing will be said to this process, nor asked of it, but why it was never born."""
+        """End sending and let go. Nothing more is sent to this process or asked of it, except why it was never born."""
         self._end_sending()
         self.let_go()
 
@@ -362,13 +375,13 @@ class Link(Ends):
 
     @locked
     def let_go(self) -> None:
-        """Close what this link holds, as soon as its queue is delivered. The process goes on."""
+        """Close this link's descriptors as soon as its queue is delivered. The process goes on."""
         self._dropped = True
         if not self.outbox:
             self._close()
 
     def close_finished(self) -> None:
-        """Close what is not needed any more, when nobody waits on it. Holds the lock."""
+        """Close descriptors that are not needed any more, unless somebody waits on them. The caller holds the lock."""
         if self.waiters:
             return
         if self.session.status is not None:
@@ -391,7 +404,7 @@ class Link(Ends):
             offspring.leave(child)
 
     def _may_be_asked(self) -> bool:
-        """True while a fork may want to know why this process, its template, was never born."""
+        """True while a fork may ask why this process, its template, was never born."""
         session = self.session
         if not self._askers:
             return False
@@ -403,8 +416,9 @@ class Link(Ends):
 
     @locked
     def learn_refusal(self) -> bool:
-        """It was never born: keep what it has been told why, or its template has. False when that has to wait, because
-        another thread has the template's lock."""
+        """Learn why the process was never born, from its own report or its template's, and keep the report. Return
+        False when that has to wait, because another thread holds the template's lock.
+        """
         while self.overhear():
             pass
         above, session = self.parent, self.session
@@ -421,7 +435,7 @@ class Link(Ends):
         return known
 
     def _was_born(self) -> None:
-        self._forget_parent()  # which might have had to say why this process does not come to be
+        self._forget_parent()  # the parent is not needed any more to report why this process was not forked
 
     def _forget_parent(self) -> None:
         parent = self.parent

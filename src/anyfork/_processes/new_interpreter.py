@@ -1,4 +1,4 @@
-"""The attributes of a fresh interpreter: a fork of the default template that takes over what the owner has now."""
+"""The attributes of a fresh interpreter: a fork of the default template that takes over the owner's present state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def present_attributes(attributes: Mapping[str, object]) -> Encoded:
-    """What to send to a fork of the default template that takes over what the owner has now. Raises ArgumentError."""
+    """Encode the attributes of a fork of the default template that takes over the owner's present state. Raises
+    ArgumentError.
+    """
     encoded = Encoded()
     asked = check_attributes("new_exec", encoded, attributes)
     pickle_into(encoded, _inherited(encoded) | asked)
@@ -30,7 +32,7 @@ def present_attributes(attributes: Mapping[str, object]) -> Encoded:
 def exec_attributes(
     python: str | os.PathLike[str] | None, flags: Sequence[str] | None, attributes: Mapping[str, object]
 ) -> tuple[Encoded, str, int]:
-    """What to send; the interpreter; and a file for what it says when it does not start.
+    """Return the attributes to send, the interpreter, and a file for its error output if it does not start.
 
     Raises ArgumentError and LaunchError.
     """
@@ -51,7 +53,9 @@ def exec_attributes(
 
 
 def _inherited(encoded: Encoded) -> dict[str, object]:
-    """What an interpreter that this process executed itself would inherit, and the default template may not have."""
+    """Return the attributes that an interpreter executed by this process would inherit; the default template's may
+    differ.
+    """
     import resource
 
     numbers = {getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
@@ -72,7 +76,9 @@ def _inherited(encoded: Encoded) -> dict[str, object]:
 
 
 def _umask() -> int | None:
-    """The present umask. Asking the system means setting it, which other threads would notice; /proc tells it too."""
+    """Return the present umask, read from /proc: asking the system would mean setting it, which other threads would
+    notice.
+    """
     try:
         with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
             return next((int(line.split()[1], 8) for line in file if line.startswith("Umask:")), None)

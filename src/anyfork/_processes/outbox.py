@@ -1,7 +1,7 @@
-"""What is on its way to one process: frames, and the descriptors that go with them, over a socket that never blocks us.
+"""The outbox of a process: frames with their descriptors, sent over a socket that never blocks the owner.
 
-Most of the time there is no queue: the socket takes a frame at once. What it does not take waits here, with copies of
-its descriptors, until somebody calls ``flush`` again. How much was sent is known whatever interrupts this: see
+Most of the time there is no queue: the socket takes a frame at once. The rest waits here, with copies of its
+descriptors, until ``flush`` is called again. The number of bytes sent is known whatever interrupts the sending: see
 _system.once.
 """
 
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     Value = TypeVar("Value")
 
     class Closable(Protocol):
-        """What holds descriptors."""
+        """An object that holds descriptors."""
 
         def close(self) -> None:
-            """Close them."""
+            """Close the descriptors."""
 
 
-SO_SNDBUFFORCE = 32  # Linux: above the limit for everybody, where we may
+SO_SNDBUFFORCE = 32  # Linux: a buffer above the limit for everybody, if we have the privilege
 SEND_BUFFER = 1 << 24  # bytes
-PIECE = 1 << 18  # bytes: a fraction of a millisecond
+PIECE = 1 << 18  # bytes: writing them takes a fraction of a millisecond
 
 
 class _Fill:
-    """What has to be written into a file before its descriptor is sent."""
+    """Data that has to be written into a file before its descriptor is sent."""
 
     __slots__ = ("_fd", "_steps")
 
@@ -60,14 +60,16 @@ class _Fill:
         return True
 
     def close(self) -> None:
-        """All is written, or it is given up."""
+        """Close the file's descriptor: everything is written, or the file is given up."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 class Message:
-    """Bytes, with descriptors that go with the first of them. ``holders`` hold those that are not the caller's."""
+    """Bytes, with descriptors that go with the first of them. ``holders`` own the descriptors that are not the
+    caller's.
+    """
 
     __slots__ = ("_calls", "data", "fds", "fill", "holders", "lent")
 
@@ -76,18 +78,18 @@ class Message:
         self.fds = fds
         self.fill: _Fill | None = None
         self.holders: Sequence[Closable] = ()
-        self.lent = len(fds)  # how many, at the end, are the caller's
+        self.lent = len(fds)  # how many descriptors, at the end, are the caller's
         self._calls = Once()
 
     @property
     def left(self) -> int:
-        """How many bytes have not been sent."""
+        """The number of bytes that have not been sent."""
         sent: int = sum(self._calls.results)
         return len(self.data) - sent
 
     @property
     def begun(self) -> bool:
-        """Whether some of it was sent, and the descriptors with it."""
+        """True when some of the bytes were sent, and the descriptors with them."""
         return bool(self._calls.results)
 
     def send(self, sock: _socket.socket) -> None:
@@ -104,7 +106,7 @@ class Message:
             self._calls.call(number, sock.send, data, NOWAIT | NOSIGNAL)
 
     def own(self) -> None:
-        """Keep copies of the caller's descriptors: it may close its own. Raises OSError."""
+        """Keep copies of the caller's descriptors, because the caller may close its own. Raises OSError."""
         if not self.lent or self.begun:
             return
         first = len(self.fds) - self.lent
@@ -112,7 +114,7 @@ class Message:
         self.fds, self.holders, self.lent = [*self.fds[:first], *copies.fds], [*self.holders, copies], 0
 
     def release(self) -> None:
-        """Let go of the descriptors: they have been sent, or never will be."""
+        """Close the descriptors that the message holds: they have been sent, or never will be."""
         for holder in self.holders:
             holder.close()
         if self.fill is not None:
@@ -120,7 +122,7 @@ class Message:
 
 
 class Outbox:
-    """The queue of one socket. Whoever uses it holds the lock of its link.
+    """The queue of one socket. Its user holds the lock of the link.
 
     A handle that the garbage collector drops inside one of these functions may enter again; so may a signal handler.
     """
@@ -130,15 +132,15 @@ class Outbox:
     def __init__(self, sock: _socket.socket) -> None:
         self._sock = sock
         self._queue: deque[Message] = deque()
-        self.broken = False  # the process is known to take nothing any more
-        self.piecewise = False  # write large files a piece at each flush: somebody calls it again and again
+        self.broken = False  # the process is known to take nothing more
+        self.piecewise = False  # write large files a piece at each flush, because flush is called again and again
 
     def __len__(self) -> int:
         return len(self._queue)
 
     @property
     def filling(self) -> bool:
-        """True when it is a file that has to be written on before anything else can be sent."""
+        """True when a file has to be written further before anything else can be sent."""
         message = self._head()
         return message is not None and message.fill is not None
 
@@ -151,9 +153,9 @@ class Outbox:
     def push(self, frame: Frame, pieces: Sequence[bytes] = (), holders: Sequence[Closable] = (), held: int = 0) -> None:
         """Queue a frame, and send what the socket takes now.
 
-        The first ``held`` descriptors belong to ``holders``, which are closed when they have been sent; the others stay
-        the caller's. ``pieces`` are written into the last of them before. Raises OSError when that fails, or when
-        descriptors have run out, so that none could be kept: then nothing of the frame is sent.
+        The first ``held`` descriptors belong to ``holders``, which are closed when the descriptors have been sent; the
+        other descriptors stay the caller's. ``pieces`` are written into the last descriptor first. Raises OSError when
+        that fails, or when descriptors have run out and none could be copied: then nothing of the frame is sent.
         """
         queue = self.messages_of(frame)
         queue[0].holders = holders
@@ -174,13 +176,13 @@ class Outbox:
 
     @staticmethod
     def messages_of(frame: Frame) -> list[Message]:
-        """The messages that carry a frame."""
+        """Return the messages that carry a frame."""
         return [Message(data, fds) for data, fds in messages(frame)]
 
     def queueing(self, queue: Iterable[Message], then: Iterator[Value]) -> Iterator[Value]:
-        """Return what queues messages when it is asked for its one value, the next of ``then``.
+        """Return an iterator that queues messages when it is asked for its one value, the next of ``then``.
 
-        ``[x.value] = outbox.queueing(...)`` does both, or nothing of it: no interrupt comes in between.
+        ``[x.value] = outbox.queueing(...)`` does both or neither: no interrupt comes in between.
         """
         steps: Iterator[Value] = map(call, (self._queue.extend, next), (queue, then))  # type: ignore[arg-type]
         return islice(steps, 1, None)
@@ -193,7 +195,9 @@ class Outbox:
                     message.own()
 
     def flush(self) -> bool:
-        """Send what the socket takes; False when it is not a full socket that stopped it, so that polling is no use."""
+        """Send what the socket takes. Return False when a reason other than a full socket stopped it, so that polling
+        is no use.
+        """
         while (message := self._head()) is not None:
             if not message.left:
                 self._remove(message)
@@ -214,18 +218,18 @@ class Outbox:
                     raise
                 self.give_up()
                 if error.errno == EPIPE or isinstance(error, ConnectionError) or self._sock.fileno() < 0:
-                    return True  # the other side has ended, or another thread has closed this one
+                    return True  # the peer has ended, or another thread has closed this socket
                 raise
         return True
 
     def _fill(self, message: Message) -> bool:
-        """Write on in the file of a message; whether nothing is left."""
+        """Write the next piece of a message's file; return whether nothing is left."""
         fill = message.fill
         assert fill is not None
         try:
             if not fill.step():
                 return False
-        except BaseException:  # nobody knows what was written
+        except BaseException:  # it is unknown how much was written
             self._cut()
             raise
         fill.close()
@@ -236,11 +240,13 @@ class Outbox:
         message.release()
         try:
             self._queue.remove(message)
-        except ValueError:  # somebody who came in between has
+        except ValueError:  # removed by a signal handler or destructor that came in between
             pass
 
     def _enlarge(self) -> bool:
-        """The socket is full for the first time: give it as much room as the system allows."""
+        """Give a socket that is full for the first time as much buffer as the system allows; return whether that is
+        more.
+        """
         before = self._sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF)
         if before >= SEND_BUFFER:
             return False
@@ -253,18 +259,22 @@ class Outbox:
         return self._sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF) > before
 
     def give_up(self) -> None:
-        """Nothing more can be sent."""
+        """Drop all messages, because nothing more can be sent."""
         self.broken = True
         for message in [*self._queue]:
             self._remove(message)
 
     def _cut(self) -> None:
-        """Let the process see the end of the stream, in the middle of a frame or not: it ends then."""
+        """Shut down sending, so that the process sees the end of the stream, perhaps in the middle of a frame: it ends
+        then.
+        """
         self.give_up()
         self._sock.shutdown(_socket.SHUT_WR)
 
     def _withdraw(self, parts: list[Message]) -> None:
-        """Take back what carries descriptors that the caller will close; if some of it was sent, the stream ends."""
+        """Remove the messages with descriptors that the caller will close; if some of the frame was sent, end the
+        stream.
+        """
         waiting = [message for message in parts if message in self._queue]
         if any(message.begun for message in parts) and waiting and not waiting[0].begun:
             self._cut()

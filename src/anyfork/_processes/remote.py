@@ -1,4 +1,4 @@
-"""How relays come to be: processes of ours that are remote templates for us (see _anyfork_child.remote.local_relay)."""
+"""The start of relays: processes of ours that act as remote templates (see _anyfork_child.remote.local_relay)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ CALL = "RemoteTemplate"
 
 
 def fork_relay(command: Sequence[str], host: str, connect_timeout: float, keep_alive: float) -> Link:
-    """A template at the other end of a command, which a relay runs; the link to it, which is the relay's socket.
+    """Start a relay, which runs a command that leads to another machine; return the link to the template there.
 
-    Nothing is awaited. Raises LaunchError.
+    The link's socket is the relay's. Nothing is awaited. Raises LaunchError.
     """
     relay = _fork()
     control, far_control, status, far_status = two_pairs()
@@ -45,14 +45,16 @@ def fork_relay(command: Sequence[str], host: str, connect_timeout: float, keep_a
 
 
 def _fork() -> Link:
-    """A fork of the default template with what a command that this program starts itself would inherit."""
+    """Fork the default template, with the environment, directory and standard error that a command started by this
+    program would inherit.
+    """
     encoded = Encoded()
     opened: dict[str, int] = {}
     try:
         for name, open_it in (("cwd", _open_directory), ("stderr", _open_stderr)):
             try:
                 opened[name] = open_it()
-            except OSError:  # a directory that was removed: as the template has it
+            except OSError:  # the directory was removed: the template's is used
                 pass
         pickle_into(encoded, check_attributes(CALL, encoded, {"env": os.environb, **opened}))
         return fork_default({}, encoded)

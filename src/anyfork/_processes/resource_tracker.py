@@ -1,4 +1,4 @@
-"""This program's resource tracker of multiprocessing, for templates. None is started for that."""
+"""The resource tracker of this program's multiprocessing, shared with templates. None is started just to be shared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def share_tracker(template: Link) -> None:
-    """Give a template the tracker, once, if this program has one by now: its forks use it, too."""
+    """Give a template the tracker, once, if this program has one by now: the template's forks use it too."""
     module: Any = sys.modules.get(MODULE)
     if module is None or template.remote:
         return
@@ -27,7 +27,7 @@ def share_tracker(template: Link) -> None:
     if tracker._fd is not None and template.tracker != known:
         template.tracker = known
         if _is_pipe(tracker._fd):
-            atexit.unregister(_leave_tracker)  # once is enough
+            atexit.unregister(_leave_tracker)  # one registration is enough
             atexit.register(_leave_tracker)
             template.send(Frame(TRACK, 0, b"", (tracker._fd,)))
 
@@ -35,7 +35,8 @@ def share_tracker(template: Link) -> None:
 def _leave_tracker() -> None:
     """Keep the end of the program from waiting for the tracker, which newer versions of CPython do.
 
-    The tracker ends when nobody has its pipe any more. A process that still runs has it, and ends after this program.
+    The tracker ends when no process holds its pipe any more. A process that still runs holds it, and ends after this
+    program.
     """
     module: Any = sys.modules.get(MODULE)
     if module is not None:
@@ -43,7 +44,7 @@ def _leave_tracker() -> None:
 
 
 def _is_pipe(fd: int) -> bool:
-    """Whether the program has left the descriptor alone."""
+    """Return whether the descriptor still is the tracker's pipe, and was not closed or replaced by the program."""
     try:
         return stat.S_ISFIFO(os.fstat(fd).st_mode)
     except OSError:

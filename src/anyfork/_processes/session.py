@@ -1,6 +1,6 @@
-"""The owner's side of one process, without I/O: what was asked of it, what it has answered, what became of it.
+"""The session with a process, on the owner's side and without I/O: questions, answers, and what became of the process.
 
-Frames go in, states come out. The faces move the bytes and wait; both ask the same questions here.
+Frames go in, states come out. The faces move the bytes and wait; both ask their questions here.
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ if TYPE_CHECKING:
 
 
 class Phase(Enum):
-    """How far a process has come, from its owner's point of view."""
+    """The progress of a process, as its owner sees it."""
 
     PREPARING = "preparing"  # a template
     STARTING = "starting"  # told what to run
     ENTERED = "running"  # its function has been entered; its control socket is the channel
     CLOSED = "closed"  # the handle is used up
-    MOVED = "moved"  # to another handle
+    MOVED = "moved"  # the link has moved to another handle
 
 
-GONE = "is gone"  # what became of a template of which nothing is known
+GONE = "is gone"  # the fate of a template of which nothing is known
 
 
 class Report:
-    """A failure as the process told it."""
+    """A failure that the process has reported."""
 
     __slots__ = ("category", "errno", "subject", "summary", "traceback", "where")
 
     def __init__(self, body: bytes) -> None:
         try:
             self.category, self.subject, number, self.summary, self.traceback = unpack_texts(body)
-            errno, _, self.where = number.partition(" ")  # the machine, where it is another one
+            errno, _, self.where = number.partition(" ")  # the machine's name, if it is another one
             self.errno = int(errno)
         except ValueError as error:
             raise ProtocolError(f"a failure that is none: {error}") from error
 
     def error(self) -> _errors.AnyforkError:
-        """The exception for it, a new one at each call."""
+        """Return the exception for this failure, a new one at each call."""
         make = _ERRORS.get(self.category)
         if make is None:
             return _errors.PeerError(f"a process reported a failure of the unknown kind {self.category!r}")
@@ -69,35 +69,35 @@ class Report:
 
 
 class Session:
-    """What the owner knows about one process."""
+    """The state of one process, as far as its owner knows."""
 
-    # Defaults of the class, because most processes end with most of them unchanged: making one costs nothing.
+    # Defaults of the class, because most processes end with most of them unchanged: this makes a session cheap.
     phase = Phase.PREPARING
     pid: int | None = None
-    pidfd = -1  # -1: not here yet, or the system has none
+    pidfd = -1  # -1: not received yet, or the system has none
     born = False
-    pings = 0  # how often it was asked whether it is ready
-    answers = 0  # how often it said yes
+    pings = 0  # how often the process was asked whether it is ready
+    answers = 0  # how often it has answered yes
     forks = 0
-    adopting = False  # taken over from another process; what the template says before ADOPTED was meant for that one
+    adopting = False  # taken over from another process; answers before ADOPTED were meant for the previous owner
     report: Report | None = None
     lost: Mapping[int, Report] = MappingProxyType({})  # forks that did not even get their socket, by number
     status: ExitStatus | None = None
     control_ended = False
     status_ended = False
     protocol_error: Exception | None = None
-    host = ""  # what to call the machine, where that is another one
+    host = ""  # the name of the machine, if it is another one
 
-    # --- What comes in ---
+    # --- Incoming frames ---
 
     def take_control(self, frame: Frame) -> None:
-        """Note what a frame on the control socket says. Raises ProtocolError for one that does not belong there."""
+        """Note what a frame on the control socket says. Raises ProtocolError for a frame that does not belong there."""
         vars(self).update(self.said_on_control(frame))
 
     def said_on_control(self, frame: Frame) -> dict[str, object]:
-        """Return what a frame on the control socket says, as attributes of this. Raises ProtocolError."""
+        """Return what a frame on the control socket says, as attributes of this session. Raises ProtocolError."""
         kind = frame.kind
-        if self.adopting and kind in (READY, FAILED, LOST):  # an answer to the former owner
+        if self.adopting and kind in (READY, FAILED, LOST):  # an answer to the previous owner
             if kind != READY:
                 Report(frame.body)
             return {}
@@ -119,38 +119,38 @@ class Session:
         raise ProtocolError(f"an answer of kind {kind} that nobody asked for")
 
     def take_executed(self, body: bytes) -> None:
-        """What came over the pipe that ends with a successful exec."""
+        """Note what arrived over the pipe that ends with a successful exec: a failure, or nothing."""
         if body:
             self.report = Report(body)
         else:
             self.phase = Phase.ENTERED
 
     def take_status(self, frame: Frame) -> None:
-        """Note what a frame on the status socket says. Raises ProtocolError for one that does not belong there."""
+        """Note what a frame on the status socket says. Raises ProtocolError for a frame that does not belong there."""
         vars(self).update(self.said_on_status(frame))
 
     def said_on_status(self, frame: Frame) -> dict[str, object]:
-        """Return what a frame on the status socket says, as attributes of this. Raises ProtocolError."""
+        """Return what a frame on the status socket says, as attributes of this session. Raises ProtocolError."""
         if frame.kind == BORN and not self.born:
             return {"born": True, "pid": _pid(frame), "pidfd": frame.fds[0] if frame.fds else -1}
         if frame.kind == DIED and self.status is None and len(frame.body) >= DEATH.size:
             return {"status": _exit_status(frame.body)}
-        if frame.kind == LOST and self.host and self.status is None:  # with the connection
+        if frame.kind == LOST and self.host and self.status is None:  # lost together with the connection
             return {"status": ExitStatus(error=Report(frame.body).summary)}
         raise ProtocolError(f"a frame of kind {frame.kind} on a status socket")
 
-    # --- What is known ---
+    # --- State ---
 
     @property
     def expects_control(self) -> bool:
-        """True while a frame may come on the control socket that somebody waits for."""
+        """True while the control socket may bring a frame that somebody waits for."""
         if self.control_ended or self.report is not None:
             return False
         return self.phase is Phase.STARTING or (self.phase is Phase.PREPARING and self.answers < self.pings)
 
     @property
     def settled(self) -> bool:
-        """True when the question of the last ready is answered: yes, or no and why is known."""
+        """True when the last question is answered: with yes, or with no and a known reason."""
         if self.phase is Phase.ENTERED or self.report is not None or self.protocol_error is not None:
             return True
         if self.control_ended:
@@ -167,13 +167,14 @@ class Session:
         return self.phase is Phase.PREPARING and not self.control_ended and self.answers >= self.pings
 
     def succeeded_at(self, number: int) -> bool:
-        """Whether the answer with this number was yes; others may have been asked for meanwhile."""
+        """Return whether the answer with this number was yes. Other answers may have been asked for meanwhile."""
         return self.succeeded or (self.answers >= number and self.report is None and self.protocol_error is None)
 
     def why(self, parent: str, stderr: str) -> _errors.AnyforkError:
-        """The reason why the answer was no.
+        """Return the reason why the answer was no, as an exception.
 
-        ``parent`` says what became of its template where it was never forked, ``stderr`` is the end of what it wrote.
+        ``parent`` says what became of the template if this process was never forked; ``stderr`` is the end of its
+        standard error.
         """
         if self.protocol_error is not None:
             return _errors.PeerError(f"the process sent what is not anyfork's protocol: {self.protocol_error}")
@@ -199,7 +200,7 @@ class Session:
         return _errors.TemplateDiedError(f"template {self.pid} {status}{tail}", status=status, stderr=stderr)
 
     def _lost(self) -> _errors.AnyforkError:
-        """Nothing is known of it any more, so it is the connection that is gone."""
+        """Return the error for a lost connection: nothing is known of the process, so the connection is gone."""
         told = self.status.error if self.status is not None else None
         return _errors.ConnectionLostError(
             f"{self.host}: {told or 'the relay that had the connection is gone'}", host=self.host
@@ -233,7 +234,7 @@ def _attribute(report: Report) -> _errors.AnyforkError:
 
 
 def _pid(frame: Frame) -> int:
-    """Return the pid that a frame says. Raises ProtocolError for what would signal more than one process."""
+    """Return the pid in a frame. Raises ProtocolError for a number that would signal more than one process."""
     if not 0 < frame.value < 1 << 31:
         raise ProtocolError(f"a process that says its pid is {frame.value}")
     return frame.value

@@ -1,4 +1,4 @@
-"""How templates come to be, and how a function takes one over: what both faces ask of a link, without waiting."""
+"""The start of templates, and their takeover by a function: requests of both faces to a link, without waiting."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ NOTHING = Encoded()
 
 
 def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded, more: int = 0) -> Link:
-    """Ask a template for a fork: two socketpairs and a lifeline, one frame with the far ends; nothing is awaited.
+    """Ask a template for a fork: make two socketpairs and a lifeline, and send the far ends in one frame; await
+    nothing.
 
     ``more`` are further bits of the frame's value. Raises ArgumentError for attributes that cannot travel.
     """
@@ -50,7 +51,9 @@ def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded, more:
 
 
 def _body(parent: Link, encoded: Encoded) -> tuple[bytes, int | None]:
-    """What describes the attributes, in the frame; large ones in a file, then it is the index of that."""
+    """Return the frame's body, and None. If the attributes are large, write them into a file, and return its index
+    among the descriptors, pickled, and the file.
+    """
     if encoded.size <= INLINE or (parent.remote and encoded.size <= MAX_BODY):
         return b"".join(encoded.pieces), None
     if parent.remote:
@@ -94,7 +97,7 @@ def _fork(parent: Link, attributes: Mapping[str, object], body: bytes, given: Se
 
 
 def two_pairs() -> list[_socket.socket]:
-    """The near and the far end of a control and of a status socket. Raises OSError."""
+    """Return the near and the far end of a control socket, then those of a status socket. Raises OSError."""
     ends = [*socket_pair()]
     try:
         return [*ends, *socket_pair()]
@@ -105,7 +108,7 @@ def two_pairs() -> list[_socket.socket]:
 
 
 def fork_default(attributes: Mapping[str, object], encoded: Encoded, more: int = 0) -> Link:
-    """A fork of the default template, of a new one where that is gone. Raises LaunchError."""
+    """Fork the default template; if it is gone, start a new one and fork that. Raises LaunchError."""
     template = default_template.get()
     link = fork(template, attributes, encoded, more)
     if template.outbox.broken:
@@ -118,9 +121,10 @@ def fork_default(attributes: Mapping[str, object], encoded: Encoded, more: int =
 def fork_exec(
     python: str | os.PathLike[str] | None, flags: Sequence[str] | None, attributes: Mapping[str, object]
 ) -> Link:
-    """A fresh interpreter: a fork of the default template that executes one. Raises ArgumentError and LaunchError.
+    """Start a fresh interpreter: a fork of the default template that executes one. Raises ArgumentError and
+    LaunchError.
 
-    Where that is a pristine copy of the program, it does instead, unless an interpreter is asked for.
+    If the default template is a pristine copy of the program, fork that instead, unless an interpreter is asked for.
     """
     if python is None and flags is None and default_template.is_copy:
         return _fork_pristine(attributes)
@@ -139,7 +143,7 @@ def fork_exec(
     link.output = Output(output)
     try:
         initialise(link)
-    except BaseException:  # nobody gets a handle of this template
+    except BaseException:  # the caller gets no handle of this template
         link.close_template()
         raise
     return link
@@ -162,7 +166,7 @@ def adopt(sock: socket.socket) -> Link:
     if sock.fileno() < 0 or sock.family != _socket.AF_UNIX or sock.type & 0xF != _socket.SOCK_STREAM:
         raise ArgumentError(f"from_socket() needs the socket of a detached template, not {sock!r}")
     link = Link(_socket.socket(*PAIR, 0, lift(sock.detach())), None, None)
-    link.session.forks = 1  # how often it was forked is not known here: see take_over
+    link.session.forks = 1  # the true number is unknown; any but 0 makes take_over keep the template
     link.session.adopting = True
     link.expect_answer()
     line, flags = open_lifeline()
@@ -174,7 +178,7 @@ def adopt(sock: socket.socket) -> Link:
 def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
     """Let a function or a program take a template over; return the link to its process.
 
-    A template with processes of its own stays, because only it can reap them; then a clone is taken over. Raises
+    A template that has forked processes stays, because only it can reap them; a clone is taken over instead. Raises
     HandleError.
     """
     link.check(call)
@@ -198,13 +202,15 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
         return link
     except AnyforkError:
         raise
-    except BaseException:  # nobody gets a handle of this process
+    except BaseException:  # the caller gets no handle of this process
         link.abandon()
         raise
 
 
 def tell_path(template: Link) -> None:
-    """Have a template find modules where this program has begun to find some since, and not where it has stopped."""
+    """Have a template find modules in the directories that this program has added to its path since, and not in those
+    that it has removed.
+    """
     later = tuple(template.receiver.places())
     if later != template.places and template.session.phase is Phase.PREPARING:
         changed = changes(template.places, later)
@@ -213,14 +219,15 @@ def tell_path(template: Link) -> None:
 
 
 def warm_parent(link: Link, module: str) -> None:
-    """Have the template above import what more of its processes will need."""
+    """Have the template above import a module that more of its processes will need."""
     if link.parent is not None:
         warm_template(link.parent, module)
 
 
 def warm_template(template: Link, module: str) -> None:
-    """Have a template import what its processes will need, once: loading that takes a process longer than all the rest
-    of its start."""
+    """Have a template import a module, once, that its processes will need: loading it takes a process longer than the
+    rest of its start.
+    """
     if module not in template.warmed and template.session.phase is Phase.PREPARING:
         template.warmed = (*template.warmed, module)
         template.post(PREPARE, encode_call("prepare", warm, (module,)))

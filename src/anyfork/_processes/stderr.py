@@ -1,4 +1,4 @@
-"""What a process wrote to its standard error, where that is a file of ours: the end of it goes into errors."""
+"""The standard error of a process, if it is a file of ours; the end of it goes into errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ TAIL = 4096  # bytes that a person still reads
 
 
 class Output:
-    """The file. Its descriptor is this object's."""
+    """A file with the output of a process. The descriptor belongs to this object."""
 
     __slots__ = ("_fd",)
 
@@ -16,15 +16,15 @@ class Output:
         self._fd = fd
 
     def tail(self) -> str:
-        """The end of what was written; empty once closed."""
+        """Return the end of the output; empty once closed."""
         try:
             size = os.fstat(self._fd).st_size
             return os.pread(self._fd, TAIL, max(0, size - TAIL)).decode("utf-8", "replace").strip()
-        except OSError:  # closed, or not readable for us
+        except OSError:  # closed, or not readable for this user
             return ""
 
     def close(self) -> None:
-        """Close it. Closing twice is harmless."""
+        """Close the file. Closing twice is harmless."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

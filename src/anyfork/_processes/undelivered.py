@@ -1,6 +1,6 @@
-"""What could not be sent or done at once, and who keeps it until it can.
+"""The undelivered: links and actions that could not be finished at once, kept until they can be.
 
-No thread is started for it: whatever call on a handle comes next goes on with it, and so does the end of the program.
+No thread is started for them: the next call on any handle goes on with them, and so does the end of the program.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
     Handle = TypeVar("Handle")
 
-EXIT = 1.0  # seconds at the end of the program for what could not be delivered before
+EXIT = 1.0  # seconds at the end of the program for what is still undelivered
 
-# Links that hold sockets. Handles may be collected as part of a cycle, and then the collector must not come to the
-# sockets before the handle has said its last word on them.
+# Links that hold sockets. Handles may be collected as part of a cycle, and then the collector must not close the
+# sockets before the handle has sent its last message over them.
 open_links: set[Link] = set()
 undelivered: set[Link] = set()  # links with a queue, kept alive until it is delivered
-_late: deque[tuple[Link, Callable[[], None]]] = deque()  # what could not be done at once
+_late: deque[tuple[Link, Callable[[], None]]] = deque()  # actions that had to wait for a lock
 
 
 def destructor(delete: Callable[[Handle], None]) -> Callable[[Handle], None]:
-    """Let a destructor fail in silence where the interpreter, at its end, has taken modules apart that it would use."""
-    modules = sys.modules  # which is emptied before
+    """Let a destructor fail in silence if the interpreter, at its end, has already torn down modules that it needs."""
+    modules = sys.modules  # emptied before the modules are torn down
 
     def delete_if_possible(self: Handle) -> None:
         try:
@@ -49,26 +49,29 @@ def destructor(delete: Callable[[Handle], None]) -> Callable[[Handle], None]:
 
 
 def pending() -> bool:
-    """Whether there is something to go on with."""
+    """Return whether anything is undelivered."""
     return bool(undelivered or _late)
 
 
 def when_free(link: Link, action: Callable[[], None]) -> None:
-    """Do something to a link now, or soon, if another thread holds its lock. Never waits for that: this may run in the
-    destructor of a handle, so in the middle of anything, with any other lock held."""
+    """Run an action on a link now, or soon if another thread holds its lock.
+
+    Never waits for the lock: this may run in the destructor of a handle, so in the middle of anything, with any other
+    lock held.
+    """
     if not try_locked(link.lock, action):
         _late.append((link, action))
 
 
 def deliver(timeout: float = 0.0) -> None:
-    """Go on with what earlier calls could not deliver, of handles that may be gone; for at most ``timeout`` seconds."""
+    """Deliver what earlier calls could not, also of handles that are gone; for at most ``timeout`` seconds."""
     for _ in range(len(_late)):
         when_free(*_late.popleft())
     deadline = monotonic() + timeout
     while undelivered:
         poller = new_poll()
         for link in list(undelivered):
-            try_locked(link.lock, partial(_write_on, link, poller))  # as in when_free
+            try_locked(link.lock, partial(_write_on, link, poller))  # does not wait for the lock, as in when_free
         left = deadline - monotonic()
         if left <= 0 or not undelivered:
             return
@@ -81,7 +84,7 @@ def _write_on(link: Link, poller: poll) -> None:
         return
     try:
         link.flush()
-    except OSError:  # that process takes nothing any more, which is no concern of this call
+    except OSError:  # that process takes nothing any more, which does not concern the present call
         return
     for fd in link.unsent_here():
         poller.register(fd, POLLOUT)

@@ -1,1 +1,1 @@
-"""The running program as a template: fork_here, and what speaks against a fork."""
+"""The running program as a template: fork_here, and the reasons against a fork."""

@@ -1,4 +1,4 @@
-"""Whether this process, as it is, can be copied into a template: one report on all that matters to a fork."""
+"""The audit of this process: one report on everything that matters to a fork of it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 class OpenDescriptor(Record):
-    """One open descriptor: its number, its kind ("socket", "file", ...), its path or address, and whether it is
-    anyfork's own, which no template gets."""
+    """An open descriptor: its number, its kind ("socket", "file", ...), its path or address, and whether it belongs to
+    anyfork itself, in which case no template gets it.
+    """
 
     __match_args__: tuple[str, ...] = ("fd", "kind", "target", "own")
     __slots__ = __match_args__
@@ -30,7 +31,7 @@ class OpenDescriptor(Record):
 
     @property
     def is_foreign_socket(self) -> bool:
-        """Whether it is a socket of the program's, other than a standard stream."""
+        """True for a socket of the program's, other than a standard stream."""
         return self.kind == "socket" and not self.own and self.fd > 2
 
     def __str__(self) -> str:
@@ -38,12 +39,12 @@ class OpenDescriptor(Record):
 
 
 class Audit(Record):
-    """What is in this process that a fork copies badly. ``anyfork.audit()`` makes and prints it.
+    """A report on the parts of this process that a fork copies badly. ``anyfork.audit()`` makes and prints it.
 
-    ``threads`` and ``native_threads`` are names, ``loops`` are the event loops that run, ``descriptors`` all that is
-    open, ``generators`` describes random generators that every copy has in the same state, ``modules`` says of loaded
-    modules why they do not survive a fork, ``interpreters`` are those beside the main one. ``obstacles`` are the
-    reasons why ``fork_here`` refuses, ``hazards`` what it warns of.
+    ``threads`` and ``native_threads`` are names, ``loops`` are the running event loops, ``descriptors`` are all open
+    descriptors, ``generators`` describes random generators that every copy has in the same state, ``modules`` maps
+    loaded modules to the reasons why they do not survive a fork, ``interpreters`` are the interpreters beside the main
+    one. ``obstacles`` are the reasons why ``fork_here`` refuses, ``hazards`` are its warnings.
     """
 
     __match_args__: tuple[str, ...] = (
@@ -98,17 +99,17 @@ class Audit(Record):
 
     @property
     def sockets(self) -> tuple[OpenDescriptor, ...]:
-        """Open sockets of the program, which a copy of it would hold as well."""
+        """The open sockets of the program, which a copy of it would hold as well."""
         return tuple(one for one in self.descriptors if one.is_foreign_socket)
 
     @property
     def obstacles(self) -> tuple[str, ...]:
-        """Why this process must not be copied."""
+        """The reasons why this process must not be copied."""
         return obstacles(self.threads, self.loops, self.main_interpreter, self.finalizing, self.interpreters)
 
     @property
     def hazards(self) -> tuple[str, ...]:
-        """What may go wrong in a copy."""
+        """The problems that a copy of this process may have."""
         return hazards(self.native_threads, self.sockets, self.modules)
 
     def __str__(self) -> str:
@@ -135,7 +136,7 @@ def obstacles(
     finalizing: bool,
     interpreters: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """Why a process of which this was found must not be copied."""
+    """Return the reasons why a process with these findings must not be copied."""
     found = []
     if finalizing:
         found.append("the interpreter is ending")
@@ -153,7 +154,7 @@ def obstacles(
 def hazards(
     native_threads: Sequence[str], sockets: Sequence[OpenDescriptor], modules: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """What may go wrong in a copy of a process of which this was found."""
+    """Return the problems that a copy of a process with these findings may have."""
     found = []
     if native_threads:
         found.append(f"native threads run in it, and a copy does not have them: {', '.join(native_threads)}")
@@ -165,13 +166,13 @@ def hazards(
 
 
 def list_descriptors() -> list[OpenDescriptor]:
-    """All that is open in this process."""
+    """Return all descriptors that are open in this process."""
     own = survey.own_descriptors()
     return [OpenDescriptor(fd, kind, target, fd in own) for fd, kind, target in survey.open_descriptors()]
 
 
 def take_audit() -> Audit:
-    """Look at this process."""
+    """Make the report on this process."""
     return Audit(
         os.getpid(),
         survey.python_threads(),
@@ -187,10 +188,10 @@ def take_audit() -> Audit:
 
 
 def audit(file: TextIO | None = None) -> Audit:
-    """Print what in this process does not survive a fork, to ``file`` or standard output, and return it.
+    """Print what in this process does not survive a fork, to ``file`` or standard output, and return the report.
 
-    ``fork_here`` and ``import anyfork.early`` look at the same: the report's ``obstacles`` are why they refuse, its
-    ``hazards`` what they warn of.
+    ``fork_here`` and ``import anyfork.early`` check the same things: they refuse because of the report's ``obstacles``
+    and warn of its ``hazards``.
     """
     report = take_audit()
     print(report, file=file)

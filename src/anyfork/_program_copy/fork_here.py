@@ -1,7 +1,7 @@
-"""The running program as a template: a copy of it that never goes on in the program's own frames.
+"""The running program as a template: a copy of it in which the program's own frames never go on.
 
-What is copied, and what the copy does about it, is in _anyfork_child.template.program_copy; whether it may be done at
-all, in _program_copy.audit.
+_anyfork_child.template.program_copy says what is copied, and what the copy does about it; _program_copy.audit decides
+whether the program may be copied.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class UnsafeForkWarning(RuntimeWarning):
-    """Something in the running program may not work in a template that is a copy of it."""
+    """A part of the running program may not work in a template that is a copy of the program."""
 
     __module__ = "anyfork"
 
@@ -51,10 +51,11 @@ def fork_here(
 ) -> Template:
     """Return the running program, as it is at this line, as a template.
 
-    Its modules, functions and data are there without any import; what comes later is not. Nothing of the program goes
-    on in it: no ``finally``, exit handler or destructor runs twice. All descriptors of the program are open there too,
-    except those of ``close_fds`` (descriptors or objects around them; True for all but the standard streams and those
-    of ``keep_fds``). Threads and loops are not copied, and locks as they are: call it early, and with no lock held.
+    Its modules, functions and data are there without any import; later changes to the program are not. Nothing of the
+    program goes on in the template: no ``finally``, exit handler or destructor runs twice. All descriptors of the
+    program are open there too, except those in ``close_fds`` (descriptors or objects around them; True for all but the
+    standard streams and those in ``keep_fds``). Threads and loops are not copied, and locks are copied as they are:
+    call fork_here early, and with no lock held.
 
     Raises UnsafeTemplateError, naming the culprit, while threads or an event loop run, in a subinterpreter and at the
     interpreter's end. Warns with UnsafeForkWarning of native threads, of modules that do not survive a fork, and of
@@ -65,7 +66,7 @@ def fork_here(
 
 
 def copy_program(close_fds: bool | Iterable[int | HasFileno] = False, keep_fds: Iterable[int | HasFileno] = ()) -> Link:
-    """Fork this process into a template. Raises as fork_here."""
+    """Fork this process into a template. Raises the errors of fork_here."""
     offspring.reap()
     _check()
     descriptors = list_descriptors()
@@ -88,7 +89,7 @@ def _check() -> None:
 
 def _warn(found: Iterable[str]) -> None:
     for hazard in found:
-        import warnings  # only now: most programs give no reason, and it may not be loaded
+        import warnings  # only now: most programs cause no warning, and it may not be loaded yet
 
         warnings.warn(f"the template is a copy of this program, and {hazard}", UnsafeForkWarning, stacklevel=4)
 
@@ -160,8 +161,8 @@ def _fork(unwanted: set[int]) -> Link:
 
 
 def _why(error: BaseException) -> BaseException:
-    """What is to be raised in the place of this."""
-    if isinstance(error, RuntimeError):  # of CPython, which does not fork at its end
+    """Return the exception to raise instead of this one."""
+    if isinstance(error, RuntimeError):  # raised by CPython, which does not fork at the interpreter's end
         return UnsafeTemplateError("this program cannot become a template: the interpreter is ending", threads="")
     if not isinstance(error, OSError):
         return error
@@ -171,8 +172,9 @@ def _why(error: BaseException) -> BaseException:
 
 
 def _copy(link: Link, main: Main, far: int, line: int, flags: int, unwanted: set[int]) -> None:
-    """Fork with signals blocked, because no handler may run in between, and without collections of garbage, because
-    what is garbage here must not be finalized in the copy, too."""
+    """Fork with signals blocked, because no handler may run in between, and without garbage collection, because the
+    garbage of this process must not be finalized in the copy too.
+    """
     owner, collects = os.getpid(), gc.isenabled()
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     gc.disable()
@@ -191,17 +193,17 @@ def _copy(link: Link, main: Main, far: int, line: int, flags: int, unwanted: set
 def _take_charge(link: Link, pid: int) -> None:
     session = link.session
     session.pid = link.child = pid
-    session.status_ended = True  # no template tells of it
+    session.status_ended = True  # no template reports its end
     try:
         session.pidfd = lift(os.pidfd_open(pid)) if has_pidfds() else -1
-    except OSError:  # out of descriptors: then nobody learns how it ends
+    except OSError:  # out of descriptors: then the exit status stays unknown
         pass
 
 
 def _become_template(
     far: int, line: int, flags: int, owner: int, main: Main, unwanted: set[int], collects: bool
 ) -> NoReturn:
-    """Runs in the copy. Whatever happens, the program's own frames must not go on in it."""
+    """Turn the copy into a template. Runs in the copy. In no case may the program's own frames go on in it."""
     try:
         from _anyfork_child.template.program_copy import (
             become_template,  # only now: the program has no use for a template's code
@@ -215,10 +217,10 @@ def _become_template(
 
 
 def _flush_files() -> None:
-    """Write out what files of the program have buffered: a copy has those buffers too."""
+    """Flush the program's files: a copy has their buffers too."""
     found = survey.instances(io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
-    for file in (sys.stdout, sys.stderr, *found):  # those of text, which come first, go to those of bytes
+    for file in (sys.stdout, sys.stderr, *found):  # text files come first: they flush into binary files
         try:
             file.flush()
-        except Exception:  # it is closed, or whatever a file of the user's has to say when the program flushes it, too
+        except Exception:  # it is closed, or the user's file raises anything, as it does when the program flushes it
             pass

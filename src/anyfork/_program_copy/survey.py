@@ -1,4 +1,4 @@
-"""What runs, is open and is loaded in this process, as far as it matters to a fork: read, and not judged."""
+"""The survey of this process: what runs, is open and is loaded, as far as it matters to a fork. It judges nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-# Modules that are known not to survive a fork once they are in use, and why. Some say themselves whether they are.
+# Modules that are known not to survive a fork once they are in use, and why. Some tell whether they are in use.
 UNSAFE = {
     "cupy": "CUDA does not work in a forked process",
     "gi.repository.Gtk": "a connection to the display must not be shared",
@@ -37,18 +37,18 @@ UNSAFE = {
     "tensorflow": "its runtime has threads, which a fork does not copy",
     "tkinter": "a connection to the display must not be shared",
 }
-FROZEN_AT_START = 1000  # objects: 3.12 has some hundreds by itself
+FROZEN_AT_START = 1000  # objects: CPython 3.12 freezes some hundreds by itself
 QT = ("PySide6", "PySide2", "PyQt6", "PyQt5")
 FAMILIES = {int(getattr(_socket, name)): name.removeprefix("AF_").lower() for name in dir(_socket) if name[:3] == "AF_"}
 KINDS = {_socket.SOCK_STREAM: "stream", _socket.SOCK_DGRAM: "datagram", _socket.SOCK_RAW: "raw"}
 
 
 def instances(*kinds: type) -> list[Any]:
-    """All objects of these classes, one class after the other, as far as the garbage collector knows of them.
+    """Return all objects of these classes that the garbage collector knows, one class after the other.
 
-    No object is asked what it is: proxies would answer for others. Classes are, each once, for there may be millions of
-    objects. Where the program has frozen its own, they are unfrozen for that, and garbage is collected before all are
-    frozen again: it would never be otherwise.
+    No object is asked for its class, because proxies would answer for other objects. The types are checked instead,
+    each once, because there may be millions of objects. If the program has frozen its objects, they are unfrozen for
+    the search, and garbage is collected before all are frozen again: otherwise it never would be collected.
     """
     frozen = gc.get_freeze_count() > FROZEN_AT_START
     if frozen:
@@ -63,7 +63,7 @@ def instances(*kinds: type) -> list[Any]:
 
 
 def python_threads() -> list[str]:
-    """The names of Python threads beside this one."""
+    """Return the names of the Python threads beside this one."""
     count = count_threads()
     threading = sys.modules.get("threading")
     if threading is None:
@@ -73,12 +73,14 @@ def python_threads() -> list[str]:
 
 
 def native_threads() -> list[str]:
-    """The names of threads that Python does not know and that do not stop for a fork."""
+    """Return the names of threads that Python does not know and that do not stop for a fork; none while other Python
+    threads run, because then these are the obstacle.
+    """
     return [] if count_threads() else unsafe_threads()
 
 
 def running_loops() -> list[str]:
-    """The event loops that run in this thread."""
+    """Return the event loops that run in this thread."""
     loops = []
     asyncio, trio = sys.modules.get("asyncio.events"), sys.modules.get("trio.lowlevel")
     loop: Any = asyncio._get_running_loop() if asyncio is not None else None
@@ -91,16 +93,18 @@ def running_loops() -> list[str]:
 
 
 def in_main_interpreter() -> bool:
-    """False in a subinterpreter, and in any thread but the main one."""
+    """Return False in a subinterpreter, and in any thread but the main one."""
     try:
-        _signal.signal(0, _signal.SIG_DFL)  # there is no such signal, which is said second
+        _signal.signal(0, _signal.SIG_DFL)  # CPython checks the thread before the number, so the error text tells which
     except ValueError as error:
         return "main" not in str(error)
     return True
 
 
 def generators() -> list[str]:
-    """Random generators that have been seeded: forks begin with the same numbers, those excepted that are reseeded."""
+    """Return random generators that have been seeded: all forks begin with the same numbers. Generators that are
+    reseeded in a fork are not listed.
+    """
     random, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
     reseeded = [id(random._inst)] if random is not None else []
     kinds: list[type[Any]] = [random.Random] if random is not None else []
@@ -113,7 +117,7 @@ def generators() -> list[str]:
 
 
 def unsafe_modules() -> dict[str, str]:
-    """Loaded modules that are known not to survive a fork, and why."""
+    """Return the loaded modules that are known not to survive a fork, and why."""
     found = {name: why for name, why in UNSAFE.items() if name in sys.modules}
     found |= {name: UNSAFE["tkinter"] for name in QT if f"{name}.QtWidgets" in sys.modules}
     cuda = sys.modules.get("torch.cuda")
@@ -126,9 +130,9 @@ def unsafe_modules() -> dict[str, str]:
 
 
 def own_descriptors() -> set[int]:
-    """Those that belong to anyfork in this program. No copy of it can use them."""
+    """Return the descriptors that belong to anyfork in this program. A copy of the program cannot use them."""
     fds = {fd for held in [*open_links] for link in held.line() for fd in link.descriptors()}
-    template = sys.modules.get("_anyfork_child.template.template")  # loaded in processes of ours
+    template = sys.modules.get("_anyfork_child.template.template")  # loaded in processes that anyfork has started
     if template is not None:
         fds.update(template.held)
     serving: Any = sys.modules.get("_anyfork_child.worker.server")
@@ -138,11 +142,11 @@ def own_descriptors() -> set[int]:
 
 
 def open_descriptors() -> Iterator[tuple[int, str, str]]:
-    """Number, kind, and name or address of all that is open."""
+    """Yield the number, the kind, and the name or address of each open descriptor."""
     for fd in _numbers():
         try:
             mode = os.fstat(fd).st_mode
-        except OSError:  # it was that of the listing
+        except OSError:  # it was the descriptor of the directory listing
             continue
         yield fd, *_describe(fd, mode)
 
@@ -175,7 +179,7 @@ def _describe(fd: int, mode: int) -> tuple[str, str]:
 def _address(fd: int) -> str:
     try:
         sock = _socket.socket(fileno=os.dup(fd))
-    except OSError:  # there is no descriptor left, or another thread has closed it
+    except OSError:  # out of descriptors, or another thread has closed it
         return ""
     try:
         names = [FAMILIES.get(sock.family, str(sock.family)), KINDS.get(sock.type, str(sock.type))]
@@ -184,7 +188,7 @@ def _address(fd: int) -> str:
         for preposition, ask in (("on", sock.getsockname), ("to", sock.getpeername)):
             try:
                 name = _name(ask())
-            except OSError:  # it is not connected
+            except OSError:  # the socket is not connected
                 continue
             names += [preposition, name] if name else []
         return " ".join(names)
@@ -195,7 +199,7 @@ def _address(fd: int) -> str:
 def _accepts(sock: _socket.socket) -> bool:
     try:
         return bool(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN))
-    except OSError:  # not this kind of socket
+    except OSError:  # another kind of socket
         return False
 
 

@@ -1,1 +1,1 @@
-"""What the owner has of its operating system and its interpreter: descriptors, locks, waiting, paths."""
+"""The owner's access to its operating system and its interpreter: descriptors, locks, waiting, paths."""

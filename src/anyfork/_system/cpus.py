@@ -1,4 +1,4 @@
-"""The CPUs that this program may use: how many workers a pool has at most, unless it is told."""
+"""The number of CPUs that this program may use, which is the default maximum of workers in a pool."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _allowed() -> int:
 def cpu_quota(proc: str = PROC) -> float:
     """Return the CPU quota of the control groups that this process is in, in CPUs; infinity if there is none.
 
-    Reads version 1 and version 2. The quota of each group above counts too, as far as it can be seen from here.
+    Reads version 1 and version 2. The quotas of the groups above count too, as far as this process can see them.
     """
     try:
         with open(f"{proc}/cgroup") as cgroup, open(f"{proc}/mountinfo") as mountinfo:
@@ -65,7 +65,7 @@ def _mounts(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _below(path: str, root: str) -> str:
-    """Return the path of a group below the root of a mount; that of the root if the group is outside of it."""
+    """Return the path of a group below the root of a mount, or the root's if the group is outside of it."""
     if root == "/":
         return path.strip("/")
     return path.removeprefix(root).strip("/") if f"{path}/".startswith(f"{root}/") else ""

@@ -1,7 +1,7 @@
-"""The lock under which an Executor decides: signal handlers may meet it in the thread that holds it.
+"""The lock under which an Executor decides. A signal handler may need it in the thread that holds it.
 
-A ``with`` statement is not enough: on CPython 3.14 a signal handler may run between its lock and its block, and what
-the handler raises then leaves the lock held for ever (python/cpython#148874). So an exception lets go of it.
+A ``with`` statement is not enough: on CPython 3.14, a signal handler may run between the acquisition and the block, and
+an exception of the handler then leaves the lock held for ever (python/cpython#148874). So every exception releases it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Later:
-    """What ``DecisionLock.do`` returns for what cannot be done now."""
+    """The result of ``DecisionLock.do`` for an action that cannot be done now."""
 
 
 LATER: Final = Later()
 
 
 class DecisionLock:
-    """The lock under which decisions are made. ``torn`` says that an interrupt has come in the middle of one."""
+    """The lock under which decisions are made. ``torn`` is True if an interrupt has stopped one in the middle."""
 
     __slots__ = ("_lock", "torn")
 
@@ -36,16 +36,16 @@ class DecisionLock:
 
     @property
     def held(self) -> bool:
-        """Whether this thread has it: it was interrupted in the middle of a decision."""
-        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # as above
+        """True if this thread holds the lock: it was interrupted in the middle of a decision."""
+        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # missing in the type stubs
 
     def do(self, check: Callable[[], Result], action: Callable[..., Result], *args: Any) -> Result | Later:
-        """Decide something, unless the check returns what stands in the way. Return that, or what the action returns.
+        """Run the action under the lock, unless ``check`` returns a refusal. Return the refusal or the action's result.
 
         Return LATER, with nothing done, in the middle of another decision of this thread, or after one that was torn.
         """
         lock = self._lock
-        if lock._is_owned():  # type: ignore[attr-defined]  # as above
+        if lock._is_owned():  # type: ignore[attr-defined]  # as in ``held``
             return LATER
         try:
             with lock:
@@ -63,11 +63,11 @@ class DecisionLock:
             raise
 
     def look(self, action: Callable[..., Result], *args: Any) -> Result:
-        """Read something that decisions change."""
+        """Read, under the lock, state that decisions change."""
         return do_locked(self._lock, action, *args)
 
     def __enter__(self) -> None:
-        """Take it in a thread where no interrupt comes."""
+        """Acquire the lock, in a thread where no interrupt comes."""
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:

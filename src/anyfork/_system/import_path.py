@@ -1,4 +1,4 @@
-"""The module path of this program: what its entries mean, and what was put on it after the first template had it."""
+"""The module path of this program: the meaning of its entries, and those added after the first template got it."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
 
 
 def current_directory() -> str:
-    """Return the current directory; nothing where it was removed."""
+    """Return the current directory, or an empty string if it was removed."""
     try:
         return os.getcwd()
     except FileNotFoundError:
         return ""
 
 
-BEGINNING = current_directory()  # of the program, or nearly: a relative path in sys.path was meant from there
+BEGINNING = current_directory()  # of the program, or nearly: relative paths in sys.path refer to it
 
 
 _given: dict[
     str, None
-] = {}  # places of the path that templates are started with, in their order; none before the first
+] = {}  # places of the path that templates are started with, in order; empty before the first template
 
 
 def note_given(places: Iterable[str | None]) -> None:
-    """Note the places that the first template finds modules in: what comes later has to be told."""
+    """Record the places in which the first template finds modules. Templates have to be told of later ones."""
     if not _given:
         _given.update(dict.fromkeys(place for place in places if place))
 
 
 def places(entry: str) -> list[str | None]:
-    """What an entry of sys.path means to this program: one place or none; None is the standard library."""
+    """Return the place that an entry of sys.path means here, as a list of one or none; None is the standard library."""
     if is_standard_library(entry):
         return [None]
     if os.path.isabs(entry):
@@ -44,7 +44,7 @@ def places(entry: str) -> list[str | None]:
     here = [place for place in (current_directory(),) if place]
     if not entry:
         return [*here]
-    # The importer has looked there when the program began, and stays there when the program moves on.
+    # The importer looked there when the program began, and keeps to it when the program changes its directory.
     for base in (BEGINNING, *here):
         place = os.path.join(base, entry)
         if os.path.exists(place):
@@ -53,7 +53,7 @@ def places(entry: str) -> list[str | None]:
 
 
 def later_places() -> list[str]:
-    """Return the places that were put on the path later, or before others that stood before them, in their order."""
+    """Return the places that were put on the path later, or moved before others on it, in their order."""
     if not _given or _seen[0] == (now := [entry for entry in sys.path if isinstance(entry, str)]):
         return _seen[1]
     path = [*dict.fromkeys(place for entry in now for place in places(entry) if place)]
@@ -62,7 +62,7 @@ def later_places() -> list[str]:
 
 
 def _not_as_given(path: Sequence[str]) -> list[str]:
-    """Return what has to stand before the given places, for modules to be found in the order of this path."""
+    """Return the places to put before the given ones, so that modules are found in the order of ``path``."""
     order = {place: number for number, place in enumerate(_given)}
     count, latest = 0, -1
     for index, place in enumerate(path, 1):
@@ -73,19 +73,19 @@ def _not_as_given(path: Sequence[str]) -> list[str]:
 
 
 def changes(before: Sequence[str], after: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the places to take off the path of a template, and those to put before the others.
+    """Return the places to remove from the path of a template, and the places to put before the others.
 
-    Before and after are what ``later_places`` was for it, and is now.
+    ``before`` is the result of ``later_places`` that the template has; ``after`` is the present result.
     """
     gone = [place for place in before if place not in after]
     return [place for place in gone if place not in _given], [*after, *(place for place in _given if place in gone)]
 
 
-_seen: list[list[str]] = [[], []]  # the path, and what is later in it
+_seen: list[list[str]] = [[], []]  # the path, and the later places in it
 
 
 def place_of(name: str) -> str:
-    """Return the later place in which a module is found; nothing for one that templates find by themselves."""
+    """Return the later place in which a module is found, or an empty string if templates find it by themselves."""
     later = later_places()
     if not later:
         return ""

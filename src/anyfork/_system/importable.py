@@ -1,7 +1,8 @@
-"""Whether another interpreter would find a module under its name.
+"""The check that another interpreter would find a module under its name.
 
-Nearly all are found. Those that are not were made by a program that loads files itself: pytest with
-``--import-mode=importlib``, plug-ins, notebooks. What they define goes by value, as that of ``__main__`` does.
+Nearly all modules are found. The others were made by a program that loads files itself: pytest with
+``--import-mode=importlib``, plug-ins, notebooks. Their functions and classes are sent by value, like those of
+``__main__``.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
 
-_known: dict[str, tuple[object, bool]] = {}  # by name: for which module, and whether it is found
+_known: dict[str, tuple[object, bool]] = {}  # by name: the module, and whether it is found
 
 
 def is_importable(name: str) -> bool:
-    """Whether a module that is loaded here is the one that an import of its name brings elsewhere."""
+    """Return whether another interpreter that imports the name gets the module that is loaded here."""
     module = sys.modules.get(name)
     known = _known.get(name)
     if known is None or known[0] is not module:
@@ -35,13 +36,13 @@ def _is_found(name: str, module: object) -> bool:
         return False
     spec: ModuleSpec | None = getattr(module, "__spec__", None)
     if (spec is not None and spec.origin in ("built-in", "frozen")) or hasattr(module, "__compiled__"):
-        return True  # it is in the executable; in one by Nuitka, any module may be
+        return True  # in the executable; in one made by Nuitka, any module may be
     try:
         found = _find(name, getattr(sys.modules.get(parent), "__path__", None))
-    except ImportError:  # a finder of the program's forbids it, which another interpreter does not have
+    except ImportError:  # forbidden by a finder of this program, which another interpreter does not have
         return True
     if found is None:
-        return bool(parent)  # a package that is found makes it
+        return bool(parent)  # its package is found, and makes the module
     return spec is None or _is_same(spec, found)
 
 
@@ -63,4 +64,4 @@ def _is_same(spec: ModuleSpec, found: ModuleSpec) -> bool:
 
 ORDINARY = Receiver(
     is_importable, place_of=place_of, places=later_places
-)  # any process but those of a copy of this program
+)  # any process except those that are forked from a copy of this program

@@ -1,16 +1,16 @@
-"""Which interpreter is started for this program, and with which options.
+"""The interpreter that is started for this program, and its environment.
 
-What is asked for goes first: ``python=``, then ANYFORK_PYTHON. Without that it is the interpreter that runs the
-program, and how it is found depends on how the program is shipped:
+An interpreter that was asked for has priority: ``python=``, then ANYFORK_PYTHON. Otherwise it is the interpreter that
+runs the program. The way to find that one depends on how the program is shipped:
 
-1. ``sys.executable``, where that is the interpreter: it is called as one, and this process does not run anything else.
-2. Otherwise ``python3.X`` of the very version beside the standard library in use: below ``sys.prefix``,
-   ``sys.base_prefix``, and where Python was built to be installed. So it is in a program that embeds Python, whose
-   ``sys.executable`` is the program itself, nothing, or whatever ``python3`` the PATH has.
+1. ``sys.executable``, if that is the interpreter: it has the name of one, and this process runs no other executable.
+2. Otherwise ``python3.X`` of the same version beside the standard library in use: below ``sys.prefix``,
+   ``sys.base_prefix``, and in the directory that Python was built to be installed in. This is the case in a program
+   that embeds Python, whose ``sys.executable`` is the program itself, empty, or any ``python3`` on the PATH.
 
-A frozen program has no interpreter, and is executed itself where its main program imports ``anyfork.frozen``.
+A frozen program has no interpreter. It is executed itself, if its main program imports ``anyfork.frozen``.
 
-A file is never executed to see what it is: it might be the user's program.
+No file is executed to find out what it is, because it might be the user's program.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What may stand around the version in the name of an interpreter's file.
+# The parts that may surround the version in the file name of an interpreter.
 NAMES = ("python", "pypy")
 SUFFIXES = ("", "w", "d", "t", "td", "-dbg", "-intel64", "-wrapped")
 VERSION = "{}.{}".format(*sys.version_info)
-TOO_OLD = "anyfork: this is Python "  # what one says, before its version, that is too old for a template
+TOO_OLD = "anyfork: this is Python "  # printed before its version by an interpreter too old for a template
 REMEDY = (
     "name an interpreter with python= or in ANYFORK_PYTHON, or make `import anyfork.early` the first import of the "
     "program, which needs none"
@@ -36,7 +36,7 @@ REMEDY = (
 
 
 def find_python(python: str | os.PathLike[str] | None = None) -> str:
-    """The interpreter to start: what was asked for, or that of this program. Raises LaunchError."""
+    """Return the interpreter to start: the one that was asked for, or that of this program. Raises LaunchError."""
     asked = ((python and os.fspath(python), "python="), (os.environ.get("ANYFORK_PYTHON"), "ANYFORK_PYTHON"))
     for candidate, source in asked:
         if candidate:
@@ -69,7 +69,7 @@ def _why_not(executable: str) -> str:
 
 
 def is_python(path: str) -> bool:
-    """Whether a file can be executed and is called as an interpreter is, or leads to one that is."""
+    """Return whether an absolute path is an executable file that has the name of an interpreter, or links to one."""
     names = (os.path.basename(path), os.path.basename(os.path.realpath(path)))
     return os.path.isabs(path) and _is_executable(path) and any(map(_is_name, names))
 
@@ -84,7 +84,7 @@ def _is_executable(path: str) -> bool:
 
 
 def _is_embedded() -> bool:
-    """Whether this process runs a program that is no interpreter, as far as the system tells."""
+    """Return whether this process runs a program that is not an interpreter, as far as the system tells."""
     try:
         name = os.path.basename(os.readlink("/proc/self/exe")).removesuffix(" (deleted)")
     except OSError:  # no /proc
@@ -93,7 +93,7 @@ def _is_embedded() -> bool:
 
 
 def _directories() -> list[str]:
-    """Where the interpreter of the standard library in use is installed, each once."""
+    """Return the directories where the interpreter of the standard library in use may be installed, each once."""
     import sysconfig  # only now: it is large, and few programs come here
 
     found = [os.path.join(prefix, "bin") for prefix in (sys.prefix, sys.exec_prefix, sys.base_prefix)]
@@ -104,15 +104,15 @@ def _directories() -> list[str]:
 
 
 def frozen_program() -> str:
-    """The executable of a program that was built to need no interpreter; empty for any other program."""
+    """Return the executable of a program that was built to need no interpreter; empty for any other program."""
     compiled = globals().get("__compiled__") or getattr(sys.modules.get("__main__"), "__compiled__", None)
-    if getattr(compiled, "standalone", False):  # by Nuitka, which names an interpreter that is not there
+    if getattr(compiled, "standalone", False):  # by Nuitka, whose sys.executable does not exist
         return getattr(compiled, "process_exe", "") or os.path.realpath("/proc/self/exe")
     return sys.executable if getattr(sys, "frozen", False) else ""  # by PyInstaller, cx_Freeze and others
 
 
 def check_reentry() -> None:
-    """Raise LaunchError where this frozen program, started again, would not become a template but run anew."""
+    """Raise LaunchError if this frozen program, started again, would run anew instead of becoming a template."""
     if "anyfork.frozen" not in sys.modules:
         raise LaunchError(
             f"the frozen program {frozen_program()!r} is no interpreter: make `import anyfork.frozen` the first line "
@@ -120,10 +120,10 @@ def check_reentry() -> None:
         )
 
 
-# A program in one file of PyInstaller finds by these where it is unpacked; without them it would do that anew.
+# These tell a one-file program of PyInstaller where it is unpacked; without them, it would unpack itself again.
 UNPACKED = {name: value for name, value in os.environb.items() if name.startswith(b"_PYI_") and frozen_program()}
 
 
 def executable_environment(asked: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
-    """What a fresh interpreter gets as its environment, for one that is asked for."""
+    """Return the environment of a fresh interpreter, for the environment that was asked for."""
     return {**UNPACKED, **asked} if UNPACKED else asked

@@ -1,7 +1,7 @@
-"""How everything that this process has started notices its end: a pipe whose writing end this process alone holds.
+"""The lifeline: a pipe by which every process started here notices the end of this process.
 
-It is open as long as the process lives: templates and processes may outlive their handles, so no handle can hold it.
-What the other side makes of it is in _anyfork_child.birth.owner_watch.
+Only this process holds the writing end, which is open as long as the process lives. No handle owns it, because
+templates and processes may outlive their handles. The other side's reaction is in _anyfork_child.birth.owner_watch.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from _anyfork_child.wire.lifeline import F_SETSIG, READ, follow, open_pipe, path
 
 from .owned_descriptors import Owned
 
-_pipe: list[int] = []  # reading and writing end, once there are any
+_pipe: list[int] = []  # its reading and its writing end, once it is open
 _lock = RLock()  # reentrant: a signal handler may come in the middle
 
 
 def open_lifeline() -> tuple[Owned, int]:
     """Open a new descriptor to hand to one process; return it, and FOLLOWED if the kernel will signal that process.
 
-    As _anyfork_child.wire.lifeline.open_anew. Raises OSError when descriptors have run out.
+    It works like _anyfork_child.wire.lifeline.open_anew. Raises OSError when descriptors have run out.
     """
     if not _pipe:
         with _lock:
@@ -39,12 +39,12 @@ def open_lifeline() -> tuple[Owned, int]:
 
 
 def lifeline_descriptors() -> tuple[int, ...]:
-    """What this program holds of it."""
+    """Return the descriptors of the lifeline that this process holds."""
     return tuple(_pipe)
 
 
 def _forget() -> None:
-    """Runs in a forked copy of the owner, which must not keep alive what ends with the owner."""
+    """Close the pipe. Runs in a forked copy of the owner, which must not keep processes alive after the owner's end."""
     while _pipe:
         os.close(_pipe.pop())
 

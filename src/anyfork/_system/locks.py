@@ -1,8 +1,8 @@
-"""Holding a lock in a way that no interrupt can leave it held.
+"""Acquisition of locks such that no interrupt can leave a lock held.
 
-An exception of a signal handler may come between the moment in which a lock is taken and the block of ``with`` (CPython
-3.14), and a tracer may raise at the line of ``with`` on the way out. So whoever takes a lock here gives back, after an
-exception, all that was taken since.
+A signal handler may raise an exception between the acquisition of a lock and the block of ``with`` (CPython 3.14), and
+a tracer may raise one at the line of ``with`` on the way out. So, after an exception, the functions here release the
+lock as often as it was acquired since they began.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
     class HasLock(Protocol):
-        """What has a lock of its own."""
+        """An object with a lock of its own."""
 
         lock: RLock
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     Params = ParamSpec("Params")
     Result = TypeVar("Result")
 
-# How often this thread holds a lock. Python 3.11.2 cannot tell how often; it can tell whether.
-# Looked up in each lock: eventlet replaces those that are there when it patches a program.
+# How often this thread holds a lock. Python 3.11.2 can tell only whether it does.
+# The method is looked up in each lock, because eventlet replaces existing locks when it patches a program.
 held: Callable[[RLock], int] = methodcaller("_recursion_count" if hasattr(RLock, "_recursion_count") else "_is_owned")
 
 
 def locked(
     method: Callable[Concatenate[Owner, Params], Result],
 ) -> Callable[Concatenate[Owner, Params], Result]:
-    """Let a method run with the lock of its object held."""
+    """Make a method run with the lock of its object held."""
 
     @wraps(method)
     def hold(self: Owner, /, *args: Params.args, **options: Params.kwargs) -> Result:
@@ -43,7 +43,7 @@ def locked(
 
 
 def do_locked(lock: RLock, action: Callable[..., Result], /, *args: Any, **options: Any) -> Result:
-    """Call something with the lock held: also in the middle of something else that this thread does with it."""
+    """Call the action with the lock held, also inside another call of this thread that holds it."""
     if held(lock):
         return action(*args, **options)
     try:
@@ -55,7 +55,7 @@ def do_locked(lock: RLock, action: Callable[..., Result], /, *args: Any, **optio
 
 
 def try_locked(lock: RLock, action: Callable[[], Any]) -> bool:
-    """Call something with the lock held, unless another thread holds it now: return False, and nothing was done."""
+    """Call the action with the lock held. Return False, with nothing done, if another thread holds the lock now."""
     if held(lock):
         action()
         return True
@@ -73,6 +73,6 @@ def try_locked(lock: RLock, action: Callable[[], Any]) -> bool:
 
 
 def release_to(lock: RLock, before: int) -> None:
-    """Release what this thread has taken of a lock since it held it so often."""
+    """Release a lock until this thread holds it no more than ``before`` times."""
     while held(lock) > before:
         lock.release()

@@ -1,9 +1,10 @@
 """System calls that are made once each, and whose results are kept, whatever interrupts or re-enters their caller.
 
-An exception of a signal handler may come after any call, and a handler or a destructor may do the same thing in the
-middle of it. Then nobody must forget what was sent or received, nor send it twice. No handler runs while a function
-written in C runs, and ``list.extend`` calls what a ``map`` stands for and keeps the result in one go; and a ``map``
-calls it once. So both, the one that was interrupted and the one that has interrupted it, may go on with the same list.
+A signal handler may raise an exception after any call, and a handler or a destructor may make the same calls in the
+middle of them. Data that was sent or received must not be forgotten then, nor sent twice. No handler runs while a
+function written in C runs: ``list.extend`` makes the call of a ``map`` and keeps its result in one step, and a ``map``
+makes the call only once. So the interrupted caller and the one that has interrupted it may both go on with the same
+list.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def in_one_go(*steps: Iterable[object]) -> None:
-    """Do these steps, ``map`` objects of functions written in C: all of them, or none, whatever comes in between."""
+    """Run steps, which are ``map`` objects of functions written in C: all of them or none, despite interrupts."""
     deque(chain(*steps), 0)
 
 
 class Once:
-    """Calls that follow each other, and ``results``: what they have returned."""
+    """A sequence of calls. ``results`` are the values that they have returned."""
 
     __slots__ = ("_steps", "results")
 
@@ -32,7 +33,7 @@ class Once:
         self._steps: dict[int, map[Any]] = {}
 
     def call(self, number: int, function: Callable[..., object], *args: object) -> None:
-        """Make the call with this number, unless it was made. Raises what it raises; it may be made again then.
+        """Make the call with this number, unless it was made. Raises its exception; the call may be made again then.
 
         The number is how many results there were when the arguments were chosen.
         """
@@ -44,5 +45,5 @@ class Once:
                 self._steps.pop(number, None)
 
     def finish(self, steps: map[None]) -> None:
-        """Do these steps, all in one go, unless it was done."""
+        """Run the final steps, all in one go, unless that was done."""
         any(self._steps.setdefault(-1, steps))

@@ -1,8 +1,8 @@
 """Raw descriptors with an owner.
 
-No signal handler runs inside of a function written in C, nor between a loop in C over such functions and the assignment
-of what it gives. So a descriptor is put into its owner by the call that makes it, as in ``Owned(map(os.dup, (fd,)))``.
-A ``map`` is used up by that: what stands in one is called once, whatever interrupts its caller or enters it again.
+No signal handler runs inside a function written in C, nor between a loop in C over such functions and the assignment of
+its result. So the call that makes a descriptor also puts it into its owner, as in ``Owned(map(os.dup, (fd,)))``. This
+uses the ``map`` up: its calls are made once, even if a signal handler interrupts the caller or enters it again.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     Socket = TypeVar("Socket", bound=socket.socket)
 
-# An object in C that closes any descriptor when it goes, without a warning. A destructor in Python would be a place
-# where an interrupt is lost: the interpreter drops what comes out of one.
+# A class written in C whose objects close any descriptor when they are deleted, without a warning. A destructor in
+# Python could lose an interrupt, because the interpreter drops the exceptions of destructors.
 _Holder = holder()
 
 
@@ -37,7 +37,7 @@ class Owned:
 
     @property
     def fds(self) -> list[int]:
-        """Those that are open."""
+        """The open descriptors."""
         return [one.fileno() for one in self._held if not one.closed]
 
     def lifted(self) -> Owned:
@@ -46,7 +46,7 @@ class Owned:
         return self if min(fds, default=FIRST) >= FIRST else Owned(duplicates(fds))
 
     def close(self) -> None:
-        """Close them. Closing twice is harmless."""
+        """Close the descriptors. Closing twice is harmless."""
         any(map(_Holder.close, self._held))
 
 
@@ -61,7 +61,7 @@ def unopened(kind: type[Socket]) -> Socket:
 def hand_on(sock: _socket.socket, to: socket.socket, *attributes: tuple[object, str, object]) -> Iterator[None]:
     """Return the steps, for ``any``, that move a Unix socket to another object and set attributes of objects.
 
-    They are one step, unless a library has put its own class in the place of ``socket.socket``.
+    No interrupt splits the steps, unless a library has replaced ``socket.socket`` by a class of its own.
     """
     open_by = _socket.socket.__init__ if isinstance(to, _socket.socket) else type(to).__init__
     descriptor = map(_socket.socket.detach, (sock,))

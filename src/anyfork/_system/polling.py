@@ -1,9 +1,9 @@
 """Waiting for descriptors, also in a program that gevent or eventlet patches, before or after it imports anyfork.
 
-They replace functions of the select module by others that let greenlets run meanwhile, and remove those that they have
-no replacement for: epoll, and with eventlet also poll. A thread of such a program is a greenlet, so a wait in the
-original functions would stop all of them. So these names are looked up when they are used, and a wait for an epoll
-object is a wait for its descriptor.
+These libraries replace functions of the select module by others that let greenlets run meanwhile, and remove functions
+for which they have no replacement: epoll, and with eventlet also poll. A thread of such a program is a greenlet, so a
+wait in an original function would stop all greenlets. Therefore the names are looked up when they are used, and a wait
+for an epoll object is a wait for its descriptor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _original() -> Any:
-    """Return the select module as the interpreter has it, whatever was done to the one that the program sees."""
+    """Return the select module in its original state, even if the program's module was patched."""
     spec = select.__spec__
     if hasattr(select, "epoll") or spec is None or spec.loader is None:
         return select
@@ -34,18 +34,18 @@ def _original() -> Any:
     return module
 
 
-# Before anything is patched, or as if nothing were.
+# The original functions, whether the program is patched or not.
 # macOS has no epoll, but objects of its kqueue hold a descriptor just as well.
 _epoll, _kqueue, _poll = (getattr(_original(), name, None) for name in ("epoll", "kqueue", "poll"))
 
 
 def holder() -> type[select.epoll]:
-    """Return the class of objects that close the descriptor of ``fromfd`` when they go, whatever it is."""
+    """Return the class of objects that, when deleted, close the descriptor of ``fromfd``, of whatever kind."""
     return _epoll or _kqueue  # type: ignore[return-value]  # one of them is there
 
 
 def patched_by() -> str:
-    """Return the name of the library that has replaced the threads and waits of this program; empty for none."""
+    """Return the name of the library that has replaced this program's threads and waits; empty for none."""
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     if gevent is not None and any(map(gevent.is_module_patched, ("select", "threading"))):
         return "gevent"
@@ -55,7 +55,7 @@ def patched_by() -> str:
 
 
 def check_threads(call: str) -> None:
-    """Raise StartError in a patched program, for what needs threads that may block."""
+    """Raise StartError in a patched program, for a call that needs threads that may block."""
     library = patched_by()
     if library:
         raise StartError(
@@ -65,7 +65,7 @@ def check_threads(call: str) -> None:
 
 
 class SelectPoll:
-    """Does what a poll object does, by the function select, which eventlet has left."""
+    """A substitute for a poll object that uses the function ``select``, which eventlet leaves in place."""
 
     def __init__(self) -> None:
         self._wanted: dict[int, int] = {}
@@ -75,7 +75,7 @@ class SelectPoll:
         self._wanted[fd if isinstance(fd, int) else fd.fileno()] = events
 
     def poll(self, milliseconds: float | None = None) -> list[tuple[int, int]]:
-        """Wait; return the descriptors that are ready, and for what."""
+        """Wait; return the descriptors that are ready, and their events."""
         readers = [fd for fd, events in self._wanted.items() if events & POLLIN]
         writers = [fd for fd, events in self._wanted.items() if events & POLLOUT]
         seconds = None if milliseconds is None else milliseconds / 1000
@@ -84,21 +84,21 @@ class SelectPoll:
 
 
 def new_poll() -> select.poll:
-    """Return an object to wait with, as the program waits."""
+    """Return a poll object that waits as the program does: by the patched functions, if there are any."""
     if hasattr(select, "poll"):
         return select.poll()
     return SelectPoll()  # type: ignore[return-value]  # it has the methods that are used
 
 
 def is_ready(fd: int, events: int = POLLIN) -> bool:
-    """Look whether something has happened to a descriptor; do not wait."""
+    """Return whether a descriptor is ready, without waiting."""
     poller: select.poll = _poll()  # type: ignore[misc]  # every system with processes of ours has it
     poller.register(fd, events)
     return bool(poller.poll(0))
 
 
 def new_epoll() -> select.epoll:
-    """Return an epoll object. Wait for it with ``wait_for`` only. Raises OSError, and StartError without epoll."""
+    """Return an epoll object, for waits by ``wait_for`` only. Raises OSError, and StartError without epoll."""
     if _epoll is None:
         raise StartError("workers need epoll, which only Linux has: use processes and their channels on this system")
     events: select.epoll = _epoll()
@@ -109,7 +109,7 @@ def new_epoll() -> select.epoll:
 
 
 def wait_for(events: select.epoll, seconds: float | None) -> list[tuple[int, int]]:
-    """Wait for an epoll object, as the program waits, for at most so many seconds; return what has happened."""
+    """Wait for an epoll object, as the program waits, for at most ``seconds``; return its events."""
     if not hasattr(select, "epoll"):
         poller = new_poll()
         poller.register(events.fileno(), POLLIN)

@@ -1,7 +1,7 @@
-"""The processes whose parent in the operating system is this one: templates that it has started or copied itself.
+"""The reaper of this process's own children: templates that it has started, or made as copies of itself.
 
-All others are children of templates, which reap them. These are waited for here, by pid and never any other, when they
-are on their way out: at the next use of the library, because nothing runs in this program meanwhile.
+All other processes are children of templates, which reap them. The children here are reaped after they were told to
+end, only by their own pids, at the next use of the library: no code of the library runs in this program in between.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ from collections import deque
 
 
 class Offspring:
-    """Those that were told to end, and are not reaped yet. Without a lock: handles are dropped in the middle of
-    anything."""
+    """The children that were told to end, and are not reaped yet.
+
+    There is no lock, because handles may be dropped at any point, even inside another call.
+    """
 
     def __init__(self) -> None:
         self.leaving: deque[int] = deque()
 
     def leave(self, pid: int) -> None:
-        """This one ends soon, or has ended."""
+        """Add a child that ends soon, or has ended, and reap all that have ended."""
         self.leaving.append(pid)
         self.reap()
 
     def reap(self) -> None:
-        """Wait for those that have ended; never blocks."""
+        """Reap the children that have ended. Never block."""
         for _ in range(len(self.leaving)):
             try:
                 pid = self.leaving.popleft()
-            except IndexError:  # another thread does the same
+            except IndexError:  # another thread reaps at the same time
                 return
             if not _has_ended(pid):
                 self.leaving.append(pid)

@@ -1,4 +1,4 @@
-"""The pid of this process, as a name that costs nothing to look at: os.getpid asks the system each time."""
+"""The pid of this process, as a variable that costs nothing to read: os.getpid asks the system each time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ pid = os.getpid()
 
 
 def _renew() -> None:
-    """Runs in a forked copy of the owner."""
+    """Update the pid. Runs in a forked copy of the owner."""
     global pid
     pid = os.getpid()
 

@@ -1,4 +1,4 @@
-"""Timeouts, as callers give them to every face: what they may be, and until when they last."""
+"""Timeouts, as callers give them to all functions: their valid values and their deadlines."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from time import monotonic
 
 from .._errors import ArgumentError
 
-inf = float("inf")  # math is a file of its own, and loaded for nothing else
+inf = float("inf")  # math.inf would need the math module, a file that nothing else here loads
 LONGEST = 1e6  # seconds that one system call is asked to wait: poll takes 24.8 days at most; longer waits are repeated
 
 
 def seconds(timeout: object) -> float | None:
-    """Return a timeout as seconds, 0 or more, or inf; None for none. Raise ArgumentError for what is no number."""
+    """Return a timeout as seconds, 0 or more, or inf; None for none. Raise ArgumentError if it is not a number."""
     if timeout is None:
         return None
     if isinstance(timeout, str | bytes | bytearray) or not (
@@ -40,10 +40,10 @@ def deadline(timeout: object) -> float | None:
 
 
 def remaining(until: float | None) -> float | None:
-    """Return how many seconds are left until then, 0 or more; None for ever."""
+    """Return how many seconds are left until a deadline, 0 or more; None without a deadline."""
     return None if until is None else max(0.0, until - monotonic())
 
 
 def one_wait(left: float | None) -> float:
-    """Return how many seconds one system call may wait of those that are left; -1 for ever."""
+    """Return how many of the seconds left one system call may wait; -1 without a limit."""
     return -1 if left is None else min(left, LONGEST)

@@ -1,7 +1,7 @@
-"""The async face, on AnyIO: the same templates and processes for programs that run under asyncio or trio.
+"""The async interface, on AnyIO: the same templates and processes for programs that run under asyncio or trio.
 
-What takes no waiting is a plain call here too. What waits is awaited, and can be cancelled anywhere. A handle belongs
-to the event loop that it is used in.
+Functions that never wait are plain functions here too. Functions that wait are awaited, and can be cancelled anywhere.
+A handle belongs to the event loop in which it is used.
 """
 
 from ._call import call as call

@@ -1,4 +1,4 @@
-"""One call in a process of its own: the async face."""
+"""A call in a process of its own, for async programs."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ async def call(
     on_event: Handler | None = None,
     **keywords: object,
 ) -> Any:
-    """The result of ``function(*args)`` in a process of its own, which is gone when this returns.
+    """Call ``function(*args)`` in a process of its own, which has ended when this returns, and return the result.
 
-    As ``anyfork.call``. Cancelled, it kills the process.
+    It works like ``anyfork.call``. If it is cancelled, it kills the process.
     """
     if keywords:
         raise refused_keywords("call", function, keywords, "template, timeout, on_event")

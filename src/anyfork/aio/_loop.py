@@ -1,4 +1,4 @@
-"""The event loop that a pool lives in: what goes on in it beside the tasks of the program."""
+"""The event loop of a pool, which runs the pool's tasks and timers beside the tasks of the program."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, TypeAlias
 
     class Waiting(Protocol):
-        """What one task awaits, until somebody calls ``set_result``."""
+        """An awaitable for one task. The wait ends when ``set_result`` is called."""
 
         def done(self) -> bool: ...
         def set_result(self, result: None, /) -> None: ...
         def __await__(self) -> Generator[Any, Any, None]: ...
 
     class Handle(Protocol):
-        """Something that will be done later, unless it is cancelled."""
+        """A scheduled action that can be cancelled."""
 
         def cancel(self) -> None: ...
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class AsyncioLoop:
-    """asyncio, or another loop with its interface."""
+    """A loop of asyncio, or another loop with the same interface."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -41,27 +41,30 @@ class AsyncioLoop:
         self._running = sys.modules["asyncio"]._get_running_loop
 
     def from_anywhere(self, action: Callable[[], object]) -> None:
-        """Do something soon, if the loop still runs. May be called from any thread, in the middle of anything."""
+        """Run an action soon, unless the loop is closed or this is a forked copy of its process.
+
+        May be called from any thread and at any point, even inside another call.
+        """
         if not self.loop.is_closed() and self._owner == this_process.pid:
             self.loop.call_soon_threadsafe(action)
 
     @property
     def runs(self) -> bool:
-        """Whether this is the loop that runs here."""
+        """True if this is the loop that runs in the calling thread."""
         return self._running() is self.loop
 
     def at(self, when: float, action: Callable[[], None]) -> Handle:
-        """Do something at this time, of time.monotonic."""
+        """Run an action at the given time of time.monotonic. Return a handle that cancels it."""
         return self.loop.call_later(max(0.0, when - monotonic()), action)
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
-        """Run a task of ours."""
+        """Run a function of this library as a task."""
         task = self.loop.create_task(function(*args))
-        self._tasks.add(task)  # the loop does not keep it
+        self._tasks.add(task)  # the loop holds only a weak reference
         task.add_done_callback(self._tasks.discard)
 
     async def read(self, fd: int, step: Callable[[], bool]) -> None:
-        """Call ``step`` whenever the descriptor is readable, until it returns True. Raises what it raises."""
+        """Call ``step`` whenever the descriptor is readable, until it returns True. Raises exceptions of ``step``."""
         done = self.loop.create_future()
 
         def readable() -> None:
@@ -82,7 +85,7 @@ class AsyncioLoop:
 
 
 class TrioLoop:
-    """trio. What is done beside the tasks of the program are system tasks."""
+    """A loop of trio. The pool's work beside the tasks of the program runs in system tasks."""
 
     def __init__(self) -> None:
         import trio
@@ -92,21 +95,24 @@ class TrioLoop:
         self.soon: Callable[[Callable[[], object]], object] = self._token.run_sync_soon
 
     def from_anywhere(self, action: Callable[[], object]) -> None:
-        """Do something soon, if the loop still runs. May be called from any thread, in the middle of anything."""
+        """Run an action soon, if the loop still runs.
+
+        May be called from any thread and at any point, even inside another call.
+        """
         with suppress(self._trio.RunFinishedError):
             self._token.run_sync_soon(action)
 
     @property
     def runs(self) -> bool:
-        """Whether this is the loop that runs here."""
+        """True if this is the loop that runs in the calling thread."""
         return self._trio.lowlevel.in_trio_run() and self._trio.lowlevel.current_trio_token() is self._token
 
     def waiting(self) -> Waiting:
-        """Something that one task awaits."""
+        """Make an awaitable for one task."""
         return _TrioWaiting()
 
     def at(self, when: float, action: Callable[[], None]) -> Handle:
-        """Do something at this time, of time.monotonic."""
+        """Run an action at the given time of time.monotonic. Return a handle that cancels it."""
         scope = self._trio.CancelScope()
         self._trio.lowlevel.spawn_system_task(self._do_at, when, action, scope)
         return scope
@@ -117,11 +123,11 @@ class TrioLoop:
             action()
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
-        """Run a task of ours."""
+        """Run a function of this library as a task."""
         self._trio.lowlevel.spawn_system_task(function, *args)
 
     async def read(self, fd: int, step: Callable[[], bool]) -> None:
-        """Call ``step`` whenever the descriptor is readable, until it returns True. Raises what it raises."""
+        """Call ``step`` whenever the descriptor is readable, until it returns True. Raises exceptions of ``step``."""
         await self._trio.lowlevel.wait_readable(fd)
         while not step():
             await self._trio.lowlevel.wait_readable(fd)
@@ -161,7 +167,7 @@ class _TrioWaiting:
 
 
 def running_loop() -> Loop | None:
-    """The loop that runs here; None where there is none."""
+    """Return the loop that runs in this thread, or None if there is none."""
     asyncio = sys.modules.get("asyncio")
     loop = None if asyncio is None else asyncio._get_running_loop()
     if loop is not None:

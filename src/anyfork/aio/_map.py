@@ -1,4 +1,4 @@
-"""The results of a map in a pool: the async face."""
+"""The results of a map in a pool, for async programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PoolMap(Stays, Generic[Result]):
-    """The results of the calls for many items, as an async iterator; ``aclose`` cancels those that have not begun."""
+    """An async iterator over the results of the calls for many items. ``aclose`` cancels calls that have not begun."""
 
     _instead = "pass on its results"
     _keeper: Keeper
@@ -69,7 +69,7 @@ class PoolMap(Stays, Generic[Result]):
             raise
 
     async def _wait(self) -> Item:
-        """The next item, once it is done. Raises StopAsyncIteration where there is none."""
+        """Wait for the next item that is done, and return it. Raises StopAsyncIteration if there is none."""
         work, loop = self._work, self._keeper.here("map")
         while (item := work.next()) is None:
             if work.empty:
@@ -83,7 +83,7 @@ class PoolMap(Stays, Generic[Result]):
         return item
 
     async def _fill(self) -> None:
-        """Ask for further items, all in one go."""
+        """Collect further items, and submit them together."""
         work, keeper = self._work, self._keeper
         keeper.here("map")
         try:
@@ -111,7 +111,7 @@ class PoolMap(Stays, Generic[Result]):
         keeper.decide()
 
     async def aclose(self) -> None:
-        """Ask for nothing more, and cancel what has not begun."""
+        """Collect no more items, and cancel the calls that have not begun."""
         self._work.close()
 
     def __del__(self) -> None:

@@ -1,4 +1,4 @@
-"""Pools of workers: the async face."""
+"""Pools of workers, for async programs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ._template import Template
 
     class CallOptions(TypedDict, total=False):
-        """What a call may be told."""
+        """Options of a call."""
 
         timeout: float | None
         priority: float
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         on_event: Handler | None
 
     class MapOptions(TypedDict, total=False):
-        """What a map may be told, but ``return_exceptions``."""
+        """Options of a map, without ``return_exceptions``."""
 
         window: int | None
         ordered: bool
@@ -55,26 +55,27 @@ MAP_OPTIONS = "window, ordered, progress, timeout, priority, idempotent, return_
 
 
 class Pool(Stays):
-    """Workers that are forked from a template as they are needed, and one queue of calls for them.
+    """A pool of workers that are forked from a template when needed, with one queue of calls for all of them.
 
-    ``template`` is forked for each worker and stays yours; None is the default template. Several are given as a mapping
-    of templates to how many workers each may have; they are used in this order. Times are in seconds, zero is valid
-    everywhere:
+    Each worker is a fork of ``template``, which stays yours; None is the default template. Several templates are given
+    as a mapping of each template to its maximum number of workers; they are used in this order. Times are in seconds,
+    defaults in parentheses, and zero is valid everywhere:
 
-    ``max_workers`` at most (4, or one for each CPU that may be used where there are fewer, or the sum of the limits);
-    ``min_idle`` (0) of them are kept although they have nothing to do, others leave after ``idle_timeout`` (10).
-    ``load`` (2) is how many calls a worker is given at once: it runs one, the others wait there. Where it is not said,
-    it may be more of functions whose calls have taken less than 0.2 milliseconds so far: as many as take about one.
-    While all have so many and calls wait, one worker is started each ``start_after`` (0.1). A worker leaves after
-    ``max_calls``, after a call that leaves it with ``max_memory`` bytes (``memory``: "private" or "pss") or ``max_age``
-    old, or when it has called ``retire``. A call that runs longer than ``timeout`` is ended with its worker.
-    ``max_queued`` calls may wait for workers; a further one waits for room, or raises QueueFullError with
-    ``when_full="raise"``. ``on_event``, ``serializer``, ``initializer``, ``initargs``, ``concurrency`` (then the
-    ``load`` too), ``backend`` and ``on_cancel`` are those of Worker.
+    There are at most ``max_workers`` workers (4, or one for each usable CPU if there are fewer, or the sum of the
+    templates' limits). ``min_idle`` (0) idle workers are kept; others end after they were idle for ``idle_timeout``
+    (10). ``load`` (2) is the number of calls that a worker is given at once: it runs one, and the others wait there. If
+    ``load`` is not given, it may be greater for functions whose calls have taken less than 0.2 milliseconds so far: as
+    many calls as take about one millisecond. While all workers have their load and calls wait, one worker is started
+    every ``start_after`` (0.1). A worker retires after ``max_calls`` calls, after a call that leaves it with
+    ``max_memory`` bytes (``memory``: "private" or "pss") or ``max_age`` old, or when it has called ``retire``. A call
+    that runs longer than ``timeout`` is ended together with its worker. At most ``max_queued`` calls wait for workers;
+    a further one waits for space in the queue, or raises QueueFullError with ``when_full="raise"``. ``on_event``,
+    ``serializer``, ``initializer``, ``initargs``, ``concurrency`` (which is then the ``load``, too), ``backend`` and
+    ``on_cancel`` are the options of Worker.
 
-    What goes on beside your tasks lives in the event loop, from the first use until the pool is closed; no task group
-    is needed. As an async context manager the pool is closed at the end; left by an exception, or cancelled meanwhile,
-    it is killed. One that is not closed ends with its loop. Raises ArgumentError.
+    The pool runs in the event loop beside your tasks, from its first use until it is closed; no task group is needed.
+    As an async context manager, the pool is closed at the end of the block. It is killed instead if an exception leaves
+    the block, or if the closing is cancelled. A pool that is not closed ends with its loop. Raises ArgumentError.
     """
 
     _instead = "make a Pool there, or call its functions here"
@@ -107,15 +108,17 @@ class Pool(Stays):
         on_event: Handler | None = None,
         **keywords: object,
     ) -> Any:
-        """The result of ``function(*args)`` in a worker; raises what it raises, with the remote traceback as cause.
+        """Return the result of ``function(*args)`` in a worker, or raise its error with the remote traceback as cause.
 
-        Of those that wait the greatest ``priority`` goes first. ``timeout`` is how many seconds it may run, not
-        counting how long it waits; ``math.inf`` for one without the timeout of the pool. An ``idempotent`` one is run
-        again, twice at most, when its worker dies. ``on_event`` gets what it emits.
+        Of the calls that wait, the one with the greatest ``priority`` goes first. ``timeout`` is the number of seconds
+        that the call may run, without its time in the queue; ``math.inf`` lifts the timeout of the pool. An
+        ``idempotent`` call is run again, at most twice, when its worker dies. ``on_event`` is called with the values
+        that the call emits.
 
-        Raises ArgumentError at once for what cannot travel, CallTimeoutError, WorkerDiedError, QueueFullError, and the
-        other kinds of CallError; what stands in the way of a worker, if there is none. Cancelled, it does not run if it
-        has not begun; one that runs is ended with its worker, or waited for with ``on_cancel="wait"``.
+        Raises ArgumentError at once if the function or an argument cannot be sent; CallTimeoutError, WorkerDiedError,
+        QueueFullError and the other kinds of CallError; and, if there is no worker, the error that prevents one. A call
+        that is cancelled does not run if it has not begun; if it runs, it is ended together with its worker, or waited
+        for with ``on_cancel="wait"``.
         """
         if keywords:
             raise refused_keywords("call", function, keywords, "timeout, priority, idempotent, on_event")
@@ -149,7 +152,7 @@ class Pool(Stays):
         return job.result()
 
     async def _abandon(self, job: _Call) -> None:
-        """Nobody waits for it any more."""
+        """Withdraw a call whose task was interrupted; with ``on_cancel="wait"``, wait for it first if it runs."""
         keeper = self._keeper
         if keeper.waits and job.worker is not None and job.state is JobState.SENT:
             keeper.take_back(job.worker)
@@ -232,13 +235,13 @@ class Pool(Stays):
         return_exceptions: bool = False,
         **keywords: object,
     ) -> PoolMap[Any]:
-        """The results of ``function(item)`` for all items, as an async iterator: in their order, or as they are done.
+        """Call ``function(item)`` for all items. Return an async iterator of results, in order or as they are done.
 
-        At most ``window`` items are under way at a time (by default 64 for each call that workers may have at once).
-        Small and quick ones are given to workers several together. It raises what a call raises, and ends with that;
-        with ``return_exceptions`` such an exception takes the place of the result instead. ``progress`` shows on a
-        terminal how far it is. Closing it early (``aclose``, or its end as an async context manager) cancels what has
-        not begun. The other options are those of ``call``, for each item.
+        At most ``window`` items are in progress at a time (by default 64 for each call that workers may have at once).
+        Several small and quick items are sent to a worker together. The iterator raises the exception of a call, and
+        ends with it; with ``return_exceptions``, such an exception takes the place of the result instead. ``progress``
+        shows the progress on a terminal. Closing the iterator early (by ``aclose``, or at its end as an async context
+        manager) cancels the items that have not begun. The other options are those of ``call``, for each item.
         """
         if keywords:
             raise refused_keywords("map", function, keywords, MAP_OPTIONS)
@@ -261,11 +264,11 @@ class Pool(Stays):
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of its workers, as far as they are known."""
+        """The process ids of the workers, as far as they are known."""
         return self._keeper.pids
 
     def stats(self) -> PoolStats:
-        """What it has and has done, at this moment."""
+        """Return the present numbers of calls and workers, and the totals so far."""
         return self._keeper.stats()
 
     def resize(
@@ -276,17 +279,17 @@ class Pool(Stays):
         load: int | None = None,
         limits: Mapping[Template, int] | None = None,
     ) -> None:
-        """Change its numbers while it runs. Workers above them finish what they have, and leave.
+        """Change the limits of the running pool. Workers in excess finish their calls, and end.
 
-        ``limits`` are those of some of several templates; without a ``max_workers`` that is the sum of all then. Raises
-        ArgumentError.
+        ``limits`` maps some of several templates to their new limits; ``max_workers`` is then the sum of all limits,
+        unless it is given. Raises ArgumentError.
         """
         self._keeper.resize(max_workers, min_idle=min_idle, load=load, limits=limits)
 
     def replace_template(self, new: Template, old: Template | None = None) -> None:
-        """Take workers from another template from now on: in the place of ``old``, where there are several.
+        """Fork workers from another template from now on, in place of ``old`` if there are several.
 
-        Workers of the old one finish what they have, and leave. No call is lost or run twice. The old template is not
+        Workers of the old template finish their calls, and end. No call is lost or run twice. The old template is not
         closed. Raises ArgumentError.
         """
         self._keeper.replace_template(new, old)
@@ -294,12 +297,12 @@ class Pool(Stays):
     # --- The end ---
 
     async def aclose(self) -> None:
-        """Let all that was asked be done, then all workers end, and wait until they have. Closing twice is harmless."""
+        """Finish all calls, let all workers end, and wait until they have ended. Closing twice is harmless."""
         await self._keeper.end()
         await checkpoint()
 
     def kill(self) -> None:
-        """End it now: its workers are killed, and calls that have no result yet fail with CallCancelledError."""
+        """End the pool now: kill its workers, and fail calls that have no result yet with CallCancelledError."""
         self._keeper.kill()
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What a pool does in its event loop beside the tasks that use it."""
+"""The part of an async pool that runs in its event loop, beside the tasks that use the pool."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 
 class Keeper(PoolHandle):
-    """Everything of a pool but its face."""
+    """The state and the tasks of one async pool, without its public interface."""
 
     def __init__(self, template: Templates, options: PoolOptions) -> None:
         super().__init__("Pool", template, options, deepens="load" not in options)
         self._tempos: dict[Callable[..., Any] | str, Tempo] = {}
         self._loop: Loop | None = None
         self.asked = False  # decide will be called soon
-        self.busy = False  # something is half done: what interrupts it, a signal handler, leaves changes to the loop
-        self._failure: AnyforkError | None = None  # of this program: nothing goes on
+        self.busy = False  # a step is half done: a signal handler that interrupts it leaves changes to the loop
+        self._failure: AnyforkError | None = None  # the unexpected error that has ended the pool
         self._timer: Handle | None = None
         self._timer_at = inf
-        self._waiters: deque[Waiting] = deque()  # for room in the queue
-        self._promised: set[Waiting] = set()  # of those, who were told that there is some
-        self._gone: list[Event] = []  # of those that wait for the end
+        self._waiters: deque[Waiting] = deque()  # tasks that wait for space in the queue
+        self._promised: set[Waiting] = set()  # tasks that were admitted, and have not run yet
+        self._gone: list[Event] = []  # for tasks that wait for the end of the pool
         self.waits: bool = self._settings.worker.on_cancel == "wait"
         self.bounded: bool = self.scheduler.limits.max_queued is not None
         loop = running_loop()
@@ -60,18 +60,21 @@ class Keeper(PoolHandle):
 
     @property
     def deepens(self) -> bool:
-        """Whether it matters how quick calls are."""
+        """True if the load of a worker depends on how quick calls are."""
         return self.scheduler.limits.deepens
 
     def tempo_of(self, function: Callable[..., Any] | str) -> Tempo:
-        """What is known of a function."""
+        """Return the record of how long calls of a function take."""
         tempo = self._tempos.get(function)
         if tempo is None:
             tempo = self._tempos[function] = Tempo()
         return tempo
 
     def here(self, call: str) -> Loop:
-        """The loop, which is that of the first use. Raises HandleError."""
+        """Return the pool's event loop, which is the loop of its first use.
+
+        Raises HandleError in another loop, without a loop, in a forked copy of the owner, and after the closing.
+        """
         loop = self._loop
         if loop is not None and not loop.runs:
             self._check_owner(call)  # a forked copy has no loop
@@ -88,10 +91,10 @@ class Keeper(PoolHandle):
             self._live_in(loop)
         return loop
 
-    # --- Room in the queue ---
+    # --- Admission to the queue ---
 
     async def enter_queue(self) -> None:
-        """Wait until there is room, in turn. Raises QueueFullError where nobody is to wait."""
+        """Wait in turn until there is space in the queue. Raises QueueFullError with ``when_full="raise"``."""
         if not self._waiters and self.scheduler.has_room:
             return
         if self._settings.raises:
@@ -99,7 +102,7 @@ class Keeper(PoolHandle):
         await self.wait_for_room()
 
     async def wait_for_room(self) -> None:
-        """Wait until there is room, in turn, for a job that is submitted right afterwards."""
+        """Wait in turn until there is space for a job, which has to be submitted right afterwards."""
         assert self._loop is not None
         scheduler, waiting = self.scheduler, self._loop.waiting()
         scheduler.waiters += 1
@@ -119,13 +122,13 @@ class Keeper(PoolHandle):
     # --- Deciding ---
 
     def decide_soon(self) -> None:
-        """Decide when all tasks that can run now have said what they want."""
+        """Schedule ``decide`` to run once all tasks that can run now have made their requests."""
         if not self.asked and self._loop is not None:
             self.asked = True
             self._loop.soon(self._decide_now)
 
     def later(self, action: Callable[[], None]) -> None:
-        """Do something in the loop, if there still is one. May be called from anywhere."""
+        """Run an action in the loop, if it still runs. May be called from any thread and at any point."""
         if self._loop is not None:
             self._loop.from_anywhere(action)
 
@@ -134,17 +137,17 @@ class Keeper(PoolHandle):
         self.decide()
 
     def decide(self) -> None:
-        """Do what is to be done now."""
+        """Carry out what the scheduler decides now, and admit tasks that wait."""
         before, self.busy = self.busy, True
         try:
             super().decide()
             self._admit()
-        except Exception as error:  # nobody is to wait for what will never come
+        except Exception as error:  # otherwise tasks would wait for ever
             self._collapse(error)
         self.busy = before
 
     def _collapse(self, error: Exception) -> None:
-        """There is an error in this program: all fails, now and for ever."""
+        """Fail all present and future jobs, because of an unexpected error in the pool itself."""
         self._failure = PeerError(f"the pool has failed: {type(error).__name__}: {error}", may_have_run=True)
         self._failure.__cause__ = error
         self._closed = True
@@ -173,7 +176,7 @@ class Keeper(PoolHandle):
                 event.set()
 
     def change(self, action: Callable[[], None]) -> None:
-        """Change the pool now; soon in a signal handler that has interrupted something of it."""
+        """Change the pool now; in a signal handler that has interrupted a step of it, change it soon in the loop."""
         if self._interrupted:
             self.later(partial(self._change_now, action))
         else:
@@ -181,7 +184,7 @@ class Keeper(PoolHandle):
 
     @property
     def _interrupted(self) -> bool:
-        """Whether this is a signal handler that has come in the middle of something."""
+        """True in a signal handler that has interrupted a step of the pool."""
         return self.busy and self._loop is not None and self._loop.runs
 
     def _change_now(self, action: Callable[[], None]) -> None:
@@ -189,12 +192,12 @@ class Keeper(PoolHandle):
         action()
 
     def kill(self) -> None:
-        """End it now: its workers are killed, and calls that have no result yet fail with CallCancelledError."""
+        """End the pool now: kill its workers, and fail calls that have no result yet with CallCancelledError."""
         self._closed = self._closed or self._owner == os.getpid()
         self.change(super().kill)
 
     def withdraw(self, job: PoolJob, *, kill: bool = True) -> bool:
-        """As that of every pool."""
+        """Withdraw a job as PoolHandle.withdraw does. A signal handler cannot change the pool meanwhile."""
         before, self.busy = self.busy, True
         may_have_run = super().withdraw(job, kill=kill)
         self.busy = before
@@ -208,19 +211,22 @@ class Keeper(PoolHandle):
         load: int | None = None,
         limits: Mapping[Any, int] | None = None,
     ) -> None:
-        """As that of every pool."""
+        """Change limits as PoolHandle.resize does; in a signal handler that has interrupted the pool, do it soon."""
         self._check_resize(max_workers, min_idle, load, limits)
         self._check("resize")
         self.change(partial(self._resize, max_workers, min_idle, load, limits))
 
     def replace_template(self, new: TemplateHandle, old: TemplateHandle | None = None) -> None:
-        """As that of every pool."""
+        """Replace a template as PoolHandle.replace_template does; in such a signal handler, do it soon."""
         source = self._check_replacement(new, old)
         self._check("replace_template")
         self.change(partial(self._replace, source, new))
 
     def _wake_at(self, when: float) -> None:
-        """A timer that would be too early is left alone: what is due moves on with every job."""
+        """Set the timer to ``when``, unless it is set to an earlier time.
+
+        An early timer is left alone, because the time that is needed moves on with every job.
+        """
         if when < self._timer_at and self._loop is not None:
             if self._timer is not None:
                 self._timer.cancel()
@@ -239,7 +245,7 @@ class Keeper(PoolHandle):
             template = Template() if worker.source.key is None else worker.source.key.fork()
             permits = None if self.concurrent or self.in_band else Permits()
             link = self._settings.worker.start(template, permits=permits)
-        except Exception as error:  # pickling runs any code; whatever it is, calls are told, or it is tried again
+        except Exception as error:  # any error, because pickling runs user code: calls fail, or it is retried
             if permits is not None:
                 permits.close()
             self.not_started(worker, error)
@@ -253,7 +259,7 @@ class Keeper(PoolHandle):
         self._loop.spawn(self._attend, seat)
 
     async def _attend(self, seat: Seat) -> None:
-        """One worker, from its start to its end."""
+        """Serve one worker from its start to its end."""
         talk = seat.talk
         assert isinstance(talk, Talk)
         try:
@@ -265,7 +271,7 @@ class Keeper(PoolHandle):
                 await self._converse(seat, talk)
         except Exception as error:
             self._collapse(error)
-        except BaseException:  # the loop ends: only then it is cancelled
+        except BaseException:  # this task is cancelled only when the loop ends
             self.busy = False
             self.kill()
             raise
@@ -278,7 +284,7 @@ class Keeper(PoolHandle):
             self.decide_soon()
 
     async def _converse(self, seat: Seat, talk: Talk) -> None:
-        """Take what comes from a worker, until it has ended."""
+        """Process the messages of a worker until it has ended."""
         assert self._loop is not None
         assert talk.watch is not None
         awaited: Any = None
@@ -306,7 +312,7 @@ class Keeper(PoolHandle):
     # --- The end ---
 
     async def end(self) -> None:
-        """Let all that was asked be done, then all workers end, and wait until they have."""
+        """Finish all jobs, let all workers end, and wait until they have ended."""
         self._closed = True
         self.scheduler.close()
         if self._loop is None:

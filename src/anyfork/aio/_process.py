@@ -1,4 +1,4 @@
-"""Processes that run a function: the async face."""
+"""Processes that run a function or a program, for async programs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
 
 class Process(ProcessHandle):
-    """A process that a function, or a program, has taken over. ``Template.start`` and ``run`` make them.
+    """A process that a function, or a program, has taken over. ``Template.start`` and ``run`` make such objects.
 
-    As an async context manager it closes its channel at the end and waits for the process; cancelled meanwhile, it
-    kills it. Dropping the handle leaves the process alone: it goes on, and sees the end of its channel.
+    As an async context manager, it closes its channel at the end of the block and waits for the process; if that is
+    cancelled, it kills the process. Dropping the handle leaves the process alone: the process goes on, and sees the end
+    of its channel.
     """
 
     __slots__ = ("_sock", "_stream")
-    _sock: socket.socket | None  # the channel, before it is a stream
+    _sock: socket.socket | None  # the channel, before it is made a stream
     _stream: UNIXSocketStream | None
 
     @classmethod
@@ -43,9 +44,10 @@ class Process(ProcessHandle):
         return process
 
     async def ready(self) -> Self:
-        """Wait until the process has entered its function; raise why it has not.
+        """Wait until the process has entered its function; raise the error if it has not.
 
-        Any StartError or TemplateError means that nothing of the function has run. Cancelled, it can be awaited again.
+        Any StartError or TemplateError means that no part of the function has run. After a cancellation, ``ready`` can
+        be awaited again.
         """
         link = self._link
         await run(flows.enter(link, None))
@@ -53,17 +55,17 @@ class Process(ProcessHandle):
         if self._stream is None:
             if self._sock is None:
                 link.give_control(socket.socket, self, "_sock")
-            elif type(self._sock) is not socket.socket:  # it was the blocking handle's, and trio takes no other
+            elif type(self._sock) is not socket.socket:  # from a blocking handle; trio accepts only this exact class
                 plain = unopened(socket.socket)
                 any(hand_on(self._sock, plain, (self, "_sock", plain), (link, "_channel", ref(plain))))
             sock, self._sock = self._sock, None
             assert sock is not None
             self._stream = stream = await UNIXSocketStream.from_socket(sock)
-            finalize(stream, sock.close).atexit = False  # without the warning of other sockets: that is its rule
+            finalize(stream, sock.close).atexit = False  # without the ResourceWarning of other sockets, by design
         return self
 
     async def _ready_or_gone(self) -> Self:
-        """As ready; whatever interrupts the wait leaves no process behind that nobody has a handle of."""
+        """Wait as ``ready`` does; if the wait is interrupted, end the process, of which the caller has no handle."""
         try:
             return await self.ready()
         except AnyforkError:
@@ -75,9 +77,9 @@ class Process(ProcessHandle):
 
     @property
     def channel(self) -> UNIXSocketStream:
-        """The connected Unix socket stream to the process: its function's first argument is the other end.
+        """The connected Unix socket stream to the process: the first argument of its function is the other end.
 
-        Descriptors can be sent over it. Raises HandleError before ``ready`` has been awaited; ``run`` does that.
+        Descriptors can be sent over it. Raises HandleError before ``ready`` has been awaited; ``run`` awaits it itself.
         """
         flows.check(self._link, "channel")
         if self._stream is None:
@@ -87,32 +89,32 @@ class Process(ProcessHandle):
         return self._stream
 
     async def wait(self) -> ExitStatus:
-        """Wait until the process has ended, and return how. Any number of tasks may wait, and be cancelled.
+        """Wait until the process has ended, and return its exit status. Any number of tasks may wait, and be cancelled.
 
         A status that is neither a code nor a signal is unknown: the template was killed before the process ended.
         """
         return await run(flows.end(self._link, None))
 
     def poll(self) -> int | None:
-        """Return ``returncode``, after looking whether the process has ended."""
+        """Check whether the process has ended, and return ``returncode``."""
         run_now(flows.look(self._link))
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal; nothing happens when it has ended. One that is not born yet gets it at its birth."""
+        """Send a signal to the process, or do nothing if it has ended. An unborn process gets it at its birth."""
         flows.check(self._link, "send_signal")
         self._link.signal_now_or_at_birth(number)
 
     def fileno(self) -> int:
-        """A descriptor that becomes readable when the process has ended; it stays this object's.
+        """Return a descriptor that becomes readable when the process has ended; this object keeps and closes it.
 
-        Raises HandleError before ``ready`` has been awaited, and once the end has been seen by ``wait`` or ``poll``,
-        which closes it.
+        Raises HandleError before ``ready`` has been awaited, and once ``wait`` or ``poll`` has seen the end of the
+        process, and so has closed the descriptor.
         """
         return run_now(flows.end_descriptor(self._link))
 
     async def aclose(self) -> None:
-        """Close the channel and let the process go: it goes on. Closing twice is harmless."""
+        """Close the channel and release the process, which goes on. Closing twice is harmless."""
         try:
             if self._stream is not None:
                 await self._stream.aclose()
@@ -123,7 +125,7 @@ class Process(ProcessHandle):
 
     @classmethod
     def from_blocking(cls, process: BlockingProcess) -> Self:
-        """Make an async handle of a blocking one, which is used up. Its ``channel`` is there after ``ready``."""
+        """Make an async handle of a blocking one, which is used up. ``channel`` can be used after ``ready``."""
         return cls._of(*process._give_up_both())
 
     async def to_blocking(self) -> BlockingProcess:
@@ -150,7 +152,7 @@ class Process(ProcessHandle):
                 await run(flows.leave(self._link))
             await self.wait()
         except BaseException:
-            # Cancelled: whoever leaves the block relies on it that the process has ended.
+            # Cancelled: code after the block relies on the end of the process.
             with CancelScope(shield=True):
                 await run(flows.put_down(self._link))
             raise
@@ -161,5 +163,5 @@ class Process(ProcessHandle):
     @destructor
     def __del__(self) -> None:
         if hasattr(self, "_link"):
-            self._sock = self._stream = None  # they close themselves, unless somebody else has the stream
+            self._sock = self._stream = None  # they close themselves, unless the program still has the stream
             when_free(self._link, self._link.drop_process)

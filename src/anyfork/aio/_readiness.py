@@ -1,4 +1,4 @@
-"""Waiting again and again until the same descriptor is readable, for less than asking the loop anew each time costs."""
+"""Repeated waits until the same descriptor is readable, at less cost than a new registration in the loop each time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Readiness:
-    """An epoll object, which this owns, in one event loop; one task at a time waits."""
+    """An owned epoll object in one event loop. One task at a time waits for it."""
 
     def __init__(self, events: epoll) -> None:
         self.events = events
@@ -27,7 +27,7 @@ class Readiness:
         self._future: Future[None] | None = None
 
     async def wait(self) -> None:
-        """Until it is readable."""
+        """Wait until the epoll object is readable."""
         loop = self._loop
         if loop is None:
             await wait_readable(self._fd)
@@ -42,7 +42,7 @@ class Readiness:
             self._future = None
 
     def _ready(self) -> None:
-        """Runs in the loop as long as it is readable: nobody waits any more, or not yet again."""
+        """Wake the task that waits; if none waits now, stop watching. The loop calls this while data is readable."""
         future = self._future
         if future is None:
             self._ignore()
@@ -56,8 +56,11 @@ class Readiness:
             self._loop.remove_reader(self._fd)
 
     def close(self) -> None:
-        """Close it, from any thread. The loop must not know the number of a closed descriptor, which others may get."""
-        if self._owner != this_process.pid:  # the loop of the owner would forget it, too
+        """Close the epoll object, from any thread.
+
+        The loop has to forget the descriptor first, because its number may soon belong to another file.
+        """
+        if self._owner != this_process.pid:  # in a forked copy: the owner's loop would forget the descriptor, too
             self.events.close()
             return
         if self._watched and self._loop is not None and not self._loop.is_closed():

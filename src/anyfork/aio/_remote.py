@@ -1,4 +1,4 @@
-"""Templates on other machines: the async face."""
+"""Templates on other machines, for async programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class RemoteTemplate(Unsupported, Template):
     """A template on another machine, at the other end of a command such as ``["ssh", "host", "python3"]``.
 
-    As ``anyfork.RemoteTemplate``, with the methods of ``anyfork.aio.Template``.
+    It works like ``anyfork.RemoteTemplate``, and has the methods of ``anyfork.aio.Template``.
     """
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""Templates: the async face."""
+"""Templates, for async programs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 
 class Template(TemplateHandle):
-    """A process that has not been told to run anything yet: prepare it, fork it, and let a function take it over.
+    """A process that has no function to run yet: prepare it, fork it, and let a function take it over.
 
-    As ``anyfork.Template``. ``preload``, ``execute``, ``prepare``, ``send``, ``fork``, ``start`` and ``close`` are
-    plain calls that never block; ``ready``, ``run``, ``run_program``, ``detach`` and ``aclose`` are awaited.
+    It works like ``anyfork.Template``. ``preload``, ``execute``, ``prepare``, ``send``, ``fork``, ``start`` and
+    ``close`` are plain methods that never block; ``ready``, ``run``, ``run_program``, ``detach`` and ``aclose`` are
+    awaited.
     """
 
     __slots__ = ()
@@ -46,7 +47,10 @@ class Template(TemplateHandle):
         attend()
 
     async def ready(self) -> Self:
-        """Wait until all of the above is done; raise what failed. Cancelled, it can be awaited again."""
+        """Wait until the template has done all that was asked of it; raise the error of a step that failed.
+
+        After a cancellation, ``ready`` can be awaited again.
+        """
         await run(prepare(self._link, None))
         return self
 
@@ -74,9 +78,9 @@ class Template(TemplateHandle):
     ) -> Process:
         """Let ``function(channel, *sent, *args)`` take the process over, and return at once.
 
-        ``channel`` is a connected stream socket to this program. ``function`` is a function or its name as
-        ``"package.module:qualified.name"``, or ``"name"`` for one that ``execute`` defined. This handle is used up. A
-        template that has been forked stays behind until its forks have ended, and a clone of it runs the function.
+        ``channel`` is a connected stream socket to this program. ``function`` is a function, or its name as
+        ``"package.module:qualified.name"``, or ``"name"`` for a function that ``execute`` defined. This handle is used
+        up. A template that has been forked is kept until its forks have ended, and a clone of it runs the function.
 
         An async function gets its channel as an AnyIO Unix socket stream, and runs under asyncio or the ``backend``.
         """
@@ -108,9 +112,9 @@ class Template(TemplateHandle):
         backend: Backend | None = None,
         **keywords: object,
     ) -> Process:
-        """As ``start``, and wait until the function has been entered; raise why it was not.
+        """Do the same as ``start``, and wait until the function has been entered; raise the error if it was not.
 
-        Cancelled, it leaves no process: either the function is never entered, or its process is killed.
+        A cancellation leaves no process: either the function is never entered, or its process is killed.
         """
         if keywords:
             raise refused_keywords("run", function, keywords, "backend")
@@ -119,23 +123,23 @@ class Template(TemplateHandle):
     async def run_program(self, argv: Sequence[Argument], /) -> Process:
         """Replace the process by a program, found by PATH, and wait until it has been executed.
 
-        It has the standard streams of the process; make them with ``fork(stdin=..., stdout=...)``, CHANNEL among
-        others. It gets no other descriptors and no arguments of ``send``. Raises ProgramError where it cannot be
-        executed. Cancelled, it leaves no process.
+        The program has the standard streams of the process: choose them with ``fork(stdin=..., stdout=...)``, for
+        example CHANNEL. It gets no other descriptors, and no arguments of ``send``. Raises ProgramError if it cannot be
+        executed. A cancellation leaves no process.
         """
         return await self._take_over_by_program(Process._of, argv)._ready_or_gone()
 
     async def detach(self) -> socket.socket:
-        """Give up the handle: everything queued is flushed, and the socket returned moves it to another process.
+        """Give up the handle: flush its queue, and return a socket that moves the template to another process.
 
-        Send the socket there and use ``Template.from_socket``. Closing it instead ends the template. Cancelled, the
-        handle works on.
+        Send the socket there and use ``Template.from_socket``. Closing the socket instead ends the template. After a
+        cancellation, this handle can still be used.
         """
         kind: type[socket.socket] = import_own("socket").socket
         return await run(hand_over(self._movable(), kind))
 
     async def aclose(self) -> None:
-        """Let the template end, and wait until all that is queued is delivered. What was forked from it goes on.
+        """Let the template end, and wait until its queue is delivered. Processes forked from it go on.
 
         Closing twice is harmless. ``close``, and dropping the last reference, do the same without waiting.
         """

@@ -1,7 +1,7 @@
-"""How the async face waits: through the loop, with many tasks on one process.
+"""Waiting in async programs: through the event loop, with many tasks for one process.
 
-Of the tasks that wait for the same descriptor one watches it, and reads what comes; the others wait for their turn. It
-may read what they wait for, and then nothing more would come.
+Of the tasks that wait for the same descriptor, one watches and reads it; the others wait for their turn. The reader may
+read the data that another task waits for, which then would wait in vain: so the reader wakes it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from .._processes.flows import Dialogue, Result
     from .._processes.link import Link
 
-MOMENT = 0.01  # seconds between looks at what nothing wakes for
+MOMENT = 0.01  # seconds between checks of a state that no descriptor reports
 
 
 async def run(dialogue: Dialogue[Result]) -> Result:
-    """Go through a dialogue, waiting for all that it needs. Raises what it raises.
+    """Run a dialogue to its end, and wait for everything that it needs. Raises the exceptions of the dialogue.
 
-    Cancelled, it leaves the link as it is: the same dialogue can be begun anew.
+    A cancellation leaves the link as it is: the same dialogue can be started again.
     """
     await checkpoint_if_cancelled()
     attend()
@@ -41,7 +41,7 @@ async def run(dialogue: Dialogue[Result]) -> Result:
 
 
 def run_now(dialogue: Dialogue[Result]) -> Result:
-    """Go through a dialogue without waiting: with what has come already."""
+    """Run a dialogue to its end without waiting, with the data that has arrived already."""
     try:
         link, done, source, _ = next(dialogue)
         while True:
@@ -54,7 +54,7 @@ def _look(link: Link, done: Callable[[], bool], source: Callable[[], Source | No
     before = None
     while not done() and (watched := source()) is not None and link.news() != before:
         before = link.news()
-        if not link.waiters:  # or somebody would wait for what is read here
+        if not link.waiters:  # otherwise a waiting task might miss the data that is read here
             with link.lock:
                 watched[1]()
     return done()
@@ -63,13 +63,13 @@ def _look(link: Link, done: Callable[[], bool], source: Callable[[], Source | No
 async def _wait(
     link: Link, done: Callable[[], bool], source: Callable[[], Source | None], timeout: float | None
 ) -> bool:
-    """Read the source whenever it is readable, until it is done; False when the timeout, in seconds, is over before."""
+    """Read the source whenever it is readable, until ``done()`` is true. Return False after ``timeout`` seconds."""
     with move_on_after(timeout) if timeout is not None else CancelScope():
         while not done():
             watched = source()
             if watched is None:
                 await delivered(link)
-            elif watched[0] < 0:  # it was closed in between: who has read its end is about to note it
+            elif watched[0] < 0:  # closed in between: the reader of its end is about to record that
                 await sleep(MOMENT)
             else:
                 await _read(link, *watched)
@@ -77,15 +77,15 @@ async def _wait(
 
 
 async def _read(link: Link, fd: int, read: Callable[[], None]) -> None:
-    """Wait for the descriptor and read it, or wait until another task has."""
+    """Wait for the descriptor and read it, or wait until another task has read it."""
     waiter = _Waiter()
     try:
-        with link.lock:  # a handle, of another process too, may be dropped by any thread
+        with link.lock:  # any thread may drop a handle, also of another process
             reads = link.begin_wait(waiter, fd)
         if reads:
             waiter.scope = CancelScope()
             with waiter.scope:
-                if link.has_read(fd):  # by somebody whom an interrupt has stopped
+                if link.has_read(fd):  # by a reader that an interrupt has stopped: nothing more becomes readable
                     with link.lock:
                         read()
                     if not link.has_read(fd):
@@ -103,18 +103,18 @@ async def _read(link: Link, fd: int, read: Callable[[], None]) -> None:
 
 
 class _Waiter:
-    """One wait of one task for the descriptor ``fd``."""
+    """A wait of one task for the descriptor ``fd``."""
 
     __slots__ = ("fd", "reader", "scope", "turn")
 
     def __init__(self) -> None:
         self.fd = -1
-        self.reader: object = self  # no other task waits in the middle of it
-        self.scope: CancelScope | None = None  # of the one that reads
-        self.turn: Event | None = None  # of another one
+        self.reader: object = self  # unique, because no other wait is nested in this one
+        self.scope: CancelScope | None = None  # of a task that reads
+        self.turn: Event | None = None  # of a task that waits for its turn
 
     def wake(self) -> None:
-        """Let it look again."""
+        """Let the task check again."""
         if self.scope is not None:
             self.scope.cancel()
         if self.turn is not None:

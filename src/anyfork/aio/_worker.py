@@ -1,4 +1,4 @@
-"""Workers, which answer calls: the async face."""
+"""Workers, which answer calls, for async programs."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 class Worker(WorkerHandle):
     """A process that answers calls. It takes a template over, as ``run`` does.
 
-    As ``anyfork.Worker``; ``on_event`` may be an async function. A call that is cancelled before the worker has got it
-    does not run. What becomes of one that runs is said by ``on_cancel``: "kill" ends the worker, with "wait" it cannot
-    be cancelled. One of several concurrent calls is cancelled in the worker.
+    It works like ``anyfork.Worker``; ``on_event`` may be an async function. A call that is cancelled before the worker
+    has received it does not run. ``on_cancel`` says what a cancellation does to a running call: "kill" ends the worker;
+    with "wait", the call cannot be cancelled. One of several concurrent calls is cancelled in the worker.
 
-    As an async context manager it is closed at the end; cancelled meanwhile, it is killed.
+    As an async context manager, the worker is closed at the end of the block; if that is cancelled, it is killed.
     """
 
     _talk: Talk
@@ -55,7 +55,7 @@ class Worker(WorkerHandle):
         self._closing = Lock()
 
     async def ready(self) -> Self:
-        """Wait until it has been started, and its initializer has run; raise what failed."""
+        """Wait until the worker has been started and its initializer has run; raise the error if one of them fails."""
         talk = await self._connected("ready")
         calls = talk.calls
         await talk.wait(lambda: calls.ready or calls.failed)
@@ -98,10 +98,10 @@ class Worker(WorkerHandle):
         on_event: Handler | None = None,
         **keywords: object,
     ) -> Any:
-        """The result of ``function(*args)`` in the worker; raises what it raises, with the remote traceback as cause.
+        """Return the result of ``function(*args)`` in the worker, or raise its error with a remote traceback as cause.
 
-        As ``anyfork.Worker.call``. A cancel scope does what ``timeout`` does; only the error of the latter says whether
-        the call may have run.
+        It works like ``anyfork.Worker.call``. A cancel scope has the same effect as ``timeout``, but only the error of
+        ``timeout`` says whether the call may have run.
         """
         if keywords:
             raise refused_keywords("call", function, keywords, "timeout, on_event")
@@ -174,10 +174,11 @@ class Worker(WorkerHandle):
         window: int = WINDOW,
         **keywords: object,
     ) -> Map[Any]:
-        """The results of ``function(item)`` for all items, in their order, as an async iterator.
+        """Call ``function(item)`` for all items. Return an async iterator of results, in the order of the items.
 
-        At most ``window`` items are on their way at a time. It raises what a call raises, and ends with that; closing
-        it early (``aclose``, or its end as an async context manager) cancels those that have not begun.
+        At most ``window`` items are in progress at a time. The iterator raises the exception of a call, and ends with
+        it. Closing the iterator early (by ``aclose``, or at its end as an async context manager) cancels the calls that
+        have not begun.
         """
         if keywords:
             raise refused_keywords("map", function, keywords, "window")
@@ -202,9 +203,9 @@ class Worker(WorkerHandle):
         on_event: Handler | None = None,
         **keywords: object,
     ) -> Stream[Any]:
-        """The items that a generator function, or an async one, yields in the worker, as an async iterator.
+        """Run a generator function, or an async one, in the worker. Return an async iterator of the items it yields.
 
-        The worker produces at most some items ahead. Closing the stream closes the generator.
+        The worker produces only a limited number of items ahead. Closing the stream closes the generator.
         """
         if keywords:
             raise refused_keywords("stream", function, keywords, "on_event")
@@ -214,7 +215,7 @@ class Worker(WorkerHandle):
         return Stream(talk, call)
 
     async def wait(self) -> ExitStatus:
-        """Wait until the worker has ended, and return how. Events are handled meanwhile."""
+        """Wait until the worker has ended, and return its exit status. Events are handled meanwhile."""
         self._talk.check()
         if self._status is not None:
             return self._status
@@ -223,9 +224,9 @@ class Worker(WorkerHandle):
         return await talk.listen()
 
     async def aclose(self) -> None:
-        """Let it answer what was asked, then end it, and wait for its end. Closing twice is harmless.
+        """Let the worker answer its calls, then end it, and wait for its end. Closing twice is harmless.
 
-        Streams that are still open are closed. In a forked copy of the owner nothing happens.
+        Streams that are still open are closed. In a forked copy of the owner, do nothing.
         """
         if self._talk.foreign:
             return
@@ -250,7 +251,10 @@ class Worker(WorkerHandle):
         return talk
 
     def _give_up(self, call: Call | None, error: BaseException, timeout: float | None) -> None:
-        """Nobody waits for the call any more: raise why."""
+        """Give up a call that is no longer waited for, and raise the reason. Kill the worker if it may run the call.
+
+        One of several concurrent calls is cancelled in the worker instead.
+        """
         talk = self._talk
         try:
             started = call is not None and talk.calls.give_up(call)
@@ -278,7 +282,7 @@ class Worker(WorkerHandle):
 
 
 class Map(Stays, Generic[Result]):
-    """The results of the calls for many items, as an async iterator; ``aclose`` cancels those that have not begun."""
+    """An async iterator over the results of the calls for many items. ``aclose`` cancels calls that have not begun."""
 
     _instead = "pass on its results"
 
@@ -323,7 +327,7 @@ class Map(Stays, Generic[Result]):
             raise
 
     async def _fill(self) -> None:
-        """Ask for further items, all in one go."""
+        """Collect further items, and send their calls together."""
         made = Batch(self._talk.calls, self._function, self._window, self._ahead)
         try:
             if self._later is None:
@@ -348,7 +352,7 @@ class Map(Stays, Generic[Result]):
         self._talk.flush()
 
     async def aclose(self) -> None:
-        """Ask for nothing more, and cancel what has not begun."""
+        """Collect no more items, and cancel the calls that have not begun."""
         self._close()
 
     def _close(self) -> None:
@@ -375,7 +379,7 @@ class Map(Stays, Generic[Result]):
 
 
 class Stream(StreamHandle[Item]):
-    """The items of a generator in a worker, as an async iterator. As a context manager it is closed at the end."""
+    """An async iterator over the items of a generator in a worker. As a context manager, it is closed at the end."""
 
     _talk: Talk
 

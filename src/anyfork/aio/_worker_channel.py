@@ -1,7 +1,7 @@
-"""How tasks talk with a worker.
+"""The channel between the tasks of an event loop and a worker.
 
-Of the tasks that wait for answers of one worker one reads, for all of them; the others wait until theirs has come, or
-it is their turn to read. No task is started for it.
+Of the tasks that wait for answers of one worker, one reads for all of them. The others wait until their answers have
+come, or until it is their turn to read. No extra task is started for that.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class Talk(Conversation):
 
     def __init__(self, process: Process, calls: Calls) -> None:
         super().__init__(process, calls)
-        self._reading = False  # a task does
-        self._handling: TaskInfo | None = None  # the task that reads is in an async handler of an event
-        # The other tasks: what wakes them, and what they want, if it is no call.
+        self._reading = False  # a task reads now
+        self._handling: TaskInfo | None = None  # the task that reads, while it awaits the handler of an event
+        # The other tasks: the event that wakes each, and its condition if it does not wait for a call.
         self._waiting: dict[Turn, Callable[[], bool] | None] = {}
-        self._readiness: Readiness | None = None  # of what comes, and of the end of the worker
+        self._readiness: Readiness | None = None  # of messages, and of the end of the worker
         self._channel: socket.socket | None = None
 
     async def connect(self) -> None:
-        """Wait until the worker has been started. Raises why it has not."""
+        """Wait until the worker has been started. Raises the error if it has not."""
         self.check()
         if self.sock is not None:
             return
@@ -69,10 +69,10 @@ class Talk(Conversation):
         assert self.watch is not None
         self._readiness = Readiness(self.watch)
 
-    # --- Asking ---
+    # --- Sending calls ---
 
     async def begin(self, call: Call) -> None:
-        """Queue a call, and send what the socket takes. Waits while too many are queued."""
+        """Queue a call, and send as much as the socket takes. Wait first while too many calls are queued."""
         message = call.message
         assert message is not None
         calls = self.calls
@@ -95,10 +95,10 @@ class Talk(Conversation):
     async def exchange(
         self, function: Callable[..., object] | str, args: Sequence[object]
     ) -> tuple[bool, Any, BaseException | None]:
-        """Send a small call that meets no other, and take its answer, in as few steps as can be.
+        """Send a small call while no other task uses the channel, and read its answer, in as few steps as possible.
 
-        True, and its result; False, and the call, where the rest takes more, or what has interrupted it; False, and
-        None, where nothing was done.
+        Return True and the result. If that takes more than these steps, return False, the call to wait for, and the
+        exception that has interrupted this method, if there is one. If nothing was done, return False and None.
         """
         if self._reading or self.sock is None or self.incoming or self.foreign:
             return False, None, None
@@ -111,7 +111,7 @@ class Talk(Conversation):
         try:
             await self._readiness.wait()
             answer = self.read_small(NOWAIT)
-        except (BlockingIOError, ConnectionError):  # its end: whoever reads next learns why
+        except (BlockingIOError, ConnectionError):  # the end of the channel: the next reader learns why
             pass
         except BaseException as error:
             interrupted = error
@@ -128,11 +128,14 @@ class Talk(Conversation):
     # --- Waiting ---
 
     async def wait_for(self, call: Answer) -> None:
-        """Until a call is done."""
+        """Wait until a call is done."""
         await self.wait(lambda: call.state == State.DONE, call)
 
     async def wait(self, done: Callable[[], bool], call: Answer | None = None) -> None:
-        """Until it is done: read what comes, or wait until another task has. Who waits for a call is woken by it."""
+        """Wait until ``done()`` is true: read messages, or wait while another task reads them.
+
+        If ``call`` is given, its answer wakes the task.
+        """
         await checkpoint_if_cancelled()
         if done():
             await cancel_shielded_checkpoint()
@@ -160,7 +163,7 @@ class Talk(Conversation):
         try:
             await turn.wait()
         except BaseException:
-            if turn.is_set():  # it may have been its turn to read
+            if turn.is_set():  # perhaps because it is this task's turn to read: wake another one
                 self._waiting.pop(turn, None)
                 self._wake()
             raise
@@ -170,8 +173,8 @@ class Talk(Conversation):
                 call.wake = None
 
     def _wake(self) -> None:
-        """Wake those who have what they want, and one that reads on where nobody does."""
-        room = self._has_room()  # for one: who gets it wakes the next
+        """Wake the tasks whose conditions are met; if no task reads, also wake one to read on."""
+        room = self._has_room()  # for one task, which then wakes the next
         for turn, done in self._waiting.items():
             if done is None or turn.is_set():
                 continue
@@ -188,7 +191,7 @@ class Talk(Conversation):
                     return
 
     async def _read(self) -> None:
-        """Wait for something to come, and take all that has come. Raises what a handler raises."""
+        """Wait for messages, and process all that have come. Raises the exceptions of handlers."""
         if not self.incoming and await self._ended():
             await self._bury()
             return
@@ -202,7 +205,11 @@ class Talk(Conversation):
             self._wake()
 
     async def await_handler(self, event: Event, answer: Awaitable[object]) -> None:
-        """Whoever reads may be cancelled while it awaits the handler of another call, which must not suffer from it."""
+        """Await the handler of an event, shielded from cancellation.
+
+        The task that reads may be cancelled while it awaits the handler of another task's call, which must not suffer
+        from that.
+        """
         before, self._handling = self._handling, get_current_task()
         try:
             with CancelScope(shield=True):
@@ -213,7 +220,7 @@ class Talk(Conversation):
             self._handling = before
 
     async def _ended(self) -> bool:
-        """Read what comes next; True at the end of the stream."""
+        """Read the next data. Return True at the end of the stream."""
         assert self._readiness is not None
         while True:
             await self._readiness.wait()
@@ -224,21 +231,21 @@ class Talk(Conversation):
     # --- The end ---
 
     async def _bury(self) -> None:
-        """The channel has come to its end: so has the worker."""
+        """Record the end of the worker, after the end of its channel."""
         self.died(await self.fate())
 
     async def fate(self) -> ExitStatus:
-        """How the worker has ended whose channel has come to its end."""
+        """Return the worker's exit status after its channel has ended; kill it if none is known after FATE seconds."""
         status = UNKNOWN
         with CancelScope(shield=True):
             with move_on_after(FATE):
                 status = await self.process.wait()
-            if not status.known:  # it goes on without its channel, or its template is stopped
+            if not status.known:  # the worker runs on without its channel, or its template is stopped
                 self.process.kill()
         return status
 
     async def finish(self) -> ExitStatus:
-        """Wait for all answers, let the worker end, and wait until it has."""
+        """Wait for all answers, let the worker end, and return its exit status when it has ended."""
         calls = self.calls
         calls.give_up_streams()
         self.flush()
@@ -247,17 +254,17 @@ class Talk(Conversation):
         return await self.listen()
 
     async def listen(self) -> ExitStatus:
-        """Take what comes until the worker has ended; return how."""
+        """Process messages until the worker has ended; return its exit status."""
         await self.wait(lambda: self.calls.failed)
         return await self.process.wait()
 
     async def drop(self) -> None:
-        """Let go of what this holds."""
+        """Release the channel and the process handle."""
         self.let_go()
         await self.process.aclose()
 
     def let_go(self) -> None:
-        """The same, as far as it takes no waiting."""
+        """Release the channel, without waiting."""
         self.calls.drop()
         self.close_unread()
         if self._readiness is not None:
@@ -267,11 +274,11 @@ class Talk(Conversation):
 
     @destructor
     def __del__(self) -> None:
-        if hasattr(self, "_channel"):  # otherwise an interrupt has come while it was made
+        if hasattr(self, "_channel"):  # otherwise an interrupt has stopped ``__init__``
             self.let_go()
 
 
 async def write_files(message: Message) -> None:
-    """Write the files of a message, and let other tasks go on in between."""
+    """Write the files of a message, and let other tasks run in between."""
     for _ in message.write_stepwise():
         await checkpoint()

@@ -1,7 +1,7 @@
-"""What writes queues on while a loop runs: one task for each process whose socket does not take everything at once.
+"""The tasks that write queues while a loop runs: one for each process whose socket does not take everything at once.
 
-So a plain call never waits for a slow or stopped template, whatever was queued, and what was queued is delivered
-without anybody awaiting it. Where no loop runs, the next call on any handle goes on with it, as in the blocking face.
+So a plain call never waits for a slow or stopped template, whatever is queued, and a queue is delivered although no
+task awaits that. Where no loop runs, the next call on any handle continues the delivery, as in blocking programs.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ RETRY = 0.01  # seconds between attempts when the kernel's limit of descriptors 
 
 
 class _Pump:
-    """The task of one link, and those who wait until it has delivered everything."""
+    """The task that writes the queue of one link. ``done`` is set at its end, for tasks that wait for the delivery."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._task: object = None  # kept here, because its loop does not keep it
+        self._task: object = None  # kept here, because its loop holds only a weak reference
         self._loop = _asyncio_loop()
         self.done = Event()
         self.fd = -1
         self.reader: object = self  # see _processes.endpoints.Waiter
 
     def start(self) -> bool:
-        """Begin, in the loop that runs; False when there is none."""
+        """Start the task in the running loop. Return False if no loop runs."""
         if self._loop is not None:
             self._task = self._loop.create_task(self._run())
         elif _in_trio():
@@ -48,17 +48,17 @@ class _Pump:
 
     @property
     def stopped(self) -> bool:
-        """True when its loop was closed without an end of its tasks."""
+        """True if the loop was closed before its tasks had ended."""
         return self._loop is not None and self._loop.is_closed()
 
     def wake(self) -> None:
-        """It waits for what its link can send, also when the handle was closed."""
+        """Do nothing: the task waits until its link can send, even after the handle was closed."""
 
     async def _run(self) -> None:
         try:
             while self._link.outbox:
                 await self._go_on(self._link)
-        except OSError:  # that process takes nothing any more: whoever waits for it learns why
+        except OSError:  # the process takes nothing more: tasks that wait for it learn why
             pass
         finally:
             if _pumps.get(self._link) is self:
@@ -66,7 +66,7 @@ class _Pump:
             self.done.set()
 
     async def _go_on(self, link: Link) -> None:
-        """Write what can be written, and wait until there may be more."""
+        """Write as much as possible now, and wait until more may be possible."""
         with link.lock:
             pollable = link.flush()
             unsent = link.unsent_here()
@@ -99,7 +99,7 @@ def _in_trio() -> bool:
 
 
 def attend() -> None:
-    """Have all that is not delivered yet seen to by the loop that runs, if one does."""
+    """Deliver queues as far as possible now, and let the running loop, if there is one, deliver the rest."""
     if not pending():
         return
     deliver()
@@ -110,7 +110,7 @@ def attend() -> None:
 
 
 async def delivered(link: Link) -> None:
-    """Wait until nothing of this link's queue is left."""
+    """Wait until the queue of the link is empty, or no task writes it any more."""
     attend()
     while link.outbox and link in _pumps:
         await _pumps[link].done.wait()
