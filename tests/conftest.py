@@ -103,6 +103,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    _begin_with_what_waits(items)
+
+
+def _begin_with_what_waits(items: list[pytest.Item]) -> None:
+    """Let each process of pytest-xdist begin with one of the tests that take minutes, and do little but wait."""
+    waiting = [item for item in items if item.path.name == "test_multiprocessing_suite.py"]
+    items[:] = [item for item in items if item not in waiting]
+    parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    for number, item in enumerate(waiting):  # each process gets an equal part of the list
+        items.insert(number % parts * (len(items) + len(waiting) - number) // parts + 1, item)
 
 
 def _missing(item: pytest.Item) -> set[str]:
