@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import sys
 import threading
 import time
 from importlib.util import find_spec
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from anyfork import Template
 
-PACKAGES = {"uvloop": "uvloop", "msgpack": "msgspec"}  # by the parameter of tests that need it
+PACKAGES = {"uvloop": "uvloop", "pool-uvloop": "uvloop", "msgpack": "msgspec"}  # by the parameter of tests that need it
 DEADLINE = 20.0  # seconds for what a test started to be gone; nothing waits that long unless something is wrong
 
 
@@ -89,6 +90,15 @@ def eventually(condition: Callable[[], object], what: str = "", deadline: float 
     while not condition():
         assert time.monotonic() < end, what or f"it did not happen within {deadline} seconds"
         pause.wait(0.002)
+
+
+def merge_references() -> None:
+    """Count the references of all threads now: without the GIL, those of other threads wait for a collection.
+
+    One collection serves one object: what that held may need the next one.
+    """
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        gc.collect()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

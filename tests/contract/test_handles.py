@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import child_side
 import pytest
-from conftest import descendants, eventually
+from conftest import descendants, eventually, merge_references
 from handles_functions import ask_of_my_own, keep_template, start_my_own, take_and_use
 from owner_side import DEADLINE, ask, blocking_only, ended, output_of, pipe, read_all, result_of, stopped
 
@@ -53,6 +53,7 @@ def test_dropping_the_last_reference_ends_a_template(new_template):
 def test_what_was_asked_before_a_handle_was_dropped_is_still_done(new_template):
     with pipe() as (read, write):
         new_template().execute("import os; os.write(args[0].fileno(), b'done')", anyfork.Descriptor(write))
+        merge_references()
         os.close(write)
         assert os.read(read, 100) == b"done"
         assert os.read(read, 1) == b""

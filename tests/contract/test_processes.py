@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import child_side
 import pytest
-from conftest import eventually
+from conftest import eventually, merge_references
 from owner_side import DEADLINE, ask, blocking_only, ended, pipe
 from processes_functions import write_when_closed
 
@@ -343,6 +343,7 @@ def test_a_closed_handle_lets_the_process_go_on(template):
 def test_a_dropped_handle_lets_the_process_go_on(template):
     with pipe() as (read, write):
         template.start(write_when_closed, anyfork.Descriptor(write))
+        merge_references()
         os.close(write)
         assert os.read(read, 100) == b"went on"
         assert os.read(read, 1) == b""

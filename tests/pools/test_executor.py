@@ -21,7 +21,7 @@ from pickle import PicklingError
 import call_functions
 import executor_functions
 import pytest
-from conftest import descendants, eventually
+from conftest import descendants, eventually, merge_references
 
 import anyfork
 from anyfork import Executor, Template
@@ -361,8 +361,7 @@ def test_a_map_keeps_no_result_that_was_taken(executor):
     for found in executor.map(executor_functions.odd, range(20)):
         gone = weakref.ref(found)
         del found
-        if not getattr(sys, "_is_gil_enabled", lambda: True)():
-            gc.collect()  # without the GIL, what other threads have counted is merged then
+        merge_references()
         assert gone() is None
 
 
