@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -90,6 +91,12 @@ def eventually(condition: Callable[[], object], what: str = "", deadline: float 
     while not condition():
         assert time.monotonic() < end, what or f"it did not happen within {deadline} seconds"
         pause.wait(0.002)
+
+
+def pytest_configure() -> None:
+    """Do not ignore Ctrl-C, as shells make of what runs in the background: the programs of tests would inherit it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def merge_references() -> None:
