@@ -94,9 +94,10 @@ def eventually(condition: Callable[[], object], what: str = "", deadline: float 
 
 
 def pytest_configure() -> None:
-    """Do not ignore Ctrl-C, as shells make of what runs in the background: the programs of tests would inherit it."""
+    """Do not ignore what shells make their background jobs ignore: the programs of tests would inherit it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def merge_references() -> None:
