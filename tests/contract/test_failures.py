@@ -387,6 +387,7 @@ def test_a_process_that_dies_before_it_is_ready_tells_its_status(template, value
     assert "before it entered its function" in str(caught.value)
 
 
+@pytest.mark.untraced
 def test_a_process_that_hangs_before_it_is_ready_is_killed_at_the_deadline(template):
     with pipe() as (read, write):
         value = Decoding(child_side.stay_when_decoded, anyfork.Descriptor(read))
