@@ -28,6 +28,7 @@ LOCAL_ONLY = frozenset(
         "test_a_process_of_a_template_that_was_taken_over_tells_its_end",
         "test_a_process_started_from_a_dropped_handle_runs",
         "test_a_process_that_hangs_before_it_is_ready_is_killed_at_the_deadline",
+        "test_a_process_that_is_not_born_at_its_deadline_is_killed_at_its_birth",
         "test_a_program_has_no_descriptors_but_the_standard_streams",
         "test_a_raw_descriptor_arrives_as_one_of_another_number",
         "test_a_raw_descriptor_can_be_detached_and_closed",

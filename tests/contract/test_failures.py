@@ -10,6 +10,7 @@ import signal
 import child_side
 import pytest
 from child_side import Decoding
+from conftest import eventually
 from owner_side import DEADLINE, ask, ended, pipe, stopped
 
 import anyfork
@@ -387,7 +388,6 @@ def test_a_process_that_dies_before_it_is_ready_tells_its_status(template, value
     assert "before it entered its function" in str(caught.value)
 
 
-@pytest.mark.untraced
 def test_a_process_that_hangs_before_it_is_ready_is_killed_at_the_deadline(template):
     with pipe() as (read, write):
         value = Decoding(child_side.stay_when_decoded, anyfork.Descriptor(read))
@@ -398,6 +398,29 @@ def test_a_process_that_hangs_before_it_is_ready_is_killed_at_the_deadline(templ
         assert process.wait(DEADLINE).signal == signal.SIGKILL
         process.close()
         assert pipe_is_broken(write)
+
+
+@pytest.mark.parametrize("dropped", [False, True], ids=["kept", "dropped"])
+def test_a_process_that_is_not_born_at_its_deadline_is_killed_at_its_birth(template, dropped):
+    with pipe() as (read, write):
+        value = Decoding(child_side.stay_when_decoded, anyfork.Descriptor(read))
+        with stopped(template.ready().pid):
+            process = template.fork().start(child_side.enter, value)
+            with pytest.raises(anyfork.NotReadyError):
+                process.ready(0.01)
+            if dropped:
+                process.close()
+        os.close(read)
+        if not dropped:
+            assert process.wait(DEADLINE).signal == signal.SIGKILL
+            process.close()
+        eventually(lambda: has_no_reader(write))
+
+
+def has_no_reader(fd):
+    poller = select.poll()
+    poller.register(fd, 0)
+    return bool(poller.poll(0))
 
 
 def pipe_is_broken(fd):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import _socket
 from _struct import Struct
-from os import O_CLOEXEC, O_RDONLY, close, dup2, open, pidfd_open, wait4  # noqa: A004  # the builtin is not used here
+from os import O_CLOEXEC, O_RDONLY, close, dup2, kill, open, pidfd_open, wait4  # noqa: A004  # the builtin is not used here
 from select import EPOLLIN, epoll
 from time import monotonic
 
 from ..wire.channel import NOSIGNAL, NOWAIT
-from ..wire.frames import BORN, HEADER, VERSION
+from ..wire.frames import BORN, HEADER, SIGNAL, VERSION
 from .children import Children
 
 TYPE_CHECKING = False
@@ -93,8 +93,8 @@ class PidfdChildren(Children):
             self._courier.sendmsg(
                 (pack(VERSION, BORN, 1, 0, pid),), ((SOL_SOCKET, SCM_RIGHTS, pack_int(pidfd)),), SEND_FLAGS
             )
-        except ConnectionError:
-            pass  # the owner has dropped its handle, or is gone: no report is needed
+        except ConnectionError:  # the owner has dropped its handle, or is gone: no report is needed
+            self._obey_dropped(pid)
         except OSError as error:  # no memory, or too many descriptors in flight
             self._courier.shutdown(_socket.SHUT_RDWR)  # closing the other copy would not show the end to the owner
             del self._by_pidfd[pidfd]
@@ -102,6 +102,16 @@ class PidfdChildren(Children):
             close(pidfd)
             return self.give_up(pid, error)
         return True
+
+    def _obey_dropped(self, pid: int) -> None:
+        """Send a process just forked the signals that its owner has left on the status socket."""
+        try:
+            while len(header := self._courier.recv(HEADER.size, NOWAIT)) == HEADER.size:
+                _, kind, _, _, number = HEADER.unpack(header)
+                if kind == SIGNAL:
+                    kill(pid, number)  # not reaped yet, so the pid is not reused
+        except OSError:  # nothing is left there
+            pass
 
     def _open_with_reserve(self, pid: int) -> int:
         """Open a pidfd with the descriptor that is kept in reserve, because no other one is left (EMFILE)."""

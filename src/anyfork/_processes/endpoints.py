@@ -406,10 +406,31 @@ class Ends:
         session = self.session
         if not session.born and session.pid is not None and session.phase is Phase.ENTERED:
             self._recognise(session.pid)
+        self._signal_or_keep(number)
+
+    def _signal_or_keep(self, number: int) -> None:
+        """Send the process a signal, or keep the signal until the template reports the birth."""
+        session = self.session
         if session.born or session.pidfd >= 0 or session.status_ended or self.remote:
             self._signal(number)
         else:
             self._signals_at_birth = (*self._signals_at_birth, number)
+
+    def _leave_signals(self) -> None:
+        """Leave the signals kept for the birth to the template: from now on nobody here reads the report of the birth.
+
+        The template either has reported the birth already, or finds the signals when its report fails, because the
+        reading direction is shut down in between.
+        """
+        if self._signals_at_birth and self.status is not None:
+            channel = Channel(self.status.sock)
+            try:
+                for number in self._signals_at_birth:
+                    channel.send(Frame(SIGNAL, number))
+                self.status.sock.shutdown(_socket.SHUT_RD)
+            except OSError:  # the template is gone, or has refused the fork
+                return
+            self.read_status()
 
     def _kill(self) -> None:
         if self.session.born or self.session.pidfd >= 0 or self.remote:

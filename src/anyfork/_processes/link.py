@@ -262,7 +262,7 @@ class Link(Ends):
         self.read_status()
         if not self.session.born and self.session.pid is not None:
             self._recognise(self.session.pid)
-        self._kill()
+        self._signal_or_keep(SIGKILL)
         self._close_executed()
 
     def abandon(self) -> None:
@@ -348,6 +348,7 @@ class Link(Ends):
         session = self.session
         if session.phase is Phase.STARTING and session.status is None:
             self._drain()
+        self._leave_signals()
         session.phase = Phase.CLOSED
         self.wake_all()
 
