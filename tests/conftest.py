@@ -33,7 +33,7 @@ DEADLINE = 20.0  # seconds for what a test started to be gone; nothing waits tha
 
 
 def descriptors() -> dict[int, str]:
-    """What this process has open: what each descriptor is, by number."""
+    """Return what each open descriptor of this process leads to, by number."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:

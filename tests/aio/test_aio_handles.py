@@ -43,7 +43,7 @@ BACKLOG = 800  # times 60 kB: more than any socket takes
 
 
 async def read_to_end(stream):
-    """All that a process sends."""
+    """Return all that a process sends."""
     data = b""
     with contextlib.suppress(anyio.EndOfStream):
         while True:

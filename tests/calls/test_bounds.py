@@ -79,7 +79,7 @@ def test_a_long_map_holds_no_more_items_than_its_window(worker):
 
 
 def test_callers_wait_where_too_many_calls_are_queued(monkeypatch):
-    """They are not encoded twice, none is lost, and all get their results when the worker goes on."""
+    """Queue more calls than fit: none is encoded twice or lost, and all get results when the worker goes on."""
     monkeypatch.setattr(_calls, "MAX_CALLS", 3)
     with calling(range(20)) as (worker, results):
         eventually(lambda: len(worker._talk.calls._queue) == 3 and len(worker._talk._waiting) >= 18)

@@ -357,7 +357,7 @@ def test_a_message_that_cannot_be_sent_ends_its_worker_and_each_call_says_whethe
 
 
 def broken_message():
-    """One whose descriptor is not open any more, which no message of ours is."""
+    """Return a message whose descriptor is closed. The library never makes such a message."""
     from _anyfork_child.values.message import Message
 
     fd = os.dup(0)

@@ -196,7 +196,7 @@ def test_a_hostile_worker_runs_nothing_in_its_owner(new_worker, serializer, name
 
 
 def test_the_attacks_work_on_pickle(tmp_path):
-    """So that the test above can fail: with pickle, a worker is trusted."""
+    """Prove that the test above can fail: the owner trusts a worker that uses pickle."""
     path = str(tmp_path / "evil")
     said = dict(attacks(path))["a result"]
     template = anyfork.Template().preload("_anyfork_child.worker.loop").execute(SPEAK, said)

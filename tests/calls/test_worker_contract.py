@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("warm_templates")
 
 @pytest.fixture(params=MAKERS)
 def new_worker(request: pytest.FixtureRequest) -> Blocking:
-    """What makes a worker, in each face and under each loop."""
+    """Return a function that makes a worker, in each face and under each loop."""
     return MAKERS[request.param]
 
 
@@ -47,7 +47,7 @@ def worker(new_worker: Blocking, options: dict[str, Any]) -> Iterator[Any]:
 
 @pytest.fixture
 def plain_worker(new_worker: Blocking) -> Iterator[Any]:
-    """One that runs one call after the other."""
+    """Provide a worker that runs one call after the other."""
     with new_worker() as worker:
         yield worker
 
@@ -640,7 +640,7 @@ def test_a_stream_ends_with_the_death_of_its_worker(worker):
 
 
 def test_ctrl_c_is_the_running_calls_and_the_worker_goes_on(plain_worker):
-    """It is no Ctrl-C of the owner, whose event loop would end by one."""
+    """Report a Ctrl-C of the worker as an error: raised again here, it would end the event loop of the owner."""
     with pytest.raises(anyfork.RemoteError) as caught:
         plain_worker.call(call_functions.interrupted)
     assert caught.value.type_name == "KeyboardInterrupt"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import _signal
-from _signal import SIG_DFL, SIGINT, SIGTERM, default_int_handler, signal
+from _signal import SIG_DFL, SIGINT, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,18 +25,6 @@ def default_actions(numbers: Iterable[int]) -> None:
 def unblock_all() -> None:
     """Unblock all signals of this thread."""
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-
-
-def user_signals(changed: bool) -> None:
-    """Give this process the handlers of a fresh interpreter, without those of the template, and an empty mask.
-
-    ``changed`` means that user code has run in this process and may have changed any handler.
-    """
-    if changed:
-        default_actions(handled_signals())
-        unblock_all()
-    signal(SIGTERM, SIG_DFL)
-    signal(SIGINT, default_int_handler)
 
 
 def program_signals() -> None:

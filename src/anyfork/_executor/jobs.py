@@ -221,7 +221,7 @@ class EncodedJob(Job):
         """Prepare the job for the worker that gets it. Does nothing here; subclasses may override it."""
 
     def settle(self, error: BaseException | None, value: Any) -> None:
-        """Deliver the error, or the result if ``error`` is None."""
+        """Deliver the error, or the result if ``error`` is None. Each kind of job implements this."""
         raise NotImplementedError
 
     def finish(self, message: call_messages.Message) -> None:

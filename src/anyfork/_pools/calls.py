@@ -131,15 +131,18 @@ class PoolJob(Job):
         self.deadline: float | None = None
 
     def send(self, calls: PoolCalls) -> None:
-        """Begin the job in a worker."""
+        """Begin the job in a worker. Each kind of job implements this."""
         raise NotImplementedError
 
     def fail(self, error: BaseException) -> None:
-        """Fail the job with this error instead of an answer."""
+        """Fail the job with this error instead of an answer. Each kind of job implements this."""
         raise NotImplementedError
 
     def give_up(self, calls: PoolCalls) -> None:
-        """Give up the calls of the job in its worker: no caller waits for their answers any more."""
+        """Give up the calls of the job in its worker: no caller waits for their answers any more.
+
+        Each kind of job implements this.
+        """
         raise NotImplementedError
 
     def numbers(self, first: int) -> Sequence[int]:

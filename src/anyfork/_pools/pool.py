@@ -66,11 +66,11 @@ class PoolHandle:
     # --- Methods that a face adds ---
 
     def _begin(self, worker: Worker) -> None:
-        """Start a worker: create its Seat, and serve that until the worker has ended."""
+        """Start a worker: create its Seat, and serve that until the worker has ended. Each face implements this."""
         raise NotImplementedError
 
     def _wake_at(self, when: float) -> None:
-        """Schedule a call of ``decide`` at this time at the latest; infinity for never."""
+        """Schedule a call of ``decide`` at this time at the latest; infinity for never. Each face implements this."""
         raise NotImplementedError
 
     # --- Jobs ---
