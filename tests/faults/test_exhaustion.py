@@ -1,6 +1,7 @@
 """Processes, memory, descriptors and socket buffers run out: one request fails, the template and the owner go on."""
 
 import errno
+import fcntl
 import gc
 import hashlib
 import os
@@ -8,6 +9,8 @@ import resource
 import select
 import signal
 import socket
+import tempfile
+from pathlib import Path
 
 import faces
 import faulty
@@ -422,7 +425,15 @@ say(process.wait(10).signal)
     assert run_program(NO_DESCRIPTORS + source) == signal.SIGKILL
 
 
-# The kernel counts what all processes of a user have in flight: much more than other tests have at the same time.
+@pytest.fixture
+def alone_in_flight():
+    """Let no other test fill the limit of descriptors in flight: the kernel counts all processes of a user together."""
+    with open(Path(tempfile.gettempdir()) / f"anyfork-tests-in-flight-{os.getuid()}", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+# Descriptors in flight: as many as the limit allows, and many more than any test has that does not wait for its turn.
 IN_FLIGHT = """
 template = Template().ready()
 pid = template.pid
@@ -434,6 +445,7 @@ for _ in range(45):
 """
 
 
+@pytest.mark.usefixtures("alone_in_flight")
 def test_descriptors_beyond_the_limit_of_those_in_flight_wait_in_the_owner():
     """Scenario 10: ETOOMANYREFS is like a full socket, but one that cannot be polled."""
     source = """
@@ -444,6 +456,7 @@ say(process.channel.recv(100).decode())
     assert run_program(IN_FLIGHT + source, **UNPRIVILEGED) == "450"
 
 
+@pytest.mark.usefixtures("alone_in_flight")
 def test_a_call_that_finds_no_descriptor_to_queue_sends_nothing_later():
     """Scenario 10: what failed is not half done."""
     source = """
@@ -455,6 +468,7 @@ say([refused, process.channel.recv(100).decode()])
     assert run_program(ATTEMPT + IN_FLIGHT + source, **UNPRIVILEGED) == ["EMFILE", "450"]
 
 
+@pytest.mark.usefixtures("alone_in_flight")
 def test_a_worker_waits_where_its_owner_does_not_take_its_descriptors():
     """Scenario 10: the kernel takes no more, and no result is lost."""
     source = """
