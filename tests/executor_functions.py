@@ -8,7 +8,7 @@ import sys
 import time
 from _pickle import PickleBuffer
 
-from _anyfork_child.worker.server import retire
+from _anyfork_child.wire.current_worker import retire
 
 
 class Odd:

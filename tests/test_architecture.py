@@ -61,22 +61,8 @@ EXCEPTIONS = {
         "_anyfork_child.template.program_copy",
         "_anyfork_child.__main__",
     ): "a copy of the program enters a template's loop",
-    ("anyfork", "_anyfork_child.worker.server"): "emit and retire are public names",
-    ("anyfork._calls.worker_options", "anyfork._multiprocessing.inherited"): "only where multiprocessing is loaded",
-    ("anyfork._multiprocessing.inherited", "_anyfork_child.multiprocessing.context"): "classes that both sides have",
-    (
-        "anyfork._multiprocessing.main_lookup",
-        "_anyfork_child.multiprocessing.main_lookup",
-    ): "the words of the questions",
-    ("anyfork._multiprocessing.popen", "_anyfork_child.multiprocessing.process"): "the function that the process runs",
-    ("anyfork.context", "_anyfork_child.multiprocessing.context"): "classes that both sides have",
-    (
-        "anyfork._program_copy.fork_here",
-        "_anyfork_child.template.program_copy",
-    ): "the copy of the program is a template",
     ("anyfork._program_copy.fork_here", "_anyfork_child.template.fork_safety"): "no warning of a fork that is meant",
     ("anyfork._program_copy.survey", "_anyfork_child.template.fork_safety"): "what a template checks before a fork",
-    ("anyfork.frozen", "_anyfork_child.__main__"): "a frozen program is its own interpreter",
 }
 # Modules that import each other, types included. This list only becomes shorter.
 CIRCLES = {
@@ -84,7 +70,6 @@ CIRCLES = {
     "anyfork._executor.admission at_exit dispatcher jobs map pooled_worker recovery worker_queue workers",
     "anyfork._pools.calls pool pooled_worker worker_queue",
     "anyfork._pools.jobs worker_table",
-    "anyfork._processes.link undelivered",
 }
 
 

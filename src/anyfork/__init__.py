@@ -56,8 +56,8 @@ from ._status import Usage as Usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _anyfork_child.worker.server import emit as emit
-    from _anyfork_child.worker.server import retire as retire
+    from _anyfork_child.wire.current_worker import emit as emit
+    from _anyfork_child.wire.current_worker import retire as retire
 
     from . import aio as aio
     from . import context as context

@@ -19,10 +19,10 @@ WHERE = {
     "audit": "._program_copy.audit",
     "call": "._blocking.call",
     "Executor": "._executor.executor",
-    "emit": "_anyfork_child.worker.server",
+    "emit": "_anyfork_child.wire.current_worker",
     "fork_here": "._program_copy.fork_here",
     "get_context": ".context",
-    "retire": "_anyfork_child.worker.server",
+    "retire": "_anyfork_child.wire.current_worker",
 }
 MODULES = ("aio", "context")  # their contents may be used after ``import anyfork``
 INSTEAD = {

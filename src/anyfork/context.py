@@ -5,9 +5,9 @@ Importing this module makes the name ``"anyfork"`` known to multiprocessing, for
 
 from __future__ import annotations
 
-from _anyfork_child.multiprocessing.context import AnyforkContext as AnyforkContext
-from _anyfork_child.multiprocessing.context import AnyforkProcess as AnyforkProcess
-from _anyfork_child.multiprocessing.context import default_context
+from _anyfork_child.values.multiprocessing_context import AnyforkContext as AnyforkContext
+from _anyfork_child.values.multiprocessing_context import AnyforkProcess as AnyforkProcess
+from _anyfork_child.values.multiprocessing_context import default_context
 
 from ._blocking.template import Template
 from ._errors import ArgumentError

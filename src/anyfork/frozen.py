@@ -19,20 +19,22 @@ from ._system.interpreter import frozen_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any
 
 
-def _become_template() -> NoReturn:
+def _become_template() -> None:
     """Become the template. Runs in the template, in the first line of the program, and never returns to the program."""
     from types import ModuleType
 
-    from _anyfork_child.__main__ import main
+    from _anyfork_child.wire.own_imports import import_own
+
+    template: Any = import_own("_anyfork_child.__main__")
 
     arguments = sys.argv[2:]
     del sys.argv[1:]
     sys.modules["_anyfork_program"] = sys.modules["__main__"]  # kept from being torn down, and out of the way
     sys.modules["__main__"] = ModuleType("__main__")
-    main(*arguments)
+    template.main(*arguments)
 
 
 if sys.argv[1:2] == [REENTRY] and frozen_program():

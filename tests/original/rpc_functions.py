@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
+from _anyfork_child.wire import current_worker
 from _anyfork_child.wire.call_messages import HEADER, READY, RESULT, VERSION
-from _anyfork_child.worker import loop, server
-from _anyfork_child.worker.server import emit
+from _anyfork_child.wire.current_worker import emit
+from _anyfork_child.worker import loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -258,7 +259,7 @@ def flood(count: int, size: int) -> None:
 
 def answer_twice() -> str:
     """Two results for one call."""
-    serving = server.current
+    serving = current_worker.current
     assert serving is not None
     serving.send_value(RESULT, serving.number, "first")
     return "second"

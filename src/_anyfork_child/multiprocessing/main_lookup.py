@@ -20,16 +20,13 @@ from importlib.machinery import ModuleSpec
 
 from ..values.decode import Payload
 from ..wire.channel import NOSIGNAL, RIGHTS, Channel, pack_descriptors
-from ..wire.failure import unpack_texts
+from ..wire.failure import MISSING, unpack_texts
 from ..wire.frames import FAILED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
     from typing import NoReturn
-
-MISSING = "missing"  # the category of a failure: there is no such function or class
-UNSENT = "unsent"  # the category of a failure: the function or class cannot travel
 
 
 class Unavailable:

@@ -14,9 +14,9 @@ from multiprocessing import queues as queues  # most processes get a queue
 from multiprocessing import resource_tracker as resource_tracker  # the same
 from types import FunctionType
 
+from ..values import multiprocessing_context
 from ..values.decode import Descriptor, load_values
 from ..wire.resource_tracker import use as use_tracker
-from . import context
 from .main_lookup import ask_owner
 
 OF_POOLS = ("multiprocessing.pool", "concurrent.futures.process")
@@ -42,7 +42,7 @@ def main(
     Nothing is sent on the channel. The end of this side tells the parent process that everything inherited has arrived;
     the end of the other side tells this process that the parent process has ended.
     """
-    context.start_method()  # registers the method even if the import above was lazy
+    multiprocessing_context.start_method()  # registers the method even if the import above was lazy
     atexit.register(util._exit_function)  # type: ignore[attr-defined]  # the template's exit handlers do not run here
     use_tracker(tracker.detach())
     ask_owner(questions.detach())

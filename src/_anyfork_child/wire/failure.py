@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LENGTH = Struct("<I")
+MISSING = "missing"  # the category of a failure: the owner's __main__ has no such function or class
+UNSENT = "unsent"  # the category of a failure: a function or class of the owner's __main__ cannot travel
 _TEXT_LIMIT = 60_000  # bytes a field: below what a socket takes at once, above any traceback that a person reads
 
 

@@ -47,7 +47,8 @@ from ..wire.call_messages import (
     VERSION,
 )
 from ..wire.channel import NOWAIT, close_all
-from .server import Serving, become
+from ..wire.current_worker import become
+from .server import Serving
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -23,7 +23,6 @@ from ..wire.call_messages import (
     BAD_ARGUMENT,
     BAD_RESULT,
     ERROR,
-    EVENT,
     FRESH,
     HEADER,
     IN_FILE,
@@ -33,7 +32,6 @@ from ..wire.call_messages import (
     RAISED,
     READ_SIZE,
     RESULT,
-    RETIRE,
     Inbox,
 )
 from ..wire.channel import CLOEXEC, NOSIGNAL, ROOM, TRUNCATED, close_all, plain_socket, send_some, unpack_descriptors
@@ -315,40 +313,3 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception as second:  # a __str__ of the user's that raises must not hide the error itself
         return f"<its __str__ raised {type(second).__name__}>"
-
-
-current: Serving | None = None  # in a worker: the channel that emit uses
-
-
-def become(serving: Serving) -> Serving:
-    """Set the channel that emit and retire use; return it."""
-    global current
-    current = serving
-    return serving
-
-
-def emit(value: object) -> None:
-    """Send a value to the ``on_event`` of the running call, or of the worker; it has been sent when this returns.
-
-    Only for functions that run in a worker: raises RuntimeError elsewhere, and any exception that the encoding of the
-    value raises. Waits as long as the owner does not read.
-    """
-    worker = _current("emit", "in a function that Worker.call or call runs")
-    worker.send_value(EVENT, worker.number, value)
-
-
-def retire() -> None:
-    """Retire this worker from its pool: it finishes the calls that it was given, gets no more, and ends.
-
-    Another worker takes its place. Calling it again changes nothing; a worker that belongs to no pool just goes on.
-    Only for functions that run in a worker: raises RuntimeError elsewhere.
-    """
-    _current("retire", "in a function that a pool runs").send(HEADER.pack(0, 0, 0, RETIRE, 0, 0))
-
-
-def _current(call: str, where: str) -> Serving:
-    if current is None:
-        raise RuntimeError(f"{call}() works only in a worker: {where}")
-    if current.is_copy:
-        raise RuntimeError(f"{call}() works only in the worker itself: process {getpid()} is a forked copy of it")
-    return current

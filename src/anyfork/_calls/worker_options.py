@@ -119,7 +119,7 @@ def new_process(receiver: Receiver) -> Iterator[Receiver]:
     if "multiprocessing.context" not in sys.modules or receiver.in_band:
         yield receiver
         return
-    from .._multiprocessing.inherited import inheriting  # only now: it imports multiprocessing
+    from .._processes.inherited import inheriting  # only now: it imports multiprocessing
 
     with inheriting(receiver) as inner:
         yield inner

@@ -15,17 +15,16 @@ from _thread import RLock
 from select import POLLIN
 from types import ModuleType
 
-from _anyfork_child.multiprocessing.main_lookup import MISSING, UNSENT
 from _anyfork_child.wire.channel import CLOEXEC, NOWAIT, ROOM, Channel, close_all, unpack_descriptors
 from _anyfork_child.wire.descriptors import socket_pair
-from _anyfork_child.wire.failure import Failure
+from _anyfork_child.wire.failure import MISSING, UNSENT, Failure
 from _anyfork_child.wire.frames import FAILED, SEND, Frame
 from _anyfork_child.wire.memory_files import write_stepwise
 
+from .._processes.inherited import encode_inherited
 from .._system.importable import is_importable
 from .._system.locks import do_locked
 from .._system.polling import new_epoll, wait_for
-from .inherited import encode_inherited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

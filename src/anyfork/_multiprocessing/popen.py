@@ -6,17 +6,16 @@ import os
 import sys
 from multiprocessing import connection, popen_fork, process, resource_tracker, util
 
-from _anyfork_child.multiprocessing.process import main
 from _anyfork_child.values.decode import Descriptor
 from _anyfork_child.wire.descriptors import duplicate
 
 from .._blocking.template import Template
 from .._errors import HandleError, StatusUnknownError
 from .._processes.default_template import default_template
+from .._processes.inherited import encode_inherited
 from .._processes.start import warm_template
 from .._system.import_path import current_directory
 from .._system.timeouts import seconds
-from .inherited import encode_inherited
 from .main_lookup import definitions
 
 TYPE_CHECKING = False
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from .._blocking.process import Process
     from .._processes.link import Link
 
+MODULE = "_anyfork_child.multiprocessing.process"  # what such a process runs
 UNKNOWN = 255  # the exit code if it is unknown; forkserver says the same
 BEFORE_UNLINKING = 1  # above the priority of the finalizer that removes the names of locks at the end of the program
 OF_POOLS = ("concurrent.futures.process", "multiprocessing.pool", "multiprocessing.managers")
@@ -114,7 +114,7 @@ def _warm(template: Link, target: object, by_value: bool) -> None:
     """Have the template load, once, what every process needs, and what processes of pools or with functions by value
     need.
     """
-    warm_template(template, main.__module__)
+    warm_template(template, MODULE)
     module = getattr(target, "__module__", None)
     if module in OF_POOLS:
         warm_template(template, module)
@@ -155,7 +155,7 @@ def _run(template: Template | None, preparation: dict[str, Any], encoded: Encode
     asking = definitions.open()
     try:
         return new.run(
-            main,
+            f"{MODULE}:main",
             preparation,
             dict(os.environb) if template is None else None,
             Descriptor(tracker),

@@ -25,7 +25,7 @@ from .._system.owned_descriptors import hand_on, unopened
 from .._system.reaper import offspring
 from .endpoints import Ends
 from .session import Phase
-from .undelivered import deliver, destructor, open_links, pending, undelivered, when_free
+from .undelivered import deliver, destructor, pending, undelivered, when_free
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
 
 SCRAP = 4096  # bytes to read at once of data that is discarded
+
+# Links that hold sockets. Handles may be collected as part of a cycle, and then the collector must not close the
+# sockets before the handle has sent its last message over them.
+open_links: set[Link] = set()
 
 
 class Link(Ends):

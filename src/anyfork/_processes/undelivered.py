@@ -17,21 +17,27 @@ from .._system.polling import new_poll
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _thread import RLock
     from collections.abc import Callable
     from select import poll
-    from typing import TypeVar
+    from typing import Protocol, TypeVar
 
-    from .link import Link
+    class Sender(Protocol):
+        """A link, as far as this module needs to know it."""
+
+        @property
+        def lock(self) -> RLock: ...
+        @property
+        def foreign(self) -> bool: ...
+        def flush(self) -> bool: ...
+        def unsent_here(self) -> list[int]: ...
 
     Handle = TypeVar("Handle")
 
 EXIT = 1.0  # seconds at the end of the program for what is still undelivered
 
-# Links that hold sockets. Handles may be collected as part of a cycle, and then the collector must not close the
-# sockets before the handle has sent its last message over them.
-open_links: set[Link] = set()
-undelivered: set[Link] = set()  # links with a queue, kept alive until it is delivered
-_late: deque[tuple[Link, Callable[[], None]]] = deque()  # actions that had to wait for a lock
+undelivered: set[Sender] = set()  # links with a queue, kept alive until it is delivered
+_late: deque[tuple[Sender, Callable[[], None]]] = deque()  # actions that had to wait for a lock
 
 
 def destructor(delete: Callable[[Handle], None]) -> Callable[[Handle], None]:
@@ -53,7 +59,7 @@ def pending() -> bool:
     return bool(undelivered or _late)
 
 
-def when_free(link: Link, action: Callable[[], None]) -> None:
+def when_free(link: Sender, action: Callable[[], None]) -> None:
     """Run an action on a link now, or soon if another thread holds its lock.
 
     Never waits for the lock: this may run in the destructor of a handle, so in the middle of anything, with any other
@@ -78,7 +84,7 @@ def deliver(timeout: float = 0.0) -> None:
         poller.poll(left * 1000)
 
 
-def _write_on(link: Link, poller: poll) -> None:
+def _write_on(link: Sender, poller: poll) -> None:
     if link.foreign:
         undelivered.discard(link)
         return

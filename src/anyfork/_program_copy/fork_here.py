@@ -16,6 +16,7 @@ from _anyfork_child.template.fork_safety import Unwarned
 from _anyfork_child.values.receiver import Receiver
 from _anyfork_child.values.shared_main import common
 from _anyfork_child.wire.descriptors import lift, socket_pair
+from _anyfork_child.wire.own_imports import import_own
 from _anyfork_child.wire.platform import has_pidfds
 
 from .._blocking.template import Template
@@ -32,7 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Iterable
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from _anyfork_child.values.shared_main import Main
 
@@ -205,11 +206,9 @@ def _become_template(
 ) -> NoReturn:
     """Turn the copy into a template. Runs in the copy. In no case may the program's own frames go on in it."""
     try:
-        from _anyfork_child.template.program_copy import (
-            become_template,  # only now: the program has no use for a template's code
-        )
-
-        become_template(far, line, flags, owner, main, unwanted, collects)
+        # Imported only now: the program has no use for a template's code.
+        copy: Any = import_own("_anyfork_child.template.program_copy")
+        copy.become_template(far, line, flags, owner, main, unwanted, collects)
     except BaseException:
         sys.__excepthook__(*sys.exc_info())
     finally:

@@ -12,8 +12,9 @@ from _thread import _count as count_threads
 
 from _anyfork_child.template.fork_safety import subinterpreters as subinterpreters
 from _anyfork_child.template.fork_safety import unsafe_threads
+from _anyfork_child.wire import current_worker
 
-from .._processes.undelivered import open_links
+from .._processes.link import open_links
 from .._system.lifeline import lifeline_descriptors
 from .._system.polling import patched_by
 
@@ -135,9 +136,8 @@ def own_descriptors() -> set[int]:
     template = sys.modules.get("_anyfork_child.template.template")  # loaded in processes that anyfork has started
     if template is not None:
         fds.update(template.held)
-    serving: Any = sys.modules.get("_anyfork_child.worker.server")
-    if serving is not None and serving.current is not None:
-        fds.add(serving.current.sock.fileno())
+    if current_worker.current is not None:
+        fds.add(current_worker.current.sock.fileno())
     return fds.union(lifeline_descriptors()) - {-1}
 
 

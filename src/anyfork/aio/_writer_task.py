@@ -16,6 +16,7 @@ from .._processes.undelivered import deliver, pending, undelivered
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from typing import Any
 
     from .._processes.link import Link
 
@@ -103,7 +104,8 @@ def attend() -> None:
     if not pending():
         return
     deliver()
-    for link in list(undelivered):
+    links: list[Any] = [*undelivered]
+    for link in links:
         pump = _pumps.get(link)
         if (pump is None or pump.stopped) and not _Pump(link).start():
             return

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from multiprocessing import context
 from multiprocessing.reduction import ForkingPickler
 
-from _anyfork_child.multiprocessing.context import REDUCERS
 from _anyfork_child.values.decode import Descriptor
 from _anyfork_child.values.encode import Encoded, encode
+from _anyfork_child.values.multiprocessing_context import REDUCERS
 from _anyfork_child.values.receiver import Receiver
 
 from .._system.import_path import later_places, place_of

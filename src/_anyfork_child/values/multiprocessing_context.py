@@ -1,7 +1,7 @@
 """The classes of the multiprocessing context.
 
 Both sides use them, because Process objects travel by pickle, with their class by its name. The owner starts processes
-(anyfork._multiprocessing.popen); multiprocessing.process is the beginning of a process.
+(anyfork._multiprocessing.popen); _anyfork_child.multiprocessing.process is the beginning of a process.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from multiprocessing import context, process
 
-from ..values.decode import find_function
+from .decode import find_function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
