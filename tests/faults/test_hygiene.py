@@ -169,6 +169,10 @@ SOURCES = {
     "random": "random.random()",
     "a random.Random of the module": "random._inst.getrandbits(64)",
     "numpy's global generator": "numpy.random.random()",
+    "numpy's default generator": "numpy.random.default_rng().random()",
+    "numpy's normal numbers, of which it makes two": "numpy.random.standard_normal()",
+    "random's normal numbers, of which it makes two": "random.gauss(0, 1)",
+    "ssl": "ssl.RAND_bytes(8)",
     "uuid1": "uuid.uuid1().node, uuid.uuid1().clock_seq",
     "uuid4": "uuid.uuid4()",
     "secrets": "secrets.token_hex()",
@@ -197,6 +201,30 @@ def test_a_process_and_that_of_a_nested_template_draw_different_randomness(sourc
         template.prepare(faulty.evaluate, expression)
         with template.fork() as nested:
             assert len({answer(template, expression), answer(nested, expression), answer(nested, expression)}) == 3
+
+
+STREAMS = {
+    "random": ("random.seed(5)", "random.random()"),
+    "random's second normal number": ("random.seed(5), random.gauss(0, 1)", "random.gauss(0, 1)"),
+    "numpy": ("numpy.random.seed(5)", "numpy.random.random()"),
+    "numpy's second normal number": ("numpy.random.seed(5), numpy.random.randn()", "numpy.random.randn()"),
+    "another generator in numpy's place": (
+        "numpy.random.set_bit_generator(numpy.random.PCG64(5))",
+        "numpy.random.random()",
+    ),
+}
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_no_process_goes_on_with_the_random_stream_of_its_template(stream):
+    """Scenario 29, with a seeded template: the next number of its stream is known."""
+    seeding, drawing = STREAMS[stream]
+    names = ["numpy.random"] if "numpy" in seeding else ["random"]
+    with Template().preload(*names) as template:
+        template.prepare(faulty.evaluate, seeding)
+        drawn = [answer(template, drawing) for _ in range(3)]
+        next_of_template = answer(template, f"({seeding}, {drawing})[1]")
+        assert len({*drawn, next_of_template}) == 4
 
 
 # --- Output and exit handlers (scenario 32) ---

@@ -14,6 +14,7 @@ from _thread import _count as count_threads  # Python threads beside the main on
 
 from ..birth.exit import fence, flush_stdio
 from ..wire.failure import Failure
+from .randomness import numpy_reset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,8 +121,9 @@ def resets() -> list[Callable[[], object]]:
     """Return the functions that a copy of this process must call to reset state that it must not share."""
     needed: list[Callable[[], object]] = [fence] if atexit._ncallbacks() else []
     modules = sys.modules
-    if "numpy.random" in modules:
-        needed.append(modules["numpy.random"].seed)
+    reseed_numpy = numpy_reset()
+    if reseed_numpy is not None:
+        needed.append(reseed_numpy)
     if "multiprocessing.process" in modules:
         needed.append(_reset_multiprocessing)
     if "uuid" in modules:
