@@ -68,7 +68,6 @@ EXCEPTIONS = {
 CIRCLES = {
     "_anyfork_child.template.entry fork_check fork_loop shutdown template warm_up",
     "anyfork._executor.admission at_exit dispatcher jobs map pooled_worker recovery worker_queue workers",
-    "anyfork._pools.calls pool pooled_worker worker_queue",
     "anyfork._pools.jobs worker_table",
 }
 

@@ -13,7 +13,7 @@ from .jobs import Job, JobState
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, TypeAlias
+    from typing import Any, Protocol, TypeAlias
 
     from _anyfork_child.values.message import Message
     from _anyfork_child.values.receiver import Receiver
@@ -22,10 +22,37 @@ if TYPE_CHECKING:
 
     from .._calls.call import Handler
     from .durations import Tempo
-    from .pool import PoolHandle
-    from .worker_queue import PoolCalls
+    from .scheduler import Scheduler
+    from .worker_table import Worker
 
     AnyFunction: TypeAlias = Callable[..., Any] | str | KnownFunction
+
+    class Pool(Protocol):
+        """A pool (_pools.pool), as its jobs and its workers see it."""
+
+        memory: int | None
+        concurrent: bool
+        serializer: Serializer | None
+        scheduler: Scheduler
+
+        @property
+        def now(self) -> Callable[[], float]: ...
+        def answered(self, job: PoolJob) -> None: ...
+        def measured(self, job: PoolJob, size: int) -> None: ...
+        def skip(self, job: PoolJob) -> None: ...
+        def not_started(self, worker: Worker, error: BaseException) -> None: ...
+
+    class WorkerQueue(Protocol):
+        """The calls of one worker (_pools.worker_queue), as jobs see them."""
+
+        def begin(self, answer: Answer, function: AnyFunction | None, body: bytes) -> None: ...
+        def begin_items(
+            self, answers: Sequence[Answer], function: AnyFunction | None, items: Sequence[Any]
+        ) -> None: ...
+        def begin_message(self, answer: Answer, function: AnyFunction | None, encoded: Message) -> None: ...
+        def begin_measure(self, answer: Answer, kind: int) -> None: ...
+        def give_up(self, call: Answer) -> bool: ...
+
 
 SENT = State.SENT
 NEW = JobState.NEW
@@ -106,7 +133,7 @@ class PoolJob(Job):
 
     def __init__(
         self,
-        pool: PoolHandle,
+        pool: Pool,
         function: AnyFunction | None,
         body: bytes | Message | None,
         on_event: Handler | None,
@@ -130,7 +157,7 @@ class PoolJob(Job):
         self.runs = 0
         self.deadline: float | None = None
 
-    def send(self, calls: PoolCalls) -> None:
+    def send(self, calls: WorkerQueue) -> None:
         """Begin the job in a worker. Each kind of job implements this."""
         raise NotImplementedError
 
@@ -138,7 +165,7 @@ class PoolJob(Job):
         """Fail the job with this error instead of an answer. Each kind of job implements this."""
         raise NotImplementedError
 
-    def give_up(self, calls: PoolCalls) -> None:
+    def give_up(self, calls: WorkerQueue) -> None:
         """Give up the calls of the job in its worker: no caller waits for their answers any more.
 
         Each kind of job implements this.
@@ -152,7 +179,7 @@ class PoolJob(Job):
     def settle(self) -> None:
         """Complete the job: the size of its worker after it is known, or not wanted."""
 
-    def begin(self, calls: PoolCalls, answer: Answer) -> None:
+    def begin(self, calls: WorkerQueue, answer: Answer) -> None:
         """Begin the encoded call in a worker."""
         body = self.body
         if type(body) is bytes:
@@ -161,7 +188,7 @@ class PoolJob(Job):
             calls.begin_message(answer, self.function, body)  # type: ignore[arg-type]  # it is a message
         self.measure(calls)
 
-    def measure(self, calls: PoolCalls) -> None:
+    def measure(self, calls: WorkerQueue) -> None:
         """Ask a plain worker how large it is after the job, if the pool limits the memory of workers."""
         if self.pool.memory is not None and not self.pool.concurrent:
             calls.begin_measure(Measure(self), self.pool.memory)
@@ -259,7 +286,7 @@ class CallJob(PoolJob):
         """Return whether ``result`` may be called."""
         return self.error is not None or (self.attempt is not None and self.attempt.state is DONE)
 
-    def send(self, calls: PoolCalls) -> None:
+    def send(self, calls: WorkerQueue) -> None:
         """Begin the job in a worker."""
         if self.tempo is not None:
             self.began = self.pool.now()
@@ -282,7 +309,7 @@ class CallJob(PoolJob):
             self.release()
         self.wake()
 
-    def give_up(self, calls: PoolCalls) -> None:
+    def give_up(self, calls: WorkerQueue) -> None:
         """Give up the last attempt: the caller no longer waits for its answer."""
         attempt, self.attempt = self.attempt, None
         if attempt is not None:

@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from _anyfork_child.values.serializers import Serializer
     from _anyfork_child.wire import call_messages
 
-    from .calls import AnyFunction
+    from .calls import AnyFunction, WorkerQueue
     from .pool import PoolHandle
     from .progress import Progress
-    from .worker_queue import PoolCalls
 
     class Waiting(Protocol):
         """A future that the consumer of a map waits for."""
@@ -98,7 +97,7 @@ class ItemsJob(PoolJob):
             item.job = self
         work.jobs.add(self)
 
-    def send(self, calls: PoolCalls) -> None:
+    def send(self, calls: WorkerQueue) -> None:
         """Begin the items that have no answer yet."""
         self.began = self.pool.now()
         items = self._open()
@@ -144,7 +143,7 @@ class ItemsJob(PoolJob):
             item.state = DONE
             self.work.came(item)
 
-    def give_up(self, calls: PoolCalls) -> None:
+    def give_up(self, calls: WorkerQueue) -> None:
         """Give up the calls of the job: no caller waits for their answers any more."""
         for item in self._open():
             calls.give_up(item)

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from .._calls.worker_channel import Conversation
     from .._errors import AnyforkError
     from .._status import ExitStatus
-    from .calls import PoolJob
-    from .pool import PoolHandle
+    from .calls import Pool, PoolJob
     from .worker_queue import PoolCalls
     from .worker_table import Worker
 
@@ -22,7 +21,7 @@ class Seat:
 
     __slots__ = ("_entered", "calls", "last", "pool", "talk", "worker")
 
-    def __init__(self, pool: PoolHandle, worker: Worker, talk: Conversation, calls: PoolCalls) -> None:
+    def __init__(self, pool: Pool, worker: Worker, talk: Conversation, calls: PoolCalls) -> None:
         self.pool = pool
         self.worker = worker
         self.talk = talk

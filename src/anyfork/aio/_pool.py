@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from typing import Any, Literal, Self, TypedDict, Unpack
 
     from .._calls.call import Handler
+    from .._pools.calls import WorkerQueue
     from .._pools.pool_options import PoolOptions
     from .._pools.stats import PoolStats
-    from .._pools.worker_queue import PoolCalls
     from .._signatures import Arguments, Item, Items, Later, Result
     from ._loop import Waiting
     from ._template import Template
@@ -328,7 +328,7 @@ class _Call(CallJob):
     __slots__ = ("waiting",)
     waiting: Waiting
 
-    def send(self, calls: PoolCalls) -> None:
+    def send(self, calls: WorkerQueue) -> None:
         if self.waiting.done():  # cancelled before anything could be sent
             self.pool.skip(self)
         else:
