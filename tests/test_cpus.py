@@ -88,7 +88,7 @@ def test_all_pools_respect_the_quota_of_a_real_control_group():
         with open(sys.argv[1], "w") as file: file.write(str(os.getpid()))
         import anyfork, anyfork.aio
         async def pool():
-            async with anyfork.aio.Pool() as pool: return pool._keeper.scheduler.limits.max_workers
+            async with anyfork.aio.Pool() as pool: return pool._pool_loop.scheduler.limits.max_workers
         if __name__ == "__main__":
             with anyfork.Executor() as executor, anyfork.get_context().Pool() as processes:
                 print(executor._max_workers, asyncio.run(pool()), processes._processes)

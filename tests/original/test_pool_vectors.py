@@ -124,7 +124,7 @@ async def test_p6_two_workers_with_a_load_of_two_get_jobs_in_turn(template, gate
     async with aio.Pool(template, max_workers=2, min_idle=2, load=2) as pool:
         await until(lambda: pool.stats().idle == 2)
         asked = await ask_in_turn(tasks, pool, 4, jobs.tell_and_wait, gate.file, on_event=Seen())
-        at = [seat.worker.jobs for seat in pool._keeper.seats]
+        at = [seat.worker.jobs for seat in pool._pool_loop.seats]
         assert [len(each) for each in at] == [2, 2]
         gate.open(4)
         a, b, c, d = [await one.outcome() for one in asked]
@@ -239,9 +239,9 @@ async def test_defect_4_dead_workers_are_replaced_and_no_other_job_is_lost(templ
 async def test_defect_5_how_many_workers_there_are_does_not_depend_on_what_cpuinfo_says(template):
     """! There is no ncpu: the default is 4, or the CPUs that this process may use if those are fewer."""
     async with aio.Pool(template) as pool:
-        assert pool._keeper.scheduler.limits.max_workers == min(4, usable_cpus())
+        assert pool._pool_loop.scheduler.limits.max_workers == min(4, usable_cpus())
     async with aio.Pool({template: 2, template.fork(): 3}) as pool:
-        assert pool._keeper.scheduler.limits.max_workers == 5
+        assert pool._pool_loop.scheduler.limits.max_workers == 5
 
 
 async def test_defect_6_every_error_comes_to_whoever_has_asked(template):
@@ -278,7 +278,7 @@ async def test_defect_9_the_queue_is_bounded_if_that_is_wanted(template, gate, t
         await ask_in_turn(tasks, pool, 3, jobs.wait, gate.file)
         for _ in range(4):
             ask(tasks, pool.call, jobs.wait, gate.file)
-        await until(lambda: pool._keeper.scheduler.waiters == 4 and pool.stats().running == 1)
+        await until(lambda: pool._pool_loop.scheduler.waiters == 4 and pool.stats().running == 1)
         assert pool.stats().queued == 2
         gate.open(7)
     async with aio.Pool(template, max_workers=1, load=1, max_queued=0, when_full="raise") as pool:

@@ -123,7 +123,7 @@ async def test_each_worker_has_at_most_its_load_and_the_least_loaded_gets_the_ne
 async def test_a_worker_is_given_more_quick_calls_unless_the_load_is_said(template, gate, tasks, options, sent):
     async with aio.Pool(template, max_workers=1, **options) as pool:
         await pool.call(jobs.keep_gate, gate.file)
-        pool._keeper.tempo_of(jobs.wait_at_gate).saw(0.0)  # as if it had been quick so far
+        pool._pool_loop.tempo_of(jobs.wait_at_gate).saw(0.0)  # as if it had been quick so far
         await ask_in_turn(tasks, pool, 10, jobs.wait_at_gate)
         await until(lambda: pool.stats().running == 1)
         assert (pool.stats().sent, pool.stats().queued) == (sent, 9 - sent)
@@ -134,10 +134,10 @@ async def test_a_worker_is_given_more_quick_calls_unless_the_load_is_said(templa
 async def test_how_quick_calls_are_is_learned(template):
     async with aio.Pool(template, max_workers=1) as pool:
         await pool.call(operator.neg, 1)
-        assert pool._keeper.tempo_of(operator.neg)._mean >= 0
+        assert pool._pool_loop.tempo_of(operator.neg)._mean >= 0
         await pool.call(time.sleep, 0.01)
         await pool.call(time.sleep, 0.01)
-        assert pool._keeper.tempo_of(time.sleep).depth == 0
+        assert pool._pool_loop.tempo_of(time.sleep).depth == 0
 
 
 async def test_a_worker_runs_several_calls_at_once_when_it_is_told_to(template, gate, seen, tasks):
@@ -423,7 +423,7 @@ async def test_a_call_that_is_given_up_when_it_is_done_does_not_end_the_next_one
             await first.done.wait()
         else:
             monkeypatch.setattr("anyfork._pools.pool.monotonic", lambda: time.monotonic() + 3600)
-            pool._keeper.decide()
+            pool._pool_loop.decide()
             monkeypatch.undo()
             assert isinstance(await first.outcome(), anyfork.CallTimeoutError)
         other_open.write(b"x")
@@ -459,7 +459,7 @@ async def test_calls_that_are_cancelled_at_any_moment_leave_the_pool_as_it_was(t
         stats = pool.stats()
         assert (stats.queued, stats.sent, stats.running) == (0, 0, 0)
         assert stats.failed == 0
-        assert pool._keeper.scheduler.waiters == pool._keeper.scheduler.promised == 0
+        assert pool._pool_loop.scheduler.waiters == pool._pool_loop.scheduler.promised == 0
 
 
 async def test_a_call_that_is_cancelled_may_be_waited_for_instead(template, gate, seen, tasks):
@@ -497,7 +497,7 @@ async def test_no_more_calls_wait_than_there_is_room_for(template, gate, tasks, 
     async with aio.Pool(template, max_workers=1, load=2, max_queued=max_queued) as pool:
         asked = await ask_in_turn(tasks, pool, taken, jobs.wait, gate.file)
         asked += [ask(tasks, pool.call, jobs.wait, gate.file) for _ in range(5)]
-        await until(lambda: pool._keeper.scheduler.waiters == 5 and pool.stats().running == 1)
+        await until(lambda: pool._pool_loop.scheduler.waiters == 5 and pool.stats().running == 1)
         stats = pool.stats()
         assert (stats.running, stats.sent, stats.queued, stats.submitted) == (1, 1, max_queued, taken)
         asked[-1].scope.cancel()
@@ -687,7 +687,7 @@ async def test_a_handler_may_call(template):
 async def test_closing_finishes_what_was_asked(template, gate, tasks):
     pool = aio.Pool(template, max_workers=1, max_queued=4)
     asked = [ask(tasks, pool.call, jobs.wait, gate.file) for _ in range(10)]
-    await until(lambda: pool._keeper.scheduler.waiters == 4)
+    await until(lambda: pool._pool_loop.scheduler.waiters == 4)
     closing = ask(tasks, pool.aclose)
     await until(lambda: "closed" in repr(pool))
     with pytest.raises(anyfork.HandleError, match="closed"):
@@ -722,7 +722,7 @@ async def test_calls_that_wait_for_room_fail_too_when_the_pool_is_killed(templat
     async with aio.Pool(template, max_workers=1, load=1, max_queued=0) as pool:
         asked = await ask_in_turn(tasks, pool, 1, jobs.wait, gate.file)
         asked += [ask(tasks, pool.call, jobs.wait, gate.file) for _ in range(3)]
-        await until(lambda: pool._keeper.scheduler.waiters == 3)
+        await until(lambda: pool._pool_loop.scheduler.waiters == 3)
         pool.kill()
         errors = [await one.outcome() for one in asked]
         assert all(isinstance(error, anyfork.CallCancelledError) for error in errors)

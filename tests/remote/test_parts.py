@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from _anyfork_child.remote import bundle
 from _anyfork_child.remote.bootstrap import BOOT, NOISE, Answers, digest, lines, package, with_boot
-from _anyfork_child.remote.importer import Carried
+from _anyfork_child.remote.importer import BundleImporter
 from _anyfork_child.remote.poller import EpollPoller, PollPoller
-from _anyfork_child.remote.protocol import DATA, EOF, MAX_BODY, Cutter, credit, message
-from _anyfork_child.remote.stderr_lines import LONGEST, Lines
+from _anyfork_child.remote.protocol import DATA, EOF, MAX_BODY, MessageDecoder, credit, message
+from _anyfork_child.remote.stderr_lines import LONGEST, StderrLines
 from _anyfork_child.wire.frames import ProtocolError
 from anyfork._blocking.remote import destination
 
@@ -127,7 +127,7 @@ def test_what_is_carried_are_the_sources_of_the_child_and_of_cloudpickle():
 
 
 def test_what_is_carried_shows_its_lines_in_a_traceback():
-    finder = Carried({"carried": "", "carried.inside": "def fail():\n    raise ValueError('shown')\n"})
+    finder = BundleImporter({"carried": "", "carried.inside": "def fail():\n    raise ValueError('shown')\n"})
     sys.meta_path.insert(0, finder)
     try:
         fail = importlib.import_module("carried.inside").fail
@@ -146,7 +146,7 @@ def test_what_is_carried_shows_its_lines_in_a_traceback():
 @given(st.lists(st.tuples(st.sampled_from([DATA, EOF]), st.integers(0, 2**32 - 1), st.binary(max_size=40))), st.data())
 def test_messages_are_cut_wherever_the_stream_is(messages, data):
     stream = b"".join(message(*one) for one in messages)
-    cutter = Cutter()
+    cutter = MessageDecoder()
     found = []
     while stream:
         size = data.draw(st.integers(1, len(stream)))
@@ -158,11 +158,11 @@ def test_messages_are_cut_wherever_the_stream_is(messages, data):
 @pytest.mark.parametrize("data", [b"\0" * 9, b"\xff" * 9, message(DATA, 1)[:5] + (MAX_BODY + 1).to_bytes(4, "little")])
 def test_what_is_no_message_is_an_error(data):
     with pytest.raises(ProtocolError):
-        Cutter().take(data)
+        MessageDecoder().take(data)
 
 
 def test_credit_is_a_message():
-    ((kind, number, body),) = Cutter().take(credit(7, 1000))
+    ((kind, number, body),) = MessageDecoder().take(credit(7, 1000))
     assert (kind, number, int.from_bytes(body, "little")) == (6, 7, 1000)
 
 
@@ -179,7 +179,7 @@ def pipe():
 
 def test_lines_wait_until_it_is_known_how_they_begin(pipe):
     read, write = pipe
-    said = Lines(write)
+    said = StderrLines(write)
     said.take(b"one\nt")
     assert said.tail == "one\nt"
     os.set_blocking(read, False)
@@ -194,7 +194,7 @@ def test_lines_wait_until_it_is_known_how_they_begin(pipe):
 
 def test_a_line_without_end_is_cut(pipe):
     read, write = pipe
-    said = Lines(write)
+    said = StderrLines(write)
     said.begin("h")
     for _ in range(LONGEST // 1000 + 1):
         said.take(b"x" * 1000)
@@ -203,7 +203,7 @@ def test_a_line_without_end_is_cut(pipe):
 
 def test_lines_that_nobody_reads_are_dropped_and_that_is_said(pipe):
     read, write = pipe
-    said = Lines(write)
+    said = StderrLines(write)
     said.begin("h")
     for _ in range(2000):
         said.take(b"x" * 999 + b"\n")

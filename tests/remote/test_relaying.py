@@ -38,7 +38,7 @@ def pid_of(process):
 
 
 def relays(owner=None):
-    """The pids of near and far relay."""
+    """The pids of near and remote relay."""
     titles = owned(owner or os.getpid())
     near = [pid for pid, title in titles.items() if title.endswith("local_relay:relay")]
     far = [pid for pid, title in titles.items() if title.endswith("anyfork/relay")]
@@ -230,13 +230,13 @@ def test_closing_the_template_lets_its_processes_finish_and_then_nothing_is_left
     assert ended(process).code == 0
 
 
-@pytest.mark.parametrize("which", ["near relay", "far relay"])
+@pytest.mark.parametrize("which", ["local relay", "remote relay"])
 def test_the_end_of_a_relay_ends_everything_on_the_other_side(which, own_relays, remote):
     stubborn = remote.fork().run(far_side.stay_whatever_comes)
     pids = [pid_of(stubborn), remote.pid]
     waiting = remote.fork().start(far_side.say_pid_and_stay).ready()
     pids.append(pid_of(waiting))
-    os.kill(own_relays[which == "far relay"], signal.SIGKILL)
+    os.kill(own_relays[which == "remote relay"], signal.SIGKILL)
     for process in (stubborn, waiting):
         assert not process.wait(DEADLINE).known
         process.close()

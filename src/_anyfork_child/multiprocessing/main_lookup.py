@@ -42,7 +42,7 @@ class Unavailable:
         raise UnpicklingError(self._reason)
 
 
-class Definitions:
+class OwnerLookup:
     """The source of missing names for ``__main__`` of this process, and for modules that only its owner has.
 
     It is a finder and a loader of modules, for ``sys.meta_path``.
@@ -53,7 +53,7 @@ class Definitions:
         self._lock = RLock()
         self._awaited: set[str] = set()
 
-    def stand_behind(self, module: ModuleType) -> None:
+    def answer_for(self, module: ModuleType) -> None:
         """Let a module look up here the names that it lacks."""
         module.__getattr__ = lambda name: self._find(module, name)  # type: ignore[method-assign]  # as PEP 562 has it
 
@@ -90,7 +90,7 @@ class Definitions:
 
     def exec_module(self, module: ModuleType) -> None:
         """Leave a module empty, and let it look up its names at the owner."""
-        self.stand_behind(module)
+        self.answer_for(module)
 
     def _ask(self, question: str) -> object:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
@@ -123,6 +123,6 @@ def _no_attribute(module: str, name: str) -> AttributeError:
 
 def ask_owner(fd: int) -> None:
     """Let this process ask its owner, on this socket, for names that ``__main__`` lacks and modules it cannot find."""
-    definitions = Definitions(_socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd))
-    definitions.stand_behind(sys.modules["__main__"])
-    sys.meta_path.append(definitions)
+    lookup = OwnerLookup(_socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd))
+    lookup.answer_for(sys.modules["__main__"])
+    sys.meta_path.append(lookup)

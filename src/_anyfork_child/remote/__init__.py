@@ -1,1 +1,1 @@
-"""Templates on other machines: a near relay beside the owner, a far relay beside the templates, their connection."""
+"""Templates on other machines: a local and a remote relay, and the connection between them."""

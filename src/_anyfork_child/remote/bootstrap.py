@@ -1,4 +1,4 @@
-"""Bootstrap of a remote interpreter: the bytes that turn a bare Python into the far relay. No I/O here.
+"""Bootstrap of a remote interpreter: the bytes that turn a bare Python into the remote relay. No I/O here.
 
 Nothing needs to be installed on the other machine. A command ends in a Python, possibly inside a text for a shell, and
 ssh joins its arguments for the shell of the other machine, so the number of shells that read our addition is unknown.

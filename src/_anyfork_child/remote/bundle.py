@@ -1,6 +1,6 @@
 """The bundle sent to the other side: the sources of this package, and of cloudpickle, which values by value need.
 
-Runs in the near relay. The loaders supply the sources, wherever the loaders keep them.
+Runs in the local relay. The loaders supply the sources, wherever the loaders keep them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PACKAGES = ("_anyfork_child", "cloudpickle")
 
 
 def pack(options: Sequence[object]) -> bytes:
-    """Return the files, compressed, with the options of the far relay."""
+    """Return the files, compressed, with the options of the remote relay."""
     files = {name: source for package in PACKAGES for name, source in _sources(package)}
     return zlib.compress(repr({importer.OPTIONS: tuple(options), **files}).encode("utf-8", "surrogatepass"), 6)
 

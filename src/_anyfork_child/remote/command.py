@@ -1,4 +1,4 @@
-"""The command that connects to another machine, as a child process of the near relay."""
+"""The command that connects to another machine, as a child process of the local relay."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from _signal import SIGKILL
 from select import POLLIN, poll
 from time import monotonic
 
-SOON = 0.01  # seconds between looks at a process that should end now
+POLL_INTERVAL = 0.01  # seconds between looks at a process that should end now
 
 
 class Command:
@@ -52,7 +52,7 @@ class Command:
             elif monotonic() > deadline:
                 return False
             else:
-                poll().poll(SOON * 1000)
+                poll().poll(POLL_INTERVAL * 1000)
         return True
 
     def kill(self) -> None:

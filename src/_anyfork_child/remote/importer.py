@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 OPTIONS = ""  # the key in the dictionary for the options of remote.remote_relay
 
 
-class Carried:
+class BundleImporter:
     """A finder and loader of modules from a dictionary of sources; a module with others below it is a package."""
 
     def __init__(self, sources: dict[str, str]) -> None:
@@ -53,9 +53,9 @@ class Carried:
 
 
 def go(files: dict[str, Any]) -> NoReturn:
-    """Become the far relay of a connection."""
+    """Become the remote relay of a connection."""
     options: Sequence[Any] = files.pop(OPTIONS)
-    sys.meta_path.insert(0, Carried(files))
+    sys.meta_path.insert(0, BundleImporter(files))
     main = sys.modules["__main__"].__dict__
     for name in [name for name in main if not name.startswith("__")]:
         del main[name]

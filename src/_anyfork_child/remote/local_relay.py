@@ -1,4 +1,4 @@
-"""The near relay, beside the owner: runs the command of a remote template and acts as that template to the owner.
+"""The local relay, beside the owner: runs the command of a remote template and acts as that template to the owner.
 
 Runs in a process of its own. The relay waits for a connection, or reports on the template's control socket why there
 is none; once connected, it relays. It ends with the last process on the other side, with the connection, or with the
@@ -35,7 +35,7 @@ from .bundle import pack
 from .command import Command
 from .protocol import FRAME, NUMBER
 from .relay import SPEAKS, Relay, settle_in
-from .stderr_lines import Lines
+from .stderr_lines import StderrLines
 from .stream import CONTROL, STATUS
 from .transport import LostError
 
@@ -45,16 +45,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-    from .stream import Stream
+    from .stream import RelayStream
 
 READ = 64 << 10
-FATE = 1.0  # seconds for a command that has closed its output to end and to print the reason
+COMMAND_END_TIMEOUT = 1.0  # seconds for a command that has closed its output to end and to print the reason
 PARTING = 0.5  # seconds for the other side to say BYE once all streams are closed, and then for the command to end
 NOT_FOUND = (126, 127)  # exit codes of shells and similar programs for a program that they cannot run
 FROM_PROCESSES = frozenset({READY, ENTERED, EXECUTING, FAILED, LOST, BORN, DIED})  # kinds of frames they may send
 
 
-class _Forsaken(Exception):  # noqa: N818  # no error
+class _OwnerGone(Exception):  # noqa: N818  # no error
     """Raised when the owner has closed the template's control socket before there is a connection."""
 
 
@@ -76,16 +76,16 @@ def relay(
     channel.close()
     settle_in()
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # the command inherits this
-    near = _Near(control, status, owner, host, keep_alive)
+    relay_here = _LocalRelay(control, status, owner, host, keep_alive)
     try:
-        near.connect(command, connect_timeout)
-        near.run()
+        relay_here.connect(command, connect_timeout)
+        relay_here.run()
     except Failure as failure:
         _tell(control, Frame(FAILED, 0, failure.pack()))
-    except _Forsaken:
+    except _OwnerGone:
         pass
     finally:
-        near.end()
+        relay_here.end()
 
 
 def _tell(sock: _socket.socket, frame: Frame) -> None:
@@ -97,8 +97,8 @@ def _tell(sock: _socket.socket, frame: Frame) -> None:
         pass
 
 
-class _Near:
-    """A near relay, which first connects and then relays; ``end`` cleans up, whatever happened."""
+class _LocalRelay:
+    """A local relay, which first connects and then relays; ``end`` cleans up, whatever happened."""
 
     def __init__(
         self, control: _socket.socket, status: _socket.socket, owner: int, host: str, keep_alive: float
@@ -109,7 +109,7 @@ class _Near:
         self._host = host
         self._name = ""  # the first word of the command
         self._keep_alive = keep_alive
-        self._lines = Lines(2)
+        self._lines = StderrLines(2)
         self._command: Command | None = None
         self._rest = b""
         self._before = "a Python has answered"  # the step that the connection waits for, for error messages
@@ -127,14 +127,14 @@ class _Near:
         """Kill the command and write the rest of its standard error."""
         if self._command is not None:
             self._command.kill()
-            self._command.ended(FATE)
+            self._command.ended(COMMAND_END_TIMEOUT)
             self._lines.take(self._command.drain_errors(0.0))
         self._lines.end()
 
     # --- Connecting ---
 
     def connect(self, command: Sequence[str], seconds: float) -> None:
-        """Run the command, and turn the Python that answers into the far relay. Raises Failure."""
+        """Run the command, and turn the Python that answers into the remote relay. Raises Failure."""
         self._name = command[0]
         try:
             self._command = Command(with_boot(command))
@@ -169,8 +169,8 @@ class _Near:
         self._call_it(node)
         self._before = "the Python there was ready"
         mark = b"\n<%s>" % word[::-1].encode()
-        luggage = package(pack((self._host, mark, self._owner, self._keep_alive)))
-        kind, *details = self._ask(answers, luggage, deadline)
+        bundled = package(pack((self._host, mark, self._owner, self._keep_alive)))
+        kind, *details = self._ask(answers, bundled, deadline)
         if [kind, *details] != ["ready", SPEAKS]:
             raise self._failure("connect", f"what arrived there is not what was sent ({kind} {' '.join(details)})")
 
@@ -223,7 +223,7 @@ class _Near:
             raise TimeoutError
         ready = dict(poller.poll(left * 1000))
         if self._control.fileno() in ready:
-            raise _Forsaken
+            raise _OwnerGone
         if self._command.errors in ready:
             self._hear(POLLIN)
 
@@ -231,8 +231,8 @@ class _Near:
         """Return the failure for a closed connection: what the command has printed, and how it has ended."""
         command = self._command
         assert command is not None
-        ended = command.ended(FATE)
-        self._lines.take(command.drain_errors(FATE if ended else 0.0))
+        ended = command.ended(COMMAND_END_TIMEOUT)
+        self._lines.take(command.drain_errors(COMMAND_END_TIMEOUT if ended else 0.0))
         if not ended or command.status is None:
             return self._failure("connect", f"{self._name!r} has closed the connection before {self._before}")
         code = os.waitstatus_to_exitcode(command.status)
@@ -298,7 +298,7 @@ class _Near:
         """End the command, and report the lost connection on every stream that waits for an answer."""
         assert self._command is not None
         self._command.kill()
-        self._command.ended(FATE)
+        self._command.ended(COMMAND_END_TIMEOUT)
         self._lines.take(self._command.drain_errors(0.0))
         failure = self._failure("lost", f"the connection is lost: {error}")
         for stream in list(relay.streams.values()):
@@ -306,7 +306,7 @@ class _Near:
             stream.close()
 
 
-def _tell_loss(stream: Stream, failure: Failure) -> None:
+def _tell_loss(stream: RelayStream, failure: Failure) -> None:
     stream.flush()
     if stream.answers and not stream.queued:
         _tell(stream.sock, Frame(FAILED if stream.role == CONTROL else LOST, 0, failure.pack()))

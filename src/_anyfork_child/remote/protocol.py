@@ -50,7 +50,7 @@ def credit(number: int, count: int) -> bytes:
     return message(CREDIT, number, NUMBER.pack(count))
 
 
-class Cutter:
+class MessageDecoder:
     """A parser that cuts the bytes of a connection into messages."""
 
     __slots__ = ("_rest",)

@@ -1,8 +1,8 @@
 """A relay: carries the bytes of sockets over a connection to another relay, which has the other ends of the sockets.
 
-The near relay runs beside the owner (remote.local_relay), the far relay beside the remote templates
-(remote.remote_relay). The command of a remote template, ssh for instance, connects them. To the owner the near relay is
-a template, to the processes the far relay is their owner: both exchange ordinary frames with it.
+The local relay runs beside the owner (remote.local_relay), the remote relay beside the remote templates
+(remote.remote_relay). The command of a remote template, ssh for instance, connects them. To the owner the local relay
+is a template, to the processes the remote relay is their owner: both exchange ordinary frames with it.
 
 The relay sends all that arrives at one wake-up in one write. It never waits for one socket alone.
 """
@@ -56,13 +56,13 @@ from .protocol import (
     PIECE,
     STOP,
     WINDOW,
-    Cutter,
+    MessageDecoder,
     credit,
     message,
     pack,
 )
-from .stream import CONTROL, PLAIN, STATUS, File, Pipe, Stream
-from .transport import CONGESTED, Line, LostError
+from .stream import CONTROL, PLAIN, STATUS, RelayFile, RelayPipe, RelayStream
+from .transport import CONGESTED, LostError, Transport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,21 +90,21 @@ class Relay:
     """
 
     def __init__(self, incoming: int, outgoing: int, numbers: int, keep_alive: float, admit: Admit) -> None:
-        self.streams: dict[int, Stream] = {}
+        self.streams: dict[int, RelayStream] = {}
         self.said_bye = False  # whether the other side has said BYE
         self._poller = make_poller()
-        self._line = Line(incoming, outgoing, keep_alive, self._poller)
+        self._transport = Transport(incoming, outgoing, keep_alive, self._poller)
         self._room = memoryview(bytearray(PIECE))  # the buffer for reading from sockets
-        self._cutter = Cutter()
+        self._decoder = MessageDecoder()
         self._numbers = count(numbers, NEXT)
         self._admit = admit
         self._actions: dict[int, Callable[[int], None]] = {}
-        self._by_fd: dict[int, Stream] = {}
-        self._files: set[Stream] = set()  # streams that are sending a file
+        self._by_fd: dict[int, RelayStream] = {}
+        self._files: set[RelayStream] = set()  # streams that are sending a file
         self.asked = False  # whether steps were requested that nothing has answered yet
         self.started: set[int] = set()  # the status streams of started processes whose end was not reported yet
         if outgoing != incoming:
-            self.watch(outgoing, self._line.broken, 0)
+            self.watch(outgoing, self._transport.broken, 0)
         self.watch(incoming, self._receive)
 
     def watch(self, fd: int, action: Callable[[int], None], events: int = POLLIN) -> None:
@@ -117,9 +117,9 @@ class Relay:
         del self._actions[fd]
         self._poller.remove(fd)
 
-    def open(self, sock: _socket.socket | Pipe, role: int, number: int = -1) -> Stream:
+    def open(self, sock: _socket.socket | RelayPipe, role: int, number: int = -1) -> RelayStream:
         """Open a stream for a socket, with a new number or with the number that the other side has given it."""
-        stream = Stream(next(self._numbers) if number < 0 else number, sock, role)
+        stream = RelayStream(next(self._numbers) if number < 0 else number, sock, role)
         self.streams[stream.number] = self._by_fd[stream.fd] = stream
         self._watch(stream)
         return stream
@@ -128,14 +128,14 @@ class Relay:
 
     def run(self, done: Callable[[], bool]) -> None:
         """Relay until ``done`` returns True. Raises LostError."""
-        wait, by_fd, actions, line = self._poller.wait, self._by_fd, self._actions, self._line
+        wait, by_fd, actions, transport = self._poller.wait, self._by_fd, self._actions, self._transport
         while not done():
-            if line.out:
+            if transport.out:
                 self._write()
-                while line.size > CONGESTED:
+                while transport.size > CONGESTED:
                     self._wait()
-            events = wait(line.tick)
-            line.now = monotonic()
+            events = wait(transport.tick)
+            transport.now = monotonic()
             for fd, event in events:
                 stream = by_fd.get(fd)
                 if stream is None:
@@ -146,51 +146,51 @@ class Relay:
                     self._read_bytes(stream)
                 else:
                     self._serve(stream, event)
-            line.look()
+            transport.look()
 
     def _write(self) -> None:
         """Send as much as the connection takes."""
-        line = self._line
-        while line.out and line.write():
+        transport = self._transport
+        while transport.out and transport.write():
             for stream in list(self._files):
                 self._send_file(stream)
 
     def _wait(self) -> None:
         """Wait at most one tick until the connection takes more bytes; process what arrives meanwhile."""
-        if self._line.wait():
+        if self._transport.wait():
             self._receive(POLLIN)
-        self._line.look()
+        self._transport.look()
         self._write()
 
     @property
     def now(self) -> float:
         """The time of the current step."""
-        return self._line.now
+        return self._transport.now
 
     def hurry(self) -> None:
         """Shorten the tick, so that ``run`` calls ``done`` often from now on."""
-        self._line.tick = min(self._line.tick, HURRY)
+        self._transport.tick = min(self._transport.tick, HURRY)
 
     def flush(self) -> None:
         """Send everything that is queued for the connection. Raises LostError."""
-        while self._line.out:
+        while self._transport.out:
             self._wait()
 
     # --- What comes over the connection ---
 
     def say(self, kind: int, number: int, body: bytes = b"") -> None:
         """Queue a message for the connection; the loop sends it at the end of this step."""
-        self._line.say(message(kind, number, body))
+        self._transport.say(message(kind, number, body))
 
     def _receive(self, event: int) -> None:
-        if event != POLLOUT and (data := self._line.read()):
+        if event != POLLOUT and (data := self._transport.read()):
             self.take(data)
 
     def take(self, data: bytes) -> None:
         """Process bytes that came over the connection. Raises LostError."""
         streams = self.streams
         try:
-            for kind, number, body in self._cutter.take(data):
+            for kind, number, body in self._decoder.take(data):
                 if kind != DATA:
                     self._obey(kind, number, body)
                 elif number in streams:
@@ -228,7 +228,7 @@ class Relay:
 
     # --- From the other side to a socket ---
 
-    def _deliver(self, stream: Stream | None, body: bytes) -> None:
+    def _deliver(self, stream: RelayStream | None, body: bytes) -> None:
         """Deliver a frame to a socket, with new descriptors for the streams and the file that belong to it."""
         if len(body) < FRAME_SIZE:
             raise ProtocolError(f"a frame of {len(body)} bytes")
@@ -261,7 +261,7 @@ class Relay:
         self.open(near, role, number)
         return far.detach()
 
-    def _written(self, stream: Stream) -> None:
+    def _written(self, stream: RelayStream) -> None:
         """Update a stream after bytes for its socket were written or queued: give credit, report that nobody reads.
 
         Raises ProtocolError if more bytes are queued than the other side may have sent.
@@ -269,7 +269,7 @@ class Relay:
         if stream.queued > WINDOW + MAX_BODY:
             raise ProtocolError(f"{stream.queued} bytes wait at one stream, which has room for {WINDOW}")
         if stream.owed >= HALF:
-            self._line.say(credit(stream.number, stream.owed))
+            self._transport.say(credit(stream.number, stream.owed))
             stream.owed = 0
         if stream.broken:
             self._refuse(stream)
@@ -277,7 +277,7 @@ class Relay:
 
     # --- From a socket to the other side ---
 
-    def _serve(self, stream: Stream, event: int) -> None:
+    def _serve(self, stream: RelayStream, event: int) -> None:
         if event & POLLOUT:
             stream.flush()
             self._written(stream)
@@ -287,7 +287,7 @@ class Relay:
             self._refuse(stream)
         self._watch(stream)
 
-    def _read(self, stream: Stream) -> None:
+    def _read(self, stream: RelayStream) -> None:
         if stream.channel is None:
             self._read_bytes(stream)
             return
@@ -298,7 +298,7 @@ class Relay:
         except (OSError, ProtocolError, EOFError):
             self._end(stream)
 
-    def _read_bytes(self, stream: Stream) -> None:
+    def _read_bytes(self, stream: RelayStream) -> None:
         credit = stream.credit
         try:
             count = stream.sock.recv_into(self._room, PIECE if credit > PIECE else credit, NOWAIT)
@@ -311,11 +311,11 @@ class Relay:
             self._watch(stream)
             return
         stream.credit = credit - count
-        self._line.say(pack(DATA, stream.number, count) + self._room[:count])
+        self._transport.say(pack(DATA, stream.number, count) + self._room[:count])
         if credit == count:
             self._watch(stream)
 
-    def _read_frame(self, stream: Stream, frame: Frame | None) -> None:
+    def _read_frame(self, stream: RelayStream, frame: Frame | None) -> None:
         if frame is None:
             self._end(stream)
             return
@@ -335,7 +335,7 @@ class Relay:
             stream.channel = None
         if file >= 0:
             self._files.add(stream)
-            stream.file = File(file, os.fstat(file).st_size, body)
+            stream.file = RelayFile(file, os.fstat(file).st_size, body)
             self._send_file(stream)
         else:
             self._send_frame(stream, body)
@@ -351,7 +351,7 @@ class Relay:
             sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
             return self.open(sock, place if kind == FORK else PLAIN).number
         if S_ISFIFO(mode) and kind == EXECUTING:
-            return self.open(Pipe(fd), PLAIN).number
+            return self.open(RelayPipe(fd), PLAIN).number
         close_all((fd,))
         return -1
 
@@ -361,15 +361,15 @@ class Relay:
         header = FRAME_HEADER.pack(FRAME_VERSION, frame.kind, len(carried), len(frame.body), frame.value)
         return b"".join((header, *carried, frame.body))
 
-    def _send_frame(self, stream: Stream, body: bytes) -> None:
+    def _send_frame(self, stream: RelayStream, body: bytes) -> None:
         count = FRAME_HEADER.unpack_from(body)[2]
         stream.credit -= len(body) - count * NUMBER.size
         self.say(FRAME, stream.number, body)
 
-    def _send_file(self, stream: Stream) -> None:
+    def _send_file(self, stream: RelayStream) -> None:
         """Send as much of a stream's file as credit and congestion allow, and then the frame that it belongs to."""
         file = stream.file
-        while file is not None and stream.credit > 0 and self._line.size <= CONGESTED:
+        while file is not None and stream.credit > 0 and self._transport.size <= CONGESTED:
             piece = file.read(min(PIECE, stream.credit))
             if not piece:
                 stream.drop_file()
@@ -383,18 +383,18 @@ class Relay:
 
     # --- The ends of streams ---
 
-    def _end(self, stream: Stream) -> None:
+    def _end(self, stream: RelayStream) -> None:
         if stream.reads:
             stream.reads = False
             self.say(EOF, stream.number)
 
-    def _refuse(self, stream: Stream) -> None:
+    def _refuse(self, stream: RelayStream) -> None:
         """Tell the other side that nobody reads this stream, so that writers there get an error."""
         stream.give_up()
         stream.broken = False
         self.say(STOP, stream.number)
 
-    def _watch(self, stream: Stream) -> None:
+    def _watch(self, stream: RelayStream) -> None:
         """Watch a stream for the events that it can handle now; close it if it is finished."""
         if stream.finished:
             if self.streams.pop(stream.number, None) is not None:
@@ -415,13 +415,13 @@ class Relay:
         stream.mask = wanted
 
 
-def _refuse_fork(stream: Stream, fds: Sequence[int]) -> None:
+def _refuse_fork(stream: RelayStream, fds: Sequence[int]) -> None:
     """Report, in place of the template, that a fork failed because this relay has no descriptors for its sockets."""
     failure = Failure("fork", "", DescriptorsLostError()).pack()
     if fds[0] < 0:
         stream.put_frame(Frame(LOST, stream.forks - 1, failure))
     else:
-        control = Stream(0, _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fds[0]), CONTROL)
+        control = RelayStream(0, _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fds[0]), CONTROL)
         control.put_frame(Frame(FAILED, 0, failure))
         control.close()
     close_all(fds[1:])

@@ -1,4 +1,4 @@
-"""The far relay, beside remote templates: the first process on the other machine, which stands in for the owner there.
+"""The remote relay, beside remote templates: the first process on the other machine, which acts as the owner there.
 
 The relay forks the first template, on real sockets, and holds the lifeline of all processes that descend from it: to
 them, the end of the relay, for whatever reason, is the end of the owner.
@@ -32,7 +32,7 @@ HIGH = 10  # the lowest descriptor for the connection, above those of standard s
 
 
 def serve(_host: str, mark: bytes, owner: int, keep_alive: float) -> NoReturn:
-    """Act as the far relay of a connection over standard input and output, until the connection ends."""
+    """Act as the remote relay of a connection over standard input and output, until the connection ends."""
     incoming, outgoing = _take_stdio()
     title = Title(owner)
     near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)

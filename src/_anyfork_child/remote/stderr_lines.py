@@ -14,7 +14,7 @@ ATOM = 4096  # PIPE_BUF: a write of this size is atomic, and does not block if p
 HARMLESS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != 9}
 
 
-class Lines:
+class StderrLines:
     """A forwarder that takes bytes and writes lines to ``fd``, once ``begin`` has set their prefix.
 
     Before ``begin`` it writes nothing unless ROOM bytes are collected.

@@ -1,6 +1,6 @@
 """A stream at this end of a connection: its socket, the queue of bytes to write there, and the credit for sending.
 
-Runs in relays. The other end of the socket belongs to the owner in the near relay, to a process in the far one.
+Runs in relays. The other end of the socket belongs to the owner in the local relay, to a process in the remote one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CONTROL, STATUS, PLAIN = range(3)  # the roles of streams; the first two carry frames, in the order of a FORK frame
 
 
-class File:
+class RelayFile:
     """A file that is being sent, piece by piece; ``behind`` is the message of its frame, which follows it."""
 
     __slots__ = ("_at", "_fd", "_size", "behind")
@@ -48,7 +48,7 @@ class File:
         os.close(self._fd)
 
 
-class Pipe:
+class RelayPipe:
     """The reading end of a pipe, with those methods of a socket that a stream uses."""
 
     def __init__(self, fd: int) -> None:
@@ -75,7 +75,7 @@ class Pipe:
         os.close(self._fd)
 
 
-class Stream:
+class RelayStream:
     """A stream, at one end of a connection.
 
     ``credit`` is the number of bytes that may be sent now, ``owed`` the number written to the socket but not yet
@@ -105,20 +105,20 @@ class Stream:
         "writes",
     )
 
-    def __init__(self, number: int, sock: _socket.socket | Pipe, role: int) -> None:
+    def __init__(self, number: int, sock: _socket.socket | RelayPipe, role: int) -> None:
         self.number = number
         self.role = role
         self.sock: Any = sock  # a Pipe has only the methods that are used
         self.fd = sock.fileno()
-        self.channel = None if role == PLAIN or isinstance(sock, Pipe) else Channel(sock)
+        self.channel = None if role == PLAIN or isinstance(sock, RelayPipe) else Channel(sock)
         self.answers = role != PLAIN
         self.credit = WINDOW
         self.owed = 0
         self.reads = True
-        self.writes = not isinstance(sock, Pipe)
+        self.writes = not isinstance(sock, RelayPipe)
         self.broken = False
         self.mask = -1  # the events that are watched; -1 if the descriptor is not watched
-        self.file: File | None = None  # the file that is being sent; the socket is not read meanwhile
+        self.file: RelayFile | None = None  # the file that is being sent; the socket is not read meanwhile
         self.forks = 0  # forks requested on this stream
         self.queued = 0  # bytes in the queue
         self._queue: deque[tuple[bytes | memoryview, Sequence[int]]] = deque()

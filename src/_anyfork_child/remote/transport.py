@@ -23,7 +23,7 @@ class LostError(Exception):
     """Raised when the connection is closed or no longer usable; the text gives the reason."""
 
 
-class Line:
+class Transport:
     """The two non-blocking descriptors of a connection, which may be the same one; ``poller`` waits for them.
 
     ``now`` is the time of the current step, which the user of the line sets; ``tick`` is the longest wait in seconds.

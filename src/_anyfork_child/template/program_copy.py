@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from typing import Any, NoReturn
 
-    from ..values.shared_main import Main
+    from ..values.shared_main import SharedMain
 
 _kept: list[object] = []  # unused objects that must not be finalized in this process
 
 
 def become_template(
-    control: int, lifeline: int, flags: int, owner: int, main: Main, unwanted: Collection[int], collects: bool
+    control: int, lifeline: int, flags: int, owner: int, main: SharedMain, unwanted: Collection[int], collects: bool
 ) -> NoReturn:
     """Run as a template of ``owner``, and then the call that takes it over; do not return.
 

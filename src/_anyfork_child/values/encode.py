@@ -114,14 +114,14 @@ def is_plain(value: object) -> bool:
     return kind in SCALARS or (kind in _SIZED and len(value) <= INLINE)  # type: ignore[arg-type]  # it has a size
 
 
-def encode(values: Sequence[object], receiver: Receiver = OWNER, beside: bool = False) -> Encoded:
+def encode(values: Sequence[object], receiver: Receiver = OWNER, out_of_band: bool = False) -> Encoded:
     """Pickle values. With ``beside``, large buffers travel beside the bytes; the other side must support that.
 
     Raises any exception that their pickling raises, CannotTravelError among others.
     """
     encoded = Encoded()
     try:
-        _Pickler(encoded, encoded.take_buffer if beside else None, receiver).dump(values)
+        _Pickler(encoded, encoded.take_buffer if out_of_band else None, receiver).dump(values)
     except (_ByValueNeededError, _pickle.PicklingError, TypeError, AttributeError) as error:
         if not isinstance(error, _ByValueNeededError):
             from ..wire.signal_handlers import comes_from_outside
@@ -133,7 +133,7 @@ def encode(values: Sequence[object], receiver: Receiver = OWNER, beside: bool = 
 
         encoded = Encoded()
         encoded.by_value = True
-        take_buffer = encoded.take_buffer if beside else None
+        take_buffer = encoded.take_buffer if out_of_band else None
         pickler = ByValuePickler(encoded, PROTOCOL, take_buffer, receiver)
         try:
             pickler.dump((_SameVersion(receiver.places()), *values, Names(pickler)))

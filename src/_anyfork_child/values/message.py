@@ -115,13 +115,13 @@ class Message:
         self._holders = None
 
 
-def message_of(kind: int, number: int, detail: int, encoded: Encoded, in_band: bool = False) -> Message:
+def message_of(kind: int, number: int, detail: int, encoded: Encoded, *, remote: bool = False) -> Message:
     """Return the message that carries encoded values; its files are not written yet. Raises OSError, CannotTravelError.
 
-    The message goes ``in_band`` if the other side is on another machine: without descriptors, whatever its size.
+    A message to another machine (``remote``) goes without descriptors, whatever its size.
     """
-    if in_band:
-        return _in_band(kind, number, detail, encoded)
+    if remote:
+        return _message_to_other_machine(kind, number, detail, encoded)
     message = Message(b"")
     flags = len(encoded.buffers)
     fds = list(encoded.fds)
@@ -148,7 +148,7 @@ def message_of(kind: int, number: int, detail: int, encoded: Encoded, in_band: b
     return message
 
 
-def _in_band(kind: int, number: int, detail: int, encoded: Encoded) -> Message:
+def _message_to_other_machine(kind: int, number: int, detail: int, encoded: Encoded) -> Message:
     if encoded.fds:
         raise CannotTravelError("a descriptor cannot go to another machine")
     if encoded.size > MAX_IN_FILE:
@@ -167,9 +167,9 @@ def decode_values(flags: int, body: bytes, fds: Sequence[int]) -> Any:
         close_all(fds)
         raise DescriptorsLostError
     file = fds[-1] if flags & IN_FILE else -1
-    beside = flags & BUFFERS
+    out_of_band = flags & BUFFERS
     end = len(fds) - (file >= 0)
-    first = end - beside
+    first = end - out_of_band
     return load_values(body, file, fds[:first], [take(fd) for fd in fds[first:end]])
 
 

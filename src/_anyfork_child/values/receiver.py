@@ -42,25 +42,25 @@ class Receiver:
     ``has`` tells whether the receiver finds the definitions of a module by name. ``main`` describes what its
     ``__main__`` has in common with ours; it is usually None, for nothing. ``reducers`` reduce further types, as those
     of copyreg do; a reducer that returns None leaves the value to the usual way. ``place_of`` returns the place of the
-    path where a module is found, if the receiver must be told, and ``places`` returns all such places. Calls go
-    ``in_band`` to a receiver on another machine: without descriptors, see message_of.
+    path where a module is found, if the receiver must be told, and ``places`` returns all such places. ``remote``
+    tells whether the receiver is on another machine, where no descriptors can be sent.
     """
 
-    __slots__ = ("has", "in_band", "main", "place_of", "places", "reducers")
+    __slots__ = ("has", "main", "place_of", "places", "reducers", "remote")
 
     def __init__(
         self,
         has: Callable[[str], bool] = everything,
         main: Main | None = None,
         reducers: Reducers = NO_REDUCERS,
-        in_band: bool = False,
+        remote: bool = False,
         place_of: Callable[[str], str] = anywhere,
         places: Callable[[], Sequence[str]] = no_places,
     ) -> None:
         self.has = has
         self.main = main
         self.reducers = reducers
-        self.in_band = in_band
+        self.remote = remote
         self.place_of = place_of
         self.places = places
 

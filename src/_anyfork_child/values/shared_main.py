@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 KINDS: tuple[type, ...] = (FunctionType, type)
 
 
-class Main:
+class SharedMain:
     """The functions and classes of ``__main__`` at one moment. ``number`` is the same in the copy."""
 
     def __init__(self, number: int, named: dict[str, object]) -> None:
@@ -33,14 +33,14 @@ class Main:
         return self._paths.get(id(value))
 
 
-_known: list[Main] = []  # of this process and, if it is a copy, of the processes that it descends from
+_known: list[SharedMain] = []  # of this process and, if it is a copy, of the processes that it descends from
 
 
-def common() -> Main:
+def common() -> SharedMain:
     """Return the objects that a copy of this process, made now, has in common with it."""
     named = dict(_defined())
     if not _known or not _is_same(_known[-1].named, named):
-        _known.append(Main(len(_known), named))
+        _known.append(SharedMain(len(_known), named))
     return _known[-1]
 
 
@@ -60,7 +60,7 @@ def install(names: dict[str, object], _more: object) -> None:
             here[name] = _installed[name] = value
 
 
-def inherit(main: Main | None) -> None:
+def inherit(main: SharedMain | None) -> None:
     """Set what this process has in common with its owner; None after the owner has changed. Runs in a copy."""
     OWNER.main = main
 

@@ -1,7 +1,7 @@
 """The lifeline: a pipe whose writing end the owner alone holds, so that all processes it started notice its end.
 
-Runs in the owner, and in the far relay, which stands in for the owner on another machine. The processes use the other
-end in birth.owner_watch.
+Runs in the owner, and in the remote relay, which acts as the owner on another machine. The processes use the other end
+in birth.owner_watch.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from ..wire.call_messages import (
     VALUE,
 )
 from ..wire.channel import NOWAIT
-from .server import Serving
+from .server import WorkerServer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _number: ContextVar[int] = ContextVar("number of the call", default=0)
 
 
-class AsyncServing(Serving):
+class AsyncWorkerServer(WorkerServer):
     """The worker's end of the channel, for calls that run at the same time."""
 
     @property
@@ -53,34 +53,34 @@ class AsyncServing(Serving):
         return _number.get()
 
 
-def serve_concurrently(serving: Serving, backend: str) -> None:
+def serve_concurrently(server: WorkerServer, backend: str) -> None:
     """Answer calls until the owner closes the channel, or a call raises SystemExit, which is raised here."""
     signal(SIGINT, SIG_IGN)  # the owner decides about its workers
-    serving.__class__ = AsyncServing
-    loop = _Loop(serving)
+    server.__class__ = AsyncWorkerServer
+    loop = _Loop(server)
     anyio.run(loop.run, backend=backend)
     if loop.stop is not None:
         raise loop.stop
 
 
 class _Loop:
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
+    def __init__(self, server: WorkerServer) -> None:
+        self._serving = server
         self._scopes: dict[int, anyio.CancelScope] = {}
         self._credits: dict[int, anyio.Semaphore] = {}
         self.stop: SystemExit | None = None
 
     async def run(self) -> None:
         async with anyio.create_task_group() as self._group:
-            serving = self._serving
-            sock = serving.sock
+            server = self._serving
+            sock = server.sock
             while True:
                 await anyio.wait_readable(sock)
-                if serving.is_copy:  # a forked copy of the loop, in which a function goes on: the calls are not its own
+                if server.is_copy:  # a forked copy of the loop, in which a function goes on: the calls are not its own
                     await anyio.sleep_forever()
-                serving.check_descriptor(serving.fd)
+                server.check_descriptor(server.fd)
                 try:
-                    messages = serving.read(NOWAIT)
+                    messages = server.read(NOWAIT)
                 except BlockingIOError:
                     continue
                 if messages is None:
@@ -90,21 +90,21 @@ class _Loop:
 
     def _take(self, message: call_messages.Message) -> None:
         kind, number, detail, flags, body, fds = message
-        serving = self._serving
+        server = self._serving
         if kind in (CALL, SMALL_CALL):
-            self._begin(number, partial(serving.decode, detail, flags, body, fds), self._answer)
+            self._begin(number, partial(server.decode, detail, flags, body, fds), self._answer)
         elif kind == STREAM:
             self._credits[number] = anyio.Semaphore(STREAM_WINDOW)
-            self._begin(number, partial(serving.decode, detail, flags, body, fds), self._answer_by_items)
+            self._begin(number, partial(server.decode, detail, flags, body, fds), self._answer_by_items)
         elif kind == SMALL_CALLS:
             for one, item in zip(*loads(body), strict=True):
                 self._begin(one, partial(self._small_call, detail, item), self._answer)
         elif kind == FUNCTION:
-            serving.define(number, body)
+            server.define(number, body)
         elif kind == VALUE:
-            serving.keep(number, detail, flags, body, fds)
+            server.keep(number, detail, flags, body, fds)
         elif kind == FORGET:
-            serving.forget(number)
+            server.forget(number)
         elif kind == MORE:
             if number in self._credits:
                 for _ in range(detail):
@@ -112,7 +112,7 @@ class _Loop:
         elif kind == CANCEL and number in self._scopes:
             self._scopes[number].cancel()
         elif kind == MEASURE:
-            serving.send_size(number, detail)
+            server.send_size(number, detail)
 
     def _small_call(self, detail: int, item: object) -> list[Any]:
         return [self._serving.function(detail), item]
@@ -169,28 +169,28 @@ class _Loop:
         self._serving.send_failure(number, error)
 
     async def _answer_by_items(self, number: int, call: list[Any]) -> None:
-        serving = self._serving
+        server = self._serving
         try:
             items = call.pop(0)(*call)
             if not hasattr(items, "__anext__"):
                 items = _stepwise(iter(items))
             try:
                 async for item in items:
-                    serving.leave_copy()
+                    server.leave_copy()
                     await self._credits[number].acquire()
                     try:
-                        serving.send_value(ITEM, number, item)
+                        server.send_value(ITEM, number, item)
                     except Exception as error:
-                        serving.send_error(number, BAD_RESULT, error)
+                        server.send_error(number, BAD_RESULT, error)
                         return
             finally:
-                serving.leave_copy()
+                server.leave_copy()
                 with anyio.CancelScope(shield=True):
                     await items.aclose()
         except BaseException as error:
             self._failed(number, error)
             return
-        serving.send(HEADER.pack(0, number, 0, END, 0, 0))
+        server.send(HEADER.pack(0, number, 0, END, 0, 0))
 
 
 async def _stepwise(items: Any) -> Any:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from ..values.decode import Descriptor
     from ..wire import call_messages
-    from .server import Serving
+    from .server import WorkerServer
 
     # Its number, its kind, the number of its function, flags, its arguments, descriptors.
     Job: TypeAlias = tuple[int, int, int, int, Any, Sequence[int]]
@@ -54,8 +54,8 @@ LONGEST = (1 << 32) - 2  # the longest time that the detail of a result can hold
 
 def serve(channel: socket.socket, *given: Any) -> None:
     """Run this process as a worker of an Executor; the arguments are those of worker.loop.serve."""
-    serving, _, _, permits = begin(channel, given)
-    JobLoop(serving, permits).run()
+    server, _, _, permits = begin(channel, given)
+    JobLoop(server, permits).run()
 
 
 def run_chunk(function: Callable[..., Any], chunk: Sequence[Sequence[Any]]) -> list[Any]:
@@ -71,8 +71,8 @@ def apply(function: Callable[..., Any], args: Sequence[Any], keywords: dict[str,
 class JobLoop(Loop):
     """The loop of a worker of an Executor: it runs one job after the other, held jobs only with a permit."""
 
-    def __init__(self, serving: Serving, permits: Descriptor | None) -> None:
-        super().__init__(serving, permits)
+    def __init__(self, server: WorkerServer, permits: Descriptor | None) -> None:
+        super().__init__(server, permits)
         self._held: deque[Job] = deque()
 
     def run(self) -> None:
@@ -174,33 +174,33 @@ class JobLoop(Loop):
 
     def answer(self, number: int, function: Callable[..., Any], args: Sequence[Any]) -> None:
         """Call a function with its arguments, and send its result or exception, even SystemExit."""
-        serving = self._serving
+        server = self._serving
         began = monotonic_ns()
         try:
-            serving.number = number
+            server.number = number
             result = function(*args)
-            serving.number = 0
+            server.number = 0
         except BaseException as error:
-            serving.number = 0
-            serving.send_failure(number, error)
+            server.number = 0
+            server.send_failure(number, error)
             return
         took = (monotonic_ns() - began >> 10) + 1 << 1
         if took > LONGEST:
             took = LONGEST
         if type(result) in SCALARS:
             body = dumps(result, PROTOCOL)
-            serving.send(pack(len(body), number, took, RESULT, 0, 0) + body)
+            server.send(pack(len(body), number, took, RESULT, 0, 0) + body)
         else:
             self._send(number, took, result)
 
     def _send(self, number: int, took: int, result: Any) -> None:
-        serving = self._serving
-        serving.took = took
+        server = self._serving
+        server.took = took
         try:
-            serving.send_value(RESULT, number, result)
+            server.send_value(RESULT, number, result)
         except NobodyListensError:
             raise
         except BaseException as error:  # encoding runs code of the result, which may raise anything
-            serving.send_error(number, RAISED if isinstance(error, SystemExit) else BAD_RESULT, error)
+            server.send_error(number, RAISED if isinstance(error, SystemExit) else BAD_RESULT, error)
         finally:
-            serving.took = 0
+            server.took = 0

@@ -48,7 +48,7 @@ from ..wire.call_messages import (
 )
 from ..wire.channel import NOWAIT, close_all
 from ..wire.current_worker import become
-from .server import Serving
+from .server import WorkerServer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,22 +70,22 @@ class WorkerVersionError(Exception):
 
 def serve(channel: socket.socket, *given: Any) -> None:
     """Run this process as a worker; the last argument has its settings, the others go to its initializer."""
-    serving, concurrency, backend, permits = begin(channel, given)
+    server, concurrency, backend, permits = begin(channel, given)
     if concurrency is None:
-        Loop(serving, permits).run()
+        Loop(server, permits).run()
     else:
         from .concurrent_loop import serve_concurrently
 
-        serve_concurrently(serving, backend)
+        serve_concurrently(server, backend)
 
 
-def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[Serving, int | None, str, Descriptor | None]:
+def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[WorkerServer, int | None, str, Descriptor | None]:
     """Run the initializer and report that this worker is ready. Return its Serving, concurrency, backend and permits.
 
     If the version differs or the initializer fails, send the error and raise SystemExit.
     """
     *sent, (version, serializer, concurrency, backend, initializer, initargs, permits) = given
-    serving = become(Serving(channel, serializer))
+    server = become(WorkerServer(channel, serializer))
     if permits is not None:
         claim(permits.fileno())
     try:
@@ -94,10 +94,10 @@ def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[Serving, int | 
         if initializer is not None:
             named(initializer)(*sent, *initargs)
     except Exception as error:
-        serving.send_error(0, RAISED, error, FAILED)
+        server.send_error(0, RAISED, error, FAILED)
         raise SystemExit(1) from None
-    serving.send(HEADER.pack(0, 0, VERSION, READY, 0, 0))
-    return serving, concurrency, backend, permits
+    server.send(HEADER.pack(0, 0, VERSION, READY, 0, 0))
+    return server, concurrency, backend, permits
 
 
 def serve_one(channel: socket.socket, *given: Any) -> None:
@@ -107,20 +107,20 @@ def serve_one(channel: socket.socket, *given: Any) -> None:
     """
     first = len(given) - given[-1] - 2
     function, *args = given[first:-1]
-    serving = become(Serving(channel, None))
+    server = become(WorkerServer(channel, None))
     try:
         called = named(function)
     except FunctionNotFoundError as error:
-        serving.send_error(1, NO_FUNCTION, error)
+        server.send_error(1, NO_FUNCTION, error)
     else:
-        Loop(serving).answer(1, called, args)
+        Loop(server).answer(1, called, args)
 
 
 class Loop:
     """The loop of a worker: it answers one call after the other, and steps generators whenever readers want items."""
 
-    def __init__(self, serving: Serving, permits: Descriptor | None = None) -> None:
-        self._serving = serving
+    def __init__(self, server: WorkerServer, permits: Descriptor | None = None) -> None:
+        self._serving = server
         self._permits = -1 if permits is None else permits.fileno()  # without permits, no call is held
         self._permit = 0  # a permit that was read, of a call whose turn has not come yet
         self._waiting: deque[call_messages.Message] = deque()
@@ -130,7 +130,7 @@ class Loop:
     def run(self) -> None:
         """Answer calls until the owner closes the channel."""
         signal(SIGINT, self._interrupted)
-        serving, waiting = self._serving, self._waiting
+        server, waiting = self._serving, self._waiting
         while (messages := self._next()) is not None:
             self._accept(messages)
             while waiting:
@@ -149,11 +149,11 @@ class Loop:
                 elif kind == SMALL_CALLS:
                     self._small_calls(detail, body)
                 elif kind == FUNCTION:
-                    serving.define(number, body)
+                    server.define(number, body)
                 elif kind == VALUE:
-                    serving.keep(number, detail, flags, body, fds)
+                    server.keep(number, detail, flags, body, fds)
                 elif kind == FORGET:
-                    serving.forget(number)
+                    server.forget(number)
                 elif kind == STREAM:
                     self._stream(number, detail, flags, body, fds)
                 elif kind == MORE:
@@ -161,7 +161,7 @@ class Loop:
                 elif kind == CANCEL:
                     self._cancel(number)
                 elif kind == MEASURE:
-                    serving.send_size(number, detail)
+                    server.send_size(number, detail)
         for items, _ in self._streams.values():
             close_items(items)
 
@@ -257,22 +257,22 @@ class Loop:
 
     def answer(self, number: int, function: Callable[..., Any], args: Sequence[Any]) -> None:
         """Call a function with its arguments, and send its result or exception. Raises SystemExit of the function."""
-        serving = self._serving
+        server = self._serving
         try:
-            serving.number = number
+            server.number = number
             result = function(*args)
-            serving.number = 0
+            server.number = 0
         except SystemExit:
             raise
         except BaseException as error:
-            serving.number = 0
-            serving.send_failure(number, error)
+            server.number = 0
+            server.send_failure(number, error)
             return
-        if type(result) in SCALARS and serving.serializer is None:
+        if type(result) in SCALARS and server.serializer is None:
             body = dumps(result, PROTOCOL)
-            serving.send(pack(len(body), number, 0, RESULT, 0, 0) + body)
+            server.send(pack(len(body), number, 0, RESULT, 0, 0) + body)
         else:
-            serving.send_result(number, result)
+            server.send_result(number, result)
 
     def _call(self, number: int, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> None:
         if self._cancelled and number in self._cancelled:
@@ -303,9 +303,9 @@ class Loop:
     # --- Streams ---
 
     def _stream(self, number: int, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> None:
-        serving = self._serving
+        server = self._serving
         try:
-            function, *args = serving.decode(detail, flags, body, fds)
+            function, *args = server.decode(detail, flags, body, fds)
         except Exception as error:
             self._serving.refuse(number, error)
             return
@@ -318,17 +318,17 @@ class Loop:
 
     def _attempt(self, number: int, function: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
         """Call a function of a stream. Return True and its result, or send its exception and return False."""
-        serving = self._serving
+        server = self._serving
         try:
-            serving.number = number
+            server.number = number
             return True, function(*args)
         except SystemExit:
             raise
         except BaseException as error:
-            serving.send_failure(number, error)
+            server.send_failure(number, error)
             return False, None
         finally:
-            serving.number = 0
+            server.number = 0
 
     def _go_on(self, number: int, count: int) -> None:
         if number in self._streams:
@@ -338,30 +338,30 @@ class Loop:
 
     def _step(self, number: int) -> None:
         """Send as many items of a stream as its credit allows."""
-        serving = self._serving
+        server = self._serving
         items, credit = self._streams[number]
         try:
             while credit:
-                serving.number = number
+                server.number = number
                 item = next(items)
-                serving.number = 0
-                serving.send_value(ITEM, number, item)
+                server.number = 0
+                server.send_value(ITEM, number, item)
                 credit -= 1
         except StopIteration:
             del self._streams[number]
-            serving.send(HEADER.pack(0, number, 0, END, 0, 0))
+            server.send(HEADER.pack(0, number, 0, END, 0, 0))
         except SystemExit:
             raise
         except BaseException as error:
             del self._streams[number]
-            if serving.number:
-                serving.send_failure(number, error)
+            if server.number:
+                server.send_failure(number, error)
             else:
-                serving.send_error(number, BAD_RESULT, error)
+                server.send_error(number, BAD_RESULT, error)
         else:
             self._streams[number] = items, 0
         finally:
-            serving.number = 0
+            server.number = 0
 
     def _cancel(self, number: int) -> None:
         self._cancelled.discard(number)

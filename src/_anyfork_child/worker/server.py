@@ -61,7 +61,7 @@ class ChannelLostError(NobodyListensError):
     """Raised to end this worker because a function has closed or replaced one of its descriptors."""
 
 
-class Serving:
+class WorkerServer:
     """The worker's end of the channel: it decodes incoming messages, and has sent outgoing ones when a call returns.
 
     Functions may fork. A forked copy ends when it leaves the function: it sends nothing on the channel and takes no
@@ -80,8 +80,8 @@ class Serving:
         claim(self.fd)
         register_at_fork(after_in_child=self._forget_claim)
         self.serializer = serializer
-        self.in_band = bool(HOST)
-        self.inbox = Inbox(MAX_IN_FILE if self.in_band else MAX_BODY)
+        self.remote = bool(HOST)
+        self.inbox = Inbox(MAX_IN_FILE if self.remote else MAX_BODY)
         self.functions: dict[int, Callable[..., Any] | str | Pickled] = {}
         self.lock = allocate_lock()
 
@@ -255,7 +255,7 @@ class Serving:
         elif is_plain(value):
             body = dumps(value, PROTOCOL)
         else:
-            self._send_encoded(kind, number, self.took | 1, encode((value,), beside=not self.in_band))
+            self._send_encoded(kind, number, self.took | 1, encode((value,), out_of_band=not self.remote))
             return
         if len(body) <= INLINE:
             self.send(HEADER.pack(len(body), number, self.took, kind, 0, 0) + body)
@@ -263,7 +263,7 @@ class Serving:
             self._send_encoded(kind, number, self.took, in_pieces(body))
 
     def _send_encoded(self, kind: int, number: int, detail: int, encoded: Encoded) -> None:
-        self.send_message(message_of(kind, number, detail, encoded, self.in_band))
+        self.send_message(message_of(kind, number, detail, encoded, remote=self.remote))
 
     def send_error(self, number: int, detail: int, error: BaseException, kind: int = ERROR) -> None:
         """Send an exception: as text, and also pickled if that is possible and allowed."""
@@ -275,7 +275,7 @@ class Serving:
         if self.serializer is None and detail == RAISED:
             try:
                 encoded = encode_error(error)
-                if self.in_band and encoded.fds:
+                if self.remote and encoded.fds:
                     encoded = Encoded()
             except Exception:  # pickling runs code of the exception, which may raise anything; the text must do
                 encoded = Encoded()

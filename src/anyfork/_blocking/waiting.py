@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._processes.endpoints import Source
-    from .._processes.flows import Dialogue, Result
+    from .._processes.flows import Flow, Result
     from .._processes.link import Link
 
-RETRY = 10  # milliseconds between attempts when the kernel's limit of descriptors in flight is reached
+RETRY_MS = 10  # milliseconds between attempts when the kernel's limit of descriptors in flight is reached
 UNALARMED = 0.1  # seconds between looks of a thread that cannot be woken, because descriptors have run out
 
 
-def run(dialogue: Dialogue[Result]) -> Result:
+def run(flow: Flow[Result]) -> Result:
     """Run a dialogue: wait for everything that it needs, and return its result. Raises what it raises."""
     try:
-        need = next(dialogue)
+        need = next(flow)
         while True:
-            need = dialogue.send(_wait(*need))
+            need = flow.send(_wait(*need))
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]  # StopIteration does not know its type
     except BaseException:
-        dialogue.close()  # now, not when the last reference to the exception goes
+        flow.close()  # now, not when the last reference to the exception goes
         raise
 
 
@@ -67,7 +67,7 @@ def _wait(link: Link, done: Callable[[], bool], source: Callable[[], Source | No
     """
     if timeout != 0.0 and "asyncio" in modules:
         warn_in_loop()
-    waiter = Waiter(link)
+    waiter = ThreadWaiter(link)
     try:
         try:
             return waiter.wait(done, source, deadline_of(timeout))
@@ -78,7 +78,7 @@ def _wait(link: Link, done: Callable[[], bool], source: Callable[[], Source | No
         raise
 
 
-class Waiter:
+class ThreadWaiter:
     """A wait of one thread for a process."""
 
     __slots__ = ("_alarm", "_link", "_watched", "fd", "lock", "reader")
@@ -148,7 +148,7 @@ class Waiter:
     def _milliseconds(left: float | None, pollable: bool, alarmed: bool) -> float | None:
         if alarmed and pollable:
             return None if left is None else min(left, LONGEST) * 1000
-        most = RETRY if not pollable else UNALARMED * 1000
+        most = RETRY_MS if not pollable else UNALARMED * 1000
         return most if left is None else min(left * 1000, most)
 
     @locked

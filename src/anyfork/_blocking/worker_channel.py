@@ -24,7 +24,7 @@ from _anyfork_child.wire.channel import CLOEXEC, ROOM
 from _anyfork_child.wire.signal_handlers import comes_from_outside
 
 from .._calls.call import State
-from .._calls.worker_channel import FATE, Conversation
+from .._calls.worker_channel import WORKER_END_TIMEOUT, Conversation
 from .._errors import AnyforkError, HandleError
 from .._processes.flows import entered
 from .._processes.undelivered import destructor
@@ -414,9 +414,9 @@ class Talk(Conversation):
     # --- The end ---
 
     def _bury(self) -> None:
-        """Learn how the worker has ended, and fail its calls. Kill it if it has not ended within FATE seconds."""
+        """Learn how the worker has ended, and fail its calls. Kill it if it has not ended after WORKER_END_TIMEOUT."""
         try:
-            status = self.process.wait(FATE)
+            status = self.process.wait(WORKER_END_TIMEOUT)
         except TimeoutError:  # it goes on without its channel, or its template is stopped
             self.process.kill()
             status = UNKNOWN

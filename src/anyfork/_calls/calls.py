@@ -84,7 +84,7 @@ class Calls:
         self.ready: bool = False  # the worker has said that it is ready
         self.failed: bool = False  # there is no worker any more
         self.retired: bool = False  # the worker wants to leave its pool
-        self.in_band: bool = receiver.in_band
+        self.remote: bool = receiver.remote
         self._serializer = serializer
         self._concurrency = concurrency
         self._on_event = on_event

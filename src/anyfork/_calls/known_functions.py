@@ -74,7 +74,7 @@ class FunctionsByValue:
         return heaviest(function)[0] > INLINE
 
     def _encode(self, call: str, function: Callable[..., Any] | str) -> Encoded:
-        return encode_for(call, (function,), 0, beside=not self._receiver.in_band, receiver=self._receiver)
+        return encode_for(call, (function,), 0, out_of_band=not self._receiver.remote, receiver=self._receiver)
 
     def _known(self, call: str, function: Callable[..., Any] | str, encoded: Encoded, detail: int) -> KnownFunction:
         size = encoded.size + sum(buffer.nbytes for buffer in encoded.buffers)
@@ -93,7 +93,7 @@ class FunctionsByValue:
     def _new(self, call: str, encoded: Encoded, detail: int) -> KnownFunction:
         number = next(self._numbers)
         try:
-            message = message_of(VALUE, number, detail, encoded, self._receiver.in_band)
+            message = message_of(VALUE, number, detail, encoded, remote=self._receiver.remote)
         except CannotTravelError as error:
             raise ArgumentError(f"the function of {call}() cannot travel to another process: {error}") from error
         try:

@@ -115,8 +115,8 @@ class Requests:
             if detail and kind == CALL and (body := small(args)):
                 return Message(HEADER.pack(len(body), number, detail, SMALL_CALL, 0, 0) + body)
             values = args if detail else (function, *args)
-            beside = not self._receiver.in_band
-            encoded = encode_for(name, values, 1 if detail else 0, beside=beside, receiver=self._receiver)
+            out_of_band = not self._receiver.remote
+            encoded = encode_for(name, values, 1 if detail else 0, out_of_band=out_of_band, receiver=self._receiver)
         else:
             try:
                 dumped = self._serializer.dumps(args)
@@ -133,6 +133,6 @@ class Requests:
                     raise ArgumentError(f"the function of {name}() holds a descriptor, which pickle alone can send")
                 encoded = in_pieces(by_value.size.to_bytes(4, "little"), *by_value.pieces, dumped)
         try:
-            return message_of(kind, number, detail, encoded, self._receiver.in_band)
+            return message_of(kind, number, detail, encoded, remote=self._receiver.remote)
         except CannotTravelError as error:
             raise ArgumentError(f"the arguments of {name}() cannot travel to another process: {error}") from error

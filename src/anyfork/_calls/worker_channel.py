@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .calls import Calls
 
 OVERTAKEN = 5.0  # seconds for bytes still on their way from another machine; usually their end follows at once
-FATE = 1.0  # seconds for a worker that has closed its channel to end, and for its template to report how
+WORKER_END_TIMEOUT = 1.0  # seconds for a worker that has closed its channel to end, and for its template to report how
 
 
 class Conversation:
@@ -57,7 +57,7 @@ class Conversation:
         self.calls: Calls = calls
         self.sock: _socket.socket | None = None
         self.incoming: deque[call_messages.Message] = deque()
-        self.inbox: Inbox = Inbox(MAX_IN_FILE if calls.in_band else MAX_BODY)
+        self.inbox: Inbox = Inbox(MAX_IN_FILE if calls.remote else MAX_BODY)
         self._owner = this_process.pid
         self.watch: epoll | None = None  # watches for messages and for the end of the worker
         self._writes: bool | None = False  # whether the epoll also watches for room in the socket; None: unknown
@@ -87,7 +87,7 @@ class Conversation:
         if self.watch is None:
             return True
         ended = self.end < 0 or any(fd == self.end for fd, _ in self.watch.poll(0))
-        return ended and not (self.calls.in_band and self._more_to_come())
+        return ended and not (self.calls.remote and self._more_to_come())
 
     def _more_to_come(self) -> bool:
         """Wait up to OVERTAKEN seconds for data or the end of the stream from another machine; return whether either

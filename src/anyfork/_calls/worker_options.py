@@ -116,7 +116,7 @@ class Options:
 @contextmanager
 def new_process(receiver: Receiver) -> Iterator[Receiver]:
     """Let locks and queues of multiprocessing travel, if the program uses it: they can travel to new processes only."""
-    if "multiprocessing.context" not in sys.modules or receiver.in_band:
+    if "multiprocessing.context" not in sys.modules or receiver.remote:
         yield receiver
         return
     from .._processes.inherited import inheriting  # only now: it imports multiprocessing

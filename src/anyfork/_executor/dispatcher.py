@@ -97,7 +97,7 @@ class Dispatcher(PoolHandle):
     @property
     def in_single_file(self) -> bool:
         """True if each worker is given one job at a time."""
-        return self.in_band or self.memory is not None
+        return self.remote or self.memory is not None
 
     @property
     def owner(self) -> int:

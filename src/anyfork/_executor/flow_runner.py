@@ -5,7 +5,7 @@ from __future__ import annotations
 from select import POLLIN, POLLOUT
 from time import monotonic
 
-from .._blocking.waiting import RETRY
+from .._blocking.waiting import RETRY_MS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from select import poll
     from typing import Any
 
-    from .._processes.flows import Dialogue, Need
+    from .._processes.flows import Flow, Need
 
 
 class Proceeding:
@@ -24,9 +24,9 @@ class Proceeding:
     """
 
     def __init__(
-        self, dialogue: Dialogue[Any], then: Callable[[Any, Exception | None], None], wake: Callable[[], None]
+        self, flow: Flow[Any], then: Callable[[Any, Exception | None], None], wake: Callable[[], None]
     ) -> None:
-        self._dialogue = dialogue
+        self._dialogue = flow
         self._then = then
         self.wake = wake
         self.reader: object = self  # takes the place of a thread, see _processes.endpoints.Waiter
@@ -82,7 +82,9 @@ class Proceeding:
             for unsent in link.unsent():
                 poller.register(unsent, POLLIN | POLLOUT if unsent == fd else POLLOUT)
         left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
-        return left if self.pollable else min(RETRY / 1000, RETRY if left is None else left)
+        if self.pollable:
+            return left
+        return RETRY_MS / 1000 if left is None else min(RETRY_MS / 1000, left)
 
     def look(self, ready: set[int]) -> None:
         """Read from the descriptor if it is ready, and end the wait."""

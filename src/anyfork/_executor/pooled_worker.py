@@ -54,7 +54,7 @@ class SharedTalk(Conversation):
         """
         if self.watch is None or self.end < 0:
             return True
-        return is_ready(self.end) and not (self.calls.in_band and self._more_to_come())
+        return is_ready(self.end) and not (self.calls.remote and self._more_to_come())
 
     def take_answers(self) -> list[tuple[Any, Any]]:
         """Return jobs with their answers, and events with None, from the messages that were read."""

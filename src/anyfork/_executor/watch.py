@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from select import epoll
     from typing import Any
 
-    from .._processes.flows import Dialogue
+    from .._processes.flows import Flow
 
 LONGEST = 86400.0  # seconds to wait in one go: the kernel counts milliseconds in 32 bits
 
@@ -71,9 +71,9 @@ class Watch:
         self.late.append(action)
         self.wake()
 
-    def proceed(self, dialogue: Dialogue[Any], then: Callable[[Any, Exception | None], None]) -> None:
+    def proceed(self, flow: Flow[Any], then: Callable[[Any, Exception | None], None]) -> None:
         """Run a dialogue beside the thread's other work, from its next round on; see Proceeding."""
-        self.post(lambda: self._proceedings.append(Proceeding(dialogue, then, self.wake)))
+        self.post(lambda: self._proceedings.append(Proceeding(flow, then, self.wake)))
 
     @property
     def busy(self) -> bool:

@@ -12,7 +12,7 @@ from .._blocking.process import Process
 from .._blocking.template import Template
 from .._calls.pace import Pace
 from .._calls.permits import Permits
-from .._calls.worker_channel import FATE
+from .._calls.worker_channel import WORKER_END_TIMEOUT
 from .._errors import AnyforkError
 from .._pools.jobs import JobState
 from .._processes.flows import birth, end, enter
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._pools.worker_table import Worker
-    from .._processes.flows import Dialogue
+    from .._processes.flows import Flow
     from .._processes.link import Link
     from .._status import ExitStatus
     from .dispatcher import Dispatcher
@@ -65,7 +65,7 @@ class Crew:
         permits = None
         try:
             template = Template() if worker.source.key is None else worker.source.key.fork()
-            permits = None if dispatcher.in_band else Permits()  # no descriptor can be sent to another machine
+            permits = None if dispatcher.remote else Permits()  # no descriptor can be sent to another machine
             link = dispatcher.start_worker(template, MODULE, permits)
         except Exception as error:  # any error, because pickling runs user code: jobs fail, or it is retried
             if permits is not None:
@@ -105,7 +105,7 @@ class Crew:
             return
         if not came:
             self._forget(seat)
-            self._dispatcher.watch.proceed(end(seat.process._link, FATE), partial(self._ended, seat))
+            self._dispatcher.watch.proceed(end(seat.process._link, WORKER_END_TIMEOUT), partial(self._ended, seat))
             return
         seat.moved = now
         answers = seat.talk.take_answers()
@@ -201,6 +201,6 @@ class Crew:
         return bool(whole or parts)
 
 
-def _entering(link: Link) -> Dialogue[Any]:
+def _entering(link: Link) -> Flow[Any]:
     yield from enter(link, None)
     yield from birth(link)

@@ -34,7 +34,7 @@ LONGEST = 4096  # bytes of a name
 STEP = 1 << 20  # bytes of a large answer to write at once
 
 
-class Definitions:
+class MainLookup:
     """The sockets of the processes that may ask, one each, and the thread that answers while there are any."""
 
     def __init__(self) -> None:
@@ -151,9 +151,9 @@ def _find(question: str) -> object:
 
 def _forget() -> None:
     """Forget all sockets and renew the lock. Runs in a forked copy of the owner."""
-    definitions.lock = RLock()
-    definitions.forget()
+    lookup.lock = RLock()
+    lookup.forget()
 
 
-definitions = Definitions()
+lookup = MainLookup()
 os.register_at_fork(after_in_child=_forget)

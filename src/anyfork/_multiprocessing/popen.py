@@ -16,7 +16,7 @@ from .._processes.inherited import encode_inherited
 from .._processes.start import warm_template
 from .._system.import_path import current_directory
 from .._system.timeouts import seconds
-from .main_lookup import definitions
+from .main_lookup import lookup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _run(template: Template | None, preparation: dict[str, Any], encoded: Encode
     tracker = resource_tracker.getfd()
     assert tracker is not None  # it has been started just now
     new = Template() if template is None else template.fork()
-    asking = definitions.open()
+    asking = lookup.open()
     try:
         return new.run(
             f"{MODULE}:main",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .pool import PoolHandle
     from .progress import Progress
 
-    class Waiting(Protocol):
+    class FutureLike(Protocol):
         """A future that the consumer of a map waits for."""
 
         def done(self) -> bool: ...
@@ -168,7 +168,7 @@ class MapWork:
         self.pool = pool
         self.options = options
         self.jobs: set[ItemsJob] = set()  # jobs that are not done
-        self.waiting: Waiting | None = None
+        self.waiting: FutureLike | None = None
         self.exhausted = False  # there are no more items
         self.closed = False
         self._function: AnyFunction | None = pool.encoder.take(function)

@@ -59,9 +59,9 @@ class PoolHandle:
         self._owner = os.getpid()
 
     @property
-    def in_band(self) -> bool:
+    def remote(self) -> bool:
         """Return whether the workers are on another machine."""
-        return self._settings.receiver.in_band
+        return self._settings.receiver.remote
 
     # --- Methods that a face adds ---
 

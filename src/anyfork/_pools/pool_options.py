@@ -133,7 +133,7 @@ class PoolSettings:
 
         The bound is how many jobs can be taken back from a worker, see _calls.permits; on another machine it is 1.
         """
-        return min(load, 1 if self.receiver.in_band else MOST)
+        return min(load, 1 if self.receiver.remote else MOST)
 
 
 def check_number(call: str, name: str, value: object) -> None:
@@ -179,8 +179,8 @@ def receiver_of(sources: Sequence[Source]) -> Receiver:
     receivers = [ORDINARY if source.key is None else source.key._link.receiver for source in sources]
     if len(receivers) == 1:
         return receivers[0]
-    if any(receiver.in_band for receiver in receivers):
-        return Receiver(is_importable, in_band=True)
+    if any(receiver.remote for receiver in receivers):
+        return Receiver(is_importable, remote=True)
     return Receiver(is_importable, place_of=place_of, places=later_places)
 
 

@@ -89,14 +89,14 @@ def check_function(call: str, function: object) -> None:
 
 
 def encode_for(
-    call: str, values: Sequence[object], first: int, beside: bool = False, receiver: Receiver = ORDINARY
+    call: str, values: Sequence[object], first: int, out_of_band: bool = False, receiver: Receiver = ORDINARY
 ) -> Encoded:
     """Pickle values. ``first`` is the number of the first value among the arguments of the call, 0 for the function.
 
     Raises ArgumentError, which names the value that cannot travel.
     """
     try:
-        return encode(values, receiver, beside)
+        return encode(values, receiver, out_of_band)
     except Exception as error:  # pickling runs code of the values' classes, which may raise anything
         blamed = None if comes_from_outside(error) else _blame(values, error, receiver)
         if blamed is None:

@@ -7,7 +7,7 @@ import os
 from _thread import RLock
 
 from .._system.locks import locked
-from .._system.reaper import offspring
+from .._system.reaper import reaper
 from .launch import initialise, launch
 
 TYPE_CHECKING = False
@@ -28,8 +28,8 @@ class DefaultTemplate:
 
     def get(self) -> Link:
         """Return the link to the template; start one if there is none. Raises LaunchError."""
-        if offspring.leaving:
-            offspring.reap()
+        if reaper.leaving:
+            reaper.reap()
         link = self._link
         if link is not None and not self._unused_copy and self._identity == _identity():
             return link

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 UNIX_STREAM = (_socket.AF_UNIX, _socket.SOCK_STREAM)
 
 
-class Ends:
+class Endpoints:
     """The owner's ends of one process, and the state known of it."""
 
     waiters: AbstractSet[Waiter] = frozenset()  # waiters on its descriptors, which are not closed meanwhile

@@ -30,18 +30,19 @@ if TYPE_CHECKING:
     Moved = TypeVar("Moved", bound=socket.socket)
     # The link whose sockets bring the event; whether it has come; its source; how many seconds to wait at most.
     Need: TypeAlias = tuple[Link, Callable[[], bool], Callable[[], Source | None], float | None]
-    Dialogue: TypeAlias = Generator[Need, bool, Result]
+    Flow: TypeAlias = Generator[Need, bool, Result]
 
 NAME = "name another one with python= or in ANYFORK_PYTHON"
 NEEDED = "anyfork needs a Python 3.11 or newer there, named with python= or in ANYFORK_PYTHON"
 USE = {Phase.CLOSED: "close it later", Phase.MOVED: "use the handle that it was moved to"}
-FATE = 1.0  # seconds to learn how a template whose forks failed has ended: it is reaped at once, or was killed too
+# Seconds to learn how a template whose forks failed has ended: it is reaped at once, or was killed too.
+TEMPLATE_END_TIMEOUT = 1.0
 
 
 # --- Templates --------------------------------------------------------------------------------------------------
 
 
-def prepare(link: Link, timeout: float | None) -> Dialogue[None]:
+def prepare(link: Link, timeout: float | None) -> Flow[None]:
     """Wait until a template has done what it was asked. Raises its failure, or TimeoutError; it goes on then."""
     link.check("ready")
     limit = seconds(timeout)
@@ -59,7 +60,7 @@ def prepare(link: Link, timeout: float | None) -> Dialogue[None]:
         raise (yield from explain(link))
 
 
-def hand_over(link: Link, kind: type[Moved]) -> Dialogue[Moved]:
+def hand_over(link: Link, kind: type[Moved]) -> Flow[Moved]:
     """Wait until everything queued is delivered, and status socket and pidfd are left with the template for its next
     owner.
 
@@ -100,7 +101,7 @@ def check(link: Link, call: str) -> None:
         )
 
 
-def enter(link: Link, timeout: float | None) -> Dialogue[None]:
+def enter(link: Link, timeout: float | None) -> Flow[None]:
     """Wait until a process has entered its function. Raises why it has not; after the timeout it is killed and never
     will.
     """
@@ -117,20 +118,20 @@ def enter(link: Link, timeout: float | None) -> Dialogue[None]:
         raise (yield from explain(link))
 
 
-def entered(link: Link, timeout: float | None) -> Dialogue[bool]:
+def entered(link: Link, timeout: float | None) -> Flow[bool]:
     """Return whether the timeout suffices to learn if a process has entered its function; it goes on otherwise."""
     check(link, "ready")
     return (yield link, _or_used_up(link, link.answered), link.answer_source, timeout)
 
 
-def birth(link: Link) -> Dialogue[None]:
+def birth(link: Link) -> Flow[None]:
     """Wait until the template has forked the process, or never will."""
     yield from _ends(link)
     if not link.read_news(link.born_or_not):
         yield link, _or_used_up(link, link.born_or_not), link.status_source, None
 
 
-def end(link: Link, timeout: float | None) -> Dialogue[ExitStatus]:
+def end(link: Link, timeout: float | None) -> Flow[ExitStatus]:
     """Wait until a process has ended and return its exit status. Raises TimeoutError."""
     check(link, "wait")
     limit = seconds(timeout)
@@ -157,38 +158,38 @@ def _channel_state(link: Link) -> str:
     return ""
 
 
-def leave(link: Link) -> Dialogue[None]:
+def leave(link: Link) -> Flow[None]:
     """Close the control socket, which nobody has requested as a channel, so that the function sees its end."""
     yield link, _or_used_up(link, link.answered), link.answer_source, None
     link.close_control()
 
 
-def put_down(link: Link) -> Dialogue[None]:
+def put_down(link: Link) -> Flow[None]:
     """Kill a process and wait until it has ended; wait only FATE for its status: its template may be stopped."""
     link.signal_now_or_at_birth(SIGKILL)
     pidfd = link.session.pidfd
     if pidfd >= 0:
         yield link, lambda: link.ended() or _readable(pidfd), lambda: (pidfd, lambda: None), None
-    yield link, link.ended, link.status_source, FATE
+    yield link, link.ended, link.status_source, TEMPLATE_END_TIMEOUT
 
 
-def look(link: Link) -> Dialogue[None]:
+def look(link: Link) -> Flow[None]:
     """Learn whether a process has ended. If its pidfd says so, wait a moment for the template to report how."""
     check(link, "poll")
     yield from _ends(link)
     if not (yield link, link.ended, link.status_source, 0.0) and _readable(link.session.pidfd):
-        yield link, link.ended, link.status_source, FATE
+        yield link, link.ended, link.status_source, TEMPLATE_END_TIMEOUT
     yield from _learn_why(link)
 
 
-def _learn_why(link: Link) -> Dialogue[None]:
+def _learn_why(link: Link) -> Flow[None]:
     """Add the reason to the status of a process that was never forked."""
     session = link.session
     status = session.status
     if session.born or session.pid is not None or status is None or status.known or status.error is not None:
         return
     if not link.closed and session.expects_control:
-        yield link, link.answered, link.answer_source, FATE
+        yield link, link.answered, link.answer_source, TEMPLATE_END_TIMEOUT
     if not (session.born or session.pidfd >= 0 or link.child):
         session.status = ExitStatus(error=str((yield from explain(link))))
 
@@ -197,14 +198,14 @@ def _readable(fd: int) -> bool:
     return fd >= 0 and is_ready(fd)
 
 
-def signal(link: Link, number: int) -> Dialogue[None]:
+def signal(link: Link, number: int) -> Flow[None]:
     """Send the process a signal, after waiting for its birth."""
     check(link, "send_signal")
     yield from birth(link)
     link.signal(number)
 
 
-def end_descriptor(link: Link) -> Dialogue[int]:
+def end_descriptor(link: Link) -> Flow[int]:
     """Return the pidfd; if there is none, the status socket, which brings the report of the end."""
     check(link, "fileno")
     yield from birth(link)
@@ -214,7 +215,7 @@ def end_descriptor(link: Link) -> Dialogue[int]:
     return session.pidfd if session.pidfd >= 0 or link.status is None else link.status.fd
 
 
-def _ends(link: Link) -> Dialogue[None]:
+def _ends(link: Link) -> Flow[None]:
     """Wait for the first answer to a handle from another process, which brings its status socket and pidfd."""
     if link.status is None and not link.session.answers and link.session.status is None:
         yield link, _or_used_up(link, link.answered), link.answer_source, None
@@ -228,13 +229,13 @@ def _or_used_up(link: Link, done: Callable[[], bool]) -> Callable[[], bool]:
 # --- Reasons for a failed answer --------------------------------------------------------------------------------
 
 
-def explain(link: Link) -> Dialogue[AnyforkError]:
+def explain(link: Link) -> Flow[AnyforkError]:
     """Return the error that says what became of a process, or of the template that should have forked it."""
     session = link.session
     if (yield from _failed_to_boot(link)):
         return _launch_error(link)
     if link.child and session.pidfd >= 0:
-        yield link, link.ended, link.status_source, FATE
+        yield link, link.ended, link.status_source, TEMPLATE_END_TIMEOUT
     parent = link.parent
     if parent is None or session.born or session.report is not None:
         return session.why("", _output(link))
@@ -254,10 +255,10 @@ def _output(link: Link) -> str:
     return link.output.tail() if link.output is not None else ""
 
 
-def _failed_to_boot(link: Link) -> Dialogue[bool]:
+def _failed_to_boot(link: Link) -> Flow[bool]:
     session = link.session
     if link.interpreter and link.status is None and not session.answers:  # the default template, which is never asked
-        yield link, link.heard, link.control_source, FATE
+        yield link, link.heard, link.control_source, TEMPLATE_END_TIMEOUT
     return bool(link.interpreter) and not session.answers and session.control_ended and session.report is None
 
 
@@ -272,7 +273,7 @@ def _launch_error(link: Link) -> LaunchError:
     return LaunchError(f"{text}; it said:\n{said}" if said else text, stderr=said)
 
 
-def _find_lost(template: Link, number: int) -> Dialogue[Report | None]:
+def _find_lost(template: Link, number: int) -> Flow[Report | None]:
     """Return a template's report, on its own socket, about a fork that did not even get its socket.
 
     The template sends it right after that fork's socket has come to its end, if it still can.
@@ -283,7 +284,7 @@ def _find_lost(template: Link, number: int) -> Dialogue[Report | None]:
             pass
         return number in template.session.lost or template.session.control_ended or template.closed
 
-    yield template, known, template.control_source, FATE
+    yield template, known, template.control_source, TEMPLATE_END_TIMEOUT
     return template.session.lost.get(number)
 
 
@@ -296,8 +297,8 @@ def _refused_above(link: Link) -> AnyforkError | None:
     return _refused_above(parent) if parent.session.report is None else parent.session.report.error()
 
 
-def _fate(template: Link) -> Dialogue[str]:
+def _fate(template: Link) -> Flow[str]:
     session = template.session
     if session.status is None and (template.status is not None or session.pidfd >= 0):
-        yield template, template.ended, template.status_source, FATE
+        yield template, template.ended, template.status_source, TEMPLATE_END_TIMEOUT
     return str(session.status) if session.status is not None and session.status.known else GONE

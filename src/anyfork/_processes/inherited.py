@@ -53,7 +53,7 @@ def inheriting(receiver: Receiver) -> Iterator[Receiver]:
             receiver.has,
             receiver.main,
             {**registered, **REDUCERS, **_locks()},
-            receiver.in_band,
+            receiver.remote,
             receiver.place_of,
             receiver.places,
         )

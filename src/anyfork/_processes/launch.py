@@ -26,7 +26,7 @@ from .._system.interpreter import TOO_OLD, check_reentry, executable_environment
 from .._system.lifeline import open_lifeline
 from .arguments import encode_values
 from .link import Link
-from .stderr import Output
+from .stderr import StderrTail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def launch() -> Link:
     output, stderr = new_file(), _stderr()
     link = Link(control, None, None)
     link.interpreter = python
-    link.output = Output(output)
+    link.output = StderrTail(output)
     try:
         pid = _spawn(python, command(python, None), (far.fileno(), line.fds[0], stderr, output), follows)
     except OSError as error:

@@ -22,8 +22,8 @@ from .._system.importable import ORDINARY
 from .._system.locks import locked, try_locked
 from .._system.once import in_one_go
 from .._system.owned_descriptors import hand_on, unopened
-from .._system.reaper import offspring
-from .endpoints import Ends
+from .._system.reaper import reaper
+from .endpoints import Endpoints
 from .session import Phase
 from .undelivered import deliver, destructor, pending, undelivered, when_free
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from _anyfork_child.values.receiver import Receiver
 
     from .outbox import Closable
-    from .stderr import Output
+    from .stderr import StderrTail
 
     Channel = TypeVar("Channel", bound=socket.socket)
 
@@ -49,7 +49,7 @@ SCRAP = 4096  # bytes to read at once of data that is discarded
 open_links: set[Link] = set()
 
 
-class Link(Ends):
+class Link(Endpoints):
     """The link to one process, in its owner.
 
     ``parent`` is the link to the template that forks the process, kept until the fork is confirmed, because a refusal
@@ -60,7 +60,7 @@ class Link(Ends):
     interpreter = ""  # the command, if an interpreter was executed for this process
     tracker: tuple[int | None, int | None] = (None, None)  # the resource tracker that the process was given
     warmed: tuple[str, ...] = ()  # modules that it was told to import because most of its processes need them
-    output: Output | None = None
+    output: StderrTail | None = None
     receiver: Receiver = ORDINARY  # the rules for values that go to this process
     places: tuple[str, ...] = ()  # directories that it was told of, because they were put on the path after its start
     user = ""  # the operation that has used up the template's handle, as the program writes it
@@ -406,7 +406,7 @@ class Link(Ends):
         self._close_status()
         child, self.child = self.child, 0
         if child:
-            offspring.leave(child)
+            reaper.leave(child)
 
     def _may_be_asked(self) -> bool:
         """True while a fork may ask why this process, its template, was never born."""

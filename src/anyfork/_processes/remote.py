@@ -33,7 +33,7 @@ def fork_relay(command: Sequence[str], host: str, connect_timeout: float, keep_a
     control, far_control, status, far_status = two_pairs()
     link = Link(control, status, relay)
     link.session.host = host or command[0]
-    link.receiver = Receiver(is_importable, in_band=True)
+    link.receiver = Receiver(is_importable, remote=True)
     args = (far_control, far_status, command, os.getpid(), host, connect_timeout, keep_alive)
     try:
         relay.post(START, encode_call(CALL, FUNCTION, args), CALL)

@@ -24,7 +24,7 @@ from .launch import initialise
 from .link import Link
 from .resource_tracker import share_tracker
 from .session import Phase
-from .stderr import Output
+from .stderr import StderrTail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def fork_exec(
         close_all(encoded.made)
     link.interpreter = interpreter
     link.tracker = Link.tracker  # it is another program by now, and has nothing of its template
-    link.output = Output(output)
+    link.output = StderrTail(output)
     try:
         initialise(link)
     except BaseException:  # the caller gets no handle of this template

@@ -7,7 +7,7 @@ import os
 TAIL = 4096  # bytes that a person still reads
 
 
-class Output:
+class StderrTail:
     """A file with the output of a process. The descriptor belongs to this object."""
 
     __slots__ = ("_fd",)

@@ -25,7 +25,7 @@ from .._processes.link import Link
 from .._system.import_path import later_places, place_of
 from .._system.importable import is_importable
 from .._system.lifeline import open_lifeline
-from .._system.reaper import offspring
+from .._system.reaper import reaper
 from . import survey
 from .audit import hazards, list_descriptors, obstacles
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, NoReturn
 
-    from _anyfork_child.values.shared_main import Main
+    from _anyfork_child.values.shared_main import SharedMain
 
     from .._processes.attributes import HasFileno
     from .audit import OpenDescriptor
@@ -68,7 +68,7 @@ def fork_here(
 
 def copy_program(close_fds: bool | Iterable[int | HasFileno] = False, keep_fds: Iterable[int | HasFileno] = ()) -> Link:
     """Fork this process into a template. Raises the errors of fork_here."""
-    offspring.reap()
+    reaper.reap()
     _check()
     descriptors = list_descriptors()
     kept = _numbers("keep_fds", keep_fds, descriptors)
@@ -172,7 +172,7 @@ def _why(error: BaseException) -> BaseException:
     return failure
 
 
-def _copy(link: Link, main: Main, far: int, line: int, flags: int, unwanted: set[int]) -> None:
+def _copy(link: Link, main: SharedMain, far: int, line: int, flags: int, unwanted: set[int]) -> None:
     """Fork with signals blocked, because no handler may run in between, and without garbage collection, because the
     garbage of this process must not be finalized in the copy too.
     """
@@ -202,7 +202,7 @@ def _take_charge(link: Link, pid: int) -> None:
 
 
 def _become_template(
-    far: int, line: int, flags: int, owner: int, main: Main, unwanted: set[int], collects: bool
+    far: int, line: int, flags: int, owner: int, main: SharedMain, unwanted: set[int], collects: bool
 ) -> NoReturn:
     """Turn the copy into a template. Runs in the copy. In no case may the program's own frames go on in it."""
     try:

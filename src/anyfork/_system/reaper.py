@@ -10,7 +10,7 @@ import os
 from collections import deque
 
 
-class Offspring:
+class ChildReaper:
     """The children that were told to end, and are not reaped yet.
 
     There is no lock, because handles may be dropped at any point, even inside another call.
@@ -42,5 +42,5 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
-offspring = Offspring()
-os.register_at_fork(after_in_child=offspring.leaving.clear)
+reaper = ChildReaper()
+os.register_at_fork(after_in_child=reaper.leaving.clear)

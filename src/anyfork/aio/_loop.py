@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from typing import Any, Protocol, TypeAlias
 
-    class Waiting(Protocol):
+    class FutureLike(Protocol):
         """An awaitable for one task. The wait ends when ``set_result`` is called."""
 
         def done(self) -> bool: ...
@@ -34,7 +34,7 @@ class AsyncioLoop:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.waiting: Callable[[], Waiting] = loop.create_future
+        self.waiting: Callable[[], FutureLike] = loop.create_future
         self.soon: Callable[[Callable[[], object]], object] = loop.call_soon
         self._tasks: set[asyncio.Task[None]] = set()
         self._owner = this_process.pid
@@ -107,9 +107,9 @@ class TrioLoop:
         """True if this is the loop that runs in the calling thread."""
         return self._trio.lowlevel.in_trio_run() and self._trio.lowlevel.current_trio_token() is self._token
 
-    def waiting(self) -> Waiting:
+    def waiting(self) -> FutureLike:
         """Make an awaitable for one task."""
-        return _TrioWaiting()
+        return _TrioFuture()
 
     def at(self, when: float, action: Callable[[], None]) -> Handle:
         """Run an action at the given time of time.monotonic. Return a handle that cancels it."""
@@ -133,7 +133,7 @@ class TrioLoop:
             await self._trio.lowlevel.wait_readable(fd)
 
 
-class _TrioWaiting:
+class _TrioFuture:
     __slots__ = ("_done", "_task")
 
     def __init__(self) -> None:

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from .._pools.map import Item, MapWork
     from .._signatures import Items
-    from ._pool_loop import Keeper
+    from ._pool_loop import PoolLoop
 
 
 class PoolMap(Stays, Generic[Result]):
     """An async iterator over the results of the calls for many items. ``aclose`` cancels calls that have not begun."""
 
     _instead = "pass on its results"
-    _keeper: Keeper
+    _pool_loop: PoolLoop
     _work: MapWork
     _later: AsyncIterator[object] | None
     _items: Iterator[object]
@@ -32,13 +32,13 @@ class PoolMap(Stays, Generic[Result]):
     @classmethod
     def _of(
         cls,
-        keeper: Keeper,
+        pool_loop: PoolLoop,
         work: MapWork,
         items: Items[object],
         return_exceptions: bool,
     ) -> Self:
         made = cls.__new__(cls)
-        made._keeper = keeper
+        made._pool_loop = pool_loop
         made._work = work
         made._later = items.__aiter__() if hasattr(items, "__aiter__") else None
         made._items = iter(items) if made._later is None else iter(())  # type: ignore[arg-type]  # it is one of the two
@@ -50,8 +50,8 @@ class PoolMap(Stays, Generic[Result]):
 
     async def __anext__(self) -> Result:
         work = self._work
-        if self._keeper.foreign:
-            self._keeper.here("map")
+        if self._pool_loop.foreign:
+            self._pool_loop.here("map")
         if work.wants_more:
             await self._fill()
         item = work.next()
@@ -70,7 +70,7 @@ class PoolMap(Stays, Generic[Result]):
 
     async def _wait(self) -> Item:
         """Wait for the next item that is done, and return it. Raises StopAsyncIteration if there is none."""
-        work, loop = self._work, self._keeper.here("map")
+        work, loop = self._work, self._pool_loop.here("map")
         while (item := work.next()) is None:
             if work.empty:
                 work.close()
@@ -84,11 +84,11 @@ class PoolMap(Stays, Generic[Result]):
 
     async def _fill(self) -> None:
         """Collect further items, and submit them together."""
-        work, keeper = self._work, self._keeper
-        keeper.here("map")
+        work, pool_loop = self._work, self._pool_loop
+        pool_loop.here("map")
         try:
-            if work.empty and not keeper.scheduler.has_room:
-                await keeper.wait_for_room()
+            if work.empty and not pool_loop.scheduler.has_room:
+                await pool_loop.wait_for_room()
             work.begin()
             if self._later is None:
                 for message in work.fill(self._items):
@@ -105,10 +105,10 @@ class PoolMap(Stays, Generic[Result]):
         except BaseException:
             work.close()
             raise
-        keeper.busy = True
+        pool_loop.busy = True
         work.submit()
-        keeper.busy = False
-        keeper.decide()
+        pool_loop.busy = False
+        pool_loop.decide()
 
     async def aclose(self) -> None:
         """Collect no more items, and cancel the calls that have not begun."""
@@ -117,7 +117,7 @@ class PoolMap(Stays, Generic[Result]):
     def __del__(self) -> None:
         work = getattr(self, "_work", None)
         if work is not None and not work.closed:
-            self._keeper.later(work.close)
+            self._pool_loop.later(work.close)
 
     async def __aenter__(self) -> Self:
         return self

@@ -16,7 +16,7 @@ from .._pools.progress import Progress
 from .._processes.arguments import Stays, refused_keywords
 from .._signatures import overload
 from ._map import PoolMap
-from ._pool_loop import Keeper
+from ._pool_loop import PoolLoop
 from ._worker_channel import write_files
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .._pools.pool_options import PoolOptions
     from .._pools.stats import PoolStats
     from .._signatures import Arguments, Item, Items, Later, Result
-    from ._loop import Waiting
+    from ._loop import FutureLike
     from ._template import Template
 
     class CallOptions(TypedDict, total=False):
@@ -83,7 +83,7 @@ class Pool(Stays):
     def __init__(
         self, template: Template | Mapping[Template, int] | None = None, **options: Unpack[PoolOptions]
     ) -> None:
-        self._keeper = Keeper(template, options)
+        self._pool_loop = PoolLoop(template, options)
 
     # --- Calls ---
 
@@ -122,28 +122,28 @@ class Pool(Stays):
         """
         if keywords:
             raise refused_keywords("call", function, keywords, "timeout, priority, idempotent, on_event")
-        keeper = self._keeper
-        loop = keeper.here("call")
+        pool_loop = self._pool_loop
+        loop = pool_loop.here("call")
         if timeout is not None or priority:
             check_job_options("call", timeout, priority)
-        if keeper.bounded:
-            await keeper.enter_queue()
-        named, body = keeper.encoder.encode(function, args)
+        if pool_loop.bounded:
+            await pool_loop.enter_queue()
+        named, body = pool_loop.encoder.encode(function, args)
         if type(body) is Message and body.fills:
             await write_files(body)
-        limit = keeper.timeout if timeout is None else timeout
-        job = _Call(keeper, named, body, on_event, priority, limit, idempotent)
+        limit = pool_loop.timeout if timeout is None else timeout
+        job = _Call(pool_loop, named, body, on_event, priority, limit, idempotent)
         job.attempt = job.error = job.tempo = None
-        if keeper.deepens and named is not None and type(body) is bytes:
-            job.tempo = tempo = keeper.tempo_of(function)
+        if pool_loop.deepens and named is not None and type(body) is bytes:
+            job.tempo = tempo = pool_loop.tempo_of(function)
             job.depth = tempo.depth
         job.waiting = waiting = loop.waiting()
-        scheduler = keeper.scheduler
-        keeper.busy = True
+        scheduler = pool_loop.scheduler
+        pool_loop.busy = True
         scheduler.submit(job)
-        keeper.busy = False
-        if not keeper.asked and scheduler.unsettled:
-            keeper.decide_soon()
+        pool_loop.busy = False
+        if not pool_loop.asked and scheduler.unsettled:
+            pool_loop.decide_soon()
         try:
             await waiting
         except BaseException:
@@ -153,16 +153,16 @@ class Pool(Stays):
 
     async def _abandon(self, job: _Call) -> None:
         """Withdraw a call whose task was interrupted; with ``on_cancel="wait"``, wait for it first if it runs."""
-        keeper = self._keeper
-        if keeper.waits and job.worker is not None and job.state is JobState.SENT:
-            keeper.take_back(job.worker)
-            keeper.decide_soon()
-        if keeper.waits and job.state in (JobState.SENT, JobState.RUNNING):
-            job.waiting = keeper.here("call").waiting()
+        pool_loop = self._pool_loop
+        if pool_loop.waits and job.worker is not None and job.state is JobState.SENT:
+            pool_loop.take_back(job.worker)
+            pool_loop.decide_soon()
+        if pool_loop.waits and job.state in (JobState.SENT, JobState.RUNNING):
+            job.waiting = pool_loop.here("call").waiting()
             with CancelScope(shield=True):
                 await job.waiting
         if not job.done:
-            keeper.withdraw(job)
+            pool_loop.withdraw(job)
         elif job.attempt is not None:
             job.attempt.drop()
 
@@ -245,10 +245,10 @@ class Pool(Stays):
         """
         if keywords:
             raise refused_keywords("map", function, keywords, MAP_OPTIONS)
-        keeper = self._keeper
-        keeper.here("map")
+        pool_loop = self._pool_loop
+        pool_loop.here("map")
         check_job_options("map", timeout, priority)
-        limits = keeper.scheduler.limits
+        limits = pool_loop.scheduler.limits
         if window is None:
             window = MOST * max(1, limits.load * limits.max_workers)
         if window < 1:
@@ -256,20 +256,20 @@ class Pool(Stays):
                 f"the window of map() must be 1 or more, not {window}: it is how many items are under way at once"
             )
         shown = Progress.on_terminal(_name(function), _length(items)) if progress else None
-        options = (priority, keeper.timeout if timeout is None else timeout, idempotent)
-        work = MapWork(keeper, function, window, ordered, shown, options)
-        return PoolMap._of(keeper, work, items, return_exceptions)
+        options = (priority, pool_loop.timeout if timeout is None else timeout, idempotent)
+        work = MapWork(pool_loop, function, window, ordered, shown, options)
+        return PoolMap._of(pool_loop, work, items, return_exceptions)
 
     # --- The pool as a whole ---
 
     @property
     def pids(self) -> list[int]:
         """The process ids of the workers, as far as they are known."""
-        return self._keeper.pids
+        return self._pool_loop.pids
 
     def stats(self) -> PoolStats:
         """Return the present numbers of calls and workers, and the totals so far."""
-        return self._keeper.stats()
+        return self._pool_loop.stats()
 
     def resize(
         self,
@@ -284,7 +284,7 @@ class Pool(Stays):
         ``limits`` maps some of several templates to their new limits; ``max_workers`` is then the sum of all limits,
         unless it is given. Raises ArgumentError.
         """
-        self._keeper.resize(max_workers, min_idle=min_idle, load=load, limits=limits)
+        self._pool_loop.resize(max_workers, min_idle=min_idle, load=load, limits=limits)
 
     def replace_template(self, new: Template, old: Template | None = None) -> None:
         """Fork workers from another template from now on, in place of ``old`` if there are several.
@@ -292,21 +292,21 @@ class Pool(Stays):
         Workers of the old template finish their calls, and end. No call is lost or run twice. The old template is not
         closed. Raises ArgumentError.
         """
-        self._keeper.replace_template(new, old)
+        self._pool_loop.replace_template(new, old)
 
     # --- The end ---
 
     async def aclose(self) -> None:
         """Finish all calls, let all workers end, and wait until they have ended. Closing twice is harmless."""
-        await self._keeper.end()
+        await self._pool_loop.end()
         await checkpoint()
 
     def kill(self) -> None:
         """End the pool now: kill its workers, and fail calls that have no result yet with CallCancelledError."""
-        self._keeper.kill()
+        self._pool_loop.kill()
 
     async def __aenter__(self) -> Self:
-        self._keeper.here("async with")
+        self._pool_loop.here("async with")
         return self
 
     async def __aexit__(self, kind: object, *_: object) -> None:
@@ -321,12 +321,12 @@ class Pool(Stays):
             raise
 
     def __repr__(self) -> str:
-        return repr(self._keeper)
+        return repr(self._pool_loop)
 
 
 class _Call(CallJob):
     __slots__ = ("waiting",)
-    waiting: Waiting
+    waiting: FutureLike
 
     def send(self, calls: WorkerQueue) -> None:
         if self.waiting.done():  # cancelled before anything could be sent

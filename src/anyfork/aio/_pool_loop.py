@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from .._pools.pool_options import PoolOptions, Templates
     from .._pools.worker_table import Worker
     from .._processes.handles import TemplateHandle
-    from ._loop import Handle, Loop, Waiting
+    from ._loop import FutureLike, Handle, Loop
 
 
-class Keeper(PoolHandle):
+class PoolLoop(PoolHandle):
     """The state and the tasks of one async pool, without its public interface."""
 
     def __init__(self, template: Templates, options: PoolOptions) -> None:
@@ -45,8 +45,8 @@ class Keeper(PoolHandle):
         self._failure: AnyforkError | None = None  # the unexpected error that has ended the pool
         self._timer: Handle | None = None
         self._timer_at = inf
-        self._waiters: deque[Waiting] = deque()  # tasks that wait for space in the queue
-        self._promised: set[Waiting] = set()  # tasks that were admitted, and have not run yet
+        self._waiters: deque[FutureLike] = deque()  # tasks that wait for space in the queue
+        self._promised: set[FutureLike] = set()  # tasks that were admitted, and have not run yet
         self._gone: list[Event] = []  # for tasks that wait for the end of the pool
         self.waits: bool = self._settings.worker.on_cancel == "wait"
         self.bounded: bool = self.scheduler.limits.max_queued is not None
@@ -243,7 +243,7 @@ class Keeper(PoolHandle):
         permits = None
         try:
             template = Template() if worker.source.key is None else worker.source.key.fork()
-            permits = None if self.concurrent or self.in_band else Permits()
+            permits = None if self.concurrent or self.remote else Permits()
             link = self._settings.worker.start(template, permits=permits)
         except Exception as error:  # any error, because pickling runs user code: calls fail, or it is retried
             if permits is not None:

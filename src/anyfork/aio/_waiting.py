@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._processes.endpoints import Source
-    from .._processes.flows import Dialogue, Result
+    from .._processes.flows import Flow, Result
     from .._processes.link import Link
 
 MOMENT = 0.01  # seconds between checks of a state that no descriptor reports
 
 
-async def run(dialogue: Dialogue[Result]) -> Result:
+async def run(flow: Flow[Result]) -> Result:
     """Run a dialogue to its end, and wait for everything that it needs. Raises the exceptions of the dialogue.
 
     A cancellation leaves the link as it is: the same dialogue can be started again.
@@ -30,22 +30,22 @@ async def run(dialogue: Dialogue[Result]) -> Result:
     await checkpoint_if_cancelled()
     attend()
     try:
-        need = next(dialogue)
+        need = next(flow)
         while True:
-            need = dialogue.send(await _wait(*need))
+            need = flow.send(await _wait(*need))
     except StopIteration as stop:
         await cancel_shielded_checkpoint()
         return stop.value  # type: ignore[no-any-return]  # StopIteration does not know its type
     finally:
-        dialogue.close()
+        flow.close()
 
 
-def run_now(dialogue: Dialogue[Result]) -> Result:
+def run_now(flow: Flow[Result]) -> Result:
     """Run a dialogue to its end without waiting, with the data that has arrived already."""
     try:
-        link, done, source, _ = next(dialogue)
+        link, done, source, _ = next(flow)
         while True:
-            link, done, source, _ = dialogue.send(_look(link, done, source))
+            link, done, source, _ = flow.send(_look(link, done, source))
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]  # as above
 
@@ -78,7 +78,7 @@ async def _wait(
 
 async def _read(link: Link, fd: int, read: Callable[[], None]) -> None:
     """Wait for the descriptor and read it, or wait until another task has read it."""
-    waiter = _Waiter()
+    waiter = _TaskWaiter()
     try:
         with link.lock:  # any thread may drop a handle, also of another process
             reads = link.begin_wait(waiter, fd)
@@ -102,7 +102,7 @@ async def _read(link: Link, fd: int, read: Callable[[], None]) -> None:
             link.close_finished()
 
 
-class _Waiter:
+class _TaskWaiter:
     """A wait of one task for the descriptor ``fd``."""
 
     __slots__ = ("fd", "reader", "scope", "turn")

@@ -16,7 +16,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if
 from _anyfork_child.wire.channel import NOWAIT
 
 from .._calls.call import State
-from .._calls.worker_channel import FATE, Conversation
+from .._calls.worker_channel import WORKER_END_TIMEOUT, Conversation
 from .._processes import flows
 from .._processes.undelivered import destructor
 from .._status import UNKNOWN
@@ -235,10 +235,10 @@ class Talk(Conversation):
         self.died(await self.fate())
 
     async def fate(self) -> ExitStatus:
-        """Return the worker's exit status after its channel has ended; kill it if none is known after FATE seconds."""
+        """Return the worker's exit status after its channel has ended; kill it if none is known in time."""
         status = UNKNOWN
         with CancelScope(shield=True):
-            with move_on_after(FATE):
+            with move_on_after(WORKER_END_TIMEOUT):
                 status = await self.process.wait()
             if not status.known:  # the worker runs on without its channel, or its template is stopped
                 self.process.kill()

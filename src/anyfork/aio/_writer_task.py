@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RETRY = 0.01  # seconds between attempts when the kernel's limit of descriptors in flight is reached
 
 
-class _Pump:
+class _WriterTask:
     """The task that writes the queue of one link. ``done`` is set at its end, for tasks that wait for the delivery."""
 
     def __init__(self, link: Link) -> None:
@@ -44,7 +44,7 @@ class _Pump:
             trio.lowlevel.spawn_system_task(self._run)
         else:
             return False
-        _pumps[self._link] = self
+        _writer_tasks[self._link] = self
         return True
 
     @property
@@ -62,8 +62,8 @@ class _Pump:
         except OSError:  # the process takes nothing more: tasks that wait for it learn why
             pass
         finally:
-            if _pumps.get(self._link) is self:
-                del _pumps[self._link]
+            if _writer_tasks.get(self._link) is self:
+                del _writer_tasks[self._link]
             self.done.set()
 
     async def _go_on(self, link: Link) -> None:
@@ -86,7 +86,7 @@ class _Pump:
                 link.close_finished()
 
 
-_pumps: dict[Link, _Pump] = {}
+_writer_tasks: dict[Link, _WriterTask] = {}
 
 
 def _asyncio_loop() -> AbstractEventLoop | None:
@@ -106,13 +106,13 @@ def attend() -> None:
     deliver()
     links: list[Any] = [*undelivered]
     for link in links:
-        pump = _pumps.get(link)
-        if (pump is None or pump.stopped) and not _Pump(link).start():
+        writer = _writer_tasks.get(link)
+        if (writer is None or writer.stopped) and not _WriterTask(link).start():
             return
 
 
 async def delivered(link: Link) -> None:
     """Wait until the queue of the link is empty, or no task writes it any more."""
     attend()
-    while link.outbox and link in _pumps:
-        await _pumps[link].done.wait()
+    while link.outbox and link in _writer_tasks:
+        await _writer_tasks[link].done.wait()
