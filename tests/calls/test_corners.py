@@ -315,7 +315,7 @@ import _anyfork_child.worker.loop as worker
 def serve(channel, *given):
     said = list(args[0])
     channel.sendall(said.pop(0))
-    reader = worker.Serving(channel, None)
+    reader = worker.WorkerServer(channel, None)
     while (messages := reader.read()) is not None:
         for kind, *_ in messages:
             if kind in (worker.CALL, worker.SMALL_CALL):

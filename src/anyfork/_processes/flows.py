@@ -165,7 +165,7 @@ def leave(link: Link) -> Flow[None]:
 
 
 def put_down(link: Link) -> Flow[None]:
-    """Kill a process and wait until it has ended; wait only FATE for its status: its template may be stopped."""
+    """Kill a process and wait until it has ended; wait a short time for its status: its template may be stopped."""
     link.signal_now_or_at_birth(SIGKILL)
     pidfd = link.session.pidfd
     if pidfd >= 0:
