@@ -80,7 +80,7 @@ def serve(channel: socket.socket, *given: Any) -> None:
 
 
 def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[WorkerServer, int | None, str, Descriptor | None]:
-    """Run the initializer and report that this worker is ready. Return its WorkerServer, concurrency, backend and permits.
+    """Run the initializer and report that this worker is ready. Return what it was started with.
 
     If the version differs or the initializer fails, send the error and raise SystemExit.
     """

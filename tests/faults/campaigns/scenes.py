@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SECONDS = 20.0  # for anything that is waited for; a deadline that passes is a failure
 HERE = Path(__file__).parent
-RELAYS = {"near": "_near:relay", "far": "anyfork/relay"}  # what their command lines have
+RELAYS = {"near": "local_relay:relay", "far": "anyfork/relay"}  # what their command lines have
 REMOTE = ["env", f"PYTHONPATH={HERE.parent}", sys.executable, "-"]
 
 
