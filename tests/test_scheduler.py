@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from anyfork._pools.durations import Tempo
 from anyfork._pools.jobs import Job, JobQueue, JobState
-from anyfork._pools.limits import Limits
+from anyfork._pools.pool_options import Limits
 from anyfork._pools.scheduler import MAX_RUNS, Scheduler
 from anyfork._pools.steps import Failure, Steps
 from anyfork._pools.template_table import LAST_DELAY, MAX_TRIES, Source

@@ -7,7 +7,7 @@ import itertools
 
 import anyio
 
-from anyfork.aio import _readiness, _waiting, _worker_channel, _writer_task
+from anyfork.aio import _loop, _waiting, _worker_channel, _writer_task
 
 CHECKPOINTS = [
     (_waiting, "checkpoint_if_cancelled"),
@@ -16,8 +16,8 @@ CHECKPOINTS = [
     (_worker_channel, "checkpoint_if_cancelled"),
     (_worker_channel, "cancel_shielded_checkpoint"),
     (_worker_channel, "checkpoint"),
-    (_readiness, "wait_readable"),
-    (_readiness.Readiness, "wait"),
+    (_loop, "wait_readable"),
+    (_loop.Readiness, "wait"),
     (_writer_task, "checkpoint"),
     (_writer_task, "wait_writable"),
 ]

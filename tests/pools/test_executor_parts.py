@@ -21,11 +21,11 @@ from anyfork._executor.jobs import BatchJob, EncodedJob, JobEncoder
 from anyfork._executor.simple_pickle import simple
 from anyfork._executor.worker_queue import JobCalls
 from anyfork._pools.jobs import Job, JobState
-from anyfork._pools.limits import Limits
+from anyfork._pools.pool_options import Limits
 from anyfork._pools.scheduler import Scheduler
 from anyfork._pools.steps import Failure
 from anyfork._pools.template_table import Source
-from anyfork._system.importable import ORDINARY
+from anyfork._system.import_path import ORDINARY
 
 # --- The scheduler: jobs that are taken back --------------------------------------------------------------------
 

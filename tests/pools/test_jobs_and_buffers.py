@@ -16,7 +16,7 @@ from _anyfork_child.wire.call_messages import SMALL_CALL
 from anyfork import CallTimeoutError, Executor
 from anyfork._executor.jobs import EncodedJob, JobEncoder
 from anyfork._executor.worker_queue import JobCalls
-from anyfork._system.importable import ORDINARY
+from anyfork._system.import_path import ORDINARY
 
 SOON = 20.0  # seconds: a deadline, for what is there at once
 ROUNDS = 3

@@ -32,10 +32,9 @@ from ..wire.frames import (
 from ..wire.platform import OLDEST
 from .bootstrap import Answers, lines, package, version_text, with_boot
 from .bundle import pack
-from .command import Command
+from .command import Command, StderrLines
 from .protocol import FRAME, NUMBER
 from .relay import SPEAKS, Relay, settle_in
-from .stderr_lines import StderrLines
 from .stream import CONTROL, STATUS
 from .transport import LostError
 

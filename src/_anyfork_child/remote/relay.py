@@ -42,7 +42,6 @@ from ..wire.frames import (
 from ..wire.frames import HEADER as FRAME_HEADER
 from ..wire.frames import HEADER_SIZE as FRAME_SIZE
 from ..wire.frames import VERSION as FRAME_VERSION
-from .poller import make_poller
 from .protocol import (
     BEAT,
     BYE,
@@ -62,7 +61,7 @@ from .protocol import (
     pack,
 )
 from .stream import CONTROL, PLAIN, STATUS, RelayFile, RelayPipe, RelayStream
-from .transport import CONGESTED, LostError, Transport
+from .transport import CONGESTED, LostError, Transport, make_poller
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

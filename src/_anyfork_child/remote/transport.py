@@ -1,8 +1,13 @@
-"""The connection of a relay as a transport of bytes: the output buffer, and the keep-alive with the other side."""
+"""The transport between two relays: two descriptors, polled with many others, with an output buffer and keep-alive.
+
+A relay waits with epoll if there is one, because its cost does not grow with the number of descriptors.
+"""
 
 from __future__ import annotations
 
 import os
+import select
+from abc import ABC, abstractmethod
 from select import POLLIN, POLLOUT, poll
 from time import monotonic
 
@@ -10,7 +15,8 @@ from .protocol import BEAT, message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .poller import Poller
+    from collections.abc import Callable, Sequence
+
 
 MAX_WAITING = 16 << 20  # bytes in the output buffer at which a side that does not read is given up
 CONGESTED = 256 << 10  # bytes in the output buffer above which nothing should be added
@@ -119,3 +125,46 @@ class Transport:
             raise LostError(f"nothing has come over it for {self._keep_alive:g} seconds")
         if not self.out and self.now - self._said >= self._keep_alive / BEATS:
             self.say(message(BEAT, 0))
+
+
+EVENTS = 64  # most events per call: epoll allocates memory for all of them at each call
+
+
+class Poller(ABC):
+    """A set of watched descriptors. Events are those of poll; epoll uses the same values."""
+
+    add: Callable[[int, int], object]
+    change: Callable[[int, int], object]
+    remove: Callable[[int], object]
+
+    @abstractmethod
+    def wait(self, seconds: float) -> Sequence[tuple[int, int]]:
+        """Wait up to ``seconds``. Return the descriptors with events, each with its events."""
+
+
+class EpollPoller(Poller):
+    """The poller of Linux, by epoll."""
+
+    def __init__(self) -> None:
+        epoll = select.epoll()
+        self.add, self.change, self.remove = epoll.register, epoll.modify, epoll.unregister
+        self._poll = epoll.poll
+
+    def wait(self, seconds: float) -> Sequence[tuple[int, int]]:
+        return self._poll(seconds, EVENTS)
+
+
+class PollPoller(Poller):
+    """The poller of every other system, by poll."""
+
+    def __init__(self) -> None:
+        poll = select.poll()
+        self.add = self.change = poll.register
+        self.remove = poll.unregister
+        self._poll = poll.poll
+
+    def wait(self, seconds: float) -> Sequence[tuple[int, int]]:
+        return self._poll(seconds * 1000)
+
+
+make_poller: Callable[[], Poller] = EpollPoller if hasattr(select, "epoll") else PollPoller

@@ -245,7 +245,7 @@ class Talk(Conversation):
             if not self._begin_exchange(me, function, args):
                 return False, None
             try:
-                # Waits for SOON at most. The result is kept in the same step, see _system.once.
+                # Waits for SOON at most. The result is kept in the same step, see _system.locks.
                 self._received.extend(map(self.sock.recvmsg, (READ_SIZE,), (ROOM,), (CLOEXEC,)))
             except (BlockingIOError, ConnectionError) as error:  # too late, or its end: the next reader learns why
                 if comes_from_outside(error):

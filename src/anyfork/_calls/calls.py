@@ -42,8 +42,8 @@ from .._errors import (
     InitializerError,
     PeerError,
 )
-from .._system.importable import ORDINARY
-from .._system.once import in_one_go
+from .._system.import_path import ORDINARY
+from .._system.locks import in_one_go
 from .call import Answer, Call, Event, SmallAnswer, State
 from .known_functions import FunctionsByValue
 from .requests import Requests, small

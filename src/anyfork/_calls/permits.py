@@ -10,7 +10,7 @@ from array import array
 
 from _anyfork_child.wire.descriptors import lift
 
-from .._system.once import in_one_go
+from .._system.locks import in_one_go
 
 NUMBER = "I"  # type code of the array module: the kernel moves a multiple of its size in one piece
 SIZE = array(NUMBER).itemsize

@@ -14,8 +14,8 @@ from _anyfork_child.wire.signal_handlers import comes_from_outside
 
 from .._errors import ArgumentError
 from .._processes.arguments import check_function, encode_for
-from .._system.importable import ORDINARY
-from .._system.once import in_one_go
+from .._system.import_path import ORDINARY
+from .._system.locks import in_one_go
 from .known_functions import KnownFunction
 
 TYPE_CHECKING = False

@@ -25,7 +25,7 @@ from _anyfork_child.wire.signal_handlers import comes_from_outside
 
 from .._errors import AnyforkError, HandleError, PeerError, WorkerDiedError
 from .._system import this_process
-from .._system.once import in_one_go
+from .._system.locks import in_one_go
 from .._system.polling import new_epoll, new_poll
 
 TYPE_CHECKING = False

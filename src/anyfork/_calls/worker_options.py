@@ -15,7 +15,7 @@ from _anyfork_child.wire.frames import START
 from .._errors import ArgumentError
 from .._processes.arguments import check_function, encode_call, encode_for
 from .._processes.start import take_over, warm_parent
-from .._system.importable import ORDINARY
+from .._system.import_path import ORDINARY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import _thread
 from collections import deque
 from functools import partial
 
-from .._system.decision_lock import LATER
+from .._system.locks import LATER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

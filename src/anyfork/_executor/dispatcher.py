@@ -25,8 +25,7 @@ from .._calls.pace import Pace
 from .._errors import AnyforkError, ArgumentError, HandleError, InitializerError, PeerError
 from .._pools.jobs import JobState
 from .._pools.pool import PoolHandle
-from .._system.decision_lock import LATER, DecisionLock
-from .._system.once import in_one_go
+from .._system.locks import LATER, DecisionLock, in_one_go
 from . import at_exit
 from .admission import Room
 from .completion import Record, Telling, tell

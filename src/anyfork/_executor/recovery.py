@@ -1,7 +1,7 @@
 """Recovery of an Executor after an interrupt has stopped a thread in the middle of a decision.
 
 The state of the scheduler may then be half written. But the jobs of each worker are recorded in steps that no interrupt
-splits (see _system.once), and the dispatcher has a list of all jobs. The scheduler's state is rebuilt from these two.
+splits (see _system.locks), and the dispatcher has a list of all jobs. The scheduler's state is rebuilt from these two.
 No worker ends, and no job is lost.
 """
 

@@ -30,4 +30,4 @@ def cannot_wait(call: str) -> HandleError:
 def is_held(source: Source) -> bool:
     """Return whether this thread was interrupted while it used the source's template, which a new worker needs."""
     link: Link | None = default_template._link if source.key is None else source.key._link
-    return link is not None and any(one.lock._is_owned() for one in link.line())  # type: ignore[attr-defined]  # see _system.decision_lock
+    return link is not None and any(one.lock._is_owned() for one in link.line())  # type: ignore[attr-defined]  # see _system.locks

@@ -56,7 +56,7 @@ class Watch:
     @property
     def held(self) -> bool:
         """True if this thread was interrupted while it woke the Executor's thread."""
-        return self._gate._is_owned()  # type: ignore[attr-defined,no-any-return]  # see _system.decision_lock
+        return self._gate._is_owned()  # type: ignore[attr-defined,no-any-return]  # see _system.locks
 
     def wake(self) -> None:
         """Wake the thread. Do nothing after its end, when the descriptor's number may belong to another file."""

@@ -12,7 +12,7 @@ from .._calls.call import Event
 from .._calls.calls import LAST_NUMBER, Calls
 from .._calls.known_functions import FIRST_BY_VALUE
 from .._calls.permits import MOST
-from .._system.once import in_one_go
+from .._system.locks import in_one_go
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

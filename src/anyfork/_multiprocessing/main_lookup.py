@@ -22,7 +22,7 @@ from _anyfork_child.wire.frames import FAILED, SEND, Frame
 from _anyfork_child.wire.memory_files import write_stepwise
 
 from .._processes.inherited import encode_inherited
-from .._system.importable import is_importable
+from .._system.import_path import is_importable
 from .._system.locks import do_locked
 from .._system.polling import new_epoll, wait_for
 

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .limits import Limits
+    from .pool_options import Limits
     from .template_table import Source
     from .worker_table import Workforce
 

@@ -1,7 +1,8 @@
-"""The options of a pool, the same for both faces."""
+"""The options and limits of a pool, the same for both faces."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import inf
 from sys import float_info
 
@@ -12,9 +13,7 @@ from .._calls.worker_options import Options
 from .._errors import ArgumentError
 from .._processes.handles import TemplateHandle
 from .._system.cpus import usable_cpus
-from .._system.import_path import later_places, place_of
-from .._system.importable import ORDINARY, is_importable
-from .limits import Limits
+from .._system.import_path import ORDINARY, is_importable, later_places, place_of
 from .template_table import Source
 
 TYPE_CHECKING = False
@@ -189,3 +188,23 @@ def check_template(call: str, template: object) -> None:
     if template is not None and not isinstance(template, TemplateHandle):
         kind = type(template).__name__
         raise ArgumentError(f"{call}() needs a template, or a mapping of templates to numbers of workers, not {kind}")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of a pool. Times are in seconds, ``max_memory`` is in bytes.
+
+    Zero is valid everywhere, None means no limit; see _pools.scheduler.
+    """
+
+    max_workers: int = 4
+    min_idle: int = 0
+    load: int = 2
+    start_after: float = 0.1
+    idle_timeout: float = 10.0
+    max_calls: int | None = None
+    max_memory: int | None = None
+    max_age: float | None = None
+    max_queued: int | None = None
+    deepens: bool = False  # a worker may have more jobs than ``load`` as long as all of them are quick, see Job.depth
+    concurrent: bool = False  # workers run all their jobs at once

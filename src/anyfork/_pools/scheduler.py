@@ -48,10 +48,9 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from .deadlines import Deadlines
 from .durations import DEEPEST
 from .growth import Growth
-from .jobs import JobQueue, JobState
+from .jobs import Deadlines, JobQueue, JobState
 from .stats import Counts, stats_of
 from .steps import Failure, Steps
 from .worker_table import Worker, WorkerState, Workforce
@@ -61,7 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
     from .jobs import Job
-    from .limits import Limits
+    from .pool_options import Limits
     from .stats import PoolStats
     from .template_table import Source
 

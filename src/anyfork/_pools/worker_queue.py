@@ -12,7 +12,7 @@ from _anyfork_child.wire.call_messages import HEADER, HELD, MEASURE, SMALL_CALL,
 from .._calls.call import State
 from .._calls.calls import Calls
 from .._calls.requests import Requests
-from .._system.importable import ORDINARY
+from .._system.import_path import ORDINARY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from _anyfork_child.values.encode import CannotTravelError, Encoded, encode
 from _anyfork_child.wire.signal_handlers import comes_from_outside
 
 from .._errors import ArgumentError
-from .._system.importable import ORDINARY
+from .._system.import_path import ORDINARY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

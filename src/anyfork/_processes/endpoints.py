@@ -22,8 +22,7 @@ from _anyfork_child.wire.platform import has_pidfds, signal_pidfd
 from _anyfork_child.wire.signal_handlers import comes_from_outside
 
 from .._status import UNKNOWN, exit_status
-from .._system.locks import locked
-from .._system.once import Once
+from .._system.locks import Once, locked
 from .._system.polling import is_ready
 from .incoming import Incoming
 from .outbox import Outbox

@@ -10,7 +10,7 @@ from _anyfork_child.wire.frames import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND,
 
 from .._errors import AnyforkError, ArgumentError, HandleError, StatusUnknownError
 from .._signatures import overload
-from .._system.importable import ORDINARY
+from .._system.import_path import ORDINARY
 from .arguments import Stays, encode_async_call, encode_call, encode_values, refused_keywords
 from .attributes import encode_attributes
 from .flows import check

@@ -1,6 +1,6 @@
 """The incoming frames of one socket of a process: none is lost if an interrupt comes in the middle of one.
 
-Received data stays until everything that the frame means was noted: see _system.once.
+Received data stays until everything that the frame means was noted: see _system.locks.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from _anyfork_child.wire.channel import CLOEXEC, NOWAIT, ROOM, TRUNCATED, close_all, unpack_descriptors
 from _anyfork_child.wire.frames import Decoder
 
-from .._system.once import Once
+from .._system.locks import Once
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

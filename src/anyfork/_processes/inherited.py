@@ -16,8 +16,7 @@ from _anyfork_child.values.encode import Encoded, encode
 from _anyfork_child.values.multiprocessing_context import REDUCERS
 from _anyfork_child.values.receiver import Receiver
 
-from .._system.import_path import later_places, place_of
-from .._system.importable import is_importable
+from .._system.import_path import is_importable, later_places, place_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -61,7 +61,7 @@ def command(python: str, flags: Sequence[str] | None) -> list[bytes]:
         parts = [python, REENTRY, owner]
     else:
         if flags is None:
-            from .._system.interpreter_options import options  # only now: a program starts few interpreters
+            from .._system.interpreter import options  # only now: a program starts few interpreters
 
             flags = options()
         parts = [python, *flags, *_of_no_directory(), "-c", BOOT, PACKAGE_DIRECTORY, owner]
@@ -80,7 +80,7 @@ def initialise(link: Link) -> None:
     """Give a fresh interpreter its module path, its arguments and its setting for lazy imports, as this program has
     them.
     """
-    from .._system.interpreter_options import lazy_imports
+    from .._system.interpreter import lazy_imports
 
     path = [found for entry in sys.path if isinstance(entry, str) for found in places(entry)]
     note_given(path)

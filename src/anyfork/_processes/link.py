@@ -18,9 +18,8 @@ from _anyfork_child.wire.channel import NOWAIT, close_all
 from _anyfork_child.wire.frames import CLOSE, DETACH, PING, REVOKE, Frame
 
 from .._errors import ArgumentError, HandleError
-from .._system.importable import ORDINARY
-from .._system.locks import locked, try_locked
-from .._system.once import in_one_go
+from .._system.import_path import ORDINARY
+from .._system.locks import in_one_go, locked, try_locked
 from .._system.owned_descriptors import hand_on, unopened
 from .._system.reaper import reaper
 from .endpoints import Endpoints

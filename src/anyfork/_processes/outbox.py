@@ -2,7 +2,7 @@
 
 Most of the time there is no queue: the socket takes a frame at once. The rest waits here, with copies of its
 descriptors, until ``flush`` is called again. The number of bytes sent is known whatever interrupts the sending: see
-_system.once.
+_system.locks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from _anyfork_child.wire.frames import messages
 from _anyfork_child.wire.memory_files import write_stepwise
 from _anyfork_child.wire.signal_handlers import comes_from_outside
 
-from .._system.once import Once
+from .._system.locks import Once
 from .._system.owned_descriptors import Owned
 
 TYPE_CHECKING = False

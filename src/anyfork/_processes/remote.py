@@ -10,7 +10,7 @@ from _anyfork_child.wire.channel import close_all
 from _anyfork_child.wire.descriptors import duplicate, is_standard_stream
 from _anyfork_child.wire.frames import START
 
-from .._system.importable import is_importable
+from .._system.import_path import is_importable
 from .arguments import encode_call
 from .attributes import check_attributes
 from .link import Link

@@ -22,8 +22,7 @@ from _anyfork_child.wire.platform import has_pidfds
 from .._blocking.template import Template
 from .._errors import ArgumentError, ForkError, UnsafeTemplateError
 from .._processes.link import Link
-from .._system.import_path import later_places, place_of
-from .._system.importable import is_importable
+from .._system.import_path import is_importable, later_places, place_of
 from .._system.lifeline import open_lifeline
 from .._system.reaper import reaper
 from . import survey

@@ -1,20 +1,28 @@
-"""Acquisition of locks such that no interrupt can leave a lock held.
+"""Locks and steps that survive interrupts: no exception of a signal handler leaves a lock held, or a step half done.
 
-A signal handler may raise an exception between the acquisition of a lock and the block of ``with`` (CPython 3.14), and
-a tracer may raise one at the line of ``with`` on the way out. So, after an exception, the functions here release the
-lock as often as it was acquired since they began.
+A signal handler may raise an exception between the acquisition of a lock and the block of ``with`` (CPython 3.14,
+python/cpython#148874), and a tracer may raise one at the line of ``with`` on the way out. So, after an exception, the
+functions here release the lock as often as it was acquired since they began.
+
+System calls whose results must not be lost are made once each. A handler or a destructor may make the same calls in the
+middle of them: data that was sent or received must not be forgotten then, nor sent twice. No handler runs while a
+function written in C runs: ``list.extend`` makes the call of a ``map`` and keeps its result in one step, and a ``map``
+makes the call only once. So the interrupted caller and the one that has interrupted it may both go on with the same
+list.
 """
 
 from __future__ import annotations
 
 from _operator import methodcaller
 from _thread import RLock
+from collections import deque
 from functools import wraps
+from itertools import chain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+    from collections.abc import Callable, Iterable
+    from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
     class HasLock(Protocol):
         """An object with a lock of its own."""
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
     Owner = TypeVar("Owner", bound=HasLock)
     Params = ParamSpec("Params")
     Result = TypeVar("Result")
+
 
 # How often this thread holds a lock. Python 3.11.2 can tell only whether it does.
 # The method is looked up in each lock, because eventlet replaces existing locks when it patches a program.
@@ -76,3 +85,90 @@ def release_to(lock: RLock, before: int) -> None:
     """Release a lock until this thread holds it no more than ``before`` times."""
     while held(lock) > before:
         lock.release()
+
+
+def in_one_go(*steps: Iterable[object]) -> None:
+    """Run steps, which are ``map`` objects of functions written in C: all of them or none, despite interrupts."""
+    deque(chain(*steps), 0)
+
+
+class Once:
+    """A sequence of calls. ``results`` are the values that they have returned."""
+
+    __slots__ = ("_steps", "results")
+
+    def __init__(self) -> None:
+        self.results: list[Any] = []
+        self._steps: dict[int, map[Any]] = {}
+
+    def call(self, number: int, function: Callable[..., object], *args: object) -> None:
+        """Make the call with this number, unless it was made. Raises its exception; the call may be made again then.
+
+        The number is how many results there were when the arguments were chosen.
+        """
+        step = self._steps.setdefault(number, map(function, *((value,) for value in args)))
+        try:
+            self.results.extend(step)
+        finally:
+            if len(self.results) <= number and self._steps.get(number) is step:
+                self._steps.pop(number, None)
+
+    def finish(self, steps: map[None]) -> None:
+        """Run the final steps, all in one go, unless that was done."""
+        any(self._steps.setdefault(-1, steps))
+
+
+class Later:
+    """The result of ``DecisionLock.do`` for an action that cannot be done now."""
+
+
+LATER: Final = Later()
+
+
+class DecisionLock:
+    """The lock under which decisions are made. ``torn`` is True if an interrupt has stopped one in the middle."""
+
+    __slots__ = ("_lock", "torn")
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self.torn = False
+
+    @property
+    def held(self) -> bool:
+        """True if this thread holds the lock: it was interrupted in the middle of a decision."""
+        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]  # missing in the type stubs
+
+    def do(self, check: Callable[[], Result], action: Callable[..., Result], *args: Any) -> Result | Later:
+        """Run the action under the lock, unless ``check`` returns a refusal. Return the refusal or the action's result.
+
+        Return LATER, with nothing done, in the middle of another decision of this thread, or after one that was torn.
+        """
+        lock = self._lock
+        if lock._is_owned():  # type: ignore[attr-defined]  # as in ``held``
+            return LATER
+        try:
+            with lock:
+                found = check()
+                if found is not None:
+                    return found
+                if self.torn:
+                    return LATER
+                self.torn = True  # until it is done
+                found = action(*args)
+                self.torn = False
+                return found
+        except BaseException:
+            release_to(lock, 0)
+            raise
+
+    def look(self, action: Callable[..., Result], *args: Any) -> Result:
+        """Read, under the lock, state that decisions change."""
+        return do_locked(self._lock, action, *args)
+
+    def __enter__(self) -> None:
+        """Acquire the lock, in a thread where no interrupt comes."""
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()

@@ -20,7 +20,7 @@ from .._calls.worker_channel import WORKER_END_TIMEOUT, Conversation
 from .._processes import flows
 from .._processes.undelivered import destructor
 from .._status import UNKNOWN
-from ._readiness import Readiness
+from ._loop import Readiness
 from ._waiting import run
 
 TYPE_CHECKING = False
