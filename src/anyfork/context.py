@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from _anyfork_child.values.multiprocessing_context import AnyforkContext as AnyforkContext
 from _anyfork_child.values.multiprocessing_context import AnyforkProcess as AnyforkProcess
-from _anyfork_child.values.multiprocessing_context import default_context
+from _anyfork_child.values.multiprocessing_context import install as _install
+from _anyfork_child.values.multiprocessing_context import known_context
 
 from ._blocking.template import Template
 from ._errors import ArgumentError
@@ -15,17 +16,67 @@ from ._multiprocessing import (
     popen as popen,  # starts processes: loaded here, once, and not by several threads at their first process
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
-def get_context(template: Template | None = None) -> AnyforkContext:
+REPLACEABLE = ("forkserver", "spawn")
+
+
+def get_context(template: Template | None = None, *, main: Literal["import"] | None = None) -> AnyforkContext:
     """Return a multiprocessing context whose processes are forked from ``template``, by default the default template.
 
     It has everything that ``multiprocessing.get_context()`` has: Process, Queue, Lock, Pool, Manager and so on. The
     template stays usable and stays the caller's; its processes have its environment and directory, while processes of
-    the default template have the program's present ones. Functions and classes of ``__main__`` travel by value: it is
-    never imported or run again. Raises ArgumentError for anything but a blocking Template.
+    the default template have the program's present ones.
+
+    Functions and classes of ``__main__`` travel by value: it is never imported or run again. With ``main="import"``,
+    each process imports the program's file or module as ``__mp_main__``, as under forkserver and spawn: for programs
+    that need their top level in every process, and have ``if __name__ == "__main__":``. Code that was typed in or given
+    with ``-c`` cannot be imported, and travels by value even then.
+
+    Raises ArgumentError for anything but a blocking Template, and for any other ``main``.
     """
-    if template is None:
-        return default_context()
-    if not isinstance(template, Template):
-        raise ArgumentError(f"get_context() needs a Template of the blocking face, not {type(template).__name__}")
-    return AnyforkContext(template)
+    _check("get_context", template, main)
+    if template is None and main is None:
+        return known_context()
+    return AnyforkContext(template, main=main)
+
+
+def install(
+    method: Literal["forkserver", "spawn"] = "forkserver",
+    template: Template | None = None,
+    *,
+    main: Literal["import"] | None = None,
+) -> AnyforkContext:
+    """Let a start method of multiprocessing start processes from a template. Return the context that now has its name.
+
+    For libraries that only take a name, and for code that uses multiprocessing's default: from now on
+    ``multiprocessing.get_context("forkserver")`` is a context of anyfork, in this program and in its processes, and so
+    is the default context where that is forkserver, as it is since Python 3.14. Contexts that were made before stay
+    what they are, so install first. ``template`` and ``main`` mean what they mean for ``get_context``. To install again
+    replaces the context.
+
+    ``multiprocessing.set_forkserver_preload`` then loads modules in the template; in the default template, unless one
+    was given.
+
+    Raises ArgumentError for other start methods and for wrong arguments.
+
+    >>> import anyfork.context, multiprocessing
+    >>> anyfork.context.install("forkserver")
+    <AnyforkContext of the default template>
+    >>> with multiprocessing.get_context("forkserver").Pool(1) as pool:
+    ...     pool.map(abs, [-1, 2])
+    [1, 2]
+    """
+    _check("install", template, main)
+    if method not in REPLACEABLE:
+        raise ArgumentError(f"install() replaces the start methods forkserver and spawn, not {method!r}")
+    return _install(AnyforkContext(template, name=method, main=main))
+
+
+def _check(call: str, template: object, main: object) -> None:
+    if template is not None and not isinstance(template, Template):
+        raise ArgumentError(f"{call}() needs a Template of the blocking face, not {type(template).__name__}")
+    if main not in (None, "import"):
+        raise ArgumentError(f"{call}(main={main!r}): pass 'import', or nothing for a __main__ that is not run again")

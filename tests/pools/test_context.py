@@ -564,7 +564,7 @@ def test_a_preload_that_is_asked_of_the_context_is_the_template_s():
         ctx.set_forkserver_preload(["wave"])
         assert told(ctx, "'wave' in sys.modules") is True
     with pytest.raises(ValueError, match="default template"):
-        anyfork.get_context().set_forkserver_preload(["wave"])
+        anyfork.get_context().set_forkserver_preload(["wave"], on_error="fail")
 
 
 @pytest.mark.parametrize("on_error", ["ignore", "warn", "fail"])

@@ -42,7 +42,7 @@ def main(
     Nothing is sent on the channel. The end of this side tells the parent process that everything inherited has arrived;
     the end of the other side tells this process that the parent process has ended.
     """
-    multiprocessing_context.start_method()  # registers the method even if the import above was lazy
+    multiprocessing_context.known_context()  # registers the method even if the import above was lazy
     atexit.register(util._exit_function)  # type: ignore[attr-defined]  # the template's exit handlers do not run here
     use_tracker(tracker.detach())
     ask_owner(questions.detach())

@@ -111,6 +111,8 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
             )
         if not isinstance(value, FunctionType | type):
             return super().reducer_override(value)
+        if self._receiver.imports_main and self._receiver.name_there(value):
+            return NotImplemented
         module = sys.modules.get(value.__module__)
         if module is not None and not self._receiver.has(value.__module__):
             cloudpickle.register_pickle_by_value(module)

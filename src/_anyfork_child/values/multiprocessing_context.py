@@ -15,24 +15,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from multiprocessing.pool import Pool
-    from typing import Any, ClassVar, Literal
+    from typing import Any, ClassVar, Literal, TypeAlias
+
+    MainRule: TypeAlias = Literal["import"] | None  # what a process does with the program's __main__
 
 
 class _StartMethod(str):
-    """The name of the start method, which imports this module where it is unpickled and is thus known there.
+    """The name of a start method of ours, which is known wherever it is unpickled.
 
     Processes of other contexts get it, too, as the start method that their program has set.
     """
 
-    __slots__ = ()
+    main: MainRule = None
 
     def __reduce__(self) -> tuple[object, ...]:
-        return start_method, ()
+        return start_method, (str(self), self.main)
 
 
-def start_method() -> str:
-    """Return the name of the start method. Importing this module has registered it."""
-    return NAME
+def start_method(name: str, main: MainRule = None) -> str:
+    """Return the name of a start method, and see to it that processes under this name come from a template."""
+    return known_context(name, main).get_start_method()
 
 
 NAME = _StartMethod("anyfork")
@@ -45,13 +47,14 @@ class _ProcessClass(type):
 class AnyforkProcess(process.BaseProcess):
     """A multiprocessing.Process that is forked from a template."""
 
-    _start_method = NAME
+    _start_method: ClassVar[_StartMethod] = NAME
     _template: ClassVar[Any] = None  # the template of the context; None is the default template
+    _main: ClassVar[MainRule] = None
 
     @classmethod
     def _Popen(cls, process_obj: process.BaseProcess) -> Any:  # noqa: N802  # multiprocessing's name
         # A process of this context may start processes itself. It is their owner then, and needs the owner's modules.
-        return find_function("anyfork._multiprocessing.popen:Popen")(process_obj, cls._template)
+        return find_function("anyfork._multiprocessing.popen:Popen")(process_obj, cls)
 
     def close(self) -> None:
         """Close the Process object. Raises ValueError while the process runs."""
@@ -92,11 +95,12 @@ class AnyforkContext(context.BaseContext):
     _name = NAME
     Process: type[AnyforkProcess] = AnyforkProcess
 
-    def __init__(self, template: Any = None) -> None:
-        if template is not None:
-            members = {"_template": template, "__module__": __name__}
-            name = AnyforkProcess.__name__
-            self.Process = _ProcessClass(name, (AnyforkProcess,), members)  # type: ignore[assignment]  # it is one
+    def __init__(self, template: Any = None, *, name: str = NAME, main: MainRule = None) -> None:
+        if template is not None or name != NAME or main is not None:
+            self._name = _StartMethod(name)
+            self._name.main = main
+            members = {"_template": template, "_start_method": self._name, "_main": main, "__module__": __name__}
+            self.Process = _ProcessClass(AnyforkProcess.__name__, (AnyforkProcess,), members)  # type: ignore[assignment]  # it is one
 
     def Pool(  # noqa: N802  # multiprocessing's name
         self,
@@ -127,18 +131,20 @@ class AnyforkContext(context.BaseContext):
         if on_error not in ("ignore", "warn", "fail"):
             raise ValueError(f"set_forkserver_preload(): on_error must be 'ignore', 'warn' or 'fail', not {on_error!r}")
         template = self.Process._template
-        if template is None:
-            raise ValueError(
-                "the default template stays as it is: preload modules in one of your own, "
-                "get_context(Template().preload(...))"
-            )
-        if on_error == "fail":
+        if template is not None and on_error == "fail":
             template.preload(*module_names)
-        else:
+        elif template is not None:
             template.prepare(f"{__name__}:preload_found", list(module_names), on_error == "warn")
+        elif on_error == "fail":
+            raise ValueError(
+                "set_forkserver_preload(): on_error='fail' would fail everything else that uses the default template: "
+                "give the context a template of its own, get_context(Template().preload(...))"
+            )
+        else:
+            find_function("anyfork._multiprocessing.popen:preload_by_default")(list(module_names), on_error == "warn")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return default_context, ()
+        return known_context, (str(self._name), self._name.main)
 
     def __repr__(self) -> str:
         template = self.Process._template
@@ -155,21 +161,46 @@ def preload_found(names: list[str], warns: bool) -> None:
                 warnings.warn(f"cannot preload module {name!r}: {error}", ImportWarning, stacklevel=2)
 
 
-def default_context() -> AnyforkContext:
-    """Return the context of this process's default template, which multiprocessing has under the name of the method."""
-    return context._concrete_contexts[NAME]  # type: ignore[attr-defined, no-any-return]  # not for everybody
+def known_context(name: str = NAME, main: MainRule = None) -> AnyforkContext:
+    """Return the context that multiprocessing has in this process under the name of one of our start methods.
+
+    A name that is not ours here yet becomes ours.
+    """
+    found: object = _contexts.get(name)
+    return found if isinstance(found, AnyforkContext) else install(AnyforkContext(name=name, main=main))
 
 
-def process_class() -> type[AnyforkProcess]:
+def install(ctx: AnyforkContext) -> AnyforkContext:
+    """Let multiprocessing use a context wherever its name, or the default that has this name, is used."""
+    replaced = _contexts.get(ctx._name)
+    _contexts[str(ctx._name)] = ctx
+    default: Any = context._default_context
+    if default._default_context is replaced:
+        default._default_context = ctx
+    if default._actual_context is replaced:
+        default._actual_context = ctx
+    if ctx._name == "forkserver":
+        from multiprocessing import forkserver  # only now: it loads sockets and selectors
+
+        # The functions of the module multiprocessing call this one, whatever the default context is.
+        forkserver.set_forkserver_preload = ctx.set_forkserver_preload  # type: ignore[assignment]  # that of 3.15
+    return ctx
+
+
+def process_class(name: str, main: MainRule) -> type[AnyforkProcess]:
     """Return the class of processes for a process that has no handle of the template."""
-    return AnyforkProcess
+    return known_context(name, main).Process
 
 
 def reduce_class(cls: _ProcessClass) -> tuple[object, ...] | None:
-    """Return how the process class of a context with its own template travels, or None for subclasses, as usual."""
-    return (process_class, ()) if "_template" in vars(cls) else None
+    """Return how the process class of a context of its own travels, or None for subclasses, as usual."""
+    if "_template" not in vars(cls):
+        return None
+    name: _StartMethod = cls._start_method  # type: ignore[attr-defined]  # the class of such processes
+    return process_class, (str(name), name.main)
 
 
 REDUCERS: dict[type, Any] = {_ProcessClass: reduce_class}
 # There is no other way to add a start method, and Process._bootstrap looks here for the method of its class.
-context._concrete_contexts.setdefault(NAME, AnyforkContext())  # type: ignore[attr-defined]
+_contexts: dict[str, Any] = context._concrete_contexts  # type: ignore[attr-defined]
+_contexts.setdefault(NAME, AnyforkContext())

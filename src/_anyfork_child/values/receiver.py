@@ -43,10 +43,11 @@ class Receiver:
     ``__main__`` has in common with ours; it is usually None, for nothing. ``reducers`` reduce further types, as those
     of copyreg do; a reducer that returns None leaves the value to the usual way. ``place_of`` returns the place of the
     path where a module is found, if the receiver must be told, and ``places`` returns all such places. ``remote``
-    tells whether the receiver is on another machine, where no descriptors can be sent.
+    tells whether the receiver is on another machine, where no descriptors can be sent. A receiver that ``imports_main``
+    has run the same ``__main__`` again, and finds its definitions by name.
     """
 
-    __slots__ = ("has", "main", "place_of", "places", "reducers", "remote")
+    __slots__ = ("has", "imports_main", "main", "place_of", "places", "reducers", "remote")
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Receiver:
         remote: bool = False,
         place_of: Callable[[str], str] = anywhere,
         places: Callable[[], Sequence[str]] = no_places,
+        imports_main: bool = False,
     ) -> None:
         self.has = has
         self.main = main
@@ -63,6 +65,7 @@ class Receiver:
         self.remote = remote
         self.place_of = place_of
         self.places = places
+        self.imports_main = imports_main
 
     def path_in_main(self, value: object) -> tuple[int, str] | None:
         """Return the arguments with which ``values.shared_main.named`` finds this very object in the receiver.
@@ -90,7 +93,7 @@ class Receiver:
         if known is not None:
             return f"__main__:{known[1]}"
         module_name = getattr(value, "__module__", None)
-        if not module_name or module_name == "__main__" or not (self.main or self.has(module_name)):
+        if not module_name or not self.finds(module_name):
             return None
         path: str = getattr(value, "__qualname__", "")
         found: Any = sys.modules.get(module_name)
@@ -100,6 +103,12 @@ class Receiver:
         except AttributeError:
             return None
         return f"{module_name}:{path}" if found is value else None
+
+    def finds(self, module_name: str) -> bool:
+        """Return whether the receiver finds the definitions of a module, or of ``__main__``, by name."""
+        if module_name == "__main__":
+            return self.imports_main
+        return self.main is not None or self.has(module_name)
 
 
 OWNER = Receiver()  # the owner, as its processes see it: it has everything that they have by name

@@ -73,7 +73,7 @@ def _reduce_placed(value: Any, receiver: Receiver) -> Any:
 
 def _goes_by_value(cached: Any, receiver: Receiver) -> bool:
     module, path = getattr(cached, "__module__", ""), getattr(cached, "__qualname__", "")
-    return module == "__main__" or "<locals>" in path or not receiver.has(module)
+    return "<locals>" in path or not receiver.finds(module)
 
 
 # --- Descriptors ------------------------------------------------------------------------------------------------

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from multiprocessing import connection, popen_fork, process, resource_tracker, util
+from multiprocessing import connection, popen_fork, process, resource_tracker, spawn, util
 
 from _anyfork_child.values.decode import Descriptor
+from _anyfork_child.values.multiprocessing_context import preload_found
 from _anyfork_child.wire.descriptors import duplicate
+from _anyfork_child.wire.frames import PREPARE
 
 from .._blocking.template import Template
 from .._errors import HandleError, StatusUnknownError
+from .._processes.arguments import encode_call
 from .._processes.default_template import default_template
 from .._processes.inherited import encode_inherited
 from .._processes.start import warm_template
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from _anyfork_child.values.encode import Encoded
+    from _anyfork_child.values.multiprocessing_context import AnyforkProcess
 
     from .._blocking.process import Process
     from .._processes.link import Link
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 MODULE = "_anyfork_child.multiprocessing.process"  # what such a process runs
 UNKNOWN = 255  # the exit code if it is unknown; forkserver says the same
 BEFORE_UNLINKING = 1  # above the priority of the finalizer that removes the names of locks at the end of the program
+OF_MODULE, OF_FILE = "init_main_from_name", "init_main_from_path"  # as multiprocessing.spawn names them
+ORIGINS = frozenset({OF_MODULE, OF_FILE})
 OF_POOLS = ("concurrent.futures.process", "multiprocessing.pool", "multiprocessing.managers")
 
 
@@ -45,17 +51,18 @@ class Popen(popen_fork.Popen):
     _process: Process
     _at_exit: util.Finalize | None = None
 
-    def __init__(self, process_obj: BaseProcess, template: Template | None) -> None:
-        self._template = template
+    def __init__(self, process_obj: BaseProcess, process_class: type[AnyforkProcess]) -> None:
+        self._class = process_class
         mine = vars(process_obj)
         self._held = [mine.get(name) for name in ("_target", "_args", "_kwargs")]  # see hand_over
         super().__init__(process_obj)
 
     def _launch(self, process_obj: BaseProcess) -> None:
-        encoded = encode_inherited((process_obj,))
-        parent = default_template.get() if self._template is None else self._template._link
-        _warm(parent, self._held[0], encoded.by_value)
-        self._process = started = _run(self._template, _preparation(process_obj.name, self._template), encoded)
+        template = self._class._template
+        preparation = _preparation(process_obj.name, self._class)
+        encoded = encode_inherited((process_obj,), not ORIGINS.isdisjoint(preparation))
+        _warm(default_template.get() if template is None else template._link, self._held[0], encoded.by_value)
+        self._process = started = _run(template, preparation, encoded)
         try:
             self.sentinel = duplicate(started.fileno())  # the handle closes its own when it has seen the end
         except BaseException:
@@ -122,8 +129,14 @@ def _warm(template: Link, target: object, by_value: bool) -> None:
         warm_template(template, "cloudpickle.cloudpickle")
 
 
-def _preparation(name: str, template: Template | None) -> dict[str, Any]:
-    """Collect what multiprocessing tells a new process about its parent, except ``__main__``.
+def preload_by_default(names: list[str], warns: bool) -> None:
+    """Import those of these modules that can be imported in the default template, and in each that replaces it."""
+    call = encode_call("prepare", preload_found, (names, warns))
+    default_template.begin_with(lambda link: link.post(PREPARE, call))
+
+
+def _preparation(name: str, process_class: type[AnyforkProcess]) -> dict[str, Any]:
+    """Collect what multiprocessing tells a new process about its parent, with ``__main__`` only if it is to import it.
 
     The function of the standard library asks ``__main__`` for its origin, which is missing under debuggers and
     profilers that run a program, and the system for the directory, which may be gone.
@@ -135,14 +148,33 @@ def _preparation(name: str, template: Template | None) -> dict[str, Any]:
         "sys_path": [entry or process.ORIGINAL_DIR or "" for entry in sys.path],  # type: ignore[attr-defined]
         "sys_argv": sys.argv,
         "orig_dir": process.ORIGINAL_DIR,  # type: ignore[attr-defined]  # as it is used there
-        "start_method": Popen.method,
+        "start_method": process_class._start_method,
     }
+    if process_class._main == "import":
+        spawn._check_not_importing_main()  # type: ignore[attr-defined]  # a program without a guard starts itself for ever
+        data |= _origin_of_main()
     if util._logger is not None:  # type: ignore[attr-defined]  # as it is used there
         data["log_level"] = util._logger.getEffectiveLevel()  # type: ignore[attr-defined]
     directory = current_directory()
-    if template is None and directory:
+    if process_class._template is None and directory:
         data["dir"] = directory
     return data
+
+
+def _origin_of_main() -> dict[str, str]:
+    """Return where a process finds ``__main__``.
+
+    Return nothing for one that was typed in or given as text, and for a file ``__main__.py``, which usually has no
+    guard and which multiprocessing never imports.
+    """
+    main = sys.modules["__main__"]
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if name is not None:
+        return {} if name.rpartition(".")[2] == "__main__" else {OF_MODULE: name}
+    path = getattr(main, "__file__", None)
+    if path is None:
+        return {}
+    return {OF_FILE: os.path.normpath(os.path.join(process.ORIGINAL_DIR or "", path))}  # type: ignore[attr-defined]  # as above
 
 
 def _run(template: Template | None, preparation: dict[str, Any], encoded: Encoded) -> Process:

@@ -12,7 +12,12 @@ from .launch import initialise, launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
     from .link import Link
+
+    Step: TypeAlias = Callable[[Link], None]
 
 
 class DefaultTemplate:
@@ -25,6 +30,7 @@ class DefaultTemplate:
         self._link: Link | None = None
         self._identity: tuple[object, ...] = ()
         self._unused_copy = False  # it gets the program's path at its first use, as a template started then would
+        self._steps: list[Step] = []  # what each new template does first
 
     def get(self) -> Link:
         """Return the link to the template; start one if there is none. Raises LaunchError."""
@@ -42,6 +48,8 @@ class DefaultTemplate:
             link = launch()
             if self._link is None:
                 self._keep(link, unused_copy=False)
+                for step in self._steps:
+                    step(link)
             else:  # a signal handler has started one meanwhile
                 link.close_template()
         template = self._link
@@ -50,6 +58,12 @@ class DefaultTemplate:
             self._unused_copy = False
             initialise(template)
         return template
+
+    def begin_with(self, step: Step) -> None:
+        """Queue a step in this default template, and in each that replaces it. Raises LaunchError."""
+        link = self.get()
+        self._steps.append(step)
+        step(link)
 
     @property
     def is_copy(self) -> bool:

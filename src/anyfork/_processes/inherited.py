@@ -35,9 +35,10 @@ class Inheriting:
         return fd
 
 
-def encode_inherited(values: Sequence[object]) -> Encoded:
-    """Pickle values for a process of the context. Raises whatever their pickling raises."""
-    with inheriting(Receiver(is_importable, place_of=place_of, places=later_places)) as receiver:
+def encode_inherited(values: Sequence[object], imports_main: bool = False) -> Encoded:
+    """Pickle values for a process of the context, which may import ``__main__``. Raises what their pickling raises."""
+    ordinary = Receiver(is_importable, place_of=place_of, places=later_places, imports_main=imports_main)
+    with inheriting(ordinary) as receiver:
         return encode(values, receiver)
 
 
@@ -55,6 +56,7 @@ def inheriting(receiver: Receiver) -> Iterator[Receiver]:
             receiver.remote,
             receiver.place_of,
             receiver.places,
+            receiver.imports_main,
         )
     finally:
         context.set_spawning_popen(outer)
