@@ -102,7 +102,7 @@ class Calls:
         self._sent: dict[int, Answer] = {}
         self._running = 0  # calls in ``_sent``, without streams
         self._alone = 0  # calls in ``_sent`` beside which no other call may run
-        self._numbers = count(1)
+        self._numbers = count()
 
     # --- Requests ---
 
@@ -198,11 +198,12 @@ class Calls:
         return call
 
     def _next_number(self) -> int:
-        number = next(self._numbers)
-        while number > LAST_NUMBER or number in self._sent:
-            if number > LAST_NUMBER:
-                self._numbers = count(1)
-            number = next(self._numbers)
+        """Return the number of a new call. Any thread may call this: ``count`` gives each number once, without the GIL
+        too.
+        """
+        number = next(self._numbers) % LAST_NUMBER + 1
+        while number in self._sent:
+            number = next(self._numbers) % LAST_NUMBER + 1
         return number
 
     def add(self, call: Call) -> None:
@@ -245,7 +246,9 @@ class Calls:
     def _define_first(self) -> None:
         definitions = self._requests.definitions
         if definitions:
-            in_one_go(map(self.out.extend, (definitions,)), map(deque.clear, (definitions,)))
+            # One by one: another thread may add one meanwhile. It goes out before the first call that needs it, because
+            # that call is made afterwards.
+            self.out.extend(map(deque.popleft, repeat(definitions, len(definitions))))
 
     def begin_small(self, function: Callable[..., object] | str, args: Sequence[object]) -> bytes | None:
         """Begin a call while there is no other, at less cost than ``make`` and ``add``. Return the bytes to send.
@@ -263,10 +266,7 @@ class Calls:
         body = small(args)
         if not body:
             return None
-        number = next(self._numbers)
-        if number > LAST_NUMBER:
-            return None
-        self.small = number
+        self.small = number = next(self._numbers) % LAST_NUMBER + 1
         self._running += 1
         self._alone += 1
         self._sent[number] = _SMALL

@@ -87,8 +87,13 @@ class FunctionsByValue:
         known = None if found is None else found()
         if known is None:
             known = self._new(call, encoded, detail)
-            self._by_digest[digest] = ref(known, lambda _: self._by_digest.pop(digest, None))
+            self._by_digest[digest] = ref(known, lambda gone: self._forget(digest, gone))
         return known
+
+    def _forget(self, digest: bytes, gone: ref[KnownFunction]) -> None:
+        """Forget a function that no longer exists, unless another thread has already put an equal one in its place."""
+        if self._by_digest.get(digest) is gone:
+            self._by_digest.pop(digest, None)
 
     def _new(self, call: str, encoded: Encoded, detail: int) -> KnownFunction:
         number = next(self._numbers)

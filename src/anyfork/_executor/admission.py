@@ -48,7 +48,7 @@ class Room:
         finally:
             if not again:
                 self._threads.pop(me, None)
-            if turn in self._waiting or turn in self._promised:
+            if turn in self._waiting or turn in self._promised:  # each container has a lock of its own, without the GIL
                 self._leave(turn)
 
     def _ask(self, turn: LockType, again: bool) -> bool | BaseException:

@@ -316,6 +316,7 @@ class Dispatcher(PoolHandle):
         with self.lock:
             due = monotonic() + STALL if self.crew.may_stall else inf
             due = min(due, self.scheduler.wake_at, self.telling.wake_at)
+            self.watch.wakes_at = due  # under the lock: a thread that needs it earlier from now on wakes this one
         ready = self.watch.wait(due)
         with self.lock:
             if self.lock.torn:

@@ -29,6 +29,7 @@ from .._calls.results import decode_value, error_of
 from .._errors import ArgumentError, CallCancelledError
 from .._pools.jobs import Job
 from .._processes.arguments import check_function
+from .._system.locks import do_locked
 from .simple_pickle import simple, simple_arguments
 
 TYPE_CHECKING = False
@@ -69,8 +70,7 @@ class Definitions:
         try:
             return self._by_name[function]
         except (KeyError, TypeError):
-            with self._lock:
-                return self._define(function)
+            return do_locked(self._lock, self._define, function)
 
     def find_for_many(self, function: Callable[..., Any] | str) -> KnownFunction:
         """Return the function in its present state, for many calls. Raises ArgumentError, and OSError."""
@@ -82,6 +82,8 @@ class Definitions:
         name = function if isinstance(function, str) else self._receiver.name_of(function)
         if name is None:
             return self._define_value(function)
+        if function in self._by_name:  # another thread has defined it meanwhile
+            return self._by_name[function]
         number = len(self._by_name) + 1
         if number > MAX_FUNCTIONS:
             return self.none

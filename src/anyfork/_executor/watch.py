@@ -31,8 +31,8 @@ LONGEST = 86400.0  # seconds to wait in one go: the kernel counts milliseconds i
 class Watch:
     """The thread, its descriptors and the actions posted to it. Descriptors are registered with ``epoll``.
 
-    While the thread waits, ``wakes_at`` is the time when it looks again by itself; a thread that needs it earlier has
-    to wake it.
+    While the thread waits, or is about to, ``wakes_at`` is the time when it looks again by itself; a thread that needs
+    it earlier has to wake it.
     """
 
     def __init__(self, run: Callable[[], None]) -> None:
@@ -93,7 +93,6 @@ class Watch:
         if self._proceedings and not self.late:
             self._wait_for_dialogues(left)
             left = 0.0
-        self.wakes_at = wakes_at
         if self.late:
             left = 0.0
         found = [fd for fd, _ in wait_for(self.epoll, left)]

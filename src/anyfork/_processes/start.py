@@ -18,6 +18,7 @@ from _anyfork_child.wire.resource_tracker import MODULE
 from .._errors import AnyforkError, ArgumentError
 from .._system.import_path import changes
 from .._system.lifeline import open_lifeline
+from .._system.locks import do_locked
 from .arguments import encode_call
 from .default_template import default_template
 from .launch import initialise
@@ -183,20 +184,14 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
     """
     link.check(call)
     link.check_travel(call, encoded)
-    if link.session.forks or link.child:
-        clone = fork(link, {}, NOTHING)
-        link.user = f"{call}()"
-        link.close_template()
-        link = clone
-    tell_path(link)
-    if "pydevd" in sys.modules and kind == START:
-        from .debugger import lead_debugger  # only now: few programs run under one
-
-        lead_debugger(link)
-    if MODULE in sys.modules and kind == START:
-        share_tracker(link)
+    if _has_children(link):
+        link = _replace_by_clone(link, call)
+    _inform(link, kind)
     try:
-        link.post(kind, encoded, call)
+        if not do_locked(link.lock, _post_unless_forked, link, kind, encoded, call):
+            link = _replace_by_clone(link, call)
+            _inform(link, kind)
+            link.post(kind, encoded, call)
         if encoded.by_value:
             warm_parent(link, "cloudpickle.cloudpickle")
         return link
@@ -205,6 +200,52 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
     except BaseException:  # the caller gets no handle of this process
         link.abandon()
         raise
+
+
+def _has_children(template: Link) -> bool:
+    return bool(template.session.forks or template.child)
+
+
+def _post_unless_forked(template: Link, kind: int, encoded: Encoded, call: str) -> bool:
+    """Post the frame that takes the template over. Return False if another thread has forked the template meanwhile.
+
+    The caller holds the lock.
+    """
+    if _has_children(template):
+        return False
+    template.post(kind, encoded, call)
+    return True
+
+
+def _replace_by_clone(template: Link, call: str) -> Link:
+    """Close a template that has children, and return the link to a clone of it.
+
+    Raises HandleError if another thread has closed it meanwhile, or has taken it over.
+    """
+    clone = fork(template, {}, NOTHING)
+    try:
+        do_locked(template.lock, _use_up, template, call)
+    except BaseException:
+        clone.close_template()
+        raise
+    return clone
+
+
+def _use_up(template: Link, call: str) -> None:
+    template.check(call)
+    template.user = f"{call}()"
+    template.close_template()
+
+
+def _inform(template: Link, kind: int) -> None:
+    """Tell a template, before it is taken over, what has changed in this program since it was started."""
+    tell_path(template)
+    if "pydevd" in sys.modules and kind == START:
+        from .debugger import lead_debugger  # only now: few programs run under one
+
+        lead_debugger(template)
+    if MODULE in sys.modules and kind == START:
+        share_tracker(template)
 
 
 def tell_path(template: Link) -> None:

@@ -71,8 +71,7 @@ def when_free(link: Sender, action: Callable[[], None]) -> None:
 
 def deliver(timeout: float = 0.0) -> None:
     """Deliver what earlier calls could not, also of handles that are gone; for at most ``timeout`` seconds."""
-    for _ in range(len(_late)):
-        when_free(*_late.popleft())
+    _act_late()
     deadline = monotonic() + timeout
     while undelivered:
         poller = new_poll()
@@ -82,6 +81,15 @@ def deliver(timeout: float = 0.0) -> None:
         if left <= 0 or not undelivered:
             return
         poller.poll(left * 1000)
+
+
+def _act_late() -> None:
+    for _ in range(len(_late)):
+        try:
+            link, action = _late.popleft()
+        except IndexError:  # another thread delivers at the same time
+            return
+        when_free(link, action)
 
 
 def _write_on(link: Sender, poller: poll) -> None:

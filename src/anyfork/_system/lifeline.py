@@ -12,6 +12,7 @@ from _thread import RLock
 from _anyfork_child.wire.descriptors import duplicates
 from _anyfork_child.wire.lifeline import F_SETSIG, READ, follow, open_pipe, path_of
 
+from .locks import do_locked
 from .owned_descriptors import Owned
 
 _pipe: list[int] = []  # its reading and its writing end, once it is open
@@ -24,9 +25,7 @@ def open_lifeline() -> tuple[Owned, int]:
     It works like _anyfork_child.wire.lifeline.open_anew. Raises OSError when descriptors have run out.
     """
     if not _pipe:
-        with _lock:
-            if not _pipe:
-                _pipe.extend(open_pipe())
+        do_locked(_lock, _open)
     if F_SETSIG is not None:
         try:
             line = Owned(map(os.open, (path_of(_pipe[0]),), (READ,)))
@@ -36,6 +35,11 @@ def open_lifeline() -> tuple[Owned, int]:
             line = line.lifted()
             return line, follow(line.fds[0])
     return Owned(duplicates(_pipe[:1])), 0
+
+
+def _open() -> None:
+    if not _pipe:
+        _pipe.extend(open_pipe())
 
 
 def lifeline_descriptors() -> tuple[int, ...]:
