@@ -165,7 +165,7 @@ def test_a_text_file_in_the_middle_of_iterating_is_refused_as_its_position_is_no
     (tmp_path / "file").write_text("one\ntwo\n")
     with (tmp_path / "file").open() as file:
         next(file)
-        with pytest.raises(anyfork.ArgumentError, match="its position is not known"):
+        with pytest.raises(anyfork.ArgumentError, match="its position is unknown"):
             template.send(file)
 
 

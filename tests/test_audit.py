@@ -33,7 +33,7 @@ def test_a_process_with_nothing_found_can_be_copied():
 
 OBSTACLES = {
     "threads": ({"threads": ["pump", "MainThread"]}, "pump, MainThread"),
-    "a loop": ({"loops": ["that of trio"]}, "that of trio"),
+    "a loop": ({"loops": ["trio"]}, "trio"),
     "a subinterpreter": ({"main_interpreter": False}, "main interpreter"),
     "the end": ({"finalizing": True}, "the interpreter is ending"),
 }
@@ -138,7 +138,7 @@ ELSEWHERE = {
         "import numpy; mine = numpy.random.default_rng()",
         "1 of numpy.random._generator.Generator",
     ),
-    "a loop": ("", "that of asyncio"),
+    "a loop": ("", "asyncio"),
     "a module": ("import types; sys.modules['grpc'] = sys", "'grpc': "),
 }
 

@@ -336,7 +336,7 @@ CULPRITS = {
         async def main(): attempt()
         asyncio.run(main())
         """,
-        "an event loop is running, and would be shared: that of asyncio",
+        "an event loop is running, which the copy would share: asyncio",
     ),
     "uvloop": (
         """
@@ -344,7 +344,7 @@ CULPRITS = {
         async def main(): attempt()
         uvloop.run(main())
         """,
-        "that of uvloop",
+        "uvloop",
     ),
     "trio": (
         """
@@ -352,7 +352,7 @@ CULPRITS = {
         async def main(): attempt()
         trio.run(main)
         """,
-        "that of trio",
+        "trio",
     ),
     "the end of the interpreter": (
         """

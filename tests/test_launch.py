@@ -64,7 +64,7 @@ def test_what_is_no_executable_file_is_refused_and_the_error_says_who_named_it(m
     monkeypatch.delenv("ANYFORK_PYTHON", raising=False)
     if source == "ANYFORK_PYTHON":
         monkeypatch.setenv(source, wrong)
-    with pytest.raises(anyfork.LaunchError, match=f"{source} is '{wrong}', which is no executable file"):
+    with pytest.raises(anyfork.LaunchError, match=f"{source} is '{wrong}', which is not an executable file"):
         find_python(wrong if source == "python=" else None)
 
 
@@ -128,7 +128,7 @@ def test_no_options_are_asked_for_by_an_empty_list():
 
 @pytest.mark.parametrize("wrong", ["/no/such/python", "/etc/passwd"])
 def test_an_interpreter_that_is_none_is_an_error_of_the_call(wrong):
-    with pytest.raises(anyfork.LaunchError, match="which is no executable file"):
+    with pytest.raises(anyfork.LaunchError, match="which is not an executable file"):
         anyfork.Template.new_exec(python=wrong)
 
 

@@ -205,7 +205,7 @@ def test_a_function_that_is_awaited_by_nobody_says_what_awaits_it():
     async def give():
         return 1
 
-    with pytest.raises(anyfork.ResultError, match="workers with concurrency="):
+    with pytest.raises(anyfork.ResultError, match="worker with concurrency="):
         anyfork.call(give)
 
 
@@ -248,7 +248,7 @@ def test_a_value_that_nobody_gets_is_told_on_standard_error(function, options, t
         with anyfork.Template().fork(stderr=stderr).run(function, **options) as process:
             assert process.wait().code == 0
         stderr.seek(0)
-        assert f"{function.__name__} returned a value (int), which nobody gets" in stderr.read()
+        assert f"{function.__name__} returned a value (int), which is discarded" in stderr.read()
 
 
 def test_nothing_is_told_of_a_function_that_returns_none(tmp_path):

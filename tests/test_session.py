@@ -238,7 +238,7 @@ WHYS = {
     "no protocol": (
         asked(protocol_error=ProtocolError("noise")),
         anyfork.PeerError,
-        "the process sent what is not anyfork's protocol: noise",
+        "the process sent data that is not anyfork's protocol: noise",
     ),
     "never forked": (
         asked(control_ended=True, status_ended=True),
@@ -258,12 +258,12 @@ WHYS = {
     "a process that died and nobody knows how": (
         asked(0, Phase.STARTING, born=True, pid=7, control_ended=True, status=UNKNOWN),
         anyfork.DiedBeforeReadyError,
-        "process 7 ended, nobody knows how before it entered its function",
+        "process 7 ended with an unknown exit status before it entered its function",
     ),
     "a template that is not there any more": (
         asked(adopting=True, control_ended=True, status=UNKNOWN),
         anyfork.TemplateDiedError,
-        "there is no template behind this socket any more",
+        "the template at the other end of this socket has ended",
     ),
 }
 
@@ -293,17 +293,21 @@ REPORTS = {
     "execute": (anyfork.ExecuteError, {}, "code given to execute failed in the template: why"),
     "prepare": (anyfork.PrepareError, {}, "prepare(what) failed in the template: why"),
     "threads": (anyfork.UnsafeTemplateError, {"threads": "what"}, "why: what"),
-    "fork": (anyfork.ForkError, {"errno": 11}, "the system refused the template a process or what it needs: why"),
+    "fork": (
+        anyfork.ForkError,
+        {"errno": 11},
+        "fork failed in the template: why; end processes, close descriptors, or raise their limits",
+    ),
     "descriptors": (
         anyfork.ForkError,
         {"errno": 11},
-        "the system refused the template a process or what it needs: why",
+        "fork failed in the template: why; end processes, close descriptors, or raise their limits",
     ),
     "hook": (anyfork.HookError, {}, "a hook raised in the new process (what): why"),
     "attribute": (
         anyfork.AttributeRefusedError,
         {"attribute": "what", "errno": 11},
-        "the new process was refused its what: why",
+        "the new process could not apply what=: why",
     ),
     "interpreter": (anyfork.LaunchError, {"stderr": ""}, "the interpreter 'what' cannot be executed: why"),
     "function": (anyfork.FunctionNotFoundError, {}, "the function was not found in the new process: why"),
@@ -313,7 +317,7 @@ REPORTS = {
         "the function or its arguments cannot be decoded in the new process: why",
     ),
     "program": (anyfork.ProgramError, {"program": "what", "errno": 11}, "the program 'what' cannot be executed: why"),
-    "protocol": (anyfork.PeerError, {}, "the process got what is not anyfork's protocol: why"),
+    "protocol": (anyfork.PeerError, {}, "the process received data that is not anyfork's protocol: why"),
     "children": (anyfork.HandleError, {}, "the template cannot be taken over: why"),
 }
 

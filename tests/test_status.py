@@ -38,7 +38,7 @@ def test_a_wait_status_is_a_code_or_a_signal(wait_status, code, number):
         (ExitStatus(7), 7, True, "ended with exit code 7"),
         (ExitStatus(signal=signal.SIGTERM), -15, True, "ended by signal 15 (SIGTERM)"),
         (ExitStatus(signal=35), -35, True, "ended by signal 35 (signal 35)"),
-        (UNKNOWN, None, False, "ended, nobody knows how"),
+        (UNKNOWN, None, False, "ended with an unknown exit status"),
     ],
 )
 def test_a_status_tells_its_return_code_and_its_words(status, returncode, known, text):

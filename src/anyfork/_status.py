@@ -79,7 +79,9 @@ class ExitStatus(Record):
             return f"ended by signal {self.signal} ({signal_name(self.signal)})"
         if self.code is not None:
             return f"ended with exit code {self.code}"
-        return f"ended, nobody knows how ({self.error})" if self.error else "ended, nobody knows how"
+        return (
+            f"ended with an unknown exit status ({self.error})" if self.error else "ended with an unknown exit status"
+        )
 
 
 UNKNOWN = ExitStatus()

@@ -21,7 +21,7 @@ if "_anyfork_child.template.template" not in sys.modules:  # loaded in templates
     if is_debugged():
         import warnings
 
-        text = "a debugger runs this program, whose threads a copy would not have: its templates are interpreters"
+        text = "a debugger runs this program, and a copy would lack its threads: templates are new interpreters instead"
         warnings.warn(text, UnsafeForkWarning, stacklevel=2)
     else:
         default_template.replace(copy_program())

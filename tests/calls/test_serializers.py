@@ -52,7 +52,7 @@ def test_functions_may_go_by_value_because_the_owner_is_trusted(new_worker):
 @pytest.mark.parametrize(("name", "value"), [("json", {1, 2}), ("msgpack", object()), ("raw", "text")])
 def test_what_one_does_not_carry_fails_at_the_call_or_as_the_result(new_worker, name, value):
     with new_worker(serializer=name) as worker:
-        with pytest.raises(anyfork.ArgumentError, match=f"cannot travel by {name}"):
+        with pytest.raises(anyfork.ArgumentError, match=f"cannot be encoded by {name}"):
             worker.call(call_functions.echo, value)
         with pytest.raises(anyfork.ResultError, match="cannot travel"):
             worker.call(lambda *_: {1: object()})

@@ -270,7 +270,7 @@ ANSWERS = {
     "a truncated body": header(FAILED, length=100) + b"x",
     "a failure that is none": header(FAILED, length=9) + b"\xff" * 9,
     "an empty failure": header(FAILED),
-    "an entrance that nobody asked for": header(ENTERED),
+    "an entrance that was not requested": header(ENTERED),
     "a birth on a control socket": header(BORN),
     "a death on a control socket": header(DIED),
     "a command": header(FORK),

@@ -231,7 +231,7 @@ def test_what_is_not_in_main_is_an_error_that_says_so(program):
             print(receiver.recv())
         process.join()
     """)
-    nothing = "module '__main__' has no attribute {!r}, and that of its owner none that could be sent"
+    nothing = "module '__main__' has no attribute {!r}, and its owner's has none that can be sent"
     assert said[:3] == [f"AttributeError: {nothing.format(name)}" for name in ("missing", "lock", "__missing__")]
     assert said[3] == "3"
 

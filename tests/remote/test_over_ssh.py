@@ -214,7 +214,7 @@ def test_a_connection_that_is_cut_is_lost_within_the_time_said(network):
         subprocess.run(["ip", "-n", here, "link", "set", "veth0", "down"], check=True)  # no packet tells of it
         status = process.wait(DEADLINE)
         assert not status.known
-        assert "nothing has come over it for 0.6 seconds" in status.error
+        assert "nothing was received over it for 0.6 seconds" in status.error
         with pytest.raises(anyfork.ConnectionLostError):
             template.ready(DEADLINE)
         process.close()

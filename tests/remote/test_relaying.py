@@ -270,7 +270,7 @@ def test_a_peer_that_says_nothing_any_more_is_given_up_by_both_sides():
         _, far = relays_of(template)
         with stopped(far):
             status = process.wait(DEADLINE)
-            assert "nothing has come over it for 0.5 seconds" in status.error
+            assert "nothing was received over it for 0.5 seconds" in status.error
         process.close()
         eventually(lambda: not alive(pid))
 

@@ -214,4 +214,4 @@ def test_a_program_that_would_copy_itself_has_interpreters_as_templates_under_a_
     inside = client(found["connect"]["port"], found)
     assert inside.stop() == ("double", IN_DOUBLE, "21")
     assert program.stdout.readline() == "42\n"
-    assert any("its templates are interpreters" in line for line in program.stderr)
+    assert any("templates are new interpreters" in line for line in program.stderr)

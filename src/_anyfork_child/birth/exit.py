@@ -39,7 +39,7 @@ def _tell_dropped(function: Callable[..., Any], kind: str) -> None:
     from .preparation import function_name
 
     text = (
-        f"anyfork: {function_name(function)} returned a value ({kind}), which nobody gets: send it through the channel"
+        f"anyfork: {function_name(function)} returned a value ({kind}), which is discarded: send it through the channel"
     )
     try:
         if sys.stderr is not None:

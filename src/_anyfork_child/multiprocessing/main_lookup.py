@@ -118,7 +118,7 @@ class _MissingError(Exception):
 
 
 def _no_attribute(module: str, name: str) -> AttributeError:
-    return AttributeError(f"module {module!r} has no attribute {name!r}, and that of its owner none that could be sent")
+    return AttributeError(f"module {module!r} has no attribute {name!r}, and its owner's has none that can be sent")
 
 
 def ask_owner(fd: int) -> None:

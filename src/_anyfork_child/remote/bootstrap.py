@@ -124,7 +124,7 @@ class Answers:
             answer, _, self.rest = behind.partition(b"\n")
             return answer.decode("utf-8", "replace").split(" ")
         if len(self.rest) > NOISE:
-            raise ValueError(f"more than {NOISE} bytes came that are no answer")
+            raise ValueError(f"more than {NOISE} bytes came without an answer")
         return None
 
 

@@ -145,7 +145,7 @@ class _LocalRelay:
         try:
             self._greet(answers, word, deadline)
         except ValueError as error:
-            raise self._failure("python", f"what {self._name!r} has started is no Python: {error}") from None
+            raise self._failure("python", f"what {self._name!r} has started is not a Python: {error}") from None
         except TimeoutError:
             raise self._failure("timeout", f"{seconds:g} seconds have passed before {self._before}") from None
         except (EOFError, OSError):  # the connection was closed
@@ -171,7 +171,7 @@ class _LocalRelay:
         bundled = package(pack((self._host, mark, self._owner, self._keep_alive)))
         kind, *details = self._ask(answers, bundled, deadline)
         if [kind, *details] != ["ready", SPEAKS]:
-            raise self._failure("connect", f"what arrived there is not what was sent ({kind} {' '.join(details)})")
+            raise self._failure("connect", f"the program arrived damaged ({kind} {' '.join(details)})")
 
     def _call_it(self, node: str) -> None:
         """Name the other side by the owner's name for it and by its own host name."""

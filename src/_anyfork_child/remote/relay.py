@@ -198,7 +198,7 @@ class Relay:
                     if stream.owed >= HALF or stream.queued or not stream.writes:
                         self._written(stream)
         except ProtocolError as error:
-            raise LostError(f"what came over it is not anyfork's protocol: {error}") from None
+            raise LostError(f"the data that came over it is not anyfork's protocol: {error}") from None
 
     def _obey(self, kind: int, number: int, body: bytes) -> None:
         stream = self.streams.get(number)

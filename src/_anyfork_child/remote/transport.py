@@ -105,7 +105,7 @@ class Transport:
     def broken(self, event: int) -> None:
         """Raise LostError for any event at ``outgoing`` but room for more bytes."""
         if not event & POLLOUT:
-            raise LostError("nobody reads it on the other side")
+            raise LostError("the other side does not read it any more")
 
     def wait(self) -> bool:
         """Wait for the connection alone, at most one tick; return whether bytes have arrived."""
@@ -122,7 +122,7 @@ class Transport:
             return
         self._look_at = self.now + self.tick
         if self.now - self._heard > self._keep_alive:
-            raise LostError(f"nothing has come over it for {self._keep_alive:g} seconds")
+            raise LostError(f"nothing was received over it for {self._keep_alive:g} seconds")
         if not self.out and self.now - self._said >= self._keep_alive / BEATS:
             self.say(message(BEAT, 0))
 

@@ -36,7 +36,7 @@ FORKING = (
 FILTERS = [("ignore", None, DeprecationWarning, name, 0) for name in FORKING]
 FROM_THE_START = (
     "the interpreter itself has started threads in the template, by sitecustomize, a .pth file or an option, and a "
-    'fork copies none; use Template.new_exec(flags=["-S"]) or ["-I"], which keeps them away'
+    'fork does not copy them; use Template.new_exec(flags=["-S"]) or ["-I"], which keeps them away'
 )
 
 started_with = 0  # threads beside the main one that ran before any code of anyfork
@@ -57,11 +57,11 @@ def check_threads() -> None:
     if count:
         threading = sys.modules.get("threading")
         others = [t.name for t in threading.enumerate() if t is not threading.main_thread()] if threading else []
-        summary = "threads run in the template, and a fork copies none"
+        summary = "threads run in the template, and a fork does not copy them"
         raise Failure("threads", ", ".join(others) or "unknown", FROM_THE_START if count <= started_with else summary)
     others = subinterpreters()
     if others:
-        raise Failure("threads", ", ".join(others), "subinterpreters are in the template, and cannot be forked")
+        raise Failure("threads", ", ".join(others), "the template has subinterpreters, with which it cannot be forked")
 
 
 def subinterpreters() -> list[str]:

@@ -107,7 +107,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
             return _located(value, *self.dispatch_table[CodeType](value))
         if type(value).__name__ == "compiled_function" and self._receiver.name_of(value) is None:
             raise CannotTravelError(
-                f"{value.__qualname__} was compiled (by Nuitka), and has no code that could: put it into a module"
+                f"{value.__qualname__} was compiled (by Nuitka), and has no code that can be sent: put it into a module"
             )
         if not isinstance(value, FunctionType | type):
             return super().reducer_override(value)

@@ -40,7 +40,7 @@ class OtherPythonError(Exception):
     def __init__(self, version: tuple[int, int]) -> None:
         theirs, ours = (".".join(map(str, pair)) for pair in (version, sys.version_info[:2]))
         super().__init__(
-            f"a function or class of Python {theirs} came by value, which is no use to Python {ours}: "
+            f"a function or class of Python {theirs} came by value, which is of no use to Python {ours}: "
             "put it into a module that both can import"
         )
 

@@ -164,7 +164,7 @@ def _synchronise(value: Any, fd: int) -> None:
         try:
             position = value.tell()
         except OSError as error:
-            raise CannotTravelError(f"its position is not known: {error}") from error
+            raise CannotTravelError(f"its position is unknown: {error}") from error
         if position >= 1 << 64:  # a text file amid a stateful encoding: its position is not a number of bytes
-            raise CannotTravelError("its decoder has state that another process cannot be given")
+            raise CannotTravelError("its decoder has state that cannot be sent")
         os.lseek(fd, position, os.SEEK_SET)

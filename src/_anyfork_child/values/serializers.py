@@ -81,7 +81,7 @@ class Raw:
 
 def _sequence(values: Any) -> Sequence[Any]:
     if not isinstance(values, list):
-        raise ValueError(f"a {type(values).__name__} came where an array of values should be")
+        raise ValueError(f"received a {type(values).__name__} instead of an array of values")
     return values
 
 

@@ -112,7 +112,7 @@ class Inbox:
 
     def _check_sets(self, beginnings: int) -> None:
         if len(self._sets) > beginnings:
-            raise ProtocolError("descriptors came that no message has announced")
+            raise ProtocolError("received descriptors that no message has announced")
 
     def _descriptors(self, count: int) -> Sequence[int]:
         fds = self._sets.pop(0) if self._sets else ()
@@ -120,7 +120,7 @@ class Inbox:
             fds = fds[:count]
         if len(fds) != count:
             self._sets.insert(0, fds)
-            raise ProtocolError(f"{len(fds)} descriptors came where {count} were announced")
+            raise ProtocolError(f"received {len(fds)} descriptors instead of the {count} announced")
         return fds
 
     def unclaimed(self) -> list[int]:

@@ -139,12 +139,12 @@ class Decoder:
                     f"{VERSION} and takes at most {MAX_BODY} bytes"
                 )
             if kind & IN_FILE and (not self._count or self._value < 0):
-                raise ProtocolError("a frame whose body should come in a file, and does not")
+                raise ProtocolError("a frame without the file that holds its body")
             self._kind, self._buffer = kind, b""
             if self._truncated:
                 self._fill(DESCRIPTORS_A_MESSAGE)
             if len(self.fds) > self._count:
-                raise ProtocolError(f"{len(self.fds)} descriptors came where {self._count} were announced")
+                raise ProtocolError(f"received {len(self.fds)} descriptors instead of the {self._count} announced")
         if len(self.fds) < self._count:
             self.wanted = 1
         elif len(self._buffer) < self._length:
@@ -161,7 +161,7 @@ class Decoder:
             self._fill(before + DESCRIPTORS_A_MESSAGE)
         expected = before < self._count
         if len(self.fds) > self._count or expected != (len(self.fds) > before):
-            raise ProtocolError(f"{len(self.fds)} descriptors came where {self._count} were announced")
+            raise ProtocolError(f"received {len(self.fds)} descriptors instead of the {self._count} announced")
         if not expected:
             self._buffer += data
 

@@ -375,7 +375,7 @@ class Calls:
                 return None
         if fds and self._serializer is not None and (len(fds) != 1 or flags != IN_FILE):
             close_all(fds)
-            raise ProtocolError("descriptors from a worker whose serializer knows none")
+            raise ProtocolError("descriptors from a worker whose serializer does not support them")
         if kind == EVENT:
             call = self._sent.get(number)
             if call is None or call.on_event is None:
@@ -383,7 +383,7 @@ class Calls:
             return Event(message, self._serializer, call.on_event, call)
         if fds and kind not in (RESULT, ERROR, ITEM):
             close_all(fds)
-            raise ProtocolError(f"descriptors with a message of kind {kind}, which has none")
+            raise ProtocolError(f"descriptors with a message of kind {kind}, which must have none")
         if kind == READY:
             if detail != VERSION:
                 raise ProtocolError(f"the worker speaks version {detail} of calls, this program version {VERSION}")

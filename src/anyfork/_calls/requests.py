@@ -123,14 +123,14 @@ class Requests:
             except Exception as error:  # a serializer may raise anything
                 if comes_from_outside(error) or _can_travel(self._serializer, args):
                     raise
-                what = f"the arguments of {name}() cannot travel by {self._serializer.name}"
+                what = f"the arguments of {name}() cannot be encoded by {self._serializer.name}"
                 raise ArgumentError(f"{what}: {type(error).__name__}: {error}") from error
             if detail:
                 encoded = in_pieces(dumped)
             else:
                 by_value = encode_for(name, (function,), 0, receiver=self._receiver)
                 if by_value.fds:
-                    raise ArgumentError(f"the function of {name}() holds a descriptor, which pickle alone can send")
+                    raise ArgumentError(f"the function of {name}() holds a descriptor, which only pickle can send")
                 encoded = in_pieces(by_value.size.to_bytes(4, "little"), *by_value.pieces, dumped)
         try:
             return message_of(kind, number, detail, encoded, remote=self._receiver.remote)

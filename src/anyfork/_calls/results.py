@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from _anyfork_child.wire import call_messages
 
 
-AWAIT = "an async function is awaited by workers with concurrency=, or by asyncio.run() in another function"
+AWAIT = "an async function needs a worker with concurrency=, or another function that calls asyncio.run()"
 
 
 class RemoteTraceback(Exception):  # noqa: N818  # not an error itself, but the traceback of one
@@ -44,7 +44,7 @@ def decode_value(serializer: Serializer | None, message: call_messages.Message) 
         value = decode_values(flags, body, fds)
         return value[0] if detail else value
     except (Exception, SystemExit) as error:  # decoding runs code of the value's class, which may raise anything
-        raise ResultError(f"what the worker sent cannot be decoded here: {type(error).__name__}: {error}") from error
+        raise ResultError(f"the worker's message cannot be decoded here: {type(error).__name__}: {error}") from error
 
 
 def error_of(
@@ -69,7 +69,7 @@ def error_of(
         name, text, trace = unpack_texts(body[4:end])
     except (ValueError, OSError) as error:
         close_all(fds)
-        return PeerError(f"the worker sent an error that is none: {error}")
+        return PeerError(f"the worker sent a malformed error report: {error}")
     summary = f"{name}: {text}" if text else name
     if detail == NO_FUNCTION:
         return FunctionNotFoundError(f"the function was not found in the worker: {text}", remote_traceback=trace)
@@ -78,7 +78,7 @@ def error_of(
     if detail == BAD_RESULT:
         remedy = f"; {AWAIT}" if "coroutine" in text else ""
         return ResultError(f"the result cannot travel: {summary}{remedy}", remote_traceback=trace)
-    why = "it cannot be pickled there" if trusted else "this serializer carries no exceptions"
+    why = "it cannot be pickled there" if trusted else "this serializer does not support exceptions"
     if trusted and len(body) > end:
         try:
             (raised,) = decode_values(0, body[end:], fds)
@@ -86,7 +86,7 @@ def error_of(
                 # Bypass the __setattr__ of the class: the user's may refuse assignments.
                 BaseException.__setattr__(raised, "__cause__", RemoteTraceback(trace))
                 return raised
-            why = "in this program it would mean something else"  # KeyboardInterrupt, or the end of a task
+            why = "this program would take it for an exception of its own"  # KeyboardInterrupt, or the end of a task
         except Exception as failure:  # rebuilding an exception calls its constructor, which may raise anything
             why = f"{type(failure).__name__}: {failure}"
     remote = RemoteError(

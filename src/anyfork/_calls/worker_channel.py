@@ -281,7 +281,7 @@ class Conversation:
 
     def distrust(self, error: ProtocolError) -> None:
         """Kill the worker and fail all calls, because it has sent something that is not the protocol."""
-        text = f"the worker sent what is not anyfork's protocol, and was killed: {error}"
+        text = f"the worker sent data that is not anyfork's protocol, and was killed: {error}"
         self.process.kill()
         self.fail(lambda may_have_run: PeerError(text, may_have_run=may_have_run))
 

@@ -132,5 +132,7 @@ def find_serializer(serializer: str | Serializer) -> Serializer | None:
     if serializer == "pickle":
         return None
     if serializer not in BY_NAME:
-        raise ArgumentError(f"there is no serializer {serializer!r}, but pickle, {', '.join(BY_NAME)}")
+        raise ArgumentError(
+            f"there is no serializer {serializer!r}: use pickle, {', '.join(BY_NAME)}, or your own object"
+        )
     return BY_NAME[serializer]()

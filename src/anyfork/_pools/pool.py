@@ -96,7 +96,8 @@ class PoolHandle:
         self.scheduler.refuse()
         self.decide()
         text = (
-            f"the pool has {self.scheduler.queue.length} jobs waiting, and takes no more; nothing of the call has run"
+            f"the queue of the pool is full, with {self.scheduler.queue.length} jobs: try again later, or raise "
+            "max_queued; nothing of the call has run"
         )
         return QueueFullError(text, may_have_run=False)
 
@@ -280,13 +281,15 @@ class PoolHandle:
                 check_number("resize", name, value)
         if load is not None and self.concurrent:
             raise ArgumentError(
-                "resize(): the load of a pool with a concurrency is that, and cannot be changed: make another pool"
+                "resize(): load= cannot change in a pool with concurrency=, which sets the load: make another pool"
             )
         templates = [source.key for source in self.scheduler.sources]
         for template, limit in ({} if limits is None else limits).items():
             check_number("resize", "max_workers", limit)
             if template not in templates:
-                raise ArgumentError("resize(): the pool has no such template: limits= takes those that it was made of")
+                raise ArgumentError(
+                    "resize(): limits= has a template that is not the pool's: give those that the pool was made with"
+                )
 
     def _resize(
         self, max_workers: int | None, min_idle: int | None, load: int | None, limits: Mapping[Any, int] | None
@@ -336,7 +339,9 @@ class PoolHandle:
         for source in sources:
             if old is None or source.key is old:
                 return source
-        raise ArgumentError("replace_template(): the pool has no such old template: old= takes one that it was made of")
+        raise ArgumentError(
+            "replace_template(): old= is not a template of the pool: give one that the pool was made with"
+        )
 
     def _replace(self, source: Source, new: TemplateHandle) -> None:
         source.key = new

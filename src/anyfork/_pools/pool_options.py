@@ -144,7 +144,7 @@ def check_number(call: str, name: str, value: object) -> None:
         what = "a whole number" if whole else "a number of seconds"
         raise ArgumentError(f"{call}(): {name} must be {what}, 0 or more, not {value!r}")
     if not whole and inf > value > float_info.max:
-        raise ArgumentError(f"{call}(): {name} is an int that no float can hold: math.inf is for ever")
+        raise ArgumentError(f"{call}(): {name} is too large for a float: use math.inf for no limit")
 
 
 def check_job_options(call: str, timeout: object, priority: object) -> None:
@@ -152,7 +152,7 @@ def check_job_options(call: str, timeout: object, priority: object) -> None:
     if timeout is not None:
         check_number(call, "timeout", timeout)
     if not isinstance(priority, (int, float)) or priority != priority:
-        raise ArgumentError(f"{call}(): priority must be a number, the greatest goes first, not {priority!r}")
+        raise ArgumentError(f"{call}(): priority must be a number (the greatest runs first), not {priority!r}")
 
 
 def sources_of(call: str, template: Templates) -> list[Source]:

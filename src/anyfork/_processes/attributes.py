@@ -125,7 +125,7 @@ def _limits(encoded: Encoded, value: Any) -> dict[int, tuple[int, int]]:
         if isinstance(name, str):
             number = getattr(resource, "RLIMIT_" + name.upper().removeprefix("RLIMIT_"), None)
             if number is None:
-                raise ValueError(f"there is no limit {name!r}")
+                raise ValueError(f"unknown limit {name!r}")
         else:
             number = _integer(encoded, name)
         soft, hard = (limit, limit) if isinstance(limit, int) else limit

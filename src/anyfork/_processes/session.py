@@ -55,7 +55,7 @@ class Report:
             errno, _, self.where = number.partition(" ")  # the machine's name, if it is another one
             self.errno = int(errno)
         except ValueError as error:
-            raise ProtocolError(f"a failure that is none: {error}") from error
+            raise ProtocolError(f"a malformed failure report: {error}") from error
 
     def error(self) -> _errors.AnyforkError:
         """Return the exception for this failure, a new one at each call."""
@@ -116,7 +116,7 @@ class Session:
             return {"phase": Phase.ENTERED}
         if kind != ENTERED and self.answers < self.pings:
             return {"answers": self.answers + 1, "adopting": self.adopting and kind != ADOPTED}
-        raise ProtocolError(f"an answer of kind {kind} that nobody asked for")
+        raise ProtocolError(f"an answer of kind {kind} that was not requested")
 
     def take_executed(self, body: bytes) -> None:
         """Note what arrived over the pipe that ends with a successful exec: a failure, or nothing."""
@@ -177,11 +177,11 @@ class Session:
         standard error.
         """
         if self.protocol_error is not None:
-            return _errors.PeerError(f"the process sent what is not anyfork's protocol: {self.protocol_error}")
+            return _errors.PeerError(f"the process sent data that is not anyfork's protocol: {self.protocol_error}")
         if self.report is not None:
             return self.report.error()
         if self.adopting:
-            return _errors.TemplateDiedError("there is no template behind this socket any more", status=UNKNOWN)
+            return _errors.TemplateDiedError("the template at the other end of this socket has ended", status=UNKNOWN)
         unborn = not self.born and self.pid is None and bool(parent)
         if self.host and not (self.status is not None and self.status.known) and (not unborn or parent == GONE):
             return self._lost()
@@ -226,7 +226,7 @@ def _preload(report: Report) -> _errors.AnyforkError:
 
 def _attribute(report: Report) -> _errors.AnyforkError:
     return _errors.AttributeRefusedError(
-        f"the new process was refused its {report.subject}: {report.summary}",
+        f"the new process could not apply {report.subject}=: {report.summary}",
         remote_traceback=report.traceback,
         attribute=report.subject,
         errno=report.errno,
@@ -236,7 +236,7 @@ def _attribute(report: Report) -> _errors.AnyforkError:
 def _pid(frame: Frame) -> int:
     """Return the pid in a frame. Raises ProtocolError for a number that would signal more than one process."""
     if not 0 < frame.value < 1 << 31:
-        raise ProtocolError(f"a process that says its pid is {frame.value}")
+        raise ProtocolError(f"a process reported the pid {frame.value}")
     return frame.value
 
 
@@ -253,7 +253,8 @@ def _program(report: Report) -> _errors.AnyforkError:
 
 
 def _fork(report: Report) -> _errors.AnyforkError:
-    error = _errors.ForkError(f"the system refused the template a process or what it needs: {report.summary}")
+    text = f"fork failed in the template: {report.summary}; end processes, close descriptors, or raise their limits"
+    error = _errors.ForkError(text)
     error.errno = report.errno
     return error
 
@@ -292,6 +293,6 @@ _ERRORS: dict[str, Callable[[Report], _errors.AnyforkError]] = {
     "python": _remote(_errors.RemotePythonError),
     "timeout": _remote(_errors.ConnectTimeoutError),
     "lost": _remote(_errors.ConnectionLostError),
-    "protocol": _plain(_errors.PeerError, "the process got what is not anyfork's protocol: {summary}"),
+    "protocol": _plain(_errors.PeerError, "the process received data that is not anyfork's protocol: {summary}"),
     "children": _plain(_errors.HandleError, "the template cannot be taken over: {summary}"),
 }

@@ -145,9 +145,9 @@ def obstacles(
     elif not main_interpreter:
         found.append("this is not the main thread of the main interpreter, which alone can be copied")
     if loops:
-        found.append(f"an event loop is running, and would be shared: {', '.join(loops)}")
+        found.append(f"an event loop is running, which the copy would share: {', '.join(loops)}")
     if interpreters:
-        found.append(f"it has subinterpreters, with which os.fork does not come back: {', '.join(interpreters)}")
+        found.append(f"it has subinterpreters, with which os.fork does not return: {', '.join(interpreters)}")
     return tuple(found)
 
 

@@ -166,7 +166,7 @@ def _why(error: BaseException) -> BaseException:
         return UnsafeTemplateError("this program cannot become a template: the interpreter is ending", threads="")
     if not isinstance(error, OSError):
         return error
-    failure = ForkError(f"the system refused a copy of this program, or what it needs: {error}")
+    failure = ForkError(f"fork failed in this program: {error}")
     failure.errno = error.errno
     return failure
 

@@ -86,11 +86,11 @@ def running_loops() -> list[str]:
     asyncio, trio = sys.modules.get("asyncio.events"), sys.modules.get("trio.lowlevel")
     loop: Any = asyncio._get_running_loop() if asyncio is not None else None
     if loop is not None:
-        loops.append("that of uvloop" if type(loop).__module__ == "uvloop" else "that of asyncio")
+        loops.append("uvloop" if type(loop).__module__ == "uvloop" else "asyncio")
     if trio is not None and trio.in_trio_run():
-        loops.append("that of trio")
+        loops.append("trio")
     library = patched_by()
-    return [*loops, f"that of {library}, which has patched the program"] if library else loops
+    return [*loops, f"{library}, which has patched the program"] if library else loops
 
 
 def in_main_interpreter() -> bool:
@@ -114,7 +114,7 @@ def generators() -> list[str]:
         kinds += [numpy.Generator, numpy.RandomState]
     made = [type(value) for value in instances(*kinds) if id(value) not in reseeded] if kinds else []
     found = [f"{made.count(kind)} of {kind.__module__}.{kind.__qualname__}" for kind in kinds if kind in made]
-    return [*found, "that of torch"] if "torch" in sys.modules else found
+    return [*found, "the generator of torch"] if "torch" in sys.modules else found
 
 
 def unsafe_modules() -> dict[str, str]:

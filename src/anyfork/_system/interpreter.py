@@ -43,7 +43,9 @@ def find_python(python: str | os.PathLike[str] | None = None) -> str:
     for candidate, source in asked:
         if candidate:
             if not _is_executable(candidate):
-                raise LaunchError(f"{source} is {candidate!r}, which is no executable file; name an interpreter there")
+                raise LaunchError(
+                    f"{source} is {candidate!r}, which is not an executable file; name an interpreter there"
+                )
             return candidate
     return frozen_program() or _running_python()
 
@@ -117,8 +119,8 @@ def check_reentry() -> None:
     """Raise LaunchError if this frozen program, started again, would run anew instead of becoming a template."""
     if "anyfork.frozen" not in sys.modules:
         raise LaunchError(
-            f"the frozen program {frozen_program()!r} is no interpreter: make `import anyfork.frozen` the first line "
-            f"of its main program, so that it can be executed as a template; or {REMEDY}"
+            f"the frozen program {frozen_program()!r} is not an interpreter: make `import anyfork.frozen` the first "
+            f"line of its main program, so that it can be executed as a template; or {REMEDY}"
         )
 
 

@@ -83,9 +83,7 @@ class Process(ProcessHandle):
         """
         flows.check(self._link, "channel")
         if self._stream is None:
-            raise HandleError(
-                "channel of a process that start() has made: it is there once its ready() has been awaited"
-            )
+            raise HandleError("channel of a process of start(): await its ready() first")
         return self._stream
 
     async def wait(self) -> ExitStatus:
