@@ -40,6 +40,12 @@ EXCEPTIONS = {
 }
 if sys.version_info >= (3, 12):  # before, it asks another question
     EXCEPTIONS["TestFlags.test_flags"] = "a program that only says get_context() has not imported anyfork either"
+if sys.version_info >= (3, 14):
+    EXCEPTIONS |= {
+        "TestInternalDecorators.test_only_run_in_forkserver_testsuite": "about the suite itself; skips itself",
+        "WithProcessesTestProcess.test_forkserver_auth_is_enabled": "about forkserver's own server; skips itself",
+        "WithProcessesTestProcess.test_forkserver_without_auth_fails": "about forkserver's own server; skips itself",
+    }
 UNTRIED = ["WithProcessesTestProcess.test_parent_process"]
 
 

@@ -8,6 +8,7 @@ import datetime
 import decimal
 import enum
 import fractions
+import os
 import re
 import sys
 import uuid
@@ -79,3 +80,13 @@ def values():
         *(collections.OrderedDict(a=1), collections.deque([1], 3), collections.Counter("aab")),
         collections.defaultdict(list, a=[1]),
     ]
+
+
+def arguments():
+    return [list(os.fsencode(argument)) for argument in sys.argv]
+
+
+def write(file, what):
+    file.write(what)
+    file.flush()
+    return file.encoding

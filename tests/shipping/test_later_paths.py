@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+
+import anyfork
 
 PROGRAM = """
 import os, sys, zipfile
@@ -106,3 +109,22 @@ def test_places_that_are_put_before_others_again_are_before_them(tmp_path):
         ["one two one", "one", "two one", "two", "three two one", "three", "two one", "two", "one two", "one"],
         "",
     )
+
+
+PLAIN = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_a_template_with_another_encoding_finds_the_same_files(tmp_path, monkeypatch):
+    """Text means another file there: what travels are the bytes of a name."""
+    place = tmp_path / "später"
+    place.mkdir()
+    (place / "im_spaeter.py").write_text("def answer():\n    return __file__\n")
+    monkeypatch.syspath_prepend(place)
+    import im_spaeter
+
+    environment = {**os.environ, **PLAIN, "PYTHONUTF8": "0"}
+    with anyfork.Template.new_exec(env=environment, cwd=place) as template:
+        assert anyfork.call(sys.getfilesystemencoding, template=template.fork()) != sys.getfilesystemencoding()
+        assert anyfork.call(os.getcwdb, template=template.fork()) == os.fsencode(place)
+        found = anyfork.call(im_spaeter.answer, template=template.fork())
+    assert found.encode("ascii", "surrogateescape") == os.fsencode(im_spaeter.__file__)

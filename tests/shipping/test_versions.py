@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -55,6 +56,7 @@ def find_python(version, place):
     return pytest.skip(f"there is no Python {version} here")
 
 
+PATH = os.pathsep.join([str(HERE), str(SOURCES), str(Path(str(find_spec("cloudpickle").origin)).parent.parent)])
 OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
 PAIRS = [pair for other in VERSIONS if other != OWN for pair in ((OWN, other), (other, OWN))]
 
@@ -64,8 +66,7 @@ def said(request, tmp_path):
     """What the program says in one version, with templates of the other; and these versions."""
     owner, template = request.param
     pythons = [find_python(version, tmp_path) for version in request.param]
-    path = os.pathsep.join([str(HERE), str(SOURCES), str(Path(str(find_spec("cloudpickle").origin)).parent.parent)])
-    found = outcome([pythons[0], PROGRAM, pythons[1]], env={"PYTHONPATH": path})
+    found = outcome([pythons[0], PROGRAM, pythons[1]], env={"PYTHONPATH": PATH})
     return json.loads(found), owner, template
 
 
@@ -89,3 +90,54 @@ def test_a_template_of_another_version(said):
     kind, text = found["back by value"]
     assert kind == "ResultError"
     assert re.search(refused.replace(re.escape(owner), re.escape(template)), text)
+
+
+# --- A locale that is not UTF-8 ---------------------------------------------------------------------------------------
+
+LOCALE = "de_DE.ISO-8859-1"
+SOURCE = "def {}(text):\n    return [len(text), text]\n"
+
+
+@pytest.fixture(scope="session")
+def locale(tmp_path_factory):
+    """The environment of a program in a locale of ISO-8859-1. Skips the test where it cannot be made."""
+    if shutil.which("localedef") is None or not Path("/usr/share/i18n/charmaps").exists():
+        pytest.skip("there is no localedef here, or no definitions of locales (package locales)")
+    place = tmp_path_factory.mktemp("locales")
+    subprocess.run(["localedef", "-i", "de_DE", "-f", "ISO-8859-1", "--no-archive", place / LOCALE], check=True)
+    return {"LOCPATH": str(place), "LC_ALL": LOCALE}
+
+
+def named_in_latin_1(place):
+    """A directory whose name is no UTF-8, with a module, and below it another one."""
+    directory = os.fsencode(place) + b"/verz\xe4ichnis"
+    os.makedirs(directory + b"/sp\xe4ter")
+    for name, function in ((b"/im_verzeichnis.py", "größe"), (b"/sp\xe4ter/im_spaeteren.py", "länge")):
+        Path(os.fsdecode(directory + name)).write_text(SOURCE.format(function), encoding="utf-8")
+    return os.fsdecode(directory)
+
+
+@pytest.mark.parametrize(("owner", "template"), [("3.11", "3.15"), ("3.15", "3.11")])
+def test_names_of_files_and_texts_do_not_depend_on_the_default_encoding_of_the_other_side(
+    owner, template, locale, tmp_path
+):
+    """In this locale, 3.15 uses UTF-8 by default and 3.11 does not."""
+    pythons = [find_python(version, tmp_path) for version in (owner, template)]
+    directory = named_in_latin_1(tmp_path)
+    env = {**locale, "PYTHONPATH": os.pathsep.join([PATH, directory])}
+    found = json.loads(outcome([pythons[0], HERE / "encodings_program.py", pythons[1], directory], env=env))
+    assert sorted(found["encodings"]) == ["iso8859-1", "utf-8"]
+    assert found == {
+        "encodings": found["encodings"],
+        "arguments": True,
+        "found": [1, "ä"],
+        "found later": [1, "ä"],
+        "found by name": [1, "ä"],
+        "cwd": True,
+        "environment": [0xE9],
+        "values": True,
+        "file": True,
+        "written": "ä",
+        "refused": found["refused"],
+    }
+    assert found["refused"].endswith("schade: ä")

@@ -179,7 +179,9 @@ class _SameVersion:
         self._places = places
 
     def __reduce__(self) -> tuple[object, ...]:
-        return decode.check_version, (sys.version_info[:2], *self._places)
+        from .file_name import file_name  # only now: most processes encode nothing by value
+
+        return decode.check_version, (sys.version_info[:2], *map(file_name, self._places))
 
 
 class _ByValueNeededError(Exception):

@@ -63,12 +63,13 @@ def reduce(encoded: Encoded, value: Any, receiver: Receiver) -> Any:
 
 def _reduce_placed(value: Any, receiver: Receiver) -> Any:
     """Return how to find a module, function or class on a place added to the path later; None for any other object."""
-    if isinstance(value, ModuleType):
-        place = receiver.place_of(value.__name__)
-        return (decode.find_placed, (place, f"{value.__name__}:")) if place else None
-    name = receiver.name_there(value)
+    name = f"{value.__name__}:" if isinstance(value, ModuleType) else receiver.name_there(value)
     place = receiver.place_of(name.partition(":")[0]) if name else ""
-    return (decode.find_placed, (place, name)) if place else None
+    if not place:
+        return None
+    from .file_name import file_name  # only now: few values are found in such places
+
+    return decode.find_placed, (file_name(place), name)
 
 
 def _goes_by_value(cached: Any, receiver: Receiver) -> bool:

@@ -7,6 +7,7 @@ import sys
 from multiprocessing import connection, popen_fork, process, resource_tracker, spawn, util
 
 from _anyfork_child.values.decode import Descriptor
+from _anyfork_child.values.file_name import file_name
 from _anyfork_child.values.multiprocessing_context import preload_found
 from _anyfork_child.wire.descriptors import duplicate
 from _anyfork_child.wire.frames import PREPARE
@@ -145,9 +146,9 @@ def _preparation(name: str, process_class: type[AnyforkProcess]) -> dict[str, An
         "name": name,
         "log_to_stderr": util._log_to_stderr,  # type: ignore[attr-defined]  # as it is used there
         "authkey": bytes(process.current_process().authkey),
-        "sys_path": [entry or process.ORIGINAL_DIR or "" for entry in sys.path],  # type: ignore[attr-defined]
-        "sys_argv": sys.argv,
-        "orig_dir": process.ORIGINAL_DIR,  # type: ignore[attr-defined]  # as it is used there
+        "sys_path": [file_name(entry or process.ORIGINAL_DIR or "") for entry in sys.path],  # type: ignore[attr-defined]
+        "sys_argv": [*map(file_name, sys.argv)],
+        "orig_dir": file_name(process.ORIGINAL_DIR),  # type: ignore[attr-defined]  # as it is used there
         "start_method": process_class._start_method,
     }
     if process_class._main == "import":
@@ -157,7 +158,7 @@ def _preparation(name: str, process_class: type[AnyforkProcess]) -> dict[str, An
         data["log_level"] = util._logger.getEffectiveLevel()  # type: ignore[attr-defined]
     directory = current_directory()
     if process_class._template is None and directory:
-        data["dir"] = directory
+        data["dir"] = file_name(directory)
     return data
 
 
@@ -174,7 +175,7 @@ def _origin_of_main() -> dict[str, str]:
     path = getattr(main, "__file__", None)
     if path is None:
         return {}
-    return {OF_FILE: os.path.normpath(os.path.join(process.ORIGINAL_DIR or "", path))}  # type: ignore[attr-defined]  # as above
+    return {OF_FILE: file_name(os.path.normpath(os.path.join(process.ORIGINAL_DIR or "", path)))}  # type: ignore[attr-defined]  # as above
 
 
 def _run(template: Template | None, preparation: dict[str, Any], encoded: Encoded) -> Process:

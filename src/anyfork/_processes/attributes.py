@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from _anyfork_child.values.encode import CannotTravelError, Encoded, pickle_into
+from _anyfork_child.values.file_name import file_name
 from _anyfork_child.wire.frames import CHANNEL
 
 from .._errors import ArgumentError
@@ -106,7 +107,7 @@ def _names_or_ids(encoded: Encoded, value: Any) -> list[int | str]:
 def _directory(encoded: Encoded, value: Any) -> object:
     if isinstance(value, int):
         return encoded.add_descriptor(value, _integer(encoded, value))
-    return os.fspath(value)
+    return file_name(os.fspath(value))
 
 
 def _environment(_: Encoded, value: Any) -> dict[bytes, bytes]:

@@ -15,6 +15,7 @@ from posix import (
 )
 
 import _anyfork_child
+from _anyfork_child.values.file_name import file_name
 from _anyfork_child.wire.descriptors import duplicate, is_standard_stream, lift, socket_pair
 from _anyfork_child.wire.frames import INIT
 from _anyfork_child.wire.memory_files import new_file
@@ -84,7 +85,9 @@ def initialise(link: Link) -> None:
 
     path = [found for entry in sys.path if isinstance(entry, str) for found in places(entry)]
     note_given(path)
-    link.post(INIT, encode_values("Template", (path, list(getattr(sys, "argv", [""])), lazy_imports())))
+    arguments = getattr(sys, "argv", [""])
+    named = [*map(file_name, path)], [*map(file_name, arguments)]
+    link.post(INIT, encode_values("Template", (*named, lazy_imports())))
     link.ask()
 
 

@@ -8,6 +8,7 @@ import sys
 
 from _anyfork_child.values.decode import change_places
 from _anyfork_child.values.encode import INLINE, Encoded, pickle_into
+from _anyfork_child.values.file_name import file_name
 from _anyfork_child.wire.channel import close_all
 from _anyfork_child.wire.descriptors import lift, socket_pair
 from _anyfork_child.wire.frames import ADOPT, DETACHED, EXECUTES, FORK, MAX_BODY, PREPARE, START, Frame
@@ -256,7 +257,8 @@ def tell_path(template: Link) -> None:
     if later != template.places and template.session.phase is Phase.PREPARING:
         changed = changes(template.places, later)
         template.places = later
-        template.post(PREPARE, encode_call("prepare", change_places, changed))
+        named = [[*map(file_name, places)] for places in changed]
+        template.post(PREPARE, encode_call("prepare", change_places, named))
 
 
 def warm_parent(link: Link, module: str) -> None:
