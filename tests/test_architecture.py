@@ -61,8 +61,6 @@ EXCEPTIONS = {
         "_anyfork_child.template.program_copy",
         "_anyfork_child.__main__",
     ): "a copy of the program enters a template's loop",
-    ("anyfork._program_copy.fork_here", "_anyfork_child.template.fork_safety"): "no warning of a fork that is meant",
-    ("anyfork._program_copy.survey", "_anyfork_child.template.fork_safety"): "what a template checks before a fork",
 }
 # Modules that import each other, types included. This list only becomes shorter.
 CIRCLES = {

@@ -12,12 +12,12 @@ import io
 import os
 import sys
 
-from _anyfork_child.template.fork_safety import Unwarned
 from _anyfork_child.values.receiver import Receiver
 from _anyfork_child.values.shared_main import common
 from _anyfork_child.wire.descriptors import lift, socket_pair
 from _anyfork_child.wire.own_imports import import_own
 from _anyfork_child.wire.platform import has_pidfds
+from _anyfork_child.wire.threads import Unwarned
 
 from .._blocking.template import Template
 from .._errors import ArgumentError, ForkError, UnsafeTemplateError

@@ -10,9 +10,9 @@ import stat
 import sys
 from _thread import _count as count_threads
 
-from _anyfork_child.template.fork_safety import subinterpreters as subinterpreters
-from _anyfork_child.template.fork_safety import unsafe_threads
 from _anyfork_child.wire import current_worker
+from _anyfork_child.wire.threads import subinterpreters as subinterpreters
+from _anyfork_child.wire.threads import unsafe_threads
 
 from .._processes.link import open_links
 from .._system.lifeline import lifeline_descriptors
