@@ -12,7 +12,7 @@ from select import POLLIN, POLLOUT
 
 from ..wire.channel import NOSIGNAL, NOWAIT, Channel, close_all, send_some
 from ..wire.frames import messages
-from ..wire.memory_files import new_file
+from ..wire.memfd import new_file
 from .protocol import WINDOW
 
 TYPE_CHECKING = False

@@ -1,6 +1,6 @@
 """Reducers for objects in definitions that pickle cannot pickle although it can pickle their parts, by type.
 
-The objects go by value with the definitions, see values.by_value. ``rebuild_`` functions run in the process that
+The objects go by value with the definitions, see values.cloudpickled. ``rebuild_`` functions run in the process that
 decodes them.
 """
 

@@ -5,7 +5,7 @@ Runs in the owner and in workers.
 Values travel by pickle 5. Descriptors among them (sockets, files, pipes, connections, Descriptor), however deeply
 nested, travel beside the bytes, and values.decode rebuilds the objects: see values.reduce. Lambdas, closures and
 everything of ``__main__`` have no name on the other side and go by value with cloudpickle, which is loaded only then:
-see values.by_value.
+see values.cloudpickled.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import sys
 from types import FunctionType
 
 from ..wire.frames import IN_FILE, MAX_DESCRIPTORS, Frame
-from ..wire.memory_files import new_file
+from ..wire.memfd import new_file
 from ..wire.own_imports import import_own
 from . import decode
-from .receiver import OWNER
+from .by_name_or_value import OWNER
 from .reduce import CannotTravelError as CannotTravelError
 from .reduce import reduce
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
-    from .receiver import Receiver
+    from .by_name_or_value import Receiver
 
 PROTOCOL = 5
 LARGE = 64 << 10  # bytes from which a buffer is worth a file of its own
@@ -115,7 +115,7 @@ def is_plain(value: object) -> bool:
 
 
 def encode(values: Sequence[object], receiver: Receiver = OWNER, out_of_band: bool = False) -> Encoded:
-    """Pickle values. With ``beside``, large buffers travel beside the bytes; the other side must support that.
+    """Pickle values. With ``out_of_band``, large buffers travel beside the bytes; the other side must support that.
 
     Raises any exception that their pickling raises, CannotTravelError among others.
     """
@@ -128,8 +128,10 @@ def encode(values: Sequence[object], receiver: Receiver = OWNER, out_of_band: bo
 
             if comes_from_outside(error):
                 raise
-        import_own("_anyfork_child.values.by_value")  # only now: importing cloudpickle costs more than all of anyfork
-        from .by_value import ByValuePickler, Names
+        import_own(
+            "_anyfork_child.values.cloudpickled"
+        )  # only now: importing cloudpickle costs more than all of anyfork
+        from .cloudpickled import ByValuePickler, Names
 
         encoded = Encoded()
         encoded.by_value = True

@@ -8,7 +8,7 @@ from ..wire.call_messages import BUFFERS, HEADER, IN_FILE, MAX_DESCRIPTORS, MAX_
 from ..wire.channel import close_all
 from ..wire.descriptors import duplicate
 from ..wire.frames import LOST_DESCRIPTOR
-from ..wire.memory_files import new_file, seal, take, write_stepwise
+from ..wire.memfd import new_file, seal, take, write_stepwise
 from .decode import DescriptorsLostError, load_values
 from .encode import INLINE, CannotTravelError, Encoded
 
@@ -121,7 +121,7 @@ def message_of(kind: int, number: int, detail: int, encoded: Encoded, *, remote:
     A message to another machine (``remote``) goes without descriptors, whatever its size.
     """
     if remote:
-        return _message_to_other_machine(kind, number, detail, encoded)
+        return _message_without_descriptors(kind, number, detail, encoded)
     message = Message(b"")
     flags = len(encoded.buffers)
     fds = list(encoded.fds)
@@ -148,7 +148,7 @@ def message_of(kind: int, number: int, detail: int, encoded: Encoded, *, remote:
     return message
 
 
-def _message_to_other_machine(kind: int, number: int, detail: int, encoded: Encoded) -> Message:
+def _message_without_descriptors(kind: int, number: int, detail: int, encoded: Encoded) -> Message:
     if encoded.fds:
         raise CannotTravelError("a descriptor cannot go to another machine")
     if encoded.size > MAX_IN_FILE:

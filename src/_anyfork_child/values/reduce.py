@@ -14,14 +14,14 @@ import sys
 from types import ModuleType
 
 from . import decode, shared_main
+from .by_name_or_value import anywhere
 from .decode import Descriptor
-from .receiver import anywhere
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
-    from .receiver import Receiver
+    from .by_name_or_value import Receiver
 
     class Encoded(Protocol):
         """The target of the encoding: see values.encode.Encoded."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from types import FunctionType
 
-from .receiver import OWNER
+from .by_name_or_value import OWNER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -74,7 +74,7 @@ def serve(channel: socket.socket, *given: Any) -> None:
     if concurrency is None:
         Loop(server, permits).run()
     else:
-        from .concurrent_loop import serve_concurrently
+        from .async_loop import serve_concurrently
 
         serve_concurrently(server, backend)
 

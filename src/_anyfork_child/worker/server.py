@@ -1,6 +1,6 @@
 """The worker's end of its channel: decodes incoming messages, and has sent outgoing ones when a call returns.
 
-Runs in workers of all kinds, see worker.loop, worker.job_loop and worker.concurrent_loop.
+Runs in workers of all kinds, see worker.loop, worker.job_loop and worker.async_loop.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ..wire.call_messages import (
 )
 from ..wire.channel import CLOEXEC, NOSIGNAL, ROOM, TRUNCATED, close_all, plain_socket, send_some, unpack_descriptors
 from ..wire.failure import format_error, pack_texts
-from ..wire.memory_files import read_all
+from ..wire.memfd import read_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
     from typing import Any
 
-    from _anyfork_child.values.receiver import Receiver
+    from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.values.serializers import Serializer
     from _anyfork_child.wire import call_messages
 

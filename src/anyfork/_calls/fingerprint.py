@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from _anyfork_child.values.receiver import Receiver
+    from _anyfork_child.values.by_name_or_value import Receiver
 
 DEEPEST = 4  # levels of functions that refer to functions
 FIXED = SCALARS | {str, bytes}

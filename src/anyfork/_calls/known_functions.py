@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.values.encode import Encoded
-    from _anyfork_child.values.receiver import Receiver
 
     from .pace import Pace
 

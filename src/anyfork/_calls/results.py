@@ -6,7 +6,7 @@ from _anyfork_child.values.message import decode_values
 from _anyfork_child.wire.call_messages import BAD_ARGUMENT, BAD_RESULT, IN_FILE, MAX_IN_FILE, NO_FUNCTION
 from _anyfork_child.wire.channel import close_all
 from _anyfork_child.wire.failure import unpack_texts
-from _anyfork_child.wire.memory_files import read_all
+from _anyfork_child.wire.memfd import read_all
 
 from .._errors import ArgumentDecodeError, FunctionNotFoundError, PeerError, RemoteError, ResultError
 

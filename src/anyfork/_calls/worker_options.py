@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any, Literal, TypedDict
 
-    from _anyfork_child.values.receiver import Receiver
+    from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.values.serializers import Serializer
 
     from .._processes.handles import Backend, TemplateHandle
@@ -84,7 +84,7 @@ class Options:
         reading = None if permits is None else Descriptor(permits.reading)
         return VERSION, self.serializer, self.concurrency, self.backend, self.initializer, self.initargs, reading
 
-    def check_travel(self, call: str, link: Link | None) -> None:
+    def check_descriptors_stay_here(self, call: str, link: Link | None) -> None:
         """Check that the initializer can travel to a worker of this template, or of the default template for None.
 
         Raises ArgumentError if it cannot, and HandleError for a template that is used up.
@@ -97,7 +97,7 @@ class Options:
                 encoded = encode_call(f"the initializer of {call}", self.initializer, self.initargs, inner)
             close_all(encoded.made)
             if link is not None:
-                link.check_travel(call, encoded)
+                link.check_descriptors_stay_here(call, encoded)
 
     def start(self, template: TemplateHandle, module: str = MODULE, permits: Permits | None = None) -> Link:
         """Start a worker that takes over the template and runs ``serve`` of this module.

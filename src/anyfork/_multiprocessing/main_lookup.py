@@ -19,7 +19,7 @@ from _anyfork_child.wire.channel import CLOEXEC, NOWAIT, ROOM, Channel, close_al
 from _anyfork_child.wire.descriptors import socket_pair
 from _anyfork_child.wire.failure import MISSING, UNSENT, Failure
 from _anyfork_child.wire.frames import FAILED, SEND, Frame
-from _anyfork_child.wire.memory_files import write_stepwise
+from _anyfork_child.wire.memfd import write_stepwise
 
 from .._processes.inherited import encode_inherited
 from .._system.import_path import is_importable

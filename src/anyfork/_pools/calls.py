@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Protocol, TypeAlias
 
+    from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.values.message import Message
-    from _anyfork_child.values.receiver import Receiver
     from _anyfork_child.values.serializers import Serializer
     from _anyfork_child.wire import call_messages
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf
 from sys import float_info
 
-from _anyfork_child.values.receiver import Receiver
+from _anyfork_child.values.by_name_or_value import Receiver
 
 from .._calls.permits import MOST
 from .._calls.worker_options import Options
@@ -111,7 +111,7 @@ class PoolSettings:
                 )
         self.worker = Options({name: options[name] for name in _OF_WORKERS})  # type: ignore[arg-type]  # these names
         for source in self.sources:
-            self.worker.check_travel(call, None if source.key is None else source.key._link)
+            self.worker.check_descriptors_stay_here(call, None if source.key is None else source.key._link)
         concurrency: int | None = options["concurrency"]
         self.limits = Limits(
             load=self.load_of(options["load"]) if concurrency is None else concurrency,

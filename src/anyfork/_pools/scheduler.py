@@ -49,10 +49,10 @@ from dataclasses import replace
 from math import inf
 
 from .durations import DEEPEST
-from .growth import Growth
 from .jobs import Deadlines, JobQueue, JobState
 from .stats import Counts, stats_of
 from .steps import Failure, Steps
+from .worker_count import Growth
 from .worker_table import Worker, WorkerState, Workforce
 
 TYPE_CHECKING = False

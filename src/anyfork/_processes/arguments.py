@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
-    from _anyfork_child.values.receiver import Receiver
+    from _anyfork_child.values.by_name_or_value import Receiver
 
 
 class Stays:

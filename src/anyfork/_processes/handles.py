@@ -167,7 +167,7 @@ class TemplateHandle(Stays):
         """
         self._link.check("fork")
         encoded = encode_attributes("fork", attributes) if attributes else NOTHING
-        self._link.check_travel("fork", encoded)
+        self._link.check_descriptors_stay_here("fork", encoded)
         return type(self)._of(fork(self._link, attributes, encoded))
 
     def close(self) -> None:
@@ -180,7 +180,7 @@ class TemplateHandle(Stays):
 
     def _send(self, call: str, kind: int, encoded: Encoded) -> Self:
         self._link.check(call)
-        self._link.check_travel(call, encoded)
+        self._link.check_descriptors_stay_here(call, encoded)
         self._link.post(kind, encoded)
         self._queued()
         return self

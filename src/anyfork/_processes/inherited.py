@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from multiprocessing import context
 from multiprocessing.reduction import ForkingPickler
 
+from _anyfork_child.values.by_name_or_value import Receiver
 from _anyfork_child.values.decode import Descriptor
 from _anyfork_child.values.encode import Encoded, encode
 from _anyfork_child.values.multiprocessing_context import REDUCERS
-from _anyfork_child.values.receiver import Receiver
 
 from .._system.import_path import is_importable, later_places, place_of
 

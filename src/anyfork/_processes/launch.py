@@ -18,7 +18,7 @@ import _anyfork_child
 from _anyfork_child.values.file_name import file_name
 from _anyfork_child.wire.descriptors import duplicate, is_standard_stream, lift, socket_pair
 from _anyfork_child.wire.frames import INIT
-from _anyfork_child.wire.memory_files import new_file
+from _anyfork_child.wire.memfd import new_file
 from _anyfork_child.wire.platform import OLDEST, bind_now
 
 from .._errors import ArgumentError, LaunchError

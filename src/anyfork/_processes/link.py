@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import TypeVar
 
+    from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.values.encode import Encoded
-    from _anyfork_child.values.receiver import Receiver
 
     from .outbox import Closable
     from .stderr import StderrTail
@@ -105,7 +105,7 @@ class Link(Endpoints):
                 else f"{call}() on a template that was closed: make a new one, or close it later"
             )
 
-    def check_travel(self, call: str, encoded: Encoded) -> None:
+    def check_descriptors_stay_here(self, call: str, encoded: Encoded) -> None:
         """Raise ArgumentError for descriptors that would have to go to another machine."""
         if encoded.fds and self.remote:
             held = encoded.holders[0] if encoded.holders else f"descriptor {encoded.fds[0]}"

@@ -8,7 +8,7 @@ from _anyfork_child.values.encode import Encoded, pickle_into
 from _anyfork_child.wire.channel import close_all
 from _anyfork_child.wire.descriptors import is_standard_stream
 from _anyfork_child.wire.frames import STDIO
-from _anyfork_child.wire.memory_files import new_file
+from _anyfork_child.wire.memfd import new_file
 
 from .._system.interpreter import executable_environment, find_python
 from .attributes import check_attributes

@@ -17,7 +17,7 @@ from operator import call
 from _anyfork_child.wire.channel import NOSIGNAL, NOWAIT, RIGHTS, pack_descriptors
 from _anyfork_child.wire.descriptors import duplicate, duplicates
 from _anyfork_child.wire.frames import messages
-from _anyfork_child.wire.memory_files import write_stepwise
+from _anyfork_child.wire.memfd import write_stepwise
 from _anyfork_child.wire.signal_handlers import comes_from_outside
 
 from .._system.locks import Once

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from _anyfork_child.values.by_name_or_value import Receiver
 from _anyfork_child.values.encode import Encoded, pickle_into
-from _anyfork_child.values.receiver import Receiver
 from _anyfork_child.wire.channel import close_all
 from _anyfork_child.wire.descriptors import duplicate, is_standard_stream
 from _anyfork_child.wire.frames import START

@@ -12,7 +12,7 @@ from _anyfork_child.values.file_name import file_name
 from _anyfork_child.wire.channel import close_all
 from _anyfork_child.wire.descriptors import lift, socket_pair
 from _anyfork_child.wire.frames import ADOPT, DETACHED, EXECUTES, FORK, MAX_BODY, PREPARE, START, Frame
-from _anyfork_child.wire.memory_files import new_file, write_stepwise
+from _anyfork_child.wire.memfd import new_file, write_stepwise
 from _anyfork_child.wire.own_imports import warm
 from _anyfork_child.wire.resource_tracker import MODULE
 
@@ -184,7 +184,7 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
     HandleError.
     """
     link.check(call)
-    link.check_travel(call, encoded)
+    link.check_descriptors_stay_here(call, encoded)
     if _has_children(link):
         link = _replace_by_clone(link, call)
     _inform(link, kind)

@@ -7,6 +7,7 @@ import sys
 
 from .._record import Record
 from . import survey
+from .unsafe_modules import unsafe_modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def take_audit() -> Audit:
         sys.is_finalizing(),
         list_descriptors(),
         survey.generators(),
-        survey.unsafe_modules(),
+        unsafe_modules(),
         survey.subinterpreters(),
     )
 

@@ -12,7 +12,7 @@ import io
 import os
 import sys
 
-from _anyfork_child.values.receiver import Receiver
+from _anyfork_child.values.by_name_or_value import Receiver
 from _anyfork_child.values.shared_main import common
 from _anyfork_child.wire.descriptors import lift, socket_pair
 from _anyfork_child.wire.own_imports import import_own
@@ -27,6 +27,7 @@ from .._system.lifeline import open_lifeline
 from .._system.reaper import reaper
 from . import survey
 from .audit import hazards, list_descriptors, obstacles
+from .unsafe_modules import unsafe_modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def copy_program(close_fds: bool | Iterable[int | HasFileno] = False, keep_fds: 
     kept = _numbers("keep_fds", keep_fds, descriptors)
     closed = _closed(close_fds, kept, descriptors)
     sockets = [one for one in descriptors if one.is_foreign_socket and one.fd not in kept | closed]
-    _warn(hazards(survey.native_threads(), sockets, survey.unsafe_modules()))
+    _warn(hazards(survey.native_threads(), sockets, unsafe_modules()))
     return _fork(closed | {one.fd for one in descriptors if one.own})
 
 

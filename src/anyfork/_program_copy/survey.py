@@ -23,23 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-# Modules that are known not to survive a fork once they are in use, and why. Some tell whether they are in use.
-UNSAFE = {
-    "cupy": "CUDA does not work in a forked process",
-    "gi.repository.Gtk": "a connection to the display must not be shared",
-    "grpc": "its threads and locks are not there in a forked process",
-    "jax": "its runtime has threads, which a fork does not copy",
-    "mpi4py.MPI": "MPI may abort in a forked process",
-    "numba.cuda": "CUDA does not work in a forked process",
-    "polars": "its thread pool may hold locks that nobody releases in a forked process",
-    "pycuda.autoinit": "CUDA does not work in a forked process",
-    "pymongo": "its clients have threads and sockets that must not be shared",
-    "ray": "its connection must not be shared",
-    "tensorflow": "its runtime has threads, which a fork does not copy",
-    "tkinter": "a connection to the display must not be shared",
-}
 FROZEN_AT_START = 1000  # objects: CPython 3.12 freezes some hundreds by itself
-QT = ("PySide6", "PySide2", "PyQt6", "PyQt5")
 FAMILIES = {int(getattr(_socket, name)): name.removeprefix("AF_").lower() for name in dir(_socket) if name[:3] == "AF_"}
 KINDS = {_socket.SOCK_STREAM: "stream", _socket.SOCK_DGRAM: "datagram", _socket.SOCK_RAW: "raw"}
 
@@ -115,16 +99,6 @@ def generators() -> list[str]:
     made = [type(value) for value in instances(*kinds) if id(value) not in reseeded] if kinds else []
     found = [f"{made.count(kind)} of {kind.__module__}.{kind.__qualname__}" for kind in kinds if kind in made]
     return [*found, "the generator of torch"] if "torch" in sys.modules else found
-
-
-def unsafe_modules() -> dict[str, str]:
-    """Return the loaded modules that are known not to survive a fork, and why."""
-    found = {name: why for name, why in UNSAFE.items() if name in sys.modules}
-    found |= {name: UNSAFE["tkinter"] for name in QT if f"{name}.QtWidgets" in sys.modules}
-    cuda = sys.modules.get("torch.cuda")
-    if cuda is not None and cuda.is_initialized():
-        found["torch.cuda"] = UNSAFE["cupy"]
-    return found
 
 
 # --- Descriptors ------------------------------------------------------------------------------------------------

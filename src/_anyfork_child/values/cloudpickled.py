@@ -1,4 +1,8 @@
-"""Pickling by value: functions and classes without a name on the other side travel with cloudpickle."""
+"""Pickling by value: functions and classes without a name on the other side travel with cloudpickle.
+
+values.encode chooses this way when plain pickle cannot encode the values; values.by_name_or_value decides which
+functions and classes have a name on the other side.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,10 @@ from types import CodeType, FunctionType
 
 import cloudpickle
 
+from .by_name_or_value import OWNER
 from .classes import MEMBERS, fill_class, make_class, make_enum
 from .definition_parts import order_fields, reduce_c_type, reduce_kind
 from .global_names import all_names, looked_up, needed, words_of
-from .receiver import OWNER
 from .reduce import CannotTravelError, reduce
 from .shared_globals import assigned_in, is_of_module, share
 from .shared_main import install
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
-    from .receiver import Receiver
+    from .by_name_or_value import Receiver
     from .reduce import Encoded
 
 SKELETON, ENUM = cloudpickle.cloudpickle._make_skeleton_class, cloudpickle.cloudpickle._make_skeleton_enum

@@ -1,4 +1,8 @@
-"""The receiver of values: what the sender knows about it, above all which names the receiver finds."""
+"""The choice between name and value: functions and classes that the receiver finds by name travel by name.
+
+Everything of ``__main__`` travels by value, except in a copy of the program, which shares its objects
+(values.shared_main). A Receiver is what the sender knows of the process that receives the values.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The growth of a pool: when it starts another worker, and from which of its templates."""
+"""How many workers a pool has: when it starts another one, a spare (min_idle) too, and from which of its templates."""
 
 from __future__ import annotations
 
