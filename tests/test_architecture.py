@@ -65,7 +65,6 @@ EXCEPTIONS = {
 # Modules that import each other, types included. This list only becomes shorter.
 CIRCLES = {
     "_anyfork_child.template.entry fork_check fork_loop shutdown template warm_up",
-    "anyfork._executor.admission at_exit dispatcher jobs map pooled_worker recovery worker_queue workers",
     "anyfork._pools.jobs worker_table",
 }
 

@@ -11,8 +11,26 @@ from .._system.locks import LATER
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _thread import LockType
+    from collections.abc import Callable
+    from typing import Protocol
 
-    from .dispatcher import Dispatcher
+    from .._pools.scheduler import Scheduler
+    from .._system.locks import DecisionLock
+    from .watch import Watch
+
+    class Queueing(Protocol):
+        """The dispatcher whose queue is bounded."""
+
+        lock: DecisionLock
+        scheduler: Scheduler
+        watch: Watch
+
+        @property
+        def raises_when_full(self) -> bool: ...
+        def enter(self) -> BaseException | None: ...
+        def refusal(self) -> BaseException: ...
+        def decide(self) -> None: ...
+        def post(self, action: Callable[[], None]) -> None: ...
 
 
 class Room:
@@ -22,7 +40,7 @@ class Room:
     scheduler's numbers follow from these two.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Queueing) -> None:
         self._dispatcher = dispatcher
         self._waiting: deque[LockType] = deque()
         self._promised: set[LockType] = set()

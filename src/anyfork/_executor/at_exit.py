@@ -7,10 +7,19 @@ import threading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .dispatcher import Dispatcher
+    from typing import Protocol
+
+    class Running(Protocol):
+        """A dispatcher whose thread runs."""
+
+        @property
+        def owner(self) -> int: ...
+        def close(self, cancel: bool) -> None: ...
+        def join(self) -> None: ...
+
 
 exiting = False
-dispatchers: set[Dispatcher] = set()  # dispatchers whose threads run
+dispatchers: set[Running] = set()  # dispatchers whose threads run
 
 
 def _finish_all() -> None:

@@ -35,15 +35,28 @@ from .simple_pickle import simple, simple_arguments
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, TypeAlias
+    from typing import Any, Protocol, TypeAlias
 
     from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.wire import call_messages
 
     from .._calls.call import Handler
-    from .map import MapWork
 
     AnyJob: TypeAlias = "EncodedJob | BatchJob"
+
+    class MapItems(Protocol):
+        """A map (_executor.map), as the jobs of its items see it."""
+
+        function: KnownFunction
+        kind: int
+        on_event: Handler | None
+        options: dict[str, Any]
+        items: dict[int, Any]
+        jobs: set[Any]
+
+        def settle(self, index: int, result: Any) -> None: ...
+        def over(self, job: Any) -> None: ...
+
 
 pack = HEADER.pack
 MAX_FUNCTIONS = 1000  # functions by name that get numbers; further ones are sent with each call
@@ -272,7 +285,7 @@ class BatchJob(Job):
 
     __slots__ = ("_first", "_indexes", "function", "left", "on_event", "took", "work")
 
-    def __init__(self, work: MapWork, indexes: list[int]) -> None:
+    def __init__(self, work: MapItems, indexes: list[int]) -> None:
         super().__init__(size=len(indexes), **work.options)
         self.work = work
         self.function = work.function
@@ -343,7 +356,7 @@ class Item:
 
     __slots__ = ("_index", "_work")
 
-    def __init__(self, work: MapWork, index: int) -> None:
+    def __init__(self, work: MapItems, index: int) -> None:
         self._work = work
         self._index = index
 

@@ -25,14 +25,37 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _thread import LockType
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
     from _anyfork_child.wire import call_messages
 
     from .._calls.call import Handler
     from .._calls.known_functions import KnownFunction
     from .._calls.pace import Pace
-    from .dispatcher import Dispatcher
+    from .._pools.calls import PoolJob
+    from .._pools.scheduler import Scheduler
+    from .jobs import AnyJob, JobEncoder
+
+    class Dispatching(Protocol):
+        """The dispatcher, as its maps see it."""
+
+        encoder: JobEncoder
+        scheduler: Scheduler
+        works: set[MapWork]
+        open: dict[AnyJob, None]
+
+        @property
+        def in_single_file(self) -> bool: ...
+        @property
+        def owner(self) -> int: ...
+        def pace_of(self, function: KnownFunction) -> Pace: ...
+        def begin_work(self, work: MapWork) -> None: ...
+        def add(self, job: AnyJob) -> None: ...
+        def check_owner(self, call: str) -> None: ...
+        def check_wait(self, call: str) -> None: ...
+        def post(self, action: Callable[[], None]) -> None: ...
+        def withdraw(self, job: PoolJob, *, kill: bool = True) -> bool: ...
+
 
 TOGETHER = 256  # items whose size is checked together
 OF_ITS_OWN = 1 << 10  # bytes: longer items are sent separately
@@ -44,7 +67,7 @@ class MapWork:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        dispatcher: Dispatching,
         function: Callable[..., Any] | str,
         chunked: bool,
         on_event: Handler | None,

@@ -18,14 +18,19 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable
     from select import epoll
-    from typing import Any
+    from typing import Any, Protocol
 
     from .._blocking.process import Process
     from .._calls.permits import Permits
+    from .._pools.calls import Pool
     from .._pools.worker_table import Worker
-    from .dispatcher import Dispatcher
     from .jobs import AnyJob
     from .worker_queue import JobCalls
+
+    class Watched(Pool, Protocol):
+        """The dispatcher, as its workers see it."""
+
+        def look_after(self) -> None: ...
 
 
 class SharedTalk(Conversation):
@@ -83,9 +88,9 @@ class JobSeat(Seat):
     __slots__ = ("moved", "permits", "process")
     calls: JobCalls  # type: ignore[assignment]  # other jobs and calls
     talk: SharedTalk
-    pool: Dispatcher
+    pool: Watched
 
-    def __init__(self, pool: Dispatcher, worker: Worker, talk: SharedTalk, permits: Permits | None) -> None:
+    def __init__(self, pool: Watched, worker: Worker, talk: SharedTalk, permits: Permits | None) -> None:
         super().__init__(pool, worker, talk, talk.calls)  # type: ignore[arg-type]  # other jobs and calls
         self.process = talk.process
         self.permits = permits

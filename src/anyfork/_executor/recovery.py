@@ -15,11 +15,25 @@ from .map import ItemJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .dispatcher import Dispatcher
+    from typing import Protocol
+
+    from .._pools.scheduler import Scheduler
+    from .admission import Room
+    from .jobs import AnyJob
     from .map import MapWork
+    from .workers import Crew
+
+    class Torn(Protocol):
+        """The dispatcher whose decision was interrupted."""
+
+        scheduler: Scheduler
+        room: Room
+        crew: Crew
+        open: dict[AnyJob, None]
+        works: set[MapWork]
 
 
-def mend(dispatcher: Dispatcher) -> None:
+def mend(dispatcher: Torn) -> None:
     """Rebuild the scheduler's state. Runs in the dispatcher's thread, under its lock, where no interrupt comes."""
     dispatcher.scheduler = scheduler = dispatcher.scheduler.anew()
     dispatcher.room.count()
@@ -36,7 +50,7 @@ def mend(dispatcher: Dispatcher) -> None:
     _complete_maps(dispatcher)
 
 
-def _complete_maps(dispatcher: Dispatcher) -> None:
+def _complete_maps(dispatcher: Torn) -> None:
     """Rebuild each map's set of jobs, and queue its items that are in no job."""
     taken: dict[MapWork, set[int]] = {work: set() for work in dispatcher.works}
     for work in taken:

@@ -21,13 +21,31 @@ from .pooled_worker import JobSeat, SharedTalk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Sequence
+    from typing import Any, Protocol
 
     from .._pools.worker_table import Worker
     from .._processes.flows import Flow
     from .._processes.link import Link
     from .._status import ExitStatus
-    from .dispatcher import Dispatcher
+    from .jobs import AnyJob
+    from .pooled_worker import Watched
+    from .watch import Watch
+    from .worker_queue import JobCalls
+
+    class Dispatching(Watched, Protocol):
+        """The dispatcher, as this module sees it."""
+
+        watch: Watch
+        open: dict[AnyJob, None]
+
+        @property
+        def remote(self) -> bool: ...
+        def start_worker(self, template: Template, module: str, permits: Permits | None) -> Link: ...
+        def new_calls(self) -> JobCalls: ...
+        def take(self, answers: Sequence[tuple[Any, Any]], now: float) -> None: ...
+        def decide(self) -> None: ...
+
 
 MODULE = "_anyfork_child.worker.job_loop"
 STALL = 0.01  # seconds without an answer, after which jobs that wait behind another one go to other workers
@@ -50,7 +68,7 @@ class Crew:
     With ``adaptive``, this class decides how many jobs each worker has.
     """
 
-    def __init__(self, dispatcher: Dispatcher, adaptive: bool) -> None:
+    def __init__(self, dispatcher: Dispatching, adaptive: bool) -> None:
         self.seats: set[JobSeat] = set()
         self.adaptive = adaptive
         self.pace = Pace()
