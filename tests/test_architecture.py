@@ -65,7 +65,6 @@ EXCEPTIONS = {
 # Modules that import each other, types included. This list only becomes shorter.
 CIRCLES = {
     "_anyfork_child.template.entry fork_check fork_loop shutdown template warm_up",
-    "anyfork._pools.jobs worker_table",
 }
 
 

@@ -12,25 +12,26 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from anyfork._pools.durations import Tempo
-from anyfork._pools.jobs import Job, JobQueue, JobState
+from anyfork._pools.job_queue import JobQueue
 from anyfork._pools.pool_options import Limits
+from anyfork._pools.records import LAST_DELAY, MAX_TRIES, Job, JobState, TemplateRecord, WorkerRecord, WorkerState
 from anyfork._pools.scheduler import MAX_RUNS, Scheduler
 from anyfork._pools.steps import Failure, Steps
-from anyfork._pools.template_table import LAST_DELAY, MAX_TRIES, Source
-from anyfork._pools.worker_table import Worker, WorkerState
 
 
 class Play:
     """A scheduler, a clock that is moved by hand, and what the steps have said."""
 
-    def __init__(self, limits: Limits | None = None, /, sources: list[Source] | None = None, **given: Any) -> None:
+    def __init__(
+        self, limits: Limits | None = None, /, sources: list[TemplateRecord] | None = None, **given: Any
+    ) -> None:
         self.now = 0.0
-        self.sources = [Source("template", 1000)] if sources is None else sources
+        self.sources = [TemplateRecord("template", 1000)] if sources is None else sources
         self.scheduler = Scheduler(limits or Limits(**given), self.sources)
-        self.started: list[Worker] = []  # all, in their order
-        self.stopped: list[Worker] = []
-        self.killed: list[Worker] = []
-        self.assigned: list[tuple[Worker, Job]] = []
+        self.started: list[WorkerRecord] = []  # all, in their order
+        self.stopped: list[WorkerRecord] = []
+        self.killed: list[WorkerRecord] = []
+        self.assigned: list[tuple[WorkerRecord, Job]] = []
         self.ends: dict[Job, list[object]] = {}  # of each job: every end that it had
         self.at_once = True  # workers that are started are ready
         self.begun = 1  # so many of its jobs a worker has begun when the others are taken back
@@ -54,7 +55,7 @@ class Play:
             self.decide()
         return steps
 
-    def take_back(self, worker: Worker | None) -> None:
+    def take_back(self, worker: WorkerRecord | None) -> None:
         """As a face does before a plain worker is killed because of one job."""
         if worker is not None and not self.scheduler.limits.concurrent:
             self.scheduler.taken_back(list(worker.jobs)[self.begun :], self.now)
@@ -82,7 +83,7 @@ class Play:
             self.scheduler.answered(job, self.now)
         self.decide()
 
-    def die(self, worker: Worker) -> None:
+    def die(self, worker: WorkerRecord) -> None:
         self.scheduler.died(worker, self.now)
         self.decide()
 
@@ -170,7 +171,12 @@ def test_idle_ones_are_replaced_as_they_get_work() -> None:
 
 
 def test_templates_are_used_in_their_order_each_up_to_its_limit() -> None:
-    play = Play(max_workers=5, load=1, start_after=0, sources=[Source("near", 2), Source("none", 0), Source("far", 9)])
+    play = Play(
+        max_workers=5,
+        load=1,
+        start_after=0,
+        sources=[TemplateRecord("near", 2), TemplateRecord("none", 0), TemplateRecord("far", 9)],
+    )
     play.submit(9)
     assert [worker.source.key for worker in play.started] == ["near", "near", "far", "far", "far"]
 
@@ -322,9 +328,9 @@ def test_idle_ones_above_min_idle_leave_after_idle_timeout(min_idle: int, left: 
     play.wait(9.9)
     assert not play.stopped
     play.wait(0.2)
-    assert len(play.scheduler.force.working) == left
+    assert len(play.scheduler.workers.working) == left
     play.wait(100)
-    assert len(play.scheduler.force.working) == left
+    assert len(play.scheduler.workers.working) == left
     assert len(play.started) == 4
 
 
@@ -441,7 +447,7 @@ def test_a_template_that_gives_no_worker_fails_those_who_wait_after_some_tries()
     for tries in range(1, MAX_TRIES + 1):
         assert not any(play.ends[job] for job in jobs)
         assert len(play.started) == tries
-        for worker in list(play.scheduler.force.starting):
+        for worker in list(play.scheduler.workers.starting):
             play.scheduler.not_started(worker, play.now, RuntimeError("no"))
         play.decide()
         play.wait(1)
@@ -471,7 +477,7 @@ def test_a_template_that_is_broken_for_good_fails_all_at_once() -> None:
 
 
 def test_where_one_template_fails_the_others_are_used() -> None:
-    play = Play(max_workers=2, load=1, sources=[Source("bad", 1), Source("good", 1)])
+    play = Play(max_workers=2, load=1, sources=[TemplateRecord("bad", 1), TemplateRecord("good", 1)])
     play.at_once = False
     play.submit(2)
     play.scheduler.not_started(play.started[0], 0, RuntimeError(), permanent=True)
@@ -621,14 +627,14 @@ def test_a_larger_pool_grows_and_a_smaller_one_lets_go() -> None:
     assert play.loads() == [1, 1, 1, 1]
     play.scheduler.resize(max_workers=1)
     play.decide()
-    assert len(play.scheduler.force.leaving) == 3
+    assert len(play.scheduler.workers.leaving) == 3
     play.answer(*jobs[:4])
-    assert play.scheduler.force.count == 1
+    assert play.scheduler.workers.count == 1
     assert len(play.stopped) == 3
     play.scheduler.resize(max_workers=0)
     play.decide()
     play.answer(jobs[4])
-    assert play.scheduler.force.count == 0
+    assert play.scheduler.workers.count == 0
     assert play.where(jobs[5]) == [0]
     play.scheduler.resize(max_workers=1)
     play.decide()
@@ -641,7 +647,7 @@ def test_idle_and_starting_workers_leave_first_when_the_pool_shrinks() -> None:
     (job,) = play.submit(1)
     play.scheduler.resize(max_workers=1, min_idle=0)
     play.decide()
-    assert list(play.scheduler.force.working) == [job.worker]
+    assert list(play.scheduler.workers.working) == [job.worker]
 
 
 def test_the_load_changes_while_workers_have_more() -> None:
@@ -765,7 +771,7 @@ def test_a_queue_gives_in_order_and_puts_back_at_the_front() -> None:
     a, b, c = Job(), Job(), Job(priority=3)
     for job in (a, b, c):
         queue.add(job)
-    assert [queue.take(), queue.take()] == [c, a]
+    assert [queue.take_job(), queue.take_job()] == [c, a]
     queue.put_back([c, a])
     assert queue.clear() == [c, a, b]
     assert queue.length == 0
@@ -793,12 +799,12 @@ class Machine(RuleBasedStateMachine):
         templates=st.lists(st.integers(0, 3), min_size=1, max_size=3),
     )
     def begin(self, limits: Limits, templates: list[int]) -> None:
-        self.play = Play(limits, sources=[Source(number, limit) for number, limit in enumerate(templates)])
+        self.play = Play(limits, sources=[TemplateRecord(number, limit) for number, limit in enumerate(templates)])
         self.play.at_once = False
         self.jobs: list[Job] = []
         self.withdrawn: set[Job] = set()
-        self.dead: set[Worker] = set()
-        self.left: set[Worker] = set()
+        self.dead: set[WorkerRecord] = set()
+        self.left: set[WorkerRecord] = set()
         self.at: list[float] = []  # when workers were started
         self.decide()
 
@@ -813,7 +819,7 @@ class Machine(RuleBasedStateMachine):
             assert worker not in steps.stop
         self.left.update(steps.stop)
         assert len(self.left) == len(play.stopped), "no worker is stopped twice"
-        assert play.scheduler.force.count <= max(play.scheduler.limits.max_workers, self._before_resize)
+        assert play.scheduler.workers.count <= max(play.scheduler.limits.max_workers, self._before_resize)
         assert before.submitted <= play.scheduler.stats().submitted
         again = play.scheduler.decide(play.now)
         assert not again, "what is decided is decided"
@@ -837,13 +843,13 @@ class Machine(RuleBasedStateMachine):
         self.jobs += jobs
         self.decide()
 
-    def some(self, number: int, workers: list[Worker]) -> Worker | None:
+    def some(self, number: int, workers: list[WorkerRecord]) -> WorkerRecord | None:
         return workers[number % len(workers)] if workers else None
 
     @rule(number=st.integers(0, 9), well=st.booleans(), permanent=st.booleans())
     def start(self, number: int, well: bool, permanent: bool) -> None:
         play = self.play
-        worker = self.some(number, list(play.scheduler.force.starting))
+        worker = self.some(number, list(play.scheduler.workers.starting))
         if worker is None:
             return
         if well:
@@ -852,10 +858,10 @@ class Machine(RuleBasedStateMachine):
             play.scheduler.not_started(worker, play.now, RuntimeError(), permanent)
         self.decide()
 
-    def alive(self) -> list[Worker]:
+    def alive(self) -> list[WorkerRecord]:
         """Those that a process may still stand behind."""
-        force = self.play.scheduler.force
-        return [*force.working, *force.leaving]
+        workers = self.play.scheduler.workers
+        return [*workers.working, *workers.leaving]
 
     @rule(number=st.integers(0, 9), which=st.integers(0, 3))
     def answer(self, number: int, which: int) -> None:
@@ -914,7 +920,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(max_workers=st.integers(0, 4), min_idle=st.integers(0, 3), load=st.integers(0, 3))
     def resize(self, max_workers: int, min_idle: int, load: int) -> None:
-        self._before_resize = max(self._before_resize, self.play.scheduler.force.count)
+        self._before_resize = max(self._before_resize, self.play.scheduler.workers.count)
         self.play.scheduler.resize(max_workers=max_workers, min_idle=min_idle, load=load)
         self.decide()
 
@@ -937,20 +943,20 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "play"):
             return
         scheduler = self.play.scheduler
-        force = scheduler.force
-        assert sum(source.count for source in scheduler.sources) == force.count
-        for load, level in enumerate(force.by_load):
+        workers = scheduler.workers
+        assert sum(source.count for source in scheduler.sources) == workers.count
+        for load, level in enumerate(workers.by_load):
             assert all(len(worker.jobs) == load for worker in level)
-        assert {worker for level in force.by_load for worker in level} == set(force.working)
+        assert {worker for level in workers.by_load for worker in level} == set(workers.working)
         if scheduler.queue.length and scheduler.limits.load:
-            assert all(len(worker.jobs) >= scheduler.limits.load for worker in force.working)
-        busy = [worker for worker in force.working if len(worker.jobs) > 1]
-        assert not (busy and force.idle) or scheduler.queue.length == 0
-        assert force.extra == sum(max(0, len(worker.jobs) - force.load) for worker in force.working)
-        for worker in force.working:
+            assert all(len(worker.jobs) >= scheduler.limits.load for worker in workers.working)
+        busy = [worker for worker in workers.working if len(worker.jobs) > 1]
+        assert not (busy and workers.idle) or scheduler.queue.length == 0
+        assert workers.beyond_load == sum(max(0, len(worker.jobs) - workers.load) for worker in workers.working)
+        for worker in workers.working:
             if scheduler.limits.deepens:
                 assert worker.slow == sum(not job.depth for job in worker.jobs)
-                assert len(worker.jobs) <= max([force.load, *(job.depth for job in worker.jobs)])
+                assert len(worker.jobs) <= max([workers.load, *(job.depth for job in worker.jobs)])
         stats = scheduler.stats()
         assert stats.queued == sum(job.state is JobState.QUEUED for job in self.jobs)
 
@@ -968,7 +974,7 @@ class Machine(RuleBasedStateMachine):
         scheduler.close()
         self.decide()
         for _ in range(10 * len(self.jobs) + 100):
-            for worker in list(scheduler.force.starting):
+            for worker in list(scheduler.workers.starting):
                 scheduler.ready(worker, play.now)
             for worker in self.alive():
                 if worker.state is WorkerState.KILLED:

@@ -20,11 +20,10 @@ from anyfork._calls.permits import Permits
 from anyfork._executor.jobs import BatchJob, EncodedJob, JobEncoder
 from anyfork._executor.simple_pickle import simple
 from anyfork._executor.worker_queue import JobCalls
-from anyfork._pools.jobs import Job, JobState
 from anyfork._pools.pool_options import Limits
+from anyfork._pools.records import Job, JobState, TemplateRecord
 from anyfork._pools.scheduler import Scheduler
 from anyfork._pools.steps import Failure
-from anyfork._pools.template_table import Source
 from anyfork._system.import_path import ORDINARY
 
 # --- The scheduler: jobs that are taken back --------------------------------------------------------------------
@@ -32,7 +31,7 @@ from anyfork._system.import_path import ORDINARY
 
 def scheduler_with(jobs, **limits):
     """One whose only worker has these jobs; both."""
-    scheduler = Scheduler(Limits(max_workers=1, start_after=0, **limits), [Source("template", inf)])
+    scheduler = Scheduler(Limits(max_workers=1, start_after=0, **limits), [TemplateRecord("template", inf)])
     for job in jobs:
         scheduler.submit(job)
     (worker,) = scheduler.decide(0).start
@@ -78,7 +77,7 @@ def test_a_worker_of_which_all_is_taken_back_is_idle():
     assert scheduler.decide(1).stop == [worker]  # it was given all it may have
     scheduler, worker = scheduler_with([job := Job()], load=2)
     scheduler.taken_back([job], 1)
-    assert list(scheduler.force.idle) == [worker]
+    assert list(scheduler.workers.idle) == [worker]
 
 
 def test_a_scheduler_anew_knows_the_numbers_and_nothing_else():
@@ -86,7 +85,7 @@ def test_a_scheduler_anew_knows_the_numbers_and_nothing_else():
     scheduler.close()
     other = scheduler.anew()
     assert (other.limits, other.sources, other.closing) == (scheduler.limits, scheduler.sources, True)
-    assert (other.force.count, other.queue.length, worker.source.count) == (0, 0, 0)
+    assert (other.workers.count, other.queue.length, worker.source.count) == (0, 0, 0)
     assert other.stats().submitted == 1
 
 

@@ -23,8 +23,8 @@ from time import monotonic
 
 from .._calls.pace import Pace
 from .._errors import AnyforkError, ArgumentError, HandleError, InitializerError, PeerError
-from .._pools.jobs import JobState
 from .._pools.pool import PoolHandle
+from .._pools.records import JobState
 from .._system.locks import LATER, DecisionLock, in_one_go
 from . import at_exit
 from .admission import Room
@@ -47,11 +47,10 @@ if TYPE_CHECKING:
     from .._calls.known_functions import KnownFunction
     from .._calls.permits import Permits
     from .._pools.pool_options import PoolOptions, Templates
+    from .._pools.records import TemplateRecord, WorkerRecord
     from .._pools.scheduler import Scheduler
     from .._pools.stats import PoolStats
     from .._pools.steps import Failure, Steps
-    from .._pools.template_table import Source
-    from .._pools.worker_table import Worker
     from .._processes.handles import TemplateHandle
     from .._processes.link import Link
     from .jobs import AnyJob
@@ -205,8 +204,8 @@ class Dispatcher(PoolHandle):
     def _submit(self, job: AnyJob) -> None:
         self.add(job)
         scheduler = self.scheduler
-        force = scheduler.force
-        if force.lowest < LOW or force.count < scheduler.limits.max_workers:
+        workers = scheduler.workers
+        if workers.lowest < LOW or workers.count < scheduler.limits.max_workers:
             if scheduler.unsettled:
                 self.decide()
         elif scheduler.queue.length >= MANY:  # all workers are busy; until then their answers make the thread decide
@@ -427,13 +426,13 @@ class Dispatcher(PoolHandle):
         if scheduler is self.scheduler:  # otherwise recovery has replaced it meanwhile, and the new one decides again
             self._apply_to_workers(steps)
 
-    def _fail(self, job: Any, why: Failure, of: Worker | BaseException | None) -> None:
+    def _fail(self, job: Any, why: Failure, of: WorkerRecord | BaseException | None) -> None:
         if type(job) is BatchJob or type(job) is ItemJob:
             job.work.jobs.discard(job)
         told = job, self._error(job, why, of)
         in_one_go(map(self.finished.append, (told,)), map(self.open.pop, (job,), (None,)))
 
-    def take_back(self, worker: Worker) -> None:
+    def take_back(self, worker: WorkerRecord) -> None:
         """Take back from a worker all jobs that it has not begun. The caller holds the lock."""
         self.crew.take_back(worker.seat, ALL)
 
@@ -450,7 +449,7 @@ class Dispatcher(PoolHandle):
 
     # --- Workers ---
 
-    def _begin(self, worker: Worker) -> None:
+    def _begin(self, worker: WorkerRecord) -> None:
         self.crew.begin(worker)
 
     def start_worker(self, template: Template, module: str, permits: Permits | None) -> Link:
@@ -461,7 +460,7 @@ class Dispatcher(PoolHandle):
         """Make the record of jobs for the channel of a new worker."""
         return JobCalls(self._settings.worker.on_event, self.memory, self._settings.receiver)
 
-    def not_started(self, worker: Worker, error: BaseException) -> None:
+    def not_started(self, worker: WorkerRecord, error: BaseException) -> None:
         """Record that a worker could not be started; log an initializer's exception.
 
         The Executor is broken from then on if no worker can ever be started.
@@ -497,7 +496,7 @@ class Dispatcher(PoolHandle):
         source = self._check_replacement(new, old)
         self._change("replace_template", partial(self._replace, source, new))
 
-    def _replace(self, source: Source, new: TemplateHandle) -> None:
+    def _replace(self, source: TemplateRecord, new: TemplateHandle) -> None:
         self.broken = None
         super()._replace(source, new)
 
@@ -525,7 +524,7 @@ class Dispatcher(PoolHandle):
         self.crew.take_back_all()
         queue = self.scheduler.queue
         jobs = queue.clear()
-        starting = self.scheduler.force.starting
+        starting = self.scheduler.workers.starting
         begun = 0 if all_of_them else len(starting)  # this many jobs have a worker that is about to begin them
         queue.put_back(jobs[:begun])
         for job in jobs[begun:]:

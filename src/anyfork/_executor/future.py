@@ -9,7 +9,7 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, 
 from threading import Condition
 from time import monotonic
 
-from .._pools.jobs import JobState
+from .._pools.records import JobState
 from .._system.timeouts import deadline as deadline_of
 from .._system.timeouts import one_wait, remaining
 from .completion import log

@@ -27,7 +27,7 @@ from .._calls.known_functions import FunctionsByValue, KnownFunction
 from .._calls.requests import Requests
 from .._calls.results import decode_value, error_of
 from .._errors import ArgumentError, CallCancelledError
-from .._pools.jobs import Job
+from .._pools.records import Job
 from .._processes.arguments import check_function
 from .._system.locks import do_locked
 from .simple_pickle import simple, simple_arguments

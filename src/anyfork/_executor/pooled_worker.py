@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .._blocking.process import Process
     from .._calls.permits import Permits
     from .._pools.calls import Pool
-    from .._pools.worker_table import Worker
+    from .._pools.records import WorkerRecord
     from .jobs import AnyJob
     from .worker_queue import JobCalls
 
@@ -90,7 +90,7 @@ class JobSeat(Seat):
     talk: SharedTalk
     pool: Watched
 
-    def __init__(self, pool: Watched, worker: Worker, talk: SharedTalk, permits: Permits | None) -> None:
+    def __init__(self, pool: Watched, worker: WorkerRecord, talk: SharedTalk, permits: Permits | None) -> None:
         super().__init__(pool, worker, talk, talk.calls)  # type: ignore[arg-type]  # other jobs and calls
         self.process = talk.process
         self.permits = permits

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from .._pools.worker_table import WorkerState
+from .._pools.records import WorkerState
 from .jobs import BatchJob
 from .map import ItemJob
 

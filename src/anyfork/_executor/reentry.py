@@ -7,7 +7,7 @@ from .._processes.default_template import default_template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .._pools.template_table import Source
+    from .._pools.records import TemplateRecord
     from .._processes.link import Link
 
 
@@ -27,7 +27,7 @@ def cannot_wait(call: str) -> HandleError:
     )
 
 
-def is_held(source: Source) -> bool:
+def is_held(source: TemplateRecord) -> bool:
     """Return whether this thread was interrupted while it used the source's template, which a new worker needs."""
     link: Link | None = default_template._link if source.key is None else source.key._link
     return link is not None and any(one.lock._is_owned() for one in link.line())  # type: ignore[attr-defined]  # see _system.locks

@@ -14,7 +14,7 @@ from .._calls.pace import Pace
 from .._calls.permits import Permits
 from .._calls.worker_channel import WORKER_END_TIMEOUT
 from .._errors import AnyforkError
-from .._pools.jobs import JobState
+from .._pools.records import JobState
 from .._processes.flows import birth, end, enter
 from .._status import UNKNOWN
 from .pooled_worker import JobSeat, SharedTalk
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Protocol
 
-    from .._pools.worker_table import Worker
+    from .._pools.records import WorkerRecord
     from .._processes.flows import Flow
     from .._processes.link import Link
     from .._status import ExitStatus
@@ -77,7 +77,7 @@ class Crew:
 
     # --- The life of a worker ---
 
-    def begin(self, worker: Worker) -> None:
+    def begin(self, worker: WorkerRecord) -> None:
         """Start a worker."""
         dispatcher = self._dispatcher
         permits = None
@@ -193,8 +193,8 @@ class Crew:
     def balance(self) -> None:
         """Move jobs that wait behind another job to idle workers."""
         scheduler = self._dispatcher.scheduler
-        for _ in range(len(scheduler.force.idle)):
-            if scheduler.queue.length or not scheduler.force.idle:
+        for _ in range(len(scheduler.workers.idle)):
+            if scheduler.queue.length or not scheduler.workers.idle:
                 return
             seat = max(self.seats, key=lambda seat: seat.calls.outstanding)
             if seat.calls.outstanding < 2 or not self.take_back(seat, seat.calls.outstanding // 2):

@@ -8,7 +8,7 @@ from _anyfork_child.wire.call_messages import CALL
 from .._calls.call import DONE, Answer, State, raise_taken
 from .._calls.known_functions import FunctionsByValue, KnownFunction
 from .._calls.requests import Requests, small
-from .jobs import Job, JobState
+from .records import Job, JobState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from .._calls.call import Handler
     from .durations import Tempo
+    from .records import WorkerRecord
     from .scheduler import Scheduler
-    from .worker_table import Worker
 
     AnyFunction: TypeAlias = Callable[..., Any] | str | KnownFunction
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         def answered(self, job: PoolJob) -> None: ...
         def measured(self, job: PoolJob, size: int) -> None: ...
         def skip(self, job: PoolJob) -> None: ...
-        def not_started(self, worker: Worker, error: BaseException) -> None: ...
+        def not_started(self, worker: WorkerRecord, error: BaseException) -> None: ...
 
     class WorkerQueue(Protocol):
         """The calls of one worker (_pools.worker_queue), as jobs see them."""

@@ -15,12 +15,11 @@ from time import monotonic
 from .._errors import ArgumentError, CallCancelledError, CallTimeoutError, HandleError, QueueFullError, TemplateError
 from .._system import this_process
 from .calls import Encoder, Measure
-from .jobs import JobState
 from .pool_options import PoolSettings, check_number, check_template
+from .records import JobState, WorkerRecord, WorkerState
 from .scheduler import Scheduler
 from .steps import Failure
 from .worker_queue import PoolCalls
-from .worker_table import Worker, WorkerState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
     from .calls import PoolJob
     from .pool_options import PoolOptions, Templates
     from .pooled_worker import Seat
+    from .records import TemplateRecord
     from .stats import PoolStats
     from .steps import Steps
-    from .template_table import Source
 
 
 class PoolHandle:
@@ -65,7 +64,7 @@ class PoolHandle:
 
     # --- Methods that a face adds ---
 
-    def _begin(self, worker: Worker) -> None:
+    def _begin(self, worker: WorkerRecord) -> None:
         """Start a worker: create its Seat, and serve that until the worker has ended. Each face implements this."""
         raise NotImplementedError
 
@@ -114,7 +113,7 @@ class PoolHandle:
         self.decide()
         return may_have_run
 
-    def take_back(self, worker: Worker) -> None:
+    def take_back(self, worker: WorkerRecord) -> None:
         """Take back from a plain worker all jobs that it has not begun. They wait again, before all others."""
         jobs = worker.seat.take_back()
         if jobs:
@@ -123,7 +122,7 @@ class PoolHandle:
                 if job.state is JobState.DONE:  # its caller no longer waits for it
                     job.release()
 
-    def _give_up(self, job: PoolJob, worker: Worker | None) -> None:
+    def _give_up(self, job: PoolJob, worker: WorkerRecord | None) -> None:
         if worker is not None and worker.seat is not None:
             job.give_up(worker.seat.calls)
             worker.seat.flush()
@@ -161,7 +160,7 @@ class PoolHandle:
         options = self._settings.worker
         return PoolCalls(options.serializer, options.on_event, self._settings.receiver, permits)
 
-    def not_started(self, worker: Worker, error: BaseException) -> None:
+    def not_started(self, worker: WorkerRecord, error: BaseException) -> None:
         """Note that a worker will never be ready, and why."""
         permanent = isinstance(error, ArgumentError) or (
             worker.source.key is not None and isinstance(error, TemplateError | HandleError)
@@ -192,12 +191,12 @@ class PoolHandle:
         self._wake_at(scheduler.wake_at)
 
     @staticmethod
-    def _assign(pairs: list[tuple[Worker, PoolJob]]) -> None:
+    def _assign(pairs: list[tuple[WorkerRecord, PoolJob]]) -> None:
         if len(pairs) == 1:
             worker, job = pairs[0]
             worker.seat.give((job,))
             return
-        by_worker: dict[Worker, list[PoolJob]] = {}
+        by_worker: dict[WorkerRecord, list[PoolJob]] = {}
         for worker, job in pairs:
             by_worker.setdefault(worker, []).append(job)
         for worker, jobs in by_worker.items():
@@ -223,15 +222,15 @@ class PoolHandle:
                 self.take_back(worker)
             self.scheduler.abort(job)
 
-    def _fail(self, job: PoolJob, why: Failure, of: Worker | BaseException | None) -> None:
-        if why is Failure.TIMED_OUT and isinstance(of, Worker):
+    def _fail(self, job: PoolJob, why: Failure, of: WorkerRecord | BaseException | None) -> None:
+        if why is Failure.TIMED_OUT and isinstance(of, WorkerRecord):
             self._give_up(job, of)
         job.fail(self._error(job, why, of))
 
-    def _error(self, job: PoolJob, why: Failure, of: Worker | BaseException | None) -> BaseException:
-        may_have_run = isinstance(of, Worker)
+    def _error(self, job: PoolJob, why: Failure, of: WorkerRecord | BaseException | None) -> BaseException:
+        may_have_run = isinstance(of, WorkerRecord)
         if why is Failure.DIED:
-            assert isinstance(of, Worker)
+            assert isinstance(of, WorkerRecord)
             seat: Seat = of.seat
             return seat.death()
         what = "it may have run" if may_have_run else "nothing of it has run"
@@ -321,7 +320,7 @@ class PoolHandle:
         self._check("replace_template")
         self._replace(source, new)
 
-    def _check_replacement(self, new: TemplateHandle, old: TemplateHandle | None) -> Source:
+    def _check_replacement(self, new: TemplateHandle, old: TemplateHandle | None) -> TemplateRecord:
         """Return the source that gets another template. Raises ArgumentError, and HandleError if that is closed."""
         check_template("replace_template", new)
         if new is None:
@@ -343,7 +342,7 @@ class PoolHandle:
             "replace_template(): old= is not a template of the pool: give one that the pool was made with"
         )
 
-    def _replace(self, source: Source, new: TemplateHandle) -> None:
+    def _replace(self, source: TemplateRecord, new: TemplateHandle) -> None:
         source.key = new
         self.scheduler.renew(source)
         self.decide()

@@ -14,7 +14,7 @@ from .._errors import ArgumentError
 from .._processes.handles import TemplateHandle
 from .._system.cpus import usable_cpus
 from .._system.import_path import ORDINARY, is_importable, later_places, place_of
-from .template_table import Source
+from .records import TemplateRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,22 +155,22 @@ def check_job_options(call: str, timeout: object, priority: object) -> None:
         raise ArgumentError(f"{call}(): priority must be a number (the greatest runs first), not {priority!r}")
 
 
-def sources_of(call: str, template: Templates) -> list[Source]:
+def sources_of(call: str, template: Templates) -> list[TemplateRecord]:
     """Return the sources of workers: one for each template. Raises ArgumentError."""
     if template is None or not hasattr(template, "items"):
         check_template(call, template)
-        return [Source(template, inf)]
+        return [TemplateRecord(template, inf)]
     sources = []
     for one, limit in template.items():
         check_template(call, one)
         check_number(call, "max_workers", limit)
-        sources.append(Source(one, limit))
+        sources.append(TemplateRecord(one, limit))
     if not sources:
         raise ArgumentError(f"{call}() needs at least one template; the mapping is empty")
     return sources
 
 
-def receiver_of(sources: Sequence[Source]) -> Receiver:
+def receiver_of(sources: Sequence[TemplateRecord]) -> Receiver:
     """Return the common receiver of values for workers of all these templates.
 
     Features that only some of the templates have do not count.

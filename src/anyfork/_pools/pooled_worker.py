@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from .._errors import AnyforkError
     from .._status import ExitStatus
     from .calls import Pool, PoolJob
+    from .records import WorkerRecord
     from .worker_queue import PoolCalls
-    from .worker_table import Worker
 
 
 class Seat:
@@ -21,7 +21,7 @@ class Seat:
 
     __slots__ = ("_entered", "calls", "last", "pool", "talk", "worker")
 
-    def __init__(self, pool: Pool, worker: Worker, talk: Conversation, calls: PoolCalls) -> None:
+    def __init__(self, pool: Pool, worker: WorkerRecord, talk: Conversation, calls: PoolCalls) -> None:
         self.pool = pool
         self.worker = worker
         self.talk = talk

@@ -1,7 +1,7 @@
 """The decisions of a pool, without I/O and without a clock: events and the time go in, steps come out.
 
 Theory
-    Jobs wait in one queue (_pools.jobs). A worker (_pools.worker_table) has up to ``load`` jobs at a time; these jobs
+    Jobs wait in one queue (_pools.job_queue). A worker (_pools.records) has up to ``load`` jobs at a time; these jobs
     are *in flight*. The least loaded worker gets the next job. With ``deepens`` a worker may have more jobs if they are
     quick, so that it need not wait for the owner after each: the jobs ahead of a job then take only a moment, as long
     as they are as quick as before. A plain worker runs its jobs one after the other, in their order, and each answer is
@@ -16,7 +16,7 @@ Theory
     worker, the first starts at once. A replacement also starts at once for each worker that has died, or has left for
     its age, size or count of calls. Workers that are being started count as room for jobs, so that a slow initializer
     does not start all workers for one job. Idle workers above ``min_idle`` leave after ``idle_timeout``. A leaving
-    worker finishes its jobs, and counts against ``max_workers`` until then. Templates (_pools.template_table) are used
+    worker finishes its jobs, and counts against ``max_workers`` until then. Templates (_pools.records) are used
     in their order, each up to its limit. A template whose workers die or cannot be started is not used during a
     back-off, which doubles until one of its workers has done a job. When no worker lives and no template gives a
     living one, the waiting jobs fail.
@@ -49,20 +49,20 @@ from dataclasses import replace
 from math import inf
 
 from .durations import DEEPEST
-from .jobs import Deadlines, JobQueue, JobState
+from .job_queue import Deadlines, JobQueue
+from .records import JobState, WorkerRecord, WorkerState
 from .stats import Counts, stats_of
 from .steps import Failure, Steps
-from .worker_count import Growth
-from .worker_table import Worker, WorkerState, Workforce
+from .worker_count import WorkerCount
+from .worker_table import WorkerTable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
-    from .jobs import Job
     from .pool_options import Limits
+    from .records import Job, TemplateRecord
     from .stats import PoolStats
-    from .template_table import Source
 
 MAX_RUNS = 3  # runs of an idempotent job
 
@@ -74,16 +74,16 @@ class Scheduler:
     is room; the face counts both.
     """
 
-    def __init__(self, limits: Limits, sources: Sequence[Source]) -> None:
+    def __init__(self, limits: Limits, sources: Sequence[TemplateRecord]) -> None:
         self.limits = limits
         self.sources = tuple(sources)
         self.queue = JobQueue()
-        self.force = Workforce(limits.load, DEEPEST if limits.deepens else 0)
+        self.workers = WorkerTable(limits.load, DEEPEST if limits.deepens else 0)
         self.waiters = 0
         self.promised = 0
         self._refused = 0
         self.closing = self.killed = False
-        self._growth = Growth(self.force, self.sources, limits.min_idle)
+        self._growth = WorkerCount(self.workers, self.sources, limits.min_idle)
         self._steps = Steps()
         self._deadlines = Deadlines()
         self._wears = limits.max_calls is not None or limits.max_age is not None
@@ -96,10 +96,10 @@ class Scheduler:
         other = Scheduler(self.limits, self.sources)
         other.closing = self.closing
         other._counts = self._counts
-        other._growth.owed = max(self._growth.owed, other._growth.owed)
+        other._growth.replacements_due = max(self._growth.replacements_due, other._growth.replacements_due)
         return other
 
-    def adopt(self, worker: Worker, jobs: Sequence[Job], wanted: Container[Job], now: float) -> None:
+    def adopt(self, worker: WorkerRecord, jobs: Sequence[Job], wanted: Container[Job], now: float) -> None:
         """Take over a worker of an earlier scheduler with its jobs, in the order in which it runs them.
 
         ``wanted`` holds the jobs that are still wanted. The worker begins with the first job.
@@ -114,7 +114,7 @@ class Scheduler:
                 job.state = JobState.SENT
             if job.deadline is not None:
                 self._deadlines.set(job, job.deadline)
-        self.force.adopt(worker)
+        self.workers.adopt(worker)
         if jobs and jobs[0].deadline is None:
             self._begin(jobs[0], now)
         if worker.state is WorkerState.KILLED:
@@ -138,7 +138,7 @@ class Scheduler:
     @property
     def finished(self) -> bool:
         """Return whether the pool is closing and nothing is left to do. Workers may not have ended yet."""
-        return self.closing and not (self.queue.length or self.force.count or self.waiters)
+        return self.closing and not (self.queue.length or self.workers.count or self.waiters)
 
     @property
     def hopeless(self) -> bool:
@@ -152,13 +152,13 @@ class Scheduler:
         There is none if other jobs wait before this one: all workers are full, and another one will be started when it
         is time.
         """
-        return self.queue.length <= 1 or bool(self.force.starting) or self.killed
+        return self.queue.length <= 1 or bool(self.workers.starting) or self.killed
 
     @property
     def wake_at(self) -> float:
         """The latest time for the next call of ``decide`` if no event comes before; infinity for never."""
         wake = min(self._deadlines.next, self._growth.wake_at)
-        idle = self.force.idle
+        idle = self.workers.idle
         if len(idle) > self.limits.min_idle:
             wake = min(wake, next(iter(idle)).idle_since + self.limits.idle_timeout)
         return wake
@@ -181,15 +181,15 @@ class Scheduler:
 
         Present workers and workers that are being started count; if there are none, the first worker does.
         """
-        force, limits = self.force, self.limits
-        if not force.count:
+        workers, limits = self.workers, self.limits
+        if not workers.count:
             return limits.load if limits.max_workers else 0
-        taken = sum(min(len(worker.jobs), limits.load) for worker in force.working)
-        return (len(force.working) + len(force.starting)) * limits.load - taken
+        taken = sum(min(len(worker.jobs), limits.load) for worker in workers.working)
+        return (len(workers.working) + len(workers.starting)) * limits.load - taken
 
     def stats(self) -> PoolStats:
         """Return the statistics of the pool at this moment."""
-        return stats_of(self.force, self.queue, self._counts)
+        return stats_of(self.workers, self.queue, self._counts)
 
     # --- Events of jobs ---
 
@@ -219,7 +219,7 @@ class Scheduler:
         if job.state is not JobState.GIVEN_UP:
             self._counts.answered += 1
         job.state = JobState.DONE
-        self.force.take(worker, job)
+        self.workers.remove_job(worker, job)
         if self.limits.deepens and not job.depth:
             worker.slow -= 1
         source = worker.source
@@ -229,7 +229,7 @@ class Scheduler:
         if self._wears and worker.state is WorkerState.WORKING and self._worn(worker, 1, now):
             self.retire(worker)
 
-    def _released(self, worker: Worker, now: float) -> None:
+    def _released(self, worker: WorkerRecord, now: float) -> None:
         """Update a worker that has one job less: it runs the next job, is idle from now on, or leaves."""
         if worker.jobs:
             first = next(iter(worker.jobs))
@@ -257,7 +257,7 @@ class Scheduler:
             worker.calls -= job.size
             if self.limits.deepens and not job.depth:
                 worker.slow -= 1
-            self.force.take(worker, job)
+            self.workers.remove_job(worker, job)
             self._released(worker, now)
         self._counts.moved += len(back)
         self._requeue(back)
@@ -311,47 +311,47 @@ class Scheduler:
 
     # --- Events of workers ---
 
-    def ready(self, worker: Worker, now: float) -> None:
+    def ready(self, worker: WorkerRecord, now: float) -> None:
         """Give jobs to a worker from now on: it has been started."""
         if worker.state is WorkerState.STARTING:
             worker.born = worker.idle_since = now
-            self.force.enter(worker)
+            self.workers.enter(worker)
 
-    def not_started(self, worker: Worker, now: float, error: BaseException, permanent: bool = False) -> None:
+    def not_started(self, worker: WorkerRecord, now: float, error: BaseException, permanent: bool = False) -> None:
         """Note that a worker could not be started, or ended before it was ready.
 
         ``permanent`` says that no other worker of its template can be started either.
         """
         if worker.state is not WorkerState.STARTING:  # given up before
             return
-        self.force.remove(worker)
+        self.workers.remove(worker)
         self._counts.not_started += 1
-        self._growth.owed += 1
+        self._growth.replacements_due += 1
         worker.source.not_started(now, error, permanent)
         if self._growth.hopeless:
             self._fail_all()
 
-    def died(self, worker: Worker, now: float) -> None:
+    def died(self, worker: WorkerRecord, now: float) -> None:
         """Note that a worker has ended. Everything that it had sent must have been reported before."""
         state, jobs = worker.state, list(worker.jobs)
-        self.force.remove(worker)
+        self.workers.remove(worker)
         worker.jobs.clear()
         if state is WorkerState.WORKING:
-            self._growth.owed += 1
+            self._growth.replacements_due += 1
         if state is WorkerState.WORKING or (state is WorkerState.LEAVING and jobs):
             self._counts.died += 1
             if worker.generation == worker.source.generation:
                 worker.source.failed(now)
         self._lose(worker, jobs)
 
-    def retire(self, worker: Worker) -> None:
+    def retire(self, worker: WorkerRecord) -> None:
         """Let a worker leave because it wants to, or has to. Repeated calls change nothing."""
         if worker.state is WorkerState.WORKING:
             self._counts.retired += 1
-            self._growth.owed += 1
+            self._growth.replacements_due += 1
             self._leave(worker)
 
-    def measured(self, worker: Worker, size: int) -> None:
+    def measured(self, worker: WorkerRecord, size: int) -> None:
         """Note the size of a worker after a job, in bytes. Retire the worker at ``max_memory`` or more."""
         if self.limits.max_memory is not None and size >= self.limits.max_memory:
             self.retire(worker)
@@ -369,34 +369,34 @@ class Scheduler:
             deepens=limits.deepens and load is None,
         )
         if load is not None:
-            self.force.resize(load)
+            self.workers.resize(load)
         if min_idle is not None:
-            self._growth.owed += min_idle
+            self._growth.replacements_due += min_idle
         self._dismiss(self.limits.max_workers, None)
 
-    def limit(self, source: Source, limit: float) -> None:
+    def limit(self, source: TemplateRecord, limit: float) -> None:
         """Set how many workers a template may have from now on. Workers above that leave."""
         source.limit = limit
         self._dismiss(limit, source)
 
-    def _dismiss(self, limit: float, source: Source | None) -> None:
-        force = self.force
-        present = [*(worker for level in force.by_load for worker in level), *force.starting]
+    def _dismiss(self, limit: float, source: TemplateRecord | None) -> None:
+        workers = self.workers
+        present = [*(worker for level in workers.by_load for worker in level), *workers.starting]
         if source is not None:
             present = [worker for worker in present if worker.source is source]
         present.sort(key=lambda worker: (worker.state is WorkerState.WORKING, len(worker.jobs)))
         for worker in present[: int(max(0, len(present) - limit))]:
             self._leave(worker)
 
-    def renew(self, source: Source) -> None:
+    def renew(self, source: TemplateRecord) -> None:
         """Note that the template of a source has been replaced.
 
         The workers of the old template finish their jobs, and workers of the new one take their places.
         """
         source.renew()
-        for worker in self.force.all():
+        for worker in self.workers.all():
             if worker.source is source and worker.state in (WorkerState.STARTING, WorkerState.WORKING):
-                self._growth.owed += 1
+                self._growth.replacements_due += 1
                 self._leave(worker)
 
     def close(self) -> None:
@@ -408,12 +408,12 @@ class Scheduler:
         """End everything now: all jobs fail, including jobs that are still to come, and all workers are killed."""
         self.close()
         self.killed = True
-        for worker in self.force.all():
+        for worker in self.workers.all():
             for job in worker.jobs:
                 if job.state is not JobState.GIVEN_UP:
                     self._fail(job, Failure.KILLED, worker if job.state is JobState.RUNNING else None)
                 job.state = JobState.DONE
-            self.force.remove(worker)
+            self.workers.remove(worker)
             worker.jobs.clear()
             self._steps.kill.append(worker)
         self._fail_queue(Failure.KILLED, None)
@@ -428,35 +428,35 @@ class Scheduler:
             self._assign(now)
         if not self.killed:
             self._grow(now)
-        if self.force.idle:
+        if self.workers.idle:
             self._shrink(now)
         if self.closing and self.queue.length and self._growth.is_forbidden(self.limits):
             self._fail_queue(Failure.CLOSED, None)
         if self.closing and not (self.queue.length or self.waiters):
-            for worker in list(self.force.starting):
+            for worker in list(self.workers.starting):
                 self._leave(worker)
         steps, self._steps = self._steps, Steps()
         return steps
 
     def _assign(self, now: float) -> None:
-        queue, force, limits = self.queue, self.force, self.limits
+        queue, workers, limits = self.queue, self.workers, self.limits
         assign = self._steps.assign
         while queue.length:
-            worker = force.freest()
+            worker = workers.least_loaded()
             if worker is None:
-                worker = force.quickest(queue.first().depth) if limits.deepens else None
+                worker = workers.least_loaded_quick(queue.first().depth) if limits.deepens else None
                 if worker is None:
                     return
             if self._wears and worker.calls and self._worn(worker, queue.first().size, now):
                 self.retire(worker)
                 continue
-            job = queue.take()
+            job = queue.take_job()
             job.worker = worker
             worker.calls += job.size
             alone = not worker.jobs
             if limits.deepens and not job.depth:
                 worker.slow += 1
-            force.give(worker, job)
+            workers.add_job(worker, job)
             job.state = JobState.SENT
             if alone or limits.concurrent:
                 self._begin(job, now)
@@ -464,7 +464,7 @@ class Scheduler:
             if limits.max_calls is not None and worker.calls >= limits.max_calls:
                 self.retire(worker)
 
-    def _worn(self, worker: Worker, size: int, now: float) -> bool:
+    def _worn(self, worker: WorkerRecord, size: int, now: float) -> bool:
         """Return whether a worker has to leave before a job of this size."""
         limits = self.limits
         if limits.max_calls is not None and worker.calls + size > limits.max_calls:
@@ -482,24 +482,26 @@ class Scheduler:
 
     def _grow(self, now: float) -> None:
         """Start workers, as far as they are wanted and it is time."""
-        growth, queue, force = self._growth, self.queue, self.force
-        waiting = self.waiters + self._refused + force.extra + queue.length
+        growth, queue, workers = self._growth, self.queue, self.workers
+        waiting = self.waiters + self._refused + workers.beyond_load + queue.length
         while (source := growth.next(waiting, self.limits, now)) is not None:
             self._start(source, now)
-        if self._refused and (force.freest() is not None or waiting <= len(force.starting) * self.limits.load):
+        if self._refused and (
+            workers.least_loaded() is not None or waiting <= len(workers.starting) * self.limits.load
+        ):
             self._refused = 0
         if queue.length and growth.broken:
             self._fail_all()
 
-    def _start(self, source: Source, now: float) -> None:
-        worker = Worker(source, now)
-        self.force.start(worker)
+    def _start(self, source: TemplateRecord, now: float) -> None:
+        worker = WorkerRecord(source, now)
+        self.workers.start(worker)
         self._counts.started += 1
         self._steps.start.append(worker)
 
     def _shrink(self, now: float) -> None:
         """Let workers leave that have been idle for too long."""
-        limits, idle = self.limits, self.force.idle
+        limits, idle = self.limits, self.workers.idle
         while len(idle) > limits.min_idle:
             worker = next(iter(idle))
             if worker.idle_since + limits.idle_timeout > now:
@@ -508,10 +510,10 @@ class Scheduler:
 
     def _expire(self, now: float) -> None:
         """End the jobs that have run for too long."""
-        for worker, job in self._deadlines.passed((*self.force.working, *self.force.leaving), now):
+        for worker, job in self._deadlines.passed((*self.workers.working, *self.workers.leaving), now):
             self._end(worker, job)
 
-    def _end(self, worker: Worker, job: Job) -> None:
+    def _end(self, worker: WorkerRecord, job: Job) -> None:
         job.deadline = None
         if job.state is JobState.RUNNING:
             self._fail(job, Failure.TIMED_OUT, worker)
@@ -521,7 +523,7 @@ class Scheduler:
 
     # --- Effects of decisions ---
 
-    def _fail(self, job: Job, why: Failure, of: Worker | BaseException | None) -> None:
+    def _fail(self, job: Job, why: Failure, of: WorkerRecord | BaseException | None) -> None:
         job.state = JobState.DONE
         if why is Failure.TIMED_OUT:
             self._counts.timed_out += 1
@@ -539,7 +541,7 @@ class Scheduler:
         for job in self.queue.clear():
             self._fail(job, why, of)
 
-    def _lose(self, worker: Worker, jobs: list[Job]) -> None:
+    def _lose(self, worker: WorkerRecord, jobs: list[Job]) -> None:
         """Requeue or fail the jobs of a worker that has ended."""
         back: list[Job] = []
         for job in jobs:
@@ -561,23 +563,23 @@ class Scheduler:
             job.state, job.worker = JobState.QUEUED, None
         self.queue.put_back(jobs)
 
-    def _leave(self, worker: Worker) -> None:
+    def _leave(self, worker: WorkerRecord) -> None:
         """Give no more jobs to a worker, and let it end when it has none."""
-        self.force.leave(worker, WorkerState.LEAVING)
+        self.workers.stop_giving(worker, WorkerState.LEAVING)
         if not worker.jobs:
             self._steps.stop.append(worker)
 
-    def _emptied(self, worker: Worker) -> None:
+    def _emptied(self, worker: WorkerRecord) -> None:
         """Stop counting a leaving worker that has done its last job, and let it end."""
-        if self.force.leaving.pop(worker, self) is None:
+        if self.workers.leaving.pop(worker, self) is None:
             worker.source.count -= 1
             if worker.state is WorkerState.LEAVING:
                 self._steps.stop.append(worker)
 
-    def _kill(self, worker: Worker) -> None:
+    def _kill(self, worker: WorkerRecord) -> None:
         if worker.state is WorkerState.WORKING:
-            self._growth.owed += 1
-            self.force.leave(worker, WorkerState.KILLED)
+            self._growth.replacements_due += 1
+            self.workers.stop_giving(worker, WorkerState.KILLED)
         elif worker.state is WorkerState.LEAVING:
             worker.state = WorkerState.KILLED
         else:

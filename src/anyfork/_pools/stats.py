@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .jobs import JobState
+from .records import JobState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .jobs import JobQueue
-    from .worker_table import Workforce
+    from .job_queue import JobQueue
+    from .worker_table import WorkerTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +65,15 @@ class Counts:
         self.started = self.not_started = self.retired = self.died = 0
 
 
-def stats_of(force: Workforce, queue: JobQueue, counts: Counts) -> PoolStats:
+def stats_of(workers: WorkerTable, queue: JobQueue, counts: Counts) -> PoolStats:
     """Return the statistics of this moment."""
-    jobs = [job for worker in (*force.working, *force.leaving) for job in worker.jobs]
+    jobs = [job for worker in (*workers.working, *workers.leaving) for job in worker.jobs]
     sent = sum(job.state is JobState.SENT for job in jobs)
     return PoolStats(
-        workers=len(force.working),
-        idle=len(force.idle),
-        starting=len(force.starting),
-        leaving=len(force.leaving),
+        workers=len(workers.working),
+        idle=len(workers.idle),
+        starting=len(workers.starting),
+        leaving=len(workers.leaving),
         queued=queue.length,
         sent=sent,
         running=len(jobs) - sent,

@@ -6,8 +6,7 @@ from enum import Enum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .jobs import Job
-    from .worker_table import Worker
+    from .records import Job, WorkerRecord
 
 
 class Failure(Enum):
@@ -40,12 +39,12 @@ class Steps:
     __slots__ = ("abort", "assign", "fail", "kill", "start", "stop")
 
     def __init__(self) -> None:
-        self.assign: list[tuple[Worker, Job]] = []
-        self.start: list[Worker] = []
-        self.stop: list[Worker] = []
-        self.kill: list[Worker] = []
-        self.abort: list[tuple[Worker, Job]] = []
-        self.fail: list[tuple[Job, Failure, Worker | BaseException | None]] = []
+        self.assign: list[tuple[WorkerRecord, Job]] = []
+        self.start: list[WorkerRecord] = []
+        self.stop: list[WorkerRecord] = []
+        self.kill: list[WorkerRecord] = []
+        self.abort: list[tuple[WorkerRecord, Job]] = []
+        self.fail: list[tuple[Job, Failure, WorkerRecord | BaseException | None]] = []
 
     def __bool__(self) -> bool:
         return bool(self.assign or self.start or self.stop or self.kill or self.abort or self.fail)

@@ -9,22 +9,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .pool_options import Limits
-    from .template_table import Source
-    from .worker_table import Workforce
+    from .records import TemplateRecord
+    from .worker_table import WorkerTable
 
 
-class Growth:
+class WorkerCount:
     """The policy of one pool for starting workers.
 
-    ``wake_at`` is when ``next`` must be called again. ``owed`` workers start without waiting for ``start_after``, as
-    long as they are wanted: they replace workers that were lost, or are the ``min_idle`` workers.
+    ``wake_at`` is when ``next`` must be called again. ``replacements_due`` workers start at once, without waiting for
+    ``start_after``, as long as they are wanted: they replace workers that were lost, or are the ``min_idle`` workers.
     """
 
-    __slots__ = ("_force", "_retry_at", "_sources", "_start_at", "owed")
+    __slots__ = ("_retry_at", "_sources", "_start_at", "_workers", "replacements_due")
 
-    def __init__(self, force: Workforce, sources: Sequence[Source], owed: int) -> None:
-        self.owed = owed
-        self._force = force
+    def __init__(self, workers: WorkerTable, sources: Sequence[TemplateRecord], replacements_due: int) -> None:
+        self.replacements_due = replacements_due
+        self._workers = workers
         self._sources = sources
         self._start_at = inf  # when the next worker may be started, while one is wanted
         self._retry_at = inf  # when a template that has failed may be tried again
@@ -38,7 +38,7 @@ class Growth:
     def hopeless(self) -> bool:
         """Return whether no worker lives, and none of the templates gives a living worker."""
         used = [source for source in self._sources if source.limit]
-        return not self._force.count and bool(used) and all(source.hopeless for source in used)
+        return not self._workers.count and bool(used) and all(source.hopeless for source in used)
 
     @property
     def broken(self) -> bool:
@@ -48,9 +48,9 @@ class Growth:
     def is_forbidden(self, limits: Limits) -> bool:
         """Return whether no worker is left, and the limits allow no working one until they change."""
         some = limits.max_workers and limits.load and any(source.limit for source in self._sources)
-        return not (some or self._force.count)
+        return not (some or self._workers.count)
 
-    def next(self, waiting: int, limits: Limits, now: float) -> Source | None:
+    def next(self, waiting: int, limits: Limits, now: float) -> TemplateRecord | None:
         """Return the template to start a worker from now, or None if no worker is wanted or it is not time.
 
         ``waiting`` is how many jobs have no worker.
@@ -58,7 +58,7 @@ class Growth:
         self._retry_at = inf
         if not (waiting or limits.min_idle) or not self._wants(waiting, limits):
             self._start_at = inf
-            self.owed = 0
+            self.replacements_due = 0
             return None
         source = self._source(waiting, limits, now)
         if source is None:
@@ -66,26 +66,26 @@ class Growth:
             return None
         if self._start_at == inf:
             self._start_at = now + limits.start_after
-        if self._force.count and not self.owed and now < self._start_at:
+        if self._workers.count and not self.replacements_due and now < self._start_at:
             return None
-        self.owed = max(0, self.owed - 1)
+        self.replacements_due = max(0, self.replacements_due - 1)
         self._start_at = now + limits.start_after
         return source
 
     def _wants(self, waiting: int, limits: Limits) -> bool:
-        force, load = self._force, limits.load
-        starting = len(force.starting)
+        workers, load = self._workers, limits.load
+        starting = len(workers.starting)
         if load and waiting > starting * load:
-            return force.freest() is None  # otherwise a worker has room for a waiting job
+            return workers.least_loaded() is None  # otherwise a worker has room for a waiting job
         taken = -(-waiting // load) if load else 0
-        return len(force.idle) + starting - taken < limits.min_idle
+        return len(workers.idle) + starting - taken < limits.min_idle
 
-    def _source(self, waiting: int, limits: Limits, now: float) -> Source | None:
+    def _source(self, waiting: int, limits: Limits, now: float) -> TemplateRecord | None:
         """Return the first template that may have one more worker now, or None.
 
         Note when the next back-off ends, if one prevents a start.
         """
-        if self._force.count >= limits.max_workers:
+        if self._workers.count >= limits.max_workers:
             return None
         for source in self._sources:
             if source.count >= source.limit or source.broken or (source.hopeless and not waiting):

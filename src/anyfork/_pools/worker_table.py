@@ -2,58 +2,28 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from .records import WorkerState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
-    from .jobs import Job
-    from .template_table import Source
+    from .records import Job, WorkerRecord
 
 
-class WorkerState(IntEnum):
-    """The state of a worker."""
-
-    STARTING = 0
-    WORKING = 1  # takes jobs
-    LEAVING = 2  # finishes its jobs, and takes no more
-    KILLED = 3  # by this pool; it has not ended yet
-    GONE = 4  # no longer belongs to the pool
-
-
-class Worker:
-    """A worker, as the scheduler sees it. ``jobs`` are in the order in which they were given to it."""
-
-    __slots__ = ("born", "calls", "generation", "idle_since", "jobs", "seat", "slow", "source", "state")
-
-    def __init__(self, source: Source, now: float) -> None:
-        self.source = source
-        self.generation = source.generation  # of its template
-        self.state: WorkerState = WorkerState.STARTING
-        self.jobs: dict[Job, None] = {}
-        self.calls = 0  # calls that the worker was given
-        self.slow = 0  # how many of its jobs are not known to be quick
-        self.born = now
-        self.idle_since = now
-        self.seat: Any = None  # the face's data
-
-
-class Workforce:
+class WorkerTable:
     """A table of all workers of a pool.
 
     ``by_load[n]`` are the WORKING workers that have n jobs, in the order in which they came to have n.
     """
 
-    __slots__ = ("by_load", "extra", "leaving", "load", "lowest", "starting", "working")
+    __slots__ = ("beyond_load", "by_load", "leaving", "load", "lowest", "starting", "working")
 
     def __init__(self, load: int, most: int = 0) -> None:
         self.load = load
-        self.extra = 0  # jobs that workers have above their load
-        self.starting: dict[Worker, None] = {}
-        self.leaving: dict[Worker, None] = {}  # with jobs; killed ones too
-        self.working: dict[Worker, None] = {}
-        self.by_load: list[dict[Worker, None]] = [{} for _ in range(max(load, most) + 1)]
+        self.beyond_load = 0  # jobs that workers have above their load
+        self.starting: dict[WorkerRecord, None] = {}
+        self.leaving: dict[WorkerRecord, None] = {}  # with jobs; killed ones too
+        self.working: dict[WorkerRecord, None] = {}
+        self.by_load: list[dict[WorkerRecord, None]] = [{} for _ in range(max(load, most) + 1)]
         self.lowest = 0  # no worker has fewer jobs
 
     @property
@@ -62,11 +32,11 @@ class Workforce:
         return len(self.starting) + len(self.working) + len(self.leaving)
 
     @property
-    def idle(self) -> dict[Worker, None]:
+    def idle(self) -> dict[WorkerRecord, None]:
         """The workers that have no jobs, longest idle first."""
         return self.by_load[0]
 
-    def freest(self) -> Worker | None:
+    def least_loaded(self) -> WorkerRecord | None:
         """Return the least loaded worker that takes a job, or None.
 
         Of idle workers, return the one that became idle last, so that the others may be stopped.
@@ -79,7 +49,7 @@ class Workforce:
             return None
         return next(iter(by_load[lowest])) if lowest else next(reversed(by_load[0]))
 
-    def quickest(self, depth: int) -> Worker | None:
+    def least_loaded_quick(self, depth: int) -> WorkerRecord | None:
         """Return a worker of the lowest load if it has fewer than ``depth`` jobs, and only quick ones, or None.
 
         Call ``freest`` before.
@@ -91,7 +61,7 @@ class Workforce:
                     return worker
         return None
 
-    def give(self, worker: Worker, job: Job) -> None:
+    def add_job(self, worker: WorkerRecord, job: Job) -> None:
         """Note that a worker has one more job."""
         jobs = worker.jobs
         by_load, load = self.by_load, len(jobs)
@@ -99,9 +69,9 @@ class Workforce:
         by_load[load + 1][worker] = None
         jobs[job] = None
         if load >= self.load:
-            self.extra += 1
+            self.beyond_load += 1
 
-    def take(self, worker: Worker, job: Job) -> None:
+    def remove_job(self, worker: WorkerRecord, job: Job) -> None:
         """Note that a worker has one job less."""
         jobs = worker.jobs
         if worker.state is WorkerState.WORKING:
@@ -109,17 +79,17 @@ class Workforce:
             del by_load[load][worker]
             by_load[load - 1][worker] = None
             if load > self.load:
-                self.extra -= 1
+                self.beyond_load -= 1
             if load <= self.lowest:
                 self.lowest = load - 1
         del jobs[job]
 
-    def start(self, worker: Worker) -> None:
+    def start(self, worker: WorkerRecord) -> None:
         """Add a worker that is being started."""
         self.starting[worker] = None
         worker.source.count += 1
 
-    def enter(self, worker: Worker) -> None:
+    def enter(self, worker: WorkerRecord) -> None:
         """Let a worker take jobs from now on."""
         del self.starting[worker]
         worker.state = WorkerState.WORKING
@@ -127,7 +97,7 @@ class Workforce:
         self.by_load[0][worker] = None
         self.lowest = 0
 
-    def adopt(self, worker: Worker) -> None:
+    def adopt(self, worker: WorkerRecord) -> None:
         """Add a worker of another workforce, with its jobs."""
         if worker.state is WorkerState.STARTING:
             self.start(worker)
@@ -136,14 +106,14 @@ class Workforce:
         if worker.state is WorkerState.WORKING:
             self.by_load += [{} for _ in range(count + 2 - len(self.by_load))]
             self.working[worker] = self.by_load[count][worker] = None
-            self.extra += max(0, count - self.load)
+            self.beyond_load += max(0, count - self.load)
         elif count:
             self.leaving[worker] = None
         else:
             return
         worker.source.count += 1
 
-    def leave(self, worker: Worker, state: WorkerState) -> None:
+    def stop_giving(self, worker: WorkerRecord, state: WorkerState) -> None:
         """Let a worker take no more jobs. A worker without jobs no longer counts."""
         self._forget(worker)
         worker.state = state
@@ -152,24 +122,24 @@ class Workforce:
         else:
             worker.source.count -= 1
 
-    def remove(self, worker: Worker) -> None:
+    def remove(self, worker: WorkerRecord) -> None:
         """Remove a worker in any state: it is gone."""
         counted = self._forget(worker)
         worker.state = WorkerState.GONE
         worker.source.count -= counted
 
-    def _forget(self, worker: Worker) -> bool:
+    def _forget(self, worker: WorkerRecord) -> bool:
         if worker.state is WorkerState.STARTING:
             del self.starting[worker]
         elif worker.state is WorkerState.WORKING:
             del self.working[worker]
             del self.by_load[len(worker.jobs)][worker]
-            self.extra -= max(0, len(worker.jobs) - self.load)
+            self.beyond_load -= max(0, len(worker.jobs) - self.load)
         else:
             return self.leaving.pop(worker, self) is None
         return True
 
-    def all(self) -> list[Worker]:
+    def all(self) -> list[WorkerRecord]:
         """Return all workers of the table."""
         return [*self.starting, *self.working, *self.leaving]
 
@@ -180,5 +150,5 @@ class Workforce:
         self.by_load = [{} for _ in range(most + 1)]
         for worker in self.working:
             self.by_load[len(worker.jobs)][worker] = None
-        self.extra = sum(max(0, len(worker.jobs) - load) for worker in self.working)
+        self.beyond_load = sum(max(0, len(worker.jobs) - load) for worker in self.working)
         self.lowest = 0

@@ -9,10 +9,10 @@ from _anyfork_child.values.message import Message
 
 from .._errors import ArgumentError
 from .._pools.calls import CallJob
-from .._pools.jobs import JobState
 from .._pools.map import MOST, MapWork
 from .._pools.pool_options import check_job_options
 from .._pools.progress import Progress
+from .._pools.records import JobState
 from .._processes.arguments import Stays, refused_keywords
 from .._signatures import overload
 from ._map import PoolMap

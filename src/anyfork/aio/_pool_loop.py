@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .._pools.calls import PoolJob
     from .._pools.pool_options import PoolOptions, Templates
-    from .._pools.worker_table import Worker
+    from .._pools.records import WorkerRecord
     from .._processes.handles import TemplateHandle
     from ._loop import FutureLike, Handle, Loop
 
@@ -239,7 +239,7 @@ class PoolLoop(PoolHandle):
 
     # --- Workers ---
 
-    def _begin(self, worker: Worker) -> None:
+    def _begin(self, worker: WorkerRecord) -> None:
         permits = None
         try:
             template = Template() if worker.source.key is None else worker.source.key.fork()

@@ -1,53 +1,16 @@
-"""The jobs of a pool, as its scheduler sees them: the queue in which they wait, and their deadlines."""
+"""The queue in which the jobs of a pool wait, and the deadlines of those that run."""
 
 from __future__ import annotations
 
 from bisect import insort
 from collections import OrderedDict
-from enum import IntEnum
 from math import inf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .worker_table import Worker
-
-
-class JobState(IntEnum):
-    """The state of a job."""
-
-    NEW = 0
-    QUEUED = 1
-    SENT = 2  # with a worker, behind another job: it has not begun
-    RUNNING = 3  # with a worker, which may have begun it
-    GIVEN_UP = 4  # with a worker, but the caller no longer waits for the answer
-    DONE = 5
-
-
-class Job:
-    """A job of a pool. Each face adds what it needs.
-
-    Among waiting jobs a greater ``priority`` goes first. ``timeout`` is how many seconds the job may run. An
-    ``idempotent`` job may run again when its worker has died. ``size`` is how many calls the job stands for, see
-    max_calls. A job that is known to be quick has a ``depth``: a worker that has fewer jobs, and only quick ones, may
-    have this job too.
-    """
-
-    __slots__ = ("deadline", "depth", "idempotent", "priority", "runs", "size", "state", "timeout", "worker")
-
-    def __init__(
-        self, *, priority: float = 0, timeout: float | None = None, idempotent: bool = False, size: int = 1
-    ) -> None:
-        self.priority = priority
-        self.timeout = timeout
-        self.idempotent = idempotent
-        self.size = size
-        self.depth = 0
-        self.state: JobState = JobState.NEW
-        self.worker: Worker | None = None  # the worker that has the job
-        self.runs = 0  # how often the job may have run
-        self.deadline: float | None = None  # of the present run
+    from .records import Job, WorkerRecord
 
 
 class JobQueue:
@@ -86,13 +49,13 @@ class JobQueue:
         return level
 
     def first(self) -> Job:
-        """Return the job that ``take`` takes. The queue must not be empty."""
+        """Return the job that ``take_job`` takes. The queue must not be empty."""
         for priority in reversed(self._priorities):
             for job in self._by_priority[priority]:
                 return job
         raise IndexError("no job waits")
 
-    def take(self) -> Job:
+    def take_job(self) -> Job:
         """Remove and return the next job. The queue must not be empty."""
         if len(self._priorities) == 1:
             self.length -= 1
@@ -144,7 +107,7 @@ class Deadlines:
         job.deadline = deadline
         self.next = min(self.next, deadline)
 
-    def passed(self, workers: Iterable[Worker], now: float) -> list[tuple[Worker, Job]]:
+    def passed(self, workers: Iterable[WorkerRecord], now: float) -> list[tuple[WorkerRecord, Job]]:
         """Return the jobs whose deadlines have passed, with their workers, and find the next deadline."""
         self.next = inf
         late = []

@@ -1,0 +1,125 @@
+"""The records of a pool's scheduler: jobs, workers, and the templates that the workers come from."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+FIRST_DELAY = 0.05  # seconds before the third attempt, when two have failed; the second comes at once
+LAST_DELAY = 5.0  # seconds: the delay doubles with each further failure, up to this
+MAX_TRIES = 5  # starts in a row that gave no living worker, until the template counts as hopeless
+
+
+class JobState(IntEnum):
+    """The state of a job."""
+
+    NEW = 0
+    QUEUED = 1
+    SENT = 2  # with a worker, behind another job: it has not begun
+    RUNNING = 3  # with a worker, which may have begun it
+    GIVEN_UP = 4  # with a worker, but the caller no longer waits for the answer
+    DONE = 5
+
+
+class Job:
+    """A job of a pool. Each face adds what it needs.
+
+    Among waiting jobs a greater ``priority`` goes first. ``timeout`` is how many seconds the job may run. An
+    ``idempotent`` job may run again when its worker has died. ``size`` is how many calls the job stands for, see
+    max_calls. A job that is known to be quick has a ``depth``: a worker that has fewer jobs, and only quick ones, may
+    have this job too.
+    """
+
+    __slots__ = ("deadline", "depth", "idempotent", "priority", "runs", "size", "state", "timeout", "worker")
+
+    def __init__(
+        self, *, priority: float = 0, timeout: float | None = None, idempotent: bool = False, size: int = 1
+    ) -> None:
+        self.priority = priority
+        self.timeout = timeout
+        self.idempotent = idempotent
+        self.size = size
+        self.depth = 0
+        self.state: JobState = JobState.NEW
+        self.worker: WorkerRecord | None = None  # the worker that has the job
+        self.runs = 0  # how often the job may have run
+        self.deadline: float | None = None  # of the present run
+
+
+class WorkerState(IntEnum):
+    """The state of a worker."""
+
+    STARTING = 0
+    WORKING = 1  # takes jobs
+    LEAVING = 2  # finishes its jobs, and takes no more
+    KILLED = 3  # by this pool; it has not ended yet
+    GONE = 4  # no longer belongs to the pool
+
+
+class WorkerRecord:
+    """A worker, as the scheduler sees it. ``jobs`` are in the order in which they were given to it."""
+
+    __slots__ = ("born", "calls", "generation", "idle_since", "jobs", "seat", "slow", "source", "state")
+
+    def __init__(self, source: TemplateRecord, now: float) -> None:
+        self.source = source
+        self.generation = source.generation  # of its template
+        self.state: WorkerState = WorkerState.STARTING
+        self.jobs: dict[Job, None] = {}
+        self.calls = 0  # calls that the worker was given
+        self.slow = 0  # how many of its jobs are not known to be quick
+        self.born = now
+        self.idle_since = now
+        self.seat: Any = None  # the face's data
+
+
+class TemplateRecord:
+    """A template for workers of a pool: the ``key``. ``limit`` is how many workers it may have.
+
+    Each ``generation`` is another template; the face sets the key then.
+    """
+
+    __slots__ = ("broken", "count", "error", "failures", "generation", "key", "limit", "not_before", "stillborn")
+
+    def __init__(self, key: Any, limit: float) -> None:
+        self.key = key
+        self.limit = limit
+        self.count = 0  # workers that have, or may get, jobs
+        self.generation = 0
+        self.renew()
+        self.generation = 0
+
+    def renew(self) -> None:
+        """Forget the history: the source is another template now, of which nothing is known."""
+        self.generation += 1
+        self.failures = 0  # failures in a row, of all kinds
+        self.stillborn = 0  # how many of the failures were starts that gave no living worker
+        self.not_before = 0.0
+        self.broken = False  # the template will never give a living worker
+        self.error: BaseException | None = None  # why the last start has failed
+
+    def succeeded(self) -> None:
+        """Note that a worker of the template has done a job, which ends the back-off."""
+        self.failures = self.stillborn = 0
+        self.not_before = 0.0
+
+    def failed(self, now: float) -> None:
+        """Note that a worker of the template has died or was not started, and set the back-off."""
+        self.failures += 1
+        delay = FIRST_DELAY * 2 ** min(self.failures - 2, 10) if self.failures > 1 else 0.0
+        self.not_before = now + min(delay, LAST_DELAY)
+
+    def not_started(self, now: float, error: BaseException, permanent: bool) -> None:
+        """Note that a start has failed. ``permanent`` says that all other starts will fail too."""
+        self.failed(now)
+        self.stillborn += 1
+        self.error = error
+        self.broken = permanent
+
+    @property
+    def hopeless(self) -> bool:
+        """Return whether jobs that wait for a worker of the template should be told that there is none."""
+        return self.broken or self.stillborn >= MAX_TRIES
