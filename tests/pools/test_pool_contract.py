@@ -624,7 +624,7 @@ async def test_the_limits_of_templates_change_while_the_pool_runs(template, gate
             pool.resize(limits={near: 0, far: 1})
             assert pool.stats().leaving == 3
             gate.open(9)
-            with pytest.raises(anyfork.ArgumentError, match="no such template"):
+            with pytest.raises(anyfork.ArgumentError, match="limits= has a template that is not"):
                 pool.resize(limits={template: 1})
             with pytest.raises(anyfork.ArgumentError, match="whole number"):
                 pool.resize(limits={far: -1})
