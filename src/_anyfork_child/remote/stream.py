@@ -11,6 +11,7 @@ from collections import deque
 from select import POLLIN, POLLOUT
 
 from ..wire.channel import NOSIGNAL, NOWAIT, Channel, close_all, send_some
+from ..wire.descriptors import duplicate
 from ..wire.frames import messages
 from ..wire.memfd import new_file
 from .protocol import WINDOW
@@ -207,7 +208,7 @@ class RelayStream:
     def fill(self, piece: bytes) -> None:
         """Take a piece of the file that belongs to the next frame."""
         if self._filling < 0:
-            self._filling = new_file()
+            self._filling = duplicate(new_file().fd)
         at = 0
         while at < len(piece):
             at += os.write(self._filling, memoryview(piece)[at:])
@@ -216,7 +217,7 @@ class RelayStream:
     def take_file(self) -> int:
         """Return the descriptor of the received file, which is complete; an empty file if no piece has come."""
         fd, self._filling = self._filling, -1
-        return fd if fd >= 0 else new_file()
+        return fd if fd >= 0 else duplicate(new_file().fd)
 
     # --- From the socket ---
 

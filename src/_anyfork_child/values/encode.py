@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
+    from ..wire.owned_descriptors import Owned
     from .by_name_or_value import Receiver
 
 PROTOCOL = 5
@@ -50,7 +51,7 @@ class Encoded:
         self.pieces: list[bytes] = []
         self.fds: list[int] = []
         self.holders: list[object] = []
-        self.made: list[int] = []
+        self.made: list[Owned] = []  # owners of the descriptors that were made for these values
         self.buffers: list[memoryview] = []  # large buffers, which travel beside the bytes, too
         self.size = 0
         self.by_value = False  # whether cloudpickle was used, which the other side needs then, too
@@ -86,22 +87,27 @@ class Encoded:
         self.holders.append(holder)
         return len(self.fds) - 1
 
-    def add_made(self, fd: int) -> int:
+    def add_made(self, owner: Owned) -> int:
         """Note a descriptor that was made for these values and is closed once they are sent; return its index."""
-        self.made.append(fd)
-        self.fds.append(fd)
+        self.made.append(owner)
+        self.fds.append(owner.fd)
         return len(self.fds) - 1
 
-    def frame(self, kind: int) -> tuple[Frame, list[int], Sequence[bytes]]:
-        """Return the frame that carries the values, the descriptors made for it, and pieces to write into a file.
+    def close_made(self) -> None:
+        """Close the descriptors that were made for these values."""
+        for owner in self.made:
+            owner.close()
 
-        The caller writes the pieces into the last of these descriptors before it sends the frame, and closes the
-        descriptors afterwards.
+    def frame(self, kind: int) -> tuple[Frame, list[Owned], Sequence[bytes]]:
+        """Return the frame that carries the values, the owners of descriptors made for it, and pieces for a file.
+
+        The caller writes the pieces into the last of the frame's descriptors before it sends the frame, and closes the
+        owners afterwards.
         """
         if self.size <= INLINE:
             return Frame(kind, len(self.name), b"".join((self.name, *self.pieces)), self.fds), self.made, ()
         file = new_file()
-        return Frame(kind | IN_FILE, self.size, self.name, [*self.fds, file]), [*self.made, file], self.pieces
+        return Frame(kind | IN_FILE, self.size, self.name, [*self.fds, file.fd]), [*self.made, file], self.pieces
 
 
 SCALARS = frozenset({int, float, bool, type(None), complex})

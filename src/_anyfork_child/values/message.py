@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from os import close as close_descriptor
-
 from ..wire.call_messages import BUFFERS, HEADER, IN_FILE, MAX_DESCRIPTORS, MAX_IN_FILE
 from ..wire.channel import close_all
-from ..wire.descriptors import duplicate
+from ..wire.descriptors import duplicates
 from ..wire.frames import LOST_DESCRIPTOR
 from ..wire.memfd import new_file, seal, take, write_stepwise
+from ..wire.owned_descriptors import Owned
 from .decode import DescriptorsLostError, load_values
 from .encode import INLINE, CannotTravelError, Encoded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from _typeshed import ReadableBuffer
@@ -22,18 +21,6 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 20  # bytes to write into a file in one step, between which the writer can do other things
 WEIGHT = 3  # a message with files sends its size >> WEIGHT as filler over the socket, up to INLINE in all
-
-
-class Owned:
-    """A descriptor that is closed with the last reference to this object, in whichever thread drops it."""
-
-    __slots__ = ("fd",)
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __del__(self, close: Callable[[int], None] = close_descriptor) -> None:  # a default outlives globals at exit
-        close(self.fd)
 
 
 class Message:
@@ -77,18 +64,18 @@ class Message:
         fds: list[int] = []
         for fd in self.fds:
             if fd not in ours:
-                fd = duplicate(fd)
-                owned.append(Owned(fd))
+                owned.append(Owned(duplicates((fd,))))
+                fd = owned[-1].fd
             fds.append(fd)
         self._owned, self.fds, self._holders = owned, fds, None
 
     def add_file(self, parts: Sequence[ReadableBuffer], size: int) -> int:
         """Add a file for these bytes; return its descriptor. Raises OSError."""
-        fd = new_file()
-        self._owned = [*self._owned, Owned(fd)]
-        self.fills = [*self.fills, (fd, parts)]
+        file = new_file()
+        self._owned = [*self._owned, file]
+        self.fills = [*self.fills, (file.fd, parts)]
         self.size += size
-        return fd
+        return file.fd
 
     def write_stepwise(self) -> Iterator[None]:
         """Write the files, piece by piece, and seal them. Raises OSError.

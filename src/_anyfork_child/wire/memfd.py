@@ -6,7 +6,8 @@ import os
 import sys
 from os import fstat
 
-from .descriptors import duplicate, lift
+from .descriptors import duplicates
+from .owned_descriptors import Owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,17 +23,17 @@ TRACKS_DESCRIPTORS = sys.version_info < (3, 13)
 WORTH_A_MAP = 1 << 20 if TRACKS_DESCRIPTORS else 0  # bytes
 
 
-def new_file() -> int:
+def new_file() -> Owned:
     """Make an anonymous file in memory that can be sealed, or an unlinked file on disk if the system has no such files.
 
-    Return its descriptor. Raises OSError.
+    Return the owner of its descriptor. Raises OSError.
     """
     if hasattr(os, "memfd_create"):
-        return lift(os.memfd_create("anyfork", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+        return Owned(map(os.memfd_create, ("anyfork",), (os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING,))).lifted()
     import tempfile
 
     with tempfile.TemporaryFile() as file:
-        return duplicate(file.fileno())
+        return Owned(duplicates((file.fileno(),)))
 
 
 def write_stepwise(fd: int, parts: Sequence[ReadableBuffer], size: int) -> Iterator[None]:

@@ -12,8 +12,9 @@ import os
 from select import POLLIN, POLLOUT
 from sys import _getframe, modules
 
+from _anyfork_child.wire.owned_descriptors import Owned
+
 from .._system.locks import locked
-from .._system.owned_descriptors import Owned
 from .._system.polling import new_poll
 from .._system.timeouts import LONGEST, remaining
 from .._system.timeouts import deadline as deadline_of

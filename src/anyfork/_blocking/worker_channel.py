@@ -41,11 +41,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any, Concatenate, ParamSpec, TypeVar
 
+    from _anyfork_child.wire.owned_descriptors import Owned
+
     from .._calls.batch import Batch
     from .._calls.call import Answer, Call, Event
     from .._calls.calls import Calls
     from .._status import ExitStatus
-    from .._system.owned_descriptors import Owned
     from .process import Process
 
     Params = ParamSpec("Params")

@@ -9,7 +9,6 @@ from _anyfork_child.values.async_function import BACKENDS
 from _anyfork_child.values.decode import Descriptor
 from _anyfork_child.values.serializers import BY_NAME
 from _anyfork_child.wire.call_messages import VERSION
-from _anyfork_child.wire.channel import close_all
 from _anyfork_child.wire.frames import START
 
 from .._errors import ArgumentError
@@ -95,7 +94,6 @@ class Options:
             receiver = ORDINARY if link is None else link.receiver
             with new_process(receiver) as inner:
                 encoded = encode_call(f"the initializer of {call}", self.initializer, self.initargs, inner)
-            close_all(encoded.made)
             if link is not None:
                 link.check_descriptors_stay_here(call, encoded)
 

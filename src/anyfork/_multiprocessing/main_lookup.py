@@ -133,7 +133,8 @@ def _answer(reply: Channel, name: str) -> None:
             pass
         reply.send(frame)
     finally:
-        close_all(made)
+        for owner in made:
+            owner.close()
 
 
 def _find(question: str) -> object:

@@ -16,13 +16,14 @@ from sys import byteorder
 from types import MappingProxyType
 
 from _anyfork_child.wire.channel import Channel
-from _anyfork_child.wire.descriptors import lift
+from _anyfork_child.wire.descriptors import duplicates, lift
 from _anyfork_child.wire.frames import EXECUTING, SIGNAL, Frame, ProtocolError
+from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.platform import has_pidfds, signal_pidfd
 from _anyfork_child.wire.signal_handlers import comes_from_outside
 
 from .._status import UNKNOWN, exit_status
-from .._system.locks import Once, locked
+from .._system.locks import Once, in_one_go, locked
 from .._system.polling import is_ready
 from .incoming import Incoming
 from .outbox import Outbox
@@ -286,7 +287,7 @@ class Endpoints:
                     os.close(known)
                 self._was_born()
                 if session.pidfd < 0 and frame.fds and session.pid is not None:  # it could not be received (EMFILE)
-                    session.pidfd = self._open_pidfd(session.pid)
+                    self._open_pidfd(session.pid)
                 self._send_late_signals()
                 return
         except BlockingIOError:
@@ -333,23 +334,21 @@ class Endpoints:
         """Open a pidfd if the template has gone without sending one, while the pid is certainly the process's own."""
         session = self.session
         if session.pidfd < 0 and session.pid is not None and session.status is None:
-            session.pidfd = self._open_pidfd(session.pid)
+            self._open_pidfd(session.pid)
         if session.pidfd < 0:
             session.status = UNKNOWN
 
-    def _open_pidfd(self, pid: int) -> int:
+    def _open_pidfd(self, pid: int) -> None:
         fd = self._control.sock.fileno()
         if fd < 0 or self.remote or not has_pidfds():
-            return -1
+            return
         try:
-            pidfd = lift(os.pidfd_open(pid))
-        except OSError:  # it has ended
-            return -1
-        # While the other end of its socket is open the process lives, so the pid was its own when it was looked up.
-        if not is_ready(fd, 0):  # it has not hung up
-            return pidfd
-        os.close(pidfd)
-        return -1
+            opened = Owned(map(os.pidfd_open, (pid,)))
+            # While the other end of its socket is open the process lives, so the pid was its own when it was looked up.
+            if not is_ready(fd, 0):  # it has not hung up
+                [self.session.pidfd] = duplicates(opened.fds)
+        except OSError:  # it has ended, or descriptors have run out
+            pass
 
     def _end_unknown(self) -> None:
         """Note the end of a process that has outlived its template. Its status is unknown, unless this process is its
@@ -437,21 +436,18 @@ class Endpoints:
 
     def _recognise(self, pid: int) -> None:
         """Open a pidfd for a process that has reported its function before its template has reported its birth."""
-        if self.remote:
+        if self.remote or not has_pidfds():
             return
         try:
-            pidfd = lift(os.pidfd_open(pid)) if has_pidfds() else -1
+            opened = Owned(map(os.pidfd_open, (pid,)))
         except OSError:  # it has ended
             return
         self.read_status()
         session = self.session
-        if session.born or session.status_ended or pidfd < 0:
-            if pidfd >= 0:
-                os.close(pidfd)
-        else:  # the template reports before it reaps, so the process was not reaped when the pid was looked up
-            session.pidfd = pidfd
+        if not (session.born or session.status_ended):
+            # The template reports before it reaps, so the process was not reaped when the pid was looked up.
+            [session.pidfd] = duplicates(opened.fds)
 
     def _close_executed(self) -> None:
-        fd, self.executed = self.executed, -1
-        if fd >= 0:
-            os.close(fd)
+        if self.executed >= 0:
+            in_one_go(map(setattr, (self,), ("executed",), (-1,)), map(os.close, (self.executed,)))

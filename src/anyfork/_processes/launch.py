@@ -10,15 +10,17 @@ from __future__ import annotations
 import os
 import sys
 from fcntl import F_DUPFD_CLOEXEC, fcntl
+from itertools import repeat
 from posix import (
     posix_spawn,  # not that of os, which debuggers replace to enter every interpreter, see _processes.debugger
 )
 
 import _anyfork_child
 from _anyfork_child.values.file_name import file_name
-from _anyfork_child.wire.descriptors import duplicate, is_standard_stream, lift, socket_pair
+from _anyfork_child.wire.descriptors import duplicates, is_standard_stream, socket_pair
 from _anyfork_child.wire.frames import INIT
 from _anyfork_child.wire.memfd import new_file
+from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.platform import OLDEST, bind_now
 
 from .._errors import ArgumentError, LaunchError
@@ -96,16 +98,16 @@ def launch() -> Link:
     python = find_python()
     control, far = socket_pair()
     line, follows = open_lifeline()
-    output, stderr = new_file(), _stderr()
+    output, stderr = new_file(), open_stderr()
     link = Link(control, None, None)
     link.interpreter = python
     link.output = StderrTail(output)
     try:
-        pid = _spawn(python, command(python, None), (far.fileno(), line.fds[0], stderr, output), follows)
+        pid = _spawn(python, command(python, None), (far.fileno(), line.fd, stderr.fd, output.fd), follows)
     except OSError as error:
         raise LaunchError(f"the interpreter {python!r} cannot be executed: {error}") from error
     finally:
-        os.close(stderr)
+        stderr.close()
         far.close()
         line.close()
     link.session.pid = link.child = pid
@@ -114,18 +116,18 @@ def launch() -> Link:
 
 
 def _spawn(python: str, argv: list[bytes], fds: Sequence[int], follows: int) -> int:
-    high = [fcntl(fd, F_DUPFD_CLOEXEC, HIGH) for fd in fds]
+    high = Owned(map(fcntl, fds, repeat(F_DUPFD_CLOEXEC), repeat(HIGH)))
     try:
-        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in zip(high, (3, 4, 5, 2), strict=True)]
+        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in zip(high.fds, (3, 4, 5, 2), strict=True)]
         numbers = (b"3", b"4", b"-1", b"5", b"%d" % follows)
         environment = bind_now(executable_environment(os.environb))
         return posix_spawn(python, [*argv, *numbers], environment, file_actions=actions)
     finally:
-        for fd in high:
-            os.close(fd)
+        high.close()
 
 
-def _stderr() -> int:
+def open_stderr() -> Owned:
+    """Duplicate standard error, or open the null device for a daemon without one. Raises OSError."""
     if is_standard_stream(2):
-        return duplicate(2)
-    return lift(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))  # for a daemon without standard error
+        return Owned(duplicates((2,)))
+    return Owned(map(os.open, (os.devnull,), (os.O_RDWR | os.O_CLOEXEC,))).lifted()

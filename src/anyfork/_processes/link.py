@@ -14,14 +14,14 @@ from _weakref import ref
 from functools import partial
 from itertools import count
 
-from _anyfork_child.wire.channel import NOWAIT, close_all
+from _anyfork_child.wire.channel import NOWAIT
 from _anyfork_child.wire.frames import CLOSE, DETACH, PING, REVOKE, Frame
 
 from .._errors import ArgumentError, HandleError
 from .._system.import_path import ORDINARY
 from .._system.locks import in_one_go, locked, try_locked
-from .._system.owned_descriptors import hand_on, unopened
 from .._system.reaper import reaper
+from .._system.socket_handover import hand_on, unopened
 from .endpoints import Endpoints
 from .session import Phase
 from .undelivered import deliver, destructor, pending, undelivered, when_free
@@ -133,15 +133,16 @@ class Link(Endpoints):
         frame, made, pieces = encoded.frame(kind)
         self.send(frame, made, pieces, call)
 
-    def send(self, frame: Frame, own: Sequence[int] = (), pieces: Sequence[bytes] = (), call: str = "") -> None:
+    def send(self, frame: Frame, own: Sequence[Closable] = (), pieces: Sequence[bytes] = (), call: str = "") -> None:
         """Queue a frame and send what the socket takes now; see Outbox.push.
 
-        The descriptors ``own``, which belong to the frame, are closed afterwards.
+        ``own`` are the owners of descriptors that were made for the frame; they are closed afterwards.
         """
         try:
             self._send(frame, pieces, call)
         finally:
-            close_all(own)
+            for owner in own:
+                owner.close()
         if pending():
             deliver()
 
@@ -170,9 +171,10 @@ class Link(Endpoints):
     @locked
     def ask(self) -> int:
         """Ask whether everything so far has been done; return the number of the answer."""
+        undelivered.add(self)  # first: no interrupt may come between queueing and this
         [self.session.pings] = self.outbox.queueing(self.outbox.messages_of(Frame(PING)), self._pings)
         number = self.session.pings
-        self._flush_queued()
+        self.flush()
         return number
 
     def expect_answer(self) -> None:
@@ -187,11 +189,6 @@ class Link(Endpoints):
         finally:
             if self.outbox:
                 undelivered.add(self)
-
-    def _flush_queued(self) -> None:
-        """Send what the socket takes of the frames that have just been queued. Raises OSError."""
-        undelivered.add(self)
-        self.flush()
 
     def flush(self) -> bool:
         """Send what the socket takes of the queue. Return False when polling the socket is no use. The caller holds the
@@ -333,9 +330,10 @@ class Link(Endpoints):
         if self.session.phase is not Phase.PREPARING:
             return
         # No interrupt may come in between: the end of the socket without this frame means that the owner has ended.
+        undelivered.add(self)
         message = self.outbox.messages_of(Frame(CLOSE))
         [self.session.phase] = self.outbox.queueing(message, iter((Phase.CLOSED,)))
-        self._flush_queued()
+        self.flush()
         self.wake_all()
 
     def drop_process(self) -> None:
@@ -344,7 +342,7 @@ class Link(Endpoints):
             return
         if not self._dropped:
             self._drop()
-            self.let_go()
+        self.let_go()  # again: an interrupt may have come in the middle of the last time
 
     @locked
     def _drop(self) -> None:

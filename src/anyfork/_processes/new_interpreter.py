@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from _anyfork_child.values.encode import Encoded, pickle_into
-from _anyfork_child.wire.channel import close_all
 from _anyfork_child.wire.descriptors import is_standard_stream
 from _anyfork_child.wire.frames import STDIO
 from _anyfork_child.wire.memfd import new_file
+from _anyfork_child.wire.owned_descriptors import Owned
 
 from .._system.interpreter import executable_environment, find_python
 from .attributes import check_attributes
@@ -31,7 +31,7 @@ def present_attributes(attributes: Mapping[str, object]) -> Encoded:
 
 def exec_attributes(
     python: str | os.PathLike[str] | None, flags: Sequence[str] | None, attributes: Mapping[str, object]
-) -> tuple[Encoded, str, int]:
+) -> tuple[Encoded, str, Owned]:
     """Return the attributes to send, the interpreter, and a file for its error output if it does not start.
 
     Raises ArgumentError and LaunchError.
@@ -41,13 +41,9 @@ def exec_attributes(
     asked = check_attributes("new_exec", encoded, attributes)
     values = _inherited(encoded) | asked
     values["env"] = executable_environment(values["env"])  # type: ignore[arg-type]  # checked, see _processes.attributes
-    try:
-        values["exec"] = command(interpreter, flags)
-        output = new_file()
-    except BaseException:
-        close_all(encoded.made)
-        raise
-    encoded.fds.append(output)
+    values["exec"] = command(interpreter, flags)
+    output = new_file()
+    encoded.fds.append(output.fd)
     pickle_into(encoded, values)
     return encoded, interpreter, output
 
@@ -71,8 +67,13 @@ def _inherited(encoded: Encoded) -> dict[str, object]:
         values["umask"] = umask
     for fd, name in enumerate(STDIO):
         values[name] = encoded.add_descriptor(fd, fd) if is_standard_stream(fd) else os.devnull
-    values["cwd"] = encoded.add_made(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    values["cwd"] = encoded.add_made(open_directory())
     return values
+
+
+def open_directory() -> Owned:
+    """Open the current directory. Raises OSError when it was removed."""
+    return Owned(map(os.open, (".",), (os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC,)))
 
 
 def _umask() -> int | None:

@@ -18,10 +18,10 @@ from _anyfork_child.wire.channel import NOSIGNAL, NOWAIT, RIGHTS, pack_descripto
 from _anyfork_child.wire.descriptors import duplicate, duplicates
 from _anyfork_child.wire.frames import messages
 from _anyfork_child.wire.memfd import write_stepwise
+from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.signal_handlers import comes_from_outside
 
 from .._system.locks import Once
-from .._system.owned_descriptors import Owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,19 +6,21 @@ import os
 
 from _anyfork_child.values.by_name_or_value import Receiver
 from _anyfork_child.values.encode import Encoded, pickle_into
-from _anyfork_child.wire.channel import close_all
-from _anyfork_child.wire.descriptors import duplicate, is_standard_stream
 from _anyfork_child.wire.frames import START
 
 from .._system.import_path import is_importable
 from .arguments import encode_call
 from .attributes import check_attributes
+from .launch import open_stderr
 from .link import Link
+from .new_interpreter import open_directory
 from .start import fork_default, two_pairs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from _anyfork_child.wire.owned_descriptors import Owned
 
 FUNCTION = "_anyfork_child.remote.local_relay:relay"
 CALL = "RemoteTemplate"
@@ -49,22 +51,16 @@ def _fork() -> Link:
     program would inherit.
     """
     encoded = Encoded()
-    opened: dict[str, int] = {}
+    opened: dict[str, Owned] = {}
     try:
-        for name, open_it in (("cwd", _open_directory), ("stderr", _open_stderr)):
+        for name, open_it in (("cwd", open_directory), ("stderr", open_stderr)):
             try:
                 opened[name] = open_it()
             except OSError:  # the directory was removed: the template's is used
                 pass
-        pickle_into(encoded, check_attributes(CALL, encoded, {"env": os.environb, **opened}))
+        numbers = {name: owner.fd for name, owner in opened.items()}
+        pickle_into(encoded, check_attributes(CALL, encoded, {"env": os.environb, **numbers}))
         return fork_default({}, encoded)
     finally:
-        close_all(opened.values())
-
-
-def _open_directory() -> int:
-    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def _open_stderr() -> int:
-    return duplicate(2) if is_standard_stream(2) else os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for owner in opened.values():
+            owner.close()

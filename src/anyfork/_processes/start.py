@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import _socket
-import os
 import sys
 
 from _anyfork_child.values.decode import change_places
 from _anyfork_child.values.encode import INLINE, Encoded, pickle_into
 from _anyfork_child.values.file_name import file_name
-from _anyfork_child.wire.channel import close_all
 from _anyfork_child.wire.descriptors import lift, socket_pair
 from _anyfork_child.wire.frames import ADOPT, DETACHED, EXECUTES, FORK, MAX_BODY, PREPARE, START, Frame
 from _anyfork_child.wire.memfd import new_file, write_stepwise
 from _anyfork_child.wire.own_imports import warm
+from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.resource_tracker import MODULE
 
 from .._errors import AnyforkError, ArgumentError
@@ -30,6 +29,7 @@ from .stderr import StderrTail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     import socket
     from collections.abc import Mapping, Sequence
 
@@ -45,34 +45,29 @@ def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded, more:
     """
     tell_path(parent)
     body, file = _body(parent, encoded)
-    made = () if file is None else (file,)
     try:
-        return _fork(parent, attributes, body, (*encoded.fds, *made), more)
+        return _fork(parent, attributes, body, (*encoded.fds, *file.fds), more)
     finally:
-        close_all(made)
+        file.close()
 
 
-def _body(parent: Link, encoded: Encoded) -> tuple[bytes, int | None]:
-    """Return the frame's body, and None. If the attributes are large, write them into a file, and return its index
-    among the descriptors, pickled, and the file.
+def _body(parent: Link, encoded: Encoded) -> tuple[bytes, Owned]:
+    """Return the frame's body, and the owner of no descriptor. If the attributes are large, write them into a file, and
+    return its index among the descriptors, pickled, and its owner.
     """
     if encoded.size <= INLINE or (parent.remote and encoded.size <= MAX_BODY):
-        return b"".join(encoded.pieces), None
+        return b"".join(encoded.pieces), Owned()
     if parent.remote:
         raise ArgumentError(
             f"fork() cannot take attributes of {encoded.size} bytes to {parent.session.host}: "
             f"at most {MAX_BODY} travel to another machine; give a smaller env"
         )
     file = new_file()
-    try:
-        for _ in write_stepwise(file, encoded.pieces, MAX_BODY):
-            pass
-        index = Encoded()
-        pickle_into(index, len(encoded.fds))
-        return b"".join(index.pieces), file
-    except BaseException:
-        close_all((file,))
-        raise
+    for _ in write_stepwise(file.fd, encoded.pieces, MAX_BODY):
+        pass
+    index = Encoded()
+    pickle_into(index, len(encoded.fds))
+    return b"".join(index.pieces), file
 
 
 def _fork(parent: Link, attributes: Mapping[str, object], body: bytes, given: Sequence[int], more: int) -> Link:
@@ -135,11 +130,8 @@ def fork_exec(
     encoded, interpreter, output = exec_attributes(python, flags, attributes)
     try:
         link = fork_default(attributes, encoded, EXECUTES)
-    except BaseException:
-        os.close(output)
-        raise
     finally:
-        close_all(encoded.made)
+        encoded.close_made()
     link.interpreter = interpreter
     link.tracker = Link.tracker  # it is another program by now, and has nothing of its template
     link.output = StderrTail(output)
@@ -158,7 +150,7 @@ def _fork_pristine(attributes: Mapping[str, object]) -> Link:
     try:
         link = fork_default(attributes, encoded)
     finally:
-        close_all(encoded.made)
+        encoded.close_made()
     initialise(link)
     return link
 

@@ -5,31 +5,33 @@ from __future__ import annotations
 import os
 from _locale import getencoding
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _anyfork_child.wire.owned_descriptors import Owned
+
 TAIL = 4096  # bytes that a person still reads
 CONTINUATION = bytes(range(0x80, 0xC0))  # bytes in UTF-8 that follow another one, which may lie before the tail
 
 
 class StderrTail:
-    """A file with the output of a process. The descriptor belongs to this object."""
+    """A file with the output of a process."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_file",)
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, file: Owned) -> None:
+        self._file = file
 
     def tail(self) -> str:
         """Return the end of the output; empty once closed."""
         try:
-            size = os.fstat(self._fd).st_size
-            return _text(os.pread(self._fd, TAIL, max(0, size - TAIL))).strip()
-        except OSError:  # closed, or not readable for this user
+            size = os.fstat(self._file.fd).st_size
+            return _text(os.pread(self._file.fd, TAIL, max(0, size - TAIL))).strip()
+        except (OSError, ValueError):  # not readable for this user, or closed
             return ""
 
     def close(self) -> None:
         """Close the file. Closing twice is harmless."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file.close()
 
 
 def _text(data: bytes) -> str:

@@ -11,9 +11,9 @@ from _thread import RLock
 
 from _anyfork_child.wire.descriptors import duplicates
 from _anyfork_child.wire.lifeline import F_SETSIG, READ, follow, open_pipe, path_of
+from _anyfork_child.wire.owned_descriptors import Owned
 
 from .locks import do_locked
-from .owned_descriptors import Owned
 
 _pipe: list[int] = []  # its reading and its writing end, once it is open
 _lock = RLock()  # reentrant: a signal handler may come in the middle

@@ -71,10 +71,8 @@ def try_locked(lock: RLock, action: Callable[[], Any]) -> bool:
     try:
         if not lock.acquire(blocking=False):
             return False
-        try:
-            action()
-        finally:
-            lock.release()
+        action()
+        lock.release()
     except BaseException:
         release_to(lock, 0)
         raise

@@ -13,35 +13,17 @@ import sys
 from select import POLLIN, POLLOUT
 
 from _anyfork_child.wire.descriptors import FIRST, duplicate
+from _anyfork_child.wire.original_select import original_select
 
 from .._errors import StartError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType
     from typing import Any
 
 
-def _original() -> Any:
-    """Return the select module in its original state, even if the program's module was patched."""
-    spec = select.__spec__
-    if hasattr(select, "epoll") or spec is None or spec.loader is None:
-        return select
-    from importlib.util import module_from_spec  # only now: few programs are patched
-
-    module: ModuleType = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 # The original functions, whether the program is patched or not.
-# macOS has no epoll, but objects of its kqueue hold a descriptor just as well.
-_epoll, _kqueue, _poll = (getattr(_original(), name, None) for name in ("epoll", "kqueue", "poll"))
-
-
-def holder() -> type[select.epoll]:
-    """Return the class of objects that, when deleted, close the descriptor of ``fromfd``, of whatever kind."""
-    return _epoll or _kqueue  # type: ignore[return-value]  # one of them is there
+_epoll, _poll = (getattr(original_select(), name, None) for name in ("epoll", "poll"))
 
 
 def patched_by() -> str:

@@ -13,7 +13,7 @@ from .._errors import AnyforkError, HandleError
 from .._processes import flows
 from .._processes.handles import ProcessHandle
 from .._processes.undelivered import destructor, when_free
-from .._system.owned_descriptors import hand_on, unopened
+from .._system.socket_handover import hand_on, unopened
 from ._waiting import run, run_now
 
 TYPE_CHECKING = False

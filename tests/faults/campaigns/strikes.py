@@ -6,6 +6,7 @@ raises does. Lines of finalizers are passed over: the interpreter drops what is 
 
 from __future__ import annotations
 
+import dis
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 ROOTS = tuple(str(Path(package.__file__).parent) + "/" for package in (anyfork, _anyfork_child))
+POP_EXCEPT = dis.opmap["POP_EXCEPT"]
 FINALIZERS = frozenset({"__del__", "delete_if_possible"})
 
 
@@ -57,7 +59,7 @@ class LineStrike:
         return self._traced if frame.f_code.co_filename.startswith(ROOTS) else None
 
     def _traced(self, frame: FrameType, event: str, _argument: object) -> Any:
-        if event == "line" and self._concerned():
+        if event == "line" and not _leaves_handler(frame) and self._concerned():
             self.lines += 1
             if self.lines == self.at - 1:
                 self._before = state.numbers()
@@ -74,6 +76,12 @@ class LineStrike:
         sys.settrace(None)
         frame.f_trace = None
         self._strike()
+
+
+def _leaves_handler(frame: FrameType) -> bool:
+    """Whether the next instruction ends the handling of an exception. No signal handler runs before it, and the
+    interpreter would keep the handled exception, with all its frames, if a trace function raised there."""
+    return frame.f_code.co_code[frame.f_lasti] == POP_EXCEPT
 
 
 def place_of(frame: FrameType) -> str:
