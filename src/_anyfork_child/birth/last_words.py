@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from _signal import SIG_BLOCK, SIG_SETMASK, SIGPIPE, pthread_sigmask, sigpending, sigwait
 from _struct import Struct
+from errno import ENOMEM
 from fcntl import fcntl
 from os import O_CLOEXEC, O_WRONLY, open, read, set_blocking, write  # noqa: A004  # the builtin is not used here
+from time import sleep
 
+from ..wire.channel import SHORTAGE
 from .claims import is_claimed
 
 TYPE_CHECKING = False
@@ -68,10 +71,7 @@ class Reports(dict[int, tuple[set[int], bytes]]):
 def _receive(fd: int) -> Iterator[tuple[int, bytes]]:
     """Yield the reports of a process from one read, as its pipe holds little. Stop at the first malformed report."""
     set_blocking(fd, False)
-    try:
-        data = read(fd, PIPE_SIZE)
-    except BlockingIOError:
-        return
+    data = _read(fd)
     while len(data) >= HEADER.size:
         magic, kind, length = HEADER.unpack_from(data)
         end = HEADER.size + length
@@ -79,6 +79,17 @@ def _receive(fd: int) -> Iterator[tuple[int, bytes]]:
             return
         yield kind, data[HEADER.size : end]
         data = data[end:]
+
+
+def _read(fd: int) -> bytes:
+    """Return what a pipe holds; nothing if it cannot be read, which must not harm the template."""
+    while True:
+        try:
+            return read(fd, PIPE_SIZE)
+        except OSError as error:  # it is empty, as a rule
+            if error.errno != ENOMEM:
+                return b""
+        sleep(SHORTAGE)
 
 
 def to_nobody() -> int:

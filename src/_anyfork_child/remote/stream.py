@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 CONTROL, STATUS, PLAIN = range(3)  # the roles of streams; the first two carry frames, in the order of a FORK frame
 
 
+def _new_file() -> int:
+    file = new_file()
+    return duplicate(file.fd)  # frames with plain numbers of descriptors go through relays
+
+
 class RelayFile:
     """A file that is being sent, piece by piece; ``behind`` is the message of its frame, which follows it."""
 
@@ -208,7 +213,7 @@ class RelayStream:
     def fill(self, piece: bytes) -> None:
         """Take a piece of the file that belongs to the next frame."""
         if self._filling < 0:
-            self._filling = duplicate(new_file().fd)
+            self._filling = _new_file()
         at = 0
         while at < len(piece):
             at += os.write(self._filling, memoryview(piece)[at:])
@@ -217,7 +222,7 @@ class RelayStream:
     def take_file(self) -> int:
         """Return the descriptor of the received file, which is complete; an empty file if no piece has come."""
         fd, self._filling = self._filling, -1
-        return fd if fd >= 0 else duplicate(new_file().fd)
+        return fd if fd >= 0 else _new_file()
 
     # --- From the socket ---
 

@@ -23,12 +23,25 @@ from ..wire.frames import DEATH, DETACHED, DIED, FOLLOWED, HEADER, VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
     from resource import struct_rusage
 
 SIZE = DEATH.size
-ATTEMPTS = 100  # to report an end: they take a second
+ATTEMPTS = 100  # to do what the kernel has no memory for: they take a second
 pack_died = Struct(HEADER.format + DEATH.format.removeprefix("<")).pack
+
+
+def retry(error: OSError, call: Callable[..., object], *args: object) -> None:
+    """Retry a call that failed because the kernel had no memory. Raises other errors, and the last one."""
+    for _ in range(ATTEMPTS):
+        wait_for_memory(error)
+        try:
+            call(*args)
+        except OSError as another:
+            error = another
+        else:
+            return
+    raise error
 
 
 def tell_again(socket: int, frame: bytes, error: OSError) -> None:
@@ -36,14 +49,13 @@ def tell_again(socket: int, frame: bytes, error: OSError) -> None:
 
     The owner sees the end of the socket then. If the owner is gone or has dropped its handle, the report is not needed.
     """
-    for _ in range(ATTEMPTS):
-        try:
-            wait_for_memory(error)
-            write(socket, frame)
-        except OSError as another:
-            error = another
-        else:
-            return
+    try:
+        retry(error, write, socket, frame)
+    except OSError:
+        _shut_down(socket)
+
+
+def _shut_down(socket: int) -> None:
     end = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, socket)
     try:
         end.shutdown(_socket.SHUT_RDWR)  # closing is not enough: there may be a copy

@@ -14,7 +14,7 @@ from time import monotonic
 
 from ..wire.channel import NOSIGNAL, NOWAIT
 from ..wire.frames import BORN, HEADER, SIGNAL, VERSION
-from .children import Children
+from .children import Children, retry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,17 +82,22 @@ class PidfdChildren(Children):
         if pidfd > self.high:
             self.high = pidfd
         try:
-            self._epoll.register(pidfd, EPOLLIN)
+            try:
+                self._epoll.register(pidfd, EPOLLIN)
+            except OSError as error:  # the process runs already, perhaps its function, too
+                retry(error, self._epoll.register, pidfd, EPOLLIN)
         except OSError as error:  # the limit of /proc/sys/fs/epoll/max_user_watches
             close(pidfd)
             return self.give_up(pid, error)
         self._by_pidfd[pidfd] = (pid, status, reports, flags, monotonic())
         # One socket object serves all status sockets, one after the other, under its own number.
         dup2(status, self._courier_fd, False)
+        frame, rights = (pack(VERSION, BORN, 1, 0, pid),), ((SOL_SOCKET, SCM_RIGHTS, pack_int(pidfd)),)
         try:
-            self._courier.sendmsg(
-                (pack(VERSION, BORN, 1, 0, pid),), ((SOL_SOCKET, SCM_RIGHTS, pack_int(pidfd)),), SEND_FLAGS
-            )
+            try:
+                self._courier.sendmsg(frame, rights, SEND_FLAGS)
+            except OSError as error:
+                retry(error, self._courier.sendmsg, frame, rights, SEND_FLAGS)
         except ConnectionError:  # the owner has dropped its handle, or is gone: no report is needed
             self._obey_dropped(pid)
         except OSError as error:  # no memory, or too many descriptors in flight

@@ -15,23 +15,24 @@ from .supervisor import WITH_SHIM, Tally, Trial, run
 from .weapons import variants_of
 
 MANY = 10_000  # points: more than any operation has
-# Campaigns and faces of the fast suite, and from which point on each which one is tried there.
+# Campaigns and faces of the fast suite: from which point on each which one is tried there, and the variants; all if none.
 FAST = {
-    ("interrupt", "executor"): (5, 97),
-    ("reenter", "executor"): (150, 401),
-    ("kill", "process"): (2, 5),
+    ("interrupt", "executor"): (5, 97, ()),
+    ("reenter", "executor"): (150, 401, ()),
+    ("kill", "process"): (2, 5, ()),
+    ("failure", "process"): (2, 6, ("template ENOMEM",)),
 }
 # More points of those faces that hold at every one, in the slow group. ``scripts/campaign`` tries the others too.
-THOROUGH = {"kill": (1, 2)}
+THOROUGH = {"kill": (1, 2, ())}
 FACES = ["template", "process", "worker", "call", "executor", "context", "remote"]
 
 
-def strike(campaign: str, face: str, first: int, step: int) -> Tally:
+def strike(campaign: str, face: str, first: int, step: int, chosen: tuple[str, ...]) -> Tally:
     """Strike at some points of all operations of a face; return what is wrong."""
     if campaign in WITH_SHIM and shim.missing():
         pytest.skip(shim.missing())
     points = (first, MANY, step)
-    variants = variants_of(campaign, face)
+    variants = chosen or variants_of(campaign, face)
     scenes = [scene for scene in SCENES[face].values() if not scene.slow]
     return run(campaign, face, [Trial(scene.name, variant, points) for scene in scenes for variant in variants])
 
