@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import faces
 import hypothesis  # noqa: F401  # before garbage is frozen: its hook for trio looks for references in what is not
 import pytest
+from deadlines import DEADLINE
 from early_program import early_program
 from local_only import LOCAL_ONLY, LOCAL_ONLY_CASES
 from owner_side import KINDS, REMOTE, connected, disconnect
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from anyfork import Template
 
 PACKAGES = {"uvloop": "uvloop", "pool-uvloop": "uvloop", "msgpack": "msgspec"}  # by the parameter of tests that need it
-DEADLINE = 20.0  # seconds for what a test started to be gone; nothing waits that long unless something is wrong
 
 
 def descriptors() -> dict[int, str]:

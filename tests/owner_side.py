@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import faces
 import pytest
+from deadlines import DEADLINE
 from early_program import early_program
 
 import anyfork
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from anyfork import ExitStatus, Process, Template
 
-DEADLINE = 30.0  # seconds for what must end by itself
 
 # Leads to another Python here, for which this program is on another machine. It finds the modules of the tests.
 HERE = os.path.dirname(os.path.abspath(__file__))

@@ -6,7 +6,7 @@ import os
 
 import anyio
 import pytest
-from owner_side import DEADLINE
+from deadlines import DEADLINE
 
 
 class Gate:

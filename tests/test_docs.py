@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import eventually, owned
+from deadlines import PROGRAM_DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,6 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
-DEADLINE = 50  # seconds for one block
 
 
 def blocks() -> Iterator[object]:
@@ -42,7 +42,7 @@ def test_code_in_the_documentation_runs_and_prints_what_it_says(code: str, said:
     with subprocess.Popen(
         [sys.executable, script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        output, errors = process.communicate(timeout=DEADLINE)
+        output, errors = process.communicate(timeout=PROGRAM_DEADLINE)
     assert (process.returncode, errors) == (0, "")
     if said is not None:
         assert output == said

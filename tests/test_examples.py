@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from conftest import eventually, owned
+from deadlines import PROGRAM_DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-DEADLINE = 50  # seconds for one program
 
 # What each says, as a regular expression for its whole output. A program without a line here fails its test.
 SAYS = {
@@ -46,7 +46,7 @@ def test_an_example_does_what_it_shows_and_leaves_nothing(program: Path, tmp_pat
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        output, errors = process.communicate(timeout=DEADLINE)
+        output, errors = process.communicate(timeout=PROGRAM_DEADLINE)
     assert (process.returncode, errors) == (0, "")
     assert re.fullmatch(SAYS[program.stem], output), output
     eventually(lambda: not owned(process.pid), f"the example left processes: {owned(process.pid)}")
@@ -62,7 +62,7 @@ def server() -> Iterator[int]:
         eventually(lambda: listens(port) or process.poll() is not None, "the server does not listen")
         yield port
         process.terminate()
-        output, _ = process.communicate(timeout=DEADLINE)
+        output, _ = process.communicate(timeout=PROGRAM_DEADLINE)
     assert (output, process.returncode) == ("", -signal.SIGTERM)
     eventually(lambda: not owned(process.pid), f"the server left processes: {owned(process.pid)}")
 
@@ -79,7 +79,7 @@ def test_an_asgi_application_answers_many_clients_with_workers_from_a_template(s
     expected = {10: 4, 1000: 168, 100_000: 9592}
 
     def ask(limit: int) -> int:
-        return int(httpx.get(f"http://127.0.0.1:{server}/primes/{limit}", timeout=DEADLINE).json()["primes"])
+        return int(httpx.get(f"http://127.0.0.1:{server}/primes/{limit}", timeout=PROGRAM_DEADLINE).json()["primes"])
 
     with ThreadPoolExecutor(8) as clients:
         assert list(clients.map(ask, list(expected) * 10)) == list(expected.values()) * 10

@@ -11,7 +11,8 @@ import textwrap
 import child_side
 import pytest
 from conftest import owned
-from owner_side import DEADLINE, output_of, run_python
+from deadlines import DEADLINE
+from owner_side import output_of, run_python
 
 HERE = os.path.dirname(child_side.__file__)
 HEAD = """

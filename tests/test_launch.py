@@ -8,7 +8,8 @@ import textwrap
 
 import child_side
 import pytest
-from owner_side import DEADLINE, ask, ended, output_of
+from deadlines import DEADLINE
+from owner_side import ask, ended, output_of
 
 import anyfork
 from anyfork._processes.launch import PACKAGE_DIRECTORY, find_python

@@ -15,8 +15,9 @@ import time
 import child_side
 import pytest
 from conftest import eventually
+from deadlines import DEADLINE
 from link_functions import say_at_once
-from owner_side import DEADLINE, ask, ended, interrupt_in, output_of, pipe, read_all, result_of, stopped
+from owner_side import ask, ended, interrupt_in, output_of, pipe, read_all, result_of, stopped
 
 import anyfork
 from anyfork._processes import undelivered

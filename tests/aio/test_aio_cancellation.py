@@ -11,7 +11,8 @@ import child_side
 import pytest
 from cancelling import at_every_checkpoint, cancelled_at
 from conftest import descendants, eventually
-from owner_side import DEADLINE, pipe, stopped
+from deadlines import DEADLINE
+from owner_side import pipe, stopped
 
 import anyfork
 from anyfork import aio

@@ -24,7 +24,8 @@ from aio_handles_functions import (
     write_to_descriptors,
 )
 from conftest import descriptors, eventually
-from owner_side import DEADLINE, ended, pipe, read_all, stopped
+from deadlines import DEADLINE
+from owner_side import ended, pipe, read_all, stopped
 
 import anyfork
 from anyfork import aio

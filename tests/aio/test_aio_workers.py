@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from cancelling import at_every_checkpoint, cancelled_at
 from conftest import descendants, eventually
-from owner_side import DEADLINE, pipe
+from deadlines import DEADLINE
+from owner_side import pipe
 
 import anyfork
 from anyfork import aio

@@ -12,7 +12,8 @@ import call_functions
 import pytest
 from call_makers import MAKERS
 from conftest import eventually
-from owner_side import DEADLINE, pipe, stopped
+from deadlines import DEADLINE
+from owner_side import pipe, stopped
 
 import anyfork
 from anyfork import aio

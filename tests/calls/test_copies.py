@@ -13,7 +13,8 @@ import anyio
 import copy_functions
 import pytest
 from call_makers import MAKERS
-from owner_side import DEADLINE, connected
+from deadlines import DEADLINE
+from owner_side import connected
 
 import anyfork
 from anyfork import aio

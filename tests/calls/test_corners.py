@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from call_makers import MAKERS
 from conftest import descriptors, eventually
-from owner_side import DEADLINE, output_of, pipe, stopped
+from deadlines import DEADLINE
+from owner_side import output_of, pipe, stopped
 from test_serializers import SPEAK, message
 
 import anyfork

@@ -14,7 +14,8 @@ import call_functions
 import pytest
 from call_makers import MAKERS
 from conftest import descendants, eventually, merge_references
-from owner_side import DEADLINE, output_of, pipe
+from deadlines import DEADLINE
+from owner_side import output_of, pipe
 
 import anyfork
 

@@ -14,7 +14,8 @@ import child_side
 import pytest
 from attributes_applied_functions import NOBODY, open_to_others, print_title
 from conftest import eventually
-from owner_side import DEADLINE, KINDS, ask, ended, output_of, owner_of, pipe, read_all
+from deadlines import DEADLINE
+from owner_side import KINDS, ask, ended, output_of, owner_of, pipe, read_all
 
 import anyfork
 

@@ -11,7 +11,8 @@ import child_side
 import pytest
 from child_side import Decoding
 from conftest import eventually
-from owner_side import DEADLINE, ask, ended, pipe, stopped
+from deadlines import DEADLINE
+from owner_side import ask, ended, pipe, stopped
 
 import anyfork
 

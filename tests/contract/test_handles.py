@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 import child_side
 import pytest
 from conftest import descendants, eventually, merge_references
+from deadlines import DEADLINE
 from handles_functions import ask_of_my_own, keep_template, start_my_own, take_and_use
-from owner_side import DEADLINE, ask, blocking_only, ended, output_of, pipe, read_all, result_of, stopped
+from owner_side import ask, blocking_only, ended, output_of, pipe, read_all, result_of, stopped
 
 import anyfork
 

@@ -9,7 +9,8 @@ import socket
 import child_side
 import pytest
 from conftest import eventually
-from owner_side import DEADLINE, ask, ended, pipe, read_all, result_of
+from deadlines import DEADLINE
+from owner_side import ask, ended, pipe, read_all, result_of
 from preparation_functions import append_to_main, sorted_back
 
 import anyfork
@@ -78,7 +79,7 @@ def test_descriptors_and_strings_keep_their_order(template, tmp_path):
 
 
 def test_each_clone_has_its_own_queue_and_its_own_code_from_the_fork_on(new_template):
-    # Vector V7: template p: s1, F; q is forked, gets s2 and changes g; p gets x; then r is forked.
+    # template p: s1, F; q is forked, gets s2 and changes g; p gets x; then r is forked.
     expression = "(v[0], v[1].fileno() > 2, v[2:], sys.modules['__main__'].g)"
     with pipe() as (_, write), new_template() as p:
         p.execute("g = 1").send("s1", anyfork.Descriptor(write))

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import child_side
 import pytest
 from conftest import eventually, merge_references
-from owner_side import DEADLINE, ask, blocking_only, ended, pipe
+from deadlines import DEADLINE
+from owner_side import ask, blocking_only, ended, pipe
 from processes_functions import write_when_closed
 
 import anyfork

@@ -8,7 +8,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from owner_side import DEADLINE, ended, read_all
+from deadlines import DEADLINE
+from owner_side import ended, read_all
 
 import anyfork
 

@@ -15,7 +15,8 @@ import uuid
 from pathlib import Path
 from textwrap import dedent
 
-DEADLINE = 20.0  # seconds for anything a program is asked
+from deadlines import DEADLINE
+
 SECONDS = 4.0  # for what must have ended by then; a tenth of a second is what is promised
 PAUSE = threading.Event()
 MARK = "ANYFORK_FAULT_TEST"  # the environment variable by which all processes of a program are found

@@ -6,12 +6,12 @@ import signal
 
 import faulty
 import pytest
+from deadlines import DEADLINE
 from programs import stop
 
 import anyfork
 from anyfork import Descriptor, Template
 
-DEADLINE = 10.0  # seconds
 SHORT = 0.05  # seconds: for what will not happen
 
 
@@ -47,7 +47,6 @@ def start(trace, *functions):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_process_killed_before_it_is_ready_is_an_error_with_the_signal(trace, number):
-    """Scenario 5."""
     process = start(trace, (faulty.die_by, number))
     with pytest.raises(anyfork.DiedBeforeReadyError) as caught:
         process.ready(DEADLINE)
@@ -56,7 +55,6 @@ def test_a_process_killed_before_it_is_ready_is_an_error_with_the_signal(trace, 
 
 
 def test_a_process_that_exits_before_it_is_ready_is_an_error_with_the_code(trace):
-    """Scenario 5."""
     process = start(trace, (os._exit, 9))
     with pytest.raises(anyfork.DiedBeforeReadyError) as caught:
         process.ready(DEADLINE)
@@ -65,7 +63,7 @@ def test_a_process_that_exits_before_it_is_ready_is_an_error_with_the_code(trace
 
 
 def test_an_argument_that_exits_by_systemexit_is_a_decode_error(trace):
-    """Scenario 5: it is an exception like others."""
+    """It is an exception like others."""
     process = start(trace, (os.sys.exit, 3))
     with pytest.raises(anyfork.ArgumentDecodeError, match="SystemExit"):
         process.ready(DEADLINE)
@@ -74,7 +72,6 @@ def test_an_argument_that_exits_by_systemexit_is_a_decode_error(trace):
 
 @pytest.mark.parametrize("call", [(os._exit, 0), (faulty.die_by, 9), (os.sys.exit, 0)])
 def test_the_function_of_a_process_that_died_before_it_was_ready_was_never_entered(trace, call):
-    """Scenario 5."""
     process = start(trace, call)
     with pytest.raises(anyfork.StartError):
         process.ready(DEADLINE)
@@ -83,20 +80,18 @@ def test_the_function_of_a_process_that_died_before_it_was_ready_was_never_enter
 
 
 def test_the_status_of_a_process_that_died_before_it_was_ready_is_there_for_wait(trace):
-    """Scenario 5."""
     process = start(trace, (os._exit, 9))
     assert process.wait(DEADLINE).code == 9
     process.close()
 
 
 def test_run_raises_what_ready_would_raise(trace):
-    """Scenario 5."""
     with pytest.raises(anyfork.DiedBeforeReadyError):
         Template().run(faulty.write_to, trace.argument, faulty.Decoding(os._exit, 9))
 
 
 def test_the_channel_of_a_process_that_died_before_it_was_ready_is_the_error(trace):
-    """Scenario 5: never a socket that leads nowhere."""
+    """Never a socket that leads nowhere."""
     process = start(trace, (os._exit, 9))
     with pytest.raises(anyfork.DiedBeforeReadyError):
         _ = process.channel
@@ -104,7 +99,6 @@ def test_the_channel_of_a_process_that_died_before_it_was_ready_is_the_error(tra
 
 
 def test_the_template_of_a_process_that_died_before_it_was_ready_works_on(trace):
-    """Scenario 5."""
     with Template() as template:
         with pytest.raises(anyfork.DiedBeforeReadyError):
             template.fork().run(faulty.write_to, faulty.Decoding(faulty.die_by, signal.SIGKILL))
@@ -113,7 +107,7 @@ def test_the_template_of_a_process_that_died_before_it_was_ready_works_on(trace)
 
 
 def test_an_exec_ed_interpreter_that_dies_at_its_start_is_an_error_with_what_it_wrote():
-    """Scenario 5: standard error is ours there, so its tail is in the error."""
+    """Standard error is ours there, so its tail is in the error."""
     template = Template.new_exec(flags=["-X", "frozen_modules=neither-on-nor-off"])
     with pytest.raises(anyfork.LaunchError) as caught:
         template.ready(DEADLINE)
@@ -122,7 +116,6 @@ def test_an_exec_ed_interpreter_that_dies_at_its_start_is_an_error_with_what_it_
 
 
 def test_a_process_that_hangs_before_it_is_ready_is_killed_at_the_deadline(trace):
-    """Scenario 6."""
     read, write = os.pipe()
     process = start(trace, (faulty.hang, Descriptor(write)))
     assert os.read(read, 1) == b"."
@@ -136,7 +129,6 @@ def test_a_process_that_hangs_before_it_is_ready_is_killed_at_the_deadline(trace
 
 
 def test_the_deadline_of_run_kills_too_and_the_function_was_never_entered(trace):
-    """Scenario 6."""
     read, write = os.pipe()
     with pytest.raises(anyfork.NotReadyError):
         Template().run(faulty.write_to, trace.argument, faulty.Decoding(faulty.hang, Descriptor(write)), timeout=SHORT)
@@ -146,7 +138,6 @@ def test_the_deadline_of_run_kills_too_and_the_function_was_never_entered(trace)
 
 
 def test_a_passed_deadline_is_a_timeout_error_too():
-    """Scenario 6."""
     read, write = os.pipe()
     with pytest.raises(TimeoutError):
         Template().run(faulty.write_to, faulty.Decoding(faulty.hang, Descriptor(write)), timeout=SHORT)
@@ -155,7 +146,7 @@ def test_a_passed_deadline_is_a_timeout_error_too():
 
 
 def test_a_stopped_template_never_enters_the_function_after_the_deadline_of_run(trace):
-    """Scenarios 6 and 14: not even when it goes on and reads what is queued."""
+    """Not even when it goes on and reads what is queued."""
     template = Template().ready()
     stop(template.pid)
     pid = template.pid
@@ -169,7 +160,7 @@ def test_a_stopped_template_never_enters_the_function_after_the_deadline_of_run(
 
 
 def test_a_fork_of_a_stopped_template_never_enters_the_function_after_the_deadline_of_run(trace):
-    """Scenarios 6 and 14: the process is not even born when the deadline passes, so nothing can be killed yet."""
+    """The process is not even born when the deadline passes, so nothing can be killed yet."""
     with Template() as template:
         stop(template.ready().pid)
         with pytest.raises(anyfork.NotReadyError):
@@ -179,7 +170,6 @@ def test_a_fork_of_a_stopped_template_never_enters_the_function_after_the_deadli
 
 
 def test_a_stopped_template_works_on_after_the_deadline_of_a_fork_of_it(trace):
-    """Scenarios 6 and 14."""
     with Template() as template:
         stop(template.ready().pid)
         with pytest.raises(anyfork.NotReadyError):
@@ -190,7 +180,6 @@ def test_a_stopped_template_works_on_after_the_deadline_of_a_fork_of_it(trace):
 
 
 def test_a_program_never_runs_after_the_deadline_of_run_program(tmp_path):
-    """Scenario 6."""
     with Template() as template:
         stop(template.ready().pid)
         with pytest.raises(anyfork.NotReadyError):
@@ -201,7 +190,7 @@ def test_a_program_never_runs_after_the_deadline_of_run_program(tmp_path):
 
 
 def test_ready_of_a_template_that_is_busy_times_out_and_the_template_goes_on():
-    """Scenario 6: a template is not killed for being slow."""
+    """A template is not killed for being slow."""
     read, write = os.pipe()
     with Template() as template:
         template.execute("import os; os.read(args[0].fileno(), 1)", Descriptor(read))
@@ -225,7 +214,7 @@ os.register_at_fork({}=hook)
 
 @pytest.mark.parametrize("where", ["before", "after_in_child"])
 def test_a_hook_that_raises_fails_the_new_process(where):
-    """Scenario 7: closed, not with a line on stderr and a half-made process."""
+    """Closed, not with a line on stderr and a half-made process."""
     with Template() as template:
         template.execute(HOOK.format(where))
         with pytest.raises(anyfork.HookError, match="the hook does not like this"):
@@ -234,7 +223,6 @@ def test_a_hook_that_raises_fails_the_new_process(where):
 
 @pytest.mark.parametrize("where", ["before", "after_in_child"])
 def test_a_hook_that_raises_is_shown_with_its_traceback(where):
-    """Scenario 7."""
     with Template() as template:
         template.execute(HOOK.format(where))
         with pytest.raises(anyfork.HookError) as caught:
@@ -244,7 +232,6 @@ def test_a_hook_that_raises_is_shown_with_its_traceback(where):
 
 @pytest.mark.parametrize("where", ["before", "after_in_child"])
 def test_the_template_lives_on_after_a_hook_has_raised(where):
-    """Scenario 7."""
     with Template() as template:
         template.execute(HOOK.format(where))
         with pytest.raises(anyfork.HookError):
@@ -256,7 +243,7 @@ def test_the_template_lives_on_after_a_hook_has_raised(where):
 
 
 def test_a_hook_that_raises_in_the_template_does_not_fail_the_new_process():
-    """Scenario 7: after_in_parent runs too late to change anything."""
+    """The hook after_in_parent runs too late to change anything."""
     with Template() as template:
         template.execute(HOOK.format("after_in_parent"))
         with template.fork().run(faulty.end_with, 6) as process:
@@ -265,7 +252,6 @@ def test_a_hook_that_raises_in_the_template_does_not_fail_the_new_process():
 
 
 def test_a_hook_that_ends_the_new_process_is_an_error_with_the_status():
-    """Scenario 7."""
     with Template() as template:
         template.execute("import os; os.register_at_fork(after_in_child=lambda: os._exit(8))")
         with pytest.raises(anyfork.DiedBeforeReadyError) as caught:
@@ -274,7 +260,6 @@ def test_a_hook_that_ends_the_new_process_is_an_error_with_the_status():
 
 
 def test_a_hook_that_hangs_in_the_new_process_is_killed_at_the_deadline():
-    """Scenarios 6 and 7."""
     with Template() as template:
         template.execute("import os, signal; os.register_at_fork(after_in_child=signal.pause)")
         with pytest.raises(anyfork.NotReadyError):

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import faulty
 import pytest
+from deadlines import DEADLINE
 from programs import open_descriptors, run_program
 
 import anyfork
 from anyfork import Template
 
-DEADLINE = 30.0  # seconds
 THREADS = 16
 REQUESTS = 1000
 
@@ -28,7 +28,6 @@ def run_one(template, code):
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_thousand_requests_of_sixteen_threads_each_get_their_own_answer():
-    """Scenario 39."""
     with Template() as template, ThreadPoolExecutor(THREADS) as pool:
         codes = list(pool.map(lambda number: run_one(template, number % 251), range(REQUESTS)))
     assert codes == [number % 251 for number in range(REQUESTS)]
@@ -36,7 +35,7 @@ def test_a_thousand_requests_of_sixteen_threads_each_get_their_own_answer():
 
 @pytest.mark.timeout(240)
 def test_a_thousand_requests_in_flight_are_all_answered():
-    """Scenario 39: more than the socket takes at once, and none is waited for before the last is asked."""
+    """More than the socket takes at once, and none is waited for before the last is asked."""
     with Template() as template:
         processes = [template.fork().start(faulty.end_with, number % 251) for number in range(REQUESTS)]
         codes = []
@@ -47,7 +46,6 @@ def test_a_thousand_requests_in_flight_are_all_answered():
 
 
 def test_many_requests_leave_no_descriptor_in_template_and_owner():
-    """Scenario 39."""
     with Template() as template:
         run_one(template, 0)
         gc.collect()
@@ -59,7 +57,7 @@ def test_many_requests_leave_no_descriptor_in_template_and_owner():
 
 
 def test_sixteen_threads_may_share_one_template_handle():
-    """Scenario 39: configuring it, forking it and asking whether it is ready."""
+    """Configuring it, forking it and asking whether it is ready."""
     with Template() as template, ThreadPoolExecutor(THREADS) as pool:
 
         def use(number):
@@ -74,7 +72,6 @@ def test_sixteen_threads_may_share_one_template_handle():
 
 
 def test_sixteen_threads_may_wait_for_one_process():
-    """Scenario 39."""
     process = Template().run(faulty.end_when_told, 4)
     process.channel.recv(1)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -85,7 +82,7 @@ def test_sixteen_threads_may_wait_for_one_process():
 
 
 def test_sixteen_threads_may_make_the_first_template_at_once():
-    """Scenario 39: there is one default template, not sixteen."""
+    """There is one default template, not sixteen."""
     source = """
 from concurrent.futures import ThreadPoolExecutor
 barrier = threading.Barrier(16)
@@ -102,7 +99,7 @@ with ThreadPoolExecutor(16) as pool:
 
 
 def test_one_thread_wins_a_template_that_many_start_at_once():
-    """Scenario 39: it is taken over once."""
+    """It is taken over once."""
     template = Template().ready()
     barrier = threading.Barrier(THREADS)
 
@@ -121,7 +118,7 @@ def test_one_thread_wins_a_template_that_many_start_at_once():
 
 
 def test_requests_that_are_taken_back_do_not_harm_those_beside_them():
-    """Scenario 39: cancellation mid-request."""
+    """Cancellation mid-request."""
     with Template() as template, ThreadPoolExecutor(THREADS) as pool:
 
         def use(number):
@@ -137,7 +134,7 @@ def test_requests_that_are_taken_back_do_not_harm_those_beside_them():
 
 
 def test_a_slow_consumer_does_not_hold_up_the_others():
-    """Scenario 39: its process waits on its own channel."""
+    """Its process waits on its own channel."""
     with Template() as template:
         slow = template.fork().run(faulty.send_much, 10_000_000)
         assert [run_one(template, 3) for _ in range(10)] == [3] * 10
@@ -150,7 +147,6 @@ def test_a_slow_consumer_does_not_hold_up_the_others():
 
 
 def test_processes_that_are_killed_in_a_crowd_each_have_their_own_status():
-    """Scenario 39."""
     numbers = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
     with Template() as template:
         processes = [template.fork().start(faulty.wait_for_signals) for _ in range(60)]
@@ -164,7 +160,7 @@ def test_processes_that_are_killed_in_a_crowd_each_have_their_own_status():
 
 
 def test_a_process_may_make_templates_of_its_own():
-    """Scenario 25, in small: it is an owner as any other, and what it starts ends with it."""
+    """In small: it is an owner as any other, and what it starts ends with it."""
     with Template().run(faulty.start_own) as process:
         grandchild = int(process.channel.recv(100))
         pidfd = os.pidfd_open(grandchild)

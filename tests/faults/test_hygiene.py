@@ -7,11 +7,10 @@ import sys
 
 import faulty
 import pytest
+from deadlines import DEADLINE
 from programs import Program
 
 from anyfork import CHANNEL, Descriptor, Template
-
-DEADLINE = 10.0  # seconds
 
 
 def answer(template, expression):
@@ -20,11 +19,11 @@ def answer(template, expression):
         return process.channel.makefile().read()
 
 
-# --- Descriptors (scenarios 26 and 27) ---
+# --- Descriptors ---
 
 
 def test_the_end_of_one_process_is_seen_while_its_siblings_live():
-    """Scenario 26: no sibling holds a copy of its channel."""
+    """No sibling holds a copy of its channel."""
     with Template() as template:
         processes = [template.fork().run(faulty.echo) for _ in range(5)]
         processes[1].kill()
@@ -37,7 +36,6 @@ def test_the_end_of_one_process_is_seen_while_its_siblings_live():
 
 
 def test_the_end_of_a_process_is_seen_while_its_younger_siblings_and_nested_templates_live():
-    """Scenario 26."""
     with Template() as template:
         first = template.fork().run(faulty.end_when_told, 0)
         nested = template.fork().fork().ready()
@@ -53,7 +51,7 @@ def test_the_end_of_a_process_is_seen_while_its_younger_siblings_and_nested_temp
 
 
 def test_a_closed_channel_is_seen_by_its_process_while_siblings_live():
-    """Scenario 26, from the other side: the owner's end is in no sibling."""
+    """From the other side: the owner's end is in no sibling."""
     with Template() as template:
         first, second = (template.fork().run(faulty.echo) for _ in range(2))
         first.channel.close()
@@ -66,7 +64,7 @@ def test_a_closed_channel_is_seen_by_its_process_while_siblings_live():
 
 @pytest.mark.parametrize("siblings", [0, 1, 20])
 def test_a_process_has_no_descriptors_but_its_own(siblings):
-    """Scenario 26: standard streams, channel, lifeline, the way of its last words; the listing itself is one more. And
+    """Standard streams, channel, lifeline, the way of its last words; the listing itself is one more. And
     the resource tracker of its owner, which another test may have started."""
     with Template() as template:
         others = [template.fork().run(faulty.echo) for _ in range(siblings)]
@@ -81,7 +79,6 @@ def test_a_process_has_no_descriptors_but_its_own(siblings):
 
 
 def test_descriptors_of_one_start_are_in_no_sibling():
-    """Scenario 26."""
     read, write = os.pipe()
     with Template() as template:
         process = template.fork().run(faulty.write_to, Descriptor(write))
@@ -98,7 +95,7 @@ def test_descriptors_of_one_start_are_in_no_sibling():
 
 
 def test_descriptors_that_the_owner_did_not_send_are_in_no_template():
-    """Scenario 26: not even those that it made inheritable."""
+    """Not even those that it made inheritable."""
     source = """
 read, write = os.pipe()
 os.set_inheritable(write, True)
@@ -111,7 +108,7 @@ say(os.read(read, 1) == b"")
 
 
 def test_a_process_that_ends_does_not_shut_down_a_connection_that_others_have():
-    """Scenario 27: its copy is closed, no more."""
+    """Its copy is closed, no more."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
         peer, _ = listener.accept()
@@ -123,7 +120,7 @@ def test_a_process_that_ends_does_not_shut_down_a_connection_that_others_have():
         assert peer.recv(100) == b"still open"
 
 
-# --- Secrets (scenario 28) ---
+# --- Secrets ---
 
 
 def secret():
@@ -138,7 +135,7 @@ def memory_count(template, parts):
 
 @pytest.mark.parametrize("size", [0, 200_000])
 def test_the_arguments_of_one_process_are_not_in_the_memory_of_a_later_sibling(size):
-    """Scenario 28: a template never sees them, however they travel."""
+    """A template never sees them, however they travel."""
     first, second = secret()
     with Template() as template:
         template.fork().run(faulty.end_with_anything, first + second, bytes(size)).wait(DEADLINE)
@@ -146,7 +143,7 @@ def test_the_arguments_of_one_process_are_not_in_the_memory_of_a_later_sibling(s
 
 
 def test_the_environment_of_one_process_is_not_in_the_memory_of_a_later_sibling():
-    """Scenario 28: attributes carry secrets too."""
+    """Attributes carry secrets too."""
     first, second = secret()
     with Template() as template:
         fork = template.fork(env={"TOKEN": (first + second).decode()})
@@ -155,7 +152,7 @@ def test_the_environment_of_one_process_is_not_in_the_memory_of_a_later_sibling(
 
 
 def test_arguments_that_were_sent_to_the_template_itself_are_in_its_forks():
-    """Scenario 28: the search above finds what is there."""
+    """The search above finds what is there."""
     first, second = secret()
     with Template() as template:
         template.send(first + second)
@@ -163,7 +160,7 @@ def test_arguments_that_were_sent_to_the_template_itself_are_in_its_forks():
             assert int(process.channel.recv(100)) > 0
 
 
-# --- Randomness (scenario 29) ---
+# --- Randomness ---
 
 SOURCES = {
     "random": "random.random()",
@@ -186,7 +183,7 @@ PRELOADS = ["random", "uuid", "secrets", "multiprocessing", "tempfile"]
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_two_processes_of_a_template_draw_different_randomness(source):
-    """Scenario 29, with generators that were used in the template already."""
+    """With generators that were used in the template already."""
     expression = SOURCES[source]
     with Template().preload(*PRELOADS, *["numpy"] * ("numpy" in expression)) as template:
         template.prepare(faulty.evaluate, expression)
@@ -195,7 +192,6 @@ def test_two_processes_of_a_template_draw_different_randomness(source):
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_process_and_that_of_a_nested_template_draw_different_randomness(source):
-    """Scenario 29."""
     expression = SOURCES[source]
     with Template().preload(*PRELOADS, *["numpy"] * ("numpy" in expression)) as template:
         template.prepare(faulty.evaluate, expression)
@@ -217,7 +213,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_no_process_goes_on_with_the_random_stream_of_its_template(stream):
-    """Scenario 29, with a seeded template: the next number of its stream is known."""
+    """With a seeded template: the next number of its stream is known."""
     seeding, drawing = STREAMS[stream]
     names = ["numpy.random"] if "numpy" in seeding else ["random"]
     with Template().preload(*names) as template:
@@ -227,7 +223,7 @@ def test_no_process_goes_on_with_the_random_stream_of_its_template(stream):
         assert len({*drawn, next_of_template}) == 4
 
 
-# --- Output and exit handlers (scenario 32) ---
+# --- Output and exit handlers ---
 
 
 def printed(template, function, *args):
@@ -237,7 +233,6 @@ def printed(template, function, *args):
 
 
 def test_what_a_template_has_buffered_is_not_written_again_by_its_processes():
-    """Scenario 32."""
     read, write = os.pipe()
     with open(write, "wb") as file, Template().fork(stdout=file) as template:
         template.execute("import sys; sys.stdout.write('once ')")
@@ -249,7 +244,6 @@ def test_what_a_template_has_buffered_is_not_written_again_by_its_processes():
 
 
 def test_what_a_process_prints_is_flushed_at_its_end():
-    """Scenario 32."""
     with Template() as template:
         assert printed(template, faulty.print_text, "the end") == "the end"
 
@@ -258,19 +252,18 @@ HANDLER = "import atexit, os; atexit.register(os.write, 1, b'of the template ')"
 
 
 def test_exit_handlers_of_the_template_do_not_run_in_its_processes():
-    """Scenario 32."""
     with Template().execute(HANDLER) as template:
         assert printed(template, faulty.print_text, "x") == "x"
 
 
 def test_exit_handlers_of_the_process_run_at_its_end():
-    """Scenario 32: its own, after the function, before the flush."""
+    """Its own, after the function, before the flush."""
     with Template().execute(HANDLER) as template:
         assert printed(template, faulty.register_handler) == "function handler"
 
 
 def test_exit_handlers_of_a_template_run_once_at_the_templates_own_end():
-    """Scenario 32: it is a program that ends, too."""
+    """It is a program that ends, too."""
     read, write = os.pipe()
     with open(write, "wb") as file, Template().fork(stdout=file) as template:
         template.execute(HANDLER)
@@ -282,7 +275,7 @@ def test_exit_handlers_of_a_template_run_once_at_the_templates_own_end():
 
 
 def test_finalizers_of_the_template_do_not_run_in_its_processes():
-    """Scenario 32: weakref.finalize hooks into the exit, too."""
+    """Weakref.finalize hooks into the exit, too."""
     code = """
 import os, weakref
 class Thing: pass
@@ -294,6 +287,5 @@ weakref.finalize(thing, os.write, 1, b'finalized')
 
 
 def test_finalizers_of_the_process_run_at_its_end():
-    """Scenario 32."""
     with Template().preload("weakref") as template:
         assert printed(template, faulty.register_finalizer) == "finalized"

@@ -5,13 +5,13 @@ import os
 import endings
 import faces
 import pytest
+from deadlines import DEADLINE
 from programs import Program
 from test_template_death import killed, needs_pidfds
 
 import anyfork
 from anyfork import DEVNULL, Template, aio
 
-DEADLINE = 10.0  # seconds
 RAISE = {"exception": (endings.raise_error, "ValueError: mine\n"), "SystemExit": (endings.exit_with_text, "mine\n")}
 TEMPLATES = {
     "plain": lambda: Template(),

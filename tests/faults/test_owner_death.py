@@ -158,7 +158,6 @@ def wait_until_gone(program, what):
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_what_an_owner_has_started_ends_when_the_owner_is_killed(scene):
-    """Scenario 1."""
     with Program(SCENES[scene] + WAIT.replace("\n", "\n        ")) as program:
         alive = program.read()
         assert alive
@@ -169,7 +168,7 @@ def test_what_an_owner_has_started_ends_when_the_owner_is_killed(scene):
 
 @pytest.mark.parametrize("end", ENDS)
 def test_what_an_owner_has_started_ends_however_the_owner_ends(end):
-    """Scenarios 1 and 34: an owner that executes another program keeps its pid, and is gone all the same."""
+    """An owner that executes another program keeps its pid, and is gone all the same."""
     source = f"""
         template = Template().ready()
         kept = template.fork().run(faulty.stubborn)
@@ -186,7 +185,7 @@ def test_what_an_owner_has_started_ends_however_the_owner_ends(end):
 
 @pytest.mark.parametrize("number", range(0, 40, 4))
 def test_nothing_is_left_of_an_owner_that_is_killed_while_it_starts_processes(number):
-    """Scenario 1, in the middle of forks and starts: those that nobody has a handle of yet."""
+    """In the middle of forks and starts: those that nobody has a handle of yet."""
     source = f"""
         template = Template().ready()
         nested = template.fork()
@@ -203,7 +202,7 @@ def test_nothing_is_left_of_an_owner_that_is_killed_while_it_starts_processes(nu
 
 
 def test_a_detached_process_survives_its_owner():
-    """Scenario 1: detach by policy."""
+    """Detach by policy."""
     source = """
         kept = Template().fork(detached=True).run(faulty.forever)
         kept.channel.recv(1)
@@ -220,7 +219,7 @@ def test_a_detached_process_survives_its_owner():
 
 
 def test_a_detached_process_of_a_nested_template_survives_the_owner_and_all_templates():
-    """Scenario 1: each template above it ends, by the handle of none."""
+    """Each template above it ends, by the handle of none."""
     source = """
         template = Template()
         for _ in range(3):
@@ -238,7 +237,7 @@ def test_a_detached_process_of_a_nested_template_survives_the_owner_and_all_temp
 
 
 def test_a_detached_process_sees_the_end_of_its_channel_when_the_owner_is_killed():
-    """Scenario 1: nothing but the owner holds the other end."""
+    """Nothing but the owner holds the other end."""
     source = """
         kept = Template().fork(detached=True).run(faulty.end_when_told, 0)
         kept.channel.recv(1)
@@ -253,7 +252,7 @@ def test_a_detached_process_sees_the_end_of_its_channel_when_the_owner_is_killed
 
 @pytest.mark.parametrize("fault", ["SIGKILL", "SIGSTOP", "deaf"])
 def test_a_running_process_ends_with_its_owner_although_its_template_cannot_help(fault):
-    """Scenarios 1 and 3 together: the template was killed, or is stopped, or is busy, when the owner is killed."""
+    """The template was killed, or is stopped, or is busy, when the owner is killed."""
     source = """
         template = Template.new_exec().ready()
         kept = template.fork().run(faulty.forever)
@@ -274,7 +273,7 @@ def test_a_running_process_ends_with_its_owner_although_its_template_cannot_help
 
 
 def test_the_owners_death_is_noticed_by_a_template_whose_socket_another_process_holds():
-    """Scenario 1: end-of-file does not come while a copy of the owner has the socket open; the lifeline does."""
+    """End-of-file does not come while a copy of the owner has the socket open; the lifeline does."""
     source = """
         template = Template().ready()
         read, write = os.pipe()

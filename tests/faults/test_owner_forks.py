@@ -7,12 +7,11 @@ from concurrent.futures import as_completed
 
 import faulty
 import pytest
+from deadlines import DEADLINE
 from programs import Program, run_program
 
 import anyfork
 from anyfork import Template, aio
-
-DEADLINE = 10.0  # seconds
 
 
 def in_copy(function):
@@ -58,7 +57,6 @@ PROCESS_CALLS = {
 
 @pytest.mark.parametrize("call", TEMPLATE_CALLS)
 def test_a_template_handle_refuses_in_a_forked_copy_of_its_owner(call):
-    """Scenario 34."""
     with Template() as template:
         template.ready()
         assert in_copy(lambda: TEMPLATE_CALLS[call](template)).startswith("HandleError: ")
@@ -66,19 +64,18 @@ def test_a_template_handle_refuses_in_a_forked_copy_of_its_owner(call):
 
 @pytest.mark.parametrize("call", PROCESS_CALLS)
 def test_a_process_handle_refuses_in_a_forked_copy_of_its_owner(call):
-    """Scenario 34."""
     with Template().run(faulty.echo) as process:
         assert in_copy(lambda: PROCESS_CALLS[call](process)).startswith("HandleError: ")
 
 
 def test_the_refusal_names_both_processes():
-    """Scenario 34: it says who is to blame."""
+    """It says who is to blame."""
     with Template() as template:
         assert str(os.getpid()) in in_copy(template.ready)
 
 
 def test_handles_work_on_in_the_original_after_a_copy_has_used_dropped_and_closed_them():
-    """Scenario 34: closing in the copy does not end anything."""
+    """Closing in the copy does not end anything."""
     with Template() as template, template.fork().run(faulty.echo) as process:
         handles = [template, process]
         in_copy(lambda: [handle.close() for handle in handles])
@@ -183,7 +180,7 @@ def test_async_handles_refuse_in_a_forked_copy_and_go_on_in_the_original():
 
 
 def test_a_copy_that_ends_does_not_end_the_templates_of_the_original():
-    """Scenario 34: the lifeline is that of the owner."""
+    """The lifeline is that of the owner."""
     with Template() as template:
         template.ready()
         for _ in range(3):
@@ -192,7 +189,7 @@ def test_a_copy_that_ends_does_not_end_the_templates_of_the_original():
 
 
 def test_a_copy_that_ends_like_an_interpreter_does_not_end_the_templates_of_the_original():
-    """Scenario 34: exit handlers run in it."""
+    """Exit handlers run in it."""
     source = """
 template = Template().ready()
 process = template.fork().run(faulty.echo)
@@ -208,7 +205,7 @@ say([process.channel.recv(1).decode(), other.returncode])
 
 
 def test_a_copy_makes_templates_of_its_own():
-    """Scenario 34: gunicorn and celery fork their workers by hand."""
+    """Gunicorn and celery fork their workers by hand."""
     source = """
 Template().ready()
 pid = os.fork()
@@ -222,7 +219,7 @@ say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def test_what_a_copy_has_started_ends_with_the_copy():
-    """Scenarios 1 and 34: it is an owner like any other."""
+    """It is an owner like any other."""
     source = """
 template = Template().ready()
 from anyfork._processes.default_template import default_template
@@ -244,7 +241,7 @@ signal.pause()
 
 
 def test_a_queue_that_is_not_delivered_yet_is_delivered_by_the_original_only():
-    """Scenario 34: two writers on one socket would mix their frames."""
+    """Two writers on one socket would mix their frames."""
     source = """
 from programs import PAUSE
 template = Template().ready()
@@ -269,7 +266,6 @@ say(process.channel.recv(100) == expected)
 
 
 def test_multiprocessing_by_fork_beside_it_works():
-    """Scenario 34."""
     source = """
 import multiprocessing
 template = Template().ready()
@@ -284,7 +280,6 @@ say([child.exitcode, process.returncode])
 
 
 def test_descriptors_of_the_library_are_not_inherited_by_a_program_that_the_owner_executes():
-    """Scenarios 13 and 34."""
     source = """
 import subprocess
 template = Template().ready()

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from textwrap import dedent
 
 import pytest
+from deadlines import PROGRAM_DEADLINE
 
-DEADLINE = 40  # seconds
 PATCH = {
     "gevent": "from gevent import monkey; monkey.patch_all()",
     "eventlet": "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch()",
@@ -41,7 +41,7 @@ def run(library, source, order="patched before the import"):
     if find_spec(library) is None:  # not imported here: eventlet warns of every fork then
         pytest.skip(f"{library} has no wheel for this interpreter")
     program = ORDERS[order].format(patch=PATCH[library]) + COUNTER + dedent(source) + "\nover.append(1)\n"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PROGRAM_DEADLINE)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -149,5 +149,7 @@ def test_a_module_that_patches_its_process_may_be_in_a_template(library, prepare
         seen += [executor.submit("patching:work", 2).result(), *executor.map(functools.partial(pow, 2), range(3))]
     print(seen)
     """
-    done = subprocess.run([sys.executable, "-c", dedent(source)], capture_output=True, text=True, timeout=DEADLINE)
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(source)], capture_output=True, text=True, timeout=PROGRAM_DEADLINE
+    )
     assert done.stdout.strip() == "['echo', 1, 1048576, 1048576, 2, 1, 2, 4]", done.stderr

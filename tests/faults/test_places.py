@@ -9,7 +9,6 @@ from programs import Program, run_program
 
 from anyfork import DEVNULL, Template
 
-DEADLINE = 10.0  # seconds
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]
 NO_PROC = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$0" "$@"']
 # A namespace of users would do for others, but kernels of containers refuse that too.
@@ -28,7 +27,7 @@ with Template() as template:
 
 @needs_root
 def test_an_owner_that_is_pid_1_works():
-    """Scenario 36: of a fresh pid namespace, as in a container."""
+    """Of a fresh pid namespace, as in a container."""
     say = "say([os.getpid(), heard, process.returncode, other.returncode])"
     with Program(JOB + say, command=NAMESPACE) as program:
         assert program.read() == [1, "[1]", 0, 3]
@@ -36,7 +35,7 @@ def test_an_owner_that_is_pid_1_works():
 
 @needs_root
 def test_an_owner_that_is_pid_1_is_left_no_zombie():
-    """Scenario 36: templates reap what they fork, and end after it."""
+    """Templates reap what they fork, and end after it."""
     source = """
 default = [pid for pid in os.listdir("/proc") if pid.isdigit()]
 
@@ -63,7 +62,7 @@ say(["Z" in states(), len(states())])
 
 @needs_root
 def test_a_template_that_is_pid_1_reaps_everything(tmp_path):
-    """Scenario 36: orphans of the whole namespace come to it, when the owner is outside and it is the init inside."""
+    """Orphans of the whole namespace come to it, when the owner is outside and it is the init inside."""
     script = tmp_path / "python"
     script.write_text(f'#!/bin/sh\nexec unshare --pid --fork --mount-proc "{sys.executable}" "$@"\n')
     script.chmod(0o755)
@@ -82,7 +81,7 @@ with Template.new_exec(python=sys.argv[1]) as template:
 
 @needs_root
 def test_an_owner_without_proc_works():
-    """Scenario 36: titles and counts of threads need it, processes do not."""
+    """Titles and counts of threads need it, processes do not."""
     say = "say([os.listdir('/proc'), heard, process.returncode, other.returncode])"
     with Program(JOB + say, command=NO_PROC) as program:
         assert program.read() == [[], "[1]", 0, 3]
@@ -90,7 +89,6 @@ def test_an_owner_without_proc_works():
 
 @needs_root
 def test_an_owner_without_proc_says_nothing_of_that_on_stderr():
-    """Scenario 36."""
     with Program(JOB + "say(1)", command=NO_PROC) as program:
         program.read()
         assert program.wait() == 0
@@ -98,7 +96,7 @@ def test_an_owner_without_proc_says_nothing_of_that_on_stderr():
 
 
 def test_an_owner_without_standard_streams_works():
-    """Scenario 36: a daemon has closed them, so its own sockets get their numbers."""
+    """A daemon has closed them, so its own sockets get their numbers."""
     source = """
 with Template().run(faulty.send_value, "[os.fstat(fd).st_rdev for fd in (0, 1, 2)]") as process:
     heard = process.channel.recv(100)
@@ -217,7 +215,6 @@ def test_a_step_that_closes_standard_streams_leaves_their_numbers_to_nothing_of_
 # There `import socket`, by itself and without anyfork, ends in a SystemError of the interpreter.
 @pytest.mark.skipif(sys.version_info[:3] == (3, 13, 0), reason="CPython 3.13.0 cannot import socket in such a place")
 def test_an_owner_whose_directory_was_removed_works(tmp_path):
-    """Scenario 36."""
     source = """
 os.rmdir(os.getcwd())
 with Template().run(faulty.end_with, 3) as process:
@@ -231,7 +228,6 @@ say([process.returncode, other.returncode])
 
 
 def test_an_owner_with_an_empty_environment_works():
-    """Scenario 36."""
     source = """
 path = os.environ["PYTHONPATH"]
 os.environ.clear()
@@ -243,7 +239,6 @@ with Template().run(faulty.send_value, "len(os.environ)") as process:
 
 
 def test_fifty_generations_of_templates_work():
-    """Scenario 37."""
     templates = [Template()]
     for _ in range(GENERATIONS):
         templates.append(templates[-1].fork())
@@ -267,20 +262,19 @@ def deep(request):
 
 
 def test_the_stack_is_as_deep_in_generation_fifty_as_in_the_first(deep):
-    """Scenario 37: it is unwound before user code runs."""
+    """It is unwound before user code runs."""
     expression = "len(inspect.stack())"
     with Template().run(faulty.send_value, expression) as first, deep.fork().run(faulty.send_value, expression) as last:
         assert first.channel.recv(100) == last.channel.recv(100)
 
 
 def test_the_machine_stack_is_as_large_in_generation_fifty_as_in_the_first(deep):
-    """Scenario 37: the interpreter's own frames, too, which inspect does not show."""
+    """The interpreter's own frames, too, which inspect does not show."""
     with Template().run(faulty.send_stack_size) as first, deep.fork().run(faulty.send_stack_size) as last:
         assert abs(int(first.channel.recv(100)) - int(last.channel.recv(100))) <= 4096
 
 
 def test_fifty_generations_work_with_a_small_stack():
-    """Scenario 37."""
     template = Template.new_exec(rlimits={"STACK": 512 << 10})
     for _ in range(GENERATIONS):
         child = template.fork()
@@ -292,14 +286,12 @@ def test_fifty_generations_work_with_a_small_stack():
 
 
 def test_descriptors_do_not_pile_up_over_generations(deep):
-    """Scenario 37."""
     expression = "len(os.listdir('/proc/self/fd'))"
     with Template().run(faulty.send_value, expression) as first, deep.fork().run(faulty.send_value, expression) as last:
         assert int(last.channel.recv(100)) <= int(first.channel.recv(100))
 
 
 def test_arguments_keep_their_order_over_generations():
-    """Scenario 37."""
     template = Template().send(0)
     for number in range(1, GENERATIONS):
         child = template.fork().send(number)

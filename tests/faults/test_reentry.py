@@ -9,12 +9,11 @@ import time
 import anyio
 import faulty
 import pytest
+from deadlines import DEADLINE
 from programs import run_program
 
 import anyfork
 from anyfork import Template, aio
-
-DEADLINE = 10.0  # seconds
 
 # In another program, whose main thread is interrupted again and again: by an exception, or by a call.
 INTERRUPTS = """

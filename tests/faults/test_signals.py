@@ -7,16 +7,15 @@ import time
 
 import faulty
 import pytest
+from deadlines import DEADLINE
 from programs import PAUSE, SECONDS, Program, run_program, state
 
 import anyfork
 from anyfork import Descriptor, Template
 
-DEADLINE = 10.0  # seconds
-
 
 def test_ctrl_c_leaves_idle_templates_alive():
-    """Scenario 22: SIGINT goes to the whole group; what it means is the owner's decision."""
+    """SIGINT goes to the whole group; what it means is the owner's decision."""
     source = """
 signal.signal(signal.SIGINT, lambda *_: None)
 templates = [Template().ready(), Template.new_exec().ready()]
@@ -33,7 +32,7 @@ say([codes, [template.ready().pid for template in templates] == pids])
 
 
 def test_ctrl_c_leaves_a_template_alive_in_the_middle_of_a_step():
-    """Scenario 22: the step is not interrupted."""
+    """The step is not interrupted."""
     source = """
 signal.signal(signal.SIGINT, lambda *_: None)
 read, write = os.pipe()
@@ -49,7 +48,7 @@ say(template.ready().pid is not None)
 
 
 def test_ctrl_c_is_a_keyboard_interrupt_in_a_running_process():
-    """Scenario 22: as in any other program in the foreground."""
+    """As in any other program in the foreground."""
     source = """
 signal.signal(signal.SIGINT, lambda *_: None)
 process = Template().run(faulty.forever)
@@ -62,7 +61,7 @@ say([status.code, status.signal, "KeyboardInterrupt" in (status.error or "")])
 
 
 def test_ctrl_c_ends_an_owner_that_waits_and_nothing_is_left():
-    """Scenario 22: KeyboardInterrupt in the middle of a run."""
+    """KeyboardInterrupt in the middle of a run."""
     source = """
 say(1)
 template = Template().execute("import signal\\nwhile True: signal.pause()")
@@ -81,7 +80,7 @@ template.run(faulty.echo)
 
 
 def test_an_interrupted_run_leaves_no_process():
-    """Scenarios 22 and 39: at whatever moment the exception comes. The template goes on."""
+    """At whatever moment the exception comes. The template goes on."""
     source = """
 class Enough(BaseException):
     pass
@@ -111,7 +110,7 @@ say([interrupted > 0, len(select.select([read], [], [], 5)[0])])
 
 
 def test_the_function_of_an_interrupted_run_is_never_entered():
-    """Scenarios 22 and 39: the request is taken back, although the template has not even read it."""
+    """The request is taken back, although the template has not even read it."""
     source = """
 class Enough(BaseException):
     pass
@@ -136,7 +135,7 @@ say(os.read(read, 100).decode())
 
 
 def test_signals_during_starts_lose_no_process():
-    """Scenario 22: they are blocked around the fork, and what is stopped by one goes on."""
+    """They are blocked around the fork, and what is stopped by one goes on."""
     source = """
 template = Template().ready()
 stop_it = threading.Event()
@@ -161,7 +160,7 @@ say(codes == [3] * 100)
 
 
 def test_sigterm_ends_a_template_and_its_processes():
-    """Scenario 22: it is how an owner's end reaches a template in the middle of a step."""
+    """It is how an owner's end reaches a template in the middle of a step."""
     template = Template().ready()
     process = template.fork().run(faulty.stubborn)
     process.channel.recv(1)
@@ -176,7 +175,7 @@ def test_sigterm_ends_a_template_and_its_processes():
 
 
 def test_sigterm_in_the_middle_of_a_birth_ends_that_process_too():
-    """Scenario 22: between a fork and its bookkeeping, when the template does not know the process yet."""
+    """Between a fork and its bookkeeping, when the template does not know the process yet."""
     with Template() as template:
         template.execute(
             "import os, signal\nos.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))"
@@ -187,7 +186,7 @@ def test_sigterm_in_the_middle_of_a_birth_ends_that_process_too():
 
 
 def test_a_second_sigterm_does_not_save_the_templates_processes():
-    """Scenario 22: a signal during the teardown is no excuse."""
+    """A signal during the teardown is no excuse."""
     template = Template().ready()
     process = template.fork().run(faulty.stubborn)
     process.channel.recv(1)
@@ -204,7 +203,6 @@ def test_a_second_sigterm_does_not_save_the_templates_processes():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_a_signal_that_ends_a_process_is_its_status(number):
-    """Scenario 22."""
     process = Template().run(faulty.wait_for_signals)
     process.channel.recv(1)
     process.send_signal(number)
@@ -222,7 +220,7 @@ signal.signal(signal.SIGHUP, lambda *_: None)
 @pytest.mark.parametrize("code", ["", SETTINGS])
 @pytest.mark.parametrize("generations", [1, 3])
 def test_a_function_starts_with_the_signals_of_a_fresh_interpreter(code, generations):
-    """Scenario 22: an empty mask, and no handler but that of Ctrl-C, whatever the template had."""
+    """An empty mask, and no handler but that of Ctrl-C, whatever the template had."""
     template = Template().execute(code)
     for _ in range(generations - 1):
         template = template.fork()
@@ -231,7 +229,7 @@ def test_a_function_starts_with_the_signals_of_a_fresh_interpreter(code, generat
 
 
 def test_a_function_starts_with_an_empty_mask_although_the_owner_blocks_signals():
-    """Scenario 22: in a default template that is started while they are blocked."""
+    """In a default template that is started while they are blocked."""
     source = """
 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 with Template().run(faulty.describe_signals) as process:
@@ -241,7 +239,7 @@ with Template().run(faulty.describe_signals) as process:
 
 
 def test_a_program_starts_with_default_signals():
-    """Scenario 22: those that Python ignores, too."""
+    """Those that Python ignores, too."""
     with Template().fork(stdout=anyfork.CHANNEL) as template:
         process = template.run_program(["cat", "/proc/self/status"])
         lines = dict(line.split(":", 1) for line in process.channel.makefile())
@@ -252,7 +250,7 @@ def test_a_program_starts_with_default_signals():
 
 
 def test_a_signal_to_a_process_does_not_reach_the_wakeup_descriptor_of_its_template():
-    """Scenario 23: an event loop in the template would otherwise take it for its own."""
+    """An event loop in the template would otherwise take it for its own."""
     code = """
 import signal, socket
 ours, theirs = socket.socketpair()
@@ -272,7 +270,7 @@ signal.set_wakeup_fd(theirs.fileno())
 
 
 def test_the_owners_sigchld_handler_may_reap_everything():
-    """Scenario 24: waitpid(-1) in the application takes nothing that the library needs."""
+    """Waitpid(-1) in the application takes nothing that the library needs."""
     source = """
 def reap(*_):
     try:
@@ -293,7 +291,7 @@ say(codes == list(range(30)))
 
 
 def test_a_default_template_that_the_application_reaps_is_replaced():
-    """Scenarios 2 and 24: it is the only child of the owner."""
+    """It is the only child of the owner."""
     source = """
 from anyfork._processes.default_template import default_template
 Template().ready().close()
@@ -307,7 +305,7 @@ say(process.returncode)
 
 
 def test_an_owner_that_ignores_sigchld_gets_all_statuses():
-    """Scenario 24: its children vanish without a status; ours are not its children."""
+    """Its children vanish without a status; ours are not its children."""
     source = """
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 with Template().run(faulty.end_with, 7) as process:
@@ -321,7 +319,7 @@ say([process.returncode, other.returncode])
 
 @pytest.mark.parametrize("first", ["", "signal.signal(signal.SIGCHLD, signal.SIG_IGN)"])
 def test_code_in_a_template_that_takes_a_status_leaves_it_unknown(first):
-    """Scenario 24, the other way round: the template lives on."""
+    """The other way round: the template lives on."""
     code = f"""
 import os, signal
 {first}
@@ -346,7 +344,7 @@ except ChildProcessError:  # that is what it raises where SIGCHLD is ignored
 
 
 def test_code_in_a_template_that_wants_sigpipe_does_not_end_it_when_handles_are_dropped():
-    """Scenario 24: reports to nobody are not worth a signal."""
+    """Reports to nobody are not worth a signal."""
     code = "import signal; signal.signal(signal.SIGPIPE, signal.SIG_DFL)"
     with Template().execute(code) as template:
         for _ in range(10):
@@ -359,7 +357,7 @@ def test_code_in_a_template_that_wants_sigpipe_does_not_end_it_when_handles_are_
 
 
 def test_code_in_a_template_that_sets_handlers_does_not_change_what_signals_do_to_it():
-    """Scenario 22: many libraries set one for SIGINT or SIGTERM when they are imported."""
+    """Many libraries set one for SIGINT or SIGTERM when they are imported."""
     code = "from signal import *; signal(SIGINT, default_int_handler); signal(SIGTERM, print)"
     with Template().execute(code) as template:
         process = template.fork().run(faulty.stubborn)
@@ -373,7 +371,6 @@ def test_code_in_a_template_that_sets_handlers_does_not_change_what_signals_do_t
 
 
 def test_the_library_takes_no_status_of_the_owners_own_children():
-    """Scenario 24."""
     source = """
 import subprocess
 own = [subprocess.Popen([sys.executable, "-S", "-c", f"raise SystemExit({code})"]) for code in range(5)]
@@ -385,7 +382,6 @@ say([child.wait() for child in own])
 
 
 def test_the_library_changes_no_signal_and_starts_no_thread_in_the_owner():
-    """Scenario 24."""
     source = """
 def settings():
     handlers = [str(signal.getsignal(number)) for number in sorted(signal.valid_signals())]
@@ -437,7 +433,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may make a p
 @needs_root
 @pytest.mark.parametrize("call", ["kill", "terminate"])
 def test_a_signal_to_a_process_that_has_ended_does_not_hit_who_has_its_pid_now(call):
-    """Scenario 21: signals go through the pidfd, whatever the number means by now."""
+    """Signals go through the pidfd, whatever the number means by now."""
     source = f"""
 process.{call}()
 template.fork().run(faulty.end_with, 0).wait()
@@ -449,7 +445,7 @@ say([bystander == pid, os.waitpid(bystander, os.WNOHANG)[0]])
 
 @needs_root
 def test_a_template_that_ends_does_not_kill_who_has_the_pid_of_a_process_of_its_own():
-    """Scenario 21: what was reaped is forgotten."""
+    """What was reaped is forgotten."""
     source = """
 pidfd = os.pidfd_open(template.pid)
 os.kill(template.pid, signal.SIGTERM)
@@ -462,13 +458,12 @@ say([bystander == pid, os.waitpid(bystander, os.WNOHANG)[0]])
 
 @needs_root
 def test_the_status_of_a_process_is_its_own_although_its_pid_was_reused():
-    """Scenario 21."""
     with Program(REUSE + "say([bystander == pid, process.wait(5).signal])", command=NAMESPACE) as program:
         assert program.read() == [True, signal.SIGKILL]
 
 
 def test_a_stopped_process_is_not_taken_for_ended():
-    """Scenario 22: only the end is reported."""
+    """Only the end is reported."""
     process = Template().run(faulty.echo)
     os.kill(process.pid, signal.SIGSTOP)
     while state(process.pid) != "T":

@@ -6,13 +6,13 @@ import signal
 
 import faulty
 import pytest
+from deadlines import DEADLINE
 from programs import Program, stop
 
 import anyfork
 from _anyfork_child.wire.platform import has_pidfds
 from anyfork import Descriptor, Template
 
-DEADLINE = 10.0  # seconds
 # Without them nobody but the template can signal a process, or see its end: what outlives it is out of reach.
 needs_pidfds = pytest.mark.skipif(not has_pidfds(), reason="the system has no pidfds")
 
@@ -40,47 +40,42 @@ def orphan():
 
 
 def test_a_process_goes_on_when_its_template_is_killed(orphan):
-    """Scenario 3."""
     orphan.channel.sendall(b"still there?")
     assert orphan.channel.recv(100) == b"still there?"
 
 
 @needs_pidfds
 def test_a_process_that_lives_has_no_status_when_its_template_was_killed(orphan):
-    """Scenario 3: not a made-up 255."""
+    """Not a made-up 255."""
     assert orphan.poll() is None
 
 
 @needs_pidfds
 def test_wait_times_out_on_a_living_process_whose_template_was_killed(orphan):
-    """Scenario 3."""
     with pytest.raises(TimeoutError):
         orphan.wait(0.01)
 
 
 @needs_pidfds
 def test_kill_reaches_a_process_whose_template_was_killed(orphan):
-    """Scenario 3: by the pidfd, which needs no template."""
+    """By the pidfd, which needs no template."""
     orphan.kill()
     assert orphan.channel.recv(1) == b""
 
 
 @needs_pidfds
 def test_terminate_reaches_a_process_whose_template_was_killed(orphan):
-    """Scenario 3."""
     orphan.terminate()
     assert orphan.channel.recv(1) == b""
 
 
 def test_the_status_of_a_process_that_ends_after_its_template_is_unknown(orphan):
-    """Scenario 3."""
     orphan.channel.close()
     status = orphan.wait(DEADLINE)
     assert (status.code, status.signal, status.usage, status.known) == (None, None, None, False)
 
 
 def test_the_returncode_of_a_process_that_ends_after_its_template_is_an_error(orphan):
-    """Scenario 3."""
     orphan.kill()
     orphan.wait(DEADLINE)
     with pytest.raises(anyfork.StatusUnknownError):
@@ -89,14 +84,13 @@ def test_the_returncode_of_a_process_that_ends_after_its_template_is_an_error(or
 
 @needs_pidfds
 def test_the_descriptor_of_a_process_becomes_readable_when_it_ends_after_its_template(orphan):
-    """Scenario 3."""
     assert not select.select([orphan], [], [], 0)[0]
     orphan.kill()
     assert select.select([orphan], [], [], DEADLINE)[0]
 
 
 def test_the_status_of_a_process_that_ended_before_its_template_is_known():
-    """Scenario 3: it was reported at once, so nothing of it is lost, although nobody has asked before."""
+    """It was reported at once, so nothing of it is lost, although nobody has asked before."""
     template = Template.new_exec()
     process = template.fork().run(faulty.end_with, 7)
     assert select.select([process], [], [], DEADLINE)[0]
@@ -107,7 +101,6 @@ def test_the_status_of_a_process_that_ended_before_its_template_is_known():
 
 
 def test_a_killed_template_answers_ready_with_how_it_ended():
-    """Scenario 2."""
     template = Template()
     killed(template)
     with pytest.raises(anyfork.TemplateDiedError) as caught:
@@ -117,7 +110,6 @@ def test_a_killed_template_answers_ready_with_how_it_ended():
 
 
 def test_a_fork_asked_of_a_killed_template_says_how_the_template_ended():
-    """Scenario 2."""
     template = Template()
     killed(template)
     with pytest.raises(anyfork.TemplateDiedError, match="SIGKILL"):
@@ -126,7 +118,7 @@ def test_a_fork_asked_of_a_killed_template_says_how_the_template_ended():
 
 
 def test_calls_on_a_killed_template_do_not_raise_before_ready():
-    """Scenario 2: they only queue."""
+    """They only queue."""
     template = Template()
     killed(template)
     template.preload("json").execute("x = 1").send(1).fork().close()
@@ -136,7 +128,7 @@ def test_calls_on_a_killed_template_do_not_raise_before_ready():
 
 
 def test_a_fork_that_was_made_before_its_template_was_killed_works_on():
-    """Scenario 3, with a template in the place of the process."""
+    """With a template in the place of the process."""
     template = Template()
     fork = template.fork().ready()
     killed(template)
@@ -148,7 +140,7 @@ def test_a_fork_that_was_made_before_its_template_was_killed_works_on():
 
 
 def test_a_process_run_in_a_fork_whose_template_was_killed_has_an_unknown_status():
-    """Scenario 3: its operating system's parent was the template that is gone."""
+    """Its operating system's parent was the template that is gone."""
     template = Template()
     fork = template.fork().ready()
     killed(template)
@@ -159,7 +151,7 @@ def test_a_process_run_in_a_fork_whose_template_was_killed_has_an_unknown_status
 
 
 def test_a_template_that_is_killed_before_it_forks_leaves_no_process_that_was_started():
-    """Scenario 4: it never read the request."""
+    """It never read the request."""
     template = Template().ready()
     stop(template.pid)
     read, write = os.pipe()
@@ -178,7 +170,7 @@ DIES_AT_FORK = "import os\nos.register_at_fork(after_in_parent=lambda: os.kill(o
 
 
 def test_a_process_whose_template_is_killed_right_after_the_fork_is_told_from_none():
-    """Scenario 4: it runs, and the handle knows its pid, although nobody could report its birth."""
+    """It runs, and the handle knows its pid, although nobody could report its birth."""
     template = Template().execute(DIES_AT_FORK)
     process = template.fork().run(faulty.echo)
     process.channel.sendall(b"x")
@@ -192,7 +184,7 @@ def test_a_process_whose_template_is_killed_right_after_the_fork_is_told_from_no
 
 @needs_pidfds
 def test_a_process_whose_template_is_killed_right_after_the_fork_can_be_killed():
-    """Scenario 4: there is a way to find and end it."""
+    """There is a way to find and end it."""
     template = Template().execute(DIES_AT_FORK)
     process = template.fork().run(faulty.forever)
     process.channel.recv(1)
@@ -204,7 +196,7 @@ def test_a_process_whose_template_is_killed_right_after_the_fork_can_be_killed()
 
 
 def test_a_process_whose_template_is_killed_right_after_the_fork_ends_with_its_owner():
-    """Scenario 4: the lifeline closes, so what was never taken over ends."""
+    """The lifeline closes, so what was never taken over ends."""
     source = """
         template = Template().execute(sys.argv[1])
         fork = template.fork().ready()
@@ -219,7 +211,7 @@ def test_a_process_whose_template_is_killed_right_after_the_fork_ends_with_its_o
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM])
 def test_a_template_that_dies_in_a_step_answers_ready_with_the_signal(number):
-    """Scenario 5: a preload that crashes the interpreter."""
+    """A preload that crashes the interpreter."""
     template = Template().prepare(faulty.die_by, number)
     with pytest.raises(anyfork.TemplateDiedError) as caught:
         template.ready(DEADLINE)
@@ -228,7 +220,6 @@ def test_a_template_that_dies_in_a_step_answers_ready_with_the_signal(number):
 
 
 def test_forks_queued_behind_a_step_that_killed_the_template_get_its_fate():
-    """Scenario 5."""
     template = Template().prepare(faulty.die_by, signal.SIGKILL)
     forks = [template.fork() for _ in range(3)]
     for fork in forks:
@@ -253,7 +244,7 @@ def default_program(source):
 
 
 def test_a_killed_default_template_is_replaced_by_the_next_template():
-    """Scenario 2: the caller is not affected."""
+    """The caller is not affected."""
     with default_program(
         """
 Template().ready()
@@ -269,7 +260,7 @@ say(process.returncode)
 
 
 def test_a_default_template_may_be_killed_again_and_again():
-    """Scenario 2: descriptors and zombies of the dead ones do not pile up."""
+    """Descriptors and zombies of the dead ones do not pile up."""
     with default_program(
         """
 def census():
@@ -298,7 +289,6 @@ say(counts)
 
 
 def test_processes_go_on_when_the_default_template_is_killed():
-    """Scenarios 2 and 3."""
     with default_program(
         """
 process = Template().run(faulty.echo)
@@ -313,7 +303,6 @@ say([heard, process.wait(5).known])
 
 
 def test_a_template_made_before_the_default_template_is_killed_works_on():
-    """Scenario 2."""
     with default_program(
         """
 template = Template().ready()
@@ -327,7 +316,7 @@ say(process.returncode)
 
 
 def test_a_template_asked_of_a_default_template_that_is_killed_meanwhile_says_so():
-    """Scenario 2: the request was on its way when it was killed; it is not known whether it was done, and never was."""
+    """The request was on its way when it was killed; it is not known whether it was done, and never was."""
     with default_program(
         """
 Template().ready()

@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from queue import SimpleQueue
 
 import pytest
+from deadlines import DEADLINE
 
 import anyfork
 from anyfork import Executor, Template, Worker
 from tests.faults import faulty
 
 THREADS = 8
-DEADLINE = 30.0
 BINARY = [
     getattr(operator, name)
     for name in [

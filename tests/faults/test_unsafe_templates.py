@@ -2,12 +2,12 @@
 
 import faulty
 import pytest
+from deadlines import DEADLINE
 from programs import run_program
 
 import anyfork
 from anyfork import Template
 
-DEADLINE = 10.0  # seconds
 THREAD = "import threading; threading.Thread(target=threading.Event().wait, name={!r}, daemon=True).start()"
 
 
@@ -23,14 +23,12 @@ def module(tmp_path):
 
 
 def test_a_thread_that_a_preload_starts_is_an_error_that_names_it(module):
-    """Scenarios 30 and 31."""
     with module(THREAD.format("the lazy one")) as template, pytest.raises(anyfork.UnsafeTemplateError) as caught:
         template.ready(DEADLINE)
     assert caught.value.threads == "the lazy one"
 
 
 def test_all_threads_that_a_preload_starts_are_named(module):
-    """Scenario 30."""
     code = THREAD.format("one") + "\n" + THREAD.format("two")
     with module(code) as template, pytest.raises(anyfork.UnsafeTemplateError) as caught:
         template.ready(DEADLINE)
@@ -38,32 +36,32 @@ def test_all_threads_that_a_preload_starts_are_named(module):
 
 
 def test_a_template_with_a_thread_is_not_forked(module):
-    """Scenario 30: a copy would have its locks, and not the thread."""
+    """A copy would have its locks, and not the thread."""
     with module(THREAD.format("x")) as template, pytest.raises(anyfork.UnsafeTemplateError):
         template.fork().run(faulty.echo)
 
 
 def test_a_template_with_a_thread_runs_nothing_itself(module):
-    """Scenario 30: the failure is that of the template."""
+    """The failure is that of the template."""
     with module(THREAD.format("x")) as template, pytest.raises(anyfork.UnsafeTemplateError):
         template.run(faulty.echo)
 
 
 def test_a_thread_that_has_ended_is_no_error(module):
-    """Scenario 30: only what still runs matters."""
+    """Only what still runs matters."""
     with module("import threading; t = threading.Thread(target=len, args=('',)); t.start(); t.join()") as template:
         assert template.ready(DEADLINE) is template
 
 
 def test_a_low_level_thread_is_an_error_too(module):
-    """Scenario 30: threading does not know it."""
+    """Threading does not know it."""
     code = "import _thread; lock = _thread.allocate_lock(); lock.acquire(); _thread.start_new_thread(lock.acquire, ())"
     with module(code) as template, pytest.raises(anyfork.UnsafeTemplateError):
         template.fork().run(faulty.echo)
 
 
 def test_native_threads_that_stop_for_a_fork_are_no_error():
-    """Scenario 30: OpenBLAS, which numpy loads, stops its own."""
+    """OpenBLAS, which numpy loads, stops its own."""
     with Template().preload("numpy") as template:
         with template.fork().run(faulty.send_value, "numpy.ones(3) @ numpy.ones(3)") as process:
             assert process.channel.recv(100) == b"3.0"
@@ -79,7 +77,7 @@ function(ctypes.byref(thread), None, ctypes.cast(body, ctypes.c_void_p), None)
 
 
 def test_the_thread_of_jemalloc_is_no_error():
-    """Scenario 30: pyarrow brings it, and so does pandas. jemalloc takes its locks around a fork."""
+    """Pyarrow brings it, and so does pandas. jemalloc takes its locks around a fork."""
     with Template().preload("pyarrow") as template:
         for _ in range(10):
             with template.fork().run(faulty.send_value, "sum(pyarrow.array(range(1000)).to_pylist())") as process:
@@ -87,14 +85,14 @@ def test_the_thread_of_jemalloc_is_no_error():
 
 
 def test_a_native_thread_that_does_not_stop_for_a_fork_is_an_error():
-    """Scenario 30: Python does not know it, /proc does."""
+    """Python does not know it, /proc does."""
     with Template().execute(NATIVE) as template, pytest.raises(anyfork.UnsafeTemplateError):
         template.fork().run(faulty.echo)
 
 
 @pytest.mark.parametrize("lock", ["logging._lock", "threading.Lock()", "importlib._bootstrap._ModuleLock('x')"])
 def test_locks_that_threads_of_the_owner_hold_do_not_matter(lock):
-    """Scenario 30: the owner is never forked."""
+    """The owner is never forked."""
     source = f"""
 import importlib, logging
 lock = {lock}
@@ -119,14 +117,12 @@ say(heard)
 
 
 def test_a_module_that_is_missing_is_an_error_with_its_name():
-    """Scenario 31."""
     with Template().preload("no_such_module") as template, pytest.raises(anyfork.PreloadError) as caught:
         template.ready(DEADLINE)
     assert caught.value.module == "no_such_module"
 
 
 def test_a_module_that_raises_is_an_error_with_the_remote_traceback(module):
-    """Scenario 31."""
     with module("def broken():\n    raise ValueError('on import')\nbroken()") as template:
         with pytest.raises(anyfork.PreloadError, match="on import") as caught:
             template.ready(DEADLINE)
@@ -134,14 +130,14 @@ def test_a_module_that_raises_is_an_error_with_the_remote_traceback(module):
 
 
 def test_a_step_may_write_ten_megabytes_to_stderr(tmp_path):
-    """Scenario 31: nobody has to drain it."""
+    """Nobody has to drain it."""
     with open(tmp_path / "stderr", "wb") as file, Template().fork(stderr=file) as template:
         template.execute("import sys\nfor _ in range(10): sys.stderr.write('x' * (1 << 20))").ready(DEADLINE)
     assert (tmp_path / "stderr").stat().st_size == 10 << 20
 
 
 def test_an_interpreter_that_floods_stderr_before_it_is_ready_is_not_blocked():
-    """Scenario 31: a site module that writes ten megabytes, before the template takes over."""
+    """A site module that writes ten megabytes, before the template takes over."""
     flood = "import sys; sys.stderr.write('x' * (10 << 20))"
     source = f"""
 import tempfile
@@ -155,7 +151,6 @@ with tempfile.TemporaryDirectory() as path:
 
 
 def test_an_interpreter_that_floods_stderr_and_dies_is_an_error_with_the_tail():
-    """Scenario 31."""
     flood = "import os, sys; sys.stderr.write('x' * (10 << 20) + 'the end'); sys.stderr.flush(); os._exit(5)"
     source = f"""
 import tempfile
@@ -173,7 +168,6 @@ with tempfile.TemporaryDirectory() as path:
 
 
 def test_a_step_that_calls_sys_exit_ends_the_template_with_the_code():
-    """Scenario 31."""
     with Template().execute("import sys; sys.exit(7)") as template:
         with pytest.raises(anyfork.TemplateDiedError) as caught:
             template.ready(DEADLINE)
@@ -181,7 +175,7 @@ def test_a_step_that_calls_sys_exit_ends_the_template_with_the_code():
 
 
 def test_the_processes_of_a_template_that_calls_sys_exit_are_still_reaped_and_reported():
-    """Scenario 31: it stays until the last of them has ended."""
+    """It stays until the last of them has ended."""
     with Template() as template:
         process = template.fork().run(faulty.end_when_told, 4)
         process.channel.recv(1)
@@ -192,20 +186,18 @@ def test_the_processes_of_a_template_that_calls_sys_exit_are_still_reaped_and_re
 
 
 def test_a_preload_that_calls_sys_exit_ends_the_template_with_the_code(module):
-    """Scenario 31."""
     with module("import sys; sys.exit(7)") as template, pytest.raises(anyfork.TemplateDiedError) as caught:
         template.ready(DEADLINE)
     assert caught.value.status.code == 7
 
 
 def test_a_step_that_raises_keyboard_interrupt_is_an_error():
-    """Scenario 31: it is the user's exception, not a signal."""
+    """It is the user's exception, not a signal."""
     with Template().execute("raise KeyboardInterrupt('by hand')") as template, pytest.raises(anyfork.TemplateError):
         template.ready(DEADLINE)
 
 
 def test_a_step_may_fork_and_reap_a_process_of_its_own():
-    """Scenario 31."""
     code = """
 import os
 pid = os.fork()
@@ -223,7 +215,7 @@ OWN_FORKS = {"returns": "", "calls sys.exit": "import sys; sys.exit(7)", "raises
 
 @pytest.mark.parametrize("end", OWN_FORKS)
 def test_a_copy_that_a_step_makes_by_itself_never_becomes_a_second_template(end):
-    """Scenario 31: it would read from the same socket; it ends with the step."""
+    """It would read from the same socket; it ends with the step."""
     code = f"import os\npid = os.fork()\nif pid == 0:\n    {OWN_FORKS[end] or 'pass'}\nelse:\n    os.waitpid(pid, 0)"
     with Template() as template:
         template.fork().ready().close()  # so that there is something to share by mistake: what watches its processes
@@ -235,7 +227,7 @@ def test_a_copy_that_a_step_makes_by_itself_never_becomes_a_second_template(end)
 
 
 def test_a_step_may_use_subprocesses():
-    """Scenario 31: their end is theirs to wait for."""
+    """Their end is theirs to wait for."""
     with Template().execute("import subprocess; subprocess.run(['true'], check=True)") as template:
         with template.fork().run(faulty.end_with, 5) as process:
             pass
@@ -243,7 +235,7 @@ def test_a_step_may_use_subprocesses():
 
 
 def test_a_step_that_leaves_a_subprocess_behind_does_not_confuse_the_statuses():
-    """Scenario 31: the template reaps what it has forked, by pid."""
+    """The template reaps what it has forked, by pid."""
     with Template().execute("import subprocess; p = subprocess.Popen(['sleep', '0.01'])") as template:
         for code in range(10):
             with template.fork().run(faulty.end_with, code) as process:
@@ -253,7 +245,6 @@ def test_a_step_that_leaves_a_subprocess_behind_does_not_confuse_the_statuses():
 
 
 def test_code_that_replaces_the_standard_streams_does_not_break_the_template():
-    """Scenario 31."""
     with Template().execute("import sys; sys.stdout = sys.stderr = sys.stdin = None") as template:
         with template.fork().run(faulty.end_with, 5) as process:
             pass
@@ -261,7 +252,6 @@ def test_code_that_replaces_the_standard_streams_does_not_break_the_template():
 
 
 def test_code_that_closes_the_standard_streams_does_not_break_the_template():
-    """Scenario 31."""
     with Template().execute("import os; [os.close(fd) for fd in (0, 1, 2)]") as template:
         with template.fork().run(faulty.end_with, 5) as process:
             pass
@@ -269,20 +259,18 @@ def test_code_that_closes_the_standard_streams_does_not_break_the_template():
 
 
 def test_code_that_turns_the_collector_off_is_respected_in_the_process():
-    """Scenario 31."""
     with Template().execute("import gc; gc.disable()") as template:
         with template.fork().run(faulty.send_value, "gc.isenabled()") as process:
             assert process.channel.recv(100) == b"False"
 
 
 def test_the_collector_is_on_in_a_process_of_an_untouched_template():
-    """Scenario 31."""
     with Template().run(faulty.send_value, "gc.isenabled()") as process:
         assert process.channel.recv(100) == b"True"
 
 
 def test_threads_of_a_running_process_are_joined_before_its_end():
-    """Scenario 30: a running process is free to have threads."""
+    """A running process is free to have threads."""
     with Template().run(faulty.answer_from_thread) as process:
         assert process.channel.recv(100) == b"from a thread"
     assert process.returncode == 0

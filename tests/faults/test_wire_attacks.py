@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import faulty
 import pytest
+from deadlines import DEADLINE
 
 import anyfork
 from _anyfork_child.wire.frames import (
@@ -39,7 +40,6 @@ from _anyfork_child.wire.frames import (
 )
 from anyfork import Template
 
-DEADLINE = 10.0  # seconds
 NOBODY = 1 << 22  # a pid that no process can have: Linux has fewer
 
 
@@ -142,7 +142,7 @@ CUT = sorted(set(ATTACKS) - KEPT)
 
 @pytest.mark.parametrize("attack", CUT)
 def test_what_is_no_frame_leaves_the_templates_processes_running(attack):
-    """Scenario 16: nothing else ends."""
+    """Nothing else ends."""
     with attacked(attack) as (_, sock, process):
         read_to_end(sock)
         assert not select.select([process], [], [], 0)[0]
@@ -152,7 +152,7 @@ def test_what_is_no_frame_leaves_the_templates_processes_running(attack):
 
 @pytest.mark.parametrize("attack", CUT)
 def test_what_is_no_frame_is_answered_with_a_failure(attack):
-    """Scenario 16: with a clear error, unless the stream was cut by the owner in the middle of a frame."""
+    """With a clear error, unless the stream was cut by the owner in the middle of a frame."""
     with attacked(attack) as (_, sock, _):
         data = read_to_end(sock)
         assert data[:2] == bytes([VERSION, FAILED]), data
@@ -160,7 +160,7 @@ def test_what_is_no_frame_is_answered_with_a_failure(attack):
 
 @pytest.mark.parametrize("attack", CUT)
 def test_what_is_no_frame_ends_the_template_after_its_processes(attack):
-    """Scenario 16: somebody must reap them; then it goes."""
+    """Somebody must reap them; then it goes."""
     with attacked(attack) as (pid, sock, process):
         read_to_end(sock)
         pidfd = os.pidfd_open(pid)
@@ -173,7 +173,7 @@ def test_what_is_no_frame_ends_the_template_after_its_processes(attack):
 
 @pytest.mark.parametrize("attack", sorted(KEPT))
 def test_a_step_that_cannot_be_decoded_is_the_templates_failure(attack):
-    """Scenario 16: the frame is whole, so the stream goes on, and the next question is answered with the failure."""
+    """The frame is whole, so the stream goes on, and the next question is answered with the failure."""
     data, _ = ATTACKS[attack]
     template = Template().ready()
     sock = template.detach()
@@ -185,7 +185,7 @@ def test_a_step_that_cannot_be_decoded_is_the_templates_failure(attack):
 
 @pytest.mark.parametrize("attack", ["fewer descriptors than announced", "descriptors that were not announced"])
 def test_descriptors_of_a_malformed_frame_are_closed(attack):
-    """Scenario 16: the other end of a pipe sees it, although the template still waits for its process."""
+    """The other end of a pipe sees it, although the template still waits for its process."""
     data, count = ATTACKS[attack]
     template = Template().ready()
     process = template.fork().run(faulty.echo)
@@ -203,7 +203,7 @@ def test_descriptors_of_a_malformed_frame_are_closed(attack):
 
 
 def test_a_frame_that_comes_byte_by_byte_is_understood():
-    """Scenario 14: every read may bring one byte."""
+    """Every read may bring one byte."""
     sock = Template().ready().detach()
     for byte in header(PING) * 3:
         sock.sendall(bytes([byte]))
@@ -213,7 +213,7 @@ def test_a_frame_that_comes_byte_by_byte_is_understood():
 
 
 def test_descriptors_come_with_any_byte_of_a_header():
-    """Scenarios 12 and 14: they are never lost to a plain read."""
+    """They are never lost to a plain read."""
     sock = Template().ready().detach()
     with socket.socket() as one:
         data = header(SEND, descriptors=1) + header(PING)
@@ -226,7 +226,7 @@ def test_descriptors_come_with_any_byte_of_a_header():
 
 
 def test_a_silent_peer_does_not_stop_other_templates():
-    """Scenario 14: one that has sent half a frame and says nothing more."""
+    """One that has sent half a frame and says nothing more."""
     sock = Template().ready().detach()
     sock.sendall(header(SEND, length=1000) + b"x")
     with Template().run(faulty.end_with, 3) as process:
@@ -236,7 +236,7 @@ def test_a_silent_peer_does_not_stop_other_templates():
 
 
 def test_bytes_behind_a_close_are_not_looked_at():
-    """Scenario 16: after it nothing is accepted, and nothing is harmed."""
+    """After it nothing is accepted, and nothing is harmed."""
     template = Template().ready()
     process = template.fork().run(faulty.end_when_told, 4)
     process.channel.recv(1)
@@ -250,7 +250,7 @@ def test_bytes_behind_a_close_are_not_looked_at():
 
 
 def test_a_received_descriptor_is_not_inherited_by_a_program():
-    """Scenario 13: neither by the template's programs nor by those of the process."""
+    """Neither by the template's programs nor by those of the process."""
     with socket.socket() as one, Template() as template:
         process = template.send(one).run(faulty.list_descriptors_of_a_program)
         seen = process.channel.recv(10_000).decode()
@@ -300,7 +300,7 @@ def adopted(peer):
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_a_peer_that_answers_with_what_is_no_frame_is_an_error(adopted, answer):
-    """Scenario 16, seen from the owner."""
+    """Seen from the owner."""
     template, ours = adopted
     ours.sendall(ANSWERS[answer])
     ours.shutdown(socket.SHUT_WR)
@@ -309,27 +309,23 @@ def test_a_peer_that_answers_with_what_is_no_frame_is_an_error(adopted, answer):
 
 
 def test_a_peer_that_says_nothing_lets_ready_time_out(peer):
-    """Scenario 14."""
     with pytest.raises(TimeoutError):
         peer[0].ready(0.05)
 
 
 def test_a_peer_that_sends_half_a_frame_lets_ready_time_out(peer):
-    """Scenario 14."""
     peer[1].sendall(header(ADOPTED)[:9])
     with pytest.raises(TimeoutError):
         peer[0].ready(0.05)
 
 
 def test_a_peer_that_closes_at_once_has_died(peer):
-    """Scenario 16."""
     peer[1].close()
     with pytest.raises(anyfork.TemplateDiedError):
         peer[0].ready(DEADLINE)
 
 
 def test_descriptors_that_a_peer_sends_with_garbage_are_closed(adopted):
-    """Scenario 16."""
     template, ours = adopted
     read, write = os.pipe()
     send_raw(ours, header(READY, descriptors=1), [write, write, write])
@@ -343,7 +339,7 @@ def test_descriptors_that_a_peer_sends_with_garbage_are_closed(adopted):
 
 
 def test_a_failure_of_an_unknown_kind_is_a_peer_error(adopted):
-    """Scenario 16: a newer template may fail in ways that this owner does not know."""
+    """A newer template may fail in ways that this owner does not know."""
     template, ours = adopted
     texts = [b"a new kind", b"", b"0", b"it failed", b""]
     body = b"".join(struct.pack("<I", len(text)) + text for text in texts)
@@ -353,13 +349,13 @@ def test_a_failure_of_an_unknown_kind_is_a_peer_error(adopted):
 
 
 def test_from_socket_of_a_socket_that_is_no_templates_end_is_an_error_at_the_call():
-    """Scenario 17: nothing but a connected Unix stream socket can be one."""
+    """Nothing but a connected Unix stream socket can be one."""
     with socket.socket() as tcp, pytest.raises(anyfork.ArgumentError):
         Template.from_socket(tcp)
 
 
 def test_processes_have_no_socket_that_anybody_could_connect_to():
-    """Scenarios 17 and 18: nothing is bound to a path or an abstract name."""
+    """Nothing is bound to a path or an abstract name."""
     with Template() as template, template.fork().run(faulty.echo) as process:
         template.ready()
         inodes = set()

@@ -12,7 +12,8 @@ from pathlib import Path
 from select import select
 from typing import TYPE_CHECKING
 
-from conftest import DEADLINE, eventually
+from conftest import eventually
+from deadlines import DEADLINE
 from original_functions import receive_all
 
 if TYPE_CHECKING:

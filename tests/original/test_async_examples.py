@@ -29,7 +29,7 @@ def inode(pipe: Pipe) -> int:
 
 
 async def test_run_calls_back_with_the_socket_when_the_process_is_there():
-    """V6, ours: the program goes on at once, and is called when the function has been entered, not before."""
+    """Unlike the original: the program goes on at once, and is called when the function has been entered, not before."""
     order: list[str] = []
 
     async def run(template: aio.Template, function: str, callback) -> None:
@@ -70,7 +70,7 @@ async def test_the_end_of_the_socket_is_the_sign_that_a_process_is_gone():
 
 @pytest.mark.slow
 async def test_a_thousand_processes_are_asked_for_before_any_is_awaited():
-    """V14: all of them answer."""
+    """All of them answer."""
     async with aio.Template() as template:
         template.preload("original_functions")
         for chunk in range(4):  # each takes three descriptors
@@ -98,7 +98,6 @@ async def test_ten_processes_are_prepared_forked_and_run_without_a_single_wait()
 
 
 async def test_a_template_that_was_killed_is_an_error_and_not_a_socket_that_never_ends():
-    """V15."""
     async with aio.Template() as template:
         await template.ready()
         assert template.pid is not None

@@ -11,7 +11,8 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import DEADLINE, eventually
+from conftest import eventually
+from deadlines import DEADLINE
 from original_functions import receive_all
 from original_owner import Pipe, other_owner, parent
 

@@ -1,4 +1,4 @@
-"""AnyEvent::Fork::Pool: the vectors P1 to P8 that were measured on it, its own test, and its defects, shown absent.
+"""AnyEvent::Fork::Pool: the behaviour that was measured on it, its own test, and its defects, shown absent.
 
 The eleven defects, found by running it, or by what its users had to work around:
 
@@ -30,7 +30,7 @@ import anyio
 import pool_functions as jobs
 import pytest
 from conftest import descendants, eventually
-from owner_side import DEADLINE
+from deadlines import DEADLINE
 from pool_side import Gate, Seen, ask, ask_in_turn, until
 
 import anyfork

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import children, descendants, eventually
-from owner_side import DEADLINE, HERE
+from deadlines import DEADLINE
+from owner_side import HERE
 
 import anyfork
 

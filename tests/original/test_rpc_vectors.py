@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import rpc_functions as rpc
-from conftest import DEADLINE, eventually
+from conftest import eventually
+from deadlines import DEADLINE
 from original_owner import Pipe, Watch, other_owner, read_to_end, state, stop, title
 from owner_side import output_of
 
@@ -484,7 +485,7 @@ def test_a_function_that_does_not_exist_fails_its_call_and_no_other():
 
 
 def test_a_worker_whose_template_failed_raises_why_at_every_use():
-    """! 03_connfail: on_error("connection failed") in the original."""
+    """The on_error("connection failed") in the original."""
     with anyfork.Worker(anyfork.Template().execute("1 / 0"), on_event=pytest.fail) as worker:
         for ask in (worker.ready, lambda: worker.call(rpc.echo, 1), worker.wait):
             with pytest.raises(anyfork.ExecuteError, match="ZeroDivisionError"):
@@ -492,13 +493,12 @@ def test_a_worker_whose_template_failed_raises_why_at_every_use():
 
 
 def test_a_worker_whose_template_failed_can_be_dropped_at_once():
-    """03_connfail: the object is gone before it is known."""
+    """The object is gone before it is known."""
     worker = anyfork.Worker(anyfork.Template().execute("1 / 0"))
     del worker
 
 
 def test_a_worker_whose_process_died_before_it_was_one_raises_how():
-    """! 03_connfail."""
     template = anyfork.Template().ready()
     with Watch(template.pid) as process:
         process.kill()
@@ -806,7 +806,7 @@ SCENES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_worker_vanishes_with_an_owner_that_is_killed(scene):
-    """! V24: the original's busy sync worker finishes its job before."""
+    """The original's busy sync worker finishes its job before."""
     read, write = os.pipe()
     try:
         with other_owner(OWNER, json.dumps(SCENES[scene]), stdin=read) as owner:

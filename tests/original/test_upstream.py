@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import DEADLINE
+from deadlines import DEADLINE
 from original_functions import receive_all
 from original_owner import Pipe, Watch, parent
 

@@ -17,11 +17,10 @@ import anyio
 import context_functions as functions
 import pytest
 from conftest import descriptors, eventually
+from deadlines import DEADLINE
 
 import anyfork
 from anyfork.context import AnyforkContext, AnyforkProcess
-
-DEADLINE = 30.0  # seconds
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,9 +12,8 @@ from textwrap import dedent
 
 import pytest
 from conftest import children, eventually, owned, state_and_command
+from deadlines import PROGRAM_DEADLINE
 from owner_side import output_of
-
-DEADLINE = 40.0  # seconds for a program
 
 
 @pytest.fixture
@@ -558,7 +557,7 @@ def test_a_killed_program_leaves_nothing(tmp_path):
         """)
     )
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, cwd=tmp_path) as process:
-        assert select.select([process.stdout], [], [], DEADLINE)[0]
+        assert select.select([process.stdout], [], [], PROGRAM_DEADLINE)[0]
         assert process.stdout.readline()
         tracker = [pid for pid in children(process.pid) if "resource_tracker" in state_and_command(pid)]
         assert len(tracker) == 1

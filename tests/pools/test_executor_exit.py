@@ -9,8 +9,8 @@ from textwrap import dedent
 
 import pytest
 from conftest import eventually, owned
+from deadlines import DEADLINE
 
-DEADLINE = 30.0  # seconds for a program that should take a fraction of one
 HEAD = """
 import sys, threading, time, atexit, asyncio, os, operator
 from concurrent import futures

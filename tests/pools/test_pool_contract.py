@@ -12,8 +12,8 @@ import anyio
 import pool_functions as jobs
 import pytest
 from conftest import descendants, eventually
+from deadlines import DEADLINE
 from executor_functions import say_pid_and_wait
-from owner_side import DEADLINE
 from pool_side import Seen, ask, ask_in_turn, until
 
 import anyfork

@@ -13,7 +13,7 @@ import sys
 import anyio
 import pool_functions as jobs
 import pytest
-from owner_side import DEADLINE
+from deadlines import DEADLINE
 from pool_side import until
 
 import anyfork

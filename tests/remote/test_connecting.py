@@ -14,7 +14,8 @@ import far_side
 import machines
 import pytest
 from conftest import eventually, owned
-from owner_side import DEADLINE, read_all
+from deadlines import DEADLINE
+from owner_side import read_all
 
 import anyfork
 from anyfork import aio

@@ -12,7 +12,7 @@ import sys
 import far_side
 import machines
 import pytest
-from owner_side import DEADLINE
+from deadlines import DEADLINE
 
 import anyfork
 from _anyfork_child.remote.protocol import BEAT, CREDIT, DATA, FILE, FRAME, HEADER, MAX_BODY, message

@@ -16,7 +16,8 @@ import far_side
 import machines
 import pytest
 from conftest import descendants, eventually, owned
-from owner_side import DEADLINE, ended, read_all
+from deadlines import DEADLINE
+from owner_side import ended, read_all
 
 import anyfork
 from anyfork import aio

@@ -8,7 +8,7 @@ import anyio
 import far_side
 import machines
 import pytest
-from owner_side import DEADLINE
+from deadlines import DEADLINE
 
 import anyfork
 from anyfork import aio
@@ -62,7 +62,5 @@ def test_the_workers_of_a_lost_machine_are_lost_and_the_others_go_on():
 
 
 def test_an_executor_works_on_another_machine(remote):
-    if not hasattr(anyfork, "Executor"):
-        pytest.skip("there is no Executor yet")
     with anyfork.Executor(remote, max_workers=2) as executor:
         assert list(executor.map(far_side.double, range(50))) == list(range(0, 100, 2))

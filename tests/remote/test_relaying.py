@@ -16,7 +16,8 @@ import far_side
 import machines
 import pytest
 from conftest import eventually, owned
-from owner_side import DEADLINE, ended, read_all, stopped
+from deadlines import DEADLINE
+from owner_side import ended, read_all, stopped
 
 import anyfork
 

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deadlines import PROGRAM_DEADLINE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-DEADLINE = 50.0  # seconds for one program
 SOURCES = Path(__file__).parent.parent.parent / "src"
 
 # By their first imports: templates that are interpreters of their own, and those that are copies of the program.
@@ -98,7 +99,7 @@ def outcome(
     text: str = "",
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
-    deadline: float = DEADLINE,
+    deadline: float = PROGRAM_DEADLINE,
 ) -> str:
     """What a program prints; it must end well and say nothing on its standard error."""
     done = subprocess.run(

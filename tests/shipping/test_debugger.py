@@ -10,7 +10,8 @@ import sys
 import textwrap
 
 import pytest
-from shipped import DEADLINE, clean
+from deadlines import PROGRAM_DEADLINE
+from shipped import clean
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -19,7 +20,7 @@ class Session:
     """A client of the debug adapter protocol: one debugged process."""
 
     def __init__(self, host, port):
-        self.socket = socket.create_connection((host, port), timeout=DEADLINE)
+        self.socket = socket.create_connection((host, port), timeout=PROGRAM_DEADLINE)
         self.file = self.socket.makefile("rb")
         self.sent = 0
         self.events = []
@@ -167,7 +168,7 @@ def test_a_breakpoint_in_a_function_is_reached_in_the_process_that_runs_it(debug
     assert [inside.stop() for _ in stops] == stops
     assert found["subProcessId"] != program.pid
     assert program.stdout.readline() == "42\n"
-    assert program.wait(DEADLINE) == 0
+    assert program.wait(PROGRAM_DEADLINE) == 0
 
 
 def test_a_breakpoint_in_a_function_of_the_main_program_is_reached(debugged, client, tmp_path):

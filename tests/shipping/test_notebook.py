@@ -6,7 +6,8 @@ import textwrap
 from time import monotonic
 
 import pytest
-from shipped import CHECKS, DEADLINE, DEFINITIONS, SAYS, clean, python
+from deadlines import PROGRAM_DEADLINE
+from shipped import CHECKS, DEFINITIONS, SAYS, clean, python
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -20,12 +21,12 @@ class Notebook:
         self.manager = manager
         self.client = manager.client()
         self.client.start_channels()
-        self.client.wait_for_ready(timeout=DEADLINE)
+        self.client.wait_for_ready(timeout=PROGRAM_DEADLINE)
 
     def run(self, code):
         """Run a cell. Raises what it raised as an AssertionError."""
         asked = self.client.execute(textwrap.dedent(code))
-        said, ended, deadline = "", False, monotonic() + DEADLINE
+        said, ended, deadline = "", False, monotonic() + PROGRAM_DEADLINE
         while not ended:
             message = self.client.get_iopub_msg(timeout=max(0.0, deadline - monotonic()))
             kind, content = message["msg_type"], message["content"]
@@ -41,7 +42,7 @@ class Notebook:
 
     def until(self, text):
         """Wait until something is printed, by whatever process."""
-        said, deadline = "", monotonic() + DEADLINE
+        said, deadline = "", monotonic() + PROGRAM_DEADLINE
         while text not in said:
             message = self.client.get_iopub_msg(timeout=max(0.0, deadline - monotonic()))
             said += message["content"].get("text", "")
@@ -148,9 +149,9 @@ def test_an_interrupted_cell_leaves_templates_alone(notebook):
     notebook.manager.interrupt_kernel()
     reply = None
     while reply is None or reply["content"]["status"] != "error":
-        reply = notebook.client.get_shell_msg(timeout=DEADLINE)
+        reply = notebook.client.get_shell_msg(timeout=PROGRAM_DEADLINE)
     assert reply["content"]["ename"] == "KeyboardInterrupt"
-    while notebook.client.get_iopub_msg(timeout=DEADLINE)["content"].get("execution_state") != "idle":
+    while notebook.client.get_iopub_msg(timeout=PROGRAM_DEADLINE)["content"].get("execution_state") != "idle":
         pass
     assert notebook.run("import os; print(anyfork.call(os.getppid, template=template) == pid)") == "True\n"
 

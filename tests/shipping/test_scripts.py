@@ -15,7 +15,8 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
-from shipped import DEADLINE, FIRST, SAYS, SOURCES, clean, outcome, program, python
+from deadlines import PROGRAM_DEADLINE
+from shipped import FIRST, SAYS, SOURCES, clean, outcome, program, python
 
 both = pytest.mark.parametrize("first", ["plain", "early"])
 
@@ -181,7 +182,7 @@ class Prompt:
 
     def until(self, text):
         """What it shows up to this, which is awaited."""
-        deadline = monotonic() + DEADLINE
+        deadline = monotonic() + PROGRAM_DEADLINE
         while text not in self.shown:
             assert select.select([self.screen], [], [], max(0, deadline - monotonic()))[0], self.shown
             self.shown += os.read(self.screen, 65536).decode()
@@ -197,7 +198,7 @@ class Prompt:
     def close(self):
         os.write(self.screen, b"raise SystemExit(3)\n")
         try:
-            return self.process.wait(DEADLINE)
+            return self.process.wait(PROGRAM_DEADLINE)
         finally:
             os.close(self.screen)
 

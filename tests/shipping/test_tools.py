@@ -8,7 +8,8 @@ import sys
 import textwrap
 
 import pytest
-from shipped import DEADLINE, clean, python
+from deadlines import PROGRAM_DEADLINE
+from shipped import clean, python
 
 # --- pytest ---------------------------------------------------------------------------------------------------------
 
@@ -195,7 +196,7 @@ def errors_of(source, *options, cwd=None):
     """What a program says on its standard error; it must end well."""
     done = subprocess.run(
         [sys.executable, *options, "-c", textwrap.dedent(source)],
-        capture_output=True, text=True, timeout=DEADLINE, env=clean({}), cwd=cwd, check=True,
+        capture_output=True, text=True, timeout=PROGRAM_DEADLINE, env=clean({}), cwd=cwd, check=True,
     )  # fmt: skip
     return done.stderr
 
