@@ -138,21 +138,22 @@ def test_signals_during_starts_lose_no_process():
     """They are blocked around the fork, and what is stopped by one goes on."""
     source = """
 template = Template().ready()
-stop_it = threading.Event()
+starts = threading.Semaphore(0)
 
 def storm():
-    while not stop_it.is_set():
-        for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGCONT, signal.SIGWINCH, signal.SIGURG):
+    for _ in range(100):
+        starts.acquire()
+        for number in 100 * (signal.SIGINT, signal.SIGCHLD, signal.SIGCONT, signal.SIGWINCH, signal.SIGURG):
             os.kill(template.pid, number)
 
 thread = threading.Thread(target=storm)
 thread.start()
 codes = []
 for _ in range(100):
+    starts.release()
     with template.fork().run(faulty.end_with, 3) as process:
         pass
     codes.append(process.returncode)
-stop_it.set()
 thread.join()
 say(codes == [3] * 100)
 """
