@@ -12,11 +12,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from queue import SimpleQueue
 
+import anyio
 import pytest
 from deadlines import DEADLINE
 
 import anyfork
-from anyfork import Executor, Template, Worker
+from anyfork import Executor, Template, Worker, aio
 from tests.faults import faulty
 
 THREADS = 8
@@ -240,3 +241,24 @@ def test_one_thread_wins_a_template_that_has_processes():
     process.channel.close()
     assert process.wait(DEADLINE).code == 0
     process.close()
+
+
+# --- Event loops --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_each_of_many_threads_may_run_an_event_loop_of_its_own(backend):
+    """Their pools and processes come from one default template."""
+
+    async def use(number):
+        async with aio.Pool(max_workers=2) as pool, aio.Worker(aio.Template()) as worker:
+            for turn in range(5):
+                base = 1000 * number + turn
+                assert await pool.call(operator.add, base, 1) == base + 1
+                assert await worker.call(operator.sub, base, 1) == base - 1
+                async with pool.map(operator.neg, range(base, base + 20)) as results:
+                    assert [result async for result in results] == [-n for n in range(base, base + 20)]
+                async with await aio.Template().run(faulty.end_with, number) as process:
+                    assert (await process.wait()).code == number
+
+    together(lambda number: anyio.run(use, number, backend=backend), 4)

@@ -114,5 +114,5 @@ def attend() -> None:
 async def delivered(link: Link) -> None:
     """Wait until the queue of the link is empty, or no task writes it any more."""
     attend()
-    while link.outbox and link in _writer_tasks:
-        await _writer_tasks[link].done.wait()
+    while link.outbox and (writer := _writer_tasks.get(link)) is not None:
+        await writer.done.wait()
