@@ -116,6 +116,15 @@ class Template:
     def run_program(self, argv: Any, /, *, timeout: float | None = None) -> Process:
         return self._run(self._template.run_program, argv, seconds=timeout)
 
+    def run_module(self, name: str, /, *argv: Any, timeout: float | None = None) -> Process:
+        return self._run(self._template.run_module, name, *argv, seconds=timeout)
+
+    def run_script(self, path: Any, /, *argv: Any, timeout: float | None = None) -> Process:
+        return self._run(self._template.run_script, path, *argv, seconds=timeout)
+
+    def run_code(self, source: str, /, *argv: Any, timeout: float | None = None) -> Process:
+        return self._run(self._template.run_code, source, *argv, seconds=timeout)
+
     def _run(self, function: Any, *args: Any, seconds: float | None) -> Process:
         return Process(self._loop, _not_ready(self._loop, function, *args, seconds=seconds))
 

@@ -30,6 +30,7 @@ CHILD = {
     "worker": {"", "birth", "values", "wire"},
     "remote": {"", "__main__", "template", "birth", "values", "wire"},
     "multiprocessing": {"birth", "values", "wire"},
+    "program": {"template", "birth", "values", "wire"},
 }
 # What each folder of the owner's package may import of it, beside the modules at the bottom, which all may import.
 BOTTOM = {"_errors", "_status", "_record", "_signatures"}

@@ -83,6 +83,7 @@ USERS = {
     "start": lambda t: t.start(child_side.enter),
     "run": lambda t: t.run(child_side.enter),
     "run_program": lambda t: t.run_program(["true"]),
+    "run_module": lambda t: t.run_module("site", "--user-base"),
     "detach": lambda t: t.detach(),
     "Worker": anyfork.Worker,
 }

@@ -61,9 +61,11 @@ def main(*arguments: str) -> NoReturn:
 def run(template: Template) -> NoReturn:
     """Serve as this template, then run the call that takes it over.
 
-    Templates that were not exec'ed enter here.
+    Templates that were not exec'ed enter here. Raises Unwinding in a process that becomes a Python program.
     """
     meet_tracker()
+    template.note_start()
+    _template.this = template
     _template.held = template.lifeline, template.reports
     _exit(run_call(serve(template), template.reports))
 

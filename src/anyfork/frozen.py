@@ -29,6 +29,7 @@ def _become_template() -> None:
     from _anyfork_child.wire.own_imports import import_own
 
     template: Any = import_own("_anyfork_child.__main__")
+    import_own("_anyfork_child.birth.exit").is_copy = True  # this import, which is in the middle, never goes on
 
     arguments = sys.argv[2:]
     del sys.argv[1:]

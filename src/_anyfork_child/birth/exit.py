@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _signal import SIG_DFL, signal
 from _thread import _count as count_threads  # Python threads beside the main one
 from atexit import _ncallbacks as count_handlers
 from atexit import _run_exitfuncs as run_handlers
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
 
 LONG = 1 << 63  # beyond it an exit code is -1, as the interpreter sees it
 
+is_copy = False  # whether this process comes from a copy of a running program, whose frames lie below on the stack
 _code = 1  # the exit code of this process; 1 until an orderly end has begun
+
+
+class Unwinding(KeyboardInterrupt):
+    """Raised to leave all frames of this process, down to the interpreter itself: a Python program runs there.
+
+    The interpreter takes note of an interrupt, and ends by SIGINT unless the program raises SystemExit at its end.
+    """
 
 
 def _take_result(result: Any, function: Callable[..., Any], args: list[Any]) -> None:
@@ -83,7 +92,7 @@ def exit_code(stop: SystemExit) -> int:
 def wind_up(code: int) -> None:
     """Join threads, run exit handlers and flush output, but do not finalize the interpreter (which costs 100 ms).
 
-    If there are exit handlers behind a fence, end the process with this code.
+    If there are exit handlers behind a fence, end the process with this code (see ``leave``).
     """
     global _code
     try:
@@ -132,7 +141,15 @@ def _stop() -> None:
     if "multiprocessing.util" in modules:
         _finish_queues()
     flush()
-    os._exit(_code)
+    leave(_code)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process at once, with an exit code, or by a signal, given as its negative number."""
+    if code < 0:
+        signal(-code, SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code & 0xFF)
 
 
 def run(call: list[Any], reports: int, last: Callable[[int], object] = wind_up) -> int:
@@ -158,6 +175,8 @@ def run(call: list[Any], reports: int, last: Callable[[int], object] = wind_up) 
 
 def _fail(error: BaseException, reports: int) -> int:
     """Print an exception of the function, and report it to the owner; return the exit code for it."""
+    if isinstance(error, Unwinding):
+        raise error
     if isinstance(error, SystemExit):
         return exit_code(error)
     error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)  # a class may refuse the assignment

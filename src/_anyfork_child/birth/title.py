@@ -6,10 +6,15 @@ through /proc/self/mem, which needs no C. Without /proc, or with another layout 
 
 from __future__ import annotations
 
+import os
 from os import O_CLOEXEC, O_RDWR, close, open, pwrite, read, write  # noqa: A004  # the builtin is not used here
 
 _FLAGS = O_RDWR | O_CLOEXEC
 _COMM = 15  # bytes: the kernel's TASK_COMM_LEN without the final zero
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Title:
@@ -45,6 +50,15 @@ class Title:
             except OSError:  # no descriptor left, or not our own memory any more (after setuid)
                 pass
 
+    def show_command(self, line: Sequence[str]) -> None:
+        """Show a command line, as the system does for a program that was executed, if possible."""
+        if self._room:
+            try:
+                self._write(b"\0".join(map(os.fsencode, line)) + b"\0", short=False)
+                self._name(os.fsencode(os.path.basename(line[0])))
+            except OSError:  # as in show
+                pass
+
     def _write(self, data: bytes, short: bool) -> None:
         if len(data) >= self._room:
             data = data[: self._room - 1]
@@ -53,9 +67,12 @@ class Title:
         close(fd)
         self._shown = len(data)
         if short:
-            fd = open(b"/proc/self/comm", _FLAGS)
-            write(fd, b"-".join(data.split())[:_COMM])  # CPython counts the words of /proc/self/stat
-            close(fd)
+            self._name(b"-".join(data.split()))  # CPython counts the words of /proc/self/stat
+
+    def _name(self, name: bytes) -> None:
+        fd = open(b"/proc/self/comm", _FLAGS)
+        write(fd, name[:_COMM])
+        close(fd)
 
 
 def _command_line() -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 from _struct import Struct
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from os import O_CLOEXEC, O_RDONLY, close, dup2, kill, open, pidfd_open, wait4  # noqa: A004  # the builtin is not used here
 from select import EPOLLIN, epoll
 from time import monotonic
@@ -50,10 +51,18 @@ class PidfdChildren(Children):
 
     def forsake(self) -> None:
         self._courier.detach()
+        number = self._epoll.fileno() if not self._epoll.closed else -1
+        try:
+            other = fcntl(number, F_DUPFD_CLOEXEC, 0)
+        except OSError:  # the number is not in use
+            other = -1
         try:
             self._epoll.close()  # now: later the object would close the number when it belongs to another file
         except OSError:  # the descriptor is closed
             pass
+        if other >= 0:  # another file has the number
+            dup2(other, number, False)
+            close(other)
 
     def __len__(self) -> int:
         return len(self._by_pidfd)

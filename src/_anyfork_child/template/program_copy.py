@@ -14,6 +14,7 @@ import sys
 from types import ModuleType
 
 from ..__main__ import run
+from ..birth import exit as birth
 from ..birth.last_words import to_nobody
 from ..birth.title import Title
 from ..values.shared_main import inherit
@@ -41,6 +42,7 @@ def become_template(
     ``main`` describes the objects that both have in ``__main__``, ``unwanted`` are descriptors that the owner keeps for
     itself, and ``collects`` is True if garbage collection was enabled in the program.
     """
+    birth.is_copy = True
     gc.freeze()
     if collects:
         gc.enable()

@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 held: tuple[
     int, ...
 ] = ()  # this process's descriptors that are not the user code's: its lifeline, and the pipe for its reports
+this: Template  # the template of this process; processes forked from it keep the object
+
+START_PATH = "start_path"  # in the template's __main__, if the first code in it has changed sys.path
 
 
 class Template:
@@ -96,6 +99,9 @@ class Template:
         "settled",
         "shows_function",
         "signals",
+        "start_directory",
+        "start_environment",
+        "start_path",
         "stdio",
         "title",
         "titled",
@@ -139,6 +145,15 @@ class Template:
         if flags == FOLLOWED:
             follow(lifeline, self.pid)
         self.take_signals()
+
+    def note_start(self) -> None:
+        """Note what the interpreter has made of its environment at its start, for programs that run as in a new one."""
+        self.start_path = [entry for entry in vars(sys.modules["__main__"]).get(START_PATH, sys.path) if entry]
+        self.start_environment = dict(os.environb)
+        try:
+            self.start_directory = os.getcwd()
+        except OSError:  # it was removed
+            self.start_directory = ""
 
     def take_signals(self) -> None:
         """Set the signal handlers of a template again, because user code may have changed them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _imp import is_frozen
 from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask
 from _thread import get_ident
 
@@ -48,7 +49,7 @@ class OwnFirst:
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Find a module, as every finder does; only for threads that import for anyfork."""
-        if path is not None or get_ident() not in cls.threads:
+        if path is not None or get_ident() not in cls.threads or is_frozen(name):  # which no file can replace
             return None
         from _frozen_importlib_external import PathFinder
 

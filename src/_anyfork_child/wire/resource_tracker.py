@@ -36,6 +36,21 @@ def use(fd: int) -> None:
         _meet(sys.modules[MODULE])
 
 
+def release() -> None:
+    """Let this process have a tracker of its own, and use it as multiprocessing does."""
+    global _shared
+    if Finder in sys.meta_path:
+        sys.meta_path.remove(Finder)
+    module: Any = sys.modules.get(MODULE)
+    if module is not None:
+        tracker = module._resource_tracker
+        tracker._fd = tracker._pid = None
+        module.register, module.unregister = tracker.register, tracker.unregister
+    if _shared is not None and _is_there(*_shared):
+        os.close(_shared[0])
+    _shared = None
+
+
 def meet() -> None:
     """Adapt the module of the tracker when it is imported, or now if it is loaded."""
     if MODULE in sys.modules:

@@ -53,6 +53,12 @@ def ignore_warnings() -> None:
     filters[:] = [*FILTERS, *(one for one in filters if one not in FILTERS)]
 
 
+def unwarn() -> None:
+    """Undo ``ignore_warnings``, in a process that becomes a Python program."""
+    filters = _filters()
+    filters[:] = [one for one in filters if one not in FILTERS]
+
+
 class Unwarned:
     """A context in which CPython does not warn of threads at a fork of the program, whose filters are kept.
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-    from .._processes.handles import Argument
+    from .._processes.arguments import Argument
     from .._processes.link import Link
 
 CONNECT_TIMEOUT = 30.0  # seconds

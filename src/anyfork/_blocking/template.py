@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
-    from .._processes.handles import Argument, Backend
+    from .._processes.arguments import Argument
+    from .._processes.handles import Backend
     from .._signatures import AnyEntry, Arguments, Entry, EntryAfterOne, EntryAfterTwo
 
 
@@ -26,7 +27,7 @@ class Template(TemplateHandle):
 
     ``Template()`` is a fork of the default template, a clean interpreter that is started when it is first needed.
 
-    All methods but ``ready``, ``run``, ``run_program`` and ``detach`` return at once. The template carries out their
+    All methods but ``ready``, ``detach`` and those that run something return at once. The template carries out their
     requests in order. If a request fails, the next ``ready`` or ``run`` of this template, or of anything forked from it
     later, raises the error. Every handle may be used from any thread.
     """
@@ -134,6 +135,24 @@ class Template(TemplateHandle):
         executed.
         """
         return self._take_over_by_program(Process._of, argv)._ready_or_gone(timeout)
+
+    def run_module(self, name: str, /, *argv: Argument, timeout: float | None = None) -> Process:
+        """Do what ``python -m name argv...`` does, in this process, and return when it has begun.
+
+        The program has the interpreter and the loaded modules of this template; standard streams, directory and
+        environment are those of the process, which ``fork`` sets. It gets no other descriptors and no arguments of
+        ``send``. What prevents it from running (no such module, a syntax error) is printed by the program, as a new
+        interpreter prints it, and its exit status says so.
+        """
+        return self._take_over_by_python(Process._of, "-m", name, argv)._ready_or_gone(timeout)
+
+    def run_script(self, path: Argument, /, *argv: Argument, timeout: float | None = None) -> Process:
+        """Do what ``python path argv...`` does: run a file, a directory or a zip file. See ``run_module``."""
+        return self._take_over_by_python(Process._of, "", path, argv)._ready_or_gone(timeout)
+
+    def run_code(self, source: str, /, *argv: Argument, timeout: float | None = None) -> Process:
+        """Do what ``python -c source argv...`` does. See ``run_module``."""
+        return self._take_over_by_python(Process._of, "-c", source, argv)._ready_or_gone(timeout)
 
     def detach(self) -> socket.socket:
         """Give up the handle: flush all requests, and return a socket that moves the template to another process.

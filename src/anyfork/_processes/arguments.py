@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import _signal
+import os
+
 from _anyfork_child.values.encode import CannotTravelError, Encoded, encode
 from _anyfork_child.wire.signal_handlers import comes_from_outside
 
@@ -11,9 +14,17 @@ from .._system.import_path import ORDINARY
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import NoReturn
+    from typing import Literal, NoReturn, TypeAlias
 
     from _anyfork_child.values.by_name_or_value import Receiver
+
+    Argument: TypeAlias = str | bytes | os.PathLike[str]
+    Kind: TypeAlias = Literal["-m", "-c", ""]  # a module, code or a script, as in a command line of the interpreter
+
+ENTRY = "_anyfork_child.program.entry"
+NEEDED = (ENTRY, "runpy")  # what every program needs in its process
+CALLS: dict[Kind, str] = {"-m": "run_module", "-c": "run_code", "": "run_script"}
+PYTHONS_OWN = {_signal.SIGPIPE, _signal.SIGXFSZ}  # the interpreter ignores them in every program
 
 
 class Stays:
@@ -130,3 +141,38 @@ def _short(value: object) -> str:
     except Exception:  # a __repr__ of the user's class may raise anything; the type says enough
         text = ""
     return text if 0 < len(text) <= 80 else f"a {type(value).__name__}"
+
+
+def encode_program(
+    kind: Kind, target: Argument, argv: Sequence[Argument], remote: bool, starter: Sequence[object] = ()
+) -> Encoded:
+    """Encode a Python program: a module, code or a script, and its arguments. Raises ArgumentError.
+
+    It ignores and blocks the signals that this thread does, unless it runs on another machine. ``starter`` is for
+    anyfork.subprocess.
+    """
+    call = CALLS[kind]
+    texts = [_text(call, part) for part in (target, *argv)]
+    if kind == "-m" and not texts[0]:
+        raise ArgumentError("run_module() needs the name of a module, not an empty string")
+    signals = ((), ()) if remote else (_ignored(), sorted(_signal.pthread_sigmask(_signal.SIG_BLOCK, ())))
+    return encode_call(call, f"{ENTRY}:run", (kind, texts[0], texts[1:], *signals, starter))
+
+
+def _text(call: str, part: Argument) -> str:
+    try:
+        text = os.fsdecode(part)
+    except TypeError as error:
+        raise ArgumentError(f"{call}() needs strings or paths as its arguments: {error}") from error
+    if "\0" in text:
+        raise ArgumentError(f"{call}() cannot pass {part!r}: an argument of a program has no null character")
+    return text
+
+
+def _ignored() -> list[int]:
+    getsignal = _signal.getsignal
+    return [
+        number
+        for number in _signal.valid_signals()
+        if number not in PYTHONS_OWN and getsignal(number) == _signal.SIG_IGN
+    ]

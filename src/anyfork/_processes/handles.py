@@ -11,11 +11,20 @@ from _anyfork_child.wire.frames import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND,
 from .._errors import AnyforkError, ArgumentError, HandleError, StatusUnknownError
 from .._signatures import overload
 from .._system.import_path import ORDINARY
-from .arguments import Stays, encode_async_call, encode_call, encode_values, refused_keywords
+from .arguments import (
+    CALLS,
+    NEEDED,
+    Stays,
+    encode_async_call,
+    encode_call,
+    encode_program,
+    encode_values,
+    refused_keywords,
+)
 from .attributes import encode_attributes
 from .flows import check
 from .session import Phase, Session
-from .start import NOTHING, adopt, fork, fork_default, fork_exec, take_over
+from .start import NOTHING, adopt, fork, fork_default, fork_exec, take_over, warm_parent
 from .undelivered import destructor, when_free
 
 TYPE_CHECKING = False
@@ -27,12 +36,12 @@ if TYPE_CHECKING:
     from _anyfork_child.values.encode import Encoded
 
     from .._signatures import Arguments
+    from .arguments import Argument, Kind
     from .attributes import Attributes
     from .link import Link
 
     Made = TypeVar("Made")
     Backend: TypeAlias = Literal["asyncio", "trio"]
-    Argument: TypeAlias = str | bytes | os.PathLike[str]
 
 
 class _Moved:
@@ -203,6 +212,21 @@ class TemplateHandle(Stays):
     def _take_over_by_program(self, make: Callable[[Link], Made], argv: Sequence[Argument]) -> Made:
         """Let a program take over the process, and make the process's handle; this handle is used up."""
         return self._begin(make, "run_program", PROGRAM, encode_values("run_program", _arguments(argv)))
+
+    def _take_over_by_python(
+        self,
+        make: Callable[[Link], Made],
+        kind: Kind,
+        target: Argument,
+        argv: Sequence[Argument],
+        starter: Sequence[object] = (),
+    ) -> Made:
+        """Let a Python program take over the process, and make the process's handle; this handle is used up."""
+        encoded = encode_program(kind, target, argv, bool(self._link.session.host), starter)
+        process = self._begin(make, CALLS[kind], START, encoded)
+        for module in NEEDED:
+            warm_parent(self._link, module)
+        return process
 
     def _begin(self, make: Callable[[Link], Made], call: str, kind: int, encoded: Encoded) -> Made:
         try:

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 # have set that for other programs. INIT brings the path of the program.
 BOOT = (
     f"import os,sys;sys.version_info<{OLDEST!r}and sys.exit('{TOO_OLD}%d.%d.%d'%sys.version_info[:3]);"
-    "d=sys.argv[1];e=[os.path.normpath(p)for p in os.environ.get('PYTHONPATH','').split(os.pathsep)];"
+    "start_path=sys.path;d=sys.argv[1];"
+    "e=[os.path.normpath(p)for p in os.environ.get('PYTHONPATH','').split(os.pathsep)];"
     "sys.path=sorted([p for p in sys.path if p]+[d],key=lambda p:p!=d and p in e);"
     "from _anyfork_child.__main__ import main;a=sys.argv[2:];"
     "del sys.argv[1:];main(*a)"

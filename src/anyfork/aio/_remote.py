@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._processes.handles import Argument
+    from .._processes.arguments import Argument
 
 
 class RemoteTemplate(Unsupported, Template):

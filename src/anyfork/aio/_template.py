@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
-    from .._processes.handles import Argument, Backend
+    from .._processes.arguments import Argument
+    from .._processes.handles import Backend
     from .._processes.link import Link
     from .._signatures import AnyEntry, Arguments, Entry, EntryAfterOne, EntryAfterTwo
 
@@ -28,8 +29,8 @@ class Template(TemplateHandle):
     """A process that has no function to run yet: prepare it, fork it, and let a function take it over.
 
     It works like ``anyfork.Template``. ``preload``, ``execute``, ``prepare``, ``send``, ``fork``, ``start`` and
-    ``close`` are plain methods that never block; ``ready``, ``run``, ``run_program``, ``detach`` and ``aclose`` are
-    awaited.
+    ``close`` are plain methods that never block; ``ready``, ``detach``, ``aclose`` and the methods that begin with
+    ``run`` are awaited.
     """
 
     __slots__ = ()
@@ -128,6 +129,25 @@ class Template(TemplateHandle):
         executed. A cancellation leaves no process.
         """
         return await self._take_over_by_program(Process._of, argv)._ready_or_gone()
+
+    async def run_module(self, name: str, /, *argv: Argument) -> Process:
+        """Do what ``python -m name argv...`` does, in this process, and return when it has begun.
+
+        The program has the interpreter and the loaded modules of this template; standard streams, directory and
+        environment are those of the process, which ``fork`` sets. It gets no other descriptors and no arguments of
+        ``send``. What prevents it from running (no such module, a syntax error) is printed by the program, as a new
+        interpreter prints it, and its exit status says so.
+        A cancellation leaves no process.
+        """
+        return await self._take_over_by_python(Process._of, "-m", name, argv)._ready_or_gone()
+
+    async def run_script(self, path: Argument, /, *argv: Argument) -> Process:
+        """Do what ``python path argv...`` does: run a file, a directory or a zip file. See ``run_module``."""
+        return await self._take_over_by_python(Process._of, "", path, argv)._ready_or_gone()
+
+    async def run_code(self, source: str, /, *argv: Argument) -> Process:
+        """Do what ``python -c source argv...`` does. See ``run_module``."""
+        return await self._take_over_by_python(Process._of, "-c", source, argv)._ready_or_gone()
 
     async def detach(self) -> socket.socket:
         """Give up the handle: flush its queue, and return a socket that moves the template to another process.

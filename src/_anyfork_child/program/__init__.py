@@ -1,0 +1,1 @@
+"""Python programs: what ``python -m name``, ``python path`` and ``python -c source`` do, in a process of a template."""

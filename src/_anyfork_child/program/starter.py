@@ -1,0 +1,53 @@
+"""The starter of a program with anyfork.subprocess: what it asks for, and what it is told."""
+
+from __future__ import annotations
+
+import os
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..values.decode import Descriptor
+
+FAILED, COLD = b"E", b"C"  # what a report begins with; a pipe that is closed without a report means success
+
+
+class Starter:
+    """The end of a pipe, if there is a starter that waits until the program has begun."""
+
+    report = -1
+
+    def obey(self, report: Descriptor, passed: Sequence[tuple[int, Descriptor]], group: int | None) -> None:
+        """Give the process the numbered descriptors and the process group that the starter wants it to have."""
+        above = max((number for number, _ in passed), default=2) + 1
+        self.report = _lift(report, above)
+        lifted = [(number, _lift(given, above)) for number, given in passed]
+        for number, fd in lifted:
+            os.dup2(fd, number)
+            os.close(fd)
+        if group is not None:
+            try:
+                os.setpgid(0, group)
+            except OSError as error:
+                os.write(self.report, FAILED + b"%d" % (error.errno or 0))
+                os._exit(255)
+
+    def tell_cold(self, reason: str) -> None:
+        """Tell the starter why a new interpreter runs the program, which closes the pipe."""
+        if self.report >= 0 and reason:
+            os.write(self.report, COLD + reason.encode("utf-8", "backslashreplace"))
+
+    def tell_begun(self) -> None:
+        """Tell the starter that the program begins, here."""
+        if self.report >= 0:
+            os.close(self.report)
+
+
+def _lift(descriptor: Descriptor, above: int) -> int:
+    fd = descriptor.detach()
+    try:
+        return fcntl(fd, F_DUPFD_CLOEXEC, above)
+    finally:
+        os.close(fd)

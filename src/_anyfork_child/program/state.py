@@ -1,0 +1,74 @@
+"""The state of the interpreter that a template has changed, and that a program must find as in a new interpreter."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from _signal import (
+    SIG_DFL,
+    SIG_IGN,
+    SIG_SETMASK,
+    SIGINT,
+    SIGKILL,
+    SIGPIPE,
+    SIGSTOP,
+    SIGXFSZ,
+    default_int_handler,
+    getsignal,
+    pthread_sigmask,
+    signal,
+    valid_signals,
+)
+
+from ..birth import exit as birth
+from ..wire import resource_tracker
+from ..wire.own_imports import OwnFirst
+from ..wire.threads import unwarn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Any
+
+    from ..template.template import Template
+
+OWN = {SIGKILL, SIGSTOP, SIGPIPE, SIGXFSZ}  # nobody can set the first two, and the interpreter ignores the others
+
+
+def set_signals(ignored: Collection[int], blocked: Collection[int]) -> None:
+    """Ignore and block the signals that the program's starter ignores and blocks, and no others."""
+    for number in valid_signals() - OWN:
+        is_ignored = getsignal(number) == SIG_IGN
+        if number in ignored and not is_ignored:
+            signal(number, SIG_IGN)
+        elif is_ignored and number not in ignored:
+            signal(number, default_int_handler if number == SIGINT else SIG_DFL)
+    pthread_sigmask(SIG_SETMASK, blocked)
+
+
+def restore(template: Template) -> None:
+    """Undo what the template has changed in the interpreter."""
+    if sys.unraisablehook == template.unraisable:
+        sys.unraisablehook = template.user_hook
+    for children in template.past:
+        children.forsake()  # type: ignore[attr-defined]  # they are Children
+    if not birth.is_copy:
+        atexit.unregister(birth._stop)  # exit handlers of preloaded modules are the program's, as in a new interpreter
+    if OwnFirst in sys.meta_path:
+        sys.meta_path.remove(OwnFirst)
+    unwarn()
+    resource_tracker.release()
+    if "multiprocessing.process" in sys.modules:
+        _restore_multiprocessing(sys.modules["multiprocessing.process"])
+    if "TZ" in os.environ or b"TZ" in template.start_environment:
+        import time
+
+        time.tzset()
+
+
+def _restore_multiprocessing(process: Any) -> None:
+    try:
+        process.ORIGINAL_DIR = os.path.abspath(os.getcwd())
+    except OSError:  # the directory was removed
+        process.ORIGINAL_DIR = None

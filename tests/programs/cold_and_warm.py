@@ -1,0 +1,150 @@
+"""Runs of one command line, cold (a new interpreter) and warm (from a template); what they leave must be equal."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from difflib import unified_diff
+from typing import TYPE_CHECKING
+
+from anyfork import Template
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from anyfork import Process
+
+DEADLINE = 50.0  # seconds for one run
+MUCH = """
+    asyncio concurrent.futures csv json.tool logging.handlers multiprocessing.pool multiprocessing.shared_memory
+    subprocess tempfile timeit unittest
+"""
+# The environment of both: interpreters as they start for most people, whatever runs the tests.
+PLAIN = {name: value for name, value in os.environ.items() if name == "PYTHONPATH" or not name.startswith("PYTHON")}
+# What differs between two cold runs, too.
+VARYING = [
+    (rb"0x[0-9a-f]{6,}", b"<address>"),
+    (rb"\b\d+(\.\d+)? ?(nsec|usec|msec|sec|s|ms|seconds?)\b", b"<time>"),
+    (rb"\d+ loops?", b"<loops>"),
+    (rb"\d\d:\d\d:\d\d", b"<clock>"),
+    (rb"/tmp/tmp\w+", b"<temporary>"),
+    (rb"\bpid[= ]\d+", b"<pid>"),
+]
+
+BINARY = (".pyc", ".zip", ".gz", ".tar", ".prof", ".pyz", ".pickle")  # with times inside
+
+
+def bare() -> Template:
+    """Return a template that has loaded nothing."""
+    return Template.new_exec(flags=(), env=PLAIN)
+
+
+def preloaded(modules: str = MUCH) -> Template:
+    """Return a template that has loaded much of what programs import."""
+    return bare().preload(*modules.split())
+
+
+TEMPLATES: dict[str, Callable[[], Template]] = {"bare": bare, "preloaded": preloaded}
+
+
+@dataclass
+class Outcome:
+    """What a run has left: its exit status, as subprocess gives it, its output, and the files in its directory."""
+
+    returncode: int | None
+    stdout: bytes
+    stderr: bytes
+    files: dict[str, bytes]
+
+
+def plain(data: bytes) -> bytes:
+    for pattern, instead in VARYING:
+        data = re.sub(pattern, instead, data)
+    return data
+
+
+def outcome(returncode: int | None, place: Path) -> Outcome:
+    found = {
+        str(path.relative_to(place)): b"" if path.suffix in BINARY else plain(path.read_bytes())
+        for path in place.rglob("*")
+        if path.is_file()
+    }
+    return Outcome(returncode, found.pop(".stdout"), found.pop(".stderr"), found)
+
+
+def differences(cold: Outcome, warm: Outcome) -> Iterator[str]:
+    if cold.returncode != warm.returncode:
+        yield f"exit status {cold.returncode} cold, {warm.returncode} warm"
+    for name in sorted({*cold.files, *warm.files}):
+        if name not in cold.files or name not in warm.files:
+            yield f"{name} is left by only one"
+    pairs = [(name, cold.files[name], warm.files[name]) for name in cold.files if name in warm.files]
+    for name, one, other in [("stdout", cold.stdout, warm.stdout), ("stderr", cold.stderr, warm.stderr), *pairs]:
+        lines = (data.decode("utf-8", "backslashreplace").splitlines() for data in (one, other))
+        yield from (f"{name}: {line}" for line in unified_diff(*lines, "cold", "warm", lineterm="", n=0))
+
+
+class Runs:
+    """A directory that is made anew for each run of a command line."""
+
+    def __init__(self, place: Path, make: Callable[[Path], object], template: Template) -> None:
+        self.place = place
+        self.make = make
+        self.template = template
+
+    def prepare(self) -> None:
+        shutil.rmtree(self.place, ignore_errors=True)
+        self.place.mkdir()
+        self.make(self.place)
+
+    def cold(self, line: Sequence[str], stdin: bytes = b"", env: Mapping[str, str] = PLAIN) -> Outcome:
+        self.prepare()
+        with open(self.place / ".stdout", "wb") as stdout, open(self.place / ".stderr", "wb") as stderr:
+            command = [sys.executable, *line]
+            done = subprocess.run(
+                command,
+                input=stdin,
+                cwd=self.place,
+                stdout=stdout,
+                stderr=stderr,
+                timeout=DEADLINE,
+                env=env,
+                check=False,
+            )
+        return outcome(done.returncode, self.place)
+
+    def warm(self, line: Sequence[str], stdin: bytes = b"", env: Mapping[str, str] = PLAIN) -> Outcome:
+        self.prepare()
+        read, write = os.pipe()
+        os.write(write, stdin)
+        os.close(write)
+        with (
+            open(read, "rb") as source,
+            open(self.place / ".stdout", "wb") as stdout,
+            open(self.place / ".stderr", "wb") as stderr,
+        ):
+            process = start(
+                self.template.fork(cwd=self.place, stdin=source, stdout=stdout, stderr=stderr, env=env), line
+            )
+            with process:
+                returncode = process.wait(DEADLINE).returncode
+        return outcome(returncode, self.place)
+
+    def check(self, line: Sequence[str], stdin: bytes = b"", env: Mapping[str, str] = PLAIN) -> Outcome:
+        """Run a command line both ways, and compare; return the outcome of the cold run."""
+        cold, warm = self.cold(line, stdin, env), self.warm(line, stdin, env)
+        assert not list(differences(cold, warm)), line
+        return cold
+
+
+def start(template: Template, line: Sequence[str]) -> Process:
+    """Start a command line of the interpreter, without its options, in a template."""
+    kind, *rest = line
+    if kind == "-m":
+        return template.run_module(*rest)
+    return template.run_code(*rest) if kind == "-c" else template.run_script(*line)
