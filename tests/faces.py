@@ -230,8 +230,8 @@ class Worker:
         return self._worker.pid
 
     @property
-    def _talk(self) -> Any:
-        return self._worker._talk
+    def _channel(self) -> Any:
+        return self._worker._channel
 
     def ready(self) -> Worker:
         self._loop.wait(self._worker.ready)

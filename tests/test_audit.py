@@ -119,7 +119,7 @@ def test_descriptors_are_listed_by_kind_and_path(tmp_path):
 def test_what_belongs_to_handles_is_said_to():
     with anyfork.Worker(anyfork.Template()) as worker:
         worker.call(len, "")
-        channel = worker._talk.sock.fileno()
+        channel = worker._channel.sock.fileno()
         found = {one.fd: one.own for one in anyfork.audit(io.StringIO()).descriptors}
     assert found[channel]
 

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from anyfork._pools.durations import Tempo
+from anyfork._pools.durations import CallDuration
 from anyfork._pools.job_queue import JobQueue
 from anyfork._pools.pool_options import Limits
 from anyfork._pools.records import LAST_DELAY, MAX_TRIES, Job, JobState, TemplateRecord, WorkerRecord, WorkerState
 from anyfork._pools.scheduler import MAX_RUNS, Scheduler
-from anyfork._pools.steps import Failure, Steps
+from anyfork._pools.steps import FailureReason, Steps
 
 
 class Play:
@@ -263,16 +263,16 @@ def quick(play: Play, count: int, depth: int) -> list[Job]:
 
 
 @pytest.mark.parametrize(
-    ("deepens", "depth", "loads"), [(True, 10, [10]), (True, 99, [64]), (True, 1, [2]), (False, 10, [2])]
+    ("boosts_load", "depth", "loads"), [(True, 10, [10]), (True, 99, [64]), (True, 1, [2]), (False, 10, [2])]
 )
-def test_a_worker_has_as_many_quick_jobs_as_their_depth_says(deepens: bool, depth: int, loads: list[int]) -> None:
-    play = Play(max_workers=1, load=2, deepens=deepens)
+def test_a_worker_has_as_many_quick_jobs_as_their_depth_says(boosts_load: bool, depth: int, loads: list[int]) -> None:
+    play = Play(max_workers=1, load=2, boosts_load=boosts_load)
     quick(play, 100, depth)
     assert play.loads() == loads
 
 
 def test_quick_jobs_do_not_stand_behind_one_that_is_not_known_to_be_quick() -> None:
-    play = Play(max_workers=2, min_idle=2, load=2, deepens=True)
+    play = Play(max_workers=2, min_idle=2, load=2, boosts_load=True)
     play.decide()
     (slow,) = play.submit(1)
     others = quick(play, 40, 20)
@@ -283,7 +283,7 @@ def test_quick_jobs_do_not_stand_behind_one_that_is_not_known_to_be_quick() -> N
 
 
 def test_a_slow_job_waits_until_a_worker_has_room_by_its_load() -> None:
-    play = Play(max_workers=1, load=2, deepens=True)
+    play = Play(max_workers=1, load=2, boosts_load=True)
     jobs = quick(play, 10, 10)
     (slow,) = play.submit(1)
     play.answer(*jobs[:8])
@@ -293,7 +293,7 @@ def test_a_slow_job_waits_until_a_worker_has_room_by_its_load() -> None:
 
 
 def test_quick_jobs_above_the_load_make_the_pool_grow() -> None:
-    play = Play(max_workers=2, load=2, start_after=0.1, deepens=True)
+    play = Play(max_workers=2, load=2, start_after=0.1, boosts_load=True)
     quick(play, 20, 30)
     play.wait(0.1)
     assert len(play.started) == 2
@@ -302,7 +302,7 @@ def test_quick_jobs_above_the_load_make_the_pool_grow() -> None:
 
 
 def test_who_says_the_load_means_it() -> None:
-    play = Play(max_workers=1, load=2, deepens=True)
+    play = Play(max_workers=1, load=2, boosts_load=True)
     play.scheduler.resize(load=3)
     quick(play, 20, 30)
     assert play.loads() == [3]
@@ -312,10 +312,10 @@ def test_who_says_the_load_means_it() -> None:
     ("took", "depth"), [([], 0), ([0.0], 64), ([1e-5], 64), ([1e-4], 10), ([1.9e-4], 5), ([3e-4], 0), ([1e-5, 1.0], 0)]
 )
 def test_how_deep_calls_may_be_by_how_long_they_took(took: list[float], depth: int) -> None:
-    tempo = Tempo()
+    duration = CallDuration()
     for seconds in took:
-        tempo.saw(seconds)
-    assert tempo.depth == depth
+        duration.saw(seconds)
+    assert duration.depth == depth
 
 
 # --- Leaving ---
@@ -400,7 +400,7 @@ def test_what_ran_in_a_dead_worker_fails_and_the_rest_is_moved_to_the_front() ->
     play = Play(max_workers=1, load=3)
     jobs = play.submit(5)
     play.die(play.started[0])
-    assert [play.ends[job] for job in jobs] == [[Failure.DIED], [], [], [], []]
+    assert [play.ends[job] for job in jobs] == [[FailureReason.DIED], [], [], [], []]
     assert play.where(*jobs[1:]) == [2, 2, 2, 0]
     assert list(play.started[1].jobs) == jobs[1:4]
 
@@ -413,14 +413,14 @@ def test_an_idempotent_job_runs_again_but_not_for_ever() -> None:
         assert job.runs == times
         play.die(play.started[-1])
         play.wait(LAST_DELAY)
-    assert play.ends[job] == [Failure.DIED]
+    assert play.ends[job] == [FailureReason.DIED]
 
 
 def test_what_ran_in_a_concurrent_worker_fails_all_together() -> None:
     play = Play(max_workers=1, load=3, concurrent=True)
     jobs = play.submit(4)
     play.die(play.started[0])
-    assert [play.ends[job] for job in jobs] == [[Failure.DIED]] * 3 + [[]]
+    assert [play.ends[job] for job in jobs] == [[FailureReason.DIED]] * 3 + [[]]
 
 
 def test_dead_workers_are_replaced_at_once_then_with_growing_delays_until_a_job_is_done() -> None:
@@ -451,7 +451,7 @@ def test_a_template_that_gives_no_worker_fails_those_who_wait_after_some_tries()
             play.scheduler.not_started(worker, play.now, RuntimeError("no"))
         play.decide()
         play.wait(1)
-    assert [play.ends[job] for job in jobs] == [[Failure.NO_WORKER]] * 3
+    assert [play.ends[job] for job in jobs] == [[FailureReason.NO_WORKER]] * 3
     count = len(play.started)
     play.wait(1000)
     assert len(play.started) == count
@@ -468,7 +468,7 @@ def test_a_template_that_is_broken_for_good_fails_all_at_once() -> None:
     play.scheduler.not_started(play.started[0], 0, error, permanent=True)
     play.decide()
     (later,) = play.submit(1)
-    assert play.ends[first] == play.ends[later] == [Failure.NO_WORKER]
+    assert play.ends[first] == play.ends[later] == [FailureReason.NO_WORKER]
     assert play.sources[0].error is error
     play.scheduler.renew(play.sources[0])
     play.at_once = True
@@ -496,7 +496,7 @@ def test_a_job_that_runs_for_too_long_fails_and_the_others_of_its_worker_are_mov
     play.wait(0.9)
     assert not play.killed
     play.wait(0.2)
-    assert play.ends[slow] == [Failure.TIMED_OUT]
+    assert play.ends[slow] == [FailureReason.TIMED_OUT]
     assert play.killed == [play.started[0]]
     assert next_one.state is JobState.QUEUED
     play.die(play.started[0])
@@ -509,11 +509,11 @@ def test_a_worker_that_has_begun_another_job_is_not_killed_because_of_the_one_be
     play.begun = 2
     slow, next_one, last = play.submit(3, timeout=1)
     play.wait(1.1)
-    assert play.ends[slow] == [Failure.TIMED_OUT]
+    assert play.ends[slow] == [FailureReason.TIMED_OUT]
     assert not play.killed
     assert play.where(next_one, last) == [1, 1]
     play.answer(slow, next_one, last)
-    assert play.ends[slow] == [Failure.TIMED_OUT]
+    assert play.ends[slow] == [FailureReason.TIMED_OUT]
     assert play.ends[next_one] == play.ends[last] == ["answer"]
 
 
@@ -525,13 +525,13 @@ def test_the_time_of_a_job_begins_when_the_one_before_it_is_done() -> None:
     play.wait(0.9)
     assert play.ends[second] == []
     play.wait(0.2)
-    assert play.ends[second] == [Failure.TIMED_OUT]
+    assert play.ends[second] == [FailureReason.TIMED_OUT]
 
 
 def test_a_job_of_no_time_does_not_run() -> None:
     play = Play()
     (job,) = play.submit(1, timeout=0)
-    assert play.ends[job] == [Failure.TIMED_OUT]
+    assert play.ends[job] == [FailureReason.TIMED_OUT]
     assert not play.assigned
     assert not play.scheduler.withdraw(job)
 
@@ -541,11 +541,11 @@ def test_a_concurrent_worker_outlives_a_job_that_takes_too_long() -> None:
     slow, other = play.submit(2, timeout=1)
     play.answer(other)
     play.wait(2)
-    assert play.ends[slow] == [Failure.TIMED_OUT]
+    assert play.ends[slow] == [FailureReason.TIMED_OUT]
     assert not play.killed
     assert slow in play.started[0].jobs
     play.answer(slow)
-    assert play.ends[slow] == [Failure.TIMED_OUT]
+    assert play.ends[slow] == [FailureReason.TIMED_OUT]
     assert play.loads() == [0]
 
 
@@ -728,7 +728,7 @@ def test_killing_ends_all_jobs_and_all_workers() -> None:
     jobs = play.submit(5)
     play.scheduler.kill()
     play.decide()
-    assert [play.ends[job] for job in jobs] == [[Failure.KILLED]] * 5
+    assert [play.ends[job] for job in jobs] == [[FailureReason.KILLED]] * 5
     assert play.killed == play.started
     assert play.scheduler.finished
     play.scheduler.answered(jobs[0], 0)
@@ -737,7 +737,7 @@ def test_killing_ends_all_jobs_and_all_workers() -> None:
     play.scheduler.waiters = 1
     assert play.scheduler.has_room
     (late,) = play.submit(1)
-    assert play.ends[late] == [Failure.KILLED]
+    assert play.ends[late] == [FailureReason.KILLED]
     assert len(play.started) == 1
 
 
@@ -794,7 +794,7 @@ class Machine(RuleBasedStateMachine):
             max_calls=st.sampled_from([None, None, 0, 3]),
             max_age=st.sampled_from([None, None, 0, 5.0]),
             concurrent=st.booleans(),
-            deepens=st.booleans(),
+            boosts_load=st.booleans(),
         ),
         templates=st.lists(st.integers(0, 3), min_size=1, max_size=3),
     )
@@ -954,7 +954,7 @@ class Machine(RuleBasedStateMachine):
         assert not (busy and workers.idle) or scheduler.queue.length == 0
         assert workers.beyond_load == sum(max(0, len(worker.jobs) - workers.load) for worker in workers.working)
         for worker in workers.working:
-            if scheduler.limits.deepens:
+            if scheduler.limits.boosts_load:
                 assert worker.slow == sum(not job.depth for job in worker.jobs)
                 assert len(worker.jobs) <= max([workers.load, *(job.depth for job in worker.jobs)])
         stats = scheduler.stats()

@@ -38,7 +38,7 @@ async def test_a_cancelled_call_of_a_concurrent_worker_leaves_it_as_it_was(templ
             return scope.cancel_called
 
         assert await at_every_checkpoint(cancel) >= 2
-        assert worker._talk.calls.outstanding <= 5
+        assert worker._channel.calls.outstanding <= 5
 
 
 async def test_a_cancelled_call_ends_its_worker_or_has_not_begun(template):
@@ -208,7 +208,7 @@ async def test_the_waiting_for_the_end_of_a_worker_handles_events(template):
 
 async def test_what_a_worker_said_before_it_ended_is_heard_although_its_end_was_known_first(template):
     worker = aio.Worker(template.fork(), initializer=call_functions.fail, initargs=("early",))
-    await worker._talk.process.wait()
+    await worker._channel.process.wait()
     with pytest.raises(anyfork.InitializerError, match="early"):
         await worker.ready()
     await worker.aclose()

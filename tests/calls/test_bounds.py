@@ -83,8 +83,8 @@ def test_callers_wait_where_too_many_calls_are_queued(monkeypatch):
     """Queue more calls than fit: none is encoded twice or lost, and all get results when the worker goes on."""
     monkeypatch.setattr(_calls, "MAX_CALLS", 3)
     with calling(range(20)) as (worker, results):
-        eventually(lambda: len(worker._talk.calls._queue) == 3 and len(worker._talk._waiting) >= 18)
-        assert worker._talk.calls.outstanding == 4
+        eventually(lambda: len(worker._channel.calls._queue) == 3 and len(worker._channel._waiting) >= 18)
+        assert worker._channel.calls.outstanding == 4
     assert sorted(results) == list(range(20))
 
 
@@ -92,8 +92,8 @@ def test_the_bytes_of_queued_calls_are_limited_too(monkeypatch):
     monkeypatch.setattr(_calls, "MAX_BYTES", 100_000)
     data = os.urandom(60_000)
     with calling([data] * 6) as (worker, results):
-        eventually(lambda: len(worker._talk._waiting) == 5)
-        assert len(worker._talk.calls._queue) == 2
+        eventually(lambda: len(worker._channel._waiting) == 5)
+        assert len(worker._channel.calls._queue) == 2
     assert results == [data] * 6
 
 
@@ -131,7 +131,7 @@ async def test_tasks_wait_where_too_many_calls_are_queued(monkeypatch):
                     group.start_soon(call, number)
                 for _ in range(10):
                     await anyio.lowlevel.checkpoint()
-                assert worker._talk.calls.outstanding == 4
+                assert worker._channel.calls.outstanding == 4
     assert sorted(results) == list(range(50))
 
 
@@ -153,7 +153,7 @@ async def test_a_worker_that_does_not_read_never_stops_the_loop():
                 for _ in range(20):
                     await anyio.lowlevel.checkpoint()
                 assert results == []
-                assert worker._talk.calls.out
+                assert worker._channel.calls.out
     assert results == [data] * 50
 
 

@@ -56,13 +56,13 @@ def test_what_another_thread_could_not_send_is_written_on_by_the_one_that_reads(
         with stopped(worker.pid):
             for thread in threads:
                 thread.start()
-            eventually(lambda: worker._talk.calls.outstanding == 20)
+            eventually(lambda: worker._channel.calls.outstanding == 20)
             last = threading.Thread(
                 target=lambda: results.append(worker.call(call_functions.write_to, anyfork.Descriptor(write)))
             )
             last.start()
-            eventually(lambda: worker._talk.calls.outstanding == 21)
-            assert worker._talk.calls.out
+            eventually(lambda: worker._channel.calls.outstanding == 21)
+            assert worker._channel.calls.out
         for thread in (*threads, last):
             thread.join(DEADLINE)
         assert sorted(map(len, results)) == [1, *[60_000] * 20]
@@ -351,8 +351,8 @@ def test_a_message_that_cannot_be_sent_ends_its_worker_and_each_call_says_whethe
         threads = [threading.Thread(target=call, args=(np.ones(1 << 17), file)) for _ in range(3)]
         for thread in threads:
             thread.start()
-        eventually(lambda: worker._talk.calls.outstanding == 3)
-        worker._talk.calls.out.append(broken_message())
+        eventually(lambda: worker._channel.calls.outstanding == 3)
+        worker._channel.calls.out.append(broken_message())
         with pytest.raises(anyfork.WorkerDiedError):
             worker.call(call_functions.echo_later, 1)
         for thread in threads:

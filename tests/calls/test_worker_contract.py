@@ -292,7 +292,7 @@ def test_what_a_map_that_was_closed_had_ahead_does_not_run(plain_worker, tmp_pat
             lambda n: call_functions.wait_for(here) if n == 0 else call_functions.mark(f"{tmp_path}/{n}"), range(30)
         )
         if hasattr(results, "_loop"):
-            results._loop.wait(results._items._talk.connect)
+            results._loop.wait(results._items._channel.connect)
             results._loop.wait(results._items._fill)
         else:
             begin(results, plain_worker)
@@ -305,11 +305,11 @@ def test_what_a_map_that_was_closed_had_ahead_does_not_run(plain_worker, tmp_pat
 def begin(results, worker):
     """Have a map ask for its first items, without waiting for the first of them."""
     with contextlib.suppress(TimeoutError):
-        wait, worker._talk.wait = worker._talk.wait, lambda done, deadline=None: wait(done, 0)
+        wait, worker._channel.wait = worker._channel.wait, lambda done, deadline=None: wait(done, 0)
         try:
             next(results)
         finally:
-            worker._talk.wait = wait
+            worker._channel.wait = wait
 
 
 # --- Streams --------------------------------------------------------------------------------------------------------
@@ -456,7 +456,7 @@ def running(worker, function, *args):
     thread = threading.Thread(target=call)
     thread.start()
     try:
-        eventually(lambda: worker._talk.calls._sent)
+        eventually(lambda: worker._channel.calls._sent)
         yield results
     finally:
         thread.join(DEADLINE)
@@ -595,7 +595,7 @@ def test_all_calls_fail_when_the_worker_is_killed(new_worker):
         results = [
             stack.enter_context(running(worker, call_functions.wait_for, anyfork.Descriptor(read))) for _ in range(5)
         ]
-        eventually(lambda: worker._talk.calls.outstanding == 5)
+        eventually(lambda: worker._channel.calls.outstanding == 5)
         worker.kill()
         stack.close()
         errors = [error for (error,) in results]
@@ -660,7 +660,7 @@ def test_the_initializer_gets_what_was_sent_and_its_own_arguments(new_worker, op
 
 def test_what_a_worker_said_before_it_ended_is_heard_although_its_end_was_known_first():
     with anyfork.Worker(initializer=call_functions.fail, initargs=("early",)) as worker:
-        worker._talk.process.wait()
+        worker._channel.process.wait()
         with pytest.raises(anyfork.InitializerError, match="early"):
             worker.ready()
 

@@ -136,7 +136,7 @@ kept = []
 for use in [*10 * [interrupted_call], failed_call, late_call]:
     worker = use()
     worker.close()
-    there = weakref.ref(worker._talk)
+    there = weakref.ref(worker._channel)
     del worker
     kept += [use.__name__] * (there() is not None)
 say(kept)

@@ -14,7 +14,7 @@ from _anyfork_child.values.message import Message
 from _anyfork_child.wire.call_messages import FUNCTION, HELD, ITEMS, RESULT, SMALL_CALL, Inbox
 from anyfork._calls.fingerprint import fingerprint
 from anyfork._calls.known_functions import KnownFunction
-from anyfork._calls.pace import MOST, Pace
+from anyfork._calls.pace import MOST, JobDuration
 from anyfork._calls.permits import MOST as MOST_PERMITS
 from anyfork._calls.permits import Permits
 from anyfork._executor.jobs import BatchJob, EncodedJob, JobEncoder
@@ -23,7 +23,7 @@ from anyfork._executor.worker_queue import JobCalls
 from anyfork._pools.pool_options import Limits
 from anyfork._pools.records import Job, JobState, TemplateRecord
 from anyfork._pools.scheduler import Scheduler
-from anyfork._pools.steps import Failure
+from anyfork._pools.steps import FailureReason
 from anyfork._system.import_path import ORDINARY
 
 # --- The scheduler: jobs that are taken back --------------------------------------------------------------------
@@ -60,7 +60,7 @@ def test_a_job_that_was_believed_to_run_has_not_when_it_is_taken_back():
     assert second.state is JobState.RUNNING
     assert scheduler.wake_at == 6  # its time begins now
     scheduler.died(worker, 5.5)
-    assert [(job, why) for job, why, _ in scheduler.decide(5.5).fail] == [(second, Failure.DIED)]
+    assert [(job, why) for job, why, _ in scheduler.decide(5.5).fail] == [(second, FailureReason.DIED)]
 
 
 def test_the_deadline_of_a_job_that_runs_stays_when_those_behind_it_are_taken_back():
@@ -173,11 +173,11 @@ def test_a_function_may_call_itself():
 
 
 def test_more_jobs_go_together_the_quicker_they_are():
-    pace = Pace()
+    pace = JobDuration()
     assert (pace.load, pace.items) == (1, 1)
     loads = []
     for took in (1, 100, 1000, 2900, 5000):
-        pace = Pace()
+        pace = JobDuration()
         pace.saw(10 * took, 10)
         loads.append(pace.load)
     assert loads[0] == MOST or loads[0] > 100
@@ -186,7 +186,7 @@ def test_more_jobs_go_together_the_quicker_they_are():
 
 
 def test_one_long_job_is_enough_to_be_careful():
-    pace = Pace()
+    pace = JobDuration()
     pace.saw(1000, 1000)
     pace.saw(10_000)
     assert pace.load == 1

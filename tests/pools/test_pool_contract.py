@@ -123,7 +123,7 @@ async def test_each_worker_has_at_most_its_load_and_the_least_loaded_gets_the_ne
 async def test_a_worker_is_given_more_quick_calls_unless_the_load_is_said(template, gate, tasks, options, sent):
     async with aio.Pool(template, max_workers=1, **options) as pool:
         await pool.call(jobs.keep_gate, gate.file)
-        pool._pool_loop.tempo_of(jobs.wait_at_gate).saw(0.0)  # as if it had been quick so far
+        pool._pool_loop.duration_of(jobs.wait_at_gate).saw(0.0)  # as if it had been quick so far
         await ask_in_turn(tasks, pool, 10, jobs.wait_at_gate)
         await until(lambda: pool.stats().running == 1)
         assert (pool.stats().sent, pool.stats().queued) == (sent, 9 - sent)
@@ -134,10 +134,10 @@ async def test_a_worker_is_given_more_quick_calls_unless_the_load_is_said(templa
 async def test_how_quick_calls_are_is_learned(template):
     async with aio.Pool(template, max_workers=1) as pool:
         await pool.call(operator.neg, 1)
-        assert pool._pool_loop.tempo_of(operator.neg)._mean >= 0
+        assert pool._pool_loop.duration_of(operator.neg)._mean >= 0
         await pool.call(time.sleep, 0.01)
         await pool.call(time.sleep, 0.01)
-        assert pool._pool_loop.tempo_of(time.sleep).depth == 0
+        assert pool._pool_loop.duration_of(time.sleep).depth == 0
 
 
 async def test_a_worker_runs_several_calls_at_once_when_it_is_told_to(template, gate, seen, tasks):

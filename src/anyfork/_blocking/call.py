@@ -17,7 +17,7 @@ from .._system.timeouts import deadline as deadline_of
 from .._system.timeouts import remaining
 from .process import Process
 from .template import Template
-from .worker_channel import Talk
+from .worker_channel import BlockingWorkerChannel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ def call(
         check_template("call", template)
     deadline = deadline_of(timeout)
     process = Process._of(start_one(Template() if template is None else template.fork(), function, args))
-    talk = Talk(process, Calls(receiver=process._link.receiver))
-    asked = talk.calls.expect(1, on_event)
+    channel = BlockingWorkerChannel(process, Calls(receiver=process._link.receiver))
+    asked = channel.calls.expect(1, on_event)
     try:
         if timeout is not None:
             process.ready(remaining(deadline))
-        talk.connect()
-        talk.wait(lambda: asked.state == State.DONE, deadline)
+        channel.connect()
+        channel.wait(lambda: asked.state == State.DONE, deadline)
         process.wait(remaining(deadline))
     except NotReadyError:  # the process is killed, if it is ever forked
         raise_given_up(TimeoutError(), timeout, started=False)
@@ -87,7 +87,7 @@ def call(
         process._link.abandon()
         raise
     finally:
-        talk.drop()
+        channel.drop()
     return asked.result()
 
 

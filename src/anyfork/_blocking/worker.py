@@ -22,7 +22,7 @@ from .._system.locks import locked
 from .._system.timeouts import deadline as deadline_of
 from .process import Process
 from .template import Template
-from .worker_channel import Talk
+from .worker_channel import BlockingWorkerChannel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,12 +53,14 @@ class Worker(WorkerHandle):
     As a context manager it is closed at the end. Every method may be used from any thread. Raises ArgumentError.
     """
 
-    _talk: Talk
+    _channel: BlockingWorkerChannel
 
     def __init__(self, template: Template | None = None, **options: Unpack[WorkerOptions]) -> None:
         checked = Options(options)
         given = Template() if template is None else template
-        self._talk = self._take_over(given, checked, lambda link, calls: Talk(Process._of(link), calls))
+        self._channel = self._take_over(
+            given, checked, lambda link, calls: BlockingWorkerChannel(Process._of(link), calls)
+        )
         self.lock: RLock = RLock()  # held by the thread that closes the worker
 
     def ready(self, timeout: float | None = None) -> Self:
@@ -68,9 +70,9 @@ class Worker(WorkerHandle):
         """
         deadline = deadline_of(timeout)
         try:
-            talk = self._connected("ready", deadline)
-            calls = talk.calls
-            talk.wait(lambda: calls.ready or calls.failed, deadline)
+            channel = self._connected("ready", deadline)
+            calls = channel.calls
+            channel.wait(lambda: calls.ready or calls.failed, deadline)
         except TimeoutError:
             raise TimeoutError(
                 f"worker {self.pid} was not ready within {timeout} seconds; it goes on: wait again"
@@ -124,17 +126,17 @@ class Worker(WorkerHandle):
             raise refused_keywords("call", function, keywords, "timeout, on_event")
         call = None
         if timeout is None and on_event is None and not self._closed:
-            done, found = self._talk.exchange(function, args, self._give_up)
+            done, found = self._channel.exchange(function, args, self._give_up)
             if done:
                 return found
             call = found
-        talk, deadline = self._talk, deadline_of(timeout)
+        channel, deadline = self._channel, deadline_of(timeout)
         try:
             if call is None:
-                talk = self._connected("call", deadline)
-                call = talk.calls.make("call", CALL, function, args, on_event)
-                talk.begin(call, deadline)
-            talk.wait(lambda: call.state is DONE, deadline)
+                channel = self._connected("call", deadline)
+                call = channel.calls.make("call", CALL, function, args, on_event)
+                channel.begin(call, deadline)
+            channel.wait(lambda: call.state is DONE, deadline)
         except BaseException as error:
             if call is None or call.state is not DONE:
                 self._give_up(call, error, timeout)
@@ -191,48 +193,52 @@ class Worker(WorkerHandle):
             raise ArgumentError(
                 f"the window of map() must be 1 or more, not {window}: it is how many items are under way at once"
             )
-        talk = self._connected("map")
-        return self._map(talk, talk.calls.take_function("map", function), iter(items), window)
+        channel = self._connected("map")
+        return self._map(channel, channel.calls.take_function("map", function), iter(items), window)
 
     def _map(
-        self, talk: Talk, function: Callable[..., Any] | str | KnownFunction, items: Iterator[object], window: int
+        self,
+        channel: BlockingWorkerChannel,
+        function: Callable[..., Any] | str | KnownFunction,
+        items: Iterator[object],
+        window: int,
     ) -> Iterator[Any]:
         ahead: deque[Answer] = deque()
         ends = is_finalizing  # modules may be gone when the generator is closed
         try:
-            talk.check()
+            channel.check()
             more = True
             while more or ahead:
                 if more and len(ahead) <= window // 2:
-                    more = self._fill(talk, function, items, window, ahead)
+                    more = self._fill(channel, function, items, window, ahead)
                 if ahead:
                     call = ahead[0]
                     if call.state is not DONE:
-                        talk.wait(lambda: ahead[0].state is DONE)
+                        channel.wait(lambda: ahead[0].state is DONE)
                     ahead.popleft()
                     yield call.result()
-                    talk.check()
+                    channel.check()
         finally:
             del function
-            if not (ends() or talk.foreign):
-                talk.when_free(partial(talk.give_up_all, ahead))
+            if not (ends() or channel.foreign):
+                channel.when_free(partial(channel.give_up_all, ahead))
 
     def _fill(
         self,
-        talk: Talk,
+        channel: BlockingWorkerChannel,
         function: Callable[..., Any] | str | KnownFunction,
         items: Iterator[object],
         window: int,
         ahead: deque[Answer],
     ) -> bool:
         """Send calls for further items, all in one go. Return False when there are no more items."""
-        made = Batch(talk.calls, function, window, ahead)
+        made = Batch(channel.calls, function, window, ahead)
         try:
             for message in made.fill(items):
                 message.write_files()
             return not made.exhausted
         finally:
-            talk.send_batch(made)
+            channel.send_batch(made)
 
     @overload
     def stream(
@@ -255,23 +261,23 @@ class Worker(WorkerHandle):
         """
         if keywords:
             raise refused_keywords("stream", function, keywords, "on_event")
-        talk = self._connected("stream")
-        call = talk.calls.make("stream", STREAM, function, args, on_event)
-        talk.begin(call, None)
-        return Stream(talk, call)
+        channel = self._connected("stream")
+        call = channel.calls.make("stream", STREAM, function, args, on_event)
+        channel.begin(call, None)
+        return Stream(channel, call)
 
     def wait(self, timeout: float | None = None) -> ExitStatus:
         """Wait until the worker has ended, and return its exit status. Events are handled meanwhile.
 
         Raises TimeoutError when the timeout, in seconds, is over.
         """
-        self._talk.check()
+        self._channel.check()
         if self._status is not None:
             return self._status
         deadline = deadline_of(timeout)
         try:
-            self._talk.connect(deadline)
-            return self._talk.listen(deadline)
+            self._channel.connect(deadline)
+            return self._channel.listen(deadline)
         except TimeoutError:
             raise TimeoutError(
                 f"worker {self.pid} has not ended within {timeout} seconds: close() lets it end, kill() ends it"
@@ -282,7 +288,7 @@ class Worker(WorkerHandle):
 
         Streams that are still open are closed. In a forked copy of the owner nothing happens.
         """
-        if self._talk.foreign:
+        if self._channel.foreign:
             return
         self._closed = True
         try:
@@ -295,31 +301,31 @@ class Worker(WorkerHandle):
     def _close(self) -> None:
         if self._status is not None:
             return
-        talk = self._talk
+        channel = self._channel
         try:
-            talk.connect()
+            channel.connect()
         except HandleError:
             raise
         except AnyforkError:  # it was never started
             self._status = UNKNOWN
-            talk.process.close()
+            channel.process.close()
             return
-        status = talk.finish()
+        status = channel.finish()
         if self._status is None:
             self._status = status
-        talk.drop()
+        channel.drop()
 
-    def _connected(self, call: str, deadline: float | None = None) -> Talk:
+    def _connected(self, call: str, deadline: float | None = None) -> BlockingWorkerChannel:
         self._check(call)
-        self._talk.connect(deadline)
-        return self._talk
+        self._channel.connect(deadline)
+        return self._channel
 
     def _give_up(self, call: Call | None, error: BaseException, timeout: float | None) -> None:
         """Give a call up, and raise why, unless the call has a result that is wanted nevertheless."""
         try:
-            started = self._talk.torn
+            started = self._channel.torn
             if call is not None and call.state is not State.NEW and not started:
-                started = self._talk.give_up(call, self._waits)
+                started = self._channel.give_up(call, self._waits)
                 if self._has_result(call, error, started):
                     return
                 if started and not self._cancels:
@@ -335,7 +341,7 @@ class Worker(WorkerHandle):
         """
         try:
             if started and self._waits and call.state is not DONE:
-                self._talk.wait(lambda: call.state is DONE)
+                self._channel.wait(lambda: call.state is DONE)
                 if not isinstance(error, TimeoutError):
                     raise error
             return started and call.state is DONE
@@ -352,20 +358,20 @@ class Worker(WorkerHandle):
 class Stream(StreamHandle[Item]):
     """An iterator of the items of a generator in a worker. As a context manager it is closed at the end."""
 
-    _talk: Talk
+    _channel: BlockingWorkerChannel
 
-    def __init__(self, talk: Talk, call: Call) -> None:
-        self._talk = talk
+    def __init__(self, channel: BlockingWorkerChannel, call: Call) -> None:
+        self._channel = channel
         self._call = call
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Item:
-        self._talk.check()
+        self._channel.check()
         if not self._there():
-            self._talk.wait(self._there)
-        item = self._talk.take_item(self._take)
+            self._channel.wait(self._there)
+        item = self._channel.take_item(self._take)
         if item is None:
             self._finish()
             raise StopIteration
@@ -373,8 +379,8 @@ class Stream(StreamHandle[Item]):
 
     def close(self) -> None:
         """Close the generator in the worker, without waiting for it. Closing twice is harmless."""
-        if not self._talk.foreign:
-            self._talk.do(self._close)
+        if not self._channel.foreign:
+            self._channel.do(self._close)
 
     def __enter__(self) -> Self:
         return self
@@ -384,4 +390,4 @@ class Stream(StreamHandle[Item]):
 
     @destructor
     def __del__(self) -> None:
-        self._talk.when_free(self._close)
+        self._channel.when_free(self._close)

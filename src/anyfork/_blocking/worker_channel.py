@@ -24,7 +24,7 @@ from _anyfork_child.wire.channel import CLOEXEC, ROOM
 from _anyfork_child.wire.signal_handlers import comes_from_outside
 
 from .._calls.call import State
-from .._calls.worker_channel import WORKER_END_TIMEOUT, Conversation
+from .._calls.worker_channel import WORKER_END_TIMEOUT, WorkerChannel
 from .._errors import AnyforkError, HandleError
 from .._processes.flows import entered
 from .._processes.undelivered import destructor
@@ -57,15 +57,15 @@ SOON = Struct("ll").pack(0, 40_000)  # a struct timeval: how long ``exchange`` w
 
 
 def section(
-    method: Callable[Concatenate[Talk, Params], Result],
-) -> Callable[Concatenate[Talk, Params], Result]:
+    method: Callable[Concatenate[BlockingWorkerChannel, Params], Result],
+) -> Callable[Concatenate[BlockingWorkerChannel, Params], Result]:
     """Let a method run alone, and as a whole.
 
     Raises HandleError in the middle of another section of the same thread.
     """
 
     @wraps(method)
-    def run_alone(self: Talk, /, *args: Params.args, **options: Params.kwargs) -> Result:
+    def run_alone(self: BlockingWorkerChannel, /, *args: Params.args, **options: Params.kwargs) -> Result:
         lock = self.lock
         if held(lock):
             raise HandleError(
@@ -100,7 +100,7 @@ class Turn:
             self.lock.release()
 
 
-class Talk(Conversation):
+class BlockingWorkerChannel(WorkerChannel):
     """The channel of one worker, for any number of threads."""
 
     process: Process

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.values.encode import Encoded
 
-    from .pace import Pace
+    from .pace import JobDuration
 
 FIRST_BY_VALUE = 1 << 24  # numbers of functions by value; functions by name have smaller numbers
 LARGE = 10 << 20  # bytes: a log record is written for a function by value that is larger
@@ -42,7 +42,7 @@ class KnownFunction:
     def __init__(self, number: int, message: Message) -> None:
         self.number: int = number
         self.message: Message = message
-        self.pace: Pace | None = None
+        self.pace: JobDuration | None = None
 
     def tell(self) -> Message:
         """Return the message that sends the function to another worker."""

@@ -9,7 +9,7 @@ MOST = 256  # jobs
 MOST_ITEMS = 128  # items of a map in one job
 
 
-class Pace:
+class JobDuration:
     """The mean duration of recent jobs in microseconds; None before the first one."""
 
     __slots__ = ("mean",)

@@ -46,7 +46,7 @@ OVERTAKEN = 5.0  # seconds for bytes still on their way from another machine; us
 WORKER_END_TIMEOUT = 1.0  # seconds for a worker that has closed its channel to end, and for its template to report how
 
 
-class Conversation:
+class WorkerChannel:
     """A worker's channel, with the messages that have arrived over it and were not processed yet."""
 
     process: ProcessHandle

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .._processes.link import Link
     from .._status import ExitStatus
     from .call import Call
-    from .worker_channel import Conversation
+    from .worker_channel import WorkerChannel
     from .worker_options import Options
 
     Made = TypeVar("Made")
@@ -32,7 +32,7 @@ class WorkerHandle(Stays):
 
     _instead = "make a Worker there, or pass on the results of its calls"
 
-    _talk: Conversation
+    _channel: WorkerChannel
 
     def _take_over(self, template: TemplateHandle, options: Options, make: Callable[[Link, Calls], Made]) -> Made:
         """Let a worker take over the template, and make its conversation. Raises ArgumentError."""
@@ -58,20 +58,20 @@ class WorkerHandle(Stays):
     @property
     def pid(self) -> int | None:
         """The process id of the worker, known after ``ready`` or the first call; None before."""
-        return self._talk.process.pid
+        return self._channel.process.pid
 
     def kill(self) -> None:
         """Kill the worker now. Calls that have no answer yet fail."""
-        if self._status is None and not self._talk.foreign:
-            self._talk.process.kill()
+        if self._status is None and not self._channel.foreign:
+            self._channel.process.kill()
 
     def _check(self, call: str) -> None:
-        self._talk.check()
+        self._channel.check()
         if self._closed:
             raise HandleError(f"{call}() on a worker that was closed: make a new one, or close it later")
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "ended" if self._talk.calls.failed else "working"
+        state = "closed" if self._closed else "ended" if self._channel.calls.failed else "working"
         return f"<Worker pid={self.pid} {state}>"
 
 
@@ -80,7 +80,7 @@ class StreamHandle(Stays, Generic[Item]):
 
     _instead = "pass on its items"
 
-    _talk: Conversation
+    _channel: WorkerChannel
     _call: Call
 
     def _there(self) -> bool:
@@ -89,11 +89,11 @@ class StreamHandle(Stays, Generic[Item]):
 
     def _take(self) -> call_messages.Message | None:
         """Return the next item, for ``Call.decode``; None at the end. ``_finish`` then raises the generator's error."""
-        call, calls = self._call, self._talk.calls
+        call, calls = self._call, self._channel.calls
         if call.items:
             calls.consumed(call)
             if calls.out:
-                self._talk.flush()
+                self._channel.flush()
             return call.items.popleft()
         return None
 
@@ -106,13 +106,13 @@ class StreamHandle(Stays, Generic[Item]):
 
     def _close(self) -> None:
         """Give up the stream, because its items are not wanted any more."""
-        if self._talk.foreign:
+        if self._channel.foreign:
             return
         call = self._call
         call.ended = True
         if call.state in (State.QUEUED, State.SENT):
-            self._talk.calls.give_up(call)
-            self._talk.flush()
+            self._channel.calls.give_up(call)
+            self._channel.flush()
         else:
             call.drop()
 

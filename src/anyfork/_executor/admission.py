@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         def post(self, action: Callable[[], None]) -> None: ...
 
 
-class Room:
+class Admission:
     """The threads that wait for space in the queue. All methods but ``wait`` run under the dispatcher's lock.
 
     Waiting threads are in one container; admitted threads that have not used their space yet are in another. The

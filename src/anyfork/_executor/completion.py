@@ -17,7 +17,7 @@ PAUSE = 0.02  # seconds between attempts to notify a future whose lock is held
 ATTEMPTS = 50  # afterwards the future is notified without the lock, which an interrupt has left held
 
 
-class Telling:
+class Completion:
     """The futures that could not be notified because their lock was held. ``wake_at`` is the time of the next attempt.
 
     A thread that queries a future holds its lock for a moment. The lock may stay held for ever if an interrupt stops
@@ -51,7 +51,7 @@ class Telling:
             self._untold.popleft()[0](True)
 
 
-def tell(finished: Iterable[tuple[Any, Any]]) -> None:
+def deliver(finished: Iterable[tuple[Any, Any]]) -> None:
     """Deliver each pair: a job or map with its answer, its error, or None if cancelled; or an event with None."""
     for who, what in finished:
         if type(what) is tuple:
@@ -75,7 +75,7 @@ def _handle(event: Event) -> None:
         log("anyfork", "the on_event of an Executor has raised", error)
 
 
-class Record:
+class LogEntry:
     """A log record that is written where no lock is held, because log handlers are arbitrary user code."""
 
     __slots__ = ("_name", "_text")

@@ -21,22 +21,22 @@ from functools import partial
 from math import inf
 from time import monotonic
 
-from .._calls.pace import Pace
+from .._calls.pace import JobDuration
 from .._errors import AnyforkError, ArgumentError, HandleError, InitializerError, PeerError
 from .._pools.pool import PoolHandle
 from .._pools.records import JobState
 from .._system.locks import LATER, DecisionLock, in_one_go
 from . import at_exit
-from .admission import Room
-from .completion import Record, Telling, tell
+from .admission import Admission
+from .completion import Completion, LogEntry, deliver
 from .drop_in import drop_in
 from .jobs import BatchJob, JobEncoder
 from .map import ItemJob
-from .recovery import mend
+from .recovery import recover
 from .reentry import cannot_put_off, cannot_wait, is_held
 from .watch import Watch
-from .worker_queue import LOW, MANY, JobCalls, Measure
-from .workers import ALL, STALL, Crew
+from .worker_queue import LOW, MANY, JobCalls, MemoryRequest
+from .workers import ALL, STALL, Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ if TYPE_CHECKING:
     from .._pools.records import TemplateRecord, WorkerRecord
     from .._pools.scheduler import Scheduler
     from .._pools.stats import PoolStats
-    from .._pools.steps import Failure, Steps
+    from .._pools.steps import FailureReason, Steps
     from .._processes.handles import TemplateHandle
     from .._processes.link import Link
     from .jobs import AnyJob
-    from .map import MapWork
+    from .map import ExecutorMap
 
     Result = TypeVar("Result")
     Answers: TypeAlias = Sequence[tuple[Any, Any]]  # jobs and their messages; events, and None
@@ -76,19 +76,19 @@ class Dispatcher(PoolHandle):
         super().__init__("Executor", template, options)
         self.encoder = JobEncoder(self._settings.receiver)
         self.lock = DecisionLock()
-        self.crew = Crew(self, adaptive and not self.in_single_file)
-        self.seats = self.crew.seats  # type: ignore[assignment]  # the Executor's subclass
+        self.workers = Workers(self, adaptive and not self.in_single_file)
+        self.pooled_workers = self.workers.pooled_workers  # type: ignore[assignment]  # the Executor's subclass
         self.open: dict[AnyJob, None] = {}
-        self.works: set[MapWork] = set()
-        self.put_off: deque[tuple[Callable[[Any], None], AnyJob | MapWork]] = deque()
+        self.works: set[ExecutorMap] = set()
+        self.put_off: deque[tuple[Callable[[Any], None], AnyJob | ExecutorMap]] = deque()
         self.broken: AnyforkError | None = None  # why these templates have no workers and never will
         self._failure: AnyforkError | None = None  # the error that has ended the thread
         self.abandoned = False  # the Executor object was deleted
         self.started = self.over = False  # state of the thread
         self._killed = False
         self.finished: list[tuple[Any, Any]] = []
-        self.telling = Telling()
-        self.room = Room(self)
+        self.completion = Completion()
+        self.admission = Admission(self)
 
     # --- Requests from other threads ---
 
@@ -170,7 +170,7 @@ class Dispatcher(PoolHandle):
                 at_exit.dispatchers.discard(self)
         return None
 
-    def _accept(self, action: Callable[[Any], None], who: AnyJob | MapWork) -> None:
+    def _accept(self, action: Callable[[Any], None], who: AnyJob | ExecutorMap) -> None:
         """Begin a job or a map now, or leave it to the thread. Raises the exception that refuses it."""
         try:
             found = self.lock.do(self.enter, action, who)
@@ -185,10 +185,10 @@ class Dispatcher(PoolHandle):
         if found is not None:
             raise found  # type: ignore[misc]  # it is an exception: LATER was replaced above
 
-    def pace_of(self, function: KnownFunction) -> Pace:
+    def pace_of(self, function: KnownFunction) -> JobDuration:
         """Return the record of how long calls of a function take."""
         if function.pace is None:
-            function.pace = Pace()
+            function.pace = JobDuration()
         return function.pace
 
     def _unless_started(self, call: str) -> HandleError | None:
@@ -198,7 +198,7 @@ class Dispatcher(PoolHandle):
     def submit(self, job: AnyJob) -> None:
         """Queue a new job, after waiting for space in a bounded queue. Raises the exception that refuses the job."""
         if self.scheduler.limits.max_queued is not None:
-            self.room.wait()
+            self.admission.wait()
         self._accept(self._submit, job)
 
     def _submit(self, job: AnyJob) -> None:
@@ -211,11 +211,11 @@ class Dispatcher(PoolHandle):
         elif scheduler.queue.length >= MANY:  # all workers are busy; until then their answers make the thread decide
             self.decide()
 
-    def begin_work(self, work: MapWork) -> None:
+    def begin_work(self, work: ExecutorMap) -> None:
         """Continue a map that has received items. Raises the exception that refuses it."""
         self._accept(self._begin_work, work)
 
-    def _begin_work(self, work: MapWork) -> None:
+    def _begin_work(self, work: ExecutorMap) -> None:
         self.works.add(work)
         work.feed()
         self.decide()
@@ -272,7 +272,7 @@ class Dispatcher(PoolHandle):
         if self.over or not self.started:
             attempt(True)
         else:
-            self.post(partial(self.telling.later, attempt))
+            self.post(partial(self.completion.later, attempt))
 
     def _wake(self) -> None:
         if self.started:
@@ -306,33 +306,35 @@ class Dispatcher(PoolHandle):
             at_exit.dispatchers.discard(self)
             with self.lock:
                 self.over = True
-                self.room.open()
+                self.admission.open()
                 watch.close()
-            self.telling.finish()
+            self.completion.finish()
 
     def _step(self) -> bool:
         """Wait until there is something to do, and do it. Return False when nothing is left."""
         with self.lock:
-            due = monotonic() + STALL if self.crew.may_stall else inf
-            due = min(due, self.scheduler.wake_at, self.telling.wake_at)
+            due = monotonic() + STALL if self.workers.may_stall else inf
+            due = min(due, self.scheduler.wake_at, self.completion.wake_at)
             self.watch.wakes_at = due  # under the lock: a thread that needs it earlier from now on wakes this one
         ready = self.watch.wait(due)
         with self.lock:
             if self.lock.torn:
-                mend(self)
+                recover(self)
                 self.lock.torn = False
             self._look_at_flags()
             self.watch.go_on()
             self._begin_put_off()
             now = monotonic()
-            self.crew.read(ready, now)
-            self.crew.adapt(now)
+            self.workers.read(ready, now)
+            self.workers.adapt(now)
             self.decide()
-            self.crew.balance()
-            going_on = self.seats or self.works or self.put_off or self.watch.busy or not self.scheduler.finished
+            self.workers.balance()
+            going_on = (
+                self.pooled_workers or self.works or self.put_off or self.watch.busy or not self.scheduler.finished
+            )
             finished, self.finished = self.finished, []
-        tell(finished)
-        self.telling.go_on()
+        deliver(finished)
+        self.completion.go_on()
         return bool(going_on)
 
     def _look_at_flags(self) -> None:
@@ -368,10 +370,10 @@ class Dispatcher(PoolHandle):
             self.put_off.clear()
             self.open.clear()
         try:
-            tell(finished)
+            deliver(finished)
         finally:
             with self.lock:
-                self.crew.kill()
+                self.workers.kill()
 
     # --- Messages from workers ---
 
@@ -388,14 +390,14 @@ class Dispatcher(PoolHandle):
                     self._done(job, now)
             elif message is None:  # an event
                 finished.append((job, None))
-            elif kind is Measure:
+            elif kind is MemoryRequest:
                 self.measured(job.job, int.from_bytes(message[4], "little"))
             else:
                 took += message[2] >> 1
                 finished.append((job, message))
                 self._done(job, now)
         if took:
-            self.crew.pace.saw(took, len(answers))
+            self.workers.pace.saw(took, len(answers))
 
     def _done(self, job: AnyJob, now: float) -> None:
         """Record that a job has all its answers."""
@@ -412,7 +414,7 @@ class Dispatcher(PoolHandle):
     def decide(self) -> None:
         """Carry out what the scheduler decides now, and admit threads that wait. The caller holds the lock."""
         super().decide()
-        self.room.admit()
+        self.admission.admit()
 
     def _apply(self, steps: Steps) -> None:
         for job, why, of in steps.fail:  # at once, in any thread: so no record is out of date
@@ -426,7 +428,7 @@ class Dispatcher(PoolHandle):
         if scheduler is self.scheduler:  # otherwise recovery has replaced it meanwhile, and the new one decides again
             self._apply_to_workers(steps)
 
-    def _fail(self, job: Any, why: Failure, of: WorkerRecord | BaseException | None) -> None:
+    def _fail(self, job: Any, why: FailureReason, of: WorkerRecord | BaseException | None) -> None:
         if type(job) is BatchJob or type(job) is ItemJob:
             job.work.jobs.discard(job)
         told = job, self._error(job, why, of)
@@ -434,7 +436,7 @@ class Dispatcher(PoolHandle):
 
     def take_back(self, worker: WorkerRecord) -> None:
         """Take back from a worker all jobs that it has not begun. The caller holds the lock."""
-        self.crew.take_back(worker.seat, ALL)
+        self.workers.take_back(worker.pooled_worker, ALL)
 
     def _wake_at(self, when: float) -> None:
         watch = self.watch
@@ -444,13 +446,13 @@ class Dispatcher(PoolHandle):
 
     def look_after(self) -> None:
         """Make sure that the thread looks again soon, because a job waits in a worker behind one that may be long."""
-        if self.crew.adaptive and self.watch.wakes_at == inf:
+        if self.workers.adaptive and self.watch.wakes_at == inf:
             self._wake_at(0.0)
 
     # --- Workers ---
 
     def _begin(self, worker: WorkerRecord) -> None:
-        self.crew.begin(worker)
+        self.workers.begin(worker)
 
     def start_worker(self, template: Template, module: str, permits: Permits | None) -> Link:
         """Start a worker, which takes a template over. Raises ArgumentError, and OSError."""
@@ -466,7 +468,7 @@ class Dispatcher(PoolHandle):
         The Executor is broken from then on if no worker can ever be started.
         """
         if isinstance(error, InitializerError):
-            self.finished.append((Record("concurrent.futures", f"Exception in initializer: {error}"), error))
+            self.finished.append((LogEntry("concurrent.futures", f"Exception in initializer: {error}"), error))
             self.scheduler.not_started(worker, monotonic(), error, permanent=True)
         else:
             super().not_started(worker, error)
@@ -489,7 +491,7 @@ class Dispatcher(PoolHandle):
         self._check_resize(max_workers, min_idle, load, limits)
         self._change("resize", partial(self._resize, max_workers, min_idle, load, limits))
         if load is not None:
-            self.crew.adaptive = False
+            self.workers.adaptive = False
 
     def replace_template(self, new: TemplateHandle, old: TemplateHandle | None = None) -> None:
         """Replace a template as PoolHandle.replace_template does: now, under the lock, or later in the thread."""
@@ -521,7 +523,7 @@ class Dispatcher(PoolHandle):
             self._wake()
 
     def _cancel(self, all_of_them: bool = False) -> None:
-        self.crew.take_back_all()
+        self.workers.take_back_all()
         queue = self.scheduler.queue
         jobs = queue.clear()
         starting = self.scheduler.workers.starting
@@ -547,7 +549,7 @@ class Dispatcher(PoolHandle):
     def _end_workers(self, signal: int) -> None:
         self.scheduler.close()
         self._cancel(all_of_them=True)
-        self.crew.signal(signal)
+        self.workers.signal(signal)
 
     def abandon(self) -> None:
         """Let the thread end once all jobs are done, because the Executor object was deleted.

@@ -18,7 +18,7 @@ from .._system.timeouts import deadline as deadline_of
 from .dispatcher import Dispatcher
 from .drop_in import drop_in
 from .future import FutureJob, JobFuture
-from .map import MapWork
+from .map import ExecutorMap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class _Submitter(Stays, AnyExecutor):
         deadline = deadline_of(timeout)
         priority, limit, idempotent = self._options
         options = {"priority": priority, "timeout": limit, "idempotent": idempotent}
-        work = MapWork(dispatcher, fn, chunksize > 1, self._on_event, options)
+        work = ExecutorMap(dispatcher, fn, chunksize > 1, self._on_event, options)
         items: Iterator[Any] = zip(*iterables, strict=False)
         if chunksize > 1:
             items = _chunks(items, chunksize)
@@ -190,7 +190,7 @@ def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _results(work: MapWork, items: Iterator[Any], count: int, deadline: float | None) -> Iterator[Any]:
+def _results(work: ExecutorMap, items: Iterator[Any], count: int, deadline: float | None) -> Iterator[Any]:
     """Yield the results in order. Collect and submit further items, several at once, as results are taken."""
     index, bound, more = 0, count, True
     some = max(1, count // 4)

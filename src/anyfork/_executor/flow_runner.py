@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .._processes.flows import Flow, Need
 
 
-class Proceeding:
+class FlowRunner:
     """A dialogue in progress. ``then`` is called at its end, with its return value or the exception that it raised.
 
     ``wake`` is called when another thread that waits for the same process may have read the data that this dialogue

@@ -63,7 +63,7 @@ MAX_FUNCTIONS = 1000  # functions by name that get numbers; further ones are sen
 GONE = -1
 
 
-class Definitions:
+class FunctionTable:
     """The functions of an Executor, by number. A worker gets a function before the first call of it."""
 
     def __init__(self, receiver: Receiver) -> None:
@@ -130,7 +130,7 @@ class JobEncoder:
     """An encoder of calls, for all workers of the Executor. Its methods raise ArgumentError."""
 
     def __init__(self, receiver: Receiver) -> None:
-        self.definitions = Definitions(receiver)
+        self.functions = FunctionTable(receiver)
         self._requests = Requests(None, receiver)
 
     def encode(
@@ -140,12 +140,12 @@ class JobEncoder:
 
         Raises OSError too.
         """
-        known = self.definitions.find(function)
+        known = self.functions.find(function)
         if known.number:
             return self._encode_known(known, function, args, keywords)
         if isinstance(function, str):
             return known, CALL, self._message(CALL, 0, with_keywords(_found(function), keywords), args)
-        by_value = self.definitions.by_value
+        by_value = self.functions.by_value
         large = by_value.take_large("submit", function) if by_value.looks_large(function) else None
         if large is None:
             message = self._message(CALL, 0, with_keywords(function, keywords), args)
@@ -351,7 +351,7 @@ class BatchJob(Job):
         """Do nothing: items are encoded only when they are written."""
 
 
-class Item:
+class UnsentItem:
     """An item of a map that is in no job and will not run."""
 
     __slots__ = ("_index", "_work")

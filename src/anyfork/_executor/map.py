@@ -18,7 +18,7 @@ from .._blocking.waiting import warn_in_loop
 from .._system import this_process
 from .._system.timeouts import one_wait, remaining
 from .drop_in import drop_in
-from .jobs import BatchJob, EncodedJob, Item, Raised, plain, value_of
+from .jobs import BatchJob, EncodedJob, Raised, UnsentItem, plain, value_of
 from .simple_pickle import simple
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from .._calls.call import Handler
     from .._calls.known_functions import KnownFunction
-    from .._calls.pace import Pace
+    from .._calls.pace import JobDuration
     from .._pools.calls import PoolJob
     from .._pools.scheduler import Scheduler
     from .jobs import AnyJob, JobEncoder
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
 
         encoder: JobEncoder
         scheduler: Scheduler
-        works: set[MapWork]
+        works: set[ExecutorMap]
         open: dict[AnyJob, None]
 
         @property
         def in_single_file(self) -> bool: ...
         @property
         def owner(self) -> int: ...
-        def pace_of(self, function: KnownFunction) -> Pace: ...
-        def begin_work(self, work: MapWork) -> None: ...
+        def pace_of(self, function: KnownFunction) -> JobDuration: ...
+        def begin_work(self, work: ExecutorMap) -> None: ...
         def add(self, job: AnyJob) -> None: ...
         def check_owner(self, call: str) -> None: ...
         def check_wait(self, call: str) -> None: ...
@@ -62,7 +62,7 @@ OF_ITS_OWN = 1 << 10  # bytes: longer items are sent separately
 JOBS_AHEAD = 2  # jobs for each worker
 
 
-class MapWork:
+class ExecutorMap:
     """The state of one map. ``items`` are those without a result, by index; ``results`` are those not yet taken."""
 
     def __init__(
@@ -74,13 +74,13 @@ class MapWork:
         options: dict[str, Any],
     ) -> None:
         self.dispatcher = dispatcher
-        self.function: KnownFunction = dispatcher.encoder.definitions.find_for_many(function)
+        self.function: KnownFunction = dispatcher.encoder.functions.find_for_many(function)
         self.kind: int = CHUNKS if chunked else ITEMS
         self.on_event = on_event
         self.options = options
         self.items: dict[int, Any] = {}
         self.results: dict[int, Any] = {}
-        self.pace: Pace = dispatcher.pace_of(self.function)
+        self.pace: JobDuration = dispatcher.pace_of(self.function)
         self.waiting: deque[int] = deque()  # items that are in no job yet
         self.encoded: dict[int, ItemJob] = {}  # the jobs of items that are not small
         self.jobs: set[BatchJob | ItemJob] = set()  # submitted and not done
@@ -222,7 +222,7 @@ class MapWork:
             job = self.encoded.pop(index, None)
             if job is None:
                 self.items.pop(index, None)
-            (job or Item(self, index)).fail(error)
+            (job or UnsentItem(self, index)).fail(error)
 
     def close(self) -> None:
         """Close the map, and let the dispatcher's thread drop the items that have not begun."""
@@ -238,7 +238,7 @@ class MapWork:
             job = self.encoded.pop(index, None)
             if job is None:
                 self.items.pop(index, None)
-            finished.append((job or Item(self, index), None))
+            finished.append((job or UnsentItem(self, index), None))
         self.dispatcher.works.discard(self)
 
     def _withdraw(self) -> None:
@@ -259,7 +259,7 @@ class ItemJob(EncodedJob):
 
     __slots__ = ("_index", "work")
 
-    def __init__(self, work: MapWork, index: int, encoded: Any) -> None:
+    def __init__(self, work: ExecutorMap, index: int, encoded: Any) -> None:
         super().__init__(encoded, on_event=work.on_event, **work.options)
         self.work = work
         self._index = index

@@ -8,8 +8,8 @@ from time import monotonic
 from _anyfork_child.wire.channel import plain_socket
 from _anyfork_child.wire.frames import ProtocolError
 
-from .._calls.worker_channel import Conversation
-from .._pools.pooled_worker import Seat
+from .._calls.worker_channel import WorkerChannel
+from .._pools.pooled_worker import PooledWorker
 from .._system.polling import is_ready
 from .jobs import BatchJob
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         def look_after(self) -> None: ...
 
 
-class SharedTalk(Conversation):
+class SharedWorkerChannel(WorkerChannel):
     """The channel of a worker, which the Executor's thread watches together with the other channels."""
 
     calls: JobCalls
@@ -79,7 +79,7 @@ class SharedTalk(Conversation):
         self.watch = None
 
 
-class JobSeat(Seat):
+class ExecutorWorker(PooledWorker):
     """A worker that the dispatcher uses.
 
     ``moved`` is the time of the last message from the worker, or of the last job that it got while it had none.
@@ -87,12 +87,14 @@ class JobSeat(Seat):
 
     __slots__ = ("moved", "permits", "process")
     calls: JobCalls  # type: ignore[assignment]  # other jobs and calls
-    talk: SharedTalk
+    channel: SharedWorkerChannel
     pool: Watched
 
-    def __init__(self, pool: Watched, worker: WorkerRecord, talk: SharedTalk, permits: Permits | None) -> None:
-        super().__init__(pool, worker, talk, talk.calls)  # type: ignore[arg-type]  # other jobs and calls
-        self.process = talk.process
+    def __init__(
+        self, pool: Watched, worker: WorkerRecord, channel: SharedWorkerChannel, permits: Permits | None
+    ) -> None:
+        super().__init__(pool, worker, channel, channel.calls)  # type: ignore[arg-type]  # other jobs and calls
+        self.process = channel.process
         self.permits = permits
         self.moved = 0.0
 
@@ -122,12 +124,12 @@ class JobSeat(Seat):
         if calls.permits:
             assert self.permits is not None  # without permits, a worker gets one job at a time
             self.permits.give(calls.permits)
-        if calls.out and self.talk.sock is not None:
-            self.talk.flush()
+        if calls.out and self.channel.sock is not None:
+            self.channel.flush()
 
     def flush_again(self) -> None:
         """Resume sending after an interrupt, which may have come at any step of it."""
-        self.talk.forget_writes()
+        self.channel.forget_writes()
         self.flush()
 
     # --- Jobs that have not begun ---
@@ -163,8 +165,8 @@ class JobSeat(Seat):
         """Close the permits, the channel and the process handle, after the worker has ended."""
         if self.permits is not None:
             self.permits.close()
-        self.talk.unwatch()
-        self.talk.close_unread()
-        self.talk.close_channel()
+        self.channel.unwatch()
+        self.channel.close_unread()
+        self.channel.close_channel()
         self.process.close()
-        del self.process, self.talk.process  # otherwise another thread might collect it, and be interrupted
+        del self.process, self.channel.process  # otherwise another thread might collect it, and be interrupted

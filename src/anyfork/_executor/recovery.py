@@ -18,41 +18,41 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from .._pools.scheduler import Scheduler
-    from .admission import Room
+    from .admission import Admission
     from .jobs import AnyJob
-    from .map import MapWork
-    from .workers import Crew
+    from .map import ExecutorMap
+    from .workers import Workers
 
     class Torn(Protocol):
         """The dispatcher whose decision was interrupted."""
 
         scheduler: Scheduler
-        room: Room
-        crew: Crew
+        admission: Admission
+        workers: Workers
         open: dict[AnyJob, None]
-        works: set[MapWork]
+        works: set[ExecutorMap]
 
 
-def mend(dispatcher: Torn) -> None:
+def recover(dispatcher: Torn) -> None:
     """Rebuild the scheduler's state. Runs in the dispatcher's thread, under its lock, where no interrupt comes."""
     dispatcher.scheduler = scheduler = dispatcher.scheduler.anew()
-    dispatcher.room.count()
+    dispatcher.admission.count()
     now, waiting = monotonic(), dict(dispatcher.open)
-    for seat in dispatcher.crew.seats:
-        if seat.worker.state is WorkerState.GONE:
+    for pooled_worker in dispatcher.workers.pooled_workers:
+        if pooled_worker.worker.state is WorkerState.GONE:
             continue
-        jobs = seat.calls.list_jobs()
-        scheduler.adopt(seat.worker, jobs, dispatcher.open, now)
+        jobs = pooled_worker.calls.list_jobs()
+        scheduler.adopt(pooled_worker.worker, jobs, dispatcher.open, now)
         for job in jobs:
             waiting.pop(job, None)
-        seat.flush_again()
+        pooled_worker.flush_again()
     scheduler.requeue(waiting)
     _complete_maps(dispatcher)
 
 
 def _complete_maps(dispatcher: Torn) -> None:
     """Rebuild each map's set of jobs, and queue its items that are in no job."""
-    taken: dict[MapWork, set[int]] = {work: set() for work in dispatcher.works}
+    taken: dict[ExecutorMap, set[int]] = {work: set() for work in dispatcher.works}
     for work in taken:
         work.jobs.clear()
     for job in dispatcher.open:

@@ -15,7 +15,7 @@ from _anyfork_child.wire.descriptors import lift
 
 from .._system.locks import do_locked
 from .._system.polling import new_epoll, new_poll, wait_for
-from .flow_runner import Proceeding
+from .flow_runner import FlowRunner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Watch:
         self.ident = 0
         self._wakeup = -1
         self.epoll: epoll = new_epoll()
-        self._proceedings: list[Proceeding] = []
+        self._proceedings: list[FlowRunner] = []
         self._gate = RLock()  # reentrant: destructors and signal handlers wake the thread, too
         self._wakeup = lift(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self.epoll.register(self._wakeup, POLLIN)
@@ -71,9 +71,9 @@ class Watch:
         self.late.append(action)
         self.wake()
 
-    def proceed(self, flow: Flow[Any], then: Callable[[Any, Exception | None], None]) -> None:
+    def run_flow(self, flow: Flow[Any], then: Callable[[Any, Exception | None], None]) -> None:
         """Run a dialogue beside the thread's other work, from its next round on; see Proceeding."""
-        self.post(lambda: self._proceedings.append(Proceeding(flow, then, self.wake)))
+        self.post(lambda: self._proceedings.append(FlowRunner(flow, then, self.wake)))
 
     @property
     def busy(self) -> bool:

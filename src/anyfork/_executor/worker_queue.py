@@ -37,7 +37,7 @@ class JobCalls(Calls):
         super().__init__(None, None, on_event, receiver)
         self._memory = memory  # the kind of memory that is measured after each job
         self.unwritten: deque[AnyJob] = deque()
-        self.jobs: dict[int, AnyJob | Measure] = {}  # written jobs, by the numbers of their answers
+        self.jobs: dict[int, AnyJob | MemoryRequest] = {}  # written jobs, by the numbers of their answers
         self.permits: list[int] = []
         self._defined = {0}  # the numbers of functions by name that the worker knows
         self._next = 1
@@ -79,7 +79,7 @@ class JobCalls(Calls):
         written.count += 1
         if self._memory is not None:
             number = written.number(1)
-            written.jobs[number] = Measure(job)
+            written.jobs[number] = MemoryRequest(job)
             written.parts.append(HEADER.pack(0, number, self._memory, MEASURE, 0, 0))
 
     def _define(self, function: KnownFunction, written: _Written) -> None:
@@ -110,7 +110,7 @@ class JobCalls(Calls):
 
     def _event(self, message: call_messages.Message) -> Event:
         job = self.jobs.get(message[1])
-        handler = None if job is None or type(job) is Measure else job.on_event  # type: ignore[union-attr]  # no Measure
+        handler = None if job is None or type(job) is MemoryRequest else job.on_event  # type: ignore[union-attr]  # no Measure
         return Event(message, None, handler or self._on_event, None)
 
     def taken_back(self, numbers: Sequence[int]) -> list[tuple[AnyJob, int]]:
@@ -121,7 +121,7 @@ class JobCalls(Calls):
 
     def list_jobs(self) -> list[AnyJob]:
         """Return all jobs that the worker has or will get, in order."""
-        written = (job.job if type(job) is Measure else job for job in self.jobs.values())
+        written = (job.job if type(job) is MemoryRequest else job for job in self.jobs.values())
         return [*dict.fromkeys([*written, *self.unwritten])]  # type: ignore[list-item]  # jobs
 
     @property
@@ -138,7 +138,7 @@ class _Written:
     def __init__(self, calls: JobCalls) -> None:
         self.out: list[Message] = []
         self.parts: list[bytes] = []  # parts of the next message in ``out``
-        self.jobs: dict[int, AnyJob | Measure] = {}
+        self.jobs: dict[int, AnyJob | MemoryRequest] = {}
         self.permits: list[int] = []
         self.defined: set[int] = set()
         self.next = calls._next
@@ -173,7 +173,7 @@ class _Written:
         )
 
 
-class Measure:
+class MemoryRequest:
     """A request for the worker's memory after a job. It takes the place of a job among the written ones."""
 
     __slots__ = ("job",)

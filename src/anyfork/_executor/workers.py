@@ -10,14 +10,14 @@ from time import monotonic
 
 from .._blocking.process import Process
 from .._blocking.template import Template
-from .._calls.pace import Pace
+from .._calls.pace import JobDuration
 from .._calls.permits import Permits
 from .._calls.worker_channel import WORKER_END_TIMEOUT
 from .._errors import AnyforkError
 from .._pools.records import JobState
 from .._processes.flows import birth, end, enter
 from .._status import UNKNOWN
-from .pooled_worker import JobSeat, SharedTalk
+from .pooled_worker import ExecutorWorker, SharedWorkerChannel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,18 +62,18 @@ class WatchedProcess(Process):
         self._link.signal_now_or_at_birth(number)
 
 
-class Crew:
-    """The workers of an Executor. ``seats`` are those that have a process, or may get one.
+class Workers:
+    """The workers of an Executor. ``pooled_workers`` are those that have a process, or may get one.
 
     With ``adaptive``, this class decides how many jobs each worker has.
     """
 
     def __init__(self, dispatcher: Dispatching, adaptive: bool) -> None:
-        self.seats: set[JobSeat] = set()
+        self.pooled_workers: set[ExecutorWorker] = set()
         self.adaptive = adaptive
-        self.pace = Pace()
+        self.pace = JobDuration()
         self._dispatcher = dispatcher
-        self._by_fd: dict[int, JobSeat] = {}
+        self._by_fd: dict[int, ExecutorWorker] = {}
 
     # --- The life of a worker ---
 
@@ -90,105 +90,107 @@ class Crew:
                 permits.close()
             dispatcher.not_started(worker, error)
             return
-        talk = SharedTalk(WatchedProcess._of(link), dispatcher.new_calls(), dispatcher.watch.epoll)
-        seat = JobSeat(dispatcher, worker, talk, permits)
-        self.seats.add(seat)
-        dispatcher.watch.proceed(_entering(link), partial(self._entered, seat))
+        channel = SharedWorkerChannel(WatchedProcess._of(link), dispatcher.new_calls(), dispatcher.watch.epoll)
+        pooled_worker = ExecutorWorker(dispatcher, worker, channel, permits)
+        self.pooled_workers.add(pooled_worker)
+        dispatcher.watch.run_flow(_entering(link), partial(self._entered, pooled_worker))
 
-    def _entered(self, seat: JobSeat, _: object, error: Exception | None) -> None:
-        process = seat.process
+    def _entered(self, pooled_worker: ExecutorWorker, _: object, error: Exception | None) -> None:
+        process = pooled_worker.process
         try:
             if error is not None:
                 raise error
-            seat.talk.use(process.channel, seat.talk.find_end())
+            pooled_worker.channel.use(process.channel, pooled_worker.channel.find_end())
         except (AnyforkError, OSError) as failure:
-            seat.not_started(failure)
-            self._remove(seat)
+            pooled_worker.not_started(failure)
+            self._remove(pooled_worker)
             return
-        assert seat.talk.sock is not None
-        self._by_fd[seat.talk.sock.fileno()] = seat
-        if seat.talk.end >= 0:
-            self._by_fd[seat.talk.end] = seat
+        assert pooled_worker.channel.sock is not None
+        self._by_fd[pooled_worker.channel.sock.fileno()] = pooled_worker
+        if pooled_worker.channel.end >= 0:
+            self._by_fd[pooled_worker.channel.end] = pooled_worker
 
     def read(self, ready: list[int], now: float) -> None:
         """Read from the workers whose descriptors are ready, and process their messages."""
         for fd in ready:
-            seat = self._by_fd.get(fd)
-            if seat is not None:
-                self._read(seat, now)
+            pooled_worker = self._by_fd.get(fd)
+            if pooled_worker is not None:
+                self._read(pooled_worker, now)
 
-    def _read(self, seat: JobSeat, now: float) -> None:
-        came = seat.talk.came()
+    def _read(self, pooled_worker: ExecutorWorker, now: float) -> None:
+        came = pooled_worker.channel.came()
         if came is None:
             return
         if not came:
-            self._forget(seat)
-            self._dispatcher.watch.proceed(end(seat.process._link, WORKER_END_TIMEOUT), partial(self._ended, seat))
+            self._forget(pooled_worker)
+            self._dispatcher.watch.run_flow(
+                end(pooled_worker.process._link, WORKER_END_TIMEOUT), partial(self._ended, pooled_worker)
+            )
             return
-        seat.moved = now
-        answers = seat.talk.take_answers()
+        pooled_worker.moved = now
+        answers = pooled_worker.channel.take_answers()
         self._dispatcher.take(answers, now)
-        seat.look()
-        seat.flush()
+        pooled_worker.look()
+        pooled_worker.flush()
 
-    def _ended(self, seat: JobSeat, status: ExitStatus | None, error: Exception | None) -> None:
+    def _ended(self, pooled_worker: ExecutorWorker, status: ExitStatus | None, error: Exception | None) -> None:
         """Record the end of a worker: take back jobs that it has not begun, and remove it."""
         if error is not None:  # the process runs on without its channel, or its template is stopped
-            seat.kill()
-        self.take_back(seat, ALL)
-        for job in seat.calls.jobs.values():
+            pooled_worker.kill()
+        self.take_back(pooled_worker, ALL)
+        for job in pooled_worker.calls.jobs.values():
             if job.state is JobState.GIVEN_UP:
                 job.release()
-        seat.calls.jobs.clear()
-        seat.ended(status or UNKNOWN)
-        self._remove(seat)
+        pooled_worker.calls.jobs.clear()
+        pooled_worker.ended(status or UNKNOWN)
+        self._remove(pooled_worker)
 
-    def _forget(self, seat: JobSeat) -> None:
+    def _forget(self, pooled_worker: ExecutorWorker) -> None:
         """Stop reading from a worker."""
-        for fd in [fd for fd, there in self._by_fd.items() if there is seat]:
+        for fd in [fd for fd, there in self._by_fd.items() if there is pooled_worker]:
             del self._by_fd[fd]
-        seat.talk.unwatch()
+        pooled_worker.channel.unwatch()
 
-    def _remove(self, seat: JobSeat) -> None:
-        self._forget(seat)
-        seat.close()
-        self.seats.discard(seat)
+    def _remove(self, pooled_worker: ExecutorWorker) -> None:
+        self._forget(pooled_worker)
+        pooled_worker.close()
+        self.pooled_workers.discard(pooled_worker)
 
     def kill(self) -> None:
         """Kill and remove all workers, without waiting for their ends."""
-        for seat in list(self.seats):
-            seat.kill()
-            self._remove(seat)
+        for pooled_worker in list(self.pooled_workers):
+            pooled_worker.kill()
+            self._remove(pooled_worker)
 
     def signal(self, number: int) -> None:
         """Send a signal to all workers. Their jobs do not run again."""
-        for seat in self.seats:
-            for job in seat.worker.jobs:
+        for pooled_worker in self.pooled_workers:
+            for job in pooled_worker.worker.jobs:
                 job.idempotent = False  # so it does not run again
-            seat.process.send_signal(number)
+            pooled_worker.process.send_signal(number)
 
     # --- Loads ---
 
     @property
     def may_stall(self) -> bool:
         """True if the loads are adaptive and a worker has jobs that wait behind another one."""
-        return self.adaptive and any(seat.calls.outstanding > 1 for seat in self.seats)
+        return self.adaptive and any(pooled_worker.calls.outstanding > 1 for pooled_worker in self.pooled_workers)
 
     def adapt(self, now: float) -> None:
         """Adapt the load to how many jobs a worker does in a short time. Take back jobs that wait behind a long one."""
         if not self.adaptive:
             return
-        for seat in list(self.seats):
-            if seat.calls.outstanding > 1 and now - seat.moved >= STALL:
-                self.pace.saw((now - seat.moved) * 1e6)
-                self.take_back(seat, ALL)
+        for pooled_worker in list(self.pooled_workers):
+            if pooled_worker.calls.outstanding > 1 and now - pooled_worker.moved >= STALL:
+                self.pace.saw((now - pooled_worker.moved) * 1e6)
+                self.take_back(pooled_worker, ALL)
         scheduler = self._dispatcher.scheduler
         wanted, load = self.pace.load, scheduler.limits.load
         if wanted > 2 * load or 2 * wanted < load or (wanted == 1) is not (load == 1):
             scheduler.resize(load=wanted)
             if wanted == 1:
-                for seat in list(self.seats):
-                    self.take_back(seat, ALL)
+                for pooled_worker in list(self.pooled_workers):
+                    self.take_back(pooled_worker, ALL)
 
     def balance(self) -> None:
         """Move jobs that wait behind another job to idle workers."""
@@ -196,19 +198,21 @@ class Crew:
         for _ in range(len(scheduler.workers.idle)):
             if scheduler.queue.length or not scheduler.workers.idle:
                 return
-            seat = max(self.seats, key=lambda seat: seat.calls.outstanding)
-            if seat.calls.outstanding < 2 or not self.take_back(seat, seat.calls.outstanding // 2):
+            pooled_worker = max(self.pooled_workers, key=lambda pooled_worker: pooled_worker.calls.outstanding)
+            if pooled_worker.calls.outstanding < 2 or not self.take_back(
+                pooled_worker, pooled_worker.calls.outstanding // 2
+            ):
                 return
             self._dispatcher.decide()
 
     def take_back_all(self) -> None:
         """Return all jobs that have not begun to the queue."""
-        for seat in list(self.seats):
-            self.take_back(seat, ALL)
+        for pooled_worker in list(self.pooled_workers):
+            self.take_back(pooled_worker, ALL)
 
-    def take_back(self, seat: JobSeat, most: int) -> bool:
+    def take_back(self, pooled_worker: ExecutorWorker, most: int) -> bool:
         """Return up to ``most`` jobs that a worker has not begun to the queue. Return False if there are none."""
-        whole, parts = seat.take_back(most)
+        whole, parts = pooled_worker.take_back(most)
         if whole:
             self._dispatcher.scheduler.taken_back(whole, monotonic())
         if parts:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from _anyfork_child.wire import call_messages
 
     from .._calls.call import Handler
-    from .durations import Tempo
+    from .durations import CallDuration
     from .records import WorkerRecord
     from .scheduler import Scheduler
 
@@ -191,7 +191,7 @@ class PoolJob(Job):
     def measure(self, calls: WorkerQueue) -> None:
         """Ask a plain worker how large it is after the job, if the pool limits the memory of workers."""
         if self.pool.memory is not None and not self.pool.concurrent:
-            calls.begin_measure(Measure(self), self.pool.memory)
+            calls.begin_measure(MemoryAnswer(self), self.pool.memory)
 
     def release(self) -> None:
         """Release the encoded call."""
@@ -200,7 +200,7 @@ class PoolJob(Job):
             body.close()  # type: ignore[union-attr]  # it is a message
 
 
-class Measure(Answer):
+class MemoryAnswer(Answer):
     """A request for the size of a worker after a job.
 
     The worker has the job, for the scheduler, until the size is known.
@@ -253,7 +253,7 @@ class Attempt(Answer):
         if error is not None:
             return
         self._answer, self.state = answer, DONE
-        if job.tempo is not None:
+        if job.duration is not None:
             job.took()
         job.pool.answered(job)
         if not wanted:
@@ -265,9 +265,9 @@ class Attempt(Answer):
 class CallJob(PoolJob):
     """A job with one call."""
 
-    __slots__ = ("attempt", "began", "error", "tempo")
+    __slots__ = ("attempt", "began", "duration", "error")
 
-    tempo: Tempo | None  # the durations of its function, if they matter
+    duration: CallDuration | None  # the durations of its function, if they matter
     began: float  # when the job was sent
     attempt: Attempt | None  # the last one; None when the caller does not wait for its answer
     error: BaseException | None
@@ -288,7 +288,7 @@ class CallJob(PoolJob):
 
     def send(self, calls: WorkerQueue) -> None:
         """Begin the job in a worker."""
-        if self.tempo is not None:
+        if self.duration is not None:
             self.began = self.pool.now()
         self.attempt = attempt = Attempt(self)
         self.begin(calls, attempt)
@@ -296,10 +296,10 @@ class CallJob(PoolJob):
     def took(self) -> None:
         """Note how long the call took, for the estimate of its function."""
         assert self.worker is not None
-        assert self.tempo is not None
-        seat, now = self.worker.seat, self.pool.now()
-        self.tempo.saw(now - max(self.began, seat.last))
-        seat.last = now
+        assert self.duration is not None
+        pooled_worker, now = self.worker.pooled_worker, self.pool.now()
+        self.duration.saw(now - max(self.began, pooled_worker.last))
+        pooled_worker.last = now
 
     def fail(self, error: BaseException) -> None:
         """Fail the job with this error instead of an answer."""

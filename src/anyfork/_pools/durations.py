@@ -8,7 +8,7 @@ DEEPEST = 64  # calls at most, even if they take no time
 WEIGHT = 8  # a new call counts 1/WEIGHT, all earlier ones the rest: a slow call is not forgotten at once
 
 
-class Tempo:
+class CallDuration:
     """An estimate of how long the calls of one function take.
 
     ``depth`` is how many calls a worker may have in all if one of them is a call of this function. It is 0 for a

@@ -40,7 +40,7 @@ OF_ITS_OWN = 1 << 10  # bytes: longer strings and bytes get a job of their own
 SENT = State.SENT
 
 
-class Item(Answer):
+class MapItem(Answer):
     """An item of a map, and the answer to it."""
 
     __slots__ = ("job", "value")
@@ -85,7 +85,7 @@ class ItemsJob(PoolJob):
     __slots__ = ("began", "items", "left", "work")
 
     def __init__(
-        self, work: MapWork, items: list[Item], function: AnyFunction | None, body: bytes | Message | None
+        self, work: MapJobs, items: list[MapItem], function: AnyFunction | None, body: bytes | Message | None
     ) -> None:
         priority, timeout, idempotent = work.options
         super().__init__(work.pool, function, body, None, priority, timeout, idempotent, len(items))
@@ -111,15 +111,15 @@ class ItemsJob(PoolJob):
         """Return the numbers of the job's calls that its worker has not answered yet."""
         return [item.number for item in self._open()]
 
-    def _open(self) -> list[Item]:
+    def _open(self) -> list[MapItem]:
         return [item for item in self.items if item.state is not DONE]
 
     def answered(self) -> None:
         """Complete the job, of which all items have answers, and learn how long an item took."""
         assert self.worker is not None
-        seat, now = self.worker.seat, self.pool.now()
-        self.work.learn((now - max(self.began, seat.last)) / self.size)
-        seat.last = now
+        pooled_worker, now = self.worker.pooled_worker, self.pool.now()
+        self.work.learn((now - max(self.began, pooled_worker.last)) / self.size)
+        pooled_worker.last = now
         self.items = []  # breaks the cycle with this job: all are freed at once
         self.release()
         self.work.jobs.discard(self)
@@ -149,7 +149,7 @@ class ItemsJob(PoolJob):
             calls.give_up(item)
 
 
-class MapWork:
+class MapJobs:
     """The items of one map that are under way.
 
     ``ahead`` holds the items that the consumer has not taken yet: in their order, or in the order in which they are
@@ -175,9 +175,9 @@ class MapWork:
         self._window = window
         self._ordered = ordered
         self._progress = progress
-        self._ahead: deque[Item] = deque()
+        self._ahead: deque[MapItem] = deque()
         self._under_way = 0  # items that the consumer has not taken yet
-        self._batch: list[Item] = []
+        self._batch: list[MapItem] = []
         self._made: list[ItemsJob] = []
         self._alone = options[1] is not None or pool.concurrent or pool.memory is not None
         self._size = 1  # items of the next job
@@ -219,7 +219,7 @@ class MapWork:
     def add(self, value: Any) -> Message | None:
         """Take an item; return its message if that has files to be written. Raises ArgumentError."""
         small = self.pool.serializer is None and (type(value) in SCALARS or self._is_small(value))
-        item = Item(value)
+        item = MapItem(value)
         message = None
         if small:
             self._batch.append(item)
@@ -237,7 +237,7 @@ class MapWork:
     def _is_small(value: Any) -> bool:
         return is_plain(value) and len(value) <= OF_ITS_OWN
 
-    def _add_alone(self, item: Item) -> Message | None:
+    def _add_alone(self, item: MapItem) -> Message | None:
         assert self._function is not None
         function, body = self.pool.encoder.encode_item(self._function, item.value)
         item.value = None
@@ -276,7 +276,7 @@ class MapWork:
         wanted = self._most if seconds * self._most <= PER_JOB else max(1, int(PER_JOB / seconds))
         self._size = min(wanted, 4 * self._size)
 
-    def came(self, item: Item) -> None:
+    def came(self, item: MapItem) -> None:
         """Note that an item is done: show the progress, and wake the consumer if it can take an item now."""
         if self._progress is not None:
             self._progress.advance()
@@ -293,7 +293,7 @@ class MapWork:
         """Return whether no item is under way."""
         return not self._under_way
 
-    def next(self) -> Item | None:
+    def next(self) -> MapItem | None:
         """Return the next item for the consumer, which is done, or None if there is no such item yet."""
         ahead = self._ahead
         if not ahead or ahead[0].state is not DONE:

@@ -1,6 +1,6 @@
 """The common base of the pools of both faces, which never waits.
 
-A face creates jobs (_pools.calls), and a Seat (_pools.pooled_worker) for a worker when ``_begin`` asks for it. It reads
+A face creates jobs (_pools.calls), and a PooledWorker (_pools.pooled_worker) when ``_begin`` asks for it. It reads
 from the workers. It calls ``decide`` after every event that may have changed something, and at the time that
 ``_wake_at`` was told. A face with threads does all this under one lock.
 """
@@ -14,11 +14,11 @@ from time import monotonic
 
 from .._errors import ArgumentError, CallCancelledError, CallTimeoutError, HandleError, QueueFullError, TemplateError
 from .._system import this_process
-from .calls import Encoder, Measure
+from .calls import Encoder, MemoryAnswer
 from .pool_options import PoolSettings, check_number, check_template
 from .records import JobState, WorkerRecord, WorkerState
 from .scheduler import Scheduler
-from .steps import Failure
+from .steps import FailureReason
 from .worker_queue import PoolCalls
 
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .._processes.handles import TemplateHandle
     from .calls import PoolJob
     from .pool_options import PoolOptions, Templates
-    from .pooled_worker import Seat
+    from .pooled_worker import PooledWorker
     from .records import TemplateRecord
     from .stats import PoolStats
     from .steps import Steps
@@ -43,14 +43,14 @@ class PoolHandle:
 
     now = staticmethod(monotonic)
 
-    def __init__(self, call: str, template: Templates, options: PoolOptions, deepens: bool = False) -> None:
-        settings = PoolSettings(call, template, options, deepens)
+    def __init__(self, call: str, template: Templates, options: PoolOptions, boosts_load: bool = False) -> None:
+        settings = PoolSettings(call, template, options, boosts_load)
         self.scheduler: Scheduler = Scheduler(settings.limits, settings.sources)
         self.encoder: Encoder = Encoder(settings.worker.serializer, settings.receiver)
         self.serializer: Serializer | None = settings.worker.serializer
         self.memory: int | None = settings.memory  # the kind of memory that is measured after each job
         self.concurrent: bool = settings.limits.concurrent
-        self.seats: set[Seat] = set()  # of all workers that have a process, or may get one
+        self.pooled_workers: set[PooledWorker] = set()  # of all workers that have a process, or may get one
         self._settings = settings
         self.timeout: float | None = settings.timeout
         self._closed = False
@@ -65,7 +65,7 @@ class PoolHandle:
     # --- Methods that a face adds ---
 
     def _begin(self, worker: WorkerRecord) -> None:
-        """Start a worker: create its Seat, and serve that until the worker has ended. Each face implements this."""
+        """Start a worker: create its PooledWorker, and serve that until it has ended. Each face implements this."""
         raise NotImplementedError
 
     def _wake_at(self, when: float) -> None:
@@ -115,7 +115,7 @@ class PoolHandle:
 
     def take_back(self, worker: WorkerRecord) -> None:
         """Take back from a plain worker all jobs that it has not begun. They wait again, before all others."""
-        jobs = worker.seat.take_back()
+        jobs = worker.pooled_worker.take_back()
         if jobs:
             self.scheduler.taken_back(jobs, monotonic())
             for job in jobs:
@@ -123,9 +123,9 @@ class PoolHandle:
                     job.release()
 
     def _give_up(self, job: PoolJob, worker: WorkerRecord | None) -> None:
-        if worker is not None and worker.seat is not None:
-            job.give_up(worker.seat.calls)
-            worker.seat.flush()
+        if worker is not None and worker.pooled_worker is not None:
+            job.give_up(worker.pooled_worker.calls)
+            worker.pooled_worker.flush()
 
     def skip(self, job: PoolJob) -> None:
         """Drop a job that was given to a worker and is not sent to it: its caller no longer waits for it."""
@@ -144,8 +144,8 @@ class PoolHandle:
         self.scheduler.told(job)
         if self.concurrent:  # a plain worker has been asked in advance
             assert job.worker is not None
-            job.worker.seat.calls.begin_measure(Measure(job), self.memory)
-            job.worker.seat.flush()
+            job.worker.pooled_worker.calls.begin_measure(MemoryAnswer(job), self.memory)
+            job.worker.pooled_worker.flush()
 
     def measured(self, job: PoolJob, size: int) -> None:
         """Note the size of a job's worker, in bytes, after which the job is complete."""
@@ -171,7 +171,7 @@ class PoolHandle:
     @property
     def pids(self) -> list[int]:
         """The process ids of the workers, as far as they are known."""
-        return [seat.pid for seat in self.seats if seat.pid is not None]
+        return [pooled_worker.pid for pooled_worker in self.pooled_workers if pooled_worker.pid is not None]
 
     # --- Steps ---
 
@@ -194,13 +194,13 @@ class PoolHandle:
     def _assign(pairs: list[tuple[WorkerRecord, PoolJob]]) -> None:
         if len(pairs) == 1:
             worker, job = pairs[0]
-            worker.seat.give((job,))
+            worker.pooled_worker.give((job,))
             return
         by_worker: dict[WorkerRecord, list[PoolJob]] = {}
         for worker, job in pairs:
             by_worker.setdefault(worker, []).append(job)
         for worker, jobs in by_worker.items():
-            worker.seat.give(jobs)
+            worker.pooled_worker.give(jobs)
 
     def _apply(self, steps: Steps) -> None:
         self._apply_to_workers(steps)
@@ -212,36 +212,36 @@ class PoolHandle:
             if worker.state is WorkerState.STARTING:  # otherwise it was given up meanwhile
                 self._begin(worker)
         for worker in steps.kill:
-            if worker.seat is not None:
-                worker.seat.kill()
+            if worker.pooled_worker is not None:
+                worker.pooled_worker.kill()
         for worker in steps.stop:
-            if worker.seat is not None:
-                worker.seat.leave()
+            if worker.pooled_worker is not None:
+                worker.pooled_worker.leave()
         for worker, job in steps.abort:
-            if worker.seat is not None:
+            if worker.pooled_worker is not None:
                 self.take_back(worker)
             self.scheduler.abort(job)
 
-    def _fail(self, job: PoolJob, why: Failure, of: WorkerRecord | BaseException | None) -> None:
-        if why is Failure.TIMED_OUT and isinstance(of, WorkerRecord):
+    def _fail(self, job: PoolJob, why: FailureReason, of: WorkerRecord | BaseException | None) -> None:
+        if why is FailureReason.TIMED_OUT and isinstance(of, WorkerRecord):
             self._give_up(job, of)
         job.fail(self._error(job, why, of))
 
-    def _error(self, job: PoolJob, why: Failure, of: WorkerRecord | BaseException | None) -> BaseException:
+    def _error(self, job: PoolJob, why: FailureReason, of: WorkerRecord | BaseException | None) -> BaseException:
         may_have_run = isinstance(of, WorkerRecord)
-        if why is Failure.DIED:
+        if why is FailureReason.DIED:
             assert isinstance(of, WorkerRecord)
-            seat: Seat = of.seat
-            return seat.death()
+            pooled_worker: PooledWorker = of.pooled_worker
+            return pooled_worker.death()
         what = "it may have run" if may_have_run else "nothing of it has run"
-        if why is Failure.TIMED_OUT:
+        if why is FailureReason.TIMED_OUT:
             text = f"the call ran for more than {job.timeout} seconds; {what}"
             return CallTimeoutError(text, may_have_run=may_have_run)
-        if why is Failure.KILLED:
+        if why is FailureReason.KILLED:
             return CallCancelledError(
                 f"the pool was killed before the call had a result; {what}", may_have_run=may_have_run
             )
-        if why is Failure.CLOSED:
+        if why is FailureReason.CLOSED:
             return CallCancelledError(
                 "the pool was closed while it could have no workers (a limit is 0); nothing of the call has run",
                 may_have_run=False,

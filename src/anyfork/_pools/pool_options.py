@@ -90,7 +90,7 @@ _CHOICES = {"memory": ("private", "pss"), "when_full": ("wait", "raise")}
 class PoolSettings:
     """The checked options of a pool. Raises ArgumentError, which names the ``call`` that got them."""
 
-    def __init__(self, call: str, template: Templates, given: PoolOptions, deepens: bool) -> None:
+    def __init__(self, call: str, template: Templates, given: PoolOptions, boosts_load: bool) -> None:
         unknown = given.keys() - DEFAULTS.keys()
         if unknown:
             raise ArgumentError(f"{call}() has no option {min(unknown)!r}; there are {', '.join(DEFAULTS)}")
@@ -116,12 +116,12 @@ class PoolSettings:
         self.limits = Limits(
             load=self.load_of(options["load"]) if concurrency is None else concurrency,
             concurrent=concurrency is not None,
-            deepens=deepens
+            boosts_load=boosts_load
             and concurrency is None
             and options["max_memory"] is None
             and self.load_of(2) > 1
             and options["load"] != 0,
-            **{name: options[name] for name in Limits.__slots__ if name not in ("load", "concurrent", "deepens")},
+            **{name: options[name] for name in Limits.__slots__ if name not in ("load", "concurrent", "boosts_load")},
         )
         self.timeout: float | None = options["timeout"]
         self.memory: int | None = None if options["max_memory"] is None else _CHOICES["memory"].index(options["memory"])
@@ -206,5 +206,7 @@ class Limits:
     max_memory: int | None = None
     max_age: float | None = None
     max_queued: int | None = None
-    deepens: bool = False  # a worker may have more jobs than ``load`` as long as all of them are quick, see Job.depth
+    boosts_load: bool = (
+        False  # a worker may have more jobs than ``load`` as long as all of them are quick, see Job.depth
+    )
     concurrent: bool = False  # workers run all their jobs at once

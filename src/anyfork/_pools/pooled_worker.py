@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._calls.call import Event
-    from .._calls.worker_channel import Conversation
+    from .._calls.worker_channel import WorkerChannel
     from .._errors import AnyforkError
     from .._status import ExitStatus
     from .calls import Pool, PoolJob
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from .worker_queue import PoolCalls
 
 
-class Seat:
-    """A worker of a pool. ``worker`` is the scheduler's record of it, ``talk`` its channel."""
+class PooledWorker:
+    """A worker of a pool. ``worker`` is the scheduler's record of it, ``channel`` its channel."""
 
-    __slots__ = ("_entered", "calls", "last", "pool", "talk", "worker")
+    __slots__ = ("_entered", "calls", "channel", "last", "pool", "worker")
 
-    def __init__(self, pool: Pool, worker: WorkerRecord, talk: Conversation, calls: PoolCalls) -> None:
+    def __init__(self, pool: Pool, worker: WorkerRecord, channel: WorkerChannel, calls: PoolCalls) -> None:
         self.pool = pool
         self.worker = worker
-        self.talk = talk
+        self.channel = channel
         self.calls = calls
         self._entered = False  # the scheduler knows that the worker is ready, or never will be
         self.last = 0.0  # when the worker was done with the last job whose duration was measured
-        worker.seat = self
+        worker.pooled_worker = self
 
     @property
     def pid(self) -> int | None:
         """The process id, once it is known."""
-        return self.talk.process.pid
+        return self.channel.process.pid
 
     # --- Steps of the scheduler ---
 
@@ -46,13 +46,13 @@ class Seat:
         for job in jobs:
             job.send(calls)
         calls.gather()
-        self.talk.flush()
+        self.channel.flush()
 
     def flush(self) -> None:
         """Send the calls that were begun meanwhile."""
         self.calls.gather()
-        if self.calls.out and self.talk.sock is not None:
-            self.talk.flush()
+        if self.calls.out and self.channel.sock is not None:
+            self.channel.flush()
 
     def take_back(self) -> list[PoolJob]:
         """Take back and return the jobs that the worker has not begun, and will not begin now.
@@ -63,15 +63,15 @@ class Seat:
 
     def leave(self) -> None:
         """Let the worker end, which has nothing to do. Kill it if it is not ready yet."""
-        if self._entered and self.talk.sock is not None:
-            self.talk.shut()
+        if self._entered and self.channel.sock is not None:
+            self.channel.shut()
         else:
             self.kill()
 
     def kill(self) -> None:
         """Kill the worker now."""
         self.calls.drop_out()
-        self.talk.process.kill()
+        self.channel.process.kill()
 
     # --- Messages from the worker ---
 
@@ -80,7 +80,7 @@ class Seat:
 
         Return False when the worker has ended, and everything from it was read.
         """
-        return self.talk.came() is not False
+        return self.channel.came() is not False
 
     def take(self) -> tuple[Event, Any] | None:
         """Handle all messages that were read, up to an event whose handler has to be awaited.
@@ -88,11 +88,11 @@ class Seat:
         Return that event and what has to be awaited; call ``take`` again after that. The pool has to ``decide``
         afterwards.
         """
-        talk = self.talk
-        while talk.incoming:
-            event = talk.take()
+        channel = self.channel
+        while channel.incoming:
+            event = channel.take()
             if event is not None:
-                answer = talk.handle(event)
+                answer = channel.handle(event)
                 if hasattr(answer, "__await__"):
                     return event, answer
         if not self._entered:
@@ -119,7 +119,7 @@ class Seat:
 
     def ended(self, status: ExitStatus) -> None:
         """Report that the worker has ended. Everything from it must have been handled before."""
-        self.talk.died(status)
+        self.channel.died(status)
         if self._entered:
             self.pool.scheduler.died(self.worker, self.pool.now())
         else:

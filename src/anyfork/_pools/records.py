@@ -62,7 +62,7 @@ class WorkerState(IntEnum):
 class WorkerRecord:
     """A worker, as the scheduler sees it. ``jobs`` are in the order in which they were given to it."""
 
-    __slots__ = ("born", "calls", "generation", "idle_since", "jobs", "seat", "slow", "source", "state")
+    __slots__ = ("born", "calls", "generation", "idle_since", "jobs", "pooled_worker", "slow", "source", "state")
 
     def __init__(self, source: TemplateRecord, now: float) -> None:
         self.source = source
@@ -73,7 +73,7 @@ class WorkerRecord:
         self.slow = 0  # how many of its jobs are not known to be quick
         self.born = now
         self.idle_since = now
-        self.seat: Any = None  # the face's data
+        self.pooled_worker: Any = None  # the face's data
 
 
 class TemplateRecord:

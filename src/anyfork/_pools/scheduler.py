@@ -2,15 +2,15 @@
 
 Theory
     Jobs wait in one queue (_pools.job_queue). A worker (_pools.records) has up to ``load`` jobs at a time; these jobs
-    are *in flight*. The least loaded worker gets the next job. With ``deepens`` a worker may have more jobs if they are
-    quick, so that it need not wait for the owner after each: the jobs ahead of a job then take only a moment, as long
-    as they are as quick as before. A plain worker runs its jobs one after the other, in their order, and each answer is
-    on the wire before the next job begins. So the first of its jobs without an answer is RUNNING, and may have run; all
-    others are SENT, and have surely not begun. These states are stored: they are set when a job is given to a worker,
-    and when the job before it has been answered. When the worker dies, the running job fails (or runs again if it is
-    ``idempotent``, at most MAX_RUNS times in all), and the jobs that have not begun go back to the front of the queue.
-    The face must therefore give a worker its jobs in the order of the steps, and report ``answered`` for all answers of
-    a worker before it reports ``died``. With ``concurrent`` workers all jobs of a worker are running.
+    are *in flight*. The least loaded worker gets the next job. With ``boosts_load`` a worker may have more jobs if they
+    are quick, so that it need not wait for the owner after each: the jobs ahead of a job then take only a moment, as
+    long as they are as quick as before. A plain worker runs its jobs one after the other, in their order, and each
+    answer is on the wire before the next job begins. So the first of its jobs without an answer is RUNNING, and may
+    have run; all others are SENT, and have surely not begun. These states are stored: they are set when a job is given
+    to a worker, and when the job before it has been answered. When the worker dies, the running job fails (or runs
+    again if it is ``idempotent``, at most MAX_RUNS times in all), and the jobs that have not begun go back to the front
+    of the queue. The face must therefore give a worker its jobs in the order of the steps, and report ``answered`` for
+    all answers of a worker before it reports ``died``. With ``concurrent`` workers all jobs of a worker are running.
 
     While all workers are full and jobs wait, one worker is started every ``start_after`` seconds. If there is no
     worker, the first starts at once. A replacement also starts at once for each worker that has died, or has left for
@@ -30,8 +30,8 @@ Theory
 What a face does
     The face creates a Scheduler and reports events to it. After each event, or several, it carries out the steps that
     ``decide(now)`` returns; these never change afterwards. It calls ``decide`` again at ``wake_at`` at the latest. It
-    keeps its own data in ``Worker.seat`` and in subclasses of Job. All calls are made under one lock, or in one event
-    loop. _pools.steps says what each step asks for.
+    keeps its own data in ``pooled_worker`` of a record and in subclasses of Job. All calls are made under one lock, or
+    in one event loop. _pools.steps says what each step asks for.
 
     The face reports ``died(worker)`` for each worker that ends after it was ready, also after ``stop``. It calls
     ``withdraw(job)`` when the caller no longer waits for the job. The scheduler then returns no further steps for the
@@ -52,7 +52,7 @@ from .durations import DEEPEST
 from .job_queue import Deadlines, JobQueue
 from .records import JobState, WorkerRecord, WorkerState
 from .stats import Counts, stats_of
-from .steps import Failure, Steps
+from .steps import FailureReason, Steps
 from .worker_count import WorkerCount
 from .worker_table import WorkerTable
 
@@ -78,7 +78,7 @@ class Scheduler:
         self.limits = limits
         self.sources = tuple(sources)
         self.queue = JobQueue()
-        self.workers = WorkerTable(limits.load, DEEPEST if limits.deepens else 0)
+        self.workers = WorkerTable(limits.load, DEEPEST if limits.boosts_load else 0)
         self.waiters = 0
         self.promised = 0
         self._refused = 0
@@ -197,7 +197,7 @@ class Scheduler:
         """Submit a new job. The face must check before whether there is room for it."""
         self._counts.submitted += 1
         if self.killed or (job.timeout is not None and job.timeout <= 0):
-            self._fail(job, Failure.KILLED if self.killed else Failure.TIMED_OUT, None)
+            self._fail(job, FailureReason.KILLED if self.killed else FailureReason.TIMED_OUT, None)
             return
         job.state = JobState.QUEUED
         self.queue.add(job)
@@ -220,7 +220,7 @@ class Scheduler:
             self._counts.answered += 1
         job.state = JobState.DONE
         self.workers.remove_job(worker, job)
-        if self.limits.deepens and not job.depth:
+        if self.limits.boosts_load and not job.depth:
             worker.slow -= 1
         source = worker.source
         if source.failures and worker.generation == source.generation:
@@ -255,7 +255,7 @@ class Scheduler:
                 back.append(job)
             job.deadline = None
             worker.calls -= job.size
-            if self.limits.deepens and not job.depth:
+            if self.limits.boosts_load and not job.depth:
                 worker.slow -= 1
             self.workers.remove_job(worker, job)
             self._released(worker, now)
@@ -366,7 +366,7 @@ class Scheduler:
             max_workers=limits.max_workers if max_workers is None else max_workers,
             min_idle=limits.min_idle if min_idle is None else min_idle,
             load=limits.load if load is None else load,
-            deepens=limits.deepens and load is None,
+            boosts_load=limits.boosts_load and load is None,
         )
         if load is not None:
             self.workers.resize(load)
@@ -411,12 +411,12 @@ class Scheduler:
         for worker in self.workers.all():
             for job in worker.jobs:
                 if job.state is not JobState.GIVEN_UP:
-                    self._fail(job, Failure.KILLED, worker if job.state is JobState.RUNNING else None)
+                    self._fail(job, FailureReason.KILLED, worker if job.state is JobState.RUNNING else None)
                 job.state = JobState.DONE
             self.workers.remove(worker)
             worker.jobs.clear()
             self._steps.kill.append(worker)
-        self._fail_queue(Failure.KILLED, None)
+        self._fail_queue(FailureReason.KILLED, None)
 
     # --- Decisions ---
 
@@ -431,7 +431,7 @@ class Scheduler:
         if self.workers.idle:
             self._shrink(now)
         if self.closing and self.queue.length and self._growth.is_forbidden(self.limits):
-            self._fail_queue(Failure.CLOSED, None)
+            self._fail_queue(FailureReason.CLOSED, None)
         if self.closing and not (self.queue.length or self.waiters):
             for worker in list(self.workers.starting):
                 self._leave(worker)
@@ -444,7 +444,7 @@ class Scheduler:
         while queue.length:
             worker = workers.least_loaded()
             if worker is None:
-                worker = workers.least_loaded_quick(queue.first().depth) if limits.deepens else None
+                worker = workers.least_loaded_quick(queue.first().depth) if limits.boosts_load else None
                 if worker is None:
                     return
             if self._wears and worker.calls and self._worn(worker, queue.first().size, now):
@@ -454,7 +454,7 @@ class Scheduler:
             job.worker = worker
             worker.calls += job.size
             alone = not worker.jobs
-            if limits.deepens and not job.depth:
+            if limits.boosts_load and not job.depth:
                 worker.slow += 1
             workers.add_job(worker, job)
             job.state = JobState.SENT
@@ -516,16 +516,16 @@ class Scheduler:
     def _end(self, worker: WorkerRecord, job: Job) -> None:
         job.deadline = None
         if job.state is JobState.RUNNING:
-            self._fail(job, Failure.TIMED_OUT, worker)
+            self._fail(job, FailureReason.TIMED_OUT, worker)
             job.state = JobState.GIVEN_UP
         if not self.limits.concurrent:
             self._steps.abort.append((worker, job))
 
     # --- Effects of decisions ---
 
-    def _fail(self, job: Job, why: Failure, of: WorkerRecord | BaseException | None) -> None:
+    def _fail(self, job: Job, why: FailureReason, of: WorkerRecord | BaseException | None) -> None:
         job.state = JobState.DONE
-        if why is Failure.TIMED_OUT:
+        if why is FailureReason.TIMED_OUT:
             self._counts.timed_out += 1
         else:
             self._counts.failed += 1
@@ -535,9 +535,9 @@ class Scheduler:
         """Fail all waiting jobs: no worker will run them."""
         failed = [source for source in self.sources if source.error is not None]
         source = max(failed, key=lambda source: (source.broken, source.failures))
-        self._fail_queue(Failure.NO_WORKER, source.error)
+        self._fail_queue(FailureReason.NO_WORKER, source.error)
 
-    def _fail_queue(self, why: Failure, of: BaseException | None) -> None:
+    def _fail_queue(self, why: FailureReason, of: BaseException | None) -> None:
         for job in self.queue.clear():
             self._fail(job, why, of)
 
@@ -553,7 +553,7 @@ class Scheduler:
                 self._counts.run_again += 1
                 back.append(job)
             elif state is JobState.RUNNING:
-                self._fail(job, Failure.DIED, worker)
+                self._fail(job, FailureReason.DIED, worker)
             else:
                 job.state = JobState.DONE
         self._requeue(back)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .records import Job, WorkerRecord
 
 
-class Failure(Enum):
+class FailureReason(Enum):
     """A reason why a job has no answer."""
 
     DIED = "its worker has died"
@@ -44,7 +44,7 @@ class Steps:
         self.stop: list[WorkerRecord] = []
         self.kill: list[WorkerRecord] = []
         self.abort: list[tuple[WorkerRecord, Job]] = []
-        self.fail: list[tuple[Job, Failure, WorkerRecord | BaseException | None]] = []
+        self.fail: list[tuple[Job, FailureReason, WorkerRecord | BaseException | None]] = []
 
     def __bool__(self) -> bool:
         return bool(self.assign or self.start or self.stop or self.kill or self.abort or self.fail)

@@ -15,7 +15,7 @@ from .._system.timeouts import seconds
 from ._process import Process
 from ._template import Template
 from ._waiting import run
-from ._worker_channel import Talk
+from ._worker_channel import AsyncWorkerChannel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,12 +65,12 @@ async def call(
     taken = Template() if template is None else template.fork()
     process = Process._of(start_one(taken, function, args))
     taken._queued()
-    talk = Talk(process, Calls(receiver=process._link.receiver))
-    asked = talk.calls.expect(1, on_event)
+    channel = AsyncWorkerChannel(process, Calls(receiver=process._link.receiver))
+    asked = channel.calls.expect(1, on_event)
     try:
         with fail_after(limit):
-            await talk.connect()
-            await talk.wait_for(asked)
+            await channel.connect()
+            await channel.wait_for(asked)
             await process.wait()
     except BaseException as error:
         started = not process._link.revoke()
@@ -80,5 +80,5 @@ async def call(
         raise_given_up(error, timeout, started)
     finally:
         with CancelScope(shield=True):
-            await talk.drop()
+            await channel.drop()
     return asked.result()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from typing import Self
 
-    from .._pools.map import Item, MapWork
+    from .._pools.map import MapItem, MapJobs
     from .._signatures import Items
     from ._pool_loop import PoolLoop
 
@@ -21,7 +21,7 @@ class PoolMap(Stays, Generic[Result]):
 
     _instead = "pass on its results"
     _pool_loop: PoolLoop
-    _work: MapWork
+    _work: MapJobs
     _later: AsyncIterator[object] | None
     _items: Iterator[object]
     _return_exceptions: bool
@@ -33,7 +33,7 @@ class PoolMap(Stays, Generic[Result]):
     def _of(
         cls,
         pool_loop: PoolLoop,
-        work: MapWork,
+        work: MapJobs,
         items: Items[object],
         return_exceptions: bool,
     ) -> Self:
@@ -68,7 +68,7 @@ class PoolMap(Stays, Generic[Result]):
             work.close()
             raise
 
-    async def _wait(self) -> Item:
+    async def _wait(self) -> MapItem:
         """Wait for the next item that is done, and return it. Raises StopAsyncIteration if there is none."""
         work, loop = self._work, self._pool_loop.here("map")
         while (item := work.next()) is None:

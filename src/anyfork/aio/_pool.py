@@ -9,7 +9,7 @@ from _anyfork_child.values.message import Message
 
 from .._errors import ArgumentError
 from .._pools.calls import CallJob
-from .._pools.map import MOST, MapWork
+from .._pools.map import MOST, MapJobs
 from .._pools.pool_options import check_job_options
 from .._pools.progress import Progress
 from .._pools.records import JobState
@@ -133,10 +133,10 @@ class Pool(Stays):
             await write_files(body)
         limit = pool_loop.timeout if timeout is None else timeout
         job = _Call(pool_loop, named, body, on_event, priority, limit, idempotent)
-        job.attempt = job.error = job.tempo = None
-        if pool_loop.deepens and named is not None and type(body) is bytes:
-            job.tempo = tempo = pool_loop.tempo_of(function)
-            job.depth = tempo.depth
+        job.attempt = job.error = job.duration = None
+        if pool_loop.boosts_load and named is not None and type(body) is bytes:
+            job.duration = duration = pool_loop.duration_of(function)
+            job.depth = duration.depth
         job.waiting = waiting = loop.waiting()
         scheduler = pool_loop.scheduler
         pool_loop.busy = True
@@ -257,7 +257,7 @@ class Pool(Stays):
             )
         shown = Progress.on_terminal(_name(function), _length(items)) if progress else None
         options = (priority, pool_loop.timeout if timeout is None else timeout, idempotent)
-        work = MapWork(pool_loop, function, window, ordered, shown, options)
+        work = MapJobs(pool_loop, function, window, ordered, shown, options)
         return PoolMap._of(pool_loop, work, items, return_exceptions)
 
     # --- The pool as a whole ---

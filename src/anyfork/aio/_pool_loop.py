@@ -12,13 +12,13 @@ from anyio import Event
 
 from .._calls.permits import Permits
 from .._errors import AnyforkError, HandleError, PeerError
-from .._pools.durations import Tempo
+from .._pools.durations import CallDuration
 from .._pools.pool import PoolHandle
-from .._pools.pooled_worker import Seat
+from .._pools.pooled_worker import PooledWorker
 from ._loop import running_loop
 from ._process import Process
 from ._template import Template
-from ._worker_channel import Talk
+from ._worker_channel import AsyncWorkerChannel
 from ._writer_task import attend
 
 TYPE_CHECKING = False
@@ -37,8 +37,8 @@ class PoolLoop(PoolHandle):
     """The state and the tasks of one async pool, without its public interface."""
 
     def __init__(self, template: Templates, options: PoolOptions) -> None:
-        super().__init__("Pool", template, options, deepens="load" not in options)
-        self._tempos: dict[Callable[..., Any] | str, Tempo] = {}
+        super().__init__("Pool", template, options, boosts_load="load" not in options)
+        self._durations: dict[Callable[..., Any] | str, CallDuration] = {}
         self._loop: Loop | None = None
         self.asked = False  # decide will be called soon
         self.busy = False  # a step is half done: a signal handler that interrupts it leaves changes to the loop
@@ -59,16 +59,16 @@ class PoolLoop(PoolHandle):
         self.decide_soon()
 
     @property
-    def deepens(self) -> bool:
+    def boosts_load(self) -> bool:
         """True if the load of a worker depends on how quick calls are."""
-        return self.scheduler.limits.deepens
+        return self.scheduler.limits.boosts_load
 
-    def tempo_of(self, function: Callable[..., Any] | str) -> Tempo:
+    def duration_of(self, function: Callable[..., Any] | str) -> CallDuration:
         """Return the record of how long calls of a function take."""
-        tempo = self._tempos.get(function)
-        if tempo is None:
-            tempo = self._tempos[function] = Tempo()
-        return tempo
+        duration = self._durations.get(function)
+        if duration is None:
+            duration = self._durations[function] = CallDuration()
+        return duration
 
     def here(self, call: str) -> Loop:
         """Return the pool's event loop, which is the loop of its first use.
@@ -154,8 +154,8 @@ class PoolLoop(PoolHandle):
         self.scheduler.kill()
         for job, _, _ in self.scheduler.decide(self.now()).fail:
             job.fail(copy(self._failure))  # type: ignore[attr-defined]  # all jobs here are those of pools
-        for seat in list(self.seats):
-            seat.kill()
+        for pooled_worker in list(self.pooled_workers):
+            pooled_worker.kill()
         self._admit()
 
     def _check(self, call: str) -> None:
@@ -171,7 +171,7 @@ class PoolLoop(PoolHandle):
                 scheduler.promised += 1
                 self._promised.add(waiting)
                 waiting.set_result(None)
-        if self._gone and scheduler.finished and not self.seats:
+        if self._gone and scheduler.finished and not self.pooled_workers:
             for event in self._gone:
                 event.set()
 
@@ -253,22 +253,22 @@ class PoolLoop(PoolHandle):
             return
         attend()
         calls = self._calls(permits)
-        seat = Seat(self, worker, Talk(Process._of(link), calls), calls)
-        self.seats.add(seat)
+        pooled_worker = PooledWorker(self, worker, AsyncWorkerChannel(Process._of(link), calls), calls)
+        self.pooled_workers.add(pooled_worker)
         assert self._loop is not None
-        self._loop.spawn(self._attend, seat)
+        self._loop.spawn(self._attend, pooled_worker)
 
-    async def _attend(self, seat: Seat) -> None:
+    async def _attend(self, pooled_worker: PooledWorker) -> None:
         """Serve one worker from its start to its end."""
-        talk = seat.talk
-        assert isinstance(talk, Talk)
+        channel = pooled_worker.channel
+        assert isinstance(channel, AsyncWorkerChannel)
         try:
             try:
-                await talk.connect()
+                await channel.connect()
             except (AnyforkError, OSError) as error:
-                seat.not_started(error)
+                pooled_worker.not_started(error)
             else:
-                await self._converse(seat, talk)
+                await self._converse(pooled_worker, channel)
         except Exception as error:
             self._collapse(error)
         except BaseException:  # this task is cancelled only when the loop ends
@@ -276,25 +276,25 @@ class PoolLoop(PoolHandle):
             self.kill()
             raise
         finally:
-            seat.kill()
-            seat.calls.close()
-            self.seats.discard(seat)
-            talk.let_go()
-            talk.process._link.drop_process()
+            pooled_worker.kill()
+            pooled_worker.calls.close()
+            self.pooled_workers.discard(pooled_worker)
+            channel.let_go()
+            channel.process._link.drop_process()
             self.decide_soon()
 
-    async def _converse(self, seat: Seat, talk: Talk) -> None:
+    async def _converse(self, pooled_worker: PooledWorker, channel: AsyncWorkerChannel) -> None:
         """Process the messages of a worker until it has ended."""
         assert self._loop is not None
-        assert talk.watch is not None
+        assert channel.watch is not None
         awaited: Any = None
         ended = False
 
         def come() -> bool:
             nonlocal awaited, ended
             self.busy = True
-            if seat.read():
-                awaited = seat.take()
+            if pooled_worker.read():
+                awaited = pooled_worker.take()
             else:
                 ended = True
             self.decide()
@@ -302,12 +302,12 @@ class PoolLoop(PoolHandle):
             return ended or awaited is not None
 
         while not ended:
-            await self._loop.read(talk.watch.fileno(), come)
+            await self._loop.read(channel.watch.fileno(), come)
             while awaited is not None:
-                await talk.await_handler(*awaited)
-                awaited = seat.take()
+                await channel.await_handler(*awaited)
+                awaited = pooled_worker.take()
                 self.decide()
-        seat.ended(await talk.fate())
+        pooled_worker.ended(await channel.fate())
 
     # --- The end ---
 
@@ -317,7 +317,7 @@ class PoolLoop(PoolHandle):
         self.scheduler.close()
         if self._loop is None:
             return
-        if self.seats or not self.scheduler.finished:
+        if self.pooled_workers or not self.scheduler.finished:
             if not self._loop.runs:
                 raise HandleError("aclose() of a pool that belongs to another event loop: await it there")
             event = Event()

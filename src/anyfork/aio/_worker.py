@@ -22,7 +22,7 @@ from .._system.timeouts import seconds
 from ._process import Process
 from ._template import Template
 from ._waiting import run
-from ._worker_channel import Talk, write_files
+from ._worker_channel import AsyncWorkerChannel, write_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,19 +46,21 @@ class Worker(WorkerHandle):
     As an async context manager, the worker is closed at the end of the block; if that is cancelled, it is killed.
     """
 
-    _talk: Talk
+    _channel: AsyncWorkerChannel
 
     def __init__(self, template: Template | None = None, **options: Unpack[WorkerOptions]) -> None:
         checked = Options(options)
         given = Template() if template is None else template
-        self._talk = self._take_over(given, checked, lambda link, calls: Talk(Process._of(link), calls))
+        self._channel = self._take_over(
+            given, checked, lambda link, calls: AsyncWorkerChannel(Process._of(link), calls)
+        )
         self._closing = Lock()
 
     async def ready(self) -> Self:
         """Wait until the worker has been started and its initializer has run; raise the error if one of them fails."""
-        talk = await self._connected("ready")
-        calls = talk.calls
-        await talk.wait(lambda: calls.ready or calls.failed)
+        channel = await self._connected("ready")
+        calls = channel.calls
+        await channel.wait(lambda: calls.ready or calls.failed)
         calls.check()
         return self
 
@@ -105,9 +107,9 @@ class Worker(WorkerHandle):
         """
         if keywords:
             raise refused_keywords("call", function, keywords, "timeout, on_event")
-        talk, call, limit = self._talk, None, seconds(timeout)
+        channel, call, limit = self._channel, None, seconds(timeout)
         if timeout is None and on_event is None and not (self._closed or self._waits):
-            done, found, interrupted = await talk.exchange(function, args)
+            done, found, interrupted = await channel.exchange(function, args)
             if done:
                 return found
             call = found
@@ -121,13 +123,13 @@ class Worker(WorkerHandle):
         try:
             with fail_after(limit):
                 if call is None:
-                    talk = await self._connected("call")
-                    call = talk.calls.make("call", CALL, function, args, on_event)
-                    await talk.begin(call)
+                    channel = await self._connected("call")
+                    call = channel.calls.make("call", CALL, function, args, on_event)
+                    await channel.begin(call)
                 if self._waits:
-                    await talk.wait(lambda: call.state > State.QUEUED)
+                    await channel.wait(lambda: call.state > State.QUEUED)
                 with CancelScope(shield=self._waits):
-                    await talk.wait_for(call)
+                    await channel.wait_for(call)
         except BaseException as error:
             if call is not None and call.state == State.DONE:
                 if isinstance(error, TimeoutError):
@@ -187,7 +189,7 @@ class Worker(WorkerHandle):
                 f"the window of map() must be 1 or more, not {window}: it is how many items are under way at once"
             )
         self._check("map")
-        return Map(self._talk, self._talk.calls.take_function("map", function), items, window)
+        return Map(self._channel, self._channel.calls.take_function("map", function), items, window)
 
     @overload
     async def stream(
@@ -209,57 +211,57 @@ class Worker(WorkerHandle):
         """
         if keywords:
             raise refused_keywords("stream", function, keywords, "on_event")
-        talk = await self._connected("stream")
-        call = talk.calls.make("stream", STREAM, function, args, on_event)
-        await talk.begin(call)
-        return Stream(talk, call)
+        channel = await self._connected("stream")
+        call = channel.calls.make("stream", STREAM, function, args, on_event)
+        await channel.begin(call)
+        return Stream(channel, call)
 
     async def wait(self) -> ExitStatus:
         """Wait until the worker has ended, and return its exit status. Events are handled meanwhile."""
-        self._talk.check()
+        self._channel.check()
         if self._status is not None:
             return self._status
-        talk = self._talk
-        await talk.connect()
-        return await talk.listen()
+        channel = self._channel
+        await channel.connect()
+        return await channel.listen()
 
     async def aclose(self) -> None:
         """Let the worker answer its calls, then end it, and wait for its end. Closing twice is harmless.
 
         Streams that are still open are closed. In a forked copy of the owner, do nothing.
         """
-        if self._talk.foreign:
+        if self._channel.foreign:
             return
         self._closed = True
         async with self._closing:
             if self._status is not None:
                 return
-            talk = self._talk
+            channel = self._channel
             try:
-                await talk.connect()
+                await channel.connect()
             except AnyforkError:  # it was never started
                 self._status = UNKNOWN
             else:
-                self._status = await talk.finish()
-            await talk.drop()
+                self._status = await channel.finish()
+            await channel.drop()
 
-    async def _connected(self, call: str) -> Talk:
+    async def _connected(self, call: str) -> AsyncWorkerChannel:
         self._check(call)
-        talk = self._talk
-        if talk.sock is None:
-            await talk.connect()
-        return talk
+        channel = self._channel
+        if channel.sock is None:
+            await channel.connect()
+        return channel
 
     def _give_up(self, call: Call | None, error: BaseException, timeout: float | None) -> None:
         """Give up a call that is no longer waited for, and raise the reason. Kill the worker if it may run the call.
 
         One of several concurrent calls is cancelled in the worker instead.
         """
-        talk = self._talk
+        channel = self._channel
         try:
-            started = call is not None and talk.calls.give_up(call)
-            if talk.calls.out and talk.sock is not None:
-                talk.flush()
+            started = call is not None and channel.calls.give_up(call)
+            if channel.calls.out and channel.sock is not None:
+                channel.flush()
             if started and not self._cancels:
                 self.kill()
             raise_given_up(error, timeout, started)
@@ -275,8 +277,8 @@ class Worker(WorkerHandle):
         except BaseException:
             if self._status is None:
                 with CancelScope(shield=True):
-                    await run(put_down(self._talk.process._link))
-                    await self._talk.drop()
+                    await run(put_down(self._channel.process._link))
+                    await self._channel.drop()
                 self._status = UNKNOWN
             raise
 
@@ -288,12 +290,12 @@ class Map(Stays, Generic[Result]):
 
     def __init__(
         self,
-        talk: Talk,
+        channel: AsyncWorkerChannel,
         function: Callable[..., Any] | str | KnownFunction,
         items: Items[object],
         window: int,
     ) -> None:
-        self._talk = talk
+        self._channel = channel
         self._function: Callable[..., Any] | str | KnownFunction = function
         self._later = items.__aiter__() if hasattr(items, "__aiter__") else None
         self._items = iter(items) if self._later is None else iter(())  # type: ignore[arg-type]  # it is one of the two
@@ -305,17 +307,17 @@ class Map(Stays, Generic[Result]):
         return self
 
     async def __anext__(self) -> Result:
-        talk, ahead = self._talk, self._ahead
-        talk.check()
-        if talk.sock is None:
-            await talk.connect()
+        channel, ahead = self._channel, self._ahead
+        channel.check()
+        if channel.sock is None:
+            await channel.connect()
         if self._more and len(ahead) <= self._window // 2:
             await self._fill()
         if not ahead:
             raise StopAsyncIteration
         call = ahead[0]
         if call.state != State.DONE:
-            await talk.wait_for(call)
+            await channel.wait_for(call)
         ahead.popleft()
         try:
             return call.result()  # type: ignore[no-any-return]  # what came has any type
@@ -328,7 +330,7 @@ class Map(Stays, Generic[Result]):
 
     async def _fill(self) -> None:
         """Collect further items, and send their calls together."""
-        made = Batch(self._talk.calls, self._function, self._window, self._ahead)
+        made = Batch(self._channel.calls, self._function, self._window, self._ahead)
         try:
             if self._later is None:
                 for message in made.fill(self._items):
@@ -349,7 +351,7 @@ class Map(Stays, Generic[Result]):
             self._close()
             raise
         made.send()
-        self._talk.flush()
+        self._channel.flush()
 
     async def aclose(self) -> None:
         """Collect no more items, and cancel the calls that have not begun."""
@@ -357,14 +359,14 @@ class Map(Stays, Generic[Result]):
 
     def _close(self) -> None:
         self._more = False
-        if self._talk.foreign:
+        if self._channel.foreign:
             return
-        self._talk.calls.give_up_all(self._ahead)
+        self._channel.calls.give_up_all(self._ahead)
         self._ahead.clear()
         self._function = ""
-        self._talk.calls.forget_functions()
-        if self._talk.calls.out and self._talk.sock is not None:
-            self._talk.flush()
+        self._channel.calls.forget_functions()
+        if self._channel.calls.out and self._channel.sock is not None:
+            self._channel.flush()
 
     @destructor
     def __del__(self) -> None:
@@ -381,19 +383,19 @@ class Map(Stays, Generic[Result]):
 class Stream(StreamHandle[Item]):
     """An async iterator over the items of a generator in a worker. As a context manager, it is closed at the end."""
 
-    _talk: Talk
+    _channel: AsyncWorkerChannel
 
-    def __init__(self, talk: Talk, call: Call) -> None:
-        self._talk = talk
+    def __init__(self, channel: AsyncWorkerChannel, call: Call) -> None:
+        self._channel = channel
         self._call = call
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Item:
-        self._talk.check()
+        self._channel.check()
         if not self._there():
-            await self._talk.wait(self._there)
+            await self._channel.wait(self._there)
         item = self._take()
         if item is None:
             self._finish()

@@ -16,7 +16,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if
 from _anyfork_child.wire.channel import NOWAIT
 
 from .._calls.call import State
-from .._calls.worker_channel import WORKER_END_TIMEOUT, Conversation
+from .._calls.worker_channel import WORKER_END_TIMEOUT, WorkerChannel
 from .._processes import flows
 from .._processes.undelivered import destructor
 from .._status import UNKNOWN
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ._process import Process
 
 
-class Talk(Conversation):
+class AsyncWorkerChannel(WorkerChannel):
     """The channel of one worker, for any number of tasks of one loop."""
 
     process: Process
