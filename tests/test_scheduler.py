@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from anyfork._pools.durations import CallDuration
+from anyfork._calls.durations import CallDuration
 from anyfork._pools.job_queue import JobQueue
 from anyfork._pools.pool_options import Limits
 from anyfork._pools.records import LAST_DELAY, MAX_TRIES, Job, JobState, TemplateRecord, WorkerRecord, WorkerState

@@ -18,6 +18,7 @@ from _anyfork_child.wire.call_messages import FRESH, VALUE
 
 from .._errors import ArgumentError
 from .._processes.arguments import encode_for
+from .durations import JobDuration
 from .function_weight import heaviest, tell_weight
 
 TYPE_CHECKING = False
@@ -28,21 +29,27 @@ if TYPE_CHECKING:
     from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.values.encode import Encoded
 
-    from .pace import JobDuration
 
 FIRST_BY_VALUE = 1 << 24  # numbers of functions by value; functions by name have smaller numbers
 LARGE = 10 << 20  # bytes: a log record is written for a function by value that is larger
 
 
 class KnownFunction:
-    """A function with a number. ``message`` tells a worker of it, ``pace`` is the pace of its calls in an Executor."""
+    """A function with a number. ``message`` tells a worker of it, and the executor notes how long its calls take."""
 
-    __slots__ = ("__weakref__", "message", "number", "pace")
+    __slots__ = ("__weakref__", "_duration", "message", "number")
 
     def __init__(self, number: int, message: Message) -> None:
         self.number: int = number
         self.message: Message = message
-        self.pace: JobDuration | None = None
+        self._duration: JobDuration | None = None
+
+    @property
+    def duration(self) -> JobDuration:
+        """The record of how long calls of the function take in an Executor."""
+        if self._duration is None:
+            self._duration = JobDuration()
+        return self._duration
 
     def tell(self) -> Message:
         """Return the message that sends the function to another worker."""

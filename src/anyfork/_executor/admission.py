@@ -84,7 +84,7 @@ class Admission:
         return True
 
     def _leave(self, turn: LockType) -> None:
-        if self._dispatcher.lock.do(_nothing, self._forget, turn) is LATER:
+        if self._dispatcher.lock.do(unchecked, self._forget, turn) is LATER:
             self._dispatcher.post(partial(self._forget, turn))
 
     def _forget(self, turn: LockType) -> None:
@@ -114,5 +114,5 @@ class Admission:
             self._waiting.popleft().release()
 
 
-def _nothing() -> None:
+def unchecked() -> None:
     """Return None: no check refuses the action."""

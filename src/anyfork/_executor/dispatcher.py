@@ -7,7 +7,7 @@ the lock held, because callbacks are arbitrary user code.
 Signal handlers and destructors may call any function here at any point, also in the thread that holds the lock. Their
 requests are then deferred: the dispatcher's thread carries them out. ``close``, ``kill`` and ``abandon`` only set flags
 and leave the work to the thread. An interrupt in the middle of a decision leaves ``torn`` set; all requests are then
-deferred until the thread has rebuilt the scheduler's state, see _executor.recovery.
+deferred until the thread has rebuilt the scheduler's state, see _executor.interrupts.
 """
 
 from __future__ import annotations
@@ -21,19 +21,17 @@ from functools import partial
 from math import inf
 from time import monotonic
 
-from .._calls.pace import JobDuration
 from .._errors import AnyforkError, ArgumentError, HandleError, InitializerError, PeerError
 from .._pools.pool import PoolHandle
 from .._pools.records import JobState
 from .._system.locks import LATER, DecisionLock, in_one_go
 from . import at_exit
-from .admission import Admission
+from .admission import Admission, unchecked
 from .completion import Completion, LogEntry, deliver
-from .drop_in import drop_in
+from .errors import drop_in
+from .interrupts import cannot_put_off, cannot_wait, is_held, recover
 from .jobs import BatchJob, JobEncoder
 from .map import ItemJob
-from .recovery import recover
-from .reentry import cannot_put_off, cannot_wait, is_held
 from .watch import Watch
 from .worker_queue import LOW, MANY, JobCalls, MemoryRequest
 from .workers import ALL, STALL, Workers
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias, TypeVar
 
     from .._blocking.template import Template
-    from .._calls.known_functions import KnownFunction
     from .._calls.permits import Permits
     from .._pools.pool_options import PoolOptions, Templates
     from .._pools.records import TemplateRecord, WorkerRecord
@@ -185,12 +182,6 @@ class Dispatcher(PoolHandle):
         if found is not None:
             raise found  # type: ignore[misc]  # it is an exception: LATER was replaced above
 
-    def pace_of(self, function: KnownFunction) -> JobDuration:
-        """Return the record of how long calls of a function take."""
-        if function.pace is None:
-            function.pace = JobDuration()
-        return function.pace
-
     def _unless_started(self, call: str) -> HandleError | None:
         """Return a HandleError if there is no thread yet that the call could be left to."""
         return None if self.started else cannot_put_off(call)
@@ -232,7 +223,7 @@ class Dispatcher(PoolHandle):
         """
         if self._owner != os.getpid():
             return False
-        return self.lock.do(_nothing, self._take_out, job) is True
+        return self.lock.do(unchecked, self._take_out, job) is True
 
     def _take_out(self, job: AnyJob) -> bool:
         if job.state is not JobState.QUEUED:
@@ -259,10 +250,7 @@ class Dispatcher(PoolHandle):
 
     def describe(self) -> str:
         """Return the text that represents the Executor in ``repr``."""
-        state = "closed" if self._closed else "open"
-        stats = self.read_stats()
-        busy = stats.sent + stats.running
-        return f"<Executor {state} workers={stats.workers + stats.starting} queued={stats.queued} in_flight={busy}>"
+        return self._describe("Executor", self.read_stats())
 
     def tell_later(self, attempt: Callable[[bool], bool]) -> None:
         """Notify a future later, because its lock is held now; see Telling.
@@ -397,7 +385,7 @@ class Dispatcher(PoolHandle):
                 finished.append((job, message))
                 self._done(job, now)
         if took:
-            self.workers.pace.saw(took, len(answers))
+            self.workers.durations.saw(took, len(answers))
 
     def _done(self, job: AnyJob, now: float) -> None:
         """Record that a job has all its answers."""
@@ -573,7 +561,3 @@ class Dispatcher(PoolHandle):
         """Raise HandleError if this thread was interrupted while it held a lock that the Executor's thread needs."""
         if self.lock.held or self.watch.held or any(map(is_held, self.scheduler.sources)):
             raise cannot_wait(call)
-
-
-def _nothing() -> None:
-    """Return None: no check refuses the action."""

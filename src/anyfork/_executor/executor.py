@@ -16,7 +16,7 @@ from .._signatures import overload
 from .._system.cpus import usable_cpus
 from .._system.timeouts import deadline as deadline_of
 from .dispatcher import Dispatcher
-from .drop_in import drop_in
+from .errors import drop_in
 from .future import FutureJob, JobFuture
 from .map import ExecutorMap
 

@@ -13,7 +13,7 @@ from .._pools.records import JobState
 from .._system.timeouts import deadline as deadline_of
 from .._system.timeouts import one_wait, remaining
 from .completion import log
-from .drop_in import drop_in
+from .errors import drop_in
 from .jobs import EncodedJob, plain
 
 TYPE_CHECKING = False

@@ -17,7 +17,7 @@ from _anyfork_child.wire.call_messages import CHUNKS, ITEMS
 from .._blocking.waiting import warn_in_loop
 from .._system import this_process
 from .._system.timeouts import one_wait, remaining
-from .drop_in import drop_in
+from .errors import drop_in
 from .jobs import BatchJob, EncodedJob, Raised, UnsentItem, plain, value_of
 from .simple_pickle import simple
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from _anyfork_child.wire import call_messages
 
     from .._calls.call import Handler
+    from .._calls.durations import JobDuration
     from .._calls.known_functions import KnownFunction
-    from .._calls.pace import JobDuration
     from .._pools.calls import PoolJob
     from .._pools.scheduler import Scheduler
     from .jobs import AnyJob, JobEncoder
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
         def in_single_file(self) -> bool: ...
         @property
         def owner(self) -> int: ...
-        def pace_of(self, function: KnownFunction) -> JobDuration: ...
         def begin_work(self, work: ExecutorMap) -> None: ...
         def add(self, job: AnyJob) -> None: ...
         def check_owner(self, call: str) -> None: ...
@@ -80,7 +79,7 @@ class ExecutorMap:
         self.options = options
         self.items: dict[int, Any] = {}
         self.results: dict[int, Any] = {}
-        self.pace: JobDuration = dispatcher.pace_of(self.function)
+        self.durations: JobDuration = self.function.duration
         self.waiting: deque[int] = deque()  # items that are in no job yet
         self.encoded: dict[int, ItemJob] = {}  # the jobs of items that are not small
         self.jobs: set[BatchJob | ItemJob] = set()  # submitted and not done
@@ -139,7 +138,7 @@ class ExecutorMap:
     def _next_items(self, most: int) -> list[int]:
         """Remove the next small items from the queue, as many as one job should have, and return their indexes."""
         waiting, encoded = self.waiting, self.encoded
-        size = self._most or max(1, min(self.pace.items, len(waiting) // most))
+        size = self._most or max(1, min(self.durations.items, len(waiting) // most))
         if not encoded:
             return [waiting.popleft() for _ in range(min(size, len(waiting)))]
         found: list[int] = []
@@ -157,7 +156,7 @@ class ExecutorMap:
         """Remove a job that has all its answers, and submit further ones. The caller holds the dispatcher's lock."""
         self.jobs.discard(job)
         if isinstance(job, BatchJob) and job.took:
-            self.pace.saw(job.took, job.size)
+            self.durations.saw(job.took, job.size)
         self.feed()
 
     # --- Results ---

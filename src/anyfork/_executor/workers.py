@@ -10,7 +10,7 @@ from time import monotonic
 
 from .._blocking.process import Process
 from .._blocking.template import Template
-from .._calls.pace import JobDuration
+from .._calls.durations import JobDuration
 from .._calls.permits import Permits
 from .._calls.worker_channel import WORKER_END_TIMEOUT
 from .._errors import AnyforkError
@@ -71,7 +71,7 @@ class Workers:
     def __init__(self, dispatcher: Dispatching, adaptive: bool) -> None:
         self.pooled_workers: set[ExecutorWorker] = set()
         self.adaptive = adaptive
-        self.pace = JobDuration()
+        self.durations = JobDuration()
         self._dispatcher = dispatcher
         self._by_fd: dict[int, ExecutorWorker] = {}
 
@@ -182,10 +182,10 @@ class Workers:
             return
         for pooled_worker in list(self.pooled_workers):
             if pooled_worker.calls.outstanding > 1 and now - pooled_worker.moved >= STALL:
-                self.pace.saw((now - pooled_worker.moved) * 1e6)
+                self.durations.saw((now - pooled_worker.moved) * 1e6)
                 self.take_back(pooled_worker, ALL)
         scheduler = self._dispatcher.scheduler
-        wanted, load = self.pace.load, scheduler.limits.load
+        wanted, load = self.durations.load, scheduler.limits.load
         if wanted > 2 * load or 2 * wanted < load or (wanted == 1) is not (load == 1):
             scheduler.resize(load=wanted)
             if wanted == 1:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from _anyfork_child.wire import call_messages
 
     from .._calls.call import Handler
-    from .durations import CallDuration
+    from .._calls.durations import CallDuration
     from .records import WorkerRecord
     from .scheduler import Scheduler
 

@@ -355,10 +355,12 @@ class PoolHandle:
             self.decide()
 
     def __repr__(self) -> str:
+        return self._describe("Pool", self.stats())
+
+    def _describe(self, kind: str, stats: PoolStats) -> str:
         state = "closed" if self._closed else "open"
-        stats = self.stats()
         busy = stats.sent + stats.running
-        return f"<Pool {state} workers={stats.workers + stats.starting} queued={stats.queued} in_flight={busy}>"
+        return f"<{kind} {state} workers={stats.workers + stats.starting} queued={stats.queued} in_flight={busy}>"
 
 
 def _again(error: BaseException) -> BaseException:

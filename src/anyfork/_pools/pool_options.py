@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from .._calls.call import Handler
     from .._processes.handles import Backend
+    from .records import WorkerRecord
 
     Templates: TypeAlias = TemplateHandle | Mapping[Any, int] | None
 
@@ -206,7 +207,12 @@ class Limits:
     max_memory: int | None = None
     max_age: float | None = None
     max_queued: int | None = None
-    boosts_load: bool = (
-        False  # a worker may have more jobs than ``load`` as long as all of them are quick, see Job.depth
-    )
+    # A worker may have more jobs than ``load`` as long as all of them are quick, see Job.depth.
+    boosts_load: bool = False
     concurrent: bool = False  # workers run all their jobs at once
+
+    def ends(self, worker: WorkerRecord, size: int, now: float) -> bool:
+        """Return whether a worker has to leave before a job of this size, for its calls or its age."""
+        if self.max_calls is not None and worker.calls + size > self.max_calls:
+            return True
+        return self.max_age is not None and now - worker.born >= self.max_age

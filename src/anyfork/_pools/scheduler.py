@@ -48,7 +48,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from .durations import DEEPEST
+from .._calls.durations import DEEPEST
 from .job_queue import Deadlines, JobQueue
 from .records import JobState, WorkerRecord, WorkerState
 from .stats import Counts, stats_of
@@ -226,7 +226,7 @@ class Scheduler:
         if source.failures and worker.generation == source.generation:
             source.succeeded()
         self._released(worker, now)
-        if self._wears and worker.state is WorkerState.WORKING and self._worn(worker, 1, now):
+        if self._wears and worker.state is WorkerState.WORKING and self.limits.ends(worker, 1, now):
             self.retire(worker)
 
     def _released(self, worker: WorkerRecord, now: float) -> None:
@@ -447,7 +447,7 @@ class Scheduler:
                 worker = workers.least_loaded_quick(queue.first().depth) if limits.boosts_load else None
                 if worker is None:
                     return
-            if self._wears and worker.calls and self._worn(worker, queue.first().size, now):
+            if self._wears and worker.calls and limits.ends(worker, queue.first().size, now):
                 self.retire(worker)
                 continue
             job = queue.take_job()
@@ -463,13 +463,6 @@ class Scheduler:
             assign.append((worker, job))
             if limits.max_calls is not None and worker.calls >= limits.max_calls:
                 self.retire(worker)
-
-    def _worn(self, worker: WorkerRecord, size: int, now: float) -> bool:
-        """Return whether a worker has to leave before a job of this size."""
-        limits = self.limits
-        if limits.max_calls is not None and worker.calls + size > limits.max_calls:
-            return True
-        return limits.max_age is not None and now - worker.born >= limits.max_age
 
     def _begin(self, job: Job, now: float) -> None:
         """Note that the worker of a job may run it from now on."""

@@ -10,9 +10,9 @@ from math import inf
 
 from anyio import Event
 
+from .._calls.durations import CallDuration
 from .._calls.permits import Permits
 from .._errors import AnyforkError, HandleError, PeerError
-from .._pools.durations import CallDuration
 from .._pools.pool import PoolHandle
 from .._pools.pooled_worker import PooledWorker
 from ._loop import running_loop

@@ -1,15 +1,17 @@
-"""Recovery of an Executor after an interrupt has stopped a thread in the middle of a decision.
+"""Interrupts of an Executor's calls: what is refused in the middle of another call, and recovery of a torn decision.
 
-The state of the scheduler may then be half written. But the jobs of each worker are recorded in steps that no interrupt
-splits (see _system.locks), and the dispatcher has a list of all jobs. The scheduler's state is rebuilt from these two.
-No worker ends, and no job is lost.
+The state of the scheduler may be half written after an interrupt has stopped a thread in the middle of a decision. But
+the jobs of each worker are recorded in steps that no interrupt splits (see _system.locks), and the dispatcher has a
+list of all jobs. The scheduler's state is rebuilt from these two. No worker ends, and no job is lost.
 """
 
 from __future__ import annotations
 
 from time import monotonic
 
+from .._errors import HandleError
 from .._pools.records import WorkerState
+from .._processes.default_template import default_template
 from .jobs import BatchJob
 from .map import ItemJob
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
         workers: Workers
         open: dict[AnyJob, None]
         works: set[ExecutorMap]
+
+    from .._pools.records import TemplateRecord
+    from .._processes.link import Link
 
 
 def recover(dispatcher: Torn) -> None:
@@ -61,3 +66,25 @@ def _complete_maps(dispatcher: Torn) -> None:
             taken[job.work].update(job.open())
     for work, indexes in taken.items():
         work.wait_for_jobs(sorted(work.items.keys() - indexes))
+
+
+def cannot_put_off(call: str) -> HandleError:
+    """Return the error for a call that cannot be left to the Executor's thread, because there is none yet."""
+    return HandleError(
+        f"{call}() in a signal handler or a destructor, in the middle of the first use of the Executor: it does "
+        "not work yet; use the Executor once before, or call this later"
+    )
+
+
+def cannot_wait(call: str) -> HandleError:
+    """Return the error for a wait that would never end."""
+    return HandleError(
+        f"{call} in a signal handler or a destructor that has interrupted another call: the Executor cannot go on "
+        "before that call does; wait later, and use shutdown(wait=False) here"
+    )
+
+
+def is_held(source: TemplateRecord) -> bool:
+    """Return whether this thread was interrupted while it used the source's template, which a new worker needs."""
+    link: Link | None = default_template._link if source.key is None else source.key._link
+    return link is not None and any(one.lock._is_owned() for one in link.line())  # type: ignore[attr-defined]  # see _system.locks
