@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -323,7 +324,7 @@ def serve(channel, *given):
                 channel.sendall(said.pop(0))
 worker.serve = serve
 """
-    said = [READY, message(wire.RESULT, b"I1\n.", number=1), b"noise" * 100]
+    said = [READY, message(wire.RESULT, pickle.dumps(1), number=1), b"noise" * 100]
     template = new_worker.template().preload("_anyfork_child.worker.loop").execute(noise, said)
     worker = new_worker(template).ready()
     assert worker.call(call_functions.echo, 1) == 1

@@ -28,6 +28,26 @@ def worker(request):
         yield worker
 
 
+@pytest.mark.parametrize(
+    "value",
+    [0, -1, 1 << 40, -(1 << 5000), 1.5, -0.0, float("inf"), True, None, 1 - 2j, 1 << (1 << 20), 1 << (1 << 24)],
+    ids=lambda value: type(value).__name__,
+)
+def test_scalars_of_any_size_go_and_come(worker, value):
+    sent = operator.add(value, 0) if type(value) is int else value  # not the same object
+    found = [worker.call(call_functions.echo, sent), *worker.map(call_functions.echo, [sent, sent])]
+    with anyfork.Executor(max_workers=1) as executor:
+        found += [executor.submit(call_functions.echo, sent).result(), *executor.map(call_functions.echo, [sent])]
+    assert found == [value] * 5
+    assert {type(one) for one in found} == {type(value)}
+    if not isinstance(value, int):
+        assert {repr(one) for one in found} == {repr(value)}
+
+
+def test_a_nan_is_still_one(worker):
+    assert str(worker.call(call_functions.echo, float("nan"))) == "nan"
+
+
 def maps():
     """How many files in memory are mapped here."""
     return call_functions.memory_maps()

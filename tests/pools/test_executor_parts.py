@@ -211,7 +211,8 @@ def written(calls):
     calls.write()
     data = b"".join(bytes(message.data) for message in calls.out)
     calls.out.clear()
-    permits, calls.permits = calls.permits, []
+    permits = [*calls.permits]
+    calls.permits.clear()
     return [message[:3] for message in Inbox().take(data)], permits
 
 

@@ -54,7 +54,7 @@ async def test_all_results_come_once_in_any_order(pool):
 
 
 async def test_items_of_all_kinds_and_sizes_may_be_mixed(pool, gate):
-    items = [1, "text", b"x" * 100_000, [1, 2], None, b"y" * 3_000_000, {"a": 1}, 2.5]
+    items = [1, "text", b"x" * 100_000, [1, 2], None, b"y" * 3_000_000, {"a": 1}, 2.5, 1 << (1 << 24), -1]
     assert [x async for x in pool.map(jobs.say, items)] == items
     gate.open(2)
     assert [x async for x in pool.map(jobs.wait, [gate.file, gate.file])] == [None, None]

@@ -22,6 +22,7 @@ from . import decode
 from .by_name_or_value import OWNER
 from .reduce import CannotTravelError as CannotTravelError
 from .reduce import reduce
+from .scalars import SCALARS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,7 +111,6 @@ class Encoded:
         return Frame(kind | IN_FILE, self.size, self.name, [*self.fds, file.fd]), [*self.made, file], self.pieces
 
 
-SCALARS = frozenset({int, float, bool, type(None), complex})
 _SIZED = frozenset({str, bytes})
 
 

@@ -10,6 +10,7 @@ from ..wire.memfd import new_file, seal, take, write_stepwise
 from ..wire.owned_descriptors import Owned
 from .decode import DescriptorsLostError, load_values
 from .encode import INLINE, CannotTravelError, Encoded
+from .scalars import PICKLED, load_scalars
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,11 +145,13 @@ def _message_without_descriptors(kind: int, number: int, detail: int, encoded: E
 
 
 def decode_values(flags: int, body: bytes, fds: Sequence[int]) -> Any:
-    """Decode a pickled body with its descriptors, its large buffers and its file.
+    """Decode a pickled body with its descriptors, its large buffers and its file, or one of scalars.
 
     Raises DescriptorsLostError, and any exception that the decoding raises.
     """
     if not fds:
+        if body and body[0] != PICKLED:
+            return load_scalars(body)
         return load_values(body, -1, (), ()) if body else ()
     if LOST_DESCRIPTOR in fds:
         close_all(fds)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 VERSION = 1  # of this format and of the meaning of messages
 HEADER = Struct("<IIIBBH")
 HEADER_SIZE = HEADER.size
+unpack = HEADER.unpack_from
 MAX_BODY = 1 << 20  # bytes of a body that is not in a file: more than this side ever sends
 MAX_IN_FILE = (1 << 32) - 1  # bytes of a body in a file, and of any body between two machines, where files cannot go
 MAX_DESCRIPTORS = 253  # SCM_MAX_FD: all descriptors of a message go with one byte
@@ -31,11 +32,11 @@ READ_SIZE = 16 << 10  # bytes to read at once: each larger read would allocate m
 
 # Owner to worker. The detail of CALL and STREAM is the number of the function, 0 for one among the values; the detail
 # of FUNCTION is the number for the function of this name; that of MORE is the number of further items that a stream may
-# send. A SMALL_CALL is a call whose arguments are a plain pickle; SMALL_CALLS are several calls of one argument each: a
-# plain pickle of their numbers and of their arguments. MEASURE asks for the size of the worker, by the kind of memory
-# in its detail; its RESULT is 8 bytes. VALUE is the pickled function of this number itself: it is decoded once, or,
-# with FRESH in the detail, anew for each call, as if it had come with the call. FORGET announces that no call of the
-# function of this number follows.
+# send. A SMALL_CALL is a call whose arguments are plain (see values.scalars); SMALL_CALLS are several calls of one
+# argument each: a plain pickle of their numbers and of their arguments. MEASURE asks for the size of the worker, by the
+# kind of memory in its detail; its RESULT is 8 bytes. VALUE is the pickled function of this number itself: it is
+# decoded once, or, with FRESH in the detail, anew for each call, as if it had come with the call. FORGET announces that
+# no call of the function of this number follows.
 CALL, STREAM, FUNCTION, MORE, CANCEL, SMALL_CALL, SMALL_CALLS, MEASURE, VALUE, FORGET = range(1, 11)
 FRESH = 1
 # Owner to a worker of an Executor, in addition (see worker.job_loop). SMALL_KEYWORDS is a SMALL_CALL with a pair of
@@ -46,8 +47,8 @@ FRESH = 1
 SMALL_KEYWORDS, ITEMS, CHUNKS, KEYWORDS, CHUNK = range(16, 21)
 HELD = 1 << 31
 # Worker to owner. The detail of READY is the VERSION, the detail of ERROR the kind of failure. The detail of a value
-# is 0 for a plain pickle of the value, 1 for a pickle of a tuple with it; a worker of an Executor adds twice the time
-# that the call took, in units of 1024 ns.
+# is 0 for a plain value, 1 for a pickle of a tuple with it; a worker of an Executor adds twice the time that the call
+# took, in units of 1024 ns.
 READY, RESULT, ERROR, EVENT, ITEM, END, CANCELLED, FAILED, RETIRE = range(32, 41)
 KINDS = frozenset((*range(1, 11), *range(16, 21), *range(32, 41)))
 RAISED, NO_FUNCTION, BAD_ARGUMENT, BAD_RESULT = range(4)  # details of ERROR
@@ -90,11 +91,11 @@ class Inbox:
                 self._check_sets(1)
                 return []
             data, self._parts = b"".join(self._parts), []
-        at, end = 0, len(data)
+        at, end, limit = 0, len(data), self._limit
         found: list[Message] = []
         while end - at >= HEADER_SIZE:
-            length, number, detail, kind, flags, count = HEADER.unpack_from(data, at)
-            if kind not in KINDS or length > self._limit or count < (flags >> 7) + (flags & BUFFERS):
+            length, number, detail, kind, flags, count = unpack(data, at)
+            if kind not in KINDS or length > limit or (flags and count < (flags >> 7) + (flags & BUFFERS)):
                 raise ProtocolError(f"a message of kind {kind}, {length} bytes, {count} descriptors, flags {flags}")
             start = at + HEADER_SIZE
             stop = start + length

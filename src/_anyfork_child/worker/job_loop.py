@@ -9,13 +9,14 @@ before it sends the job: if the worker finds no permit, the owner has taken back
 
 from __future__ import annotations
 
-from _pickle import dumps, loads
+from _pickle import loads
 from _signal import SIGINT, signal
 from collections import deque
 from time import monotonic_ns
 
-from ..values.encode import PROTOCOL, SCALARS
+from ..values.encode import INLINE
 from ..values.message import decode_values
+from ..values.scalars import FORMAT, SCALARS, dump_scalars, load_plain
 from ..wire.call_messages import (
     BAD_RESULT,
     CALL,
@@ -157,7 +158,7 @@ class JobLoop(Loop):
             self._serving.refuse(number, error)
             return
         if kind == SMALL_CALL:
-            self.answer(number, function, loads(body))
+            self.answer(number, function, load_plain(body))
         elif kind == SMALL_KEYWORDS:
             self.answer(number, apply, (function, *loads(body)))
         elif kind == ITEMS:
@@ -188,10 +189,11 @@ class JobLoop(Loop):
         if took > LONGEST:
             took = LONGEST
         if type(result) in SCALARS:
-            body = dumps(result, PROTOCOL)
-            server.send(pack(len(body), number, took, RESULT, 0, 0) + body)
-        else:
-            self._send(number, took, result)
+            body = dump_scalars(result, FORMAT)
+            if len(body) <= INLINE:
+                server.send(pack(len(body), number, took, RESULT, 0, 0) + body)
+                return
+        self._send(number, took, result)
 
     def _send(self, number: int, took: int, result: Any) -> None:
         server = self._serving

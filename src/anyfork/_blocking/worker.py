@@ -18,6 +18,7 @@ from .._processes.arguments import refused_keywords
 from .._processes.undelivered import destructor
 from .._signatures import Item, overload
 from .._status import UNKNOWN
+from .._system import this_process
 from .._system.locks import locked
 from .._system.timeouts import deadline as deadline_of
 from .process import Process
@@ -217,7 +218,8 @@ class Worker(WorkerHandle):
                         channel.wait(lambda: ahead[0].state is DONE)
                     ahead.popleft()
                     yield call.result()
-                    channel.check()
+                    if channel.torn or channel.owner != this_process.pid:
+                        channel.check()
         finally:
             del function
             if not (ends() or channel.foreign):

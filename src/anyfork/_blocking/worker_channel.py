@@ -11,7 +11,6 @@ a section leaves it torn: it is unknown what was sent and what was not, so the w
 from __future__ import annotations
 
 import _thread
-from _pickle import loads
 from _socket import SO_RCVTIMEO, SOL_SOCKET
 from _struct import Struct
 from _thread import RLock
@@ -19,6 +18,7 @@ from functools import wraps
 from select import POLLIN
 from sys import modules
 
+from _anyfork_child.values.scalars import load_plain
 from _anyfork_child.wire.call_messages import READ_SIZE
 from _anyfork_child.wire.channel import CLOEXEC, ROOM
 from _anyfork_child.wire.signal_handlers import comes_from_outside
@@ -73,14 +73,20 @@ def section(
                 "by the same thread; use it later, or another worker"
             )
         try:
-            with lock:
-                return method(self, *args, **options)
+            try:  # as in _system.locks
+                lock.acquire()
+                result = method(self, *args, **options)
+                lock.release()
+            except BaseException:
+                release_to(lock, 0)
+                raise
         except BaseException as error:
             if not isinstance(error, AnyforkError | OSError) or comes_from_outside(error):
                 self.torn = True
                 self.process.kill()
             release_to(lock, 0)
             raise
+        return result
 
     return run_alone
 
@@ -257,7 +263,7 @@ class BlockingWorkerChannel(WorkerChannel):
                 self._interrupt_exchange(me, error, give_up)
             raise
         if answer is not None:
-            return True, loads(answer)
+            return True, load_plain(answer)
         if call is None:
             self.calls.check(may_have_run=True)
         return False, call

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from _anyfork_child.values.encode import SCALARS, is_plain
+from _anyfork_child.values.encode import is_plain
+from _anyfork_child.values.scalars import SCALARS
 from _anyfork_child.wire.call_messages import CALL
 
 from .calls import MAX_BYTES
@@ -111,5 +112,7 @@ class Batch:
         if not answers:
             for item in items:
                 call = self._make(item)
+                if call.message is not None and call.message.fills:  # a number with very many digits
+                    call.message.write_files()
                 self._calls.add(call)
                 self._ahead.append(call)

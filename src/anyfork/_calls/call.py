@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from _pickle import loads
 from collections import deque
 from enum import IntEnum
 
+from _anyfork_child.values.scalars import load_plain
 from _anyfork_child.wire.call_messages import CALL, CANCELLED, END, RESULT, STREAM
 from _anyfork_child.wire.channel import close_all
 
@@ -39,7 +39,7 @@ class State(IntEnum):
     DONE = 4
 
 
-GIVEN_UP, DONE = State.GIVEN_UP, State.DONE
+SENT, GIVEN_UP, DONE = State.SENT, State.GIVEN_UP, State.DONE
 
 
 def raise_taken(failed: Failed) -> NoReturn:
@@ -109,7 +109,7 @@ class Answer:
         kind, _, detail, flags, body, fds = answer
         if kind == RESULT:
             if not (detail or fds or self._serializer):
-                return loads(body)
+                return load_plain(body)
             return self.decode(answer)
         if kind == END:
             return None

@@ -44,7 +44,7 @@ from .._errors import (
 )
 from .._system.import_path import ORDINARY
 from .._system.locks import in_one_go
-from .call import Answer, Call, Event, SmallAnswer, State
+from .call import SENT, Answer, Call, Event, SmallAnswer, State
 from .known_functions import FunctionsByValue
 from .requests import Requests, small
 from .results import error_of
@@ -206,6 +206,12 @@ class Calls:
             number = next(self._numbers) % LAST_NUMBER + 1
         return number
 
+    def _next_numbers(self, many: int) -> list[int]:
+        numbers = [number % LAST_NUMBER + 1 for number in islice(self._numbers, many)]
+        if self._sent.keys().isdisjoint(numbers):
+            return numbers
+        return [self._next_number() for _ in range(many)]
+
     def add(self, call: Call) -> None:
         """Queue a call; it is sent as soon as the worker is free for it. Raises the worker's failure."""
         message = call.message
@@ -291,11 +297,11 @@ class Calls:
         if (self._alone and self._concurrency is None) or self._running + len(items) > limit:
             return []
         detail = self._requests.number(name, function)
-        numbers = [self._next_number() for _ in items]
+        numbers = self._next_numbers(len(items))
         body = dumps((numbers, items), PROTOCOL)
         if not detail or len(body) > INLINE:
             return []
-        answers: list[Answer] = [SmallAnswer(State.SENT, number) for number in numbers]
+        answers: list[Answer] = [SmallAnswer(SENT, number) for number in numbers]
         self._sent.update(zip(numbers, answers, strict=True))
         self._running += len(items)
         self._define_first()
@@ -359,20 +365,25 @@ class Calls:
 
     # --- Messages from the worker ---
 
+    def take_results(self, messages: deque[call_messages.Message]) -> None:
+        """Process the results of calls at the front of the messages, as ``take`` does, at less cost for each."""
+        sent = self._sent
+        while messages and messages[0][0] == RESULT and not messages[0][5]:
+            answer = sent.get(messages[0][1])
+            if answer is None or answer.kind != CALL:
+                return
+            message = messages.popleft()
+            del sent[message[1]]
+            self._running -= 1
+            if not answer.ahead:
+                self._alone -= 1
+            answer.finish(message)
+            if self._queue:
+                self.admit()
+
     def take(self, message: call_messages.Message) -> Event | None:
         """Process a message; return it as an Event if a handler has to be called. Raises ProtocolError."""
         kind, number, detail, flags, _, fds = message
-        if kind == RESULT and not fds:
-            answer = self._sent.get(number)
-            if answer is not None and answer.kind == CALL:
-                del self._sent[number]
-                self._running -= 1
-                if not answer.ahead:
-                    self._alone -= 1
-                answer.finish(message)
-                if self._queue:
-                    self.admit()
-                return None
         if fds and self._serializer is not None and (len(fds) != 1 or flags != IN_FILE):
             close_all(fds)
             raise ProtocolError("descriptors from a worker whose serializer does not support them")

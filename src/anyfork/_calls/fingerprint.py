@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 
-from _anyfork_child.values.encode import SCALARS
 from _anyfork_child.values.global_names import looked_up
+from _anyfork_child.values.scalars import SCALARS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from array import array
+from functools import partial
 
 from _anyfork_child.wire.descriptors import lift
 
-from .._system.locks import in_one_go
+from .._system.locks import call_all
 
 NUMBER = "I"  # type code of the array module: the kernel moves a multiple of its size in one piece
 SIZE = array(NUMBER).itemsize
@@ -28,7 +29,7 @@ class Permits:
     def give(self, numbers: list[int]) -> None:
         """Write permits for these jobs and clear the list, in one go. The pipe has room for all jobs under way."""
         data = array(NUMBER, numbers).tobytes()
-        in_one_go(map(os.write, (self._writing,), (data,)), map(list.clear, (numbers,)))
+        call_all((partial(os.write, self._writing), list.clear), (data, numbers))
 
     def take_back(self, most: int) -> list[int]:
         """Read up to ``most`` permits back; return the numbers of jobs that have not begun, and will not now, the

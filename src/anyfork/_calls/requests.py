@@ -9,6 +9,7 @@ from weakref import ref
 
 from _anyfork_child.values.encode import INLINE, PROTOCOL, CannotTravelError, is_plain
 from _anyfork_child.values.message import Message, in_pieces, message_of
+from _anyfork_child.values.scalars import FORMAT, SCALARS, dump_scalars
 from _anyfork_child.wire.call_messages import CALL, FORGET, FUNCTION, HEADER, SMALL_CALL
 from _anyfork_child.wire.signal_handlers import comes_from_outside
 
@@ -32,9 +33,13 @@ MAX_FUNCTIONS = 1000  # functions that have numbers; others are named in each ca
 def small(args: Sequence[object]) -> bytes:
     """Pickle arguments that pickle alone handles correctly, if the result is short; otherwise return no bytes."""
     for value in args:
-        if not is_plain(value):
-            return b""
-    body = dumps(args, PROTOCOL)
+        if type(value) not in SCALARS:
+            if not all(map(is_plain, args)):
+                return b""
+            body = dumps(args, PROTOCOL)
+            break
+    else:
+        body = dump_scalars(args, FORMAT)
     return body if len(body) <= INLINE else b""
 
 

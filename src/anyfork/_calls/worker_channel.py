@@ -25,7 +25,7 @@ from _anyfork_child.wire.signal_handlers import comes_from_outside
 
 from .._errors import AnyforkError, HandleError, PeerError, WorkerDiedError
 from .._system import this_process
-from .._system.locks import in_one_go
+from .._system.locks import call_all, in_one_go
 from .._system.polling import new_epoll, new_poll
 
 TYPE_CHECKING = False
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 OVERTAKEN = 5.0  # seconds for bytes still on their way from another machine; usually their end follows at once
 WORKER_END_TIMEOUT = 1.0  # seconds for a worker that has closed its channel to end, and for its template to report how
+WHOLE = deque.popleft, list.clear  # what follows once a message was sent: for ``out``, and ``sent``
 
 
 class WorkerChannel:
@@ -58,7 +59,7 @@ class WorkerChannel:
         self.sock: _socket.socket | None = None
         self.incoming: deque[call_messages.Message] = deque()
         self.inbox: Inbox = Inbox(MAX_IN_FILE if calls.remote else MAX_BODY)
-        self._owner = this_process.pid
+        self.owner = this_process.pid
         self.watch: epoll | None = None  # watches for messages and for the end of the worker
         self._writes: bool | None = False  # whether the epoll also watches for room in the socket; None: unknown
 
@@ -101,7 +102,7 @@ class WorkerChannel:
     @property
     def foreign(self) -> bool:
         """True in a forked copy of the process that made this object."""
-        return self._owner != this_process.pid
+        return self.owner != this_process.pid
 
     def check(self) -> None:
         """Raise HandleError in a forked copy of the process that made this object."""
@@ -147,7 +148,7 @@ class WorkerChannel:
                 self.calls.drop_out()
                 return
             if sent[0] == len(message.data):
-                in_one_go(map(deque.popleft, (out,)), map(list.clear, (sent,)))
+                call_all(WHOLE, (out, sent))
                 message.close()
             else:
                 rest = memoryview(message.data)[sent[0] :]
@@ -249,11 +250,14 @@ class WorkerChannel:
 
     def take(self) -> Event | None:
         """Process the received messages up to the first event, and return that event."""
-        incoming, take = self.incoming, self.calls.take
+        incoming, calls = self.incoming, self.calls
         event = None
         try:
+            calls.take_results(incoming)
             while incoming and event is None:
-                event = take(incoming.popleft())
+                event = calls.take(incoming.popleft())
+                if event is None:
+                    calls.take_results(incoming)
         except ProtocolError as error:
             self.distrust(error)
         if self.calls.out:

@@ -24,6 +24,7 @@ from time import monotonic
 from .._errors import AnyforkError, ArgumentError, HandleError, InitializerError, PeerError
 from .._pools.pool import PoolHandle
 from .._pools.records import JobState
+from .._system import this_process
 from .._system.locks import LATER, DecisionLock, in_one_go
 from . import at_exit
 from .admission import Admission, unchecked
@@ -110,7 +111,7 @@ class Dispatcher(PoolHandle):
 
     def check_owner(self, call: str) -> None:
         """Raise HandleError in a forked copy of the owner."""
-        if self._owner != os.getpid():
+        if self._owner != this_process.pid:
             raise HandleError(
                 f"{call}() on an Executor in a forked copy of its owner: it does not work there; make a new one"
             )
@@ -142,6 +143,8 @@ class Dispatcher(PoolHandle):
 
         The caller holds the lock.
         """
+        if self.started and not (self._closed or self.abandoned or self.broken or self._failure or at_exit.exiting):
+            return None
         why = self._refusal()
         return self._start() if why is None and not self.started else why
 
@@ -193,8 +196,9 @@ class Dispatcher(PoolHandle):
         self._accept(self._submit, job)
 
     def _submit(self, job: AnyJob) -> None:
-        self.add(job)
         scheduler = self.scheduler
+        self.open[job] = None
+        scheduler.submit(job)
         workers = scheduler.workers
         if workers.lowest < LOW or workers.count < scheduler.limits.max_workers:
             if scheduler.unsettled:

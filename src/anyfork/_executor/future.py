@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import _thread
-from _pickle import loads
 from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from threading import Condition
 from time import monotonic
+
+from _anyfork_child.values.scalars import load_plain
 
 from .._pools.records import JobState
 from .._system.timeouts import deadline as deadline_of
@@ -234,11 +235,11 @@ class FutureJob(EncodedJob):
 
     def finish(self, message: call_messages.Message) -> None:
         """Decode the answer and end the future. Small jobs take a shorter path than in the base class."""
-        if not (plain(message) and type(self.body) is bytes):
+        if type(self.body) is not bytes or not plain(message):
             super().finish(message)
             return
         try:
-            value = loads(message[4])
+            value = load_plain(message[4])
         except BaseException as error:
             self.future.end(error, None)
             return

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from _pickle import dumps, loads
+from _pickle import dumps
 from _thread import RLock
 from concurrent.futures import CancelledError
 from weakref import WeakKeyDictionary, ref
 
 from _anyfork_child.values.encode import INLINE, PROTOCOL
 from _anyfork_child.values.message import Message
+from _anyfork_child.values.scalars import load_plain
 from _anyfork_child.wire.call_messages import (
     CALL,
     CANCELLED,
@@ -244,7 +245,7 @@ class EncodedJob(Job):
         error: BaseException | None = None
         value = None
         try:
-            value = loads(message[4]) if plain(message) else value_of(message)
+            value = load_plain(message[4]) if plain(message) else value_of(message)
         except BaseException as raised:
             error = raised
         self.release()

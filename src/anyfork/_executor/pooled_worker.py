@@ -142,7 +142,7 @@ class ExecutorWorker(PooledWorker):
         unwritten = self.calls.unwritten
         whole: list[AnyJob] = []
         while unwritten and most > 0:
-            job = unwritten.popleft()
+            job = unwritten.pop(0)
             whole.append(job)
             most -= job.size
         numbers = self.not_begun(most) if most > 0 and self.calls.jobs else []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from _pickle import Pickler, dumps
+from _pickle import Pickler
 
-from _anyfork_child.values.encode import INLINE, PROTOCOL, SCALARS
+from _anyfork_child.values.encode import INLINE, PROTOCOL
+from _anyfork_child.values.scalars import FORMAT, SCALARS, dump_scalars
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def simple_arguments(args: Sequence[object]) -> bytes | None:
     for value in args:
         if type(value) not in SCALARS:
             return simple(args)
-    return dumps(args, PROTOCOL)
+    body = dump_scalars(args, FORMAT)
+    return body if len(body) <= INLINE else None
 
 
 class _Pieces:

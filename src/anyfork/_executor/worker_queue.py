@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-from itertools import repeat
-
 from _anyfork_child.values.message import Message
 from _anyfork_child.wire.call_messages import CANCELLED, ERROR, EVENT, HEADER, HELD, MEASURE, RESULT
 
@@ -12,11 +9,12 @@ from .._calls.call import Event
 from .._calls.calls import LAST_NUMBER, Calls
 from .._calls.known_functions import FIRST_BY_VALUE
 from .._calls.permits import MOST
-from .._system.locks import in_one_go
+from .._system.locks import call_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections import deque
+    from collections.abc import Collection, Iterable, Sequence
     from typing import Any
 
     from _anyfork_child.values.by_name_or_value import Receiver
@@ -31,14 +29,18 @@ MANY = 16  # jobs that are written at once, without waiting for the next look
 
 
 class JobCalls(Calls):
-    """The jobs of one worker. ``permits`` are the numbers that have to be given before ``out`` is sent."""
+    """The jobs of one worker. ``permits`` are the numbers that have to be given before ``out`` is sent.
+
+    ``record`` are the methods that record written messages, jobs and permits, and remove the jobs from ``unwritten``.
+    """
 
     def __init__(self, on_event: Handler | None, memory: int | None, receiver: Receiver) -> None:
         super().__init__(None, None, on_event, receiver)
         self._memory = memory  # the kind of memory that is measured after each job
-        self.unwritten: deque[AnyJob] = deque()
+        self.unwritten: list[AnyJob] = []
         self.jobs: dict[int, AnyJob | MemoryRequest] = {}  # written jobs, by the numbers of their answers
         self.permits: list[int] = []
+        self.record = self.out.extend, self.jobs.update, self.permits.extend, self.unwritten.__delitem__
         self._defined = {0}  # the numbers of functions by name that the worker knows
         self._next = 1
 
@@ -51,20 +53,21 @@ class JobCalls(Calls):
 
     def write(self) -> None:
         """Write queued jobs to ``out``, and their numbers to ``permits``, as many as the pipe of permits holds."""
-        written = _Written(self)
+        written = _Written()
         if self._requests.unwanted:
             self.out.append(Message(self._requests.drop_unwanted()))
-        present = len(self.jobs)
+        present, jobs = len(self.jobs), written.jobs
         for job in self.unwritten:
-            if (present or written.jobs) and present + len(written.jobs) + job.size > MOST:
+            if len(jobs) + job.size > MOST - present and (present or jobs):
                 break
-            self._write(job, written, bool(present))
+            self._write(job, written, HELD if present or jobs or job.size > 1 else 0)
         written.note(self)
 
-    def _write(self, job: AnyJob, written: _Written, behind: bool) -> None:
-        count = job.size
-        number, held = written.number(count), HELD if behind or written.jobs or count > 1 else 0
-        self._define(job.function, written)
+    def _write(self, job: AnyJob, written: _Written, held: int) -> None:
+        count, function = job.size, job.function.number
+        number = self._number(count)
+        if function not in self._defined and function not in written.defined:
+            self._define(job.function, written)
         message = job.write(written.parts, number, held)
         if message is not None:
             written.put(message)
@@ -78,18 +81,25 @@ class JobCalls(Calls):
             written.permits.extend(numbers)
         written.count += 1
         if self._memory is not None:
-            number = written.number(1)
+            number = self._number(1)
             written.jobs[number] = MemoryRequest(job)
             written.parts.append(HEADER.pack(0, number, self._memory, MEASURE, 0, 0))
 
+    def _number(self, count: int) -> int:
+        """Reserve ``count`` consecutive numbers; return the first. After an interrupt they are never used."""
+        number = self._next
+        if number + count > LAST_NUMBER:
+            number = 1
+        self._next = number + count
+        return number
+
     def _define(self, function: KnownFunction, written: _Written) -> None:
-        """Send a function to the worker, if it does not know the function."""
-        number = function.number
-        if number >= FIRST_BY_VALUE:
+        """Send the worker a function that it does not know yet."""
+        if function.number >= FIRST_BY_VALUE:
             self._requests.tell(function)
             self._define_first()  # before these jobs
-        elif number not in self._defined and number not in written.defined:
-            written.defined.add(number)
+        else:
+            written.defined = {*written.defined, function.number}
             written.parts.append(bytes(function.message.data))
 
     # --- Receiving ---
@@ -133,24 +143,15 @@ class JobCalls(Calls):
 class _Written:
     """The messages, jobs and permits of one ``write``, which are then recorded in one step that no interrupt splits."""
 
-    __slots__ = ("count", "defined", "jobs", "next", "out", "parts", "permits")
+    __slots__ = ("count", "defined", "jobs", "out", "parts", "permits")
 
-    def __init__(self, calls: JobCalls) -> None:
+    def __init__(self) -> None:
         self.out: list[Message] = []
         self.parts: list[bytes] = []  # parts of the next message in ``out``
         self.jobs: dict[int, AnyJob | MemoryRequest] = {}
         self.permits: list[int] = []
-        self.defined: set[int] = set()
-        self.next = calls._next
+        self.defined: Collection[int] = ()
         self.count = 0  # number of jobs
-
-    def number(self, count: int) -> int:
-        """Reserve ``count`` consecutive numbers; return the first."""
-        number = self.next
-        if number + count > LAST_NUMBER:
-            number = 1
-        self.next = number + count
-        return number
 
     def put(self, message: Message | None = None) -> None:
         """Make a message of the collected parts, and append the given message after it."""
@@ -161,16 +162,11 @@ class _Written:
             self.out.append(message)
 
     def note(self, calls: JobCalls) -> None:
-        """Record everything in ``calls`` in one step: what is to be sent, and which answers will come."""
+        """Record in ``calls`` in one step what is to be sent, and which answers will come."""
         self.put()
-        in_one_go(
-            map(calls.out.extend, (self.out,)),
-            map(calls.jobs.update, (self.jobs,)),
-            map(calls.permits.extend, (self.permits,)),
-            map(calls._defined.update, (self.defined,)),
-            map(setattr, (calls,), ("_next",), (self.next,)),
-            map(deque.popleft, repeat(calls.unwritten, self.count)),
-        )
+        call_all(calls.record, (self.out, self.jobs, self.permits, slice(self.count)))
+        if self.defined:  # an interrupt before this only makes the worker hear of a function twice
+            calls._defined.update(self.defined)
 
 
 class MemoryRequest:

@@ -2,7 +2,8 @@
 
 A signal handler may raise an exception between the acquisition of a lock and the block of ``with`` (CPython 3.14,
 python/cpython#148874), and a tracer may raise one at the line of ``with`` on the way out. So, after an exception, the
-functions here release the lock as often as it was acquired since they began.
+functions here release the lock as often as it was acquired since they began. They do so twice: an interrupt may come in
+the middle of the handling of another exception. They use no ``with``, which costs twice as much as two calls.
 
 System calls whose results must not be lost are made once each. A handler or a destructor may make the same calls in the
 middle of them: data that was sent or received must not be forgotten then, nor sent twice. No handler runs while a
@@ -13,7 +14,7 @@ list.
 
 from __future__ import annotations
 
-from _operator import methodcaller
+from _operator import call, methodcaller
 from _thread import RLock
 from collections import deque
 from functools import wraps
@@ -56,11 +57,17 @@ def do_locked(lock: RLock, action: Callable[..., Result], /, *args: Any, **optio
     if held(lock):
         return action(*args, **options)
     try:
-        with lock:
-            return action(*args, **options)
+        try:
+            lock.acquire()
+            result = action(*args, **options)
+            lock.release()
+        except BaseException:
+            release_to(lock, 0)
+            raise
     except BaseException:
         release_to(lock, 0)
         raise
+    return result
 
 
 def try_locked(lock: RLock, action: Callable[[], Any]) -> bool:
@@ -69,10 +76,14 @@ def try_locked(lock: RLock, action: Callable[[], Any]) -> bool:
         action()
         return True
     try:
-        if not lock.acquire(blocking=False):
-            return False
-        action()
-        lock.release()
+        try:
+            if not lock.acquire(blocking=False):
+                return False
+            action()
+            lock.release()
+        except BaseException:
+            release_to(lock, 0)
+            raise
     except BaseException:
         release_to(lock, 0)
         raise
@@ -88,6 +99,14 @@ def release_to(lock: RLock, before: int) -> None:
 def in_one_go(*steps: Iterable[object]) -> None:
     """Run steps, which are ``map`` objects of functions written in C: all of them or none, despite interrupts."""
     deque(chain(*steps), 0)
+
+
+exhaust = deque[object](maxlen=0).extend
+
+
+def call_all(functions: Iterable[Callable[..., object]], arguments: Iterable[object]) -> None:
+    """Call functions written in C with one argument each: all of them or none, despite interrupts."""
+    exhaust(map(call, functions, arguments))
 
 
 class Once:
@@ -146,19 +165,23 @@ class DecisionLock:
         if lock._is_owned():  # type: ignore[attr-defined]  # as in ``held``
             return LATER
         try:
-            with lock:
-                found = check()
-                if found is not None:
-                    return found
-                if self.torn:
-                    return LATER
-                self.torn = True  # until it is done
-                found = action(*args)
-                self.torn = False
-                return found
+            try:
+                lock.acquire()
+                found: Result | Later | None = check()
+                if found is None and self.torn:
+                    found = LATER
+                if found is None:
+                    self.torn = True  # until it is done
+                    found = action(*args)
+                    self.torn = False
+                lock.release()
+            except BaseException:
+                release_to(lock, 0)
+                raise
         except BaseException:
             release_to(lock, 0)
             raise
+        return found
 
     def look(self, action: Callable[..., Result], *args: Any) -> Result:
         """Read, under the lock, state that decisions change."""

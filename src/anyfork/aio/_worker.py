@@ -9,7 +9,7 @@ from anyio import CancelScope, Lock, fail_after
 from _anyfork_child.wire.call_messages import CALL, STREAM
 
 from .._calls.batch import Batch
-from .._calls.call import State
+from .._calls.call import DONE, State
 from .._calls.worker_handle import StreamHandle, WorkerHandle, raise_given_up
 from .._calls.worker_options import WINDOW, Options
 from .._errors import AnyforkError, ArgumentError
@@ -18,6 +18,7 @@ from .._processes.flows import put_down
 from .._processes.undelivered import destructor
 from .._signatures import Generic, Item, Result, overload
 from .._status import UNKNOWN
+from .._system import this_process
 from .._system.timeouts import seconds
 from ._process import Process
 from ._template import Template
@@ -308,7 +309,8 @@ class Map(Stays, Generic[Result]):
 
     async def __anext__(self) -> Result:
         channel, ahead = self._channel, self._ahead
-        channel.check()
+        if channel.owner != this_process.pid:
+            channel.check()
         if channel.sock is None:
             await channel.connect()
         if self._more and len(ahead) <= self._window // 2:
@@ -316,7 +318,7 @@ class Map(Stays, Generic[Result]):
         if not ahead:
             raise StopAsyncIteration
         call = ahead[0]
-        if call.state != State.DONE:
+        if call.state is not DONE:
             await channel.wait_for(call)
         ahead.popleft()
         try:

@@ -7,15 +7,15 @@ come, or until it is their turn to read. No extra task is started for that.
 from __future__ import annotations
 
 import socket
-from _pickle import loads
 
 from anyio import CancelScope, get_current_task, move_on_after
 from anyio import Event as Turn
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
+from _anyfork_child.values.scalars import load_plain
 from _anyfork_child.wire.channel import NOWAIT
 
-from .._calls.call import State
+from .._calls.call import DONE
 from .._calls.worker_channel import WORKER_END_TIMEOUT, WorkerChannel
 from .._processes import flows
 from .._processes.undelivered import destructor
@@ -120,7 +120,7 @@ class AsyncWorkerChannel(WorkerChannel):
         if self._waiting:
             self._wake()
         if answer is not None:
-            return True, loads(answer), None
+            return True, load_plain(answer), None
         if call is None and interrupted is None:
             self.calls.check(may_have_run=True)
         return False, call, interrupted
@@ -129,7 +129,7 @@ class AsyncWorkerChannel(WorkerChannel):
 
     async def wait_for(self, call: Answer) -> None:
         """Wait until a call is done."""
-        await self.wait(lambda: call.state == State.DONE, call)
+        await self.wait(lambda: call.state is DONE, call)
 
     async def wait(self, done: Callable[[], bool], call: Answer | None = None) -> None:
         """Wait until ``done()`` is true: read messages, or wait while another task reads them.
