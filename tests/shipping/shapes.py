@@ -10,6 +10,7 @@ import enum
 import fractions
 import os
 import re
+import resource
 import sys
 import uuid
 
@@ -90,3 +91,8 @@ def write(file, what):
     file.write(what)
     file.flush()
     return file.encoding
+
+
+def limits():
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    return [soft, "none" if hard == resource.RLIM_INFINITY else hard]

@@ -82,6 +82,7 @@ def test_a_template_of_another_version(said):
         ["ValueError", ["é", [1]], "", True],
         ["RefusedError", ["é"], "\udc80", False],
     ]
+    assert found["limits"] is True
     assert found["text"] == ["é\N{SNOWMAN}", "utf-8", "utf-8"]
     kinds = ["ArgumentDecodeError"] * 4 + ["PrepareError"]
     for (kind, text), expected in zip(found["by value"], kinds, strict=True):

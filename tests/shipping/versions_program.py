@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
 
 import shapes
 
 import anyfork
+
+HARD = resource.getrlimit(resource.RLIMIT_CORE)[1]  # which usually is none
 
 
 def double(number):
@@ -34,6 +37,10 @@ def attempt(function, *args):
         return [type(error).__name__, error.args, getattr(error, "why", ""), "in far_frame" in str(error.__cause__)]
 
 
+def limits_of(hard):
+    return [0, "none" if hard == resource.RLIM_INFINITY else hard]
+
+
 def main(python):
     with anyfork.Template.new_exec(python=python) as template, anyfork.Worker(template.fork()) as worker:
         with template.fork().run(shapes.serve, "é\N{SNOWMAN}") as process:
@@ -45,6 +52,8 @@ def main(python):
             "results": worker.call(shapes.values) == shapes.values(),
             "errors": [attempt(worker.call, shapes.far_frame, ValueError), attempt(worker.call, shapes.refuse, "é")],
             "text": [served, worker.call(shapes.text), shapes.text()],
+            "limits": anyfork.call(shapes.limits, template=template.fork(rlimits={"CORE": (0, HARD)}))
+            == limits_of(HARD),
             "by value": [
                 outcome(worker.call, double, 2),
                 outcome(worker.call, shapes.area, Point()),

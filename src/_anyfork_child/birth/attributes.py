@@ -11,7 +11,7 @@ import sys
 from ..values.decode import Payload
 from ..wire.channel import close_all
 from ..wire.failure import Failure, failure_of
-from ..wire.frames import CHANNEL, FORK, IN_FILE, STDIO, Frame
+from ..wire.frames import CHANNEL, FORK, IN_FILE, NO_LIMIT, STDIO, Frame
 from ..wire.own_imports import import_own
 from ..wire.platform import bind_now
 from ..wire.signals import program_signals
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 def _rlimits(limits: dict[int, tuple[int, int]]) -> None:
     resource = import_own("resource")
     for limit, values in limits.items():
-        resource.setrlimit(limit, values)
+        soft, hard = (resource.RLIM_INFINITY if value == NO_LIMIT else value for value in values)
+        resource.setrlimit(limit, (soft, hard))
 
 
 def _priority(value: int) -> None:

@@ -6,7 +6,7 @@ import os
 
 from _anyfork_child.values.encode import CannotTravelError, Encoded, pickle_into
 from _anyfork_child.values.file_name import file_name
-from _anyfork_child.wire.frames import CHANNEL
+from _anyfork_child.wire.frames import CHANNEL, NO_LIMIT
 
 from .._errors import ArgumentError
 
@@ -130,8 +130,15 @@ def _limits(encoded: Encoded, value: Any) -> dict[int, tuple[int, int]]:
         else:
             number = _integer(encoded, name)
         soft, hard = (limit, limit) if isinstance(limit, int) else limit
-        limits[number] = (_integer(encoded, soft), _integer(encoded, hard))
+        limits[number] = (_limit(encoded, soft), _limit(encoded, hard))
     return limits
+
+
+def _limit(encoded: Encoded, value: Any) -> int:
+    import resource
+
+    limit = _integer(encoded, value)
+    return NO_LIMIT if limit == resource.RLIM_INFINITY else limit
 
 
 def _stdio(encoded: Encoded, value: Any) -> object:
