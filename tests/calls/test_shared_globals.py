@@ -23,6 +23,29 @@ def assign(given, *_):
 def read(*_):
     return [value, unknown, other]
 
+filled, listed = {}, []
+
+def fill(given):
+    filled[given] = 1
+    note(given)
+
+def note(given):
+    listed.append(given)
+
+def read_filled(*_):
+    filled["calls"] = filled.get("calls", 0) + 1
+    return [filled, listed]
+
+async def fill_pool():
+    async with aio.Pool(max_workers=1, initializer=fill, initargs=("a",)) as pool:
+        return [await pool.call(read_filled), await pool.call(read_filled)]
+
+async def fill_worker():
+    async with aio.Worker(initializer=fill, initargs=("a",)) as worker:
+        return [await worker.call(read_filled), await worker.call(read_filled)]
+
+filling = {"initializer": fill, "initargs": ("a",)}
+
 class Model:
     weights = None
 
@@ -87,6 +110,43 @@ def test_what_was_assigned_last_counts_and_else_what_the_owner_has_sent_last():
     seen = [first, second]
     """
     assert _outcome(dedent(body)) == [[5, 5, "as sent"], [6, 6, "sent again"]]
+
+
+FILLING = {
+    "fork_here": "with Worker(anyfork.fork_here(), **filling) as worker: seen = twice(worker.call)",
+    "Worker": "with Worker(**filling) as worker: seen = twice(worker.call)",
+    "partial": "with Worker(initializer=partial(fill, 'a')) as worker: seen = twice(worker.call)",
+    "Worker.map": "with Worker(**filling) as worker: seen = [*worker.map(read_filled, [1, 2])]",
+    "Executor": "with Executor(max_workers=1, **filling) as executor: seen = twice(executor.submit)",
+    "Executor.map": "with Executor(max_workers=1, **filling) as executor: seen = [*executor.map(read_filled, [1, 2])]",
+    "context, Pool": "with anyfork.get_context().Pool(1, fill, ('a',)) as pool: seen = twice(pool.apply)",
+    "context, executor": (
+        "with ProcessPoolExecutor(1, anyfork.get_context(), fill, ('a',)) as pool: seen = twice(pool.submit)"
+    ),
+    "aio.Pool": "seen = anyio.run(fill_pool)",
+    "aio.Worker": "seen = anyio.run(fill_worker, backend='trio')",
+    "RemoteTemplate": (
+        "with Worker(RemoteTemplate([sys.executable]).fork(), **filling) as worker: seen = twice(worker.call)"
+    ),
+}
+
+
+def test_jobs_have_the_very_objects_that_an_initializer_has_changed_in_place():
+    """In every face, as in a ProcessPoolExecutor; all in one program."""
+    body = f"""
+from functools import partial
+
+def twice(call):
+    answers = [call(read_filled), call(read_filled)]
+    return [answer.result() if hasattr(answer, "result") else answer for answer in answers]
+
+for name, face in {FILLING!r}.items():
+    exec(face)
+    result[name] = seen
+seen = result
+"""
+    expected = [[{"a": 1, "calls": number}, ["a"]] for number in (1, 2)]
+    assert _outcome(f"result = {{}}{body}") == dict.fromkeys(FILLING, expected)
 
 
 def _outcome(body):

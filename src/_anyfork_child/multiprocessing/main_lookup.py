@@ -18,7 +18,7 @@ from _pickle import UnpicklingError
 from _thread import RLock
 from importlib.machinery import ModuleSpec
 
-from ..values.decode import Payload
+from ..values.decode import Payload, keep_shared_data
 from ..wire.channel import NOSIGNAL, RIGHTS, Channel, pack_descriptors
 from ..wire.failure import MISSING, unpack_texts
 from ..wire.frames import FAILED
@@ -110,6 +110,7 @@ class OwnerLookup:
                 raise _MissingError
             return Unavailable(reason)
         (value,) = Payload(answer).load()
+        keep_shared_data()
         return value
 
 

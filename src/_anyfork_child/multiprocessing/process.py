@@ -15,7 +15,7 @@ from multiprocessing import resource_tracker as resource_tracker  # the same
 from types import FunctionType
 
 from ..values import multiprocessing_context
-from ..values.decode import Descriptor, load_values
+from ..values.decode import Descriptor, keep_shared_data, load_values
 from ..wire.resource_tracker import use as use_tracker
 from .main_lookup import ask_owner
 
@@ -54,6 +54,7 @@ def main(
     try:
         spawn.prepare(preparation)
         (started,) = load_values(body, -1, [descriptor.detach() for descriptor in descriptors], ())
+        keep_shared_data()
         if type(started._target) is FunctionType and started._target.__module__ in OF_POOLS:
             from .tasks import take_tasks  # only now: most processes are not workers of pools
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Reducers: TypeAlias = Mapping[type, Callable[[Any], Any]]
 
 NO_REDUCERS: Reducers = {}
+ANY = object()
 
 
 def everything(_module: str) -> bool:
@@ -48,10 +49,11 @@ class Receiver:
     of copyreg do; a reducer that returns None leaves the value to the usual way. ``place_of`` returns the place of the
     path where a module is found, if the receiver must be told, and ``places`` returns all such places. ``remote``
     tells whether the receiver is on another machine, where no descriptors can be sent. A receiver that ``imports_main``
-    has run the same ``__main__`` again, and finds its definitions by name.
+    has run the same ``__main__`` again, and finds its definitions by name. ``initializer`` is the function that it has
+    run first, whose globals its other functions share; ANY stands for all functions.
     """
 
-    __slots__ = ("has", "imports_main", "main", "place_of", "places", "reducers", "remote")
+    __slots__ = ("has", "imports_main", "initializer", "main", "place_of", "places", "reducers", "remote")
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class Receiver:
         place_of: Callable[[str], str] = anywhere,
         places: Callable[[], Sequence[str]] = no_places,
         imports_main: bool = False,
+        initializer: object = None,
     ) -> None:
         self.has = has
         self.main = main
@@ -70,6 +73,15 @@ class Receiver:
         self.place_of = place_of
         self.places = places
         self.imports_main = imports_main
+        self.initializer = initializer
+
+    def started_with(self, initializer: object) -> Receiver:
+        """Return the receiver as it is once it has run this initializer."""
+        if initializer is None or isinstance(initializer, str):
+            return self
+        has, main, reducers = self.has, self.main, self.reducers
+        where = self.place_of, self.places
+        return Receiver(has, main, reducers, self.remote, *where, self.imports_main, initializer)
 
     def path_in_main(self, value: object) -> tuple[int, str] | None:
         """Return the arguments with which ``values.shared_main.named`` finds this very object in the receiver.

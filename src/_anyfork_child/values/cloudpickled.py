@@ -18,7 +18,7 @@ from .classes import MEMBERS, fill_class, make_class, make_enum
 from .definition_parts import order_fields, reduce_c_type, reduce_kind
 from .global_names import all_names, looked_up, needed, words_of
 from .reduce import CannotTravelError, reduce
-from .shared_globals import assigned_in, is_of_module, share
+from .shared_globals import assigned_in, changed_by, is_of_module, share
 from .shared_main import install
 
 TYPE_CHECKING = False
@@ -51,7 +51,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         self._names: dict[str, Any] = {}  # names of __main__ that the other side needs, with their values
         self._sent: set[str] = set()
         self._travels: dict[int, bool] = {}  # by id of optional values: whether they can be pickled
-        self._assigned: dict[str, frozenset[str]] = {}  # names that functions assign, by module
+        self._assigned: dict[str, frozenset[str]] = {}  # names that functions assign or may change, by module
 
     def new_names(self) -> dict[str, Any]:
         """Return the names and values that the other side needs in ``__main__``, without those returned before."""
@@ -60,12 +60,13 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         return names
 
     def _shares(self, function: FunctionType) -> bool:
-        """Return whether a function reads or assigns globals that functions of its module assign."""
+        """Return whether a function uses globals that functions of its module, or an initializer, may change."""
         if self._receiver is OWNER or not is_of_module(function):
             return False
         module = function.__module__
         if module not in self._assigned:
-            self._assigned[module] = assigned_in(function.__globals__)
+            changed = changed_by(self._receiver.initializer, function.__globals__)
+            self._assigned[module] = assigned_in(function.__globals__) | changed
         return not self._assigned[module].isdisjoint(all_names(function.__code__))
 
     def _note(self, value: Any) -> None:

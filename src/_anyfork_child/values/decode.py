@@ -174,6 +174,13 @@ class _FileBody(RawIOBase):
         super().close()
 
 
+def keep_shared_data() -> None:
+    """Let the data that functions by value share stay in this process, as it would in a module; see shared_globals."""
+    shared = sys.modules.get("_anyfork_child.values.shared_globals")
+    if shared is not None:
+        shared.keep_data()
+
+
 def load_values(body: bytes, file: int, fds: Sequence[int], buffers: Sequence[object]) -> Any:
     """Decode values from bytes, or from a file, which is closed, with their descriptors and large buffers.
 

@@ -4,7 +4,8 @@ program.
 A function by value has globals of its own, with the values at the time of sending: no other function would see its
 assignments. If a function of a module has a ``global`` statement, all functions that use the assigned names share one
 namespace in each process instead. A value assigned in the process stays; other names have the value that the owner sent
-last.
+last. The functions of a worker also share the globals that its initializer may change in place, as a cache that it
+fills: after it has run, these stay.
 
 The first half of this module runs where functions are sent, the second half where they arrive.
 """
@@ -13,15 +14,20 @@ from __future__ import annotations
 
 import sys
 from opcode import opmap
-from types import CodeType, FunctionType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
 import cloudpickle
+
+from .by_name_or_value import ANY
+from .global_names import globals_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+# Kinds of values that nobody changes, or that the owner redefines.
+FIXED = (type(None), bool, int, float, complex, str, bytes, FunctionType, BuiltinFunctionType, type, ModuleType)
 _STORES = ("STORE_GLOBAL", "DELETE_GLOBAL")
 _OPCODES = frozenset(opmap[name] for name in _STORES)
 
@@ -50,6 +56,24 @@ def _assigned_by(code: CodeType) -> Iterator[str]:
             yield from _assigned_by(constant)
 
 
+def changed_by(initializer: Any, namespace: dict[str, Any]) -> frozenset[str]:
+    """Return the names of the globals in this namespace that an initializer, or what it calls, may change in place."""
+    found: dict[str, object] = {**namespace} if initializer is ANY else {}
+    ahead = [getattr(initializer, "func", initializer)]  # of a partial
+    while ahead:
+        value = ahead.pop()
+        function = getattr(value, "__func__", value)
+        if isinstance(function, FunctionType) and function.__globals__ is namespace:
+            new = {name: one for name, one in globals_of(function).items() if name not in found}
+            found.update(new)
+            ahead += new.values()
+    return frozenset(name for name, value in found.items() if _may_change(value))
+
+
+def _may_change(value: object) -> bool:
+    return not isinstance(value, FIXED)
+
+
 def is_of_module(function: FunctionType) -> bool:
     """Return whether the globals of a function are those of a module."""
     module = sys.modules.get(function.__module__)
@@ -64,6 +88,14 @@ def share(reduced: Any) -> Any:
 
 _namespaces: dict[str, dict[str, Any]] = {}  # of each module
 _sent: dict[str, dict[str, Any]] = {}  # the values that the owner sent last, of each module
+
+
+def keep_data() -> None:
+    """Let the data that is here now stay, because an initializer may have changed it. Runs in a worker."""
+    for module, namespace in _namespaces.items():
+        sent = _sent.get(module, {})
+        for name in [name for name in sent if _may_change(namespace.get(name))]:
+            del sent[name]
 
 
 def _make(code: CodeType, module: str, given: dict[str, Any], *rest: Any) -> FunctionType:

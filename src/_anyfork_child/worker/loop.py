@@ -18,7 +18,7 @@ from sys import byteorder
 from time import monotonic
 
 from ..birth.claims import claim
-from ..values.decode import FunctionNotFoundError, named
+from ..values.decode import FunctionNotFoundError, keep_shared_data, named
 from ..values.encode import INLINE
 from ..values.scalars import FORMAT, SCALARS, dump_scalars, load_plain
 from ..wire.call_messages import (
@@ -94,6 +94,7 @@ def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[WorkerServer, i
             raise WorkerVersionError(f"the owner speaks version {version} of calls, this worker version {VERSION}")
         if initializer is not None:
             named(initializer)(*sent, *initargs)
+            keep_shared_data()
     except Exception as error:
         server.send_error(0, RAISED, error, FAILED)
         raise SystemExit(1) from None

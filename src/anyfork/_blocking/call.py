@@ -11,6 +11,7 @@ from .._calls.worker_options import MODULE
 from .._errors import NotReadyError
 from .._processes.arguments import check_function, encode_for, refused_keywords
 from .._processes.handles import check_template
+from .._processes.session import Phase
 from .._processes.start import take_over, warm_parent
 from .._signatures import overload
 from .._system.timeouts import deadline as deadline_of
@@ -22,12 +23,14 @@ from .worker_channel import BlockingWorkerChannel
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, TypeVar
 
     from .._calls.call import Handler
     from .._processes.handles import TemplateHandle
     from .._processes.link import Link
     from .._signatures import Arguments, Result
+
+    Made = TypeVar("Made")
 
 
 @overload
@@ -68,7 +71,7 @@ def call(
     if template is not None:
         check_template("call", template)
     deadline = deadline_of(timeout)
-    process = Process._of(start_one(Template() if template is None else template.fork(), function, args))
+    process = start_one(Process._of, Template() if template is None else template.fork(), function, args)
     channel = BlockingWorkerChannel(process, Calls(receiver=process._link.receiver))
     asked = channel.calls.expect(1, on_event)
     try:
@@ -91,10 +94,18 @@ def call(
     return asked.result()
 
 
-def start_one(template: TemplateHandle, function: Callable[..., Any] | str, args: Sequence[object]) -> Link:
-    """Let a template become the process of one call. Raises ArgumentError."""
+def start_one(
+    make: Callable[[Link], Made], template: TemplateHandle, function: Callable[..., Any] | str, args: Sequence[object]
+) -> Made:
+    """Let a template become the process of one call, and make the process's handle. Raises ArgumentError."""
     check_function("call", function)
     encoded = encode_for("call", (function, *args, len(args)), 0, receiver=template._link.receiver)
     encoded.name = f"{MODULE}:serve_one".encode()
     warm_parent(template._link, MODULE)
-    return take_over(template._link, "call", START, encoded)
+    link = template._link
+    try:
+        return make(take_over(link, "call", START, encoded))
+    except BaseException:  # the caller gets no handle
+        if link.session.phase is Phase.STARTING:
+            link.abandon()
+        raise

@@ -41,7 +41,8 @@ class WorkerHandle(Stays):
         self._cancels = options.concurrency is not None
         self._closed = False
         self._status: ExitStatus | None = None  # set when the worker is closed
-        calls = Calls(options.serializer, options.concurrency, options.on_event, template._link.receiver)
+        receiver = template._link.receiver.started_with(options.initializer)
+        calls = Calls(options.serializer, options.concurrency, options.on_event, receiver)
         link: Link | None = None
         try:
             link = options.start(template)

@@ -92,7 +92,7 @@ class Options:
             link.check(call)
         if self.initializer is not None:
             receiver = ORDINARY if link is None else link.receiver
-            with new_process(receiver) as inner:
+            with new_process(receiver.started_with(self.initializer)) as inner:
                 encoded = encode_call(f"the initializer of {call}", self.initializer, self.initargs, inner)
             if link is not None:
                 link.check_descriptors_stay_here(call, encoded)
@@ -104,7 +104,7 @@ class Options:
         """
         link = template._link
         link.check("Worker")
-        with new_process(link.receiver) as receiver:
+        with new_process(link.receiver.started_with(self.initializer)) as receiver:
             encoded = encode_for("Worker", (self.arguments(permits),), 1, receiver=receiver)
         encoded.name = f"{module}:serve".encode()
         warm_parent(link, module)

@@ -11,7 +11,7 @@ from math import inf
 from select import POLLIN, POLLOUT
 from time import monotonic
 
-from _anyfork_child.wire.descriptors import lift
+from _anyfork_child.wire.owned_descriptors import Owned
 
 from .._blocking.waiting import RETRY_MS
 from .._system.locks import do_locked
@@ -41,11 +41,11 @@ class Watch:
         self.late: deque[Callable[[], None]] = deque()  # actions that were posted to the thread
         self.wakes_at = 0.0
         self.ident = 0
-        self._wakeup = -1
         self.epoll: epoll = new_epoll()
         self._proceedings: list[FlowRunner] = []
         self._gate = RLock()  # reentrant: destructors and signal handlers wake the thread, too
-        self._wakeup = lift(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        self._eventfd = Owned(map(os.eventfd, (0,), (os.EFD_CLOEXEC | os.EFD_NONBLOCK,))).lifted()
+        self._wakeup = self._eventfd.fd  # its number; -1 once it is closed
         self.epoll.register(self._wakeup, POLLIN)
         self.thread: threading.Thread = threading.Thread(target=run, name="anyfork Executor")
 
@@ -118,12 +118,8 @@ class Watch:
         do_locked(self._gate, self._close_wakeup)
 
     def _close_wakeup(self) -> None:
-        wakeup, self._wakeup = self._wakeup, -1
-        if wakeup >= 0:
-            os.close(wakeup)
-
-    def __del__(self) -> None:  # if the thread could not be started
-        self._close_wakeup()
+        self._wakeup = -1
+        self._eventfd.close()
 
 
 class FlowRunner:

@@ -97,7 +97,7 @@ class PoolSettings:
             raise ArgumentError(f"{call}() has no option {min(unknown)!r}; there are {', '.join(DEFAULTS)}")
         options: dict[str, Any] = {**DEFAULTS, **given}
         self.sources = sources_of(call, template)
-        self.receiver = receiver_of(self.sources)
+        self.receiver = receiver_of(self.sources).started_with(options["initializer"])
         if options["max_workers"] is None:
             limits = [source.limit for source in self.sources]
             options["max_workers"] = (

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from multiprocessing import context
 from multiprocessing.reduction import ForkingPickler
 
-from _anyfork_child.values.by_name_or_value import Receiver
+from _anyfork_child.values.by_name_or_value import ANY, Receiver
 from _anyfork_child.values.decode import Descriptor
 from _anyfork_child.values.encode import Encoded, encode
 from _anyfork_child.values.multiprocessing_context import REDUCERS
@@ -38,7 +38,7 @@ class Inheriting:
 def encode_inherited(values: Sequence[object], imports_main: bool = False) -> Encoded:
     """Pickle values for a process of the context, which may import ``__main__``. Raises what their pickling raises."""
     ordinary = Receiver(is_importable, place_of=place_of, places=later_places, imports_main=imports_main)
-    with inheriting(ordinary) as receiver:
+    with inheriting(ordinary.started_with(ANY)) as receiver:
         return encode(values, receiver)
 
 
@@ -57,6 +57,7 @@ def inheriting(receiver: Receiver) -> Iterator[Receiver]:
             receiver.place_of,
             receiver.places,
             receiver.imports_main,
+            receiver.initializer,
         )
     finally:
         context.set_spawning_popen(outer)

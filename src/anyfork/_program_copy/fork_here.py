@@ -14,8 +14,9 @@ import sys
 
 from _anyfork_child.values.by_name_or_value import Receiver
 from _anyfork_child.values.shared_main import common
-from _anyfork_child.wire.descriptors import lift, socket_pair
+from _anyfork_child.wire.descriptors import duplicates, socket_pair
 from _anyfork_child.wire.own_imports import import_own
+from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.platform import has_pidfds
 from _anyfork_child.wire.threads import Unwarned
 
@@ -196,7 +197,9 @@ def _take_charge(link: Link, pid: int) -> None:
     session.pid = link.child = pid
     session.status_ended = True  # no template reports its end
     try:
-        session.pidfd = lift(os.pidfd_open(pid)) if has_pidfds() else -1
+        if has_pidfds():
+            opened = Owned(map(os.pidfd_open, (pid,)))
+            [session.pidfd] = duplicates(opened.fds)
     except OSError:  # out of descriptors: then the exit status stays unknown
         pass
 

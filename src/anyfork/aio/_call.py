@@ -63,7 +63,7 @@ async def call(
         check_template("call", template)
     limit = seconds(timeout)
     taken = Template() if template is None else template.fork()
-    process = Process._of(start_one(taken, function, args))
+    process = start_one(Process._of, taken, function, args)
     taken._queued()
     channel = AsyncWorkerChannel(process, Calls(receiver=process._link.receiver))
     asked = channel.calls.expect(1, on_event)
