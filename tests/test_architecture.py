@@ -52,6 +52,8 @@ OWNER = {
     "context": {"_multiprocessing", "_blocking"},
     "early": {"_program_copy", "_processes"},
     "frozen": {"_processes", "_system"},
+    "_cli": {"context"},
+    "__main__": {"_cli"},
     "joblib": {"_executor", "_blocking"},
     "_pyinstaller": {"frozen"},
     "": {"_blocking", "_executor", "_later", "_pools", "_processes", "_program_copy", "aio", "context"},

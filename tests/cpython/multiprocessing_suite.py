@@ -1,5 +1,7 @@
 """CPython's own tests of multiprocessing, with a start method that an environment variable names.
 
+With INSTALLED in the environment, the start method of that name is replaced by ours.
+
 A module of its own, not ``__main__``: the processes of the tests import their classes from here.
 """
 
@@ -9,6 +11,9 @@ import os
 
 from test._test_multiprocessing import install_tests_in_module_dict
 
-import anyfork.context  # noqa: F401  # makes the start method known
+import anyfork.context  # makes the start method known
+
+if os.environ.get("INSTALLED"):
+    anyfork.context.install(os.environ["START_METHOD"])
 
 install_tests_in_module_dict(globals(), os.environ["START_METHOD"])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from textwrap import dedent
 
 import pytest
+from deadlines import DEADLINE
 from owner_side import output_of
 
 import anyfork
@@ -226,3 +229,54 @@ def test_what_cannot_be_installed_says_why(given, options, words):
 def test_a_context_takes_no_other_rule_for_main():
     with pytest.raises(anyfork.ArgumentError, match="pass 'import'"):
         anyfork.get_context(main="run")
+
+
+# --- The command ----------------------------------------------------------------------------------------------------
+
+UNCHANGED = """
+import multiprocessing, os, sys
+
+top = "top level of " + __name__
+
+def tell():
+    print(top if __name__ == "__mp_main__" else "by value", multiprocessing.get_start_method(), flush=True)
+
+if __name__ == "__main__":
+    print(sys.argv[1:], os.path.basename(__file__), flush=True)
+    multiprocessing.set_start_method("forkserver")
+    process = multiprocessing.Process(target=tell)
+    process.start()
+    process.join()
+    print(type(multiprocessing.get_context()).__name__)
+    sys.exit(process.exitcode)
+"""
+
+
+@pytest.mark.parametrize("given", [["script.py"], ["-m", "script"]])
+@pytest.mark.parametrize(("options", "told"), [([], "by value"), (["--import-main"], "top level of __mp_main__")])
+def test_a_program_runs_unchanged_with_our_processes(tmp_path, given, options, told):
+    (tmp_path / "script.py").write_text(UNCHANGED)
+    said = output_of("-m", "anyfork", "as-forkserver", *options, *given, "-x", "1", cwd=tmp_path)
+    assert said.splitlines() == ["['-x', '1'] script.py", f"{told} forkserver", "AnyforkContext"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing"], "there is no command 'nothing'"),
+        (["as-forkserver"], "needs a script, or -m and a module"),
+        (["as-forkserver", "-m"], "needs a script, or -m and a module"),
+        (["as-forkserver", "not_there.py"], "cannot read the script 'not_there.py': No such file or directory"),
+    ],
+)
+def test_a_wrong_command_is_told_with_the_right_ones(tmp_path, arguments, words):
+    done = subprocess.run(
+        [sys.executable, "-m", "anyfork", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE
+    )
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "as-forkserver [--import-main]" in done.stderr
+
+
+def test_without_a_command_it_is_said_what_there_is():
+    assert output_of("-m", "anyfork").startswith("usage: anyfork COMMAND")
