@@ -13,8 +13,7 @@ import pytest
 from _anyfork_child.values.message import Message
 from _anyfork_child.wire.call_messages import FUNCTION, HELD, ITEMS, RESULT, SMALL_CALL, Inbox
 from anyfork._calls.durations import MOST_JOBS, JobDuration
-from anyfork._calls.fingerprint import fingerprint
-from anyfork._calls.known_functions import KnownFunction
+from anyfork._calls.known_functions import KnownFunction, fingerprint
 from anyfork._calls.permits import MOST as MOST_PERMITS
 from anyfork._calls.permits import Permits
 from anyfork._executor.jobs import BatchJob, EncodedJob, JobEncoder

@@ -16,11 +16,18 @@ from .frames import LOST_DESCRIPTOR, ProtocolError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import TypeAlias
+    from typing import Final, TypeAlias
 
     # Kind, number of the call, detail, flags, body, descriptors.
     Message: TypeAlias = tuple[int, int, int, int, bytes, Sequence[int]]
 
+# The fields of a message, for code that does not unpack it.
+KIND: Final = 0
+NUMBER: Final = 1
+DETAIL: Final = 2
+BODY: Final = 4
+FDS: Final = 5
+TIME = 1  # bits: the time of a call is in a result's detail, above the lowest bit
 VERSION = 1  # of this format and of the meaning of messages
 HEADER = Struct("<IIIBBH")
 HEADER_SIZE = HEADER.size

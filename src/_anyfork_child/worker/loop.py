@@ -37,6 +37,7 @@ from ..wire.call_messages import (
     MEASURE,
     MORE,
     NO_FUNCTION,
+    NUMBER,
     RAISED,
     READY,
     RESULT,
@@ -315,7 +316,7 @@ class Loop:
         """Queue messages, and note the calls that they cancel: a CANCEL follows its call, possibly in the same read."""
         self._waiting.extend(messages)
         if len(self._waiting) > 1:
-            self._cancelled.update(message[1] for message in messages if message[0] == CANCEL)
+            self._cancelled.update(message[NUMBER] for message in messages if message[0] == CANCEL)
 
     # --- Streams ---
 

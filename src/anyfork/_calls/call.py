@@ -6,7 +6,7 @@ from collections import deque
 from enum import IntEnum
 
 from _anyfork_child.values.scalars import load_plain
-from _anyfork_child.wire.call_messages import CALL, CANCELLED, END, RESULT, STREAM
+from _anyfork_child.wire.call_messages import CALL, CANCELLED, END, FDS, RESULT, STREAM
 from _anyfork_child.wire.channel import close_all
 
 from .._errors import CallCancelledError
@@ -95,7 +95,7 @@ class Answer:
         """Close the descriptors of the answer and of the items that have arrived and will not be used."""
         answer, self._answer = self._answer, None
         for message in (*self.items, *([answer] if answer else ())):
-            close_all(message[5])
+            close_all(message[FDS])
         if self.items:
             self.items.clear()
 
@@ -170,7 +170,7 @@ class Event:
 
     def drop(self) -> None:
         """Close the descriptors of an event that will not be handled."""
-        close_all(self._message[5])
+        close_all(self._message[FDS])
 
     def failed(self, error: Exception) -> bool:
         """Make the handler's error the error of the event's call. Return False if the event belongs to no call."""

@@ -20,10 +20,12 @@ from _anyfork_child.wire.call_messages import (
     ERROR,
     EVENT,
     FAILED,
+    FDS,
     HEADER,
     IN_FILE,
     ITEM,
     MORE,
+    NUMBER,
     READY,
     RESULT,
     RETIRE,
@@ -368,12 +370,12 @@ class Calls:
     def take_results(self, messages: deque[call_messages.Message]) -> None:
         """Process the results of calls at the front of the messages, as ``take`` does, at less cost for each."""
         sent = self._sent
-        while messages and messages[0][0] == RESULT and not messages[0][5]:
-            answer = sent.get(messages[0][1])
+        while messages and messages[0][0] == RESULT and not messages[0][FDS]:
+            answer = sent.get(messages[0][NUMBER])
             if answer is None or answer.kind != CALL:
                 return
             message = messages.popleft()
-            del sent[message[1]]
+            del sent[message[NUMBER]]
             self._running -= 1
             if not answer.ahead:
                 self._alone -= 1

@@ -1,29 +1,30 @@
-"""Functions that workers know by a number; functions by value are encoded once, kept once and sent once.
+"""The functions that workers know by a number, and functions by value, which each worker is told once.
 
-A function by value carries what it refers to, which may be large: globals, a closure, the arguments of a partial,
-the object of a method. A map takes the function as it is when the map begins. A call takes it as it is at the call, and
-encodes it each time, because its data may have changed; if it is large, equal bytes are kept once for all waiting
-calls. They are in sealed files in memory, which each worker gets before its first call of the function. A worker
-forgets the function when no call needs it any more.
+A function by value is told anew when anything that it refers to may have changed (``fingerprint``), and large ones are
+logged with what makes them large.
 """
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from itertools import count
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from weakref import ref
 
 from _anyfork_child.values.encode import INLINE, CannotTravelError
+from _anyfork_child.values.global_names import looked_up
 from _anyfork_child.values.message import Message, message_of
+from _anyfork_child.values.scalars import SCALARS
 from _anyfork_child.wire.call_messages import FRESH, VALUE
 
 from .._errors import ArgumentError
 from .._processes.arguments import encode_for
 from .durations import JobDuration
-from .function_weight import heaviest, tell_weight
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from _anyfork_child.values.by_name_or_value import Receiver
@@ -133,3 +134,137 @@ def _digest(encoded: Encoded, detail: int) -> bytes:
         found.update(buffer.nbytes.to_bytes(8, "little"))
         found.update(buffer)
     return found.digest()
+
+
+MEASURED_DEPTH = 1  # levels of functions that refer to functions of their own module
+LIGHT = (ModuleType, type, FunctionType, BuiltinFunctionType)
+
+
+def heaviest(function: object) -> tuple[int, str]:
+    """Return the size in bytes and the name of the largest object that a function refers to; nested data is not
+    measured.
+    """
+    return max(((_size(value), what) for what, value in _carried(function, 0)), default=(0, ""))
+
+
+def _carried(function: object, depth: int) -> Iterator[tuple[str, object]]:
+    if isinstance(function, FunctionType):
+        yield from _referred(function, depth)
+    elif isinstance(function, partial):
+        yield from ((f"argument {index} of the partial", value) for index, value in enumerate(function.args, 1))
+        yield from ((f"the argument {name!r} of the partial", value) for name, value in function.keywords.items())
+        yield from _carried(function.func, depth)
+    elif isinstance(function, MethodType):
+        yield from _within("the object of the method", function.__self__)
+        yield from _carried(function.__func__, depth)
+    elif isinstance(function, BuiltinFunctionType):
+        yield from _within("the object of the method", function.__self__)
+    else:
+        yield from _within("the object that is called", function)
+
+
+def _referred(function: FunctionType, depth: int) -> Iterator[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            found.append((f"the closure's {name!r}", cell.cell_contents))
+        except ValueError:  # not set yet
+            continue
+    there = function.__globals__
+    found += [(f"the global {name!r}", there[name]) for name in names_of(function.__code__) if name in there]
+    found += [("a default of an argument", value) for value in function.__defaults__ or ()]
+    for what, value in found:
+        if isinstance(value, FunctionType) and value.__module__ == function.__module__ and depth < MEASURED_DEPTH:
+            yield from _carried(value, depth + 1)
+        else:
+            yield what, value
+
+
+def _within(what: str, value: object) -> Iterator[tuple[str, object]]:
+    yield what, value
+    for name, attribute in getattr(value, "__dict__", {}).items() if not isinstance(value, LIGHT) else ():
+        yield f"{what}, its attribute {name!r}", attribute
+
+
+def _size(value: object) -> int:
+    if isinstance(value, LIGHT):
+        return 0
+    try:
+        size = getattr(value, "nbytes", None) if hasattr(type(value), "nbytes") else None
+        return size if isinstance(size, int) else sys.getsizeof(value)
+    except Exception:  # a property or a __sizeof__ of the user's class may raise anything; the size is a guess
+        return 0
+
+
+def tell_weight(call: str, name: str, function: object, size: int) -> None:
+    """Write a log record about a function that carries much data."""
+    import logging
+
+    weight, what = heaviest(function)
+    most = f", most of it in {what}" if 2 * weight > size else ""
+    logging.getLogger("anyfork").warning(
+        "%s(): the function %s takes %.0f MB of data with it to each worker%s; to have the data there once for all "
+        "workers, load it in their template: template.prepare(load), or in a module that template.preload() names",
+        call,
+        name,
+        size / 1e6,
+        most,
+    )
+
+
+COMPARED_DEPTH = 4  # levels of functions that refer to functions
+FIXED = SCALARS | {str, bytes}
+
+
+def fingerprint(function: object, receiver: Receiver, depth: int = 0) -> tuple[object, ...] | None:
+    """Return what a plain function refers to, in a form that can be compared; None if objects it refers to may be
+    changed in place.
+    """
+    if type(function) is not FunctionType or depth > COMPARED_DEPTH:
+        return None
+    if function.__dict__ or function.__kwdefaults__:
+        return None
+    found: list[object] = [function.__code__]
+    for value in _compared(function):
+        mark = _mark(value, receiver, depth) if value is not function else "itself"
+        if mark is None:
+            return None
+        found.append(mark)
+    return tuple(found)
+
+
+def _mark(value: object, receiver: Receiver, depth: int) -> object:
+    """Return an object that differs when the value differs; None if the value may be changed in place."""
+    if type(value) in FIXED:
+        return type(value), value
+    if isinstance(value, ModuleType):
+        return value
+    if isinstance(value, FunctionType | BuiltinFunctionType | type) and receiver.name_of(value) is not None:
+        return value
+    return fingerprint(value, receiver, depth + 1)
+
+
+def _compared(function: FunctionType) -> Iterator[object]:
+    yield from function.__defaults__ or ()
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # not set yet
+            yield object()
+    for _, value, _ in looked_up(function):
+        yield value
+    there = function.__globals__
+    for name in sorted(names_of(function.__code__)):
+        if name in there:
+            yield there[name]
+        else:
+            yield None  # a builtin, an attribute, or a global that is not set yet
+
+
+def names_of(code: CodeType) -> set[str]:
+    """Return the names of globals, builtins and attributes in the code of a function."""
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            found |= names_of(constant)
+    return found

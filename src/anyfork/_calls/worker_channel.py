@@ -8,7 +8,7 @@ from errno import ETOOMANYREFS
 from select import POLLIN, POLLOUT
 
 from _anyfork_child.values.message import Message
-from _anyfork_child.wire.call_messages import HEADER, HEADER_SIZE, MAX_BODY, MAX_IN_FILE, READ_SIZE, RESULT, Inbox
+from _anyfork_child.wire.call_messages import FDS, HEADER, HEADER_SIZE, MAX_BODY, MAX_IN_FILE, READ_SIZE, RESULT, Inbox
 from _anyfork_child.wire.channel import (
     CLOEXEC,
     NOSIGNAL,
@@ -313,7 +313,7 @@ class WorkerChannel:
         """Close the descriptors of messages that nobody will process."""
         close_all(self.inbox.unclaimed())
         for message in self.incoming:
-            close_all(message[5])
+            close_all(message[FDS])
         self.incoming.clear()
 
     def close_channel(self) -> None:

@@ -134,3 +134,11 @@ def find_serializer(serializer: str | Serializer) -> Serializer | None:
             f"there is no serializer {serializer!r}: use pickle, {', '.join(BY_NAME)}, or your own object"
         )
     return BY_NAME[serializer]()
+
+
+def check_window(window: int) -> None:
+    """Raise ArgumentError for a window of ``map`` that lets no item through."""
+    if window < 1:
+        raise ArgumentError(
+            f"the window of map() must be 1 or more, not {window}: it is how many items are under way at once"
+        )

@@ -21,6 +21,8 @@ from functools import partial
 from math import inf
 from time import monotonic
 
+from _anyfork_child.wire.call_messages import BODY, DETAIL, TIME
+
 from .._errors import AnyforkError, ArgumentError, HandleError, InitializerError, PeerError
 from .._pools.pool import PoolHandle
 from .._pools.records import JobState
@@ -376,16 +378,16 @@ class Dispatcher(PoolHandle):
         for job, message in answers:
             kind = type(job)
             if kind is BatchJob:
-                took += message[2] >> 1
+                took += message[DETAIL] >> TIME
                 finished.append((job.work, (job.answered(message), message)))
                 if not job.left:
                     self._done(job, now)
             elif message is None:  # an event
                 finished.append((job, None))
             elif kind is MemoryRequest:
-                self.measured(job.job, int.from_bytes(message[4], "little"))
+                self.measured(job.job, int.from_bytes(message[BODY], "little"))
             else:
-                took += message[2] >> 1
+                took += message[DETAIL] >> TIME
                 finished.append((job, message))
                 self._done(job, now)
         if took:

@@ -9,6 +9,7 @@ from threading import Condition
 from time import monotonic
 
 from _anyfork_child.values.scalars import load_plain
+from _anyfork_child.wire.call_messages import BODY
 
 from .._pools.records import JobState
 from .._system.timeouts import deadline as deadline_of
@@ -239,7 +240,7 @@ class FutureJob(EncodedJob):
             super().finish(message)
             return
         try:
-            value = load_plain(message[4])
+            value = load_plain(message[BODY])
         except BaseException as error:
             self.future.end(error, None)
             return

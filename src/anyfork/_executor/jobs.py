@@ -11,20 +11,24 @@ from _anyfork_child.values.encode import INLINE, PROTOCOL
 from _anyfork_child.values.message import Message
 from _anyfork_child.values.scalars import load_plain
 from _anyfork_child.wire.call_messages import (
+    BODY,
     CALL,
     CANCELLED,
     CHUNK,
+    DETAIL,
+    FDS,
     FUNCTION,
     HEADER,
     HEADER_SIZE,
     KEYWORDS,
+    NUMBER,
     RESULT,
     SMALL_CALL,
     SMALL_KEYWORDS,
+    TIME,
 )
 
-from .._calls.fingerprint import fingerprint
-from .._calls.known_functions import FunctionsByValue, KnownFunction
+from .._calls.known_functions import FunctionsByValue, KnownFunction, fingerprint
 from .._calls.requests import Requests
 from .._calls.results import decode_value, error_of
 from .._errors import ArgumentError, CallCancelledError
@@ -245,7 +249,7 @@ class EncodedJob(Job):
         error: BaseException | None = None
         value = None
         try:
-            value = load_plain(message[4]) if plain(message) else value_of(message)
+            value = load_plain(message[BODY]) if plain(message) else value_of(message)
         except BaseException as raised:
             error = raised
         self.release()
@@ -268,7 +272,7 @@ class EncodedJob(Job):
 
 def plain(message: call_messages.Message) -> bool:
     """Return whether the message is a result that is a plain pickle of a value."""
-    return message[0] == RESULT and not (message[2] & 1 or message[5])
+    return message[0] == RESULT and not (message[DETAIL] & 1 or message[FDS])
 
 
 def value_of(message: call_messages.Message) -> Any:
@@ -315,8 +319,8 @@ class BatchJob(Job):
 
     def answered(self, message: call_messages.Message) -> int:
         """Record the duration of an answer; remove its item from the job, and return the item's index."""
-        self.took += message[2] >> 1
-        return self.take_out(message[1])
+        self.took += message[DETAIL] >> TIME
+        return self.take_out(message[NUMBER])
 
     def take_out(self, number: int) -> int:
         """Remove the item of a call from the job; return the item's index."""

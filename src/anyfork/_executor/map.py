@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError
 from time import monotonic
 
 from _anyfork_child.values.scalars import load_plain
-from _anyfork_child.wire.call_messages import CHUNKS, ITEMS
+from _anyfork_child.wire.call_messages import BODY, CHUNKS, ITEMS
 
 from .._blocking.waiting import warn_in_loop
 from .._system import this_process
@@ -165,7 +165,7 @@ class ExecutorMap:
         """Decode and store the answer to an item. Runs without any lock, because decoding may run arbitrary code."""
         index, message = answered
         try:
-            result = load_plain(message[4]) if plain(message) else value_of(message)
+            result = load_plain(message[BODY]) if plain(message) else value_of(message)
         except BaseException as error:
             result = Raised(error)
         self.settle(index, result)

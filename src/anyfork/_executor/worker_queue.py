@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from _anyfork_child.values.message import Message
-from _anyfork_child.wire.call_messages import CANCELLED, ERROR, EVENT, HEADER, HELD, MEASURE, RESULT
+from _anyfork_child.wire.call_messages import CANCELLED, ERROR, EVENT, HEADER, HELD, KIND, MEASURE, NUMBER, RESULT
 
 from .._calls.call import Event
 from .._calls.calls import LAST_NUMBER, Calls
@@ -109,8 +109,8 @@ class JobCalls(Calls):
         jobs = self.jobs
         while messages:
             message = messages.popleft()
-            if message[0] in (RESULT, ERROR, CANCELLED):
-                job = jobs.pop(message[1], None)
+            if message[KIND] in (RESULT, ERROR, CANCELLED):
+                job = jobs.pop(message[NUMBER], None)
                 if job is not None:
                     answers.append((job, message))
                     continue
@@ -119,7 +119,7 @@ class JobCalls(Calls):
                 answers.append((event, None))
 
     def _event(self, message: call_messages.Message) -> Event:
-        job = self.jobs.get(message[1])
+        job = self.jobs.get(message[NUMBER])
         handler = None if job is None or type(job) is MemoryRequest else job.on_event  # type: ignore[union-attr]  # no Measure
         return Event(message, None, handler or self._on_event, None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from _anyfork_child.values.encode import INLINE
-from _anyfork_child.wire.call_messages import CALL
+from _anyfork_child.wire.call_messages import BODY, CALL
 
 from .._calls.call import DONE, Answer, State, raise_taken
 from .._calls.known_functions import FunctionsByValue, KnownFunction
@@ -219,7 +219,7 @@ class MemoryAnswer(Answer):
             return
         if error is None:
             assert answer is not None
-            self.job.pool.measured(self.job, int.from_bytes(answer[4], "little"))
+            self.job.pool.measured(self.job, int.from_bytes(answer[BODY], "little"))
         self.job.settle()
 
 

@@ -7,7 +7,7 @@ from anyio.lowlevel import checkpoint
 
 from _anyfork_child.values.message import Message
 
-from .._errors import ArgumentError
+from .._calls.worker_options import check_window
 from .._pools.calls import CallJob
 from .._pools.map import MOST, MapJobs
 from .._pools.pool_options import check_job_options
@@ -251,10 +251,7 @@ class Pool(Stays):
         limits = pool_loop.scheduler.limits
         if window is None:
             window = MOST * max(1, limits.load * limits.max_workers)
-        if window < 1:
-            raise ArgumentError(
-                f"the window of map() must be 1 or more, not {window}: it is how many items are under way at once"
-            )
+        check_window(window)
         shown = Progress.on_terminal(_name(function), _length(items)) if progress else None
         options = (priority, pool_loop.timeout if timeout is None else timeout, idempotent)
         work = MapJobs(pool_loop, function, window, ordered, shown, options)

@@ -11,8 +11,8 @@ from _anyfork_child.wire.call_messages import CALL, STREAM
 from .._calls.batch import Batch
 from .._calls.call import DONE, State
 from .._calls.worker_handle import StreamHandle, WorkerHandle, raise_given_up
-from .._calls.worker_options import WINDOW, Options
-from .._errors import AnyforkError, ArgumentError
+from .._calls.worker_options import WINDOW, Options, check_window
+from .._errors import AnyforkError
 from .._processes.arguments import Stays, refused_keywords
 from .._processes.flows import put_down
 from .._processes.undelivered import destructor
@@ -185,10 +185,7 @@ class Worker(WorkerHandle):
         """
         if keywords:
             raise refused_keywords("map", function, keywords, "window")
-        if window < 1:
-            raise ArgumentError(
-                f"the window of map() must be 1 or more, not {window}: it is how many items are under way at once"
-            )
+        check_window(window)
         self._check("map")
         return Map(self._channel, self._channel.calls.take_function("map", function), items, window)
 
