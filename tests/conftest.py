@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 import signal
-import sys
+import sysconfig
 import threading
 import time
 from importlib.util import find_spec
@@ -101,11 +101,11 @@ def pytest_configure() -> None:
 
 
 def merge_references() -> None:
-    """Count the references of all threads now: without the GIL, those of other threads wait for a collection.
+    """Count the references of all threads now: in a free-threaded build, those of other threads wait for a collection.
 
-    One collection serves one object: what that held may need the next one.
+    So they do with the GIL switched on. One collection serves one object: what that held may need the next one.
     """
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
         gc.collect()
 
 

@@ -124,7 +124,9 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
             self._dispatcher.check_wait(f"{call}()")
         turn = _thread.allocate_lock()
         turn.acquire()
-        self.__dict__.setdefault("_turns", []).append(turn)
+        self.__dict__.setdefault("_turns", []).append(
+            turn
+        )  # before the look at ``_final``, which is set before a look here
         while self._final is None and not turn.acquire(timeout=one_wait(remaining(deadline))):
             if deadline is not None and monotonic() >= deadline:
                 raise TimeoutError

@@ -86,8 +86,9 @@ class ExecutorMap:
         self.closed = False
         self._callable = function
         self._count = 0
-        self._turn: LockType | None = None  # the lock of the thread that waits for a result
-        self._wanted = -1  # the index of that result
+        # The index of the result that the thread of the map waits for, and the lock on which it waits. Only that thread
+        # sets this, both in one step: the Executor's thread may look at any moment, without the GIL.
+        self._awaited: tuple[int, LockType] | None = None
         limited = dispatcher.in_single_file or dispatcher.scheduler.limits.max_calls is not None
         self._most = 1 if limited or options["timeout"] is not None else 0
 
@@ -175,11 +176,9 @@ class ExecutorMap:
         if self.closed:
             return
         self.results[index] = result
-        if index == self._wanted:
-            turn, self._turn = self._turn, None
-            self._wanted = -1
-            if turn is not None:
-                turn.release()
+        awaited = self._awaited
+        if awaited is not None and awaited[0] == index and awaited[1].locked():
+            awaited[1].release()
 
     def wait(self, index: int, deadline: float | None) -> None:
         """Wait until the item has a result. Raises TimeoutError."""
@@ -188,13 +187,11 @@ class ExecutorMap:
         self.dispatcher.check_wait("a result of map()")
         turn = _thread.allocate_lock()
         turn.acquire()
-        self._turn = turn
-        self._wanted = index
-        if index in self.results:  # the result came meanwhile
+        self._awaited = index, turn
+        if index in self.results:  # it came meanwhile: each side writes first, and looks then
             return
         while not turn.acquire(timeout=one_wait(remaining(deadline))) and index not in self.results:
             if deadline is not None and monotonic() >= deadline:
-                self._wanted = -1
                 raise TimeoutError
 
     def take(self, index: int) -> Any:

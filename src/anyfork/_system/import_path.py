@@ -63,8 +63,9 @@ def later_places() -> list[str]:
     if not _given or _seen[0] == (now := [entry for entry in sys.path if isinstance(entry, str)]):
         return _seen[1]
     path = [*dict.fromkeys(place for entry in now for place in places(entry) if place)]
-    _seen[:] = now, _not_as_given(path)
-    return _seen[1]
+    later = _not_as_given(path)
+    _seen[:] = now, later
+    return later
 
 
 def _not_as_given(path: Sequence[str]) -> list[str]:
