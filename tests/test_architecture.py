@@ -47,6 +47,7 @@ OWNER = {
     "_executor": {"_blocking", "_pools", "_calls", "_processes", "_system"},
     "_program_copy": {"_blocking", "_processes", "_system"},
     "_multiprocessing": {"_blocking", "_processes", "_system"},
+    "_programs": {"_blocking", "_processes", "_system"},
     "aio": {"_blocking", "_pools", "_calls", "_processes", "_system"},
     "_later": set(),
     "context": {"_multiprocessing", "_blocking"},
@@ -56,7 +57,8 @@ OWNER = {
     "__main__": {"_cli"},
     "joblib": {"_executor", "_blocking"},
     "_pyinstaller": {"frozen"},
-    "": {"_blocking", "_executor", "_later", "_pools", "_processes", "_program_copy", "aio", "context"},
+    "subprocess": {"_programs", "_blocking"},
+    "": {"_blocking", "_executor", "_later", "_pools", "_processes", "_program_copy", "aio", "context", "subprocess"},
 }
 # Single imports that break these rules, each with its reason. This list only becomes shorter.
 EXCEPTIONS = {

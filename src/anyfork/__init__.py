@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 
     from . import aio as aio
     from . import context as context
+    from . import subprocess as subprocess
     from ._blocking.call import call as call
     from ._blocking.remote import RemoteTemplate as RemoteTemplate
     from ._blocking.worker import Stream as Stream

@@ -24,7 +24,7 @@ WHERE = {
     "get_context": ".context",
     "retire": "_anyfork_child.wire.current_worker",
 }
-MODULES = ("aio", "context")  # their contents may be used after ``import anyfork``
+MODULES = ("aio", "context", "subprocess")  # their contents may be used after ``import anyfork``
 INSTEAD = {
     "Pool": "use anyfork.Executor, or anyfork.aio.Pool in an event loop",
     "ProcessPoolExecutor": "use anyfork.Executor",

@@ -1,0 +1,141 @@
+"""Popen: commands that are this interpreter start from a template, all others as ever."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+
+from .._errors import ArgumentError, StatusUnknownError
+from .command_line import NotAProgramError, take_apart
+from .start import check_local, start_warm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from .._blocking.process import Process
+    from .._blocking.template import Template
+    from .command_line import CommandLine
+
+logger = logging.getLogger("anyfork.subprocess")
+_told: set[str] = set()  # the reasons for cold starts that were logged
+
+
+class Popen(subprocess.Popen):  # type: ignore[type-arg]  # generic in the stubs, by what its streams carry
+    """A program that was started by a command, as ``subprocess.Popen``.
+
+    A command that begins with ``sys.executable`` starts warm: in a process forked from ``template`` or from the default
+    one. If that cannot do what a new interpreter would, a new interpreter runs the command; a log record says why, once
+    for each reason. All other commands are started by the standard module.
+    """
+
+    __module__ = "anyfork.subprocess"
+
+    _process: Process | None = None
+    _template: Template | None = None
+
+    def __init__(self, args: Any, *positional: Any, template: Template | None = None, **keywords: Any) -> None:
+        if template is not None:
+            check_local(template)
+        self._template = template
+        super().__init__(args, *positional, **keywords)
+
+    def _execute_child(self, args: Any, executable: Any, *rest: Any) -> None:
+        preexec_fn, close_fds, pass_fds, cwd, env, _startupinfo, _creationflags, shell, *more = rest
+        try:
+            line = _line(args, executable, preexec_fn, close_fds, pass_fds, shell)
+            if line is None:
+                raise NotAProgramError
+            sys.audit("subprocess.Popen", line.line[0], line.line, cwd, env)
+            self._start(line, pass_fds, cwd, env, *more)
+        except (NotAProgramError, ArgumentError) as why:
+            _tell(str(why))
+            super()._execute_child(args, executable, *rest)  # type: ignore[misc]  # private, but its parameters are
+
+    def _start(self, line: CommandLine, pass_fds: Sequence[int], cwd: Any, env: Any, *more: Any) -> None:
+        """Start a command in the template. Raises NotAProgramError if that is impossible, and OSError."""
+        stdin, _, _, stdout, _, stderr, _restore, gid, gids, uid, umask, new_session, group = more
+        streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+        attributes = {
+            **{name: fd for name, fd in streams.items() if fd != -1},
+            "cwd": cwd,
+            "env": env,
+            "umask": None if umask < 0 else umask,
+            "user": uid,
+            "group": os.getegid() if gid is None and uid is not None else gid,
+            "extra_groups": gids,
+            "new_session": True if new_session else None,
+            "detached": True,
+        }
+        given = {name: value for name, value in attributes.items() if value is not None}
+        self._process, why = start_warm(
+            self._template, line, given, sorted({*map(int, pass_fds)}), None if group < 0 else group
+        )
+        self.pid = self._process.pid or 0
+        self._child_created = True
+        self._close_pipe_fds(*more[:6])  # type: ignore[attr-defined]  # of the standard class
+        _tell(why)
+
+    def _internal_poll(self, _deadstate: int | None = None, **others: Any) -> int | None:
+        if self._process is None:
+            return super()._internal_poll(_deadstate, **others)  # type: ignore[misc,no-any-return]  # as above
+        if self.returncode is None:
+            try:
+                self.returncode = self._process.poll()
+            except StatusUnknownError:
+                if _deadstate is None:
+                    raise
+                self.returncode = _deadstate
+        return self.returncode
+
+    def _wait(self, timeout: float | None) -> int | None:
+        if self._process is None:
+            return super()._wait(timeout)  # type: ignore[misc,no-any-return]  # as above
+        if self.returncode is None:
+            try:
+                self._process.wait(timeout if timeout is None else max(timeout, 0.0))
+            except TimeoutError:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from None
+            self.returncode = self._process.returncode
+        return self.returncode
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal to the program. Nothing happens when it has ended."""
+        if self._process is None:
+            super().send_signal(sig)
+        elif self.poll() is None:
+            self._process.send_signal(sig)
+
+
+def _line(
+    args: Any,
+    executable: Any,
+    preexec_fn: Callable[[], object] | None,
+    close_fds: bool,
+    pass_fds: Sequence[int],
+    shell: bool,
+) -> CommandLine | None:
+    """Take a command apart that is this interpreter; return None for another one. Raises NotAProgramError."""
+    if shell or isinstance(args, str | bytes | os.PathLike):
+        return None
+    try:
+        line = [os.fsdecode(part) for part in args]
+    except TypeError:
+        return None
+    if not line or line[0] != sys.executable or executable not in (None, line[0]):
+        return None
+    if preexec_fn is not None:
+        raise NotAProgramError("preexec_fn runs between the fork and a new interpreter")
+    if not close_fds or any(int(fd) < 3 for fd in pass_fds):
+        raise NotAProgramError("it inherits descriptors that only a child of this process can")
+    return take_apart(line)
+
+
+def _tell(why: str) -> None:
+    """Log why a program starts cold, the first time for each reason."""
+    if why and why not in _told:
+        _told.add(why)
+        logger.info("a program starts cold: %s", why)
