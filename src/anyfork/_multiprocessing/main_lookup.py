@@ -41,7 +41,7 @@ class MainLookup:
         self.lock = RLock()  # reentrant: a destructor or a signal handler may start a process while the lock is held
         self._asked: dict[int, _socket.socket] = {}  # by descriptor
         self._events: select.epoll | None = None
-        self._served = False  # a thread answers
+        self._thread: threading.Thread | None = None  # answers
 
     def open(self) -> _socket.socket:
         """Return the socket that a new process asks on. Raises OSError, and RuntimeError if no thread can start."""
@@ -53,13 +53,10 @@ class MainLookup:
             self._events = new_epoll()
         self._events.register(asked, POLLIN)
         self._asked[asked.fileno()] = asked
-        if not self._served:
-            self._served = True
-            try:
-                threading.Thread(target=self._serve, name="anyfork definitions", daemon=True).start()
-            except BaseException:  # no thread can be started now: the next process tries again
-                self._served = False
-                raise
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="anyfork definitions", daemon=True)
+        if self._thread.ident is None:  # also after a start that has failed, or an interrupt before it
+            self._thread.start()
         return asking
 
     def _serve(self) -> None:
@@ -88,7 +85,7 @@ class MainLookup:
         if self._events is not None:
             self._events.close()
         self._events = None
-        self._served = False
+        self._thread = None
 
 
 def _hear(asked: _socket.socket) -> bool:
