@@ -8,6 +8,7 @@ import pickle
 import sys
 import threading
 import typing
+from pickle import loads
 
 import anyfork
 
@@ -100,6 +101,29 @@ def pick():
     return pickle.loads(pickle.dumps([Color.RED, NT(1), Point(2), do_a]))[1:3] == [NT(1), Point(2)]
 
 
+class Shape:
+    size = LIMIT
+
+
+def area(shape):
+    return shape.size**2
+
+
+def unpickle(data):
+    return [value(Shape()) if value is area else value.size for value in pickle.loads(data)]
+
+
+def unpickle_by_name(data):
+    return [value.size for value in loads(data)[:1]]
+
+
+def unpickle_in_here(data):
+    import pickle as p
+
+    return [value.size for value in p.loads(data)[:1]]
+
+
+DATA = pickle.dumps([Shape(), Shape])
 CASES = [
     (by_name, "a"),
     (by_main, "a"),
@@ -111,6 +135,9 @@ CASES = [
     (comp,),
     (local_hints,),
     (pick,),
+    (unpickle, DATA),
+    (unpickle_by_name, DATA),
+    (unpickle_in_here, DATA),
 ]
 if __name__ == "__main__":
     from faces_of_calls import compare

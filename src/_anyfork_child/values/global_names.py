@@ -1,8 +1,8 @@
 """Global names that definitions look up only at run time. They must be found before a definition is sent by value.
 
 cloudpickle takes along the globals that the code of a function loads. A class body in a function, a type hint that is
-text, ``@name`` in a query of pandas, ``globals()``, ``eval`` and ``sys.modules["__main__"]`` find globals in another
-way.
+text, ``@name`` in a query of pandas, ``globals()``, ``eval``, ``sys.modules["__main__"]`` and ``pickle.loads`` find
+globals in another way.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LARGE = 1 << 20  # bytes: limit for a global that is taken along only because the code may look up any name
 _OF_CLASS_BODIES = frozenset({"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "LOAD_FROM_DICT_OR_DEREF"})
 _LOOK_UP_ANYTHING = frozenset({"globals", "eval", "exec", "vars"})
+_PICKLERS = frozenset({"_pickle", "cloudpickle", "dill", "joblib", "pickle", "shelve"})  # modules that look names up
 _OPTIMIZED = 1  # the flag of the code of functions; class bodies do not have it
 _WORD = re.compile(r"[^\W\d]\w*")
 _IN_QUERIES = re.compile(r"@([^\W\d]\w*)")
@@ -28,13 +29,14 @@ _IN_QUERIES = re.compile(r"@([^\W\d]\w*)")
 class Mentions:
     """The global names that code looks up.
 
-    ``needs`` are looked up for certain, ``may_need`` possibly; ``anything`` is True if the code may look up any name.
+    ``needs`` are looked up for certain, ``may_need`` possibly; ``anything`` is True if the code may look up any name,
+    and ``definitions`` if it may look up any function or class.
     """
 
     def __init__(self, code: CodeType) -> None:
         self.needs: set[str] = set()
         self.may_need: set[str] = set()
-        self.anything = False
+        self.anything = self.definitions = False
         self._read(code)
 
     def _read(self, code: CodeType) -> None:
@@ -48,7 +50,10 @@ class Mentions:
                 (self.may_need if name in stored else self.needs).add(name)
             if isinstance(name, str) and instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
                 self.anything |= name in _LOOK_UP_ANYTHING
-            self.anything |= instruction.opname == "IMPORT_NAME" and name == "__main__"
+                self.definitions |= name in _PICKLERS
+            elif instruction.opname == "IMPORT_NAME":
+                self.anything |= name == "__main__"
+                self.definitions |= name in _PICKLERS
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
                 self._read(constant)
@@ -101,10 +106,18 @@ def looked_up(function: FunctionType) -> Iterator[tuple[str, Any, float]]:
     for name in sorted(named):
         if name in there:
             yield name, there[name], float("inf")
-    if found.anything:
+    if found.anything or found.definitions or _unpickles(function):
         for name, value in [*there.items()]:
-            if name not in named and not name.startswith("__") and not isinstance(value, ModuleType):
+            definition = isinstance(value, FunctionType | type)
+            wanted = definition or (found.anything and not isinstance(value, ModuleType))
+            if wanted and name not in named and not name.startswith("__"):
                 yield name, value, LARGE
+
+
+def _unpickles(function: FunctionType) -> bool:
+    """Return whether a function uses one that its module has imported from pickle or a library like it."""
+    there, names = function.__globals__, function.__code__.co_names
+    return any(getattr(there.get(name), "__module__", None) in _PICKLERS for name in names)
 
 
 def words_of(annotations: Mapping[str, object]) -> set[str]:
