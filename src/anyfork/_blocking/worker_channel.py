@@ -29,6 +29,7 @@ from .._errors import AnyforkError, HandleError
 from .._processes.flows import entered
 from .._processes.undelivered import destructor
 from .._status import UNKNOWN
+from .._system import this_process
 from .._system.locks import held, locked, release_to, try_locked
 from .._system.polling import wait_for
 from .._system.timeouts import one_wait, remaining
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     import socket
     from _thread import LockType
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any, Concatenate, ParamSpec, TypeVar
+    from typing import Any, TypeVar, TypeVarTuple
 
     from _anyfork_child.wire.owned_descriptors import Owned
 
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from .._status import ExitStatus
     from .process import Process
 
-    Params = ParamSpec("Params")
+    Args = TypeVarTuple("Args")
     Result = TypeVar("Result")
 
 
@@ -57,17 +58,17 @@ SOON = Struct("ll").pack(0, 40_000)  # a struct timeval: how long ``exchange`` w
 
 
 def section(
-    method: Callable[Concatenate[BlockingWorkerChannel, Params], Result],
-) -> Callable[Concatenate[BlockingWorkerChannel, Params], Result]:
+    method: Callable[[BlockingWorkerChannel, *Args], Result],
+) -> Callable[[BlockingWorkerChannel, *Args], Result]:
     """Let a method run alone, and as a whole.
 
     Raises HandleError in the middle of another section of the same thread.
     """
 
     @wraps(method)
-    def run_alone(self: BlockingWorkerChannel, /, *args: Params.args, **options: Params.kwargs) -> Result:
+    def run_alone(self: BlockingWorkerChannel, /, *args: *Args) -> Result:
         lock = self.lock
-        if held(lock):
+        if lock._is_owned():  # type: ignore[attr-defined]  # missing in the type stubs
             raise HandleError(
                 f"worker {self.process.pid} was used by a signal handler or a destructor in the middle of another use "
                 "by the same thread; use it later, or another worker"
@@ -75,7 +76,7 @@ def section(
         try:
             try:  # as in _system.locks
                 lock.acquire()
-                result = method(self, *args, **options)
+                result = method(self, *args)
                 lock.release()
             except BaseException:
                 release_to(lock, 0)
@@ -245,7 +246,9 @@ class BlockingWorkerChannel(WorkerChannel):
         """
         if "asyncio" in modules:
             warn_in_loop()
-        if self._reader or self.sock is None or self.incoming or self.foreign or self.torn or self._late:
+        if self._reader or self.sock is None or self.incoming or self.torn or self._late:
+            return False, None
+        if self.owner != this_process.pid:
             return False, None
         me = _thread.get_ident()
         try:
