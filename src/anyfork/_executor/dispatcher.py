@@ -26,7 +26,6 @@ from _anyfork_child.wire.call_messages import BODY, DETAIL, TIME
 from .._errors import AnyforkError, ArgumentError, HandleError, InitializerError, PeerError
 from .._pools.pool import PoolHandle
 from .._pools.records import JobState
-from .._system import this_process
 from .._system.locks import LATER, DecisionLock, in_one_go
 from . import at_exit
 from .admission import Admission, unchecked
@@ -68,6 +67,7 @@ class Dispatcher(PoolHandle):
     the thread has still to begin.
     """
 
+    what = "an Executor"
     watch: Watch  # set before the first job
     _getpid = staticmethod(os.getpid)
     encoder: JobEncoder  # type: ignore[assignment]  # the encoder for these jobs
@@ -106,17 +106,6 @@ class Dispatcher(PoolHandle):
     def raises_when_full(self) -> bool:
         """True if a full queue raises an error instead of blocking the caller."""
         return bool(self._settings.raises)
-
-    def refusal(self) -> BaseException:
-        """Count a refused job, and return its QueueFullError."""
-        return self._full()
-
-    def check_owner(self, call: str) -> None:
-        """Raise HandleError in a forked copy of the owner."""
-        if self._owner != this_process.pid:
-            raise HandleError(
-                f"{call}() on an Executor in a forked copy of its owner: it does not work there; make a new one"
-            )
 
     def check_open(self) -> None:
         """Raise the exception that refuses a new job, if there is one."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 class PoolHandle:
     """A pool, without the parts that wait."""
 
+    what = "a pool"
     now = staticmethod(monotonic)
 
     def __init__(self, call: str, template: Templates, options: PoolOptions, boosts_load: bool = False) -> None:
@@ -75,7 +76,7 @@ class PoolHandle:
     # --- Jobs ---
 
     def _check(self, call: str) -> None:
-        self._check_owner(call)
+        self.check_owner(call)
         if self._closed:
             raise HandleError(f"{call}() on a pool that was closed: make a new one, or close it later")
 
@@ -84,13 +85,14 @@ class PoolHandle:
         """Return whether this is a forked copy of the process that made the pool."""
         return self._owner != this_process.pid
 
-    def _check_owner(self, call: str) -> None:
-        if self._owner != os.getpid():
+    def check_owner(self, call: str) -> None:
+        """Raise HandleError in a forked copy of the owner."""
+        if self._owner != this_process.pid:
             raise HandleError(
-                f"{call}() on a pool in a forked copy of its owner: it does not work there; make a new one"
+                f"{call}() on {self.what} in a forked copy of its owner: it does not work there; make a new one"
             )
 
-    def _full(self) -> QueueFullError:
+    def refusal(self) -> QueueFullError:
         """Refuse a job and return its error: there is no room, and the pool is set to raise instead of waiting."""
         self.scheduler.refuse()
         self.decide()

@@ -77,7 +77,7 @@ class PoolLoop(PoolHandle):
         """
         loop = self._loop
         if loop is not None and not loop.runs:
-            self._check_owner(call)  # a forked copy has no loop
+            self.check_owner(call)  # a forked copy has no loop
             raise HandleError(
                 f"{call}() on a pool that belongs to another event loop, and ends with it: make one in this loop"
             )
@@ -98,7 +98,7 @@ class PoolLoop(PoolHandle):
         if not self._waiters and self.scheduler.has_room:
             return
         if self._settings.raises:
-            raise self._full()
+            raise self.refusal()
         await self.wait_for_room()
 
     async def wait_for_room(self) -> None:
