@@ -1,7 +1,7 @@
 """What campaigns find and what cannot be otherwise: each kind with its reason.
 
-A row holds for failures of one campaign whose place, operation or text the patterns match. A full run of the long form
-reports rows that match nothing any more: what has been mended leaves the table.
+A row holds for failures of one campaign whose place, operation or text the patterns match. A run of all operations of a
+face fails for rows of that face that no failure needed: what has been mended leaves the table.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from .supervisor import Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A kind of failures that is known. The patterns are searched for; an empty one matches everything."""
+    """A kind of failures that is known, of one face or of all. The patterns are searched for; an empty one matches
+    everything."""
 
     campaign: str
     reason: str
+    face: str = ""
     operation: str = ""
     variant: str = ""
     place: str = ""
@@ -38,10 +40,14 @@ class Limit:
         )
 
 
-NEW = "A descriptor that a system call has just returned is a number, until the object that owns it has been made."
 LIMITS: tuple[Limit, ...] = (
-    Limit("interrupt", NEW, place=r"_descriptors\.py:\d+ lift", text=r"^descriptor \d+ is left"),
-    Limit("interrupt", NEW, place=r"_message\.py:\d+ Owned\.__init__", text=r"^descriptor \d+ is left"),
+    Limit(
+        "interrupt",
+        "The descriptors of an answer are numbers in a message, which an interrupt on their way to the decoder may lose.",
+        face="worker",
+        operation="call with large data",
+        text=r"descriptor \d+ is left: /memfd:anyfork",
+    ),
     Limit(
         "failure",
         "EPIPE says that the other side has gone. The kernel never says so of one that lives, so it is believed.",
@@ -55,11 +61,13 @@ def judge(campaign: str, outcome: Outcome) -> str:
     return next((limit.reason for limit in LIMITS if limit.covers(campaign, outcome)), "")
 
 
-def stale(campaign: str, failures: Iterable[Outcome]) -> list[Limit]:
-    """Rows of a campaign that no failure of a full run belongs to."""
+def stale(campaign: str, faces: Container[str], failures: Iterable[Outcome]) -> list[Limit]:
+    """Rows of a campaign that no failure belongs to, after a run of all operations of these faces."""
     found = list(failures)
     return [
         limit
         for limit in LIMITS
-        if limit.campaign == campaign and not any(limit.covers(campaign, outcome) for outcome in found)
+        if limit.campaign == campaign
+        and limit.face in faces
+        and not any(limit.covers(campaign, outcome) for outcome in found)
     ]
