@@ -29,6 +29,7 @@ PLAIN = {name: value for name, value in os.environ.items() if name == "PYTHONPAT
 # What differs between two cold runs, too.
 VARYING = [
     (rb"0x[0-9a-f]{6,}", b"<address>"),
+    (rb"\b[0-9a-f]{8}-[0-9a-f]{24}\b", b"<key>"),
     (rb"\b\d+(\.\d+)? ?(nsec|usec|msec|sec|s|ms|seconds?)\b", b"<time>"),
     (rb"\d+ loops?", b"<loops>"),
     (rb"\d\d:\d\d:\d\d", b"<clock>"),
@@ -39,14 +40,14 @@ VARYING = [
 BINARY = (".pyc", ".zip", ".gz", ".tar", ".prof", ".pyz", ".pickle")  # with times inside
 
 
-def bare() -> Template:
+def bare(env: Mapping[str, str] = PLAIN) -> Template:
     """Return a template that has loaded nothing."""
-    return Template.new_exec(flags=(), env=PLAIN)
+    return Template.new_exec(flags=(), env=env)
 
 
-def preloaded(modules: str = MUCH) -> Template:
+def preloaded(modules: str = MUCH, env: Mapping[str, str] = PLAIN) -> Template:
     """Return a template that has loaded much of what programs import."""
-    return bare().preload(*modules.split())
+    return bare(env).preload(*modules.split())
 
 
 TEMPLATES: dict[str, Callable[[], Template]] = {"bare": bare, "preloaded": preloaded}

@@ -290,5 +290,11 @@ def test_another_environment_has_its_effect(runs, name):
     runs.check(["-c", code], env={**PLAIN, name: ENVIRONMENTS[name]})
 
 
+def test_a_stream_that_a_loaded_module_holds_is_the_program_s(runs):
+    runs.template.execute("import sys; sys.held = sys.stdout")
+    done = runs.warm(["-c", "import sys; print('held', file=sys.held); print(sys.held is sys.stdout)"])
+    assert done.stdout == b"held\nTrue\n"
+
+
 def test_interpreter_is_this_one(runs):
     assert runs.check(["-c", "import sys; print(sys.executable)"]).stdout.decode().strip() == sys.executable

@@ -21,6 +21,7 @@ from . import streams
 from .cold import begin_anew, reason
 from .command import SCRIPT, Command
 from .errors import print_error
+from .finalization import thaw
 from .main_module import CannotRunError, load
 from .starter import Starter
 from .state import restore, set_signals
@@ -92,7 +93,7 @@ class Program:
         except BaseException as error:
             failure = error
         finally:
-            _thaw()
+            thaw()
         code = self._succeed() if failure is None else _fail(failure)
         if code is not None:
             raise SystemExit(code)
@@ -148,10 +149,3 @@ def _fail(error: BaseException) -> int | None:
     except KeyboardInterrupt:
         pass
     return None
-
-
-def _thaw() -> None:
-    """Let the end of the interpreter finalize objects of the template, too."""
-    import gc
-
-    gc.unfreeze()

@@ -1,4 +1,7 @@
-"""The standard streams of a program: new objects, as the interpreter makes them for the descriptors at its start."""
+"""The standard streams of a program, as the interpreter makes them for the descriptors at its start.
+
+The text streams of the template stay the same objects, because modules that it has loaded may hold them.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,16 @@ if TYPE_CHECKING:
 
 
 def renew() -> None:
-    """Replace the standard streams, which the template has made for its own descriptors."""
+    """Make the standard streams anew; the template has made them for its own descriptors."""
     for fd, name in enumerate(STDIO):
-        stream = _open(fd, name)
-        setattr(sys, name, stream)
+        old = getattr(sys, f"__{name}__")
+        stream = _opened(fd, name, old)
         setattr(sys, f"__{name}__", stream)
+        if getattr(sys, name) in (old, None) or stream is None:  # otherwise a loaded module has replaced it
+            setattr(sys, name, stream)
 
 
-def _open(fd: int, name: str) -> Any:
+def _opened(fd: int, name: str, old: Any) -> Any:
     """Return a standard stream, None if its descriptor is closed. Follows create_stdio() of CPython."""
     try:
         os.fstat(fd)
@@ -34,7 +39,8 @@ def _open(fd: int, name: str) -> Any:
     raw = buffer if write and unbuffered else buffer.raw
     raw.name = f"<{name}>"
     by_line = not unbuffered and (fd == 2 or raw.isatty())
-    stream: Any = io.TextIOWrapper(buffer, encoding, errors, "\n", by_line, unbuffered)
+    stream: Any = old if type(old) is io.TextIOWrapper else io.TextIOWrapper.__new__(io.TextIOWrapper)
+    stream.__init__(buffer, encoding, errors, "\n", by_line, unbuffered)
     stream.mode = "w" if write else "r"
     return stream
 
