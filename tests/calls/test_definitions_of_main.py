@@ -16,3 +16,47 @@ def test_definitions_of_main_behave_in_a_process_as_in_the_program(program):
     assert (done.stderr, done.returncode) == ("", 0)
     (line,) = done.stdout.splitlines()
     assert line.startswith("compared")
+
+
+# The hints are evaluated at the first access, and name what only a type checker imports.
+HINTS = """
+import pickle
+from typing import TYPE_CHECKING
+
+import anyfork
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+class Known: pass
+
+def double(x: pd.DataFrame, y: Known = None) -> list[pd.Series]:
+    return 2 * x
+
+def pickled():
+    return pickle.loads(pickle.dumps(double))(4)
+
+def adder(k):
+    def add(v: pd.DataFrame) -> Known: return v + k
+    return add
+
+class Worker:
+    one: pd.DataFrame
+    def work(self, x: pd.DataFrame) -> Known: return double(x) + 1
+
+FUNCTIONS = double, adder(1), Worker().work
+with anyfork.Executor(max_workers=1) as executor, anyfork.Worker() as worker:
+    for call in (anyfork.call, worker.call, lambda *job: executor.submit(*job).result()):
+        print(*(call(function, 3) for function in 2 * FUNCTIONS))
+    print(list(executor.map(double, [1, 2])), list(worker.map(adder(2), [1, 2])))
+print(anyfork.call(getattr, double, "__annotations__")["x"], anyfork.call(pickled))
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="hints are evaluated at the definition before Python 3.14")
+def test_functions_travel_whose_hints_cannot_be_evaluated(tmp_path):
+    (tmp_path / "program.py").write_text(HINTS)
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.stdout.splitlines(), done.stderr) == (3 * ["6 4 7 6 4 7"] + ["[2, 4] [3, 4]", "pd.DataFrame 8"], "")

@@ -16,7 +16,7 @@ import cloudpickle
 from .by_name_or_value import OWNER
 from .classes import MEMBERS, fill_class, make_class, make_enum
 from .definition_parts import order_fields, reduce_c_type, reduce_kind
-from .global_names import all_names, looked_up, needed, words_of
+from .global_names import all_names, hints_of, looked_up, needed, words_of
 from .reduce import CannotTravelError, reduce
 from .shared_globals import assigned_in, changed_by, is_of_module, share
 from .shared_main import install
@@ -121,9 +121,15 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         module = sys.modules.get(value.__module__)
         if module is not None and not self._receiver.has(value.__module__):
             cloudpickle.register_pickle_by_value(module)
-        reduced = super().reducer_override(value)
+        original = value
+        try:
+            reduced = super().reducer_override(value)
+        except Exception:  # its type hints, since Python 3.14, may be any code
+            if not isinstance(value, FunctionType) or (value := _with_readable_hints(value)) is None:
+                raise
+            reduced = super().reducer_override(value)
         if reduced is not NotImplemented:
-            self._note(value)
+            self._note(original)
             if isinstance(value, FunctionType):
                 there = reduced[2][1]["__globals__"]
                 there.update(needed(value))
@@ -131,6 +137,21 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
                 if self._shares(value):
                     return share(reduced)
         return _reduce_class(value, reduced) if isinstance(value, type) else reduced
+
+
+def _with_readable_hints(function: FunctionType) -> FunctionType | None:
+    """Return a copy of a function whose type hints cannot be evaluated, with hints as text; None for any other one."""
+    hints, evaluated = hints_of(function)
+    if evaluated:
+        return None
+    copy = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__dict__.update(function.__dict__)
+    for name in ("__qualname__", "__module__", "__doc__", "__kwdefaults__"):
+        setattr(copy, name, getattr(function, name))
+    copy.__annotations__ = dict(hints)
+    return copy
 
 
 class Names:

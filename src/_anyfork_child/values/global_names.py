@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dis
 import re
+from importlib import import_module
 from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -102,7 +103,7 @@ def needed(function: FunctionType) -> dict[str, Any]:
 def looked_up(function: FunctionType) -> Iterator[tuple[str, Any, float]]:
     """Yield the names and values that a function may look up, and the most bytes that each may take."""
     found, there = mentions(function.__code__), function.__globals__
-    named = found.may_need | words_of(function.__annotations__)
+    named = found.may_need | words_of(hints_of(function)[0])
     for name in sorted(named):
         if name in there:
             yield name, there[name], float("inf")
@@ -118,6 +119,18 @@ def _unpickles(function: FunctionType) -> bool:
     """Return whether a function uses one that its module has imported from pickle or a library like it."""
     there, names = function.__globals__, function.__code__.co_names
     return any(getattr(there.get(name), "__module__", None) in _PICKLERS for name in names)
+
+
+def hints_of(function: FunctionType) -> tuple[Mapping[str, object], bool]:
+    """Return the type hints of a function, as text if they cannot be evaluated; and whether they can.
+
+    Since Python 3.14 they are evaluated at the first access, and may name what only a type checker imports.
+    """
+    try:
+        return function.__annotations__, True
+    except Exception:  # a hint may be any expression
+        annotationlib: Any = import_module("annotationlib")
+        return annotationlib.get_annotations(function, format=annotationlib.Format.STRING), False
 
 
 def words_of(annotations: Mapping[str, object]) -> set[str]:
