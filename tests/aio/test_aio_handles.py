@@ -69,7 +69,7 @@ async def test_plain_calls_need_no_await(template):
 
 async def test_a_process_may_be_started_and_awaited_later(template):
     process = template.start(child_side.echo)
-    with pytest.raises(anyfork.HandleError, match="once its ready"):
+    with pytest.raises(anyfork.HandleError, match="await its ready"):
         process.channel  # noqa: B018  # the property is what raises
     await process.ready()
     await process.channel.send(b"hello")
@@ -77,6 +77,15 @@ async def test_a_process_may_be_started_and_awaited_later(template):
     async with process:
         pass
     assert process.returncode == 0
+
+
+async def test_a_wait_for_a_process_whose_end_nothing_can_report_any_more_is_over_at_once(template):
+    """An interrupt may have come between the end of the template and the note of it; nothing is polled for."""
+    process = await template.run(child_side.echo)
+    session = process._link.session
+    pidfd, session.pidfd, session.status_ended = session.pidfd, -1, True
+    assert not (await process.wait()).known
+    os.close(pidfd)
 
 
 async def test_handles_may_be_made_before_the_loop_runs_and_outlive_it():

@@ -6,7 +6,7 @@ read the data that another task waits for, which then would wait in vain: so the
 
 from __future__ import annotations
 
-from anyio import CancelScope, Event, move_on_after, sleep, wait_readable
+from anyio import CancelScope, Event, move_on_after, wait_readable
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from ._writer_task import attend, delivered
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from .._processes.endpoints import Source
     from .._processes.flows import Flow, Result
     from .._processes.link import Link
-
-MOMENT = 0.01  # seconds between checks of a state that no descriptor reports
 
 
 async def run(flow: Flow[Result]) -> Result:
@@ -69,8 +67,9 @@ async def _wait(
             watched = source()
             if watched is None:
                 await delivered(link)
-            elif watched[0] < 0:  # closed in between: the reader of its end is about to record that
-                await sleep(MOMENT)
+            elif watched[0] < 0:  # its template is gone and there is no pidfd: nothing will ever report its end
+                with link.lock:
+                    watched[1]()
             else:
                 await _read(link, *watched)
     return done()
