@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from . import context as context
     from . import subprocess as subprocess
     from ._blocking.call import call as call
+    from ._blocking.first_end import wait as wait
     from ._blocking.remote import RemoteTemplate as RemoteTemplate
     from ._blocking.worker import Stream as Stream
     from ._blocking.worker import Worker as Worker

@@ -32,8 +32,9 @@ VARYING = [
     (rb"\b[0-9a-f]{8}-[0-9a-f]{24}\b", b"<key>"),
     (rb"\b\d+(\.\d+)? ?(nsec|usec|msec|sec|s|ms|seconds?)\b", b"<time>"),
     (rb"\d+ loops?", b"<loops>"),
-    (rb"\d\d:\d\d:\d\d", b"<clock>"),
-    (rb"/tmp/tmp\w+", b"<temporary>"),
+    (rb"\d\d:\d\d:\d\d(\.\d+)?", b"<clock>"),
+    (rb"/tmp/(tmp|sphinx-err-)\w+", b"<temporary>"),
+    (rb"django-insecure-\S+", b"<secret>"),
     (rb"\bpid[= ]\d+", b"<pid>"),
 ]
 
