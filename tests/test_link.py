@@ -21,6 +21,7 @@ from owner_side import ask, ended, interrupt_in, output_of, pipe, read_all, resu
 
 import anyfork
 from anyfork._processes import undelivered
+from anyfork._processes.link import Link
 from anyfork._system.polling import is_ready
 
 INHERITED = {int(fd) for fd in os.listdir("/proc/self/fd")}  # what the tests were started with
@@ -424,3 +425,7 @@ def test_bytes_of_the_function_right_behind_its_start_are_the_channels(template)
 def test_a_handle_is_no_value():
     with anyfork.Template() as template, pytest.raises(TypeError):
         pickle.dumps(template)
+
+
+def test_a_link_whose_making_was_interrupted_is_dropped_in_silence():
+    Link.__new__(Link).__del__()

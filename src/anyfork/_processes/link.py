@@ -64,6 +64,8 @@ class Link(Endpoints):
     places: tuple[str, ...] = ()  # directories that it was told of, because they were put on the path after its start
     user = ""  # the operation that has used up the template's handle, as the program writes it
     detaching = False  # its handle is used up, and its descriptors are on their way to another owner
+    parent: Link | None = None
+    _owner = 0  # no process, until the constructor has come so far
     _dropped = False
     _giving: Iterable[None] = ()  # the steps that turn the control socket into a channel
 

@@ -49,6 +49,12 @@ LIMITS: tuple[Limit, ...] = (
         text=r"descriptor \d+ is left: /memfd:anyfork",
     ),
     Limit(
+        "reenter",
+        "The interrupted call holds a lock that the Executor's thread needs: a wait there could not end, and is refused.",
+        variant="executor",
+        text="the Executor cannot go on before that call does",
+    ),
+    Limit(
         "failure",
         "EPIPE says that the other side has gone. The kernel never says so of one that lives, so it is believed.",
         variant="EPIPE",
