@@ -18,6 +18,7 @@ from _anyfork_child.wire.channel import NOWAIT
 from _anyfork_child.wire.frames import CLOSE, DETACH, PING, REVOKE, Frame
 
 from .._errors import ArgumentError, HandleError
+from .._system import this_process
 from .._system.import_path import ORDINARY
 from .._system.locks import in_one_go, locked, try_locked
 from .._system.reaper import reaper
@@ -73,7 +74,7 @@ class Link(Endpoints):
         super().__init__(control, status)
         self._askers: set[int] = set()  # ids of the forks that may still have to learn why they were never born
         self._pings = count(1)
-        self._owner = os.getpid()
+        self._owner = this_process.pid
         self.parent = parent
         if parent is not None:
             parent._askers.add(id(self))
@@ -95,7 +96,7 @@ class Link(Endpoints):
 
     def check(self, call: str) -> None:
         """Raise HandleError in a forked copy of the process that made this handle, or if the handle is used up."""
-        if self._owner != os.getpid():
+        if self._owner != this_process.pid:
             raise HandleError(
                 f"{call}() in process {os.getpid()} on a handle of process {self._owner}: handles do not work in a "
                 "forked copy of their owner; make new ones, or hand them over with detach()"
@@ -118,7 +119,7 @@ class Link(Endpoints):
     @property
     def foreign(self) -> bool:
         """True in a forked copy of the process that made this handle."""
-        return self._owner != os.getpid()
+        return self._owner != this_process.pid
 
     @property
     def closed(self) -> bool:

@@ -60,9 +60,10 @@ def places(entry: str) -> list[str | None]:
 
 def later_places() -> list[str]:
     """Return the places that were put on the path later, or moved before others on it, in their order."""
-    if not _given or _seen[0] == (now := [entry for entry in sys.path if isinstance(entry, str)]):
+    if not _given or _seen[0] == sys.path:
         return _seen[1]
-    path = [*dict.fromkeys(place for entry in now for place in places(entry) if place)]
+    now = [*sys.path]
+    path = [*dict.fromkeys(place for entry in now if isinstance(entry, str) for place in places(entry) if place)]
     later = _not_as_given(path)
     _seen[:] = now, later
     return later

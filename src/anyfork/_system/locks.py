@@ -47,7 +47,21 @@ def locked(
 
     @wraps(method)
     def hold(self: Owner, /, *args: Params.args, **options: Params.kwargs) -> Result:
-        return do_locked(self.lock, method, self, *args, **options)
+        lock = self.lock
+        if lock._is_owned():  # type: ignore[attr-defined]  # missing in the type stubs
+            return method(self, *args, **options)
+        try:  # as in do_locked, without the cost of its call
+            try:
+                lock.acquire()
+                result = method(self, *args, **options)
+                lock.release()
+            except BaseException:
+                release_to(lock, 0)
+                raise
+        except BaseException:
+            release_to(lock, 0)
+            raise
+        return result
 
     return hold
 
