@@ -9,8 +9,9 @@ from multiprocessing import connection, popen_fork, process, resource_tracker, s
 from _anyfork_child.values.decode import Descriptor
 from _anyfork_child.values.file_name import file_name
 from _anyfork_child.values.multiprocessing_context import preload_found
-from _anyfork_child.wire.descriptors import duplicate
+from _anyfork_child.wire.descriptors import duplicates
 from _anyfork_child.wire.frames import PREPARE
+from _anyfork_child.wire.owned_descriptors import Owned
 
 from .._blocking.template import Template
 from .._errors import HandleError, StatusUnknownError
@@ -65,14 +66,14 @@ class Popen(popen_fork.Popen):
         _warm(default_template.get() if template is None else template._link, self._held[0], encoded.by_value)
         self._process = started = _run(template, preparation, encoded)
         try:
-            self.sentinel = duplicate(started.fileno())  # the handle closes its own when it has seen the end
+            # The handle closes its own when it has seen the end; and the garbage collector would warn of a socket.
+            ends = Owned(duplicates((started.fileno(), started.channel.fileno())))
+            started.channel.close()
+            self.sentinel, self._channel = ends.fds
+            self.finalizer = util.Finalize(self, ends.close)
         except BaseException:
             started.kill()
             raise
-        # A descriptor and not a socket: the garbage collector would warn of a socket that it finds in a cycle.
-        self._channel = started.channel.detach()
-        close_fds = util.close_fds  # type: ignore[attr-defined]
-        self.finalizer = util.Finalize(self, close_fds, (self.sentinel, self._channel))
         if not process_obj.daemon:
             self._at_exit = util.Finalize(None, self.hand_over, (None,), exitpriority=BEFORE_UNLINKING)
         assert started.pid is not None  # the process has begun
