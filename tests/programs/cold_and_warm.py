@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 50.0  # seconds for one run
 MUCH = """
-    asyncio concurrent.futures csv json.tool logging.handlers multiprocessing.pool multiprocessing.shared_memory
+    asyncio concurrent.futures csv json.tool logging.handlers multiprocessing.pool
     subprocess tempfile timeit unittest
 """
 # The environment of both: interpreters as they start for most people, whatever runs the tests.
