@@ -113,7 +113,8 @@ def _code(source: str) -> Callable[[], object]:
         import linecache
 
         register = linecache._register_code  # type: ignore[attr-defined]  # it exists since 3.13
-        register("<string>" if sys.version_info < (3, 14) else code, source, "<string>")
+        by_code = hasattr(linecache, "_interactive_cache")  # not in the first releases of 3.13
+        register(code if by_code else "<string>", source, "<string>")
     space = renew()
     sys.audit("cpython.run_command", source)
     return partial(exec, code, space)
