@@ -57,6 +57,8 @@ def restore(template: Template) -> None:
         atexit.unregister(birth._stop)  # exit handlers of preloaded modules are the program's, as in a new interpreter
     if OwnFirst in sys.meta_path:
         sys.meta_path.remove(OwnFirst)
+    if "linecache" in sys.modules:  # the first releases of 3.13 have the code of the template there
+        sys.modules["linecache"].cache.pop("<string>", None)
     unwarn()
     resource_tracker.release()
     if "multiprocessing.process" in sys.modules:
