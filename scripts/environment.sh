@@ -25,12 +25,12 @@ is_free_threaded() {
 
 # make_environment DIRECTORY PYTHON [GROUP...]
 # Make a virtual environment with this package and dependency groups of pyproject.toml in it: once, and again when
-# pyproject.toml or the interpreter have changed.
+# pyproject.toml, the compiled part or the interpreter have changed.
 make_environment() {
     directory=$1 interpreter=$2
     shift 2
     version=$("$interpreter" -c 'import sys; print(sys.version, sys.base_prefix)') || return 1
-    stamp="$(cksum <"$root/pyproject.toml") $version"
+    stamp="$(cat "$root/pyproject.toml" "$root/hatch_build.py" "$root"/src/_anyfork_child/template/_fast.c | cksum) $version"
     stamped="$directory/stamp-$(echo "$*" | tr ' ' '-')"
     [ "$(cat "$stamped" 2>/dev/null)" = "$stamp" ] && return
     echo "Preparing ${directory##*/} ..." >&2
@@ -45,7 +45,8 @@ make_environment() {
             if [ "$group" = test ] && is_free_threaded "$interpreter"; then group=test-free-threaded; fi
             groups="$groups --group $group"
         done
-        install() { "$directory/bin/python" -m pip -qq --disable-pip-version-check --no-input install --prefer-binary "$@"; }
+        # Tests of the Python twin build the compiled part, too.
+        install() { env -u ANYFORK_COMPILED "$directory/bin/python" -m pip -qq --disable-pip-version-check --no-input install --prefer-binary "$@"; }
         install --upgrade 'pip>=25.1' && install --editable . $groups
     ) || return 1
     echo "$stamp" >"$stamped"

@@ -20,6 +20,7 @@ from .template.fork_safety import note_threads
 from .template.fork_loop import serve
 from .wire.descriptors import open_stdio
 from .template import template as _template
+from .template.compiled import use_compiled
 from .template.template import Template
 from .birth.last_words import to_nobody
 from .birth.title import Title
@@ -51,6 +52,7 @@ def main(*arguments: str) -> NoReturn:
             os.set_inheritable(fd, False)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, control)
     template = Template(sock, lifeline, flags, reports if reports >= 0 else to_nobody(), Title(owner))
+    use_compiled(template)
     template.keep(dict(part.split("=", 1) for part in arguments[6:]))
     if "title" in template.attributes:
         template.title.set(template.attributes["title"])
@@ -67,7 +69,11 @@ def run(template: Template) -> NoReturn:
     template.note_start()
     _template.this = template
     _template.held = template.lifeline, template.reports
-    _exit(run_call(serve(template), template.reports))
+    call = serve(template)
+    while call is None:  # the functions of most processes run in the compiled loop, and end their process there
+        assert template.loop is not None
+        call = template.loop.serve(template) or serve(template)
+    _exit(run_call(call, template.reports))
 
 
 def _close_all_but(*keep: int) -> None:

@@ -233,7 +233,7 @@ def test_a_process_has_the_pid_of_its_template(template):
 
 def test_a_repr_says_pid_and_forks(template):
     template.ready().fork().close()
-    assert repr(template) == f"<Template pid={template.pid} preparing forks=1>"
+    assert repr(template).startswith(f"<Template pid={template.pid} preparing forks=1 compiled=")
 
 
 # --- Forks ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from _signal import SIG_DFL, signal
 from _thread import _count as count_threads  # Python threads beside the main one
 from atexit import _ncallbacks as count_handlers
 from atexit import _run_exitfuncs as run_handlers
-from atexit import register
+from atexit import register, unregister
 from sys import modules
 
 from ..wire.failure import cut, format_error
@@ -16,12 +16,13 @@ from .last_words import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
 LONG = 1 << 63  # beyond it an exit code is -1, as the interpreter sees it
 
 is_copy = False  # whether this process comes from a copy of a running program, whose frames lie below on the stack
+_guards: list[tuple[int, Callable[[], None]]] = []  # processes, and their handlers, of ``fence_copies``
 _code = 1  # the exit code of this process; 1 until an orderly end has begun
 
 
@@ -32,7 +33,7 @@ class Unwinding(KeyboardInterrupt):
     """
 
 
-def _take_result(result: Any, function: Callable[..., Any], args: list[Any]) -> None:
+def take_result(result: Any, function: Callable[..., Any], args: Sequence[Any]) -> None:
     """Run an async function, which has returned a coroutine; warn the user about any other value, which is dropped."""
     if hasattr(result, "cr_frame"):
         from ..values.async_function import run_async
@@ -136,6 +137,30 @@ def fence() -> None:
     register(_stop)
 
 
+def fence_copies() -> None:
+    """Keep the exit handlers that exist now from running in the processes forked from this one, which runs them itself.
+
+    It costs them less than ``fence`` does in each.
+    """
+    own = os.getpid()
+    if _guards and _guards[-1][0] == own:
+        unregister(_guards.pop()[1])
+
+    def stop_copies() -> None:
+        if os.getpid() != own:
+            _stop()
+
+    register(stop_copies)
+    _guards.append((own, stop_copies))
+
+
+def remove_fences() -> None:
+    """Let the exit handlers of templates run in this process."""
+    unregister(_stop)
+    for _, stop_copies in _guards:
+        unregister(stop_copies)
+
+
 def _stop() -> None:
     """End the process before older exit handlers run. Runs as an exit handler, after those registered later."""
     if "multiprocessing.util" in modules:
@@ -164,13 +189,21 @@ def run(call: list[Any], reports: int, last: Callable[[int], object] = wind_up) 
         function = call.pop(0)
         result = function(*call)
         if result is not None:
-            _take_result(result, function, call)
+            take_result(result, function, call)
     except BaseException as error:
         # The outermost frame of the process, where an interpreter would print the error, too.
         code = _fail(error, reports)
     call.clear()
     last(code)
     return code
+
+
+def fail_call(error: BaseException, reports: int) -> int:
+    """Print and report an exception of the function, as ``run`` does; return the exit code for it."""
+    try:
+        raise error
+    except BaseException as raised:
+        return _fail(raised, reports)
 
 
 def _fail(error: BaseException, reports: int) -> int:

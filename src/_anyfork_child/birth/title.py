@@ -27,6 +27,10 @@ class Title:
         self._start, self._room = _command_line()
         self._shown = self._room - 1  # bytes that are not zero
 
+    def place(self) -> tuple[bytes, int, int, int]:
+        """Return what precedes a name, the place in memory, its bytes, and how many of them are shown."""
+        return self._owner, self._start, self._room, self._shown
+
     def set(self, text: str) -> None:
         """Show this text as the title, and its beginning as the short name of the process. Raises OSError."""
         if self._room:

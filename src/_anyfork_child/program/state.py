@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 from _signal import (
@@ -54,7 +53,7 @@ def restore(template: Template) -> None:
     for children in template.past:
         children.forsake()  # type: ignore[attr-defined]  # they are Children
     if not birth.is_copy:
-        atexit.unregister(birth._stop)  # exit handlers of preloaded modules are the program's, as in a new interpreter
+        birth.remove_fences()  # exit handlers of preloaded modules are the program's, as in a new interpreter
     if OwnFirst in sys.meta_path:
         sys.meta_path.remove(OwnFirst)
     if "linecache" in sys.modules:  # the first releases of 3.13 have the code of the template there

@@ -6,6 +6,7 @@ Runs in the local relay. The loaders supply the sources, wherever the loaders ke
 from __future__ import annotations
 
 import zlib
+from importlib.machinery import ExtensionFileLoader
 from importlib.util import find_spec
 from pkgutil import iter_modules
 
@@ -36,7 +37,7 @@ def _with_submodules(spec: ModuleSpec) -> Iterator[ModuleSpec]:
     for module in iter_modules(spec.submodule_search_locations) if spec.submodule_search_locations else ():
         # Ask the finders themselves: importlib's find_spec would import the package.
         found = module.module_finder.find_spec(f"{spec.name}.{module.name}", None)
-        if found is not None:
+        if found is not None and not isinstance(found.loader, ExtensionFileLoader):  # an optional compiled part
             yield from _with_submodules(found)
 
 

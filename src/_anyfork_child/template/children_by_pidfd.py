@@ -20,6 +20,12 @@ from .children import Children, retry
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import TypeAlias
+
+    from ._fast import ChildTable
+
+    Child: TypeAlias = tuple[int, int, int, int, float]  # pid, status socket, pipe for reports, flags, time of birth
+    Table: TypeAlias = dict[int, Child] | ChildTable
 
 pack, pack_int = HEADER.pack, Struct("i").pack
 SOL_SOCKET, SCM_RIGHTS = _socket.SOL_SOCKET, _socket.SCM_RIGHTS
@@ -30,34 +36,34 @@ EVENTS = 32  # most events per call: epoll allocates memory for all of them at e
 class PidfdChildren(Children):
     """The processes of a template, watched with one epoll, together with the template's own descriptors."""
 
-    def __init__(self, *own: int) -> None:
+    def __init__(self, *own: int, table: Table | None = None) -> None:
         super().__init__()
-        self._by_pidfd: dict[int, tuple[int, int, int, int, float]] = {}  # pid, status socket, reports, flags, birth
+        self.by_pidfd: Table = {} if table is None else table
         self._courier = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         self._courier_fd = self._courier.fileno()
-        self._epoll = epoll()
+        self.epoll = epoll()
         self._watched: set[int] = set()
         for fd in own:
             self.watch(fd)
-        self.own += (self._courier_fd, self._epoll.fileno())
+        self.own += (self._courier_fd, self.epoll.fileno())
         self.first = min(self.own)
         self.prepare()  # last: an error after it would leave its descriptor open
 
     def close(self) -> None:
         self._courier.close()
-        self._epoll.close()
+        self.epoll.close()
         if self.reserve >= 0:
             close(self.reserve)
 
     def forsake(self) -> None:
         self._courier.detach()
-        number = self._epoll.fileno() if not self._epoll.closed else -1
+        number = self.epoll.fileno() if not self.epoll.closed else -1
         try:
             other = fcntl(number, F_DUPFD_CLOEXEC, 0)
         except OSError:  # the number is not in use
             other = -1
         try:
-            self._epoll.close()  # now: later the object would close the number when it belongs to another file
+            self.epoll.close()  # now: later the object would close the number when it belongs to another file
         except OSError:  # the descriptor is closed
             pass
         if other >= 0:  # another file has the number
@@ -65,15 +71,15 @@ class PidfdChildren(Children):
             close(other)
 
     def __len__(self) -> int:
-        return len(self._by_pidfd)
+        return len(self.by_pidfd)
 
     def watch(self, fd: int) -> None:
         self._watched.add(fd)
-        self._epoll.register(fd, EPOLLIN)
+        self.epoll.register(fd, EPOLLIN)
 
     def forget(self, fd: int) -> None:
         self._watched.discard(fd)
-        self._epoll.unregister(fd)
+        self.epoll.unregister(fd)
 
     def forget_own(self) -> None:
         for fd in [*self._watched]:
@@ -92,13 +98,13 @@ class PidfdChildren(Children):
             self.high = pidfd
         try:
             try:
-                self._epoll.register(pidfd, EPOLLIN)
+                self.epoll.register(pidfd, EPOLLIN)
             except OSError as error:  # the process runs already, perhaps its function, too
-                retry(error, self._epoll.register, pidfd, EPOLLIN)
+                retry(error, self.epoll.register, pidfd, EPOLLIN)
         except OSError as error:  # the limit of /proc/sys/fs/epoll/max_user_watches
             close(pidfd)
             return self.give_up(pid, error)
-        self._by_pidfd[pidfd] = (pid, status, reports, flags, monotonic())
+        self.by_pidfd[pidfd] = (pid, status, reports, flags, monotonic())
         # One socket object serves all status sockets, one after the other, under its own number.
         dup2(status, self._courier_fd, False)
         frame, rights = (pack(VERSION, BORN, 1, 0, pid),), ((SOL_SOCKET, SCM_RIGHTS, pack_int(pidfd)),)
@@ -111,8 +117,8 @@ class PidfdChildren(Children):
             self._obey_dropped(pid)
         except OSError as error:  # no memory, or too many descriptors in flight
             self._courier.shutdown(_socket.SHUT_RDWR)  # closing the other copy would not show the end to the owner
-            del self._by_pidfd[pidfd]
-            self._epoll.unregister(pidfd)
+            del self.by_pidfd[pidfd]
+            self.epoll.unregister(pidfd)
             close(pidfd)
             return self.give_up(pid, error)
         return True
@@ -136,13 +142,13 @@ class PidfdChildren(Children):
 
     def wait(self, timeout: float = -1) -> Sequence[int]:
         own: tuple[int, ...] = ()
-        for pidfd, _ in self._epoll.poll(timeout, EVENTS):
-            child = self._by_pidfd.pop(pidfd, None)
+        for pidfd, _ in self.epoll.poll(timeout, EVENTS):
+            child = self.by_pidfd.pop(pidfd, None)
             if child is None:
                 own += (pidfd,)
                 continue
             # The owner holds a copy of the pidfd, so epoll would go on reporting it after close.
-            self._epoll.unregister(pidfd)
+            self.epoll.unregister(pidfd)
             close(pidfd)
             pid, status_socket, reports, _, _ = child
             try:
@@ -161,10 +167,10 @@ class PidfdChildren(Children):
         close(status_socket)
 
     def living(self) -> Iterable[tuple[int, int, float]]:
-        return [(pid, flags, born) for pid, _, _, flags, born in self._by_pidfd.values()]
+        return [(pid, flags, born) for pid, _, _, flags, born in self.by_pidfd.values()]
 
     def speakers(self) -> Iterable[tuple[int, int]]:
-        return [(pid, reports) for pid, _, reports, _, _ in self._by_pidfd.values()]
+        return [(pid, reports) for pid, _, reports, _, _ in self.by_pidfd.values()]
 
     def descriptors(self) -> list[int]:
-        return [fd for pidfd, (_, status, reports, _, _) in self._by_pidfd.items() for fd in (pidfd, status, reports)]
+        return [fd for pidfd, (_, status, reports, _, _) in self.by_pidfd.items() for fd in (pidfd, status, reports)]

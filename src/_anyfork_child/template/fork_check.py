@@ -86,6 +86,8 @@ def _settle(template: Template, fds: list[int]) -> None:
     if template.changed:
         _settle_changed(template)
     template.children.gather(fds)  # type: ignore[union-attr]  # made above
+    compiled = template.compiled
+    template.loop = compiled if compiled is not None and compiled.fits(template) else None
     template.settled = True
 
 
@@ -114,6 +116,7 @@ def _settle_changed(template: Template) -> None:
         template.show_idle()
     children.take_signals()  # the rehearsal has reset them
     resets = settle()
+    template.fork = template.choose_fork()
     template.signals = tuple(n for n in handled_signals() if _signal.getsignal(n) != template.handler)
     if template.signals:
         resets.append(lambda: default_actions(template.signals))

@@ -16,7 +16,7 @@ from __future__ import annotations
 from _signal import SIG_BLOCK, SIG_UNBLOCK
 from _signal import pthread_sigmask as sigmask
 from fcntl import fcntl
-from os import close, closerange, dup2, fork, getpid, pipe
+from os import close, closerange, dup2, getpid, pipe
 
 from ..birth.claims import claim
 from ..birth.owner_watch import F_OWNER_PID, F_SETOWN_EX, pack_owner
@@ -52,15 +52,18 @@ RECEIVE = NOWAIT | CLOEXEC
 KEPT = DETACHED | FOLLOWED  # of the flags of a fork
 
 
-def serve(template: Template) -> list[Any]:
+def serve(template: Template) -> list[Any] | None:
     """Process the owner's requests until a function takes over the process; return the function and its arguments.
 
-    End the process when the owner closes its handle or ends.
+    Return None if the compiled loop can go on. End the process when the owner closes its handle or ends.
     """
     channel = template.channel
     while True:
         children = template.children
         if children is not None:
+            loop = template.loop
+            if loop is not None and template.settled and channel.whole and children.reserve >= 0:
+                return None
             own = children.wait()
             if template.lifeline in own:
                 shutdown.owner_gone(template)
@@ -124,7 +127,7 @@ def fork_for(template: Template, fds: Sequence[int], flags: int, body: bytes) ->
         if write_end > children.high:
             children.high = write_end
         template.forking = True
-        pid = fork()
+        pid = template.fork()
     except OSError as error:
         refuse(template, (*fds, read_end, write_end), number, Failure("fork", "", error))
     else:

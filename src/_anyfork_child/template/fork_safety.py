@@ -12,7 +12,7 @@ import os
 import sys
 from _thread import _count as count_threads  # Python threads beside the main one; threading need not be loaded
 
-from ..birth.exit import fence, flush_stdio
+from ..birth.exit import fence_copies, flush_stdio
 from ..wire.failure import Failure
 from ..wire.threads import ignore_warnings, subinterpreters, unsafe_threads
 from .randomness import numpy_reset
@@ -61,14 +61,19 @@ def settle() -> list[Callable[[], object]]:
     flush_stdio()
     ignore_warnings()
     _check_native_threads()
+    if atexit._ncallbacks():
+        fence_copies()
     gc.collect()
     gc.freeze()
     return resets()
 
 
 def resets() -> list[Callable[[], object]]:
-    """Return the functions that a copy of this process must call to reset state that it must not share."""
-    needed: list[Callable[[], object]] = [fence] if atexit._ncallbacks() else []
+    """Return the functions that a copy of this process must call to reset state that it must not share.
+
+    Exit handlers are not among it.
+    """
+    needed: list[Callable[[], object]] = []
     modules = sys.modules
     reseed_numpy = numpy_reset()
     if reseed_numpy is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _signal
 import _socket
+import atexit
 import gc
 import os
 import sys
@@ -63,6 +64,8 @@ def _leave_program() -> None:
     handled = handled_signals()
     _kept.extend(_signal.getsignal(number) for number in handled)
     default_actions((*handled, _signal.SIGCHLD))  # if SIGCHLD is ignored, no child can be waited for
+    if atexit._ncallbacks():
+        birth.fence()
     for reset in resets():
         reset()
     _finish_imports()

@@ -24,6 +24,7 @@ from ..wire.frames import (
     ADOPTED,
     CHANNEL,
     CLOSE,
+    COMPILED,
     DETACH,
     DETACHED,
     FAILED,
@@ -31,6 +32,7 @@ from ..wire.frames import (
     FORK,
     FORK_DESCRIPTORS,
     IN_FILE,
+    IN_PYTHON,
     PING,
     PROGRAM,
     READY,
@@ -52,10 +54,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
     from ..birth.title import Title
+    from ._fast import ChildTable
     from .children import Children
+
+    class Loop(Protocol):
+        """The compiled loop: see template.compiled_loop."""
+
+        def fits(self, template: Template) -> bool:
+            """Return whether it can serve a template that has just been settled."""
+
+        def serve(self, template: Template) -> list[Any] | None:
+            """Serve a template until something unusual has been dealt with."""
 
 
 held: tuple[
@@ -81,8 +93,11 @@ class Template:
         "changed",
         "channel",
         "children",
+        "choose_fork",
+        "compiled",
         "failure",
         "flags",
+        "fork",
         "forking",
         "forks",
         "generation",
@@ -90,6 +105,7 @@ class Template:
         "hook_errors",
         "kept",
         "lifeline",
+        "loop",
         "new_children",
         "past",
         "pid",
@@ -137,6 +153,10 @@ class Template:
         self.settled = False  # whether the next fork needs no preparation
         self.resets: Sequence[Callable[[], object]] = ()  # the resets of state that a new process must run
         self.signals: Sequence[int] = ()  # signals with a handler, which must not run in the middle of a fork
+        self.fork: Callable[[], int] = os.fork
+        self.choose_fork: Callable[[], Callable[[], int]] = lambda: self.fork  # called after user code
+        self.compiled: Loop | None = None  # set by template.compiled, as choose_fork and new_children
+        self.loop: Loop | None = None  # the compiled loop, if it fits this template as it is now
         self.forking = False  # True between a fork and its bookkeeping
         self.told_to_end = 0  # the signal that came during that time
         self.hook_errors: tuple[Any, ...] = ()
@@ -213,7 +233,7 @@ class Template:
 
     def _answer(self) -> None:
         if self.failure is None:
-            self.send(Frame(READY, self.pid))
+            self.send(Frame(READY, self.pid, IN_PYTHON if self.compiled is None else COMPILED))
         else:
             self.told = True
             self.send(Frame(FAILED, 0, self.failure.pack()))
@@ -417,15 +437,16 @@ class Template:
         self.relay = True  # processes forked before follow the former owner
 
 
-def children_class() -> Callable[..., Children]:
-    """Return the class by which this template notices the ends of its processes: by pidfd, or by SIGCHLD.
+def children_class(new_table: Callable[[], ChildTable | None] = lambda: None) -> Callable[..., Children]:
+    """Return the function that makes the object by which this template notices the ends of its processes.
 
-    A template that is pid 1 uses SIGCHLD.
+    It is by pidfd, with a table of the compiled part if there is one, or by SIGCHLD. A template that is pid 1 uses
+    SIGCHLD.
     """
     if has_pidfds() and os.getpid() != 1:
         from .children_by_pidfd import PidfdChildren
 
-        return PidfdChildren
+        return lambda *own: PidfdChildren(*own, table=new_table())
     from .children_by_signal import SignalChildren
 
     return SignalChildren

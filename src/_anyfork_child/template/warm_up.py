@@ -41,6 +41,7 @@ CALL = f"{__name__}:{nothing.__name__}".encode()
 def rehearse(title: Title) -> None:
     """Rehearse the birth and start of a process, up to the call of its function and its end, with sockets made for it.
 
+
     Leaves only the interpreter's specialisations and caches.
     """
     handlers = [_signal.getsignal(number) for number in SIGNALS]
@@ -69,6 +70,7 @@ def _once(title: Title, last: Callable[[int], object]) -> None:
     become(understudy, (far.detach(), status_far.detach(), os.dup(line)), os.pipe(), FOLLOWED, b"")
     owner.sendall(HEADER.pack(VERSION, START, 0, len(CALL), len(CALL)) + CALL)
     call = serve(understudy)
+    assert call is not None
     channel = call[1]
     run(call, understudy.reports, last)
     children.forsake()

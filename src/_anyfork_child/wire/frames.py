@@ -40,6 +40,7 @@ READY, ENTERED, EXECUTING, FAILED, LOST, ADOPTED = range(32, 38)
 # Template to owner, on the status socket of one process.
 BORN, DIED = range(48, 50)
 KINDS = frozenset((*range(1, 16), *range(32, 38), *range(48, 50)))
+COMPILED, IN_PYTHON = b"compiled", b"python"  # the body of READY: which part serves the template
 # Bits of the value of FORK: the process outlives the owner; the kernel tells it of the owner's end (see
 # birth.owner_watch); it executes an interpreter.
 DETACHED, FOLLOWED, EXECUTES = 1, 2, 4

@@ -6,6 +6,7 @@ A flow is a generator without I/O of its own: it yields what it needs, a face wa
 
 from __future__ import annotations
 
+import sys
 from _signal import SIGKILL
 
 from .._errors import HandleError, LaunchError, NotReadyError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .._errors import AnyforkError
     from .endpoints import Source
     from .link import Link
-    from .session import Report
+    from .session import Report, Session
 
     Result = TypeVar("Result")
     Moved = TypeVar("Moved", bound=socket.socket)
@@ -58,6 +59,14 @@ def prepare(link: Link, timeout: float | None) -> Flow[None]:
     link.check("ready")
     if not link.session.succeeded_at(number):
         raise (yield from explain(link))
+    if "logging" in sys.modules:
+        _log_part(link.session)
+
+
+def _log_part(session: Session) -> None:
+    """Log whether the compiled part serves a template that is ready."""
+    server = "the compiled part" if session.compiled else "Python code"
+    sys.modules["logging"].getLogger("anyfork").debug("template %s is ready; %s serves it", session.pid, server)
 
 
 def hand_over(link: Link, kind: type[Moved]) -> Flow[Moved]:

@@ -267,7 +267,8 @@ class TemplateHandle(Stays):
 
     def __repr__(self) -> str:
         session = self._link.session
-        return f"<Template pid={session.pid} {session.phase.value} forks={session.forks}>"
+        compiled = "" if session.compiled is None else f" compiled={session.compiled}"
+        return f"<Template pid={session.pid} {session.phase.value} forks={session.forks}{compiled}>"
 
 
 def _arguments(argv: Sequence[Argument]) -> list[bytes]:

@@ -12,6 +12,7 @@ from _anyfork_child.wire.failure import unpack_texts
 from _anyfork_child.wire.frames import (
     ADOPTED,
     BORN,
+    COMPILED,
     DEATH,
     DIED,
     ENTERED,
@@ -79,6 +80,7 @@ class Session:
     pings = 0  # how often the process was asked whether it is ready
     answers = 0  # how often it has answered yes
     forks = 0
+    compiled: bool | None = None  # whether the compiled part serves a template; None: it has not said that yet
     adopting = False  # taken over from another process; answers before ADOPTED were meant for the previous owner
     report: Report | None = None
     lost: Mapping[int, Report] = MappingProxyType({})  # forks that did not even get their socket, by number
@@ -102,7 +104,8 @@ class Session:
                 Report(frame.body)
             return {}
         if kind in (ENTERED, READY, ADOPTED):
-            return {"pid": _pid(frame), **self._answer(kind)}
+            said = {"compiled": frame.body == COMPILED} if kind == READY and frame.body else {}
+            return {"pid": _pid(frame), **said, **self._answer(kind)}
         if kind == FAILED:
             return {"report": Report(frame.body)}
         if kind == LOST:

@@ -1,0 +1,1261 @@
+/* The compiled part of a template: what costs a start most, without the interpreter's work around it.
+
+   Optional: template/compiled.py decides whether it is used. Each function has a twin in Python that does the same.
+   Compiled for one version of CPython with a GIL, and used only in processes with a single Python thread.
+
+   Why a fork without os.fork() is safe here. After a fork, the interpreter makes its locks anew, because a thread that
+   the new process does not have may hold them; drops the states of other threads and interpreters; forgets signals
+   whose Python handlers have not run; and runs the hooks of os.register_at_fork(). Templates have one thread and one
+   interpreter, which is checked before; no lock is held, since the fork is not inside of an import; all signals are
+   blocked around the fork, and what came before them is handled before. The native thread id is renewed below, and the
+   hooks that have anything to do are run. fork() itself runs the handlers of pthread_atfork(). */
+
+#define _GNU_SOURCE
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434 /* on all architectures */
+#define SYS_close_range 436
+#endif
+
+#ifdef Py_GIL_DISABLED
+#error "free-threaded builds use os.fork"
+#endif
+#if PY_VERSION_HEX < 0x030b0000 || PY_VERSION_HEX >= 0x03100000
+#error "the sources of this version of CPython have not been read"
+#endif
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the frames below are laid out for little-endian machines"
+#endif
+
+#define INTERFACE 1 /* changes with what template/compiled.py calls */
+
+enum { BEFORE, IN_PARENT, IN_CHILD, KINDS };
+
+static struct {
+    PyObject *all[KINDS];     /* the interpreter's own lists of hooks */
+    Py_ssize_t sizes[KINDS];  /* their lengths when the hooks to run were chosen */
+    PyObject *chosen[KINDS];  /* tuples: the hooks to run */
+    PyObject *os_fork;
+} hooks;
+
+/* The generator of the module random, whose hook costs a new process 50 page faults: seed() in other words. */
+static struct {
+    PyObject *generator; /* NULL if there is none, or if it is not laid out as below */
+} seeded;
+
+typedef struct {
+    PyObject_HEAD
+    int position; /* in the words: WORDS means that the next draw makes new ones */
+    uint32_t words[624];
+} Random;
+
+enum { WORDS = 624 };
+
+static void
+reseed(void)
+{
+    Random *random = (Random *)seeded.generator;
+    if (random == NULL)
+        return;
+    char *at = (char *)random->words;
+    size_t left = sizeof(random->words);
+    while (left > 0) {
+        ssize_t got = getrandom(at, left, 0);
+        if (got < 0 && errno != EINTR)
+            Py_FatalError("getrandom() failed"); /* it has worked when the template was settled */
+        if (got > 0) {
+            at += got;
+            left -= (size_t)got;
+        }
+    }
+    random->position = WORDS;
+}
+
+PyDoc_STRVAR(reseeds_doc,
+"reseeds(generator, state)\n--\n\n"
+"Note the generator of random, whose state is given for comparison; return whether forks reseed it without its hook.");
+
+static PyObject *
+reseeds(PyObject *module, PyObject *args)
+{
+    PyObject *generator, *state;
+    char probe;
+    Py_CLEAR(seeded.generator);
+    if (!PyArg_ParseTuple(args, "OO!:reseeds", &generator, &PyTuple_Type, &state))
+        return NULL;
+    Random *random = (Random *)generator;
+    if (Py_TYPE(generator)->tp_basicsize < (Py_ssize_t)sizeof(Random) || PyTuple_GET_SIZE(state) != WORDS + 1 ||
+        getrandom(&probe, 1, 0) != 1)
+        Py_RETURN_FALSE;
+    for (int i = 0; i <= WORDS; i++) {
+        unsigned long word = PyLong_AsUnsignedLong(PyTuple_GET_ITEM(state, i));
+        if (PyErr_Occurred())
+            return NULL;
+        if (word != (i < WORDS ? random->words[i] : (unsigned long)random->position))
+            Py_RETURN_FALSE;
+    }
+    seeded.generator = Py_NewRef(generator);
+    Py_RETURN_TRUE;
+}
+
+static int
+hooks_changed(void)
+{
+    for (int kind = 0; kind < KINDS; kind++) {
+        if (hooks.all[kind] == NULL || PyList_GET_SIZE(hooks.all[kind]) != hooks.sizes[kind])
+            return 1;
+    }
+    return 0;
+}
+
+/* Run hooks as the interpreter does: an error goes to sys.unraisablehook, and the next hook is run. */
+static void
+run_hooks(int kind)
+{
+    if (kind == IN_CHILD)
+        reseed();
+    PyObject *chosen = hooks.chosen[kind];
+    Py_ssize_t count = chosen == NULL ? 0 : PyTuple_GET_SIZE(chosen);
+    if (count == 0)
+        return;
+    Py_INCREF(chosen); /* a hook may settle the template anew */
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *hook = PyTuple_GET_ITEM(chosen, kind == BEFORE ? count - 1 - i : i);
+        PyObject *result = PyObject_CallNoArgs(hook);
+        if (result == NULL)
+            PyErr_WriteUnraisable(hook);
+        else
+            Py_DECREF(result);
+    }
+    Py_DECREF(chosen);
+}
+
+/* Block all signals, but not SIGCHLD: while it is blocked, it does not matter that its default is to be ignored, and
+   each end of a process would interrupt the next wait. */
+static void
+block_signals(sigset_t *before)
+{
+    sigset_t all;
+    sigfillset(&all);
+    sigdelset(&all, SIGCHLD);
+    sigprocmask(SIG_SETMASK, &all, before);
+}
+
+PyDoc_STRVAR(choose_hooks_doc,
+"choose_hooks(all, chosen, os_fork)\n--\n\n"
+"Set the hooks that fork() runs: three tuples, of those in the interpreter's three lists.");
+
+static PyObject *
+choose_hooks(PyObject *module, PyObject *args)
+{
+    PyObject *all[KINDS], *chosen[KINDS], *os_fork;
+    if (!PyArg_ParseTuple(args, "(O!O!O!)(O!O!O!)O:choose_hooks",
+                          &PyList_Type, &all[0], &PyList_Type, &all[1], &PyList_Type, &all[2],
+                          &PyTuple_Type, &chosen[0], &PyTuple_Type, &chosen[1], &PyTuple_Type, &chosen[2], &os_fork))
+        return NULL;
+    for (int kind = 0; kind < KINDS; kind++) {
+        Py_XSETREF(hooks.all[kind], Py_NewRef(all[kind]));
+        Py_XSETREF(hooks.chosen[kind], Py_NewRef(chosen[kind]));
+        hooks.sizes[kind] = PyList_GET_SIZE(all[kind]);
+    }
+    Py_XSETREF(hooks.os_fork, Py_NewRef(os_fork));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(fork_doc,
+"fork()\n--\n\n"
+"Fork this process as os.fork() does, with the chosen hooks only; with all of them if others were registered since.");
+
+static PyObject *
+fast_fork(PyObject *module, PyObject *unused)
+{
+    sigset_t mask;
+    pid_t pid;
+    int error;
+
+    if (hooks.os_fork == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "fork() was called before choose_hooks()");
+        return NULL;
+    }
+    if (hooks_changed())
+        return PyObject_CallNoArgs(hooks.os_fork);
+    if (PySys_Audit("os.fork", NULL) < 0)
+        return NULL;
+    run_hooks(BEFORE);
+    block_signals(&mask);
+    if (PyErr_CheckSignals() < 0) { /* the child would handle them, too */
+        sigprocmask(SIG_SETMASK, &mask, NULL);
+        run_hooks(IN_PARENT);
+        return NULL;
+    }
+    pid = fork();
+    error = errno;
+    if (pid == 0)
+        PyThreadState_Get()->native_thread_id = (unsigned long)syscall(SYS_gettid);
+    sigprocmask(SIG_SETMASK, &mask, NULL);
+    run_hooks(pid == 0 ? IN_CHILD : IN_PARENT);
+    if (pid < 0) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return PyLong_FromLong(pid);
+}
+
+/* --- The processes of a template ------------------------------------------------------------------------------- */
+
+/* A mapping from pidfds to (pid, status socket, pipe for reports, flags, time of birth), as template.children_by_pidfd
+   uses it, in memory without reference counts. */
+
+typedef struct {
+    double born; /* seconds, monotonic */
+    int pid, pidfd, status, reports, flags;
+} Child;
+
+typedef struct {
+    PyObject_HEAD
+    Child *children;
+    Py_ssize_t count, room;
+} Table;
+
+static Py_ssize_t
+find_child(Table *self, long pidfd)
+{
+    for (Py_ssize_t i = 0; i < self->count; i++) {
+        if (self->children[i].pidfd == pidfd)
+            return i;
+    }
+    return -1;
+}
+
+/* Make room for one more process. Return -1, without an exception, if there is no memory. */
+static int
+reserve_child(Table *self)
+{
+    if (self->count == self->room) {
+        Py_ssize_t room = self->room ? 2 * self->room : 64;
+        Child *children = PyMem_RawRealloc(self->children, (size_t)room * sizeof(Child));
+        if (children == NULL)
+            return -1;
+        self->children = children;
+        self->room = room;
+    }
+    return 0;
+}
+
+static void
+remove_child(Table *self, Py_ssize_t i)
+{
+    self->children[i] = self->children[--self->count];
+}
+
+static PyObject *
+child_as_tuple(const Child *child)
+{
+    return Py_BuildValue("iiiid", child->pid, child->status, child->reports, child->flags, child->born);
+}
+
+static void
+table_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyMem_RawFree(((Table *)self)->children);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static Py_ssize_t
+table_length(PyObject *self)
+{
+    return ((Table *)self)->count;
+}
+
+static int
+table_assign(PyObject *object, PyObject *key, PyObject *value)
+{
+    Table *self = (Table *)object;
+    Child child;
+    long pidfd = PyLong_AsLong(key);
+    if (pidfd == -1 && PyErr_Occurred())
+        return -1;
+    Py_ssize_t i = find_child(self, pidfd);
+    if (value == NULL) {
+        if (i < 0) {
+            PyErr_SetObject(PyExc_KeyError, key);
+            return -1;
+        }
+        remove_child(self, i);
+        return 0;
+    }
+    if (!PyTuple_Check(value) || !PyArg_ParseTuple(value, "iiiid", &child.pid, &child.status, &child.reports,
+                                                   &child.flags, &child.born))
+        return -1;
+    child.pidfd = (int)pidfd;
+    if (i < 0) {
+        if (reserve_child(self) < 0) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        i = self->count++;
+    }
+    self->children[i] = child;
+    return 0;
+}
+
+static PyObject *
+table_pop(PyObject *object, PyObject *args)
+{
+    Table *self = (Table *)object;
+    PyObject *otherwise;
+    int pidfd;
+    if (!PyArg_ParseTuple(args, "iO:pop", &pidfd, &otherwise))
+        return NULL;
+    Py_ssize_t i = find_child(self, pidfd);
+    if (i < 0)
+        return Py_NewRef(otherwise);
+    PyObject *child = child_as_tuple(&self->children[i]);
+    if (child != NULL)
+        remove_child(self, i);
+    return child;
+}
+
+static PyObject *
+table_list(Table *self, int with_keys)
+{
+    PyObject *list = PyList_New(0);
+    for (Py_ssize_t i = 0; list != NULL && i < self->count; i++) {
+        PyObject *item = child_as_tuple(&self->children[i]);
+        if (item != NULL && with_keys)
+            item = Py_BuildValue("iN", self->children[i].pidfd, item);
+        if (item == NULL || PyList_Append(list, item) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(item);
+    }
+    return list;
+}
+
+static PyObject *
+table_values(PyObject *self, PyObject *unused)
+{
+    return table_list((Table *)self, 0);
+}
+
+static PyObject *
+table_items(PyObject *self, PyObject *unused)
+{
+    return table_list((Table *)self, 1);
+}
+
+static PyMethodDef table_methods[] = {
+    {"pop", table_pop, METH_VARARGS, "Remove and return the process of a pidfd, or return the second argument."},
+    {"values", table_values, METH_NOARGS, "Return a list of the processes."},
+    {"items", table_items, METH_NOARGS, "Return a list of pidfds with their processes."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot table_slots[] = {
+    {Py_tp_doc, "The processes of a template by pidfd: pid, status socket, pipe for reports, flags, time of birth."},
+    {Py_tp_new, PyType_GenericNew},
+    {Py_tp_dealloc, table_dealloc},
+    {Py_tp_methods, table_methods},
+    {Py_mp_length, table_length},
+    {Py_mp_ass_subscript, table_assign},
+    {0, NULL},
+};
+
+static PyType_Spec table_spec = {
+    .name = "_anyfork_child.template._fast.ChildTable",
+    .basicsize = sizeof(Table),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = table_slots,
+};
+
+static PyTypeObject *table_type;
+
+/* --- The loop ---------------------------------------------------------------------------------------------------- */
+
+/* Twin of template.fork_loop. It does only what every start needs, and returns whatever is unusual to Python, always
+   before it has changed anything: Python does it again, and deals with it. All signals are blocked but while it waits,
+   so that no Python code runs between a fork and its bookkeeping. */
+
+enum { FRAME, LIFELINE, ENDED, WAIT, FORKED, BORN_HERE, FAILED }; /* what serve() returns */
+
+/* Of wire/frames.py. */
+enum { VERSION = 1, FORK = 2, START = 8, ENTERED = 33, BORN = 48, DIED = 49 };
+enum { DETACHED = 1, FOLLOWED = 2 };
+enum { FORK_DESCRIPTORS = 3, DESCRIPTORS_A_MESSAGE = 253 };
+
+typedef struct {
+    uint8_t version, kind;
+    uint16_t count;
+    uint32_t length;
+    int64_t value;
+} Header;
+
+typedef struct __attribute__((packed)) {
+    Header header;
+    int32_t status;
+    double user, system;
+    int64_t rest[14];
+} Died;
+
+_Static_assert(sizeof(Header) == 16, "the header of a frame");
+_Static_assert(sizeof(Died) == 148, "a frame DIED");
+
+enum { EVENTS = 32, TURNS = 64, PATIENCE = 10 /* ms */ };
+
+typedef struct {
+    PyObject *template; /* a Template object */
+    PyObject *sock;     /* the channel of a new process */
+    Table *table;
+    int control, lifeline, reports, epoll, first, high;
+    int usual;  /* whether a new process may run its function at once */
+    int renews; /* whether it must reset something before */
+    int titled; /* whether it shows its function */
+    const char *title; /* what precedes the function there */
+    Py_ssize_t title_size, title_start, title_room, title_shown; /* bytes; the address in memory */
+    long forks; /* done here */
+    sigset_t mask; /* while it waits */
+} Loop;
+
+typedef struct {
+    Header header;
+    ssize_t size; /* bytes of the header that have come */
+    int flags;    /* of recvmsg() */
+    int count;    /* descriptors that have come */
+    int fds[DESCRIPTORS_A_MESSAGE];
+} Message;
+
+static const Header no_header;
+
+/* Receive a header and the descriptors that come with it; return -1 with errno. */
+static int
+receive(int control, Message *message)
+{
+    static union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(DESCRIPTORS_A_MESSAGE * sizeof(int))];
+    } ancillary;
+    struct iovec part = {&message->header, sizeof(Header)};
+    struct msghdr described = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = ancillary.bytes, .msg_controllen = sizeof(ancillary.bytes)};
+    do {
+        message->size = recvmsg(control, &described, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    } while (message->size < 0 && errno == EINTR);
+    if (message->size < 0)
+        return -1;
+    message->flags = described.msg_flags;
+    message->count = 0;
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&described);
+    if (rights != NULL && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS) {
+        size_t size = rights->cmsg_len - CMSG_LEN(0);
+        message->count = (int)(size / sizeof(int));
+        memcpy(message->fds, CMSG_DATA(rights), (size_t)message->count * sizeof(int));
+    }
+    return 0;
+}
+
+static PyObject *
+event(Loop *loop, int what, PyObject *details) /* steals the details */
+{
+    return details == NULL ? NULL : Py_BuildValue("iiiN", what, loop->high, loop->forks, details);
+}
+
+/* Return a frame as recvmsg() of Python would. */
+static PyObject *
+frame_event(Loop *loop, const Message *message)
+{
+    PyObject *fds = PyTuple_New(message->count);
+    for (int i = 0; fds != NULL && i < message->count; i++) {
+        PyObject *number = PyLong_FromLong(message->fds[i]);
+        if (number == NULL)
+            Py_CLEAR(fds);
+        else
+            PyTuple_SET_ITEM(fds, i, number);
+    }
+    if (fds == NULL)
+        return NULL;
+    return event(loop, FRAME, Py_BuildValue("y#Ni", (const char *)&message->header, (Py_ssize_t)message->size, fds,
+                                            message->flags));
+}
+
+static double
+seconds(struct timeval time)
+{
+    return (double)time.tv_sec + (double)time.tv_usec * 1e-6;
+}
+
+static void
+fill_usage(Died *died, const struct rusage *usage)
+{
+    const int64_t rest[14] = {
+        usage->ru_maxrss, usage->ru_ixrss,   usage->ru_idrss,   usage->ru_isrss,  usage->ru_minflt,
+        usage->ru_majflt, usage->ru_nswap,   usage->ru_inblock, usage->ru_oublock, usage->ru_msgsnd,
+        usage->ru_msgrcv, usage->ru_nsignals, usage->ru_nvcsw,  usage->ru_nivcsw};
+    died->user = seconds(usage->ru_utime);
+    died->system = seconds(usage->ru_stime);
+    memcpy(died->rest, rest, sizeof(rest));
+}
+
+static PyObject *
+ended_event(Loop *loop, const Child *child, const Died *died)
+{
+    PyObject *usage = PyTuple_New(2 + 14);
+    if (usage == NULL)
+        return NULL;
+    PyTuple_SET_ITEM(usage, 0, PyFloat_FromDouble(died->user));
+    PyTuple_SET_ITEM(usage, 1, PyFloat_FromDouble(died->system));
+    for (int i = 0; i < 14; i++)
+        PyTuple_SET_ITEM(usage, 2 + i, PyLong_FromLongLong(died->rest[i]));
+    if (PyErr_Occurred()) {
+        Py_DECREF(usage);
+        return NULL;
+    }
+    return event(loop, ENDED, Py_BuildValue("iiiiN", child->pid, child->status, child->reports, died->status, usage));
+}
+
+/* Reap a process and report its end. Return an event for Python if it did not end with 0, or the report failed. */
+static PyObject *
+reap(Loop *loop, Py_ssize_t i)
+{
+    Child child = loop->table->children[i];
+    struct rusage usage;
+    Died died = {.header = {VERSION, DIED, 0, sizeof(Died) - sizeof(Header), child.pid}};
+    int status;
+    pid_t pid;
+    do {
+        pid = wait4(child.pid, &status, 0, &usage);
+    } while (pid < 0 && errno == EINTR);
+    if (pid < 0) /* code in this template has waited for it */
+        return event(loop, WAIT, Py_NewRef(Py_None));
+    /* The owner holds a copy of the pidfd, so epoll would go on reporting it after close. */
+    epoll_ctl(loop->epoll, EPOLL_CTL_DEL, child.pidfd, NULL);
+    close(child.pidfd);
+    remove_child(loop->table, i);
+    died.status = status;
+    fill_usage(&died, &usage);
+    if (status != 0 || send(child.status, &died, sizeof(died), MSG_NOSIGNAL) < 0)
+        return ended_event(loop, &child, &died);
+    close(child.status);
+    close(child.reports);
+    return NULL;
+}
+
+/* Report a birth on the status socket, with the pidfd. */
+static int
+send_born(const Child *child)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } ancillary = {0};
+    Header header = {VERSION, BORN, 1, 0, child->pid};
+    struct iovec part = {&header, sizeof(header)};
+    struct msghdr described = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = ancillary.bytes, .msg_controllen = sizeof(ancillary.bytes)};
+    ancillary.align.cmsg_len = CMSG_LEN(sizeof(int));
+    ancillary.align.cmsg_level = SOL_SOCKET;
+    ancillary.align.cmsg_type = SCM_RIGHTS;
+    memcpy(CMSG_DATA(&ancillary.align), &child->pidfd, sizeof(int));
+    return sendmsg(child->status, &described, MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(header) ? 0 : -1;
+}
+
+/* Watch a process just forked, and report its birth. Return -1, with nothing left behind, if Python has to do it. */
+static int
+add_child(Loop *loop, int pid, int status, int reports, int flags)
+{
+    struct timespec now;
+    Child child = {.pid = pid, .status = status, .reports = reports, .flags = flags};
+    struct epoll_event wanted = {.events = EPOLLIN};
+
+    if (reserve_child(loop->table) < 0)
+        return -1;
+    child.pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (child.pidfd < 0)
+        return -1;
+    wanted.data.fd = child.pidfd;
+    if (epoll_ctl(loop->epoll, EPOLL_CTL_ADD, child.pidfd, &wanted) < 0) {
+        close(child.pidfd);
+        return -1;
+    }
+    if (send_born(&child) < 0) {
+        epoll_ctl(loop->epoll, EPOLL_CTL_DEL, child.pidfd, NULL);
+        close(child.pidfd);
+        return -1;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    child.born = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+    loop->table->children[loop->table->count++] = child;
+    if (child.pidfd > loop->high)
+        loop->high = child.pidfd;
+    return 0;
+}
+
+/* Make a new process a template: twin of template.fork_loop.become, but for the attributes of the Template. */
+static void
+become(Loop *loop, const int *fds, int reports, int flags)
+{
+    dup3(fds[0], loop->control, O_CLOEXEC);
+    dup3(fds[2], loop->lifeline, O_CLOEXEC);
+    dup3(reports, loop->reports, O_CLOEXEC);
+    if (syscall(SYS_close_range, loop->first, loop->high, 0) < 0) {
+        for (int fd = loop->first; fd <= loop->high; fd++)
+            close(fd);
+    }
+    PyThreadState_Get()->native_thread_id = (unsigned long)syscall(SYS_gettid);
+    if (flags == FOLLOWED) {
+        struct f_owner_ex owner = {F_OWNER_PID, getpid()};
+        fcntl(loop->lifeline, F_SETOWN_EX, &owner);
+        fcntl(loop->reports, F_SETOWN_EX, &owner);
+    }
+    else
+        fcntl(loop->reports, F_SETOWN, getpid());
+}
+
+/* --- The birth, the run and the end of a usual process ---------------------------------------------------------- */
+
+/* Twin of template.entry and birth.exit, for a function that is called by name or by value without descriptors. All
+   that fails is left to them. The function runs above one frame of C, however many templates are its ancestors. */
+
+enum {
+    BE_BORN, LOADS, CHECKED, FIND_FUNCTION, FUNCTION_NAME, REFUSE, ENTER, END_COPY, SIGNAL, SIG_DEFAULT, INTERRUPT,
+    TAKE_RESULT, FAIL, WIND_UP, FLUSH, EXIT, COUNT_THREADS, COUNT_HANDLERS, TEXT_STREAM, BYTE_STREAM, RAW_STREAM,
+    NUMBER_TERM, NUMBER_INT, PARTS
+};
+
+static const char *const part_names[PARTS] = {
+    "be_born", "loads", "CHECKED", "find_function", "function_name", "refuse", "enter", "end_copy", "signal", "SIG_DFL",
+    "default_int_handler", "take_result", "fail_call", "wind_up", "flush", "_exit", "count_threads", "count_handlers",
+    "TextIOWrapper", "BufferedWriter", "FileIO", "SIGTERM", "SIGINT"};
+
+static PyObject *parts[PARTS];
+static PyObject *name_threading, *name_atexits, *name_multiprocessing; /* strings */
+
+/* A standard stream when the template was settled, just after a flush: as long as its objects have the same bytes,
+   nothing was written to it, and it need not be flushed, which costs 15 page faults. */
+typedef struct {
+    PyObject *text, *bytes; /* borrowed: a program that runs here must be able to finalize them, which flushes them */
+    char *copy; /* of both, without their headers */
+    size_t text_size, bytes_size;
+} Stream;
+
+static Stream streams[2];
+static const char *const stream_names[2] = {"stdout", "stderr"};
+
+static size_t
+size_of(PyObject *object)
+{
+    return (size_t)Py_TYPE(object)->tp_basicsize - sizeof(PyObject);
+}
+
+static const char *
+content_of(PyObject *object)
+{
+    return (const char *)object + sizeof(PyObject);
+}
+
+/* Note a stream; if it is not one of the usual kind, it is always flushed. */
+static void
+remember_stream(Stream *stream, PyObject *text)
+{
+    PyMem_RawFree(stream->copy);
+    stream->copy = NULL;
+    if (text == NULL || (PyObject *)Py_TYPE(text) != parts[TEXT_STREAM])
+        return;
+    PyObject *bytes = PyObject_GetAttrString(text, "buffer");
+    PyObject *type = bytes == NULL ? NULL : (PyObject *)Py_TYPE(bytes);
+    Py_XDECREF(bytes); /* the text stream keeps it */
+    if (type == NULL || (type != parts[BYTE_STREAM] && type != parts[RAW_STREAM])) {
+        PyErr_Clear();
+        return;
+    }
+    stream->text = text;
+    stream->bytes = bytes;
+    stream->text_size = size_of(text);
+    stream->bytes_size = size_of(bytes);
+    stream->copy = PyMem_RawMalloc(stream->text_size + stream->bytes_size);
+    if (stream->copy != NULL) {
+        memcpy(stream->copy, content_of(text), stream->text_size);
+        memcpy(stream->copy + stream->text_size, content_of(bytes), stream->bytes_size);
+    }
+}
+
+/* The text stream holds the address of the byte stream, so one that has the same bytes still keeps it alive. */
+static int
+is_clean(int number)
+{
+    const Stream *stream = &streams[number];
+    return stream->copy != NULL && PySys_GetObject(stream_names[number]) == stream->text &&
+           (PyObject *)Py_TYPE(stream->text) == parts[TEXT_STREAM] &&
+           memcmp(stream->copy, content_of(stream->text), stream->text_size) == 0 &&
+           memcmp(stream->copy + stream->text_size, content_of(stream->bytes), stream->bytes_size) == 0;
+}
+
+/* The exit handlers when the template was settled: a process runs none of them, but those that were registered later. */
+static long inherited_handlers;
+
+static long
+count_handlers(void)
+{
+    PyObject *number = PyObject_CallNoArgs(parts[COUNT_HANDLERS]);
+    long count = number == NULL ? -1 : PyLong_AsLong(number);
+    Py_XDECREF(number);
+    return count;
+}
+
+PyDoc_STRVAR(prepare_births_doc,
+"prepare_births(parts)\n--\n\n"
+"Note the functions of Python that births use, by name, and the standard streams, which have just been flushed.");
+
+static PyObject *
+prepare_births(PyObject *module, PyObject *given)
+{
+    for (int i = 0; i < PARTS; i++) {
+        PyObject *part = PyDict_Check(given) ? PyDict_GetItemString(given, part_names[i]) : NULL;
+        if (part == NULL) {
+            PyErr_SetString(PyExc_KeyError, part_names[i]);
+            return NULL;
+        }
+        Py_XSETREF(parts[i], Py_NewRef(part));
+    }
+    for (int i = 0; i < 2; i++)
+        remember_stream(&streams[i], PySys_GetObject(stream_names[i]));
+#if PY_VERSION_HEX < 0x030e0000 /* later, the number shrinks by atexit.unregister() */
+    inherited_handlers = count_handlers();
+#endif
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static _Noreturn void
+end_process(long code)
+{
+    if (!PyCFunction_Check(parts[EXIT])) { /* a tool has replaced os._exit() */
+        PyObject *result = PyObject_CallFunction(parts[EXIT], "l", code);
+        Py_XDECREF(result);
+    }
+    _exit((int)code);
+}
+
+/* End the process after an error that its twin in Python could not deal with. */
+static _Noreturn void
+give_up(void)
+{
+    if (PyErr_Occurred())
+        PyErr_Print();
+    end_process(1);
+}
+
+/* Return the exception that is set, and clear it. */
+static PyObject *
+take_error(void)
+{
+#if PY_VERSION_HEX >= 0x030c0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+#endif
+}
+
+static _Noreturn void
+refuse(Loop *loop, int flags, int pid)
+{
+    PyObject *error = take_error();
+    PyObject *result = PyObject_CallFunction(parts[REFUSE], "OiiO", loop->template, flags, pid, error);
+    Py_XDECREF(result);
+    give_up();
+}
+
+/* Return whether the interpreter has nothing to do at its end but to flush its output. */
+static int
+is_quiet(void)
+{
+    PyObject *modules = PyImport_GetModuleDict();
+    if (PyDict_GetItemWithError(modules, name_multiprocessing) != NULL)
+        return 0;
+    PyObject *threading = PyDict_GetItemWithError(modules, name_threading);
+    if (threading != NULL) {
+        if (!PyModule_Check(threading))
+            return 0;
+        PyObject *atexits = PyDict_GetItemWithError(PyModule_GetDict(threading), name_atexits);
+        if (atexits == NULL || !PyList_Check(atexits) || PyList_GET_SIZE(atexits) > 0)
+            return 0;
+        PyObject *count = PyObject_CallNoArgs(parts[COUNT_THREADS]);
+        if (count == NULL || PyLong_AsLong(count) != 0)
+            return 0;
+        Py_DECREF(count);
+    }
+    return !PyErr_Occurred() && count_handlers() == inherited_handlers;
+}
+
+/* Call the function, do the work of an interpreter at its end, and end the process. Twin of birth.exit.run. Return with
+   an exception if that is to leave all frames of this process. */
+static void
+run_function(Loop *loop, PyObject *function, PyObject *arguments) /* steals both */
+{
+    long code = 0;
+    PyObject *result = PyObject_Call(function, arguments, NULL);
+    if (result != NULL && result != Py_None)
+        Py_XSETREF(result, PyObject_CallFunctionObjArgs(parts[TAKE_RESULT], result, function, arguments, NULL));
+    if (result == NULL) {
+        PyObject *error = take_error();
+        PyObject *number = PyObject_CallFunction(parts[FAIL], "Oi", error, loop->reports);
+        Py_XDECREF(error);
+        if (number == NULL) {
+            Py_DECREF(arguments);
+            Py_DECREF(function);
+            return;
+        }
+        code = PyLong_AsLong(number);
+        Py_DECREF(number);
+    }
+    Py_XDECREF(result);
+    Py_DECREF(arguments); /* files among them are flushed and closed with the last reference */
+    Py_DECREF(function);
+    int quiet = is_quiet();
+    PyErr_Clear();
+    if (!quiet)
+        result = PyObject_CallFunction(parts[WIND_UP], "l", code);
+    else if (!is_clean(0) || !is_clean(1))
+        result = PyObject_CallNoArgs(parts[FLUSH]);
+    if (PyErr_Occurred())
+        give_up();
+    end_process(code);
+}
+
+/* Find a function by its name. Twin of values.decode.load_call. */
+static PyObject *
+find_function(const char *name, Py_ssize_t size, PyObject *values)
+{
+    const char *colon = memchr(name, ':', (size_t)size);
+    PyObject *function = NULL;
+    if (colon != NULL) {
+        PyObject *module_name = PyUnicode_DecodeUTF8(name, colon - name, NULL);
+        PyObject *path = PyUnicode_DecodeUTF8(colon + 1, name + size - colon - 1, NULL);
+        if (module_name == NULL || path == NULL) {
+            Py_XDECREF(module_name);
+            Py_XDECREF(path);
+            return NULL;
+        }
+        PyObject *module = PyDict_GetItemWithError(PyImport_GetModuleDict(), module_name);
+        if (module != NULL)
+            function = PyObject_GetAttr(module, path);
+        Py_DECREF(module_name);
+        Py_DECREF(path);
+        if (function != NULL || (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_AttributeError)))
+            return function;
+        PyErr_Clear();
+    }
+    return PyObject_CallFunction(parts[FIND_FUNCTION], "s#O", name, size, values);
+}
+
+/* Decode the values of a call into a tuple. */
+static PyObject *
+load_values(const char *data, Py_ssize_t size)
+{
+    if (size == 0)
+        return PyTuple_New(0);
+    PyObject *pickled = PyBytes_FromStringAndSize(data, size);
+    if (pickled == NULL)
+        return NULL;
+    PyObject *values = PyObject_CallOneArg(parts[LOADS], pickled);
+    Py_DECREF(pickled);
+    if (values == NULL)
+        return NULL;
+    PyObject *tuple = PySequence_Tuple(values);
+    Py_DECREF(values);
+    if (tuple != NULL && PyTuple_GET_SIZE(tuple) > 0 && PyTuple_GET_ITEM(tuple, 0) == parts[CHECKED])
+        Py_SETREF(tuple, PyTuple_GetSlice(tuple, 1, PyTuple_GET_SIZE(tuple) - 1));
+    return tuple;
+}
+
+/* Show the function in the title, if possible. Twin of birth.title. */
+static __attribute__((noinline)) void
+show_title(const Loop *loop, const char *name, Py_ssize_t size)
+{
+    char text[4096];
+    Py_ssize_t limit = loop->title_room - 1 < (Py_ssize_t)sizeof(text) ? loop->title_room - 1 : (Py_ssize_t)sizeof(text);
+    if (limit <= 0)
+        return;
+    int fd = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    Py_ssize_t prefix = loop->title_size < limit ? loop->title_size : limit;
+    Py_ssize_t rest = size < limit - prefix ? size : limit - prefix;
+    Py_ssize_t shown = loop->title_shown < limit ? loop->title_shown : limit;
+    memcpy(text, loop->title, (size_t)prefix);
+    memcpy(text + prefix, name, (size_t)rest);
+    if (prefix + rest < shown)
+        memset(text + prefix + rest, 0, (size_t)(shown - prefix - rest));
+    else
+        shown = prefix + rest;
+    if (pwrite(fd, text, (size_t)shown, (off_t)loop->title_start) < 0) {
+        /* not our own memory any more, after setuid */
+    }
+    close(fd);
+}
+
+/* Report that the function is entered; twin of template.entry.enter. Return -1 with an exception. */
+static int
+enter(Loop *loop, int flags, PyObject *function, const char *name, Py_ssize_t size)
+{
+    PyObject *own_name = NULL, *result;
+    if (loop->titled && size == 0) {
+        PyObject *found = PyObject_CallOneArg(parts[FUNCTION_NAME], function);
+        own_name = found == NULL ? NULL : PyUnicode_AsEncodedString(found, "utf-8", "replace");
+        Py_XDECREF(found);
+        if (own_name == NULL)
+            return -1;
+        name = PyBytes_AS_STRING(own_name);
+        size = PyBytes_GET_SIZE(own_name);
+    }
+    if (loop->titled)
+        show_title(loop, name, size);
+    Header header = {VERSION, ENTERED, 0, 0, getpid()};
+    ssize_t sent = send(loop->control, &header, sizeof(header), MSG_NOSIGNAL);
+    if (sent != sizeof(header)) { /* the owner does not listen: it may have revoked the start */
+        result = PyObject_CallFunction(parts[ENTER], "OiOy#", loop->template, flags, function, name, size);
+        Py_XDECREF(own_name);
+        Py_XDECREF(result);
+        return result == NULL ? -1 : 0;
+    }
+    Py_XDECREF(own_name);
+    result = PyObject_CallFunctionObjArgs(parts[SIGNAL], parts[NUMBER_TERM], parts[SIG_DEFAULT], NULL);
+    if (result == NULL)
+        return -1;
+    Py_DECREF(result);
+    result = PyObject_CallFunctionObjArgs(parts[SIGNAL], parts[NUMBER_INT], parts[INTERRUPT], NULL);
+    if (result == NULL)
+        return -1;
+    Py_DECREF(result);
+    return 0;
+}
+
+/* Return the arguments of the function: the channel, and the values from ``first`` on. */
+static PyObject *
+arguments_from(PyObject *sock, PyObject *values, Py_ssize_t first)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(values) - first;
+    PyObject *arguments = PyTuple_New(1 + count);
+    if (arguments == NULL)
+        return NULL;
+    PyTuple_SET_ITEM(arguments, 0, Py_NewRef(sock));
+    for (Py_ssize_t i = 0; i < count; i++)
+        PyTuple_SET_ITEM(arguments, 1 + i, Py_NewRef(PyTuple_GET_ITEM(values, first + i)));
+    return arguments;
+}
+
+static void
+run_start(Loop *loop, int flags, const char *body, Py_ssize_t length, Py_ssize_t name_size)
+{
+    pid_t pid = getpid();
+    PyObject *function = NULL;
+    PyObject *values = load_values(body + name_size, length - name_size);
+    if (values != NULL && name_size > 0)
+        function = find_function(body, name_size, values);
+    else if (values != NULL)
+        function = PySequence_GetItem(values, 0);
+    if (function == NULL)
+        refuse(loop, flags, pid);
+    if (getpid() != pid) { /* a copy that the decoding of a value has made */
+        PyObject *result = PyObject_CallFunction(parts[END_COPY], "i", 0);
+        Py_XDECREF(result);
+        give_up();
+    }
+    if (enter(loop, flags, function, body, name_size) < 0)
+        give_up();
+    PyObject *arguments = arguments_from(loop->sock, values, name_size == 0);
+    Py_DECREF(values);
+    if (arguments == NULL)
+        give_up();
+    run_function(loop, function, arguments);
+}
+
+/* Run the function of a usual START if that has come. Return if not, with nothing read, or with an exception. */
+static void
+start_at_once(Loop *loop, int flags)
+{
+    static struct {
+        Header header;
+        char body[4096 - sizeof(Header)];
+    } frame; /* not on the stack, which is as deep as without the compiled part */
+    ssize_t size = recv(loop->control, &frame, sizeof(frame), MSG_PEEK | MSG_DONTWAIT);
+    const Header *header = &frame.header;
+    if (size < (ssize_t)sizeof(Header) || header->version != VERSION || header->kind != START || header->count != 0 ||
+        header->length == 0 || header->length > (size_t)size - sizeof(Header) || header->value < 0 ||
+        header->value > header->length)
+        return;
+    size_t wanted = sizeof(Header) + header->length;
+    if (recv(loop->control, &frame, wanted, MSG_DONTWAIT) != (ssize_t)wanted)
+        give_up();
+    run_start(loop, flags, frame.body, header->length, (Py_ssize_t)header->value);
+}
+
+/* Wait a moment for the first frame: most owners send it at once, and some processes are faster. Return whether that,
+   and nothing else, has come. */
+static int
+wait_for_start(Loop *loop)
+{
+    struct pollfd polled[] = {{.fd = loop->control, .events = POLLIN}, {.fd = loop->lifeline, .events = POLLIN}};
+    return poll(polled, 2, PATIENCE) == 1 && (polled[0].revents & POLLIN);
+}
+
+/* Let a new process start, or go on as a template in Python. */
+static PyObject *
+be_born(Loop *loop, int flags)
+{
+    int usual = loop->usual && !(flags & DETACHED);
+    int renewed = !usual || loop->renews;
+    if (renewed) {
+        PyObject *may_start = PyObject_CallFunction(parts[BE_BORN], "Oi", loop->template, flags);
+        if (may_start == NULL)
+            return NULL;
+        usual = usual && PyObject_IsTrue(may_start);
+        Py_DECREF(may_start);
+    }
+    if (usual && !renewed)
+        reseed();
+    if (usual && wait_for_start(loop))
+        start_at_once(loop, flags);
+    if (PyErr_Occurred())
+        return NULL;
+    if (!renewed) {
+        PyObject *done = PyObject_CallFunction(parts[BE_BORN], "Oi", loop->template, flags);
+        if (done == NULL)
+            return NULL;
+        Py_DECREF(done);
+    }
+    return event(loop, BORN_HERE, Py_NewRef(Py_None));
+}
+
+/* Fork for a usual request. Return an event for Python in the new process, and in the template if something failed. */
+static PyObject *
+fork_for(Loop *loop, const Message *message)
+{
+    int flags = (int)message->header.value & (DETACHED | FOLLOWED);
+    const int *fds = message->fds;
+    int reports[2];
+    pid_t pid;
+
+    if (PySys_Audit("os.fork", NULL) < 0)
+        return NULL;
+    if (pipe2(reports, O_CLOEXEC) < 0)
+        return frame_event(loop, message);
+    if (fds[2] > loop->high)
+        loop->high = fds[2];
+    if (reports[1] > loop->high)
+        loop->high = reports[1];
+    pid = fork();
+    if (pid < 0) {
+        close(reports[0]);
+        close(reports[1]);
+        return frame_event(loop, message);
+    }
+    if (pid == 0) {
+        become(loop, fds, reports[1], flags);
+        sigprocmask(SIG_SETMASK, &loop->mask, NULL);
+        return be_born(loop, flags);
+    }
+    loop->forks++;
+    if (add_child(loop, pid, fds[1], reports[0], flags) < 0) {
+        /* A signal must not end this template now: template.shutdown looks for that. */
+        if (PyObject_SetAttrString(loop->template, "forking", Py_True) < 0)
+            return NULL;
+        return event(loop, FORKED, Py_BuildValue("i(iii)(ii)i", pid, fds[0], fds[1], fds[2], reports[0], reports[1],
+                                                 flags));
+    }
+    close(fds[0]);
+    close(fds[2]);
+    close(reports[1]);
+    return NULL;
+}
+
+/* Take what the control socket has. Return an event for Python unless it is a usual request for a fork. */
+static PyObject *
+take_frame(Loop *loop)
+{
+    static Message message;
+    const Header *header = &message.header;
+    message.header = no_header;
+    if (receive(loop->control, &message) < 0)
+        return errno == EAGAIN ? NULL : event(loop, FAILED, PyLong_FromLong(errno));
+    if (message.size == sizeof(Header) && header->version == VERSION && header->kind == FORK && header->length == 0 &&
+        header->count == FORK_DESCRIPTORS && message.count == FORK_DESCRIPTORS && !(message.flags & MSG_CTRUNC) &&
+        !hooks_changed())
+        return fork_for(loop, &message);
+    return frame_event(loop, &message);
+}
+
+/* Deal with some events. Return an event for Python, or NULL, which means an exception only if there is one. */
+static PyObject *
+turn(Loop *loop, const struct epoll_event *events, int count)
+{
+    PyObject *result = NULL;
+    int control = 0;
+    for (int i = 0; i < count; i++) {
+        if (events[i].data.fd == loop->lifeline)
+            return event(loop, LIFELINE, Py_NewRef(Py_None));
+        control |= events[i].data.fd == loop->control;
+    }
+    for (int i = 0; i < count; i++) {
+        Py_ssize_t child = find_child(loop->table, events[i].data.fd);
+        if (child < 0 && events[i].data.fd != loop->control)
+            return event(loop, WAIT, Py_NewRef(Py_None));
+        if (child >= 0 && ((result = reap(loop, child)) != NULL || PyErr_Occurred()))
+            return result; /* epoll reports the other events again */
+    }
+    return control ? take_frame(loop) : NULL;
+}
+
+static PyObject *
+run_loop(Loop *loop)
+{
+    static struct epoll_event events[EVENTS];
+    PyObject *result = NULL;
+
+    for (unsigned turns = 0; result == NULL && !PyErr_Occurred(); turns++) {
+        int count = epoll_pwait(loop->epoll, events, EVENTS, -1, &loop->mask);
+        if (count > 0)
+            result = turn(loop, events, count);
+        else if (count < 0 && errno != EINTR)
+            return event(loop, FAILED, PyLong_FromLong(errno));
+        if (count > 0 && turns % TURNS == 0) { /* signals come at last, even if there is always something to do */
+            sigprocmask(SIG_SETMASK, &loop->mask, NULL);
+            block_signals(NULL);
+        }
+        if (result == NULL && !PyErr_Occurred() && (count < 0 || turns % TURNS == 0) && PyErr_CheckSignals() < 0)
+            return NULL;
+    }
+    return result;
+}
+
+PyDoc_STRVAR(serve_doc,
+"serve(template, sock, table, (control, lifeline, reports, epoll, first, high), (usual, renews, titled), title)\n--\n\n"
+"Fork for usual requests and reap until there is anything unusual; return it, in the template or in a new process.");
+
+static PyObject *
+serve(PyObject *module, PyObject *args)
+{
+    Loop loop = {.forks = 0};
+    if (!PyArg_ParseTuple(args, "OOO!(iiiiii)(ppp)(y#nnn):serve", &loop.template, &loop.sock, table_type, &loop.table,
+                          &loop.control, &loop.lifeline, &loop.reports, &loop.epoll, &loop.first, &loop.high,
+                          &loop.usual, &loop.renews, &loop.titled, &loop.title, &loop.title_size, &loop.title_start,
+                          &loop.title_room, &loop.title_shown))
+        return NULL;
+    block_signals(&loop.mask);
+    PyObject *result = PyErr_CheckSignals() < 0 ? NULL : run_loop(&loop);
+    sigprocmask(SIG_SETMASK, &loop.mask, NULL);
+    return result;
+}
+
+PyDoc_STRVAR(runs_hooks_in_parent_doc,
+"runs_hooks_in_parent()\n--\n\nReturn whether fork() runs hooks in the forking process.");
+
+static PyObject *
+runs_hooks_in_parent(PyObject *module, PyObject *unused)
+{
+    int any = 0;
+    for (int kind = BEFORE; kind <= IN_PARENT; kind++)
+        any |= hooks.chosen[kind] != NULL && PyTuple_GET_SIZE(hooks.chosen[kind]) > 0;
+    return PyBool_FromLong(any);
+}
+
+PyDoc_STRVAR(runs_hooks_in_child_doc,
+"runs_hooks_in_child()\n--\n\nReturn whether a new process runs hooks.");
+
+static PyObject *
+runs_hooks_in_child(PyObject *module, PyObject *unused)
+{
+    return PyBool_FromLong(hooks.chosen[IN_CHILD] != NULL && PyTuple_GET_SIZE(hooks.chosen[IN_CHILD]) > 0);
+}
+
+PyDoc_STRVAR(run_hooks_in_child_doc, "run_hooks_in_child()\n--\n\nRun the chosen hooks of a new process.");
+
+static PyObject *
+run_hooks_in_child(PyObject *module, PyObject *unused)
+{
+    run_hooks(IN_CHILD);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"choose_hooks", choose_hooks, METH_VARARGS, choose_hooks_doc},
+    {"reseeds", reseeds, METH_VARARGS, reseeds_doc},
+    {"fork", fast_fork, METH_NOARGS, fork_doc},
+    {"serve", serve, METH_VARARGS, serve_doc},
+    {"runs_hooks_in_parent", runs_hooks_in_parent, METH_NOARGS, runs_hooks_in_parent_doc},
+    {"prepare_births", prepare_births, METH_O, prepare_births_doc},
+    {"runs_hooks_in_child", runs_hooks_in_child, METH_NOARGS, runs_hooks_in_child_doc},
+    {"run_hooks_in_child", run_hooks_in_child, METH_NOARGS, run_hooks_in_child_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+execute(PyObject *module)
+{
+    table_type = (PyTypeObject *)PyType_FromSpec(&table_spec);
+    name_threading = PyUnicode_InternFromString("threading");
+    name_atexits = PyUnicode_InternFromString("_threading_atexits");
+    name_multiprocessing = PyUnicode_InternFromString("multiprocessing.util");
+    if (name_threading == NULL || name_atexits == NULL || name_multiprocessing == NULL)
+        return -1;
+    if (table_type == NULL || PyModule_AddType(module, table_type) < 0)
+        return -1;
+    const struct {
+        const char *name;
+        int value;
+    } constants[] = {{"INTERFACE", INTERFACE},     {"FRAME", FRAME},   {"LIFELINE", LIFELINE},
+                     {"ENDED", ENDED},             {"WAIT", WAIT},     {"FORKED", FORKED},
+                     {"BORN_HERE", BORN_HERE},     {"FAILED", FAILED}};
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(constants); i++) {
+        if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, execute},
+#if PY_VERSION_HEX >= 0x030c0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_anyfork_child.template._fast",
+    .m_doc = "The compiled part of a template.",
+    .m_methods = functions,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__fast(void)
+{
+    return PyModuleDef_Init(&definition);
+}

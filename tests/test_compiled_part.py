@@ -1,0 +1,113 @@
+"""The compiled part of a template: when it is used, and what it stands in for."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from _anyfork_child.template import compiled
+from _anyfork_child.wire import frames
+
+NAME = "_anyfork_child.template._fast"
+needs_it = pytest.mark.skipif(find_spec(NAME) is None, reason="anyfork was built without its compiled part")
+SOURCE = Path(compiled.__file__).with_name("_fast.c")
+CHILD = (71, 5, 6, 2, 1.5)
+
+
+@pytest.fixture
+def wish(monkeypatch, request):
+    """Set the variable that decides, or clear it for None."""
+    if request.param is None:
+        monkeypatch.delenv(compiled.VARIABLE, raising=False)
+    else:
+        monkeypatch.setenv(compiled.VARIABLE, request.param)
+
+
+@needs_it
+@pytest.mark.parametrize(("wish", "used"), [(None, True), ("1", True), ("0", False)], indirect=["wish"])
+def test_it_is_used_unless_the_environment_forbids_it(wish, used):
+    assert (compiled._load() is not None) is used
+
+
+@pytest.mark.parametrize("wish", [None, "0"], indirect=True)
+def test_without_it_templates_use_python_code(wish, monkeypatch):
+    monkeypatch.setitem(sys.modules, NAME, None)
+    monkeypatch.delattr("_anyfork_child.template._fast", raising=False)
+    assert compiled._load() is None
+
+
+@pytest.mark.parametrize("wish", ["1"], indirect=True)
+def test_it_is_an_error_if_it_is_demanded_and_not_there(wish, monkeypatch):
+    monkeypatch.setitem(sys.modules, NAME, None)
+    monkeypatch.delattr("_anyfork_child.template._fast", raising=False)
+    with pytest.raises(ImportError, match="ANYFORK_COMPILED=1, but anyfork was built without its compiled part"):
+        compiled._load()
+
+
+@needs_it
+@pytest.mark.parametrize("wish", [None, "1"], indirect=True)
+def test_one_of_another_state_of_the_sources_is_not_used(wish, monkeypatch):
+    monkeypatch.setattr(compiled, "INTERFACE", 0)
+    if compiled.os.environ.get(compiled.VARIABLE):
+        with pytest.raises(ImportError, match="build anyfork anew"):
+            compiled._load()
+    else:
+        assert compiled._load() is None
+
+
+def test_its_source_has_the_numbers_of_the_frames_and_of_its_interface():
+    source = SOURCE.read_text()
+    numbers = {name: int(value) for name, value in re.findall(r"\b([A-Z_]+) = (\d+)\b", source)}
+    names = ["VERSION", "FORK", "START", "ENTERED", "BORN", "DIED", "DETACHED", "FOLLOWED", "FORK_DESCRIPTORS"]
+    names.append("DESCRIPTORS_A_MESSAGE")
+    assert {name: numbers[name] for name in names} == {name: getattr(frames, name) for name in names}
+    assert f"#define INTERFACE {compiled.INTERFACE} " in source
+
+
+@pytest.fixture(params=["dict", "compiled"])
+def table(request):
+    """An empty table of processes, of either kind."""
+    if request.param == "dict":
+        return {}
+    return pytest.importorskip(NAME, reason="anyfork was built without its compiled part").ChildTable()
+
+
+def test_a_table_of_processes_keeps_them_by_pidfd(table):
+    table[9] = CHILD
+    table[10] = (72, 7, 8, 0, 2.5)
+    assert len(table) == 2
+    assert dict(table.items()) == {9: CHILD, 10: (72, 7, 8, 0, 2.5)}
+    assert table.pop(9, None) == CHILD
+    assert table.pop(9, None) is None
+    assert [*table.values()] == [(72, 7, 8, 0, 2.5)]
+
+
+def test_a_table_of_processes_replaces_and_deletes(table):
+    table[9] = CHILD
+    table[9] = (72, 7, 8, 0, 2.5)
+    assert [*table.items()] == [(9, (72, 7, 8, 0, 2.5))]
+    del table[9]
+    assert len(table) == 0
+    with pytest.raises(KeyError):
+        del table[9]
+
+
+def test_a_table_holds_thousands_of_processes(table):
+    for pidfd in range(5000):
+        table[pidfd] = (pidfd, *CHILD[1:])
+    for pidfd in range(0, 5000, 2):
+        assert table.pop(pidfd, None) == (pidfd, *CHILD[1:])
+    assert {child[0] for child in table.values()} == {*range(1, 5000, 2)}
+
+
+@pytest.mark.parametrize("wrong", [("no number", CHILD), (9, None), (9, CHILD[:4]), (9, ("x", *CHILD[1:]))])
+def test_the_compiled_table_refuses_what_it_cannot_hold(wrong):
+    table = pytest.importorskip(NAME, reason="anyfork was built without its compiled part").ChildTable()
+    key, child = wrong
+    with pytest.raises((TypeError, SystemError, ValueError)):
+        table[key] = child
+    assert len(table) == 0
