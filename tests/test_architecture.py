@@ -28,7 +28,7 @@ CHILD = {
     "template": {"birth", "values", "wire"},
     "__main__": {"template", "birth", "values", "wire"},
     "worker": {"", "birth", "values", "wire"},
-    "remote": {"", "__main__", "template", "birth", "values", "wire"},
+    "remote": {"", "template", "birth", "values", "wire"},
     "multiprocessing": {"birth", "values", "wire"},
     "program": {"template", "birth", "values", "wire"},
 }
@@ -59,17 +59,6 @@ OWNER = {
     "_pyinstaller": {"frozen"},
     "subprocess": {"_programs", "_blocking"},
     "": {"_blocking", "_executor", "_later", "_pools", "_processes", "_program_copy", "aio", "context", "subprocess"},
-}
-# Single imports that break these rules, each with its reason. This list only becomes shorter.
-EXCEPTIONS = {
-    (
-        "_anyfork_child.template.program_copy",
-        "_anyfork_child.__main__",
-    ): "a copy of the program enters a template's loop",
-}
-# Modules that import each other, types included. This list only becomes shorter.
-CIRCLES = {
-    "_anyfork_child.template.entry fork_check fork_loop shutdown template warm_up",
 }
 
 
@@ -128,8 +117,7 @@ def allowed(module: Module, other: Module) -> bool:
 
 def test_imports_run_along_the_arrows():
     broken = {(module.name, other.name) for module, other in ARROWS if not allowed(module, other)}
-    assert sorted(broken - {*EXCEPTIONS}) == [], "these imports are not allowed: see docs/architecture.md"
-    assert sorted({*EXCEPTIONS} - broken) == [], "these exceptions are no longer needed: remove them"
+    assert sorted(broken) == [], "these imports are not allowed: see docs/architecture.md"
 
 
 def test_every_folder_has_its_arrows():
@@ -152,8 +140,7 @@ def test_the_child_imports_nothing_of_the_owner():
 
 def test_no_modules_import_each_other():
     found = {described(circle) for circle in circles()}
-    assert sorted(found - CIRCLES) == [], "these modules import each other: move what both need into a module below"
-    assert sorted(CIRCLES - found) == [], "these circles are gone, or smaller: shorten the list"
+    assert sorted(found) == [], "these modules import each other: move what both need into a module below"
 
 
 def described(circle: list[str]) -> str:

@@ -6,25 +6,24 @@ import _signal
 import _socket
 import os
 import sys
-from os import _exit
 
 # isort: off
 # In this order, the objects that a start touches lie on the fewest pages (python -m bench create --only faults).
-from .birth.exit import run as run_call
+from .birth import exit as exit  # noqa: A004  # the module
 from .template import shutdown as shutdown
 from .wire import channel as channel
 from .wire.platform import forget_bind_now
 from .birth import attributes as attributes
 from .template import entry as entry
 from .template.fork_safety import note_threads
-from .template.fork_loop import serve
+from .template import fork_loop as fork_loop
 from .wire.descriptors import open_stdio
-from .template import template as _template
 from .template.compiled import use_compiled
 from .template.template import Template
 from .birth.last_words import to_nobody
 from .birth.title import Title
-from .wire.resource_tracker import meet as meet_tracker
+from .wire import resource_tracker as resource_tracker
+from .template.top_frame import run
 # isort: on
 
 TYPE_CHECKING = False
@@ -58,22 +57,6 @@ def main(*arguments: str) -> NoReturn:
         template.title.set(template.attributes["title"])
     sys.argv[:] = [""]
     run(template)
-
-
-def run(template: Template) -> NoReturn:
-    """Serve as this template, then run the call that takes it over.
-
-    Templates that were not exec'ed enter here. Raises Unwinding in a process that becomes a Python program.
-    """
-    meet_tracker()
-    template.note_start()
-    _template.this = template
-    _template.held = template.lifeline, template.reports
-    call = serve(template)
-    while call is None:  # the functions of most processes run in the compiled loop, and end their process there
-        assert template.loop is not None
-        call = template.loop.serve(template) or serve(template)
-    _exit(run_call(call, template.reports))
 
 
 def _close_all_but(*keep: int) -> None:

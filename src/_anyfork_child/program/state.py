@@ -51,7 +51,7 @@ def restore(template: Template) -> None:
     if sys.unraisablehook == template.unraisable:
         sys.unraisablehook = template.user_hook
     for children in template.past:
-        children.forsake()  # type: ignore[attr-defined]  # they are Children
+        children.forget_numbers()  # type: ignore[attr-defined]  # they are Children
     if not birth.is_copy:
         birth.remove_fences()  # exit handlers of preloaded modules are the program's, as in a new interpreter
     if OwnFirst in sys.meta_path:

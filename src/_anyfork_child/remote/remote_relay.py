@@ -11,10 +11,10 @@ import os
 import sys
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
-from ..__main__ import run
 from ..birth.last_words import to_nobody
 from ..birth.title import Title
 from ..template.template import Template
+from ..template.top_frame import run
 from ..wire.frames import CLOSE, DETACHED, FORK, Frame, ProtocolError
 from ..wire.lifeline import open_anew, open_pipe
 from .protocol import BYE

@@ -202,7 +202,7 @@ class Children(ABC):
         """Close all own descriptors: the template has no processes, and is taken over or makes a new object."""
 
     @abstractmethod
-    def forsake(self) -> None:
+    def forget_numbers(self) -> None:
         """Detach the objects whose descriptors have been closed by number, so that they close no number again."""
 
 

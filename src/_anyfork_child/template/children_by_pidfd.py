@@ -39,24 +39,24 @@ class PidfdChildren(Children):
     def __init__(self, *own: int, table: Table | None = None) -> None:
         super().__init__()
         self.by_pidfd: Table = {} if table is None else table
-        self._courier = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        self._courier_fd = self._courier.fileno()
+        self._status_socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        self._status_fd = self._status_socket.fileno()
         self.epoll = epoll()
         self._watched: set[int] = set()
         for fd in own:
             self.watch(fd)
-        self.own += (self._courier_fd, self.epoll.fileno())
+        self.own += (self._status_fd, self.epoll.fileno())
         self.first = min(self.own)
         self.prepare()  # last: an error after it would leave its descriptor open
 
     def close(self) -> None:
-        self._courier.close()
+        self._status_socket.close()
         self.epoll.close()
         if self.reserve >= 0:
             close(self.reserve)
 
-    def forsake(self) -> None:
-        self._courier.detach()
+    def forget_numbers(self) -> None:
+        self._status_socket.detach()
         number = self.epoll.fileno() if not self.epoll.closed else -1
         try:
             other = fcntl(number, F_DUPFD_CLOEXEC, 0)
@@ -106,17 +106,17 @@ class PidfdChildren(Children):
             return self.give_up(pid, error)
         self.by_pidfd[pidfd] = (pid, status, reports, flags, monotonic())
         # One socket object serves all status sockets, one after the other, under its own number.
-        dup2(status, self._courier_fd, False)
+        dup2(status, self._status_fd, False)
         frame, rights = (pack(VERSION, BORN, 1, 0, pid),), ((SOL_SOCKET, SCM_RIGHTS, pack_int(pidfd)),)
         try:
             try:
-                self._courier.sendmsg(frame, rights, SEND_FLAGS)
+                self._status_socket.sendmsg(frame, rights, SEND_FLAGS)
             except OSError as error:
-                retry(error, self._courier.sendmsg, frame, rights, SEND_FLAGS)
+                retry(error, self._status_socket.sendmsg, frame, rights, SEND_FLAGS)
         except ConnectionError:  # the owner has dropped its handle, or is gone: no report is needed
             self._obey_dropped(pid)
         except OSError as error:  # no memory, or too many descriptors in flight
-            self._courier.shutdown(_socket.SHUT_RDWR)  # closing the other copy would not show the end to the owner
+            self._status_socket.shutdown(_socket.SHUT_RDWR)  # to close the other copy would not show the end
             del self.by_pidfd[pidfd]
             self.epoll.unregister(pidfd)
             close(pidfd)
@@ -126,7 +126,7 @@ class PidfdChildren(Children):
     def _obey_dropped(self, pid: int) -> None:
         """Send a process just forked the signals that its owner has left on the status socket."""
         try:
-            while len(header := self._courier.recv(HEADER.size, NOWAIT)) == HEADER.size:
+            while len(header := self._status_socket.recv(HEADER.size, NOWAIT)) == HEADER.size:
                 _, kind, _, _, number = HEADER.unpack(header)
                 if kind == SIGNAL:
                     kill(pid, number)  # not reaped yet, so the pid is not reused
@@ -162,8 +162,8 @@ class PidfdChildren(Children):
 
     def _tell_nothing(self, status_socket: int) -> None:
         """Shut the status socket down without a status, because the exit status of the process is unknown."""
-        dup2(status_socket, self._courier_fd, False)
-        self._courier.shutdown(_socket.SHUT_RDWR)  # closing is not enough: the courier has a copy
+        dup2(status_socket, self._status_fd, False)
+        self._status_socket.shutdown(_socket.SHUT_RDWR)  # closing is not enough: that object has a copy
         close(status_socket)
 
     def living(self) -> Iterable[tuple[int, int, float]]:

@@ -45,13 +45,13 @@ class SignalChildren(Children):
     def close(self) -> None:
         os.close(self._read)
         os.close(self._write)
-        self._forsake_signals()
+        self._reset_signals()
 
-    def forsake(self) -> None:
-        self._forsake_signals()
+    def forget_numbers(self) -> None:
+        self._reset_signals()
 
     @staticmethod
-    def _forsake_signals() -> None:
+    def _reset_signals() -> None:
         _signal.set_wakeup_fd(-1)
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any, NoReturn
 
-    from .template import Template
+    from .state import TemplateState
 
 
 class CompiledLoop:
@@ -41,7 +41,7 @@ class CompiledLoop:
     def __init__(self, fast: ModuleType) -> None:
         self._fast = fast
 
-    def fits(self, template: Template) -> bool:
+    def fits(self, template: TemplateState) -> bool:
         """Return whether the compiled loop can serve this template, which has just been settled.
 
         If it can, note what births need.
@@ -54,7 +54,7 @@ class CompiledLoop:
         fast.prepare_births(_parts(fast))
         return True
 
-    def serve(self, template: Template) -> list[Any] | None:
+    def serve(self, template: TemplateState) -> list[Any] | None:
         """Serve a settled template until something unusual has been dealt with, or a process is born.
 
         Return the call if a function takes over this process, else None. The functions of most processes run in here.
@@ -78,7 +78,7 @@ class CompiledLoop:
         template.forks += forks
         return self._deal_with(template, what, details)
 
-    def _deal_with(self, template: Template, what: int, details: Any) -> list[Any] | None:
+    def _deal_with(self, template: TemplateState, what: int, details: Any) -> list[Any] | None:
         fast, children = self._fast, template.children
         assert children is not None
         if what == fast.FRAME:
@@ -100,7 +100,7 @@ class CompiledLoop:
 def _parts(fast: ModuleType) -> dict[str, Any]:
     """Return what the compiled part calls in a new process, by the names that it has there."""
 
-    def be_born(template: Template, flags: int) -> bool:
+    def be_born(template: TemplateState, flags: int) -> bool:
         """Complete the birth, with all that differs from the template; return whether it may start as usual."""
         _note_birth(template, flags, getpid())
         template.forking = True
@@ -137,7 +137,7 @@ def _parts(fast: ModuleType) -> dict[str, Any]:
     }
 
 
-def _note_birth(template: Template, flags: int, pid: int) -> None:
+def _note_birth(template: TemplateState, flags: int, pid: int) -> None:
     """Make the Template object that of a new process, whose descriptors are right already."""
     template.children = None
     template.settled = template.titled = False
@@ -147,7 +147,7 @@ def _note_birth(template: Template, flags: int, pid: int) -> None:
     template.forks = 0
 
 
-def _refuse(template: Template, flags: int, pid: int, error: BaseException) -> NoReturn:
+def _refuse(template: TemplateState, flags: int, pid: int, error: BaseException) -> NoReturn:
     """Refuse a start of the process ``pid`` whose function or arguments cannot be decoded."""
     _note_birth(template, flags, pid)
     try:
@@ -156,7 +156,7 @@ def _refuse(template: Template, flags: int, pid: int, error: BaseException) -> N
         refuse_start(template, raised)
 
 
-def _enter(template: Template, flags: int, function: Callable[..., Any], name: bytes) -> None:
+def _enter(template: TemplateState, flags: int, function: Callable[..., Any], name: bytes) -> None:
     """Enter a function whose owner does not listen, if it still may be entered."""
     _note_birth(template, flags, getpid())
     enter_in_python(template, [function], name)
@@ -165,7 +165,7 @@ def _enter(template: Template, flags: int, function: Callable[..., Any], name: b
 # --- What the compiled part leaves to Python ---------------------------------------------------------------------
 
 
-def _finish_fork(template: Template, pid: int, fds: Sequence[int], reports: Sequence[int], flags: int) -> None:
+def _finish_fork(template: TemplateState, pid: int, fds: Sequence[int], reports: Sequence[int], flags: int) -> None:
     """Keep a process just forked that the compiled part could not keep: in another way, or not at all."""
     children = template.children
     assert children is not None
@@ -180,7 +180,7 @@ def _finish_fork(template: Template, pid: int, fds: Sequence[int], reports: Sequ
         shutdown.terminated(template, template.told_to_end)
 
 
-def _judge(template: Template, number: int) -> None:
+def _judge(template: TemplateState, number: int) -> None:
     """Judge an error of reading the control socket by its number: the owner has ended, or memory is short."""
     error = OSError(number, "the control socket cannot be read")
     if isinstance(error, ConnectionResetError):

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     import _socket
     from typing import Any, NoReturn
 
-    from .template import Template
+    from .state import TemplateState
 
 pack = HEADER.pack
 
 
-def start_with_all(template: Template, frame: Frame) -> list[Any]:
+def start_with_all(template: TemplateState, frame: Frame) -> list[Any]:
     """Decode a call and the arguments sent before it, report that it is entered, and return the call."""
     payload = Payload(frame)
     try:
@@ -44,7 +44,7 @@ def start_with_all(template: Template, frame: Frame) -> list[Any]:
     return enter(template, call, payload.name)
 
 
-def refuse_start(template: Template, error: BaseException) -> NoReturn:
+def refuse_start(template: TemplateState, error: BaseException) -> NoReturn:
     """Report to the owner why the function cannot be entered, and end the process."""
     if getpid() != template.pid:
         fail_copy(error)
@@ -54,7 +54,7 @@ def refuse_start(template: Template, error: BaseException) -> NoReturn:
     shutdown.fail(template, failure_of(category, "", error))
 
 
-def enter(template: Template, call: list[Any], name: bytes) -> list[Any]:
+def enter(template: TemplateState, call: list[Any], name: bytes) -> list[Any]:
     """Turn this template into the process of a call: report it, reset signals; return the call with its channel."""
     if getpid() != template.pid:  # a copy that the decoding of a value has made
         end_copy(0)
@@ -75,7 +75,7 @@ def enter(template: Template, call: list[Any], name: bytes) -> list[Any]:
     return call
 
 
-def _tidy(template: Template) -> _socket.socket:
+def _tidy(template: TemplateState) -> _socket.socket:
     """Clean up after user code in this template; return the channel as a public socket.
 
     Restore the signals of a fresh interpreter, close the children object, and connect the debugger, if there is one.
@@ -91,7 +91,7 @@ def _tidy(template: Template) -> _socket.socket:
     return public_socket(template.channel.sock)
 
 
-def _connect(template: Template) -> None:
+def _connect(template: TemplateState) -> None:
     """Connect the standard streams that become the channel, and drop the lifeline of a detached process."""
     for fd in template.stdio:
         os.dup2(template.channel.fd, fd)
@@ -99,7 +99,7 @@ def _connect(template: Template) -> None:
         os.close(template.lifeline)
 
 
-def _check_revoked(template: Template) -> None:
+def _check_revoked(template: TemplateState) -> None:
     """End this process if the owner, which does not listen, has revoked the start or ended.
 
     An owner that has only dropped the handle lets the process go on.
@@ -110,7 +110,7 @@ def _check_revoked(template: Template) -> None:
         shutdown.owner_gone(template)
 
 
-def _check(template: Template, payload: Payload) -> None:
+def _check(template: TemplateState, payload: Payload) -> None:
     if template.failure is not None:
         raise template.failure
     if payload.lost:
@@ -119,7 +119,7 @@ def _check(template: Template, payload: Payload) -> None:
         raise Failure("children", "", "it has forked processes and must stay to reap them: start a fork of it")
 
 
-def start_program(template: Template, frame: Frame) -> NoReturn:
+def start_program(template: TemplateState, frame: Frame) -> NoReturn:
     """Replace this process with another program.
 
     A pipe shows the owner the outcome: exec closes it, or it carries the failure.

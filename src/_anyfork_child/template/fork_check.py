@@ -24,10 +24,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .template import Template
+    from .state import TemplateState
 
 
-def obstacle(template: Template, fds: list[int], executes: int) -> Failure | None:
+def obstacle(template: TemplateState, fds: list[int], executes: int) -> Failure | None:
     """Prepare this template for forks if necessary; return the reason why it cannot fork, or None.
 
     ``fds`` are the descriptors of the request; they get other numbers if they are in the way. A fork that ``executes``
@@ -49,7 +49,7 @@ def obstacle(template: Template, fds: list[int], executes: int) -> Failure | Non
     return template.failure
 
 
-def _gather_children(template: Template, fds: list[int]) -> Failure | None:
+def _gather_children(template: TemplateState, fds: list[int]) -> Failure | None:
     """Prepare only the children object for a fork; return the reason why that is impossible, or None."""
     try:
         if template.children is None:
@@ -60,7 +60,7 @@ def _gather_children(template: Template, fds: list[int]) -> Failure | None:
     return None
 
 
-def refuse(template: Template, fds: Sequence[int], number: int, failure: Failure) -> None:
+def refuse(template: TemplateState, fds: Sequence[int], number: int, failure: Failure) -> None:
     """Report that a fork failed: on the new process's socket, or on the template's own if that did not arrive."""
     template.told = True
     if fds[0] < 0:
@@ -75,7 +75,7 @@ def refuse(template: Template, fds: Sequence[int], number: int, failure: Failure
     close_all(fds)
 
 
-def _settle(template: Template, fds: list[int]) -> None:
+def _settle(template: TemplateState, fds: list[int]) -> None:
     """Prepare a process for its first fork, and again for the next fork after any other request."""
     if template.children is None:
         _make_children(template, fds)
@@ -91,7 +91,7 @@ def _settle(template: Template, fds: list[int]) -> None:
     template.settled = True
 
 
-def _make_children(template: Template, fds: list[int]) -> None:
+def _make_children(template: TemplateState, fds: list[int]) -> None:
     """Make the children object with the lowest free descriptors, so that all later ones lie above (see Children)."""
     above = max(fds) + CHILDREN_DESCRIPTORS
     try:
@@ -104,15 +104,13 @@ def _make_children(template: Template, fds: list[int]) -> None:
     report(template.reports, PARENT)
 
 
-def _settle_changed(template: Template) -> None:
+def _settle_changed(template: TemplateState) -> None:
     channel, children = template.channel, template.children
     assert children is not None
     patched = is_patched()  # loads the socket module: once here instead of in each process
     if type(channel.sock) is _socket.socket and not patched:
         channel.sock = public_socket(channel.sock)  # the form in which every process gets its channel
-        from .warm_up import rehearse
-
-        rehearse(template.title)
+        template.warm_up()
         template.show_idle()
     children.take_signals()  # the rehearsal has reset them
     resets = settle()

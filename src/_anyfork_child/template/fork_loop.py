@@ -45,14 +45,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from .template import Template
+    from .state import TemplateState
 
 unpack = HEADER.unpack
 RECEIVE = NOWAIT | CLOEXEC
 KEPT = DETACHED | FOLLOWED  # of the flags of a fork
 
 
-def serve(template: Template) -> list[Any] | None:
+def serve(template: TemplateState) -> list[Any] | None:
     """Process the owner's requests until a function takes over the process; return the function and its arguments.
 
     Return None if the compiled loop can go on. End the process when the owner closes its handle or ends.
@@ -102,7 +102,7 @@ def serve(template: Template) -> list[Any] | None:
             return taken_over
 
 
-def fork_for(template: Template, fds: Sequence[int], flags: int, body: bytes) -> None:
+def fork_for(template: TemplateState, fds: Sequence[int], flags: int, body: bytes) -> None:
     """Fork, and return in both processes: in the template, and in the new process, which is a template of its own."""
     number, template.forks = template.forks, template.forks + 1
     if not template.settled or LOST_DESCRIPTOR in fds:
@@ -150,7 +150,7 @@ def fork_for(template: Template, fds: Sequence[int], flags: int, body: bytes) ->
         sigmask(SIG_UNBLOCK, template.signals)
 
 
-def become(template: Template, fds: Sequence[int], reports: Sequence[int], flags: int, body: bytes) -> None:
+def become(template: TemplateState, fds: Sequence[int], reports: Sequence[int], flags: int, body: bytes) -> None:
     """Make the new process a template: drop the descriptors and the state of its template and siblings.
 
     Runs in the new process.

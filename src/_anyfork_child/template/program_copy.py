@@ -14,7 +14,6 @@ import os
 import sys
 from types import ModuleType
 
-from ..__main__ import run
 from ..birth import exit as birth
 from ..birth.last_words import to_nobody
 from ..birth.title import Title
@@ -24,6 +23,7 @@ from ..wire.descriptors import lift, open_stdio
 from ..wire.signals import default_actions, handled_signals
 from .fork_safety import resets
 from .template import Template
+from .top_frame import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

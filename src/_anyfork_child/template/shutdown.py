@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from .children import Children
-    from .template import Template
+    from .state import TemplateState
 
 GRACE = 0.05  # seconds from SIGTERM to SIGKILL after the owner's end, of the 0.1 that everything may take
 JUST_BORN = 0.005  # seconds after which a process follows the owner by itself, at the latest when it does anything
@@ -30,7 +30,7 @@ TURN = 0.4  # seconds for a template that has forked to be scheduled; one that i
 PATIENCE = 2.0  # seconds for a template that has reported ENDING: its own grace, on a very busy machine
 
 
-def finish(template: Template, code: int) -> NoReturn:
+def finish(template: TemplateState, code: int) -> NoReturn:
     """Accept no more requests, reap all processes forked from here, and end with the last one."""
     children = template.children
     if children is not None:
@@ -42,20 +42,20 @@ def finish(template: Template, code: int) -> NoReturn:
     end(code)
 
 
-def close(template: Template) -> NoReturn:
+def close(template: TemplateState) -> NoReturn:
     """End the template because its handle is gone. Print to standard error a failure that was not reported yet."""
     if template.failure is not None and not template.told:
         print(f"anyfork: a template that nobody waited for failed: {template.failure.summary}", file=sys.stderr)
     finish(template, 0)
 
 
-def fail(template: Template, failure: Failure) -> NoReturn:
+def fail(template: TemplateState, failure: Failure) -> NoReturn:
     """Report to the owner why this process cannot do its task, and end."""
     template.send(Frame(FAILED, 0, failure.pack()))
     finish(template, 1)
 
 
-def reject(template: Template, error: Exception) -> NoReturn:
+def reject(template: TemplateState, error: Exception) -> NoReturn:
     """Report that the received bytes are not a valid frame, and end: the rest of the stream cannot be parsed."""
     failure = Failure("protocol", "", error)
     print(f"anyfork: this template ends, its owner sent {failure.summary}", file=sys.stderr)
@@ -72,13 +72,13 @@ def end_without_descriptors(pid: int) -> NoReturn:
     end_copy(1)
 
 
-def owner_gone(template: Template) -> NoReturn:
+def owner_gone(template: TemplateState) -> NoReturn:
     """End all processes forked from here that are not detached, and this one, because the owner has ended."""
     _end_children(template)
     end(0)
 
 
-def terminated(template: Template, number: int) -> None:
+def terminated(template: TemplateState, number: int) -> None:
     """Handle SIGTERM, which tells a template in a long step of the owner's end: end its processes, then die of it."""
     mine = os.getpid() == template.pid  # False in a new process that is not complete yet
     if mine and template.forking:
@@ -91,7 +91,7 @@ def terminated(template: Template, number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def _end_children(template: Template) -> None:
+def _end_children(template: TemplateState) -> None:
     """End all processes that are not detached: by SIGTERM at once, by SIGKILL after the grace.
 
     Templates that have forked, or that have reported ENDING, get more time: they are ending their own processes, or

@@ -54,20 +54,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable, Sequence
-    from typing import Any, Protocol
+    from typing import Any
 
     from ..birth.title import Title
     from ._fast import ChildTable
     from .children import Children
-
-    class Loop(Protocol):
-        """The compiled loop: see template.compiled_loop."""
-
-        def fits(self, template: Template) -> bool:
-            """Return whether it can serve a template that has just been settled."""
-
-        def serve(self, template: Template) -> list[Any] | None:
-            """Serve a template until something unusual has been dealt with."""
+    from .state import Loop
 
 
 held: tuple[
@@ -359,6 +351,12 @@ class Template:
         if self.watches_owner:
             children.watch(self.lifeline)
         self.past.append(children)  # forks close its descriptors by number, and must not finalize its objects
+
+    def warm_up(self) -> None:
+        """Rehearse the birth of a process, once."""
+        from .warm_up import rehearse  # only now: most templates are forks of one that has done it
+
+        rehearse(Template, self.title)
 
     def unraisable(self, error: Any) -> None:
         """Note an error that a hook of os.register_at_fork raises, which fails the new process.

@@ -19,13 +19,13 @@ from ..birth.last_words import to_nobody
 from ..wire.channel import close_all, public_socket
 from ..wire.frames import FOLLOWED, HEADER, START, VERSION
 from .fork_loop import become, serve
-from .template import Template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..birth.title import Title
+    from .state import TemplateState
 
 ROUNDS = 20  # CPython specialises a function after 8 calls, and an instruction some executions later
 SIGNALS = (_signal.SIGTERM, _signal.SIGINT)
@@ -38,7 +38,7 @@ def nothing(_channel: object) -> None:
 CALL = f"{__name__}:{nothing.__name__}".encode()
 
 
-def rehearse(title: Title) -> None:
+def rehearse(new_template: Callable[..., TemplateState], title: Title) -> None:
     """Rehearse the birth and start of a process, up to the call of its function and its end, with sockets made for it.
 
 
@@ -50,30 +50,30 @@ def rehearse(title: Title) -> None:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, SIGNALS)
     try:
         for _ in range(ROUNDS):
-            _once(title, last)
+            _once(new_template, title, last)
     finally:
         for number, handler in zip(SIGNALS, handlers, strict=True):
             _signal.signal(number, handler)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGNALS)
 
 
-def _once(title: Title, last: Callable[[int], object]) -> None:
+def _once(new_template: Callable[..., TemplateState], title: Title, last: Callable[[int], object]) -> None:
     first, first_far = _socket.socketpair()
     owner, far = _socket.socketpair()
     status, status_far = _socket.socketpair()
     line, held = os.pipe()
-    understudy = Template(public_socket(first_far), line, 0, to_nobody(), title)
-    understudy.changed = False
-    understudy.make_children()
-    children = understudy.children
+    trial = new_template(public_socket(first_far), line, 0, to_nobody(), title)
+    trial.changed = False
+    trial.make_children()
+    children = trial.children
     assert children is not None
-    become(understudy, (far.detach(), status_far.detach(), os.dup(line)), os.pipe(), FOLLOWED, b"")
+    become(trial, (far.detach(), status_far.detach(), os.dup(line)), os.pipe(), FOLLOWED, b"")
     owner.sendall(HEADER.pack(VERSION, START, 0, len(CALL), len(CALL)) + CALL)
-    call = serve(understudy)
+    call = serve(trial)
     assert call is not None
     channel = call[1]
-    run(call, understudy.reports, last)
-    children.forsake()
+    run(call, trial.reports, last)
+    children.forget_numbers()
     for sock in (first, owner, status, channel):
         sock.close()
-    close_all((line, held, understudy.reports))
+    close_all((line, held, trial.reports))
