@@ -59,7 +59,7 @@ class WorkerChannel:
         self.sock: _socket.socket | None = None
         self.incoming: deque[call_messages.Message] = deque()
         self.inbox: Inbox = Inbox(MAX_IN_FILE if calls.remote else MAX_BODY)
-        self.owner = this_process.pid
+        self.owner: int = this_process.pid
         self.watch: epoll | None = None  # watches for messages and for the end of the worker
         self._writes: bool | None = False  # whether the epoll also watches for room in the socket; None: unknown
 

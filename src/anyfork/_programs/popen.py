@@ -14,17 +14,21 @@ from .start import check_local, start_warm
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from .._blocking.process import Process
     from .._blocking.template import Template
     from .command_line import CommandLine
 
+    StandardPopen: TypeAlias = subprocess.Popen[Any]  # generic in the stubs, by what its streams carry
+else:
+    StandardPopen = subprocess.Popen
+
 logger = logging.getLogger("anyfork.subprocess")
 _told: set[str] = set()  # the reasons for cold starts that were logged
 
 
-class Popen(subprocess.Popen):  # type: ignore[type-arg]  # generic in the stubs, by what its streams carry
+class Popen(StandardPopen):
     """A program that was started by a command, as ``subprocess.Popen``.
 
     A command that begins with ``sys.executable`` starts warm: in a process forked from ``template`` or from the default
@@ -74,7 +78,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]  # generic in the stubs
         self._process, why = start_warm(
             self._template, line, given, sorted({*map(int, pass_fds)}), None if group < 0 else group
         )
-        self.pid = self._process.pid or 0
+        self.pid: int = self._process.pid or 0
         self._child_created = True
         self._close_pipe_fds(*more[:6])  # type: ignore[attr-defined]  # of the standard class
         _tell(why)
