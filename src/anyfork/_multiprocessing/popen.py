@@ -18,7 +18,7 @@ from .._errors import HandleError, StatusUnknownError
 from .._processes.arguments import encode_call
 from .._processes.default_template import default_template
 from .._processes.inherited import encode_inherited
-from .._processes.start import warm_template
+from .._processes.start import tell_path, warm_template
 from .._system.import_path import current_directory
 from .._system.timeouts import seconds
 from .main_lookup import lookup
@@ -134,7 +134,12 @@ def _warm(template: Link, target: object, by_value: bool) -> None:
 def preload_by_default(names: list[str], warns: bool) -> None:
     """Import those of these modules that can be imported in the default template, and in each that replaces it."""
     call = encode_call("prepare", preload_found, (names, warns))
-    default_template.begin_with(lambda link: link.post(PREPARE, call))
+
+    def step(link: Link) -> None:
+        tell_path(link)
+        link.post(PREPARE, call)
+
+    default_template.begin_with(step)
 
 
 def _preparation(name: str, process_class: type[AnyforkProcess]) -> dict[str, Any]:
