@@ -48,11 +48,11 @@ from ._errors import TemplateDiedError as TemplateDiedError
 from ._errors import TemplateError as TemplateError
 from ._errors import UnsafeTemplateError as UnsafeTemplateError
 from ._errors import WorkerDiedError as WorkerDiedError
-from ._later import __dir__ as __dir__
-from ._later import __getattr__ as __getattr__
 from ._processes.attributes import DEVNULL as DEVNULL
 from ._status import ExitStatus as ExitStatus
 from ._status import Usage as Usage
+from ._system.public_names import __dir__ as __dir__
+from ._system.public_names import __getattr__ as __getattr__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -334,7 +334,7 @@ def test_the_channel_of_a_dropped_process_stays_open_while_somebody_has_it():
 
 LATER = """
 import sys, threading
-from anyfork._later import MODULES, WHERE
+from anyfork._system.public_names import MODULES, WHERE
 
 names, path = [*WHERE, *MODULES], [*sys.path]
 """

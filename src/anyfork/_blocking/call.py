@@ -13,7 +13,7 @@ from .._processes.arguments import check_function, encode_for, refused_keywords
 from .._processes.handles import check_template
 from .._processes.session import Phase
 from .._processes.start import take_over, warm_parent
-from .._signatures import overload
+from .._system.signatures import overload
 from .._system.timeouts import deadline as deadline_of
 from .._system.timeouts import remaining
 from .process import Process
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .._calls.call import Handler
     from .._processes.handles import TemplateHandle
     from .._processes.link import Link
-    from .._signatures import Arguments, Result
+    from .._system.signatures import Arguments, Result
 
     Made = TypeVar("Made")
 

@@ -7,7 +7,7 @@ from _anyfork_child.wire.own_imports import import_own
 from .._processes.arguments import refused_keywords
 from .._processes.flows import hand_over, prepare
 from .._processes.handles import TemplateHandle
-from .._signatures import overload
+from .._system.signatures import overload
 from .process import Process
 from .waiting import run
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .._processes.arguments import Argument
     from .._processes.handles import Backend
-    from .._signatures import AnyEntry, Arguments, Entry, EntryAfterOne, EntryAfterTwo
+    from .._system.signatures import AnyEntry, Arguments, Entry, EntryAfterOne, EntryAfterTwo
 
 
 class Template(TemplateHandle):

@@ -16,10 +16,10 @@ from .._calls.worker_options import WINDOW, Options, check_window
 from .._errors import AnyforkError, HandleError
 from .._processes.arguments import refused_keywords
 from .._processes.undelivered import destructor
-from .._signatures import Item, overload
 from .._status import UNKNOWN
 from .._system import this_process
 from .._system.locks import locked
+from .._system.signatures import Item, overload
 from .._system.timeouts import deadline as deadline_of
 from .process import Process
 from .template import Template
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from .._calls.call import Answer, Call, Handler
     from .._calls.known_functions import KnownFunction
     from .._calls.worker_options import WorkerOptions
-    from .._signatures import Arguments, Items, Later, Result
     from .._status import ExitStatus
+    from .._system.signatures import Arguments, Items, Later, Result
 
 
 class Worker(WorkerHandle):

@@ -6,7 +6,7 @@ from .._errors import AnyforkError, CallTimeoutError, HandleError
 from .._processes.arguments import Stays
 from .._processes.handles import check_template
 from .._processes.session import Phase
-from .._signatures import Generic, Item
+from .._system.signatures import Generic, Item
 from .call import State
 from .calls import Calls
 

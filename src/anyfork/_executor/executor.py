@@ -12,8 +12,8 @@ from .._blocking.waiting import warn_in_loop
 from .._errors import ArgumentError
 from .._pools.pool_options import check_job_options
 from .._processes.arguments import Stays, check_function, refused_keywords
-from .._signatures import overload
 from .._system.cpus import usable_cpus
+from .._system.signatures import overload
 from .._system.timeouts import deadline as deadline_of
 from .dispatcher import Dispatcher
 from .errors import drop_in
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .._calls.call import Handler
     from .._pools.pool_options import CommonOptions
     from .._pools.stats import PoolStats
-    from .._signatures import Parameters, Result
+    from .._system.signatures import Parameters, Result
 
     One = TypeVar("One")
     Two = TypeVar("Two")

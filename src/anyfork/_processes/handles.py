@@ -9,8 +9,8 @@ from _thread import RLock
 from _anyfork_child.wire.frames import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND, START
 
 from .._errors import AnyforkError, ArgumentError, HandleError, StatusUnknownError
-from .._signatures import overload
 from .._system.import_path import ORDINARY
+from .._system.signatures import overload
 from .arguments import (
     CALLS,
     NEEDED,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from _anyfork_child.values.encode import Encoded
 
-    from .._signatures import Arguments
+    from .._system.signatures import Arguments
     from .arguments import Argument, Kind
     from .attributes import Attributes
     from .link import Link

@@ -10,7 +10,7 @@ from .._calls.worker_handle import raise_given_up
 from .._processes.arguments import refused_keywords
 from .._processes.flows import put_down
 from .._processes.handles import check_template
-from .._signatures import overload
+from .._system.signatures import overload
 from .._system.timeouts import seconds
 from ._process import Process
 from ._template import Template
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._calls.call import Handler
-    from .._signatures import Arguments, Result
+    from .._system.signatures import Arguments, Result
 
 
 @overload

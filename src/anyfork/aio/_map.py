@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._processes.arguments import Stays
-from .._signatures import Generic, Result
+from .._system.signatures import Generic, Result
 from ._worker_channel import write_files
 
 TYPE_CHECKING = False
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .._pools.map import MapItem, MapJobs
-    from .._signatures import Items
+    from .._system.signatures import Items
     from ._pool_loop import PoolLoop
 
 

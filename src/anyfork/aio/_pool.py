@@ -14,7 +14,7 @@ from .._pools.pool_options import check_job_options
 from .._pools.progress import Progress
 from .._pools.records import JobState
 from .._processes.arguments import Stays, refused_keywords
-from .._signatures import overload
+from .._system.signatures import overload
 from ._map import PoolMap
 from ._pool_loop import PoolLoop
 from ._worker_channel import write_files
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .._pools.calls import WorkerQueue
     from .._pools.pool_options import PoolOptions
     from .._pools.stats import PoolStats
-    from .._signatures import Arguments, Item, Items, Later, Result
+    from .._system.signatures import Arguments, Item, Items, Later, Result
     from ._loop import FutureLike
     from ._template import Template
 

@@ -8,7 +8,7 @@ from .._blocking.template import Template as BlockingTemplate
 from .._processes.arguments import refused_keywords
 from .._processes.flows import hand_over, prepare
 from .._processes.handles import TemplateHandle
-from .._signatures import overload
+from .._system.signatures import overload
 from ._process import Process
 from ._waiting import run
 from ._writer_task import attend, delivered
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .._processes.arguments import Argument
     from .._processes.handles import Backend
     from .._processes.link import Link
-    from .._signatures import AnyEntry, Arguments, Entry, EntryAfterOne, EntryAfterTwo
+    from .._system.signatures import AnyEntry, Arguments, Entry, EntryAfterOne, EntryAfterTwo
 
 
 class Template(TemplateHandle):

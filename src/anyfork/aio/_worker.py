@@ -16,9 +16,9 @@ from .._errors import AnyforkError
 from .._processes.arguments import Stays, refused_keywords
 from .._processes.flows import put_down
 from .._processes.undelivered import destructor
-from .._signatures import Generic, Item, Result, overload
 from .._status import UNKNOWN
 from .._system import this_process
+from .._system.signatures import Generic, Item, Result, overload
 from .._system.timeouts import seconds
 from ._process import Process
 from ._template import Template
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from .._calls.call import Answer, Call, Handler
     from .._calls.known_functions import KnownFunction
     from .._calls.worker_options import WorkerOptions
-    from .._signatures import Arguments, Items, Later
     from .._status import ExitStatus
+    from .._system.signatures import Arguments, Items, Later
 
 
 class Worker(WorkerHandle):
