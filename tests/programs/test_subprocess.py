@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import py_compile
 import signal
 import subprocess as standard
 import sys
@@ -13,7 +14,8 @@ import pytest
 from cold_and_warm import PLAIN, bare
 
 import anyfork
-from anyfork import subprocess
+from _anyfork_child.values.decode import Descriptor
+from anyfork import Process, subprocess
 from anyfork._programs import command_line, popen
 
 WARM = "import sys; print('fractions' in sys.modules)"
@@ -71,6 +73,24 @@ def test_what_a_template_cannot_honour_starts_cold_and_is_logged_once(template, 
     assert [why in record.getMessage() for record in caplog.records] == [True]
 
 
+UNREADABLE = {
+    "missing.py": "cannot be read",
+    "wrong.py": "does not compile",
+    "compiled.pyc": "is a compiled file",
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_script_that_only_a_new_interpreter_can_read_is_logged(template, name, caplog, monkeypatch, tmp_path):
+    (tmp_path / "wrong.py").write_text("x = (")
+    (tmp_path / "right.py").write_text(WARM)
+    py_compile.compile(str(tmp_path / "right.py"), str(tmp_path / "compiled.pyc"))
+    monkeypatch.setattr(popen, "_told", set())
+    caplog.set_level(logging.INFO, "anyfork.subprocess")
+    assert start(template, name, cwd=tmp_path).stdout == ("False\n" if name == "compiled.pyc" else "")
+    assert [UNREADABLE[name] in record.getMessage() for record in caplog.records] == [True]
+
+
 def test_a_template_that_cannot_be_made_makes_no_program_fail():
     with bare().preload("no_such_module") as template:
         assert start(template, "-c", WARM).stdout == "False\n"
@@ -116,6 +136,18 @@ def test_a_program_outlives_its_starter(tmp_path):
         assert output.read() == b"alive"
     for fd in near:
         os.close(fd)
+
+
+def test_a_program_that_starts_cold_outlives_its_starter(template):
+    """The starter may be gone before the program says why it starts cold."""
+    line = command_line.take_apart([sys.executable, "-O", "-c", "raise SystemExit(7)"])
+    report, far = os.pipe()
+    os.close(report)
+    starter = (line.line, line.options, Descriptor(far), (), None)
+    process = template.fork(env=PLAIN)._take_over_by_python(Process._of, line.kind, line.target, line.argv, starter)
+    os.close(far)
+    with process:
+        assert process.wait().code == 7
 
 
 def test_a_timeout_has_the_output_so_far(template):

@@ -21,7 +21,7 @@ _kept: list[object] = []  # the template's own __main__, whose functions need it
 
 
 class CannotRunError(Exception):
-    """Raised before the program has run, when a new interpreter must run it, or say why it cannot."""
+    """Raised before the program has run, when a new interpreter must run it; the text says why."""
 
 
 def renew() -> dict[str, object]:
@@ -91,9 +91,9 @@ def _script(command: Command) -> Callable[[], object]:
         with open(file, "rb") as opened:
             source = opened.read()
     except OSError as error:
-        raise CannotRunError from error
+        raise CannotRunError(f"the script cannot be read: {error}") from error
     if file.endswith(".pyc") or source[:2] == MAGIC_NUMBER[:2]:
-        raise CannotRunError
+        raise CannotRunError(f"{file} is a compiled file")
     code = _compiled(source, file)
     space = renew()
     space["__file__"] = file
@@ -124,4 +124,4 @@ def _compiled(source: str | bytes, file: str) -> CodeType:
     try:
         return compile(source, file, "exec", dont_inherit=True)
     except Exception as error:
-        raise CannotRunError from error
+        raise CannotRunError(f"the program does not compile: {error}") from error

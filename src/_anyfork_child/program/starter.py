@@ -36,8 +36,11 @@ class Starter:
 
     def tell_cold(self, reason: str) -> None:
         """Tell the starter why a new interpreter runs the program, which closes the pipe."""
-        if self.report >= 0 and reason:
-            os.write(self.report, COLD + reason.encode("utf-8", "backslashreplace"))
+        if self.report >= 0:
+            try:
+                os.write(self.report, COLD + reason.encode("utf-8", "backslashreplace"))
+            except BrokenPipeError:  # the starter has ended, and the program outlives it
+                pass
 
     def tell_begun(self) -> None:
         """Tell the starter that the program begins, here."""
