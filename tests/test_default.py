@@ -204,3 +204,24 @@ def test_sigterm_ends_the_default_template_and_it_is_replaced():
             print(ask(template, "os.getppid()") != default)
     """)
     assert said == "True\n"
+
+
+def test_one_whose_first_steps_were_interrupted_is_not_kept():
+    said = in_another_program("""
+        from anyfork._processes.default_template import default_template
+        seen = []
+
+        def step(link):
+            seen.append(link)
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+
+        default_template.begin_with(step)
+        default_template.discard(seen[0])
+        try:
+            anyfork.Template()
+        except KeyboardInterrupt:
+            made = anyfork.Template().ready()
+            print(len(seen), ask(made, "os.getppid()") == seen[2].session.pid)
+    """)
+    assert said == "3 True\n"

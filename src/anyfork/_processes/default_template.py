@@ -45,11 +45,9 @@ class DefaultTemplate:
     def _get_ready(self) -> Link:
         self._check_identity()
         if self._link is None:
-            link = launch()
+            link = self._launch()
             if self._link is None:
                 self._keep(link, unused_copy=False)
-                for step in self._steps:
-                    step(link)
             else:  # a signal handler has started one meanwhile
                 link.close_template()
         template = self._link
@@ -59,6 +57,14 @@ class DefaultTemplate:
             initialise(template)
         return template
 
+    def _launch(self) -> Link:
+        """Start a template with its steps. It is not kept if one of them fails or is interrupted."""
+        link = launch()
+        for step in self._steps:
+            step(link)
+        return link
+
+    @locked
     def begin_with(self, step: Step) -> None:
         """Queue a step in this default template, and in each that replaces it. Raises LaunchError."""
         link = self.get()
