@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 TYPE_CHECKING = False
@@ -11,7 +10,7 @@ if TYPE_CHECKING:
 
     from .._processes.arguments import Kind
 
-PLAIN = frozenset("bBdEIOPqRsSuvx")  # options without a value that say how to run a program
+PLAIN = frozenset("bBdEIOPqRsSuv")  # options without a value that say how to run a program
 WITH_VALUE = frozenset("WX")
 LONG_WITH_VALUE = "--check-hash-based-pycs"
 
@@ -32,9 +31,7 @@ class CommandLine:
 
 
 def take_apart(line: Sequence[str]) -> CommandLine:
-    """Take a command line apart. Raises NotAProgramError if it is not one of this interpreter that runs a program."""
-    if not line or line[0] != sys.executable:
-        raise NotAProgramError(f"the command is not sys.executable, {sys.executable!r}")
+    """Take a command line of this interpreter apart. Raises NotAProgramError if a template cannot run it."""
     at = 1
     while at < len(line) and line[at].startswith("-") and line[at] != "-":
         kind, width, value = _option(line, at)
@@ -61,6 +58,6 @@ def _option(line: Sequence[str], at: int) -> tuple[Kind, int, str]:
             if kind and place > 2:
                 raise NotAProgramError(f"{text!r} has options and a program in one argument")
             return kind, 1 if rest else 2, value
-        if letter not in PLAIN or letter == "x":
+        if letter not in PLAIN:
             raise NotAProgramError(f"a template has no option {text!r}")
     return "", 1, ""
