@@ -5,7 +5,8 @@ come, or it is their turn to read. No thread is started for this.
 
 A signal handler or a destructor may use the worker in the middle of all this. It may do so while its thread waits. In
 the middle of a section, in which the state of the calls is half updated, it gets an error. An exception that interrupts
-a section leaves it torn: it is unknown what was sent and what was not, so the worker ends.
+a section leaves it torn: it is unknown what was sent and what was not, so the worker ends. An exception that comes
+before a section has begun, or while the thread looks whether its wait is done, leaves the worker as it was.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from .._processes.flows import entered
 from .._processes.undelivered import destructor
 from .._status import UNKNOWN
 from .._system import this_process
-from .._system.locks import held, locked, release_to, try_locked
+from .._system.locks import do_locked, held, locked, release_to, try_locked
 from .._system.polling import wait_for
 from .._system.timeouts import one_wait, remaining
 from .waiting import new_alarm, run, warn_in_loop
@@ -67,24 +68,21 @@ def section(
 
     @wraps(method)
     def run_alone(self: BlockingWorkerChannel, /, *args: *Args) -> Result:
-        lock = self.lock
+        lock, began = self.lock, False
         if lock._is_owned():  # type: ignore[attr-defined]  # missing in the type stubs
-            raise HandleError(
-                f"worker {self.process.pid} was used by a signal handler or a destructor in the middle of another use "
-                "by the same thread; use it later, or another worker"
-            )
+            raise self.reentered()
         try:
             try:  # as in _system.locks
                 lock.acquire()
+                began = True
                 result = method(self, *args)
                 lock.release()
             except BaseException:
                 release_to(lock, 0)
                 raise
         except BaseException as error:
-            if not isinstance(error, AnyforkError | OSError) or comes_from_outside(error):
-                self.torn = True
-                self.process.kill()
+            if began:
+                self.tear(error)
             release_to(lock, 0)
             raise
         return result
@@ -116,6 +114,7 @@ class BlockingWorkerChannel(WorkerChannel):
         super().__init__(process, calls)
         self.lock: RLock = RLock()  # protects the calls, and writing
         self.torn = False
+        self._shutting = False  # the worker is told to end
         self._reader = 0  # the thread that reads, or 0
         self._waiting: dict[Turn, None] = {}  # the other threads
         self._received: list[Any] = []  # data that ``exchange`` received, not accepted yet
@@ -128,6 +127,20 @@ class BlockingWorkerChannel(WorkerChannel):
         super().check()
         if self.torn and not self.calls.failed:
             self._bury()
+
+    def reentered(self) -> HandleError:
+        """Return the error for a use in the middle of a section of the same thread."""
+        return HandleError(
+            f"worker {self.process.pid} was used by a signal handler or a destructor in the middle of another use "
+            "by the same thread; use it later, or another worker"
+        )
+
+    def tear(self, error: BaseException) -> None:
+        """Let the worker end if the exception has interrupted a section: it is not an error that the section raises."""
+        if not isinstance(error, AnyforkError | OSError) or comes_from_outside(error):
+            self.torn = True
+            if not self._shutting:  # otherwise it ends by itself
+                self.process.kill()
 
     def connect(self, deadline: float | None = None) -> None:
         """Wait until the worker has been started, and use its channel.
@@ -339,12 +352,18 @@ class BlockingWorkerChannel(WorkerChannel):
             if left == 0.0 and not turn.done():
                 raise TimeoutError
 
-    @section
     def _look(self, turn: Turn, me: int) -> bool | None:
-        """Return whether this thread reads the channel, or None if its wait is done."""
-        self._do_late()
-        if self._reader in (0, me) and (self._received or self.calls.small):
-            self._take_over_exchange()
+        """Return whether this thread reads the channel, or None if its wait is done. ``_leave`` undoes what it notes.
+
+        Raises HandleError in the middle of a section of the same thread.
+        """
+        if held(self.lock):
+            raise self.reentered()
+        return do_locked(self.lock, self._look_alone, turn, me)
+
+    def _look_alone(self, turn: Turn, me: int) -> bool | None:
+        if self._late or self.calls.small or self._received:
+            self._catch_up(me)
         if turn.done():
             return None
         self.calls.check(may_have_run=True)
@@ -354,6 +373,19 @@ class BlockingWorkerChannel(WorkerChannel):
         turn.lock.acquire(blocking=False)
         self._waiting[turn] = None
         return False
+
+    def _catch_up(self, me: int) -> None:
+        """Do what destructors could not do at once, and take over an interrupted small call. The caller holds the lock.
+
+        As in a section, the worker ends if an exception interrupts this.
+        """
+        try:
+            self._do_late()
+            if self._reader in (0, me) and (self._received or self.calls.small):
+                self._take_over_exchange()
+        except BaseException as error:
+            self.tear(error)
+            raise
 
     def _take_over_exchange(self) -> None:
         """Let a signal handler that has interrupted a small call read the answers from now on."""
@@ -440,7 +472,8 @@ class BlockingWorkerChannel(WorkerChannel):
     def finish(self) -> ExitStatus:
         """Wait for all answers, let the worker end, and return its exit status."""
         calls = self.calls
-        self._give_up_streams()
+        if calls.streams:
+            self._give_up_streams()
         if not calls.failed:
             self.wait(lambda: not calls.outstanding or calls.failed)
             self._shut()
@@ -451,8 +484,10 @@ class BlockingWorkerChannel(WorkerChannel):
         self.calls.give_up_streams()
         self.flush()
 
-    @section
+    @locked
     def _shut(self) -> None:
+        """Tell the worker to end. Telling it twice is harmless."""
+        self._shutting = True
         self.shut()
 
     def listen(self, deadline: float | None) -> ExitStatus:

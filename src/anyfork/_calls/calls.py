@@ -98,7 +98,7 @@ class Calls:
         # A small call that another call of the same thread has interrupted. The other call must not wait for its
         # answer: the interrupted code may have received the answer without having noted it yet.
         self._overtaken = 0
-        self._streams = 0  # streams that were sent and have no end yet
+        self.streams: int = 0  # streams that were sent and have no end yet
         self._queue: deque[Call] = deque()
         self._bytes = 0  # of the messages in the queue
         self._sent: dict[int, Answer] = {}
@@ -111,7 +111,7 @@ class Calls:
     @property
     def full(self) -> bool:
         """True when no more calls should be added now."""
-        return len(self._queue) + self._streams >= MAX_CALLS or self._bytes >= MAX_BYTES
+        return len(self._queue) + self.streams >= MAX_CALLS or self._bytes >= MAX_BYTES
 
     @property
     def outstanding(self) -> int:
@@ -247,7 +247,7 @@ class Calls:
             self._running += 1
             self._alone += not call.ahead
         else:
-            self._streams += 1
+            self.streams += 1
         self._define_first()
         self.out.append(message)
 
@@ -429,7 +429,7 @@ class Calls:
             self._running -= 1
             self._alone -= not call.ahead
         else:
-            self._streams -= 1
+            self.streams -= 1
         call.finish(message)
         if self._queue:
             self.admit()
@@ -462,7 +462,7 @@ class Calls:
         queue, sent = list(self._queue), list(self._sent.values())
         self._queue.clear()
         self._sent.clear()
-        self._running = self._alone = self._bytes = self._streams = self.small = 0
+        self._running = self._alone = self._bytes = self.streams = self.small = 0
         self.drop_out()
         for call in queue:
             assert call.message is not None

@@ -49,6 +49,11 @@ def test_operations_that_are_struck_at_some_points_leave_everything_in_order(cam
     check(strike(campaign, face, *FAST[campaign, face]))
 
 
+def test_a_worker_whose_close_is_interrupted_ends_as_it_would_have_when_it_is_closed_again():
+    trials = [Trial("close", variant, (1, MANY, 11)) for variant in variants_of("interrupt", "worker")]
+    check(run("interrupt", "worker", trials))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("face", FACES)
