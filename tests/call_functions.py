@@ -294,7 +294,7 @@ async def loop_kind():
 
 
 def pair():
-    """Two connected sockets, one of them used here."""
+    """Return two connected sockets, one of them used here."""
     here, there = socket.socketpair()
     here.sendall(b"from the worker")
     here.close()

@@ -20,7 +20,7 @@ class Blocking:
     _template: Any = None
 
     def template(self) -> Any:
-        """One that a worker of this kind can take over, with nothing prepared."""
+        """Return a template that a worker of this kind can take over, with nothing prepared."""
         return anyfork.Template()
 
     def warm(self) -> None:
@@ -28,14 +28,14 @@ class Blocking:
         self._template = self.template().preload(*LOADED).ready()
 
     def make(self, template: Any, **options: Any) -> Any:
-        """The worker."""
+        """Make the worker."""
         return anyfork.Worker(template, **options)
 
     def __call__(self, template: Any = None, **options: Any) -> Any:
         return self.make(self._fork() if template is None else template, **options)
 
     def _fork(self) -> Any:
-        """A fork of the warm template; a cold one where another test has ended that with the default template."""
+        """Return a fork of the warm template, or of a cold one where another test has ended it with the default one."""
         try:
             return self._template.ready().fork()
         except anyfork.TemplateError:

@@ -115,13 +115,13 @@ def on_signal(channel, number, code):
 
 
 def add_one():
-    """A step of a template."""
+    """Add one, as a step of a template."""
     global count
     count += 1
 
 
 def add(number):
-    """A step of a template, with an argument."""
+    """Add a number, as a step of a template with an argument."""
     global count
     count += number
 
@@ -149,29 +149,29 @@ def fail_with_a_failing_hook(channel):
 
 
 def fail_step(text="no model there"):
-    """A step that fails."""
+    """Fail, as a step of a template."""
     raise RuntimeError(text)
 
 
 def leave_step(code):
-    """A step that ends the template as user code may do it."""
+    """End the template in a step, as user code may do it."""
     sys.exit(code)
 
 
 def die_step(number):
-    """A step in which the template dies."""
+    """Kill the template in a step."""
     os.kill(os.getpid(), number)
 
 
 def start_thread():
-    """A step that leaves a thread running."""
+    """Leave a thread running, as a step of a template."""
     import threading
 
     threading.Thread(target=threading.Event().wait, name="left-over", daemon=True).start()
 
 
 def wait_for_end(fd):
-    """A step that lasts until the last copy of the other end of a pipe is closed."""
+    """Wait, as a step of a template, until the last copy of the other end of a pipe is closed."""
     os.read(fd.fileno(), 1)
 
 
@@ -208,27 +208,27 @@ class Decoding:
 
 
 def raise_when_decoded(text):
-    """For Decoding."""
+    """Raise an exception when a Decoding is decoded."""
     raise LookupError(text)
 
 
 def exit_when_decoded(code):
-    """For Decoding: the process is gone before it has entered its function."""
+    """Exit when a Decoding is decoded: the process is gone before it has entered its function."""
     os._exit(code)
 
 
 def leave_when_decoded(code):
-    """For Decoding."""
+    """Leave the process at once when a Decoding is decoded."""
     sys.exit(code)
 
 
 def die_when_decoded(number):
-    """For Decoding."""
+    """Die of a signal when a Decoding is decoded."""
     os.kill(os.getpid(), number)
 
 
 def stay_when_decoded(fd):
-    """For Decoding: wait until the other end of a pipe is closed."""
+    """Wait, when a Decoding is decoded, until the other end of a pipe is closed."""
     os.read(fd.fileno(), 1)
 
 
@@ -295,7 +295,7 @@ def tell_modules(channel, *names):
 
 
 async def tell_modules_async(channel, *names):
-    """The same, in an async function."""
+    """Do as ``tell_modules``, in an async function."""
     await channel.send(" ".join(name for name in names if name in sys.modules).encode())
 
 

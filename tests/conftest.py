@@ -44,14 +44,14 @@ def descriptors() -> dict[int, str]:
 
 
 def state_and_command(pid: int) -> str:
-    """What a process is: its state, and its command line. Raises OSError when it has ended."""
+    """Return the state and the command line of a process. Raises OSError when it has ended."""
     with open(f"/proc/{pid}/stat") as stat, open(f"/proc/{pid}/cmdline", "rb") as command:
         state = stat.read().rpartition(")")[2].split()[0]
         return f"{state} {command.read().replace(bytes(1), b' ').decode(errors='replace').strip()}"
 
 
 def children(pid: int) -> list[int]:
-    """The children of all threads of a process, zombies included."""
+    """Return the children of all threads of a process, zombies included."""
     found: list[int] = []
     with contextlib.suppress(OSError):  # it ends meanwhile
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -61,7 +61,7 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(pid: int | None = None) -> dict[int, str]:
-    """The processes below one, zombies included: their state and command line, by pid."""
+    """Return the processes below one, zombies included: their state and command line, by pid."""
     below: dict[int, str] = {}
     ahead = children(pid or os.getpid())
     while ahead:
@@ -73,7 +73,7 @@ def descendants(pid: int | None = None) -> dict[int, str]:
 
 
 def owned(owner: int) -> dict[int, str]:
-    """All processes that anyfork has started for an owner, wherever they hang now: their titles begin with its pid."""
+    """Return all processes that anyfork has started for an owner, by their titles, which begin with its pid."""
     found = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -157,7 +157,7 @@ def _concerns_remote(item: pytest.Item) -> bool:
 
 
 def pytest_collection_finish() -> None:
-    """Every test collects garbage: not what was there before it, which takes longer than most tests."""
+    """Freeze what exists before the tests: each test collects garbage, which would take longer than most tests."""
     gc.collect()
     gc.freeze()
 
@@ -179,7 +179,7 @@ def _default_template(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def warm_templates() -> None:
-    """Templates for workers that have loaded the event loops already: importing them takes longer than a test."""
+    """Make templates for workers that have loaded the event loops already: importing them takes longer than a test."""
     from call_makers import MAKERS
 
     for make in MAKERS.values():
@@ -187,18 +187,19 @@ def warm_templates() -> None:
 
 
 def new_descriptors(before: dict[int, str]) -> dict[int, str]:
-    """What is open now and was not before."""
+    """Return what is open now and was not before."""
     return {fd: text for fd, text in descriptors().items() if fd not in before}
 
 
 def own_threads() -> set[threading.Thread]:
-    """The threads of this program, without those that the loops of the tests keep for later."""
+    """Return the threads of this program, without those that the loops of the tests keep for later."""
     return {thread for thread in threading.enumerate() if not thread.name.startswith(("Trio thread", "AnyIO worker"))}
 
 
 def settled(count: int) -> bool:
-    """Whether no more than so many descriptors are open, when all garbage is collected: what one pass finalizes may
-    be what keeps the next one from a cycle."""
+    """Return whether no more than so many descriptors are open. Collects garbage if not: what one pass finalizes may
+    be what keeps the next one from a cycle.
+    """
     if len(descriptors()) <= count:
         return True
     gc.collect()
@@ -230,19 +231,19 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(params=faces.BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
-    """The loop that an async test runs in: each of those that are supported."""
+    """Return the loop that an async test runs in: each of those that are supported."""
     options = faces.BACKENDS[request.param]
     return options["backend"], options.get("backend_options", {})
 
 
 @pytest.fixture(params=KINDS)
 def new_template(request: pytest.FixtureRequest) -> Callable[[], Template]:
-    """What makes a template, of each kind in turn: the contract is the same for all."""
+    """Return a function that makes a template, of each kind in turn: the contract is the same for all."""
     return KINDS[request.param]
 
 
 @pytest.fixture
 def template(new_template: Callable[[], Template]) -> Iterator[Template]:
-    """A template, of each kind in turn."""
+    """Yield a template, of each kind in turn."""
     with new_template() as template:
         yield template

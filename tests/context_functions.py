@@ -119,7 +119,7 @@ def start_and_kill_itself(sender):
 
 
 def load(fetched, ready, done, dataset):
-    """As a worker of torch's DataLoader: samples by index, in shared memory, until told that it is done."""
+    """Load samples by index into shared memory, until told that it is done, as a worker of torch's DataLoader."""
     ready.cancel_join_thread()
     while not done.is_set():
         index = fetched.get()
@@ -135,7 +135,7 @@ count = 0
 
 
 def remember(number):
-    """As an initializer."""
+    """Remember a number, as an initializer."""
     global count
     count = number
 
@@ -153,12 +153,12 @@ def raise_asked(number):
 
 
 def tell_channel(channel):
-    """As a function of an ordinary process."""
+    """Tell what the channel is, as a function of an ordinary process."""
     channel.sendall(b"here")
 
 
 def check_class(cls, ctx):
-    """What belonged to a template of the owner's is that of the default template here."""
+    """Check that what belonged to a template of the owner's is that of the default template here."""
     assert cls is type(multiprocessing.current_process()) is ctx.Process
 
 

@@ -29,12 +29,12 @@ def forks(how):
 
 
 async def forks_async(how):
-    """As ``forks``."""
+    """Do as ``forks``."""
     return forks(how)
 
 
 def yields_forks(how):
-    """As ``forks``, in a generator: the copy leaves it by an item or by its end, too."""
+    """Do as ``forks``, in a generator: the copy leaves it by an item or by its end, too."""
     yield "before"
     copy = os.fork()
     if copy:
@@ -66,13 +66,13 @@ initial = None
 
 
 def initialize(how):
-    """As ``forks``, as an initializer."""
+    """Do as ``forks``, as an initializer."""
     global initial
     initial = forks(how)
 
 
 def initialized():
-    """What became of the copy that the initializer has made."""
+    """Return what became of the copy that the initializer has made."""
     return initial
 
 
@@ -91,7 +91,7 @@ class Forks:
 
 
 def code_of(copy):
-    """The exit code of a child."""
+    """Return the exit code of a child."""
     return os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
 
 

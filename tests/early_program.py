@@ -41,7 +41,7 @@ class EarlyProgram:
         atexit.register(self.close)
 
     def template(self) -> anyfork.Template:
-        """A template that was forked from the program as it was at its first import, and is ours now."""
+        """Return a template that was forked from the program as it was at its first import, and is ours now."""
         self._socket.sendall(b".")
         _, (fd,), _, _ = socket.recv_fds(self._socket, 1, 1)
         os.set_inheritable(fd, False)
@@ -55,5 +55,5 @@ class EarlyProgram:
 
 @cache
 def early_program() -> EarlyProgram:
-    """One for all tests."""
+    """Return one program for all tests."""
     return EarlyProgram()

@@ -108,7 +108,7 @@ def thread_count():
 
 
 def fill(size):
-    """A worker that stays large."""
+    """Fill memory, so that the worker stays large."""
     globals()["filled"] = bytearray(os.urandom(1)) * size
     return os.getpid()
 
@@ -137,6 +137,6 @@ def put(where, key):
 
 
 def append_slowly(path, text):
-    """As append, in a millisecond."""
+    """Append a text as ``append`` does, in a millisecond."""
     time.sleep(0.001)
     return append(path, text)

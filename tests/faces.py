@@ -38,7 +38,7 @@ atexit.register(_stack.close)
 
 @cache
 def portal(name: str) -> BlockingPortal:
-    """The loop of a backend, which ends with the program."""
+    """Return the loop of a backend, which ends with the program."""
     return _stack.enter_context(start_blocking_portal(**BACKENDS[name], name=f"the loop of {name}"))
 
 
@@ -49,11 +49,11 @@ class Loop:
         self._portal = portal(name)
 
     def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """The result of a plain function."""
+        """Return the result of a plain function."""
         return self._portal.call(partial(function, *args, **options))
 
     def wait(self, function: Callable[..., Awaitable[Any]], *args: Any, seconds: float | None = None) -> Any:
-        """The result of an async function. Raises TimeoutError when it is not there in so many seconds."""
+        """Return the result of an async function. Raises TimeoutError when it is not there in so many seconds."""
 
         async def within() -> Any:
             with anyio.fail_after(seconds):
@@ -71,7 +71,7 @@ class Template:
 
     @classmethod
     def make(cls, name: str, make: Callable[[], aio.Template]) -> Template:
-        """One that was made in the loop of a backend."""
+        """Make a template in the loop of a backend."""
         loop = Loop(name)
         return cls(loop, loop.call(make))
 
@@ -145,7 +145,7 @@ class Template:
 
 
 def _not_ready(loop: Loop, function: Any, *args: Any, seconds: float | None) -> Any:
-    """A deadline that passes is the cancellation of a run, of which nothing is left."""
+    """Turn a deadline that passes into NotReadyError: it is the cancellation of a run, of which nothing is left."""
     try:
         return loop.wait(function, *args, seconds=seconds)
     except TimeoutError as error:

@@ -50,7 +50,7 @@ _connections: dict[str, Template] = {}
 
 
 def owner_of(new_template: Callable[[], Template]) -> int:
-    """The pid of the program whose template this makes a fork of, as ps shows it."""
+    """Return the pid of the program whose template this makes a fork of, as ps shows it."""
     return early_program().pid if new_template is KINDS["early"] else os.getpid()
 
 
@@ -59,7 +59,7 @@ blocking_only = pytest.mark.parametrize("new_template", ["forked", "execed", "tw
 
 
 def connected(kind: str) -> Template:
-    """The template at the other end of a connection, which is made at the first need, and again where it is gone."""
+    """Return the template at the other end of a connection; connect at the first need, and again where it is gone."""
     try:
         return _connections[kind].ready()
     except (KeyError, anyfork.TemplateError):  # another test has ended the default template, and so our relays
@@ -74,13 +74,13 @@ def disconnect() -> None:
 
 
 def read_all(channel: socket.socket) -> bytes:
-    """All bytes up to the end of the stream."""
+    """Return all bytes up to the end of the stream."""
     with channel.makefile("rb") as file:
         return file.read()
 
 
 def result_of(process: Process) -> Any:
-    """What a process sends back pickled, once it has ended well."""
+    """Return what a process sends back pickled, once it has ended well."""
     with process:
         said = read_all(process.channel)
         status = process.wait(DEADLINE)
@@ -89,12 +89,12 @@ def result_of(process: Process) -> Any:
 
 
 def ask(template: Template, expression: str, *values: object) -> Any:
-    """The value of an expression in a process of this template; ``v`` are the values that were sent and these."""
+    """Return the value of an expression in a process of this template; ``v`` are the values sent before and these."""
     return result_of(template.start("child_side:answer", *values, expression))
 
 
 def ended(process: Process) -> ExitStatus:
-    """How a process has ended; its handle is closed."""
+    """Return how a process has ended, and close its handle."""
     with process:
         return process.wait(DEADLINE)
 
@@ -116,7 +116,7 @@ def run_python(
 
 
 def output_of(*args: str, text: str = "", env: Mapping[str, str] | None = None, **options: Any) -> str:
-    """What an interpreter prints; it must end well and say nothing on its standard error."""
+    """Return what an interpreter prints; it must end well and say nothing on its standard error."""
     done = run_python(*args, text=text, env=env, **options)
     assert (done.returncode, done.stderr) == (0, ""), f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -124,7 +124,7 @@ def output_of(*args: str, text: str = "", env: Mapping[str, str] | None = None, 
 
 @contextlib.contextmanager
 def pipe() -> Iterator[tuple[int, int]]:
-    """Both ends of a pipe; those still open at the end are closed."""
+    """Yield both ends of a pipe; close those still open at the end."""
     read, write = os.pipe()
     identities = {end: os.fstat(end) for end in (read, write)}
     try:

@@ -121,7 +121,7 @@ def leave_at_once():
 
 
 def first_process_only(path):
-    """An initializer that works from its third process on."""
+    """Work, as an initializer, from the third process on."""
     note(path, "start")
     with open(path) as file:
         if len(file.readlines()) < 3:

@@ -69,7 +69,7 @@ class Asked:
         self.done.set()
 
     async def outcome(self) -> object:
-        """Its result, or what it raised."""
+        """Return the result, or what was raised."""
         with anyio.fail_after(DEADLINE):
             await self.done.wait()
         return self.result if self.error is None else self.error

@@ -354,7 +354,7 @@ MAIN_OUTPUT = "15\nPoint(x=3)\nderived of base Derived\nPoint(x=7)\nevaluated\n"
 
 @pytest.fixture
 def trace(tmp_path, monkeypatch):
-    """A file in which a program leaves a line each time it is run."""
+    """Return a file in which a program leaves a line each time it is run."""
     path = tmp_path / "trace"
     monkeypatch.setenv("TRACE", str(path))
     return path
@@ -518,7 +518,7 @@ class Chosen:
 
 
 def holders():
-    """Functions and values with a lock in each place, made where they go by value."""
+    """Return functions and values with a lock in each place, made where they go by value."""
     held = threading.Lock()
     made = {"json": json}
     exec("def use(): return guard\ndef outer(): return use()", made | {"guard": held}, names := {})

@@ -21,7 +21,7 @@ STDIN = OpenDescriptor(0, "socket", "unix stream", False)
 
 
 def said_of(**found):
-    """A report on these findings."""
+    """Return a report on these findings."""
     return Audit(1, **found)
 
 

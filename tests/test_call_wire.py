@@ -20,7 +20,7 @@ def pack(kind, number, detail, body, flags=0, count=0):
 
 
 def feed(inbox, data, cuts):
-    """What an inbox makes of bytes that come in pieces."""
+    """Return what an inbox makes of bytes that come in pieces."""
     found = []
     for start, stop in zip([0, *cuts], [*cuts, len(data)], strict=True):
         found += inbox.take(data[start:stop])

@@ -70,7 +70,7 @@ def test_its_source_has_the_numbers_of_the_frames_and_of_its_interface():
 
 @pytest.fixture(params=["dict", "compiled"])
 def table(request):
-    """An empty table of processes, of either kind."""
+    """Return an empty table of processes, of either kind."""
     if request.param == "dict":
         return {}
     return pytest.importorskip(NAME, reason="anyfork was built without its compiled part").ChildTable()

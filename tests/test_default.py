@@ -15,7 +15,7 @@ HERE = os.path.dirname(child_side.__file__)
 
 
 def in_another_program(body, *arguments, **options):
-    """What a program prints that has ``children()``, the children of its own, beside what the tests have."""
+    """Return what a program prints that has ``children()``, the children of its own, beside what the tests have."""
     head = """
         import os, signal, sys, threading
         sys.path.insert(0, sys.argv[1])

@@ -23,7 +23,7 @@ LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
 def blocks() -> Iterator[object]:
-    """Each Python block with the output that is said to follow from it, or None."""
+    """Yield each Python block with the output that is said to follow from it, or None."""
     for page in PAGES:
         text = page.read_text()
         found = list(FENCE.finditer(text))

@@ -30,7 +30,7 @@ HEAD = """
 
 
 def early(body, *flags, **options):
-    """What a program prints that begins with the import."""
+    """Return what a program prints that begins with the import."""
     return output_of(*flags, "-c", textwrap.dedent(HEAD) + textwrap.dedent(body), HERE, **options)
 
 

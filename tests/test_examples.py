@@ -54,7 +54,7 @@ def test_an_example_does_what_it_shows_and_leaves_nothing(program: Path, tmp_pat
 
 @pytest.fixture
 def server() -> Iterator[int]:
-    """The port of the server of asgi_workers, started as its head says."""
+    """Yield the port of the server of asgi_workers, started as its head says."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     command = [sys.executable, "-W", "error", EXAMPLES / "asgi_workers.py", str(port)]

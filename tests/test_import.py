@@ -31,7 +31,7 @@ CLEAN = [kind for kind in KINDS if kind != "early"]  # a copy of a program that 
 
 
 def loaded_by(code):
-    """The modules that a bare interpreter has after some code, beside those it has anyway."""
+    """Return the modules that a bare interpreter has after some code, beside those it has anyway."""
     program = f"import sys; before = set(sys.modules); {code}; import json; print(json.dumps(sorted(set(sys.modules) - before)))"
     return set(json.loads(output_of("-S", "-c", PATH + program)))
 
@@ -74,7 +74,7 @@ def test_making_templates_and_processes_loads_nothing_heavy_in_the_program():
 
 
 def in_another_program(kind, modules):
-    """The modules that an expression finds in a template of this kind, of a program that has used it for nothing else.
+    """Return the modules that an expression finds in a template of this kind, of a program that did nothing else.
 
     Functions that went by value make the template they were forked from load cloudpickle, the default one as well.
     """
@@ -85,7 +85,7 @@ def in_another_program(kind, modules):
 
 @pytest.fixture(params=KINDS)
 def modules(request):
-    """The modules of an idle template, as it sees them itself."""
+    """Return the modules of an idle template, as it sees them itself."""
     seen = "template.execute('import sys; seen = list(sys.modules)')"
     return in_another_program(request.param, f"""ask({seen}, "sys.modules['__main__'].seen")""")
 

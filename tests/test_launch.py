@@ -25,13 +25,13 @@ def script(path, text):
 
 @pytest.fixture
 def wrapper(tmp_path):
-    """An interpreter that notes that it was used, and with which arguments."""
+    """Return an interpreter that notes that it was used, and with which arguments."""
     return script(tmp_path / "wrapper", f'#!/bin/sh\necho "$@" >> {tmp_path}/used\nexec {sys.executable} "$@"\n')
 
 
 @pytest.fixture
 def used(wrapper):
-    """How often the wrapper was used."""
+    """Return how often the wrapper was used."""
     path = wrapper.parent / "used"
     return lambda: len(path.read_text().splitlines()) if path.exists() else 0
 

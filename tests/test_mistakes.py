@@ -45,7 +45,7 @@ def in_blocking_face(make, use):
 
 
 def said_by(code):
-    """What a fresh program prints."""
+    """Return what a fresh program prints."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     return done.stdout + done.stderr
 
@@ -338,7 +338,7 @@ def test_an_interpreter_that_is_too_old_is_named_with_its_version(face, tmp_path
 
 
 def old_interpreters():
-    """Those of this machine, if there are any."""
+    """Return the old interpreters of this machine, if there are any."""
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     found = [*versions.glob("2.7*/bin/python"), *versions.glob("3.10*/bin/python")]
     return [str(python) for python in (*found, "/usr/bin/python2.7", "/usr/bin/python3.10") if Path(python).exists()]

@@ -56,18 +56,18 @@ class Play:
         return steps
 
     def take_back(self, worker: WorkerRecord | None) -> None:
-        """As a face does before a plain worker is killed because of one job."""
+        """Take jobs back, as a face does before a plain worker is killed because of one job."""
         if worker is not None and not self.scheduler.limits.concurrent:
             self.scheduler.taken_back(list(worker.jobs)[self.begun :], self.now)
 
     def withdraw(self, job: Job) -> bool:
-        """Nobody waits for a job any more."""
+        """Withdraw a job that nobody waits for any more."""
         if job.state in (JobState.SENT, JobState.RUNNING):
             self.take_back(job.worker)
         return self.scheduler.withdraw(job)
 
     def submit(self, count: int = 1, **options: Any) -> list[Job]:
-        """So many jobs at once."""
+        """Submit so many jobs at once."""
         jobs = [Job(**options) for _ in range(count)]
         for job in jobs:
             self.ends[job] = []
@@ -76,7 +76,7 @@ class Play:
         return jobs
 
     def answer(self, *jobs: Job) -> None:
-        """Their answers have come."""
+        """Note that the answers of jobs have come."""
         for job in jobs:
             if job.state is JobState.RUNNING:
                 self.ends[job].append("answer")
@@ -88,7 +88,7 @@ class Play:
         self.decide()
 
     def wait(self, seconds: float) -> None:
-        """Time goes by; the scheduler is asked whenever it wants to be."""
+        """Let time go by, and ask the scheduler whenever it wants to be asked."""
         end = self.now + seconds
         asked = 0
         while (wake := self.scheduler.wake_at) <= end:
@@ -103,7 +103,7 @@ class Play:
         return [len(worker.jobs) for worker in self.started]
 
     def where(self, *jobs: Job) -> list[int]:
-        """The numbers of the workers that the jobs are with, from 1."""
+        """Return the numbers of the workers that the jobs are with, from 1."""
         return [self.started.index(job.worker) + 1 if job.worker else 0 for job in jobs]
 
 
@@ -859,7 +859,7 @@ class Machine(RuleBasedStateMachine):
         self.decide()
 
     def alive(self) -> list[WorkerRecord]:
-        """Those that a process may still stand behind."""
+        """Return the workers that a process may still belong to."""
         workers = self.play.scheduler.workers
         return [*workers.working, *workers.leaving]
 
@@ -961,7 +961,7 @@ class Machine(RuleBasedStateMachine):
         assert stats.queued == sum(job.state is JobState.QUEUED for job in self.jobs)
 
     def teardown(self) -> None:
-        """In the end everything that was asked gets its end."""
+        """Check that in the end everything that was asked gets its end."""
         if not hasattr(self, "play"):
             return
         play, scheduler = self.play, self.play.scheduler

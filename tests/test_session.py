@@ -35,7 +35,7 @@ def died(wait_status, words=b"", user=0.0, system=0.0, max_rss=0):
 
 
 def asked(pings=1, phase=Phase.PREPARING, **state):
-    """A session that was asked so often, in a phase."""
+    """Return a session that was asked so often, in a phase."""
     session = Session()
     session.pings, session.phase = pings, phase
     for name, value in state.items():

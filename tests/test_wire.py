@@ -33,7 +33,7 @@ NUMBERS = st.integers(-(1 << 63), (1 << 63) - 1)
 
 @st.composite
 def frames(draw):
-    """A frame that may be sent. Its descriptors are numbers that nobody opens."""
+    """Draw a frame that may be sent. Its descriptors are numbers that nobody opens."""
     count = draw(st.sampled_from(BOUNDARIES) | st.integers(0, 20))
     in_file = draw(st.booleans()) and count > 0
     kind = draw(st.sampled_from(sorted(KINDS))) | (IN_FILE if in_file else 0)
@@ -43,7 +43,7 @@ def frames(draw):
 
 @st.composite
 def headers(draw):
-    """The header of something, often nearly right."""
+    """Draw the header of something, often nearly right."""
     version = draw(st.sampled_from([VERSION] * 5 + [0, VERSION + 1, 255]))
     kind = draw(st.sampled_from(sorted(KINDS)) | st.integers(0, 255))
     length = draw(st.integers(0, 40) | st.sampled_from([MAX_BODY, MAX_BODY + 1, 0xFFFFFFFF]))
@@ -51,7 +51,7 @@ def headers(draw):
 
 
 def stream_of(sent):
-    """What a socket carries: all bytes, and which descriptors stand at which of them."""
+    """Return what a socket carries: all bytes, and which descriptors stand at which of them."""
     data, rights = bytearray(), {}
     for frame in sent:
         for part, fds in messages(frame):
@@ -80,7 +80,7 @@ class Stream:
         return piece, fds
 
     def next_frame(self, decoder):
-        """One frame, as Channel.receive reads it, or None at the end."""
+        """Return one frame, as Channel.receive reads it, or None at the end."""
         while self.at < len(self.data):
             assert decoder.wanted > 0
             frame = decoder.feed(*self.recv(decoder.wanted))

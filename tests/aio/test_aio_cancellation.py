@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def template(anyio_backend):
-    """A template, closed at the end."""
+    """Yield a template, and close it at the end."""
     async with aio.Template() as template:
         yield await template.preload("child_side").ready()
 

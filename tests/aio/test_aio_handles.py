@@ -35,7 +35,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def template(anyio_backend):
-    """A template, closed at the end."""
+    """Yield a template, and close it at the end."""
     async with aio.Template() as template:
         yield template
 
@@ -53,7 +53,7 @@ async def read_to_end(stream):
 
 
 async def ask(template, expression, *values):
-    """The value of an expression in a process of this template, as bytes of its repr."""
+    """Return the value of an expression in a process of this template, as bytes of its repr."""
     async with await template.run(answer, *values, expression) as process:
         return (await read_to_end(process.channel)).decode()
 
@@ -291,7 +291,7 @@ async def test_a_thousand_processes_may_be_alive_at_once(template):
 
 @contextlib.contextmanager
 def many_descriptors():
-    """Three for each process, and some more."""
+    """Allow three descriptors for each process, and some more."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def template(anyio_backend):
-    """A template whose forks become workers quickly, closed at the end."""
+    """Yield a template whose forks become workers quickly, and close it at the end."""
     async with aio.Template() as template:
         yield await template.preload("anyio._backends._asyncio", "call_functions", "numpy").ready()
 
@@ -55,7 +55,7 @@ async def test_a_cancelled_call_ends_its_worker_or_has_not_begun(template):
 
 
 async def outcome(worker, number):
-    """What a call comes to: its result, or whether it may have run before the worker died."""
+    """Return the result of a call, or whether it may have run before the worker died."""
     try:
         return await worker.call(call_functions.echo, number)
     except anyfork.WorkerDiedError as error:

@@ -32,7 +32,7 @@ def worker(request):
 
 
 def resident(pid):
-    """Bytes of a process that are in memory and its own: its heap, not files that it maps."""
+    """Return the bytes of a process that are in memory and its own: its heap, not files that it maps."""
     with open(f"/proc/{pid}/status") as status:
         return next(int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon"))
 
@@ -99,7 +99,7 @@ def test_the_bytes_of_queued_calls_are_limited_too(monkeypatch):
 
 @contextlib.contextmanager
 def calling(values):
-    """A stopped worker, and a thread for each value that has it echoed; it goes on afterwards, and all get results."""
+    """Stop a worker, and let a thread for each value have it echoed; it goes on afterwards, and all get results."""
     results = []
     with anyfork.Worker() as worker:
         worker.ready()

@@ -36,7 +36,7 @@ def errors(tmp_path: Path) -> Iterator[Any]:
 
 
 def warm_template(errors: Any) -> anyfork.Template:
-    """One that has loaded the event loops."""
+    """Return a template that has loaded the event loops."""
     return MAKERS["blocking"]._fork().fork(stderr=errors)
 
 
@@ -54,7 +54,7 @@ def an_executor(errors: Any) -> Iterator[Callable[..., Any]]:
 
 @contextlib.contextmanager
 def a_pool(errors: Any) -> Iterator[Callable[..., Any]]:
-    """Each call in a loop of its own."""
+    """Yield a function that makes each call in a loop of its own."""
 
     async def call(function: Callable[..., Any], *args: Any) -> Any:
         async with aio.Pool(aio.Template().fork(stderr=errors), max_workers=1) as pool:

@@ -49,7 +49,7 @@ def test_a_nan_is_still_one(worker):
 
 
 def maps():
-    """How many files in memory are mapped here."""
+    """Return how many files in memory are mapped here."""
     return call_functions.memory_maps()
 
 

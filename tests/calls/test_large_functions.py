@@ -23,7 +23,7 @@ def new_worker(request):
 
 
 def memory_files():
-    """How many files in memory a process has open."""
+    """Return how many files in memory a process has open."""
     found = 0
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -87,7 +87,7 @@ def test_a_map_sends_its_function_once_and_the_worker_forgets_it(new_worker):
 
 
 def functions_kept():
-    """How many functions by value this worker keeps."""
+    """Return how many functions by value this worker keeps."""
     from _anyfork_child.wire import current_worker
 
     return sum(number >= 1 << 24 for number in current_worker.current.functions)

@@ -151,7 +151,7 @@ def message(kind, body=b"", number=1, detail=0, flags=0, count=0):
 
 
 def attacks(path):
-    """Ways to get something unpickled, or the owner confused: what the worker says, and in files."""
+    """Yield ways to get something unpickled, or the owner confused: what the worker says, and in files."""
     evil = pickle.dumps(Evil(path))
     texts = pack_texts(("Error", "text", "trace"))
     error = struct.pack("<I", len(texts)) + texts

@@ -36,7 +36,7 @@ def new_worker(request: pytest.FixtureRequest) -> Blocking:
 
 @pytest.fixture(params=["one by one", "asyncio", "trio"])
 def options(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Workers that run one call after the other, and several at once in each kind of loop."""
+    """Return the options of workers that run one call after the other, and several at once in each kind of loop."""
     return {} if request.param == "one by one" else {"concurrency": 4, "backend": request.param}
 
 
@@ -444,7 +444,7 @@ def test_a_call_behind_a_running_one_is_withdrawn_and_surely_does_not_run(plain_
 
 @contextlib.contextmanager
 def running(worker, function, *args):
-    """A call that runs in a thread meanwhile; what it returned or raised is in the list afterwards."""
+    """Run a call in a thread meanwhile; what it returned or raised is in the list afterwards."""
     results = []
 
     def call():

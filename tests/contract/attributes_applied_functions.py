@@ -8,7 +8,7 @@ NOBODY = 65534
 
 
 def open_to_others(python):
-    """Whether everybody can execute this interpreter, and it is one that is supported."""
+    """Return whether everybody can execute this interpreter, and it is one that is supported."""
     code = "import os, sys; sys.exit(sys.version_info < (3, 11) or os.geteuid() != int(sys.argv[1]))"
     try:
         command = [python, "-I", "-c", code, str(NOBODY)]

@@ -20,7 +20,7 @@ def fill(count):
 
 
 def private_around_a_collection():
-    """How many bytes this process shares with none, before and after a full collection."""
+    """Return how many bytes this process shares with none, before and after a full collection."""
     before = _private()
     gc.collect()
     return before, _private()

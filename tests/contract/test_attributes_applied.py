@@ -36,13 +36,13 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="changing users needs r
 
 @pytest.fixture(params=MAKERS)
 def made(request):
-    """What makes a new template with attributes."""
+    """Return a function that makes a new template with attributes."""
     return MAKERS[request.param]
 
 
 @pytest.fixture(params=MAKERS)
 def made_for_others(request):
-    """What makes a new template that may belong to another user."""
+    """Return a function that makes a new template that may belong to another user."""
     if os.getuid() != 0:
         pytest.skip("changing users needs root")
     if request.param != "new_exec":
@@ -269,7 +269,7 @@ def test_a_text_reaches_a_program_whose_channel_is_only_stdin(made, tmp_path):
 
 
 def shown(pid):
-    """The command line and the name of a process as ps shows them."""
+    """Return the command line and the name of a process as ps shows them."""
     line = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
     return line, Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
 

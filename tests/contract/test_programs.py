@@ -15,7 +15,7 @@ import anyfork
 
 
 def output(template, argv, **attributes):
-    """What a program prints."""
+    """Return what a program prints."""
     with template.fork(stdout=anyfork.CHANNEL, **attributes).run_program(argv) as process:
         said = read_all(process.channel)
         assert process.wait(DEADLINE).code == 0

@@ -11,7 +11,7 @@ import anyfork
 
 
 def said(template, what, *argv):
-    """What a program prints, and its exit status."""
+    """Return what a program prints, and its exit status."""
     with getattr(template.fork(stdout=anyfork.CHANNEL), what)(*argv) as process:
         text = read_all(process.channel)
         return text, process.wait(DEADLINE).returncode

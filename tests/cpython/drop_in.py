@@ -69,7 +69,7 @@ class Process:
         return not self._wait(0)
 
     def _wait(self, timeout: float | None) -> bool:
-        """Whether it has ended within these seconds."""
+        """Return whether the process has ended within these seconds."""
         import select
 
         return self._pidfd < 0 or bool(select.select([self._pidfd], [], [], timeout)[0])

@@ -95,7 +95,7 @@ def module(name: str) -> ModuleType:
 
 
 def in_a_program_with_drop_in(run: Any) -> Any:
-    """Programs of the tests import the executor from concurrent.futures by the name of its class."""
+    """Give programs of the tests the executor that they import from concurrent.futures by the name of its class."""
 
     def run_program(*args: str) -> Any:
         return run(*args[:-1], INSTALL + args[-1])

@@ -40,20 +40,20 @@ def echo(channel, *_):
 
 
 def forever(channel, *_):
-    """Never end by itself, not even with the channel."""
+    """Run for ever; the end of the channel does not end this either."""
     channel.sendall(b".")
     while True:
         signal.pause()
 
 
 def silent(channel, *_):
-    """As ``forever``, without a word."""
+    """Run as ``forever``, without a word."""
     while True:
         signal.pause()
 
 
 def stubborn(channel, *_):
-    """As ``forever``, and ignore all signals that can be ignored."""
+    """Run as ``forever``, and ignore all signals that can be ignored."""
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_IGN)
     forever(channel)
@@ -143,7 +143,7 @@ class Modules(dict):
 
 
 def evaluate(expression):
-    """What an expression is worth in this process."""
+    """Return the value of an expression in this process."""
     return eval(expression, Modules())
 
 
@@ -166,7 +166,7 @@ def find_in_memory(channel, first, second):
 
 
 def count_pairs(data, first, second):
-    """How often the second part stands right behind the first, without making a string of both."""
+    """Count how often the second part stands right behind the first, without making a string of both."""
     count, at = 0, data.find(first)
     while at >= 0:
         count += data.startswith(second, at + len(first))
@@ -175,7 +175,7 @@ def count_pairs(data, first, second):
 
 
 def find_in_memory_too(channel, _, first, second):
-    """As ``find_in_memory``, with another argument before."""
+    """Search as ``find_in_memory``, with another argument before."""
     find_in_memory(channel, first, second)
 
 
@@ -206,7 +206,7 @@ def list_descriptors_of_a_program(channel, _):
 
 
 def wait_for_signals(channel):
-    """As ``forever``, and end by SIGINT as by other signals."""
+    """Run as ``forever``, and end by SIGINT as by other signals."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     forever(channel)
 
@@ -311,7 +311,7 @@ def limit_descriptors(file, limit):
 
 
 def some_descriptors(count):
-    """As many copies of standard input; the mark comes before they are sent."""
+    """Return as many copies of standard input; the mark comes before they are sent."""
     os.write(marks, b".")
     descriptor = importlib.import_module("_anyfork_child.values.decode").Descriptor
     return [descriptor(0) for _ in range(count)]
@@ -322,7 +322,7 @@ def same(value):
 
 
 def wait_at(file):
-    """A job that waits until something comes."""
+    """Wait, as a job, until something comes."""
     os.read(file.fileno(), 1)
 
 

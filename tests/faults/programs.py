@@ -58,7 +58,7 @@ class Program:
         self.pid = self.process.pid
 
     def read(self, deadline=ANSWER_DEADLINE):
-        """The next value that it says."""
+        """Return the next value that the program says."""
         end = time.monotonic() + deadline
         while b"\n" not in self._buffer:
             ready = select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))[0]
@@ -73,7 +73,7 @@ class Program:
         self.process.stdin.write(line.encode() + b"\n")
 
     def errors(self):
-        """What it and all its processes have written to standard error."""
+        """Return what the program and all its processes have written to standard error."""
         return os.pread(self._errors.fileno(), 1 << 20, 0).decode()
 
     def kill(self):
@@ -86,7 +86,7 @@ class Program:
         return self.process.wait(ANSWER_DEADLINE)
 
     def everyone(self):
-        """The living processes that come from it, without itself: command lines by pid."""
+        """Return the living processes that come from the program, without itself: command lines by pid."""
         wanted, found = f"{MARK}={self._mark}".encode(), {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != self.pid:
@@ -130,7 +130,7 @@ def run_program(source, *args, **options):
 
 
 def state(pid):
-    """The state of a process as /proc tells it: S, R, T, Z ..."""
+    """Return the state of a process as /proc tells it: S, R, T, Z ..."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
@@ -144,5 +144,5 @@ def stop(pid):
 
 
 def open_descriptors(pid="self"):
-    """How many descriptors a process has open."""
+    """Return how many descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))

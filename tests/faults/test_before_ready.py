@@ -17,7 +17,7 @@ SHORT = 0.05  # seconds: for what will not happen
 
 @pytest.fixture
 def trace():
-    """A pipe that tells whether a function was entered."""
+    """Yield a pipe that tells whether a function was entered."""
     trace = Trace(*os.pipe())
     yield trace
     trace.close()

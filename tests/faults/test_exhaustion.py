@@ -36,7 +36,7 @@ def limit(pid, kind, soft):
 
 
 def works(template):
-    """True when a process can be started from the template, and its status comes back."""
+    """Return whether a process can be started from the template, and its status comes back."""
     with template.fork().run(faulty.end_with, 3) as process:
         pass
     return process.returncode == 3
@@ -47,7 +47,7 @@ def works(template):
 
 @pytest.fixture
 def crowded():
-    """A template of a user who may have no more processes. The limit does not hold for root."""
+    """Yield a template of a user who may have no more processes. The limit does not hold for root."""
     with Template().preload("faulty", "resource").fork(rlimits={"NPROC": (1, 1000)}, **NOBODY) as template:
         yield template.ready(DEADLINE)
 
@@ -255,7 +255,7 @@ def test_a_template_without_descriptors_does_not_spin():
 
 
 def cpu_ticks(pid):
-    """Processor time of a process in hundredths of a second."""
+    """Return the processor time of a process in hundredths of a second."""
     with open(f"/proc/{pid}/stat") as file:
         return sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
 

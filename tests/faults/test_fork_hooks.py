@@ -68,19 +68,19 @@ def part(request, monkeypatch):
 
 @pytest.fixture
 def template():
-    """A fresh interpreter, in which no other test has registered anything."""
+    """Yield a fresh interpreter, in which no other test has registered anything."""
     with Template.new_exec() as template:
         yield template
 
 
 def answer(template, expression):
-    """What an expression is worth in a process of the template."""
+    """Return the value of an expression in a process of the template."""
     with template.fork().run(faulty.send_value, expression) as process:
         return process.channel.makefile().read()
 
 
 def events(template):
-    """The events in a process of the template, in words without quotes."""
+    """Return the events in a process of the template, in words without quotes."""
     return answer(template, "', '.join(__main__.events)")
 
 

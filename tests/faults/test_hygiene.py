@@ -14,7 +14,7 @@ from anyfork import CHANNEL, Descriptor, Template
 
 
 def answer(template, expression):
-    """What an expression is worth in a process of the template."""
+    """Return the value of an expression in a process of the template."""
     with template.fork().run(faulty.send_value, expression) as process:
         return process.channel.makefile().read()
 
@@ -124,7 +124,7 @@ def test_a_process_that_ends_does_not_shut_down_a_connection_that_others_have():
 
 
 def secret():
-    """A marker in two parts, which is nowhere in memory as a whole but where it was sent."""
+    """Return a marker in two parts, which is nowhere in memory as a whole but where it was sent."""
     return os.urandom(8).hex().encode(), os.urandom(8).hex().encode()
 
 
@@ -227,7 +227,7 @@ def test_no_process_goes_on_with_the_random_stream_of_its_template(stream):
 
 
 def printed(template, function, *args):
-    """What a process of the template writes to its standard output."""
+    """Return what a process of the template writes to its standard output."""
     with template.fork(stdout=CHANNEL) as fork, fork.run(function, *args) as process:
         return process.channel.makefile().read()
 

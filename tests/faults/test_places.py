@@ -181,7 +181,7 @@ os.write(9, json.dumps([seen, process.returncode]).encode() + b"\\n")
 
 
 def leading_to(path, pid):
-    """The descriptors of a process that lead to a file. It may open and close others meanwhile: its title, for example."""
+    """Return the descriptors of a process that lead to a file. It may open and close others meanwhile."""
     found = []
     for fd in os.listdir(f"/proc/{pid}/fd"):
         try:
@@ -251,7 +251,7 @@ def test_fifty_generations_of_templates_work():
 
 @pytest.fixture(params=["", "depth = len(__import__('inspect').stack())"])
 def deep(request):
-    """A template after fifty generations, in each of which code has run."""
+    """Yield a template after fifty generations, in each of which code has run."""
     template = Template()
     for _ in range(GENERATIONS):
         child = template.fork().execute(request.param)

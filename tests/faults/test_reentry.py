@@ -250,7 +250,7 @@ say(seen)
 
 
 def closed_while_it_waits(handle, wait, close):
-    """What a thread that waits gets when another one closes the handle."""
+    """Return what a thread that waits gets when another one closes the handle."""
     raised = []
     waits = threading.Event()
 

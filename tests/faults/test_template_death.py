@@ -29,7 +29,7 @@ def killed(template):
 
 @pytest.fixture
 def orphan():
-    """A running process whose template was killed."""
+    """Yield a running process whose template was killed."""
     template = Template.new_exec()
     process = template.fork().run(faulty.echo)
     killed(template)
@@ -239,7 +239,7 @@ def kill_default():
 
 
 def default_program(source):
-    """A program that may kill its default template, without harm to that of the tests."""
+    """Return a program that may kill its default template, without harm to that of the tests."""
     return Program(DEFAULT + source)
 
 

@@ -13,7 +13,7 @@ THREAD = "import threading; threading.Thread(target=threading.Event().wait, name
 
 @pytest.fixture
 def module(tmp_path):
-    """Makes a template that has preloaded a module of this text."""
+    """Return a function that makes a template that has preloaded a module of this text."""
 
     def preload(text):
         (tmp_path / "preloaded.py").write_text(text)

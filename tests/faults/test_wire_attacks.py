@@ -44,7 +44,7 @@ NOBODY = 1 << 22  # a pid that no process can have: Linux has fewer
 
 
 def header(kind, descriptors=0, length=0, value=0, version=VERSION):
-    """The first bytes of a frame."""
+    """Return the first bytes of a frame."""
     return HEADER.pack(version, kind, descriptors, length, value)
 
 
@@ -59,7 +59,7 @@ def send_raw(sock, data, fds=()):
 
 
 def read_to_end(sock):
-    """All that comes until the other side closes."""
+    """Return all that comes until the other side closes."""
     sock.settimeout(DEADLINE)
     data = b""
     try:
@@ -113,7 +113,7 @@ ATTACKS = {
 
 @contextmanager
 def attacked(attack):
-    """A template that got the bytes, the socket to it, and a process of the template that runs meanwhile."""
+    """Yield a template that got the bytes, the socket to it, and a process of the template that runs meanwhile."""
     data, count = ATTACKS[attack]
     template = Template().ready()
     process = template.fork().run(faulty.end_when_told, 4)
@@ -281,7 +281,7 @@ ANSWERS = {
 
 @pytest.fixture
 def peer():
-    """A handle whose template is this test: what it answers is up to us."""
+    """Yield a handle whose template is this test: what it answers is up to us."""
     ours, theirs = socket.socketpair()
     template = Template.from_socket(theirs)
     yield template, ours
@@ -291,7 +291,7 @@ def peer():
 
 @pytest.fixture
 def adopted(peer):
-    """The same, after the peer has said what a template says at first."""
+    """Return the handle after the peer has said what a template says at first."""
     template, ours = peer
     ours.sendall(header(ADOPTED, value=NOBODY) + header(READY, value=NOBODY))
     template.ready(DEADLINE)

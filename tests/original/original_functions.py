@@ -16,7 +16,7 @@ generation = 0  # what a template's code has changed, for those that are forked 
 
 
 def receive_all(channel: socket.socket) -> bytes:
-    """Everything up to the end of the stream."""
+    """Return everything up to the end of the stream."""
     with channel.makefile("rb") as file:
         return file.read()
 
@@ -27,7 +27,7 @@ def answer(channel: socket.socket, value: object) -> None:
 
 
 def shout(channel: socket.socket) -> None:
-    """A worker: answer each line in capitals until the owner is done."""
+    """Answer each line in capitals, as a worker, until the owner is done."""
     with channel.makefile("rw", encoding="utf-8") as lines:
         for line in lines:
             lines.write(line.upper())
@@ -47,7 +47,7 @@ def tell_arguments(channel: socket.socket, *arguments: object) -> None:
 
 
 def set_generation(number: int) -> None:
-    """Runs in a template: something that its forks will see."""
+    """Set something that the forks of this template will see. Runs in a template."""
     global generation
     generation = number
 
@@ -138,7 +138,7 @@ def tell_value(channel: socket.socket, value: object) -> None:
 
 
 def serve_http(channel: socket.socket, listener: socket.socket, number: int) -> None:
-    """A web server: accept on the socket that all its siblings accept on, one connection after the other."""
+    """Accept on the socket that all siblings accept on, one connection after the other, as a web server."""
     from http.server import BaseHTTPRequestHandler
 
     class Handler(BaseHTTPRequestHandler):
@@ -167,7 +167,7 @@ def serve_http(channel: socket.socket, listener: socket.socket, number: int) -> 
 def relay_line(
     channel: socket.socket, first: str, second: str, journal: TextIOWrapper, secret: BinaryIO, third: str
 ) -> None:
-    """A pool's worker: one line from the owner, and all that was sent to it, into the journal."""
+    """Write one line from the owner, and all that was sent here, into the journal, as a pool's worker."""
     with channel.makefile("r", encoding="utf-8") as lines:
         line = lines.readline().strip()
     key = os.pread(secret.fileno(), 100, 0).decode()

@@ -51,7 +51,7 @@ class Watch:
 
 
 def read_to_end(file: IO[bytes]) -> bytes:
-    """What comes before the end, of which nothing has been read ahead; an end that does not come fails the test."""
+    """Return what comes before the end, of which nothing has been read ahead; without an end, the test fails."""
     told = b""
     while True:
         assert select([file], [], [], DEADLINE)[0], f"the stream has no end; so far it said {told!r}"
@@ -70,7 +70,7 @@ class Pipe:
         self.write = open(write, "wb", buffering=0)
 
     def readable(self, timeout: float = 0) -> bool:
-        """True when something, or the end, can be read within the timeout in seconds."""
+        """Return whether something, or the end, can be read within the timeout in seconds."""
         return bool(select([self.read], [], [], timeout)[0])
 
     def take(self) -> bytes:
@@ -87,23 +87,23 @@ class Pipe:
 
 
 def answer_of(process: anyfork.Process) -> object:
-    """What the function of a process had to say, after its end."""
+    """Return what the function of a process had to say, after its end."""
     with process:
         return json.loads(receive_all(process.channel))
 
 
 def state(pid: int) -> str:
-    """One letter: R, S, T for stopped, Z for zombie."""
+    """Return the state of a process in one letter: R, S, T for stopped, Z for zombie."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def parent(pid: int) -> int:
-    """The pid of a process's parent."""
+    """Return the pid of a process's parent."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def title(pid: int) -> str:
-    """The command line of a process as ps shows it."""
+    """Return the command line of a process as ps shows it."""
     return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
 
 
@@ -114,7 +114,7 @@ def stop(pid: int) -> None:
 
 
 def other_owner(program: str, *arguments: str, stdin: IO[bytes] | int | None = None) -> subprocess.Popen[bytes]:
-    """Another program that uses anyfork, in a process of its own."""
+    """Start another program that uses anyfork, in a process of its own."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])}
     command = [sys.executable, "-W", "error", "-c", program, *arguments]
     return subprocess.Popen(command, bufsize=0, stdin=stdin, stdout=subprocess.PIPE, env=environment)

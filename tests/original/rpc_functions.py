@@ -29,25 +29,25 @@ turns: dict[int, anyio.Event] = {}
 
 
 def echo(value: object) -> object:
-    """The value itself."""
+    """Return the value itself."""
     return value
 
 
 def several(*values: object) -> tuple[object, ...]:
-    """All of them, after an event with each."""
+    """Return all values, after an event with each."""
     for value in values:
         emit(value)
     return values
 
 
 def announce(value: Any) -> Any:
-    """An event, then the result."""
+    """Emit an event, then return the result."""
     emit(value)
     return value
 
 
 async def announce_in_steps(text: str) -> str:
-    """An event at once, three by timers, and a result."""
+    """Emit an event at once and three by timers, and return a result."""
     import anyio
 
     emit(f"{text} begins")
@@ -71,12 +71,12 @@ async def fail_later(text: str) -> None:
 
 
 def pid() -> int:
-    """Which process this is."""
+    """Return which process this is."""
     return os.getpid()
 
 
 def modules() -> list[str]:
-    """What is loaded."""
+    """Return what is loaded."""
     import sys
 
     return sorted(sys.modules)
@@ -100,7 +100,7 @@ def say_and_wait(gate: BinaryIO) -> str:
 
 
 def turn(number: int) -> anyio.Event:
-    """What comes when it is the turn of that number."""
+    """Return what comes when it is the turn of that number."""
     import anyio
 
     return turns.setdefault(number, anyio.Event())
@@ -131,7 +131,7 @@ async def meet(number: int) -> int:
 
 
 def overlap() -> int:
-    """The most calls that ever ran at the same time."""
+    """Return the most calls that ever ran at the same time."""
     global running, most
     running += 1
     most = max(most, running)
@@ -174,13 +174,13 @@ async def die(code: int) -> None:
 
 
 def last_words_and_exit(code: int) -> None:
-    """An event, and the end."""
+    """Emit an event, and exit."""
     emit("last words")
     os._exit(code)
 
 
 def last_words_and_leave(code: int) -> None:
-    """An event, and the end as user code brings it about."""
+    """Emit an event, and end as user code brings it about."""
     emit("last words")
     raise SystemExit(code)
 
@@ -210,7 +210,7 @@ def keep(*values: Any) -> None:
 
 
 def tell_kept() -> list[object]:
-    """What was kept, descriptors by what they are."""
+    """Return what was kept, descriptors by what they are."""
     return [os.fstat(value.fileno()).st_ino if hasattr(value, "fileno") else value for value in kept]
 
 
@@ -230,7 +230,7 @@ def write_to(file: BinaryIO | FileIO, text: bytes) -> int:
 
 
 def open_pipe(text: bytes) -> FileIO:
-    """The end of a pipe with something in it."""
+    """Return the end of a pipe with something in it."""
     read, write = os.pipe()
     os.write(write, text)
     os.close(write)
@@ -241,7 +241,7 @@ def open_pipe(text: bytes) -> FileIO:
 
 
 def reply(size: int) -> bytes:
-    """So many bytes; the number of replies made so far goes into the file that was kept."""
+    """Return so many bytes; write the number of replies made so far into the file that was kept."""
     global replies
     replies += 1
     os.pwrite(kept[0].fileno(), replies.to_bytes(4, "little"), 0)
@@ -249,7 +249,7 @@ def reply(size: int) -> bytes:
 
 
 def flood(count: int, size: int) -> None:
-    """So many events, each counted as a reply is."""
+    """Emit so many events, each counted as a reply is."""
     for _ in range(count):
         emit(reply(size))
 
@@ -258,7 +258,7 @@ def flood(count: int, size: int) -> None:
 
 
 def answer_twice() -> str:
-    """Two results for one call."""
+    """Send two results for one call."""
     serving = current_worker.current
     assert serving is not None
     serving.send_value(RESULT, serving.number, "first")
@@ -266,7 +266,7 @@ def answer_twice() -> str:
 
 
 def show_requests(channel: socket.socket, *_: object) -> None:
-    """In the place of the call loop: the result of each call is all bytes that have come so far."""
+    """Answer, in the place of the call loop, each call with all bytes that have come so far."""
     channel.sendall(HEADER.pack(0, 0, VERSION, READY, 0, 0))
     seen = b""
     while data := channel.recv(1 << 16):
@@ -281,13 +281,13 @@ def show_requests(channel: socket.socket, *_: object) -> None:
 
 
 def speak_version_99(channel: socket.socket, *_: object) -> None:
-    """In the place of the call loop: one of another version."""
+    """Run, in the place of the call loop, a loop of another version."""
     channel.sendall(HEADER.pack(0, 0, 99, READY, 0, 0))
     channel.recv(1)
 
 
 def replace_loop(name: str) -> None:
-    """Runs in a template: its workers run that function of this module instead of the call loop."""
+    """Have workers run that function of this module instead of the call loop. Runs in a template."""
     loop.serve = globals()[name]
 
 
@@ -297,11 +297,11 @@ class Shouting:
     name = "capitals"
 
     def dumps(self, values: Sequence[Any]) -> bytes:
-        """Raises AttributeError for anything but text."""
+        """Encode texts. Raises AttributeError for anything but text."""
         return "|".join(value.upper() for value in values).encode()
 
     def loads(self, data: bytes) -> list[str]:
-        """The texts."""
+        """Return the texts."""
         return data.decode().split("|")
 
 
@@ -328,7 +328,7 @@ def remove(command: str, path: str) -> str:
 
 
 async def remove_async(command: str, path: str) -> str:
-    """The same for a worker that runs many calls at once: none waits for the disk of another."""
+    """Do the same in a worker that runs many calls at once: no call waits for the disk of another."""
     import anyio
 
     count_request()
@@ -349,7 +349,7 @@ def forward_log() -> None:
 
 
 def log_much(name: str) -> str:
-    """Work that logs."""
+    """Log, as work does."""
     import logging
 
     log = logging.getLogger(name)

@@ -35,7 +35,7 @@ template = anyfork.fork_here()
 
 
 def said_by(head, body):
-    """What a program prints, which is a file of its own."""
+    """Return what a program prints, which is a file of its own."""
     return output_of("-c", head + textwrap.dedent(body))
 
 

@@ -54,7 +54,7 @@ def test_a_single_worker_ends_with_code_0_when_its_owner_closes_the_channel():
 
 @pytest.fixture
 def servers() -> Iterator[tuple[int, list[anyfork.Process]]]:
-    """A port, and ten web servers on it, whose template is gone by now."""
+    """Yield a port, and ten web servers on it, whose template is gone by now."""
     listener = listen()
     port = listener.getsockname()[1]
     with anyfork.Template().preload("http.server", "original_functions").send(listener) as pool:
@@ -78,7 +78,7 @@ class Client:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
 
     def ask(self, path: str, body: str = "") -> dict[str, object]:
-        """The decoded answer to one request."""
+        """Return the decoded answer to one request."""
         self._connection.request("POST", path, body.encode())
         response = self._connection.getresponse()
         assert (response.status, response.version) == (200, 11)
@@ -182,7 +182,7 @@ def become(channel, output, *command):
 
 @pytest.fixture(params=["a function that redirects and executes", "run_program"])
 def executed(request, tmp_path: Path) -> Iterator[tuple[anyfork.Process, Path]]:
-    """The shell command, with its standard output in a file and its standard error on the channel."""
+    """Yield the shell command, with its standard output in a file and its standard error on the channel."""
     log = tmp_path / "log"
     with open(log, "w") as output, anyfork.Template() as template:
         if request.param == "run_program":

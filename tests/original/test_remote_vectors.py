@@ -19,13 +19,13 @@ PYTHON = ["env", f"PYTHONPATH={HERE}:{HERE}/remote", sys.executable]
 
 
 def said_by(process):
-    """All that a process sends, unpickled."""
+    """Return all that a process sends, unpickled."""
     with process, process.channel.makefile("rb") as file:
         return pickle.loads(file.read())
 
 
 def identity(template, *values):
-    """The pid, the parent and the arguments of a process."""
+    """Return the pid, the parent and the arguments of a process."""
     return said_by(template.send(*values).fork().run("far_side:identify"))[1:]
 
 

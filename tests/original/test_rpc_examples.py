@@ -55,7 +55,7 @@ class Remover:
 
 @pytest.fixture(params=EXAMPLES)
 def remover(request: pytest.FixtureRequest) -> Iterator[Remover]:
-    """The worker of each example."""
+    """Yield the worker of each example."""
     remover = Remover(request.param)
     with remover.worker:
         yield remover
@@ -63,7 +63,7 @@ def remover(request: pytest.FixtureRequest) -> Iterator[Remover]:
 
 @pytest.fixture
 def directories(tmp_path: Path) -> list[Path]:
-    """Some empty directories."""
+    """Return some empty directories."""
     paths = [tmp_path / f"directory {number}" for number in range(1, NUMBER + 1)]
     for path in paths:
         path.mkdir()
@@ -143,7 +143,7 @@ BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
 def count_three(backend: str) -> tuple[list[str], dict[int, list[int]]]:
-    """What three timers report, and the result of each."""
+    """Return what three timers report, and the result of each."""
     events: list[str] = []
     template = anyfork.Template().execute(COUNTER)
     with (
@@ -203,7 +203,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(params=KINDS)
 def logged(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """What a worker has logged, as it has come to the log of its owner."""
+    """Return what a worker has logged, as it has come to the log of its owner."""
 
     def forward(record: logging.LogRecord) -> None:
         logging.getLogger(record.name).handle(record)

@@ -49,14 +49,14 @@ def pipe() -> Iterator[Pipe]:
 
 @pytest.fixture
 def gate() -> Iterator[Pipe]:
-    """What a call waits for until the test lets it go on."""
+    """Yield what a call waits for until the test lets it go on."""
     with Pipe() as pipe:
         yield pipe
 
 
 @contextlib.contextmanager
 def working(template: anyfork.Template | None = None, **options: Any) -> Iterator[anyfork.Worker]:
-    """A worker, killed when the test fails, so that no call of another thread waits for ever."""
+    """Yield a worker, killed when the test fails, so that no call of another thread waits for ever."""
     with anyfork.Worker(template, **options) as worker:
         try:
             yield worker
@@ -85,7 +85,7 @@ class Events:
             self._changed.notify_all()
 
     def wait_for(self, number: int) -> list[Any]:
-        """The events, as soon as there are so many."""
+        """Return the events, as soon as there are so many."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.seen) >= number, DEADLINE), f"only {self.seen}"
             return self.seen
@@ -570,7 +570,7 @@ SIZES = pytest.mark.parametrize(("count", "size"), [(50, 50_000), (200, MEGABYTE
 
 
 def made_at_rest(worker: anyfork.Worker, meter: IO[bytes]) -> int:
-    """How many values a worker has made when it stops."""
+    """Return how many values a worker has made when it stops."""
     # It sleeps only when it cannot send, or has nothing more to do.
     eventually(lambda: state(worker.pid) == "S", "it does not stop")
     return int.from_bytes(os.pread(meter.fileno(), 4, 0), "little")

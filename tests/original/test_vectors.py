@@ -46,14 +46,14 @@ def pipe() -> Iterator[Pipe]:
 
 @pytest.fixture
 def gate() -> Iterator[Pipe]:
-    """What a process waits for until the test lets it go on."""
+    """Yield what a process waits for until the test lets it go on."""
     with Pipe() as pipe:
         yield pipe
 
 
 @pytest.fixture(params=["forked", "executed"])
 def make(request) -> Callable[..., anyfork.Template]:
-    """Both ways to come by a template."""
+    """Return a way to make a template: each of both in turn."""
     return anyfork.Template if request.param == "forked" else anyfork.Template.new_exec
 
 
@@ -285,7 +285,7 @@ def test_a_process_goes_on_when_its_handle_is_dropped(gate, pipe):
 
 @pytest.fixture
 def family(pipe) -> tuple[dict[str, object], int]:
-    """What three processes of one line were given; and the pipe all three got, as a number."""
+    """Return what three processes of one line were given, and the pipe all three got, as a number."""
     first = anyfork.Template().prepare("original_functions:set_generation", 1).send("s1", pipe.write)
     second = first.fork().send("s2").prepare("original_functions:set_generation", 2)
     first.send("x")
@@ -502,7 +502,7 @@ def test_the_functions_end_of_its_channel_and_what_was_sent_block_and_are_closed
 
 @pytest.fixture
 def places(tmp_path, monkeypatch) -> dict[str, list[str]]:
-    """Where a fork of an older template and a fresh interpreter are after the owner has moved; and where it was."""
+    """Return where a fork of an old template and a new interpreter are once the owner has moved, and its old place."""
     monkeypatch.setenv("ANYFORK_TEST_PLACE", "old")
     before = os.getcwd()
     with anyfork.Template.new_exec().preload("original_functions").ready() as template:
@@ -665,7 +665,7 @@ def test_a_detached_handle_refuses_further_use():
 
 @pytest.fixture
 def no_descriptors() -> Iterator[list[int]]:
-    """This program at its limit of open files; closing some of the list makes room."""
+    """Bring this program to its limit of open files; closing some of the list makes room."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 16, hard))
     held: list[int] = []
@@ -681,7 +681,7 @@ def no_descriptors() -> Iterator[list[int]]:
 
 
 def open_descriptors() -> list[int]:
-    """Asked one by one, since listing them takes a descriptor."""
+    """Return the open descriptors. Asks for each, since listing them takes a descriptor."""
     found = []
     for fd in range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]):
         try:

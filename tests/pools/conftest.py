@@ -26,7 +26,7 @@ def gate() -> Iterator[Gate]:
 
 @pytest.fixture
 def pipes():
-    """Two pipes, as files: the reading and the writing end of each."""
+    """Yield two pipes, as files: the reading and the writing end of each."""
     ends = [os.fdopen(fd, mode, 0) for _ in range(2) for fd, mode in zip(os.pipe(), ("rb", "wb"), strict=True)]
     yield ends
     for end in ends:
@@ -43,21 +43,21 @@ def seen() -> Seen:
 
 @pytest.fixture(scope="session")
 def warm() -> Iterator[anyfork.Template]:
-    """A template that has loaded what workers need, for all tests: that takes longer than most of them."""
+    """Yield a template that has loaded what workers need, for all tests: that takes longer than most of them."""
     with anyfork.Template.new_exec() as warm:
         yield warm.preload("anyio._backends._asyncio", "anyio._backends._trio", "pool_functions").ready()
 
 
 @pytest.fixture
 async def template(warm, anyio_backend) -> AsyncIterator[aio.Template]:
-    """A template whose forks become workers quickly, closed at the end."""
+    """Yield a template whose forks become workers quickly, and close it at the end."""
     async with aio.Template.from_blocking(warm.fork()) as template:
         yield template
 
 
 @pytest.fixture
 async def tasks(anyio_backend) -> AsyncIterator[anyio.abc.TaskGroup]:
-    """For calls that go on beside the test; cancelled at the end."""
+    """Yield a task group for calls that go on beside the test; cancel them at the end."""
     async with anyio.create_task_group() as tasks:
         yield tasks
         tasks.cancel_scope.cancel()

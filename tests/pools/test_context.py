@@ -35,7 +35,7 @@ def _running():
 
 @pytest.fixture(params=["default", "own"])
 def ctx(request):
-    """A context of the default template, and one of a template of its own."""
+    """Yield a context of the default template, and one of a template of its own."""
     if request.param == "default":
         yield anyfork.get_context()
         return
@@ -50,7 +50,7 @@ def default():
 
 @pytest.fixture
 def errors(tmp_path):
-    """A context, and the file of what its processes write to the standard error."""
+    """Yield a context, and the file of what its processes write to the standard error."""
     said = tmp_path / "stderr"
     with open(said, "wb") as file, anyfork.Template().fork(stderr=file) as template:
         yield anyfork.get_context(template), said
@@ -70,7 +70,7 @@ def started(ctx, target, *args, **options):
 
 
 def told(ctx, expression, **options):
-    """The value of an expression in a process."""
+    """Return the value of an expression in a process."""
     receiver, sender = ctx.Pipe(duplex=False)
     process = started(ctx, functions.tell, sender, expression, **options)
     sender.close()

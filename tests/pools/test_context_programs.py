@@ -18,7 +18,7 @@ from owner_side import output_of
 
 @pytest.fixture
 def program(tmp_path):
-    """What runs a script without a guard, in a directory of its own, and returns what it prints."""
+    """Return a function that runs a script without a guard, in a directory of its own, and returns what it prints."""
 
     def run(source):
         script = tmp_path / "program.py"

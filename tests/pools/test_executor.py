@@ -37,7 +37,7 @@ def executor():
 
 @pytest.fixture
 def pipe():
-    """Both ends as files, closed at the end."""
+    """Yield both ends of a pipe as files, and close them at the end."""
     read, write = os.pipe()
     with os.fdopen(read, "rb", 0) as reading, os.fdopen(write, "wb", 0) as writing:
         yield reading, writing
@@ -51,7 +51,7 @@ def other_pipe(pipe):
 
 
 def line(reading):
-    """The next line from a pipe of which each write is a line."""
+    """Return the next line from a pipe of which each write is a line."""
     found = b""
     while not found.endswith(b"\n"):
         found += os.read(reading.fileno(), 1)

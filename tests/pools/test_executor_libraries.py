@@ -19,7 +19,7 @@ import anyfork.joblib  # noqa: E402  # it registers the backend
 
 @pytest.fixture(scope="module")
 def ready_for_joblib():
-    """Importing joblib takes longer than most tests."""
+    """Yield a template that has loaded joblib: importing it takes longer than most tests."""
     with (
         Template()
         .preload("joblib.parallel", "anyfork.joblib", "sklearn.tree", "sklearn.model_selection")

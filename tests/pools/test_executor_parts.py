@@ -29,7 +29,7 @@ from anyfork._system.import_path import ORDINARY
 
 
 def scheduler_with(jobs, **limits):
-    """One whose only worker has these jobs; both."""
+    """Return a scheduler whose only worker has these jobs, and the worker."""
     scheduler = Scheduler(Limits(max_workers=1, start_after=0, **limits), [TemplateRecord("template", inf)])
     for job in jobs:
         scheduler.submit(job)
@@ -131,7 +131,7 @@ def test_values_that_are_more_than_simple_are_not(value):
 
 
 def define(code, **there):
-    """A function that lives where nothing is imported from."""
+    """Return a function that lives where nothing is imported from."""
     exec(code, space := {"__name__": "__main__", **there})
     return space["f"], space
 
@@ -206,7 +206,7 @@ def calls():
 
 
 def written(calls):
-    """The kinds, numbers and details of what was written, and the permits."""
+    """Return the kinds, numbers and details of what was written, and the permits."""
     calls.write()
     data = b"".join(bytes(message.data) for message in calls.out)
     calls.out.clear()

@@ -22,7 +22,7 @@ MANY = 60_000
 
 @pytest.fixture(scope="module")
 def template():
-    """One whose workers need not import anything: that would take longer than they live here."""
+    """Yield a template whose workers need not import anything: that would take longer than they live here."""
     with Template().preload("executor_functions").ready(20) as template:
         yield template
 

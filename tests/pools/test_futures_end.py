@@ -299,7 +299,7 @@ class Line:
 
 
 def lines_of(call, action, step=1):
-    """The call in the middle of which something happens, at each line of it in turn."""
+    """Yield the call in the middle of which something happens, at each line of it in turn."""
     at = 0
     while True:
         line = Line(action, at)

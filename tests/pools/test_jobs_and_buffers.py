@@ -87,7 +87,7 @@ def test_a_job_that_was_taken_back_leaves_nothing_in_the_queue_of_its_worker():
 
 @pytest.fixture(params=[3, 200_000], ids=["small", "large"])
 def taken_back(request, pipes):
-    """An Executor whose only worker does not come back, and futures whose jobs it has had and has not begun."""
+    """Yield an Executor whose only worker does not come back, and futures whose jobs it has had and has not begun."""
     gate, start, told, tell = pipes
     with Executor(max_workers=1) as executor:
         for _ in range(8):  # jobs are known to be quick, and the worker is given many

@@ -18,7 +18,7 @@ NUMBERS = list(range(5))
 
 
 def memory_files():
-    """How many bytes are in the files in memory that this process has open, and how many files."""
+    """Return how many bytes are in the files in memory that this process has open, and how many files."""
     sizes = []
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -121,7 +121,7 @@ def test_workers_forget_the_functions_of_maps_that_are_over():
 
 
 def functions_kept():
-    """How many functions by value this worker keeps."""
+    """Return how many functions by value this worker keeps."""
     from _anyfork_child.wire import current_worker
 
     return sum(number >= 1 << 24 for number in current_worker.current.functions)

@@ -64,7 +64,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def program(tmp_path):
-    """What runs a script in a directory of its own, and returns what it prints."""
+    """Return a function that runs a script in a directory of its own, and returns what it prints."""
 
     def run(source, *args):
         (tmp_path / "program.py").write_text(dedent(source))

@@ -26,7 +26,7 @@ CONF = "project = 'x'\nextensions = ['sphinx.ext.autodoc']\n"
 
 
 def make(place):
-    """What the programs work on."""
+    """Write what the programs work on."""
     (place / "test_it.py").write_text(TESTS)
     (place / "module.py").write_text(MODULE)
     (place / "broken.py").write_text("def f(:\n")

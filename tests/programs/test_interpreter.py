@@ -53,7 +53,7 @@ def runs(tmp_path):
 
 
 def write_all(place):
-    """A script, a package, a directory and an archive with the same contents."""
+    """Write a script, a package, a directory and an archive with the same contents."""
     (place / "script.py").write_text(SHOW)
     for name in ("package", "package/inner", "folder"):
         (place / name).mkdir()

@@ -54,7 +54,7 @@ class Bad(unittest.TestCase):
 
 
 def make(place):
-    """What the programs work on."""
+    """Write what the programs work on."""
     (place / "module.py").write_text(SOURCE)
     (place / "broken.py").write_text("def f(:\n")
     (place / "test_it.py").write_text(TESTS)

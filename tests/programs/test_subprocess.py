@@ -23,7 +23,7 @@ WARM = "import sys; print('fractions' in sys.modules)"
 
 @pytest.fixture
 def template():
-    """A template that shows in a program, as it has loaded what the program has not."""
+    """Yield a template that shows in a program, as it has loaded what the program has not."""
     with bare().preload("fractions") as template:
         yield template
 

@@ -23,7 +23,7 @@ def say_pid_and_stay(channel):
 
 
 def stay_whatever_comes(channel):
-    """As that, and longer, whatever signal comes, as far as a process can."""
+    """Do the same, and stay longer, whatever signal comes, as far as a process can."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     channel.sendall(b"%d\n" % os.getpid())
@@ -72,12 +72,12 @@ def leave(channel, code):
 
 
 def double(value):
-    """For calls."""
+    """Double a value, for calls."""
     return value * 2
 
 
 def fail(text):
-    """For calls that raise."""
+    """Raise an error, for calls."""
     raise LookupError(text)
 
 
@@ -103,17 +103,17 @@ class TrapError(Exception):
 
 
 def return_trap(path):
-    """For calls."""
+    """Return, from a call, what runs code when it is unpickled."""
     return Trap(path)
 
 
 def raise_trap(path):
-    """For calls."""
+    """Raise, from a call, what runs code when it is unpickled."""
     raise TrapError(path)
 
 
 def where_after(seconds):
-    """For calls that take a moment: whether this is the other side, and which process."""
+    """Return after a moment whether this is the other side, and which process."""
     import _anyfork_child
 
     time.sleep(seconds)

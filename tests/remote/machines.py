@@ -28,7 +28,7 @@ needs_ssh = pytest.mark.skipif(bool(sshd.missing()), reason=f"not installed: {ss
 
 
 def other_python(minor: str) -> str:
-    """An interpreter of this version. Skips the test where there is none."""
+    """Return an interpreter of this version. Skips the test where there is none."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     for candidate in [*sorted(root.glob(f"{minor}.*/bin/python"), reverse=True), f"python{minor}"]:
         with contextlib.suppress(OSError):
@@ -40,7 +40,7 @@ def other_python(minor: str) -> str:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd.Sshd]:
-    """A real OpenSSH server on loopback."""
+    """Yield a real OpenSSH server on loopback."""
     if sshd.missing():
         pytest.skip(f"not installed: {sshd.missing()}")
     with sshd.Sshd(tmp_path_factory.mktemp("sshd")) as server:
@@ -49,6 +49,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd.Sshd]:
 
 @pytest.fixture
 def remote() -> Iterator[anyfork.RemoteTemplate]:
-    """A template that knows nothing of this program but the modules of the tests."""
+    """Yield a template that knows nothing of this program but the modules of the tests."""
     with anyfork.RemoteTemplate(PYTHON) as template:
         yield template

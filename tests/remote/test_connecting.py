@@ -25,13 +25,13 @@ SHORT = 0.5  # seconds of a deadline that has to pass
 
 
 def works(template):
-    """Whether a process of this template can be talked with."""
+    """Return whether a process of this template can be talked with."""
     with template.run(far_side.identify, 1) as process:
         return pickle.loads(read_all(process.channel))[3] == (1,)
 
 
 def why(command, **options):
-    """The error of a template that never comes to be; the same for whoever asks again."""
+    """Return the error of a template that never comes to be; the same for whoever asks again."""
     with anyfork.RemoteTemplate(command, **options) as template:
         with pytest.raises(anyfork.RemoteTemplateError) as caught:
             template.ready(DEADLINE)

@@ -68,7 +68,7 @@ ATTACKS = {
 
 @pytest.fixture
 def hostile(tmp_path):
-    """What makes a template whose other side says this."""
+    """Return a function that makes a template whose other side says this."""
 
     def make(said):
         (tmp_path / "said").write_bytes(said)
@@ -80,7 +80,7 @@ def hostile(tmp_path):
 
 @pytest.fixture
 def beating(tmp_path):
-    """A template whose other side says this again and again; waits until it does, and can wait for its end."""
+    """Return a template whose other side says this again and again; wait until it does."""
     (tmp_path / "said").write_bytes(b"")
 
     def make(data):
@@ -173,7 +173,7 @@ def answer(kind, body, number=1, detail=0):
 
 
 def answers(path):
-    """What a worker may say to have something unpickled."""
+    """Return what a worker may say to have something unpickled."""
     evil = pickle.dumps(far_side.Trap(path))
     texts = pack_texts(("Error", "text", "trace"))
     error = struct.pack("<I", len(texts)) + texts + evil

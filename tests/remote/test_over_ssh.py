@@ -26,7 +26,7 @@ server = machines.server
 
 
 def identified(template, *values):
-    """Who a process of this template is."""
+    """Return who a process of this template is."""
     with template.send(*values).fork().run(far_side.identify) as process:
         version, pid, parent, sent = pickle.loads(read_all(process.channel))
         assert process.pid == pid
@@ -172,7 +172,7 @@ def test_a_process_that_nobody_holds_goes_on_and_ends_with_its_owner(server):
 
 @pytest.fixture
 def network(tmp_path):
-    """A server in one network namespace, and what precedes commands in another; between them delay and loss."""
+    """Yield a server in one network namespace, and what precedes commands in another; between them delay and loss."""
     if os.getuid() != 0 or shutil.which("ip", path=machines.sshd.PATH) is None or machines.sshd.missing():
         pytest.skip("network namespaces need root, iproute2 and OpenSSH")
     here, there = f"anyfork-{os.getpid()}-a", f"anyfork-{os.getpid()}-b"

@@ -26,7 +26,7 @@ NODE = os.uname().nodename
 
 
 def alive(pid):
-    """Whether a process is there and no zombie."""
+    """Return whether a process is there and no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -34,12 +34,12 @@ def alive(pid):
 
 
 def pid_of(process):
-    """What a process says that its pid is."""
+    """Return what a process says that its pid is."""
     return int(process.channel.makefile().readline())
 
 
 def relays(owner=None):
-    """The pids of near and remote relay."""
+    """Return the pids of near and remote relay."""
     titles = owned(owner or os.getpid())
     near = [pid for pid, title in titles.items() if title.endswith("local_relay:relay")]
     far = [pid for pid, title in titles.items() if title.endswith("anyfork/relay")]
@@ -47,7 +47,7 @@ def relays(owner=None):
 
 
 def relays_of(template):
-    """Those two of one template, which is on this machine: others may be there for other tests."""
+    """Return those two of one template, which is on this machine: others may be there for other tests."""
     pid = template.ready().pid
     near, far = relays()
     while pid not in far:
@@ -57,13 +57,13 @@ def relays_of(template):
 
 
 def parent(pid):
-    """The pid of a process's parent."""
+    """Return the pid of a process's parent."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 @pytest.fixture
 def own_relays(remote):
-    """The relays of this template."""
+    """Return the relays of this template."""
     return relays_of(remote)
 
 
@@ -351,7 +351,7 @@ def test_relays_use_no_time_while_nothing_happens(own_relays, remote):
 
 
 def _times(pids):
-    """The processor time that processes have used, in ticks."""
+    """Return the processor time that processes have used, in ticks."""
     return [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13] for pid in pids]
 
 

@@ -21,7 +21,7 @@ SAYS = ["-c", "import sys; sys.exit('schade: \\xe4')"]
 
 
 def refused(python):
-    """The error of a template that does not start."""
+    """Return the error of a template that does not start."""
     try:
         anyfork.Template.new_exec(python=python, flags=SAYS).ready()
     except anyfork.LaunchError as error:

@@ -68,7 +68,7 @@ def serve(channel, word):
 
 
 def values():
-    """Of every kind that pickles alike everywhere."""
+    """Return values of every kind that pickles alike everywhere."""
     return [
         *(None, ..., NotImplemented, True, -(2**100), 1.5, 2j, "é\udc80\0", "x" * 100_000, b"\0\xff", bytearray(b"a")),
         *({1: [{2}]}, frozenset({1}), range(1, 9, 2), slice(1, None), int, len, Colour.RED, Access.READ | Access.WRITE),

@@ -89,7 +89,7 @@ GUARD = 'if __name__ == "__main__": '
 
 
 def program(first: str, guard: str = GUARD) -> str:
-    """Its text, with this kind of first import."""
+    """Return the text of the program, with this kind of first import."""
     return f"{FIRST[first]}\n{DEFINITIONS}{CHECKS}{guard}main()\n"
 
 
@@ -101,7 +101,7 @@ def outcome(
     cwd: str | os.PathLike[str] | None = None,
     deadline: float = PROGRAM_DEADLINE,
 ) -> str:
-    """What a program prints; it must end well and say nothing on its standard error."""
+    """Return what a program prints; it must end well and say nothing on its standard error."""
     done = subprocess.run(
         command, input=text, capture_output=True, text=True, timeout=deadline, cwd=cwd, env=clean(env), check=False
     )
@@ -110,12 +110,12 @@ def outcome(
 
 
 def python(*arguments: str | os.PathLike[str], **options: object) -> str:
-    """What this interpreter prints."""
+    """Return what this interpreter prints."""
     return outcome([sys.executable, *arguments], **options)  # type: ignore[arg-type]  # those of outcome
 
 
 def clean(env: Mapping[str, str] | None) -> dict[str, str]:
-    """The environment of a user, who has set nothing for Python, and these variables."""
+    """Return the environment of a user, who has set nothing for Python, and these variables."""
     ours = {
         name: value
         for name, value in os.environ.items()

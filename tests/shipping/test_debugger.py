@@ -105,7 +105,7 @@ import work
 
 @pytest.fixture
 def debugged(tmp_path):
-    """A function that starts a program under the debugger; gives it, and the port of the adapter."""
+    """Yield a function that starts a program under the debugger and returns it, and the port of the adapter."""
     (tmp_path / "work.py").write_text(WORK)
     with contextlib.ExitStack() as stack:
 
@@ -124,7 +124,7 @@ def debugged(tmp_path):
 
 @pytest.fixture
 def client(tmp_path):
-    """A function that makes sessions, with breakpoints in the functions of the module."""
+    """Yield a function that makes sessions, with breakpoints in the functions of the module."""
     with contextlib.ExitStack() as stack:
 
         def attach(port, settings=None):

@@ -60,7 +60,7 @@ PROGRAM = """
 
 @pytest.fixture
 def project(tmp_path):
-    """A package, and a virtual environment with what its builders and anyfork need."""
+    """Return a package, and a virtual environment with what its builders and anyfork need."""
     code = tmp_path / "code" / "shop"
     code.mkdir(parents=True)
     (code / "__init__.py").write_text(MODULE)

@@ -34,7 +34,7 @@ def build(directory, name, *command):
 
 @pytest.fixture(scope="session")
 def builds(tmp_path_factory):
-    """The directory for what is built, common to all processes that run these tests."""
+    """Return the directory for what is built, common to all processes that run these tests."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "builds"
 
@@ -44,7 +44,7 @@ def builds(tmp_path_factory):
 
 @pytest.fixture(params=["folder", "file"])
 def installed(builds, request):
-    """A program as PyInstaller builds it, in one of its two ways."""
+    """Return a program as PyInstaller builds it, in one of its two ways."""
     pytest.importorskip("PyInstaller", reason="PyInstaller is not installed")
     builds.mkdir(exist_ok=True)
     name = f"in_one_{request.param}"
@@ -115,7 +115,7 @@ LEFT_OUT = (
 
 @pytest.fixture(scope="session")
 def compiled(builds):
-    """A program as Nuitka compiles it."""
+    """Return a program as Nuitka compiles it."""
     pytest.importorskip("nuitka", reason="Nuitka is not installed")
     builds.mkdir(exist_ok=True)
     (builds / "shop.py").write_text(f"import functools, operator\n{SHOP}")

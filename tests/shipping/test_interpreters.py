@@ -32,7 +32,7 @@ NEEDED = [str(SOURCES), sysconfig.get_path("purelib")]
 
 
 def options_seen(*options, first="", end="", env=None):
-    """What a program with these options says: whether its templates have the same, and some of its own."""
+    """Return what a program with these options says: whether its templates have the same, and some of its own."""
     source = OPTIONS.format(path=NEEDED, first=first, end=end)
     return python(*options, "-c", source, env=env).splitlines()
 
@@ -82,7 +82,7 @@ def test_what_the_program_has_switched_on_since_is_carried_over(tmp_path):
 
 
 def make_environment(place, interpreter):
-    """A virtual environment in which what these tests run with is found."""
+    """Make a virtual environment in which what these tests run with is found."""
     outcome([interpreter, "-m", "venv", "--without-pip", place])
     site = next(place.glob("lib/python*/site-packages"))
     (site / "anyfork.pth").write_text("\n".join(NEEDED))
@@ -230,7 +230,7 @@ int main(int argc, char **argv)
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
-    """A C program that links libpython."""
+    """Return a C program that links libpython."""
     place = tmp_path_factory.mktemp("host")
     (place / "host.c").write_text(EMBEDDING)
     library, name = sysconfig.get_config_var("LIBDIR"), f"python{sysconfig.get_config_var('LDVERSION')}"
@@ -278,7 +278,7 @@ def test_a_program_that_embeds_python_and_has_no_interpreter_is_told_what_to_do(
 
 @pytest.fixture
 def frozen(tmp_path):
-    """A function that makes a program which is its own interpreter, as far as it can tell."""
+    """Return a function that makes a program which is its own interpreter, as far as it can tell."""
 
     def make(source):
         executable = tmp_path / "application"

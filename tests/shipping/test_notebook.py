@@ -56,7 +56,7 @@ class Notebook:
 
 @pytest.fixture(scope="module", autouse=True)
 def loop_of_jupyter():
-    """The loop that its client makes for itself, and keeps."""
+    """Yield the loop that its client makes for itself, and keeps."""
     loop = pytest.importorskip("jupyter_core.utils").ensure_event_loop()
     yield
     loop.close()

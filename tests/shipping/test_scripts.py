@@ -105,7 +105,7 @@ def test_a_zipapp(tmp_path, first):
 
 @pytest.fixture
 def everything_in_one(tmp_path):
-    """A function that makes an archive with a main program, anyfork itself and what it needs."""
+    """Return a function that makes an archive with a main program, anyfork itself and what it needs."""
 
     def build(source, *modules):
         app = tmp_path / "app"
@@ -181,7 +181,7 @@ class Prompt:
         self.until(">>> ")
 
     def until(self, text):
-        """What it shows up to this, which is awaited."""
+        """Return what the program shows up to this text, which is awaited."""
         deadline = monotonic() + PROGRAM_DEADLINE
         while text not in self.shown:
             assert select.select([self.screen], [], [], max(0, deadline - monotonic()))[0], self.shown

@@ -80,7 +80,7 @@ SUITE = """
 
 @pytest.fixture
 def suite(tmp_path):
-    """A project with tests in a directory of their own."""
+    """Return a project with tests in a directory of their own."""
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     (tmp_path / "tests" / "unit").mkdir(parents=True)
     (tmp_path / "tests" / "unit" / "test_some.py").write_text(textwrap.dedent(SUITE))
@@ -193,7 +193,7 @@ def test_lines_that_run_in_processes_are_counted(tmp_path):
 
 
 def errors_of(source, *options, cwd=None):
-    """What a program says on its standard error; it must end well."""
+    """Return what a program says on its standard error; it must end well."""
     done = subprocess.run(
         [sys.executable, *options, "-c", textwrap.dedent(source)],
         capture_output=True, text=True, timeout=PROGRAM_DEADLINE, env=clean({}), cwd=cwd, check=True,

@@ -34,7 +34,7 @@ def of_pyenv(version):
 
 
 def of_sid(version, place):
-    """A program that is the interpreter of that version which scripts/interpreters has installed."""
+    """Return programs that are the interpreter of that version which scripts/interpreters has installed, if it has."""
     loaders = [*SID.glob("usr/lib*/ld-linux-*.so.*"), *SID.glob("usr/lib/*/ld-linux-*.so.*")]
     libraries = [str(path.parent) for path in SID.glob("usr/lib/*/libc.so.6")]
     if not (loaders and libraries and (SID / f"usr/bin/python{version}").exists()):
@@ -46,7 +46,7 @@ def of_sid(version, place):
 
 
 def find_python(version, place):
-    """The path of an interpreter of this version. Skips the test where there is none."""
+    """Return the path of an interpreter of this version. Skips the test where there is none."""
     if sys.version_info[:2] == tuple(map(int, version.split("."))):
         return Path(sys.executable)
     for found in [*of_pyenv(version), Path(f"/usr/bin/python{version}"), *of_sid(version, place)]:
@@ -63,7 +63,7 @@ PAIRS = [pair for other in VERSIONS if other != OWN for pair in ((OWN, other), (
 
 @pytest.fixture(params=PAIRS, ids="-".join)
 def said(request, tmp_path):
-    """What the program says in one version, with templates of the other; and these versions."""
+    """Return what the program says in one version, with templates of the other; and these versions."""
     owner, template = request.param
     pythons = [find_python(version, tmp_path) for version in request.param]
     found = outcome([pythons[0], PROGRAM, pythons[1]], env={"PYTHONPATH": PATH})
@@ -101,7 +101,7 @@ SOURCE = "def {}(text):\n    return [len(text), text]\n"
 
 @pytest.fixture(scope="session")
 def locale(tmp_path_factory):
-    """The environment of a program in a locale of ISO-8859-1. Skips the test where it cannot be made."""
+    """Return the environment of a program in a locale of ISO-8859-1. Skips the test where it cannot be made."""
     if shutil.which("localedef") is None or not Path("/usr/share/i18n/charmaps").exists():
         pytest.skip("there is no localedef here, or no definitions of locales (package locales)")
     place = tmp_path_factory.mktemp("locales")
@@ -110,7 +110,7 @@ def locale(tmp_path_factory):
 
 
 def named_in_latin_1(place):
-    """A directory whose name is no UTF-8, with a module, and below it another one."""
+    """Return a directory whose name is no UTF-8, with a module, and below it another one."""
     directory = os.fsencode(place) + b"/verz\xe4ichnis"
     os.makedirs(directory + b"/sp\xe4ter")
     for name, function in ((b"/im_verzeichnis.py", "größe"), (b"/sp\xe4ter/im_spaeteren.py", "länge")):

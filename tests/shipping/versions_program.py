@@ -22,7 +22,7 @@ class Point:
 
 
 def outcome(function, *args, **options):
-    """What a function returns, or what it raises."""
+    """Return what a function returns, or what it raises."""
     try:
         return function(*args, **options)
     except anyfork.AnyforkError as error:
@@ -30,7 +30,7 @@ def outcome(function, *args, **options):
 
 
 def attempt(function, *args):
-    """What a user's function raises, with its attributes."""
+    """Return what a user's function raises, with its attributes."""
     try:
         function(*args)
     except (ValueError, shapes.RefusedError) as error:

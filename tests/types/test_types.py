@@ -16,18 +16,18 @@ ROOT = HERE.parent.parent
 
 
 def run(*command):
-    """What a checker says."""
+    """Return what a checker says."""
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False).stdout
 
 
 def found_by_mypy():
-    """The lines in which mypy finds errors."""
+    """Return the lines in which mypy finds errors."""
     said = run(sys.executable, "-m", "mypy", "--strict", "--no-error-summary", str(PROGRAM))
     return {int(line.split(":")[1]) for line in said.splitlines() if ": error:" in line}
 
 
 def found_by_pyright(tmp_path):
-    """The lines in which pyright, with its own settings, finds errors."""
+    """Return the lines in which pyright, with its own settings, finds errors."""
     settings = tmp_path / "pyrightconfig.json"
     settings.write_text(
         json.dumps({"typeCheckingMode": "standard", "include": [str(PROGRAM)], "pythonVersion": "3.11"})

@@ -33,7 +33,7 @@ def async_scene(name: str, **options: bool) -> Callable[[Callable[[World], Any]]
 
 
 async def served(world: World) -> aio.Template:
-    """An async template of its own for a scene, which does what the scene asks for."""
+    """Return an async template of its own for a scene, which does what the scene asks for."""
     template = aio.Template.from_blocking(world.served())
     world.keep_no_handle()
     return template

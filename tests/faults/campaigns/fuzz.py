@@ -25,7 +25,7 @@ ROUNDS = 10_000_000
 
 
 def frames(data: bytes) -> None:
-    """The frames of the control socket."""
+    """Fuzz the frames of the control socket."""
     decoder = _wire.Decoder()
     with contextlib.suppress(_wire.ProtocolError):
         while data:
@@ -34,7 +34,7 @@ def frames(data: bytes) -> None:
 
 
 def session(data: bytes) -> None:
-    """What a template or a process tells its owner."""
+    """Fuzz what a template or a process tells its owner."""
     if len(data) < 2:
         return
     known = Session()
@@ -50,7 +50,7 @@ def session(data: bytes) -> None:
 
 
 def messages(data: bytes) -> None:
-    """The messages of calls and their answers."""
+    """Fuzz the messages of calls and their answers."""
     inbox = call_messages.Inbox()
     with contextlib.suppress(_wire.ProtocolError):
         while data:
@@ -60,7 +60,7 @@ def messages(data: bytes) -> None:
 
 
 def texts(data: bytes) -> None:
-    """The texts of a failure."""
+    """Fuzz the texts of a failure."""
     with contextlib.suppress(ValueError):
         failure.unpack_texts(data)
     with contextlib.suppress(ValueError):

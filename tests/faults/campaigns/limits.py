@@ -30,7 +30,7 @@ class Limit:
     text: str = ""
 
     def covers(self, campaign: str, outcome: Outcome) -> bool:
-        """Whether a failure is of this kind."""
+        """Return whether a failure is of this kind."""
         return (
             campaign == self.campaign
             and bool(re.search(self.operation, outcome.operation))
@@ -63,12 +63,12 @@ LIMITS: tuple[Limit, ...] = (
 
 
 def judge(campaign: str, outcome: Outcome) -> str:
-    """The reason why a failure cannot be otherwise; empty for one that is a fault."""
+    """Return the reason why a failure cannot be otherwise; empty for one that is a fault."""
     return next((limit.reason for limit in LIMITS if limit.covers(campaign, outcome)), "")
 
 
 def stale(campaign: str, faces: Container[str], failures: Iterable[Outcome]) -> list[Limit]:
-    """Rows of a campaign that no failure belongs to, after a run of all operations of these faces."""
+    """Return the rows of a campaign that no failure belongs to, after a run of all operations of these faces."""
     found = list(failures)
     return [
         limit

@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parent.parent  # where this package is found
 
 
 def descendants(mark: str) -> dict[int, str]:
-    """The living processes with this mark: their command lines, by pid."""
+    """Return the living processes with this mark: their command lines, by pid."""
     wanted, found = f"{MARK}={mark}".encode(), {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -23,5 +23,5 @@ def descendants(mark: str) -> dict[int, str]:
 
 
 def python_path() -> str:
-    """The variable PYTHONPATH for a program that imports this package."""
+    """Return the variable PYTHONPATH for a program that imports this package."""
     return os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH", "")]))

@@ -71,14 +71,14 @@ class World:
         return [parent, self.template.ready(SECONDS).pid, self.worker.pid, *self.executor.pids]
 
     def served(self) -> Template:
-        """A template of its own for a scene, which does what the scene asks for."""
+        """Return a template of its own for a scene, which does what the scene asks for."""
         template = self.template.fork().ready(SECONDS)
         assert template.pid is not None
         self.serving, self._served = template.pid, template
         return template
 
     def keep_no_handle(self) -> None:
-        """The template that serves the scene has another handle."""
+        """Note that the template that serves the scene has another handle."""
         self._served = None
 
     def check_served(self) -> None:
@@ -87,7 +87,7 @@ class World:
             works(self._served)
 
     def served_by_default(self) -> None:
-        """The default template does what the scene asks for."""
+        """Note that the default template does what the scene asks for."""
         pid = self._pids[0]
         assert pid is not None
         self.serving, self._served = pid, None
@@ -124,7 +124,7 @@ class World:
         assert found in (*wanted, *harmed.get(role, ())), f"wanted exit code {wanted}, found {found}"
 
     def relay(self, role: str) -> int:
-        """The relay of this kind that the present operation has; 0 if it has none yet."""
+        """Return the relay of this kind that the present operation has; 0 if it has none yet."""
         here = state.processes()
         return next((pid for pid, text in here.items() if RELAYS[role] in text and pid not in self.before), 0)
 
@@ -803,7 +803,7 @@ _remote: list[RemoteTemplate] = []
 
 @contextlib.contextmanager
 def remote(world: World) -> Iterator[RemoteTemplate]:
-    """A template on what this program takes for another machine: one of its own for an operation that harms it."""
+    """Yield a template on what this program takes for another machine; its own for an operation that harms it."""
     world.served_by_default()
     world.remote = True
     if world.harm:

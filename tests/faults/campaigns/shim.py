@@ -31,13 +31,13 @@ WORD = 4
 
 
 def missing() -> str:
-    """Why there can be no shim here; empty when there can."""
+    """Return why there can be no shim here; empty when there can."""
     return "" if shutil.which("gcc") else "gcc, which builds the shim, is not installed"
 
 
 @cache
 def library() -> Path:
-    """The shared library, built where that has not been done yet."""
+    """Return the shared library, built where that has not been done yet."""
     name = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"anyfork-campaigns-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -53,7 +53,7 @@ def library() -> Path:
 
 @contextlib.contextmanager
 def control() -> Iterator[tuple[dict[str, str], Shim]]:
-    """A control block for one program; what its environment needs, and the supervisor's view of the block."""
+    """Yield a control block for one program; what its environment needs, and the supervisor's view of the block."""
     fd = os.memfd_create("anyfork-campaign")
     os.ftruncate(fd, BLOCK.size)
     path = f"/proc/{os.getpid()}/fd/{fd}"
@@ -73,7 +73,7 @@ class Shim:
     @classmethod
     @cache
     def present(cls) -> Self:
-        """That of this program."""
+        """Return the control block of this program."""
         return cls(os.environ[VARIABLE])
 
     def arm(self, role: str, pid: int, at: int, action: str) -> None:
@@ -89,7 +89,7 @@ class Shim:
         return str(place.partition(b"\0")[0].decode())
 
     def take_stopped(self) -> int:
-        """The pid of a process that has stopped, once; 0 if there is none."""
+        """Return the pid of a process that has stopped, once; 0 if there is none."""
         pid = int(BLOCK.unpack(self._block[:])[STOPPED])
         if pid:
             self._put(STOPPED, 0)

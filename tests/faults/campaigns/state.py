@@ -57,7 +57,7 @@ def _compare(before: State) -> list[str]:
 
 
 def descriptors() -> dict[int, str]:
-    """What is open, by number, but for the descriptor that looks."""
+    """Return what is open, by number, but for the descriptor that looks."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -66,12 +66,12 @@ def descriptors() -> dict[int, str]:
 
 
 def numbers() -> frozenset[int]:
-    """The numbers of all descriptors: as ``descriptors``, and quicker."""
+    """Return the numbers of all descriptors, as ``descriptors`` does, and quicker."""
     return frozenset(map(int, os.listdir("/proc/self/fd")))
 
 
 def processes(pid: int | None = None) -> dict[int, str]:
-    """The processes below this program, zombies included: state and command line by pid."""
+    """Return the processes below this program, zombies included: state and command line by pid."""
     below: dict[int, str] = {}
     ahead = list(_children(pid or os.getpid()))
     while ahead:
@@ -83,7 +83,7 @@ def processes(pid: int | None = None) -> dict[int, str]:
 
 
 def describe(pid: int) -> str:
-    """State and command line of a process. Raises OSError for one that is gone."""
+    """Return the state and the command line of a process. Raises OSError for one that is gone."""
     with open(f"/proc/{pid}/stat") as stat, open(f"/proc/{pid}/cmdline", "rb") as command:
         state = stat.read().rpartition(")")[2].split()[0]
         return f"{state} {command.read().replace(bytes(1), b' ').decode(errors='replace').strip()[:100]}"
@@ -97,7 +97,7 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def held_locks() -> Iterator[tuple[object, str]]:
-    """Locks that somebody holds: all re-entrant ones, and those plain ones that an object of anyfork's refers to."""
+    """Yield the locks that somebody holds: all re-entrant ones, and plain ones that our objects refer to."""
     held = [thing for thing in gc.get_objects() if type(thing) in (PLAIN, REENTRANT) and _is_held(thing)]
     for lock in held:
         if type(lock) is REENTRANT:
@@ -112,7 +112,7 @@ def _is_held(lock: object) -> bool:
 
 
 def _holders(lock: object) -> Iterator[str]:
-    """The kinds of our objects that have this lock as an attribute."""
+    """Yield the kinds of our objects that have this lock as an attribute."""
     for referrer in gc.get_referrers(lock):
         owners = gc.get_referrers(referrer) if type(referrer) is dict else [referrer]
         for owner in owners:

@@ -79,13 +79,14 @@ class LineStrike:
 
 
 def _leaves_handler(frame: FrameType) -> bool:
-    """Whether the next instruction ends the handling of an exception. No signal handler runs before it, and the
-    interpreter would keep the handled exception, with all its frames, if a trace function raised there."""
+    """Return whether the next instruction ends the handling of an exception. No signal handler runs before it, and the
+    interpreter would keep the handled exception, with all its frames, if a trace function raised there.
+    """
     return frame.f_code.co_code[frame.f_lasti] == POP_EXCEPT
 
 
 def place_of(frame: FrameType) -> str:
-    """File, function and line, as they are named in reports and in the table of limits."""
+    """Return file, function and line, as they are named in reports and in the table of limits."""
     path = frame.f_code.co_filename
     root = next(root for root in ROOTS if path.startswith(root))
     return f"{path.removeprefix(root)}:{frame.f_lineno} {frame.f_code.co_qualname}"

@@ -80,7 +80,7 @@ class Tally:
         return sum(self.counts.values())
 
     def command(self, outcome: Outcome) -> str:
-        """How to repeat a failure."""
+        """Return how to repeat a failure."""
         variant = f" --variant '{outcome.variant}'" if outcome.variant else ""
         what = f"--face {self.face} --operation '{outcome.operation}'{variant} --point {outcome.at}"
         return f"scripts/campaign {self.campaign} {what}"
@@ -112,7 +112,7 @@ def run(
 
 
 def _after(trials: list[Trial], outcome: Outcome) -> list[Trial]:
-    """What is still to be tried after this."""
+    """Return what is still to be tried after this."""
     while (trials[0].operation, trials[0].variant) != (outcome.operation, outcome.variant):
         trials = trials[1:]
     first, rest = trials[0], trials[1:]
@@ -123,7 +123,7 @@ def _after(trials: list[Trial], outcome: Outcome) -> list[Trial]:
 
 
 def _run_program(campaign: str, face: str, trials: list[Trial], patience: float) -> Iterator[Outcome]:
-    """What one program says, until it has done its job or ends or hangs."""
+    """Yield what one program says, until it has done its job or ends or hangs."""
     with tempfile.TemporaryFile() as errors, _control(campaign) as (control, block):
         mark = uuid.uuid4().hex
         environment = {**os.environ, **control, "PYTHONPATH": python_path(), MARK: mark}
@@ -153,7 +153,7 @@ def _run_program(campaign: str, face: str, trials: list[Trial], patience: float)
 
 @contextlib.contextmanager
 def _control(campaign: str) -> Iterator[tuple[dict[str, str], shim.Shim | None]]:
-    """What a program needs for the shim, if the campaign uses it."""
+    """Yield what a program needs for the shim, if the campaign uses it."""
     if campaign not in WITH_SHIM:
         yield {}, None
         return
@@ -186,7 +186,7 @@ def _outcomes(
 
 
 def _ended(program: subprocess.Popen[bytes], variant: str, mark: str) -> tuple[str, str]:
-    """What is to be said of a program that has ended, or hangs, in the middle of a trial."""
+    """Return what is to be said of a program that has ended, or hangs, in the middle of a trial."""
     code = program.poll()
     if code is None:
         return "failed", "the program hangs"
@@ -199,7 +199,7 @@ def _ended(program: subprocess.Popen[bytes], variant: str, mark: str) -> tuple[s
 
 
 def _lines(program: subprocess.Popen[bytes], block: shim.Shim | None) -> Iterator[bytes]:
-    """Each line that a program writes; the end, too, when it has been silent for long."""
+    """Yield each line that a program writes; the end, too, when it has been silent for long."""
     assert program.stdout is not None
     buffer = b""
     fd = program.stdout.fileno()

@@ -163,7 +163,7 @@ def _play_async(world: World, scene: Scene, weapon: Weapon, face: str) -> tuple[
 
 
 def _judge(weapon: Weapon, raised: BaseException | None, scene: Scene) -> str:
-    """What is wrong with how the operation has ended."""
+    """Return what is wrong with how the operation has ended."""
     if weapon.place and not weapon.exempt:
         return weapon.problem(raised, scene)
     return "" if raised is None else f"without a strike it raised {describe(raised)}"

@@ -49,7 +49,7 @@ class Weapon:
         yield
 
     def problem(self, raised: BaseException | None, scene: Scene) -> str:
-        """What is wrong with an operation that was struck and raised this, or returned; empty if nothing is."""
+        """Return what is wrong with an operation that was struck and raised this, or returned; empty if nothing is."""
         raise NotImplementedError
 
 
@@ -183,7 +183,7 @@ class Failing(Weapon):
         return ""
 
     def _is_failure(self, error: BaseException) -> bool:
-        """Whether it is what the failed call raises by itself."""
+        """Return whether it is what the failed call raises by itself."""
         number = self.variant.split()[1]
         return isinstance(error, OSError) and number != "SHORT" and error.errno == getattr(errno, number)
 
@@ -225,17 +225,17 @@ WEAPONS: dict[str, type[Weapon]] = {
 
 
 def variants_of(campaign: str, face: str) -> list[str]:
-    """What a campaign does to the operations of a face: only remote templates have relays."""
+    """Return what a campaign does to the operations of a face: only remote templates have relays."""
     return [name for name in WEAPONS[campaign].variants if face == "remote" or name.partition(" ")[0] not in RELAYS]
 
 
 def is_clear(error: BaseException) -> bool:
-    """Whether an error says why something does not work. A deadline that has passed says nothing."""
+    """Return whether an error says why something does not work. A deadline that has passed says nothing."""
     return isinstance(error, anyfork.AnyforkError) and not isinstance(error, TimeoutError)
 
 
 def describe(error: BaseException) -> str:
-    """Kind and text of an error, in one line, and where it was raised."""
+    """Return kind and text of an error, in one line, and where it was raised."""
     trace = error.__traceback__
     where = ""
     while trace is not None:
