@@ -430,6 +430,8 @@ class Scheduler:
             self._grow(now)
         if self.workers.idle:
             self._shrink(now)
+        if self.queue.length and self._growth.broken:  # only now: the last worker may just have left
+            self._fail_all()
         if self.closing and self.queue.length and self._growth.is_forbidden(self.limits):
             self._fail_queue(FailureReason.CLOSED, None)
         if self.closing and not (self.queue.length or self.waiters):
@@ -483,8 +485,6 @@ class Scheduler:
             workers.least_loaded() is not None or waiting <= len(workers.starting) * self.limits.load
         ):
             self._refused = 0
-        if queue.length and growth.broken:
-            self._fail_all()
 
     def _start(self, source: TemplateRecord, now: float) -> None:
         worker = WorkerRecord(source, now)
