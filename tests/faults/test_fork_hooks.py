@@ -172,3 +172,12 @@ def test_the_thread_state_of_a_process_has_its_native_id(template):
 def test_an_audit_hook_sees_the_forks(template):
     template.execute("import sys\nseen = []\nsys.addaudithook(lambda name, _: name == 'os.fork' and seen.append(name))")
     assert answer(template, "__main__.seen") == "['os.fork']"
+
+
+def test_sigterm_during_the_hooks_of_a_new_process_ends_it(template):
+    template.execute(
+        "import os, signal\nos.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))"
+    )
+    for _ in range(2):
+        with pytest.raises(anyfork.DiedBeforeReadyError, match="SIGTERM"):
+            template.fork().run(faulty.echo)

@@ -102,10 +102,10 @@ def _parts(fast: ModuleType) -> dict[str, Any]:
 
     def be_born(template: TemplateState, flags: int) -> bool:
         """Complete the birth, with all that differs from the template; return whether it may start as usual."""
-        _note_birth(template, flags, getpid())
         template.forking = True
         fast.run_hooks_in_child()
         template.forking = False
+        _note_birth(template, flags, getpid())  # not before: until now, SIGTERM ends a process that is not complete
         if template.resets or template.hook_errors:
             template.differ(b"", ())
         return template.failure is None and not template.changed
