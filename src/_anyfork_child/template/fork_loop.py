@@ -128,7 +128,7 @@ def fork_for(template: TemplateState, fds: Sequence[int], flags: int, body: byte
             children.high = write_end
         template.forking = True
         pid = template.fork()
-    except OSError as error:
+    except Exception as error:  # an audit hook may raise anything
         refuse(template, (*fds, read_end, write_end), number, Failure("fork", "", error))
     else:
         if pid == 0:
