@@ -28,8 +28,11 @@
 #include <time.h>
 #include <unistd.h>
 
+/* The same on all architectures. The headers of Linux 5.3 to 5.8 have only the first. */
 #ifndef SYS_pidfd_open
-#define SYS_pidfd_open 434 /* on all architectures */
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
 
@@ -201,8 +204,11 @@ fast_fork(PyObject *module, PyObject *unused)
     run_hooks(BEFORE);
     block_signals(&mask);
     if (PyErr_CheckSignals() < 0) { /* the child would handle them, too */
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback); /* hooks run without it */
         sigprocmask(SIG_SETMASK, &mask, NULL);
         run_hooks(IN_PARENT);
+        PyErr_Restore(type, value, traceback);
         return NULL;
     }
     pid = fork();
@@ -303,8 +309,11 @@ table_assign(PyObject *object, PyObject *key, PyObject *value)
         remove_child(self, i);
         return 0;
     }
-    if (!PyTuple_Check(value) || !PyArg_ParseTuple(value, "iiiid", &child.pid, &child.status, &child.reports,
-                                                   &child.flags, &child.born))
+    if (!PyTuple_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "a process must be a tuple, not %.100s", Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    if (!PyArg_ParseTuple(value, "iiiid", &child.pid, &child.status, &child.reports, &child.flags, &child.born))
         return -1;
     child.pidfd = (int)pidfd;
     if (i < 0) {
@@ -474,7 +483,7 @@ receive(int control, Message *message)
 static PyObject *
 event(Loop *loop, int what, PyObject *details) /* steals the details */
 {
-    return details == NULL ? NULL : Py_BuildValue("iiiN", what, loop->high, loop->forks, details);
+    return details == NULL ? NULL : Py_BuildValue("iilN", what, loop->high, loop->forks, details);
 }
 
 /* Return a frame as recvmsg() of Python would. */
@@ -862,13 +871,13 @@ find_function(const char *name, Py_ssize_t size, PyObject *values)
             return NULL;
         }
         PyObject *module = PyDict_GetItemWithError(PyImport_GetModuleDict(), module_name);
-        if (module != NULL)
-            function = PyObject_GetAttr(module, path);
+        if (module != NULL && PyModule_CheckExact(module)) /* no other code runs, which might drop the module */
+            function = PyDict_GetItemWithError(PyModule_GetDict(module), path);
+        Py_XINCREF(function);
         Py_DECREF(module_name);
         Py_DECREF(path);
-        if (function != NULL || (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_AttributeError)))
+        if (function != NULL || PyErr_Occurred())
             return function;
-        PyErr_Clear();
     }
     return PyObject_CallFunction(parts[FIND_FUNCTION], "s#O", name, size, values);
 }

@@ -28,11 +28,15 @@ def use_compiled(template: Template) -> None:
     Raises ImportError if it is demanded and cannot be used.
     """
     fast = _load()
-    lists = None if fast is None else find_lists()
-    if fast is not None and lists is not None:
+    if fast is None:
+        return
+    lists = find_lists()
+    if lists is not None:
         template.choose_fork = lambda: choose_fork(fast, lists)
         template.compiled = CompiledLoop(fast)
         template.new_children = children_class(fast.ChildTable)
+    elif os.environ.get(VARIABLE) == "1":
+        raise ImportError(f"{VARIABLE}=1, but this interpreter does not show its lists of fork hooks: unset {VARIABLE}")
 
 
 def _load() -> ModuleType | None:
