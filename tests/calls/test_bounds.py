@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import resource
 import threading
+from collections import deque
 
 import anyio
 import call_functions
@@ -18,6 +20,9 @@ from owner_side import pipe, stopped
 import anyfork
 from anyfork import aio
 from anyfork._calls import calls as _calls
+from anyfork._calls.batch import Batch
+from anyfork._calls.call import State
+from anyfork._calls.calls import Calls
 
 pytestmark = pytest.mark.usefixtures("warm_templates")
 
@@ -77,6 +82,18 @@ def test_a_long_map_holds_no_more_items_than_its_window(worker):
         next(results)
     assert len(taken) <= 550
     results.close()
+
+
+def test_a_number_with_very_many_digits_is_sent_alone_so_that_its_size_counts_and_no_loop_writes_it():
+    ahead = deque()
+    made = Batch(Calls(), operator.neg, 8, ahead)
+    (message,) = made.fill(iter([1, 1 << (1 << 24), 2, -(1 << 100)]))
+    assert message.fills
+    assert made._size > 1 << 21
+    message.write_files()
+    made.send()
+    assert [answer.state for answer in ahead] == 4 * [State.SENT]
+    made._calls.drop_out()
 
 
 def test_callers_wait_where_too_many_calls_are_queued(monkeypatch):

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from .calls import Calls
     from .known_functions import KnownFunction
 
-OF_ITS_OWN = 1 << 10  # bytes: longer text and longer bytes objects are sent in a message of their own
+OF_ITS_OWN = 1 << 10  # bytes: longer strings and bytes are sent in a message of their own
+LONG = 8 * OF_ITS_OWN  # bits: and so are longer integers
+FIXED = SCALARS - {int}  # types whose values are all short
+
+
+def is_short(value: object) -> bool:
+    """Return whether an item of a map may share a message with others."""
+    if type(value) in FIXED:
+        return True
+    if type(value) is int:
+        return value.bit_length() <= LONG
+    return is_plain(value) and len(value) <= OF_ITS_OWN  # type: ignore[arg-type]  # it has a size
 
 
 class Batch:
@@ -54,7 +65,9 @@ class Batch:
         small, room = self._small, self._room
         for item in items:
             room -= 1
-            if type(item) in SCALARS:
+            if type(item) in FIXED or (
+                type(item) is int and item.bit_length() <= LONG
+            ):  # as in is_short, without its call
                 small.append(item)
             else:
                 message = self.add(item)
@@ -69,7 +82,7 @@ class Batch:
     def add(self, item: object) -> Message | None:
         """Make the call for an item; return its message if it has files to be written. Raises ArgumentError."""
         self._room -= 1
-        if is_plain(item) and len(item if type(item) in (str, bytes) else ()) <= OF_ITS_OWN:  # type: ignore[arg-type]
+        if is_short(item):
             self._small.append(item)
             return None
         self._close_small()
@@ -112,7 +125,5 @@ class Batch:
         if not answers:
             for item in items:
                 call = self._make(item)
-                if call.message is not None and call.message.fills:  # a number with very many digits
-                    call.message.write_files()
                 self._calls.add(call)
                 self._ahead.append(call)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from _anyfork_child.values.encode import is_plain
-from _anyfork_child.values.scalars import SCALARS
-
+from .._calls.batch import is_short
 from .._calls.call import DONE, Answer, State
 from .._errors import PeerError, WorkerDiedError
 from .calls import PoolJob
@@ -37,9 +35,6 @@ if TYPE_CHECKING:
 
 PER_JOB = 0.002  # seconds for the items of one job: with less, workers wait more; with more, the end is uneven
 MOST = 64  # items of a job at most
-OF_ITS_OWN = 1 << 10  # bytes: longer strings and bytes get a job of their own
-LONG = 1 << 8 * OF_ITS_OWN  # and so do longer integers
-FIXED = SCALARS - {int}  # types whose values are all short
 SENT = State.SENT
 
 
@@ -221,7 +216,7 @@ class MapJobs:
 
     def add(self, value: Any) -> Message | None:
         """Take an item; return its message if that has files to be written. Raises ArgumentError."""
-        small = self.pool.serializer is None and (type(value) in FIXED or self._is_small(value))
+        small = self.pool.serializer is None and is_short(value)
         item = MapItem(value)
         message = None
         if small:
@@ -235,12 +230,6 @@ class MapJobs:
         if self._ordered:
             self._ahead.append(item)
         return message
-
-    @staticmethod
-    def _is_small(value: Any) -> bool:
-        if type(value) is int:
-            return -LONG < value < LONG
-        return is_plain(value) and len(value) <= OF_ITS_OWN
 
     def _add_alone(self, item: MapItem) -> Message | None:
         assert self._function is not None
