@@ -14,6 +14,7 @@ from sys import _getframe, modules
 
 from _anyfork_child.wire.owned_descriptors import Owned
 
+from .._processes.undelivered import RETRY
 from .._system.locks import locked
 from .._system.polling import new_poll
 from .._system.timeouts import LONGEST, remaining
@@ -28,12 +29,11 @@ if TYPE_CHECKING:
     from .._processes.flows import Flow, Result
     from .._processes.link import Link
 
-RETRY_MS = 10  # milliseconds between attempts when the kernel's limit of descriptors in flight is reached
 UNALARMED = 0.1  # seconds between looks of a thread that cannot be woken, because descriptors have run out
 
 
 def run(flow: Flow[Result]) -> Result:
-    """Run a dialogue: wait for everything that it needs, and return its result. Raises what it raises."""
+    """Run a flow: wait for everything that it needs, and return its result. Raises what it raises."""
     try:
         need = next(flow)
         while True:
@@ -149,7 +149,7 @@ class ThreadWaiter:
     def _milliseconds(left: float | None, pollable: bool, alarmed: bool) -> float | None:
         if alarmed and pollable:
             return None if left is None else min(left, LONGEST) * 1000
-        most = RETRY_MS if not pollable else UNALARMED * 1000
+        most = (UNALARMED if pollable else RETRY) * 1000
         return most if left is None else min(left * 1000, most)
 
     @locked

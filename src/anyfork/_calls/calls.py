@@ -24,6 +24,7 @@ from _anyfork_child.wire.call_messages import (
     HEADER,
     IN_FILE,
     ITEM,
+    KIND,
     MORE,
     NUMBER,
     READY,
@@ -370,7 +371,7 @@ class Calls:
     def take_results(self, messages: deque[call_messages.Message]) -> None:
         """Process the results of calls at the front of the messages, as ``take`` does, at less cost for each."""
         sent = self._sent
-        while messages and messages[0][0] == RESULT and not messages[0][FDS]:
+        while messages and messages[0][KIND] == RESULT and not messages[0][FDS]:
             answer = sent.get(messages[0][NUMBER])
             if answer is None or answer.kind != CALL:
                 return

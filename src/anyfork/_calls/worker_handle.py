@@ -35,7 +35,7 @@ class WorkerHandle(Stays):
     _channel: WorkerChannel
 
     def _take_over(self, template: TemplateHandle, options: Options, make: Callable[[Link, Calls], Made]) -> Made:
-        """Let a worker take over the template, and make its conversation. Raises ArgumentError."""
+        """Let a worker take over the template, and make its channel. Raises ArgumentError."""
         check_template("Worker", template)
         self._waits = options.on_cancel == "wait"
         self._cancels = options.concurrency is not None

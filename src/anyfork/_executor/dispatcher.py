@@ -248,7 +248,7 @@ class Dispatcher(PoolHandle):
         return self._describe("Executor", self.read_stats())
 
     def tell_later(self, attempt: Callable[[bool], bool]) -> None:
-        """Notify a future later, because its lock is held now; see Telling.
+        """Notify a future later, because its lock is held now; see Completion.
 
         Without a running thread, notify it at once, without its lock.
         """

@@ -124,9 +124,8 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
             self._dispatcher.check_wait(f"{call}()")
         turn = _thread.allocate_lock()
         turn.acquire()
-        self.__dict__.setdefault("_turns", []).append(
-            turn
-        )  # before the look at ``_final``, which is set before a look here
+        turns = self.__dict__.setdefault("_turns", [])
+        turns.append(turn)  # before the look at ``_final``; that is set before the look at ``_turns``
         while self._final is None and not turn.acquire(timeout=one_wait(remaining(deadline))):
             if deadline is not None and monotonic() >= deadline:
                 raise TimeoutError

@@ -19,7 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from .._pools.records import TemplateRecord
     from .._pools.scheduler import Scheduler
+    from .._processes.link import Link
     from .admission import Admission
     from .jobs import AnyJob
     from .map import ExecutorMap
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
         workers: Workers
         open: dict[AnyJob, None]
         works: set[ExecutorMap]
-
-    from .._pools.records import TemplateRecord
-    from .._processes.link import Link
 
 
 def recover(dispatcher: Torn) -> None:

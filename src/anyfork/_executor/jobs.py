@@ -21,6 +21,7 @@ from _anyfork_child.wire.call_messages import (
     HEADER,
     HEADER_SIZE,
     KEYWORDS,
+    KIND,
     NUMBER,
     RESULT,
     SMALL_CALL,
@@ -272,7 +273,7 @@ class EncodedJob(Job):
 
 def plain(message: call_messages.Message) -> bool:
     """Return whether the message is a result that is a plain pickle of a value."""
-    return message[0] == RESULT and not (message[DETAIL] & 1 or message[FDS])
+    return message[KIND] == RESULT and not (message[DETAIL] & 1 or message[FDS])
 
 
 def value_of(message: call_messages.Message) -> Any:

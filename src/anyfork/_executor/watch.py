@@ -1,4 +1,4 @@
-"""The thread of an Executor, and what it watches: workers' channels, dialogues in progress, and its wake-up event."""
+"""The thread of an Executor, and what it watches: workers' channels, flows in progress, and its wake-up event."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from time import monotonic
 
 from _anyfork_child.wire.owned_descriptors import Owned
 
-from .._blocking.waiting import RETRY_MS
+from .._processes.undelivered import RETRY
 from .._system.locks import do_locked
 from .._system.polling import new_epoll, new_poll, wait_for
 
@@ -42,7 +42,7 @@ class Watch:
         self.wakes_at = 0.0
         self.ident = 0
         self.epoll: epoll = new_epoll()
-        self._proceedings: list[FlowRunner] = []
+        self._flows: list[FlowRunner] = []
         self._gate = RLock()  # reentrant: destructors and signal handlers wake the thread, too
         self._eventfd = Owned(map(os.eventfd, (0,), (os.EFD_CLOEXEC | os.EFD_NONBLOCK,))).lifted()
         self._wakeup = self._eventfd.fd  # its number; -1 once it is closed
@@ -73,26 +73,26 @@ class Watch:
         self.wake()
 
     def run_flow(self, flow: Flow[Any], then: Callable[[Any, Exception | None], None]) -> None:
-        """Run a dialogue beside the thread's other work, from its next round on; see Proceeding."""
-        self.post(lambda: self._proceedings.append(FlowRunner(flow, then, self.wake)))
+        """Run a flow beside the thread's other work, from its next round on; see FlowRunner."""
+        self.post(lambda: self._flows.append(FlowRunner(flow, then, self.wake)))
 
     @property
     def busy(self) -> bool:
-        """True if there are dialogues in progress or posted actions."""
-        return bool(self._proceedings or self.late)
+        """True if there are flows in progress or posted actions."""
+        return bool(self._flows or self.late)
 
     def go_on(self) -> None:
-        """Run the posted actions, and advance the dialogues as far as possible now."""
+        """Run the posted actions, and advance the flows as far as possible now."""
         while self.late:
             self.late.popleft()()
-        proceedings, self._proceedings = self._proceedings, []
-        self._proceedings += [one for one in proceedings if one.advance()]
+        flows, self._flows = self._flows, []
+        self._flows += [flow for flow in flows if flow.advance()]
 
     def wait(self, wakes_at: float) -> list[int]:
         """Wait until ``wakes_at`` at the latest; return the descriptors that are ready."""
         left = None if wakes_at == inf else min(LONGEST, max(0.0, wakes_at - monotonic()))
-        if self._proceedings and not self.late:
-            self._wait_for_dialogues(left)
+        if self._flows and not self.late:
+            self._wait_for_flows(left)
             left = 0.0
         if self.late:
             left = 0.0
@@ -102,15 +102,15 @@ class Watch:
             os.eventfd_read(self._wakeup)
         return found
 
-    def _wait_for_dialogues(self, left: float | None) -> None:
+    def _wait_for_flows(self, left: float | None) -> None:
         poller = new_poll()
         poller.register(self.epoll, POLLIN)
-        for proceeding in self._proceedings:
-            most = proceeding.register(poller)
+        for flow in self._flows:
+            most = flow.register(poller)
             left = most if left is None else left if most is None else min(left, most)
         ready = {fd for fd, _ in poller.poll(None if left is None else left * 1000)}
-        for proceeding in self._proceedings:
-            proceeding.look(ready)
+        for flow in self._flows:
+            flow.look(ready)
 
     def close(self) -> None:
         """Close the descriptors, because the thread is about to end."""
@@ -123,37 +123,37 @@ class Watch:
 
 
 class FlowRunner:
-    """A dialogue in progress. ``then`` is called at its end, with its return value or the exception that it raised.
+    """A flow (see _processes.flows) in progress. ``then`` is called at its end, with its return value or its exception.
 
-    ``wake`` is called when another thread that waits for the same process may have read the data that this dialogue
-    waits for.
+    ``wake`` is called when another thread that waits for the same process may have read the data that this flow waits
+    for.
     """
 
     def __init__(
         self, flow: Flow[Any], then: Callable[[Any, Exception | None], None], wake: Callable[[], None]
     ) -> None:
-        self._dialogue = flow
+        self._flow = flow
         self._then = then
         self.wake = wake
         self.reader: object = self  # takes the place of a thread, see _processes.endpoints.Waiter
-        self.fd = -1  # the descriptor that the dialogue waits for
+        self.fd = -1  # the descriptor that the flow waits for
         self._need: Need | None = None
         self._deadline: float | None = None
         self._reads = False  # True if the descriptor is watched here, and by no other thread
         self.pollable = True
 
     def advance(self) -> bool:
-        """Advance the dialogue as far as possible now. Return False at its end."""
+        """Advance the flow as far as possible now. Return False at its end."""
         found: Any = None
         why: Exception | None = None
         try:
             while True:
                 if self._need is None:
-                    self._want(next(self._dialogue))
+                    self._want(next(self._flow))
                 came = self._came()
                 if came is None:
                     return True
-                self._want(self._dialogue.send(came))
+                self._want(self._flow.send(came))
         except StopIteration as stop:
             found = stop.value
         except Exception as error:
@@ -190,7 +190,7 @@ class FlowRunner:
         left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
         if self.pollable:
             return left
-        return RETRY_MS / 1000 if left is None else min(RETRY_MS / 1000, left)
+        return RETRY if left is None else min(RETRY, left)
 
     def look(self, ready: set[int]) -> None:
         """Read from the descriptor if it is ready, and end the wait."""

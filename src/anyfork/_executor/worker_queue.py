@@ -120,7 +120,7 @@ class JobCalls(Calls):
 
     def _event(self, message: call_messages.Message) -> Event:
         job = self.jobs.get(message[NUMBER])
-        handler = None if job is None or type(job) is MemoryRequest else job.on_event  # type: ignore[union-attr]  # no Measure
+        handler = None if job is None or type(job) is MemoryRequest else job.on_event  # type: ignore[union-attr]  # no MemoryRequest
         return Event(message, None, handler or self._on_event, None)
 
     def taken_back(self, numbers: Sequence[int]) -> list[tuple[AnyJob, int]]:

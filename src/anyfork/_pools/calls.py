@@ -258,7 +258,7 @@ class Attempt(Answer):
         job.pool.answered(job)
         if not wanted:
             self.drop()
-        elif job.pool.memory is None:  # otherwise Measure does, when it is known whether the worker stays
+        elif job.pool.memory is None:  # otherwise MemoryAnswer does, when it is known whether the worker stays
             job.settle()
 
 

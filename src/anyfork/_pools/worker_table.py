@@ -98,7 +98,7 @@ class WorkerTable:
         self.lowest = 0
 
     def adopt(self, worker: WorkerRecord) -> None:
-        """Add a worker of another workforce, with its jobs."""
+        """Add a worker of an earlier scheduler, with its jobs."""
         if worker.state is WorkerState.STARTING:
             self.start(worker)
             return

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     Handle = TypeVar("Handle")
 
+RETRY = 0.01  # seconds between attempts when the kernel's limit of descriptors in flight is reached
 EXIT = 1.0  # seconds at the end of the program for what is still undelivered
 
 undelivered: set[Sender] = set()  # links with a queue, kept alive until it is delivered

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 async def run(flow: Flow[Result]) -> Result:
-    """Run a dialogue to its end, and wait for everything that it needs. Raises the exceptions of the dialogue.
+    """Run a flow to its end, and wait for everything that it needs. Raises the exceptions of the flow.
 
-    A cancellation leaves the link as it is: the same dialogue can be started again.
+    A cancellation leaves the link as it is: the same flow can be started again.
     """
     await checkpoint_if_cancelled()
     attend()
@@ -39,7 +39,7 @@ async def run(flow: Flow[Result]) -> Result:
 
 
 def run_now(flow: Flow[Result]) -> Result:
-    """Run a dialogue to its end without waiting, with the data that has arrived already."""
+    """Run a flow to its end without waiting, with the data that has arrived already."""
     try:
         link, done, source, _ = next(flow)
         while True:

@@ -11,7 +11,7 @@ import sys
 from anyio import Event, sleep, wait_writable
 from anyio.lowlevel import checkpoint
 
-from .._processes.undelivered import deliver, pending, undelivered
+from .._processes.undelivered import RETRY, deliver, pending, undelivered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._processes.link import Link
-
-RETRY = 0.01  # seconds between attempts when the kernel's limit of descriptors in flight is reached
 
 
 class _WriterTask:
