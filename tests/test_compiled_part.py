@@ -29,7 +29,7 @@ def handler(*_):
 signal.signal(signal.SIGUSR1, handler)
 kill = partial(ctypes.CDLL(None).kill, os.getpid(), int(signal.SIGUSR1))
 hooks = ([kill], [lambda: print("after")], [])
-_fast.choose_hooks(hooks, tuple(map(tuple, hooks)), os.fork)
+_fast.choose_hooks(hooks, tuple(map(tuple, hooks)), os.fork, None)
 try:
     _fast.fork()
 except OSError as error:

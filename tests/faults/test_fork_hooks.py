@@ -63,6 +63,19 @@ def deny(event, _):
         left = left and left - 1
 sys.addaudithook(deny)
 """
+NATIVE_ID = """
+import os, threading
+def is_renewed():
+    return threading.main_thread().native_id == threading.get_native_id()
+def after_os_fork():
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(write, str(is_renewed()).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return os.read(read, 5).decode()
+"""
 THREAD_STATE = """(
     state := ctypes.pythonapi.PyThreadState_Get, setattr(state, "restype", ctypes.c_void_p),
     words := [*(ctypes.c_ulong * 40).from_address(state())], (os.getpid() in words, os.getppid() in words))[-1]"""
@@ -174,6 +187,12 @@ def test_a_process_has_one_thread_which_is_the_main_thread(template):
         "threading.current_thread() is threading.main_thread(), __main__.thread.is_alive(), len(threading.enumerate())"
     )
     assert answer(template, expression) == "(True, False, 1)"
+
+
+def test_the_main_thread_of_a_process_has_the_native_id_that_it_has_after_a_fork(template):
+    template.execute(NATIVE_ID)
+    expected = answer(template, "__main__.after_os_fork()")
+    assert answer(template, "__main__.is_renewed()") == expected
 
 
 def test_the_thread_state_of_a_process_has_its_native_id(template):

@@ -47,7 +47,7 @@
 #error "the frames below are laid out for little-endian machines"
 #endif
 
-#define INTERFACE 1 /* changes with what template/compiled.py calls */
+#define INTERFACE 2 /* changes with what template/compiled.py calls */
 
 enum { BEFORE, IN_PARENT, IN_CHILD, KINDS };
 
@@ -56,7 +56,10 @@ static struct {
     Py_ssize_t sizes[KINDS];  /* their lengths when the hooks to run were chosen */
     PyObject *chosen[KINDS];  /* tuples: the hooks to run */
     PyObject *os_fork;
+    PyObject *thread; /* the main thread, if a fork renews its native id, or None */
 } hooks;
+
+static PyObject *name_native_id; /* a string */
 
 /* The generator of the module random, whose hook costs a new process 50 page faults: seed() in other words. */
 static struct {
@@ -128,12 +131,25 @@ hooks_changed(void)
     return 0;
 }
 
+/* Do in a new process what hooks of the standard library do there that are not run. */
+static void
+renew(void)
+{
+    reseed();
+    if (hooks.thread == NULL || hooks.thread == Py_None)
+        return;
+    PyObject *number = PyLong_FromLong(syscall(SYS_gettid));
+    if (number == NULL || PyObject_SetAttr(hooks.thread, name_native_id, number) < 0)
+        PyErr_WriteUnraisable(hooks.thread);
+    Py_XDECREF(number);
+}
+
 /* Run hooks as the interpreter does: an error goes to sys.unraisablehook, and the next hook is run. */
 static void
 run_hooks(int kind)
 {
     if (kind == IN_CHILD)
-        reseed();
+        renew();
     PyObject *chosen = hooks.chosen[kind];
     Py_ssize_t count = chosen == NULL ? 0 : PyTuple_GET_SIZE(chosen);
     if (count == 0)
@@ -162,16 +178,18 @@ block_signals(sigset_t *before)
 }
 
 PyDoc_STRVAR(choose_hooks_doc,
-"choose_hooks(all, chosen, os_fork)\n--\n\n"
-"Set the hooks that fork() runs: three tuples, of those in the interpreter's three lists.");
+"choose_hooks(all, chosen, os_fork, thread)\n--\n\n"
+"Set the hooks that fork() runs: three tuples, of those in the interpreter's three lists. Set the thread whose native\n"
+"id it renews, or None.");
 
 static PyObject *
 choose_hooks(PyObject *module, PyObject *args)
 {
-    PyObject *all[KINDS], *chosen[KINDS], *os_fork;
-    if (!PyArg_ParseTuple(args, "(O!O!O!)(O!O!O!)O:choose_hooks",
+    PyObject *all[KINDS], *chosen[KINDS], *os_fork, *thread;
+    if (!PyArg_ParseTuple(args, "(O!O!O!)(O!O!O!)OO:choose_hooks",
                           &PyList_Type, &all[0], &PyList_Type, &all[1], &PyList_Type, &all[2],
-                          &PyTuple_Type, &chosen[0], &PyTuple_Type, &chosen[1], &PyTuple_Type, &chosen[2], &os_fork))
+                          &PyTuple_Type, &chosen[0], &PyTuple_Type, &chosen[1], &PyTuple_Type, &chosen[2], &os_fork,
+                          &thread))
         return NULL;
     for (int kind = 0; kind < KINDS; kind++) {
         Py_XSETREF(hooks.all[kind], Py_NewRef(all[kind]));
@@ -179,6 +197,7 @@ choose_hooks(PyObject *module, PyObject *args)
         hooks.sizes[kind] = PyList_GET_SIZE(all[kind]);
     }
     Py_XSETREF(hooks.os_fork, Py_NewRef(os_fork));
+    Py_XSETREF(hooks.thread, Py_NewRef(thread));
     Py_RETURN_NONE;
 }
 
@@ -1047,7 +1066,7 @@ be_born(Loop *loop, int flags)
         Py_DECREF(may_start);
     }
     if (usual && !renewed)
-        reseed();
+        renew();
     if (usual && wait_for_start(loop))
         start_at_once(loop, flags);
     if (PyErr_Occurred())
@@ -1232,7 +1251,8 @@ execute(PyObject *module)
     name_threading = PyUnicode_InternFromString("threading");
     name_atexits = PyUnicode_InternFromString("_threading_atexits");
     name_multiprocessing = PyUnicode_InternFromString("multiprocessing.util");
-    if (name_threading == NULL || name_atexits == NULL || name_multiprocessing == NULL)
+    name_native_id = PyUnicode_InternFromString("_native_id");
+    if (name_native_id == NULL || name_threading == NULL || name_atexits == NULL || name_multiprocessing == NULL)
         return -1;
     if (table_type == NULL || PyModule_AddType(module, table_type) < 0)
         return -1;

@@ -28,6 +28,7 @@ def choose_hooks(
     every: tuple[list[_Hook], list[_Hook], list[_Hook]],
     chosen: tuple[tuple[_Hook, ...], tuple[_Hook, ...], tuple[_Hook, ...]],
     os_fork: Callable[[], int],
+    thread: object,
     /,
 ) -> None: ...
 def reseeds(generator: object, state: tuple[int, ...], /) -> bool: ...

@@ -49,7 +49,7 @@ def choose_fork(fast: ModuleType, lists: Lists) -> Callable[[], int]:
         return fork
     fast.reseeds(None, ())
     chosen = tuple(tuple(hook for hook in hooks if not _is_needless(fast, hook)) for hooks in lists)
-    fast.choose_hooks(lists, chosen, fork)
+    fast.choose_hooks(lists, chosen, fork, _renewed_thread())
     return fast.fork  # type: ignore[no-any-return]  # it has no types
 
 
@@ -89,6 +89,13 @@ def _threading_is_quiet(hook: Hook) -> bool:
         and {*threading._dangling} == {threading._main_thread}  # ended threads that somebody may still join
         and not threading._active_limbo_lock._is_owned()
     )
+
+
+def _renewed_thread() -> Any:
+    """Return the main thread if its native id is renewed by the hook of threading, as by later Pythons; else None."""
+    threading: Any = modules.get("threading")
+    renew = threading and getattr(threading.Thread, "_after_fork", None)  # since Python 3.13
+    return threading._main_thread if renew and "_set_native_id" in renew.__code__.co_names else None
 
 
 def _logging_is_quiet(hook: Hook) -> bool:
