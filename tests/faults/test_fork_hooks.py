@@ -63,6 +63,15 @@ def deny(event, _):
         left = left and left - 1
 sys.addaudithook(deny)
 """
+CALLERS = """
+import sys
+def is_compiled():
+    frame, names = sys._getframe(), set()
+    while frame is not None:
+        names.add(frame.f_code.co_filename.rpartition("/")[2])
+        frame = frame.f_back
+    return "compiled_loop.py" in names
+"""
 NATIVE_ID = """
 import os, threading
 def is_renewed():
@@ -115,6 +124,16 @@ def test_a_template_says_which_part_serves_it(template, part, caplog):
     assert caplog.messages == [
         f"template {template.pid} is ready; {'the compiled part' if part == 'compiled' else 'Python code'} serves it"
     ]
+
+
+@pytest.mark.parametrize("code", ["", "import random, threading, uuid", REGISTER])
+def test_functions_are_called_by_the_part_that_serves_their_template(template, part, code):
+    """The first fork of a template is always left to Python code, as is every one around which hooks run in it."""
+    template.execute(code, "a").execute(CALLERS)
+    with template.fork() as nested:
+        for forked in (template, nested):
+            answer(forked, "None")
+            assert answer(forked, "__main__.is_compiled()") == str(part == "compiled" and code != REGISTER)
 
 
 def test_hooks_of_the_first_fork_run_before_it_in_the_parent_and_in_the_child(template):

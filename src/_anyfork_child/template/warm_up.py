@@ -41,7 +41,6 @@ CALL = f"{__name__}:{nothing.__name__}".encode()
 def rehearse(new_template: Callable[..., TemplateState], title: Title) -> None:
     """Rehearse the birth and start of a process, up to the call of its function and its end, with sockets made for it.
 
-
     Leaves only the interpreter's specialisations and caches.
     """
     handlers = [_signal.getsignal(number) for number in SIGNALS]
