@@ -51,7 +51,7 @@ OWNER = {
     "context": {"_multiprocessing", "_blocking"},
     "early": {"_program_copy", "_processes"},
     "frozen": {"_processes", "_system"},
-    "_cli": {"context"},
+    "_cli": {"context", ""},
     "__main__": {"_cli"},
     "joblib": {"_executor", "_blocking"},
     "_pyinstaller": {"frozen"},

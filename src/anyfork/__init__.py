@@ -1,4 +1,43 @@
-"""Processes from templates: everything you wanted to use fork() for, but couldn't."""
+"""Start Python processes from templates, which have loaded what the processes need.
+
+A template is a small, clean interpreter. Prepare it once, and fork it as often as you want: a process is ready in a
+millisecond or two and shares the memory of the template.
+
+    import anyfork
+
+    anyfork.call(pow, 2, 10)                          # one result from one new process
+
+    template = anyfork.Template().preload("calendar")
+    with template.fork().run_module("calendar", "2027") as process:
+        process.wait()                                # python -m calendar 2027, without the imports
+
+    with anyfork.Executor(template, max_workers=4) as executor:
+        list(executor.map(abs, [-1, -2, -3]))         # a pool of workers
+
+Processes
+    Template      a process that runs nothing yet: prepare it, fork it, and let a function or a program take it over
+    Process       a running process: its channel, its signals and its end
+    ExitStatus    how a process has ended, and its Usage of resources
+    wait          wait for the first of many processes to end
+    CHANNEL, DEVNULL, Descriptor    values for the standard streams and for arguments
+
+Calls
+    call          one result from one new process
+    Executor      a pool of workers, with the interface of concurrent.futures
+    Worker        one process that answers many calls; Stream is an iterator over what a generator there yields
+    aio           the same under asyncio and trio, and aio.Pool
+    emit, retire  for functions in workers: report progress, leave the pool
+
+In place of the standard library
+    subprocess    its interface; programs in Python start from a template
+    get_context, context    a context for multiprocessing
+
+Templates from elsewhere
+    fork_here, audit    a copy of the running program, and a report on what a copy would break
+    RemoteTemplate      a template on another machine
+
+All errors are AnyforkError. `python -m anyfork` lists the commands.
+"""
 
 import sys
 
@@ -77,6 +116,67 @@ if TYPE_CHECKING:
     from .context import get_context as get_context
 
 __version__ = "0.1.0"
+__all__ = [
+    "CHANNEL",
+    "DEVNULL",
+    "AnyforkError",
+    "ArgumentDecodeError",
+    "ArgumentError",
+    "AttributeRefusedError",
+    "Audit",
+    "CallCancelledError",
+    "CallError",
+    "CallTimeoutError",
+    "ConnectError",
+    "ConnectTimeoutError",
+    "ConnectionLostError",
+    "Descriptor",
+    "DiedBeforeReadyError",
+    "ExecuteError",
+    "Executor",
+    "ExitStatus",
+    "ForkError",
+    "FunctionNotFoundError",
+    "HandleError",
+    "HookError",
+    "InitializerError",
+    "LaunchError",
+    "NotReadyError",
+    "OpenDescriptor",
+    "PeerError",
+    "PoolStats",
+    "PreloadError",
+    "PrepareError",
+    "Process",
+    "ProgramError",
+    "QueueFullError",
+    "RemoteError",
+    "RemotePythonError",
+    "RemoteTemplate",
+    "RemoteTemplateError",
+    "ResultError",
+    "StartError",
+    "StatusUnknownError",
+    "Stream",
+    "Template",
+    "TemplateDiedError",
+    "TemplateError",
+    "UnsafeForkWarning",
+    "UnsafeTemplateError",
+    "Usage",
+    "Worker",
+    "WorkerDiedError",
+    "aio",
+    "audit",
+    "call",
+    "context",
+    "emit",
+    "fork_here",
+    "get_context",
+    "retire",
+    "subprocess",
+    "wait",
+]
 
 for _name in [name for name in globals() if not name.startswith("_")]:
     if isinstance(globals()[_name], type):

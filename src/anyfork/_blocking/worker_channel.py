@@ -113,7 +113,7 @@ class BlockingWorkerChannel(WorkerChannel):
     def __init__(self, process: Process, calls: Calls) -> None:
         super().__init__(process, calls)
         self.lock: RLock = RLock()  # protects the calls, and writing
-        self.torn = False
+        self.torn: bool = False
         self._shutting = False  # the worker is told to end
         self._reader = 0  # the thread that reads, or 0
         self._waiting: dict[Turn, None] = {}  # the other threads

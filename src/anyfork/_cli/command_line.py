@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from .. import __version__
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +20,16 @@ Commands:
         processes from a template. With --import-main, each process imports the
         program's file or module, as under multiprocessing's own forkserver.
 """
+EXAMPLES = """
+In a program:
+  import anyfork
+  anyfork.call(function, argument)       # one result from one new process
+  anyfork.Executor(max_workers=4)        # a pool, used as ProcessPoolExecutor is
+  template = anyfork.Template().preload("package")
+  template.fork().run_module("package")  # python -m package, without its imports
+
+help(anyfork) in Python lists all names.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,9 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         run(rest, fail)
     elif command in ("", "-h", "--help", "help"):
-        print(USAGE, end="")
+        print(f"{_introduction()}\n\n{USAGE}{EXAMPLES}", end="")
     else:
         fail(f"there is no command {command!r}")
+
+
+def _introduction() -> str:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return (
+        f"anyfork {__version__} on Python {version} ({sys.executable})\n"
+        "Start Python processes from templates, which have loaded what the processes need."
+    )
 
 
 def fail(reason: str) -> NoReturn:
