@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from difflib import unified_diff
 from typing import TYPE_CHECKING
 
-from anyfork import Template
+from _anyfork_child.values.decode import Descriptor
+from anyfork import Process, Template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
-
-    from anyfork import Process
 
 DEADLINE = 50.0  # seconds for one run
 MUCH = """
@@ -98,6 +97,7 @@ class Runs:
         self.place = place
         self.make = make
         self.template = template
+        self.why_cold = ""  # why a new interpreter has run the last warm program; empty if none has
 
     def prepare(self) -> None:
         shutil.rmtree(self.place, ignore_errors=True)
@@ -125,28 +125,42 @@ class Runs:
         read, write = os.pipe()
         os.write(write, stdin)
         os.close(write)
+        said, report = os.pipe()
         with (
             open(read, "rb") as source,
+            open(said, encoding="utf-8") as why,
             open(self.place / ".stdout", "wb") as stdout,
             open(self.place / ".stderr", "wb") as stderr,
         ):
-            process = start(
-                self.template.fork(cwd=self.place, stdin=source, stdout=stdout, stderr=stderr, env=env), line
-            )
+            template = self.template.fork(cwd=self.place, stdin=source, stdout=stdout, stderr=stderr, env=env)
+            try:
+                process = start(template, line, report)
+            finally:
+                os.close(report)
             with process:
                 returncode = process.wait(DEADLINE).returncode
+            self.why_cold = why.read()
         return outcome(returncode, self.place)
 
-    def check(self, line: Sequence[str], stdin: bytes = b"", env: Mapping[str, str] = PLAIN) -> Outcome:
-        """Run a command line both ways, and compare; return the outcome of the cold run."""
+    def check(
+        self, line: Sequence[str], stdin: bytes = b"", env: Mapping[str, str] = PLAIN, why_cold: str = ""
+    ) -> Outcome:
+        """Run a command line both ways, and compare; return the outcome of the cold run.
+
+        ``why_cold`` is a part of the reason for which a new interpreter must run it in the template's process, too.
+        """
         cold, warm = self.cold(line, stdin, env), self.warm(line, stdin, env)
         assert not list(differences(cold, warm)), line
+        assert why_cold in self.why_cold, line
+        assert bool(self.why_cold) == bool(why_cold), (line, self.why_cold)
         return cold
 
 
-def start(template: Template, line: Sequence[str]) -> Process:
-    """Start a command line of the interpreter, without its options, in a template."""
-    kind, *rest = line
-    if kind == "-m":
-        return template.run_module(*rest)
-    return template.run_code(*rest) if kind == "-c" else template.run_script(*line)
+def start(template: Template, line: Sequence[str], report: int) -> Process:
+    """Start a command line of the interpreter, without its options, in a template.
+
+    Does what ``run_module``, ``run_script`` and ``run_code`` do, and has the program report whether it starts cold.
+    """
+    kind, target, *argv = line if line[0] in ("-m", "-c") else ("", *line)
+    starter = (None, (), Descriptor(report), (), None)
+    return template._take_over_by_python(Process._of, kind, target, argv, starter).ready()

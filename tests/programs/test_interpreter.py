@@ -242,6 +242,19 @@ WRONG = {
 }
 
 
+WHY_COLD = {
+    "no script": "cannot be read",
+    "hidden module": "hides the module json",
+    "hidden package": "hides the module csv",
+    **dict.fromkeys(
+        ["syntax", "syntax of code", "indentation", "not utf-8", "unknown coding", "null byte", "surrogate"],
+        "does not compile",
+    ),
+}
+if sys.version_info < (3, 14):  # which removes the indentation of code
+    WHY_COLD["indented"] = "does not compile"
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_what_cannot_run_fails_the_same_way(runs, name):
     line, files = WRONG[name]
@@ -252,7 +265,7 @@ def test_what_cannot_run_fails_the_same_way(runs, name):
             (place / file).write_bytes(text if isinstance(text, bytes) else text.encode())
 
     runs.make = make
-    runs.check(line)
+    runs.check(line, why_cold=WHY_COLD.get(name, ""))
 
 
 def test_a_compiled_script_runs(runs):
@@ -263,7 +276,7 @@ def test_a_compiled_script_runs(runs):
         py_compile.compile(str(place / "script.py"), str(place / "script.pyc"))
 
     runs.make = make
-    assert runs.check(["script.pyc", "x"]).returncode == 0
+    assert runs.check(["script.pyc", "x"], why_cold="is a compiled file").returncode == 0
 
 
 ENVIRONMENTS = {
@@ -287,7 +300,8 @@ def test_another_environment_has_its_effect(runs, name):
         "import sys, time, os; print(sys.flags, sys.stdout.encoding, sys.stdout.errors, sys.path, sys.warnoptions); "
         f"print(time.tzname, os.environ.get({name!r}), hash('x') if {name!r} == 'PYTHONHASHSEED' else 0)"
     )
-    runs.check(["-c", code], env={**PLAIN, name: ENVIRONMENTS[name]})
+    why_cold = name if name.startswith(("PYTHON", "LC_")) else ""
+    runs.check(["-c", code], env={**PLAIN, name: ENVIRONMENTS[name]}, why_cold=why_cold)
 
 
 def test_a_stream_that_a_loaded_module_holds_is_the_program_s(runs):
