@@ -15,6 +15,21 @@ from preparation_functions import append_to_main, sorted_back
 
 import anyfork
 
+
+def test_the_log_says_once_which_module_processes_import_for_their_function(template, caplog, tmp_path):
+    """The first process of a template is always born in Python code, later ones in the compiled part."""
+    caplog.set_level("INFO", "anyfork")
+    names = [f"{name}_{tmp_path.name}" for name in ("first", "second", "preloaded")]
+    for name in names:
+        (tmp_path / f"{name}.py").write_text("def work(channel): channel.close()")
+    template.execute("import sys; sys.path.insert(0, args[0])", str(tmp_path)).preload(names[2])
+    for name in (*names, *names):
+        template.fork().run(f"{name}:work").close()
+    told = [record.getMessage() for record in caplog.records if "to import" in record.getMessage()]
+    assert [text.partition(" for its function")[0].split()[-1] for text in told] == names[:2]
+    assert told[0].endswith(f"template.preload('{names[0]}')")
+
+
 # --- Arguments ------------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from ..wire.frames import (
     FAILED,
     FORK,
     HEADER,
+    IMPORTED,
     LOST,
     READY,
     VERSION,
@@ -50,7 +51,9 @@ READ = 64 << 10
 COMMAND_END_TIMEOUT = 1.0  # seconds for a command that has closed its output to end and to print the reason
 PARTING = 0.5  # seconds for the other side to say BYE once all streams are closed, and then for the command to end
 NOT_FOUND = (126, 127)  # exit codes of shells and similar programs for a program that they cannot run
-FROM_PROCESSES = frozenset({READY, ENTERED, EXECUTING, FAILED, LOST, BORN, DIED})  # kinds of frames they may send
+FROM_PROCESSES = frozenset(
+    {READY, ENTERED, IMPORTED, EXECUTING, FAILED, LOST, BORN, DIED}
+)  # kinds of frames they may send
 
 
 class _OwnerGone(Exception):  # noqa: N818  # no error

@@ -15,7 +15,7 @@ from os import _exit, close, getpid
 
 from ..birth.exit import end_copy, fail_call, flush, take_result, wind_up
 from ..birth.preparation import function_name
-from ..values.decode import CHECKED, find_function
+from ..values.decode import CHECKED
 from ..wire.channel import wait_for_memory
 from ..wire.failure import Failure
 from ..wire.frames import DETACHED
@@ -51,7 +51,7 @@ class CompiledLoop:
             return False
         if type(getattr(children, "by_pidfd", None)) is not fast.ChildTable or not children.dense:  # type: ignore[union-attr]
             return False
-        fast.prepare_births(_parts(fast))
+        fast.prepare_births(_parts(fast, template))
         return True
 
     def serve(self, template: TemplateState) -> list[Any] | None:
@@ -97,7 +97,7 @@ class CompiledLoop:
 # --- In a new process --------------------------------------------------------------------------------------------
 
 
-def _parts(fast: ModuleType) -> dict[str, Any]:
+def _parts(fast: ModuleType, template: TemplateState) -> dict[str, Any]:
     """Return what the compiled part calls in a new process, by the names that it has there."""
 
     def be_born(template: TemplateState, flags: int) -> bool:
@@ -116,7 +116,7 @@ def _parts(fast: ModuleType) -> dict[str, Any]:
         "enter": _enter,
         "loads": loads,
         "CHECKED": CHECKED,
-        "find_function": find_function,
+        "find_function": template.find_function,
         "function_name": function_name,
         "end_copy": end_copy,
         "signal": _signal.signal,

@@ -37,7 +37,7 @@ def start_with_all(template: TemplateState, frame: Frame) -> list[Any]:
     payload = Payload(frame)
     try:
         _check(template, payload)
-        call = payload.load_call()
+        call = payload.load_call(template.find_function)
         call[1:1] = [value for part in template.arguments for value in part.load()]
     except BaseException as error:  # decoding runs code of the values, which may raise anything
         refuse_start(template, error)

@@ -93,7 +93,7 @@ def serve(template: TemplateState) -> list[Any] | None:
                     if len(body) < length:
                         shutdown.owner_gone(template)
                     try:
-                        call = load_call(body, value)
+                        call = load_call(body, value, template)
                     except BaseException as error:  # decoding runs code of the values, which may raise anything
                         refuse_start(template, error)
                     return enter(template, call, body[:value])

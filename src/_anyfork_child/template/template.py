@@ -10,11 +10,12 @@ import _signal
 import os
 import sys
 from select import POLLIN, poll
+from time import monotonic_ns
 
 from ..birth.attributes import give
 from ..birth.owner_watch import follow
 from ..birth.preparation import STEPS, run_step
-from ..values.decode import DescriptorsLostError, Payload
+from ..values.decode import DescriptorsLostError, Payload, find_function
 from ..values.shared_main import inherit
 from ..wire.channel import NOWAIT, Channel, close_all, wait_for_memory
 from ..wire.descriptors import open_stdio
@@ -31,6 +32,7 @@ from ..wire.frames import (
     FOLLOWED,
     FORK,
     FORK_DESCRIPTORS,
+    IMPORTED,
     IN_FILE,
     IN_PYTHON,
     PING,
@@ -67,6 +69,7 @@ held: tuple[
 ] = ()  # this process's descriptors that are not the user code's: its lifeline, and the pipe for its reports
 this: Template  # the template of this process; processes forked from it keep the object
 
+OWN = __name__.partition(".")[0]  # the package whose modules are loaded when they are needed
 START_PATH = "start_path"  # in the template's __main__, if the first code in it has changed sys.path
 
 
@@ -251,6 +254,20 @@ class Template:
         if fds[0] >= 0:
             use_tracker(fds[0])
             self.settled = False
+
+    def find_function(self, name: str, values: Sequence[object]) -> Callable[..., object]:
+        """Find the function of a call; tell the owner if its module must be imported, which is costly in every process.
+
+        Raises FunctionNotFoundError.
+        """
+        module = name.rpartition(":")[0]
+        if not module or module in sys.modules or module.startswith(OWN):
+            return find_function(name, values)
+        pid, began = os.getpid(), monotonic_ns()
+        function = find_function(name, values)
+        if os.getpid() == pid:  # not in a copy that the module has made
+            self.send(Frame(IMPORTED, monotonic_ns() - began, module.encode()))
+        return function
 
     # --- While nothing is asked ---
 

@@ -18,9 +18,15 @@ from ..wire.own_imports import import_own, warm
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
     from _typeshed import WriteableBuffer
+
+    class Finder(Protocol):
+        """The template that a call takes over."""
+
+        def find_function(self, name: str, values: Sequence[object]) -> Callable[..., object]:
+            """Find the function of the call, which may have to be imported."""
 
 
 class DescriptorsLostError(OSError):
@@ -113,13 +119,16 @@ class Payload:
             return _plain(loads(self._pickle)) if self._pickle else ()
         return load_values(self._pickle, self._file, self._fds, ())
 
-    def load_call(self) -> list[Any]:
-        """Decode the values; return a function and its arguments. Raises as ``load``, and FunctionNotFoundError."""
+    def load_call(self, find: Callable[..., object] | None = None) -> list[Any]:
+        """Decode the values; return a function and its arguments. Raises as ``load``, and FunctionNotFoundError.
+
+        ``find`` replaces ``find_function``.
+        """
         values = self.load()
-        return [find_function(str(self.name, "utf-8"), values), *values] if self.name else [*values]
+        return [(find or find_function)(str(self.name, "utf-8"), values), *values] if self.name else [*values]
 
 
-def load_call(body: bytes, length: int) -> list[Any]:
+def load_call(body: bytes, length: int, finder: Finder) -> list[Any]:
     """Decode a call as Payload.load_call does, for one without descriptors whose function's name has this length.
 
     Most starts run this function, so it does as little as possible.
@@ -132,7 +141,7 @@ def load_call(body: bytes, length: int) -> list[Any]:
     try:
         function = getattr(modules[module], path)
     except (KeyError, AttributeError):
-        function = find_function(name, values)
+        function = finder.find_function(name, values)
     return [function, *values]
 
 

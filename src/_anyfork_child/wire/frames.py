@@ -36,11 +36,12 @@ LOST_DESCRIPTOR = -1
 INIT, FORK, PRELOAD, EXECUTE, PREPARE, SEND, PING = range(1, 8)
 START, PROGRAM, REVOKE, CLOSE, DETACH, ADOPT, SIGNAL, TRACK = range(8, 16)
 # Process to owner, on the control socket.
-READY, ENTERED, EXECUTING, FAILED, LOST, ADOPTED = range(32, 38)
+READY, ENTERED, EXECUTING, FAILED, LOST, ADOPTED, IMPORTED = range(32, 39)
 # Template to owner, on the status socket of one process.
 BORN, DIED = range(48, 50)
-KINDS = frozenset((*range(1, 16), *range(32, 38), *range(48, 50)))
+KINDS = frozenset((*range(1, 16), *range(32, 39), *range(48, 50)))
 COMPILED, IN_PYTHON = b"compiled", b"python"  # the body of READY: which part serves the template
+# IMPORTED precedes ENTERED if the module of the function, its body, had to be imported; its value is the time in ns.
 # Bits of the value of FORK: the process outlives the owner; the kernel tells it of the owner's end (see
 # birth.owner_watch); it executes an interpreter.
 DETACHED, FOLLOWED, EXECUTES = 1, 2, 4

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 NAME = "name another one with python= or in ANYFORK_PYTHON"
 NEEDED = "anyfork needs a Python 3.11 or newer there, named with python= or in ANYFORK_PYTHON"
 USE = {Phase.CLOSED: "close it later", Phase.MOVED: "use the handle that it was moved to"}
+imports_told: dict[str, object] = {}  # the modules of which the log of this program says that processes import them
 # Seconds to learn how a template whose forks failed has ended: it is reaped at once, or was killed too.
 TEMPLATE_END_TIMEOUT = 1.0
 
@@ -125,6 +126,21 @@ def enter(link: Link, timeout: float | None) -> Flow[None]:
     check(link, "ready")
     if not link.session.succeeded:
         raise (yield from explain(link))
+    if link.session.imported is not None and "logging" in sys.modules:
+        _log_import(*link.session.imported)
+
+
+def _log_import(module: str, duration: float) -> None:
+    """Log, once for each module, that a process had to import the module of its function."""
+    this_time = object()
+    if imports_told.setdefault(module, this_time) is this_time:
+        sys.modules["logging"].getLogger("anyfork").info(
+            "run(): the process had to import %s for its function, which took %.1f ms, and each further one has to; "
+            "have its template do that once: template.preload(%r)",
+            module,
+            duration * 1e3,
+            module,
+        )
 
 
 def entered(link: Link, timeout: float | None) -> Flow[bool]:

@@ -18,6 +18,7 @@ from _anyfork_child.wire.frames import (
     ENTERED,
     EXECUTING,
     FAILED,
+    IMPORTED,
     LOST,
     READY,
     Frame,
@@ -82,6 +83,7 @@ class Session:
     forks = 0
     compiled: bool | None = None  # whether the compiled part serves a template; None: it has not said that yet
     adopting = False  # taken over from another process; answers before ADOPTED were meant for the previous owner
+    imported: tuple[str, float] | None = None  # the module that it imported for its function, and the seconds
     report: Report | None = None
     lost: Mapping[int, Report] = MappingProxyType({})  # forks that did not even get their socket, by number
     status: ExitStatus | None = None
@@ -112,6 +114,8 @@ class Session:
             return {"lost": {**self.lost, frame.value: Report(frame.body)}}
         if kind == EXECUTING:
             return {"pid": _pid(frame)}
+        if kind == IMPORTED and self.phase is Phase.STARTING:
+            return {"imported": (frame.body.decode("utf-8", "replace"), frame.value / 1e9)}
         raise ProtocolError(f"a frame of kind {kind} on a control socket")
 
     def _answer(self, kind: int) -> dict[str, object]:
