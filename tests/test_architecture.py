@@ -47,7 +47,7 @@ OWNER = {
     "_program_copy": {"_blocking", "_processes", "_system"},
     "_multiprocessing": {"_blocking", "_processes", "_system"},
     "_programs": {"_blocking", "_processes", "_system"},
-    "aio": {"_blocking", "_pools", "_calls", "_processes", "_system"},
+    "aio": {"_programs", "_blocking", "_pools", "_calls", "_processes", "_system"},
     "context": {"_multiprocessing", "_blocking"},
     "early": {"_program_copy", "_processes"},
     "frozen": {"_processes", "_system"},

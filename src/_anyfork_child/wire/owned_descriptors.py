@@ -46,6 +46,13 @@ class Owned:
         fds = self.fds
         return self if min(fds, default=FIRST) >= FIRST else Owned(duplicates(fds))
 
+    def split(self) -> list[Owned]:
+        """Return an owner of each descriptor. Closing one of them has this object close its descriptor, too."""
+        owners = [Owned() for _ in self._held]
+        for owner, holder in zip(owners, self._held, strict=True):
+            owner._held = [holder]
+        return owners
+
     def close(self) -> None:
         """Close the descriptors. Closing twice is harmless."""
         any(map(_Holder.close, self._held))

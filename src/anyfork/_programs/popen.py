@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 
+from .._blocking.template import Template
 from .._errors import ArgumentError, StatusUnknownError
 from .command_line import NotAProgramError, take_apart
-from .start import check_local, start_warm
+from .start import check_local, program_attributes, start_warm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     from .._blocking.process import Process
-    from .._blocking.template import Template
     from .command_line import CommandLine
 
     StandardPopen: TypeAlias = subprocess.Popen[Any]  # generic in the stubs, by what its streams carry
@@ -43,45 +43,43 @@ class Popen(StandardPopen):
 
     def __init__(self, args: Any, *positional: Any, template: Template | None = None, **keywords: Any) -> None:
         if template is not None:
-            check_local(template)
+            check_local("Popen", Template, template)
         self._template = template
         super().__init__(args, *positional, **keywords)
 
     def _execute_child(self, args: Any, executable: Any, *rest: Any) -> None:
         preexec_fn, close_fds, pass_fds, cwd, env, _startupinfo, _creationflags, shell, *more = rest
         try:
-            line = _line(args, executable, preexec_fn, close_fds, pass_fds, shell)
+            line = python_line(args, executable, preexec_fn, close_fds, pass_fds, shell)
             if line is None:
                 raise NotAProgramError
             sys.audit("subprocess.Popen", line.line[0], line.line, cwd, env)
             self._start(line, pass_fds, cwd, env, *more)
         except (NotAProgramError, ArgumentError) as why:
-            _tell(str(why))
+            tell_cold(str(why))
             super()._execute_child(args, executable, *rest)  # type: ignore[misc]  # private, but its parameters are
 
     def _start(self, line: CommandLine, pass_fds: Sequence[int], cwd: Any, env: Any, *more: Any) -> None:
         """Start a command in the template. Raises NotAProgramError if that is impossible, and OSError."""
         stdin, _, _, stdout, _, stderr, _restore, gid, gids, uid, umask, new_session, group = more
         streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
-        attributes = {
-            **{name: fd for name, fd in streams.items() if fd != -1},
-            "cwd": cwd,
-            "env": env,
-            "umask": None if umask < 0 else umask,
-            "user": uid,
-            "group": os.getegid() if gid is None and uid is not None else gid,
-            "extra_groups": gids,
-            "new_session": True if new_session else None,
-            "detached": True,
-        }
-        given = {name: value for name, value in attributes.items() if value is not None}
+        attributes = program_attributes(
+            {name: fd for name, fd in streams.items() if fd != -1},
+            cwd=cwd,
+            env=env,
+            umask=None if umask < 0 else umask,
+            user=uid,
+            group=gid,
+            extra_groups=gids,
+            new_session=True if new_session else None,
+        )
         self._process, why = start_warm(
-            self._template, line, given, sorted({*map(int, pass_fds)}), None if group < 0 else group
+            self._template, line, attributes, sorted({*map(int, pass_fds)}), None if group < 0 else group
         )
         self.pid: int = self._process.pid or 0
         self._child_created = True
         self._close_pipe_fds(*more[:6])  # type: ignore[attr-defined]  # of the standard class
-        _tell(why)
+        tell_cold(why)
 
     def _internal_poll(self, _deadstate: int | None = None, **others: Any) -> int | None:
         if self._process is None:
@@ -114,7 +112,7 @@ class Popen(StandardPopen):
             self._process.send_signal(sig)
 
 
-def _line(
+def python_line(
     args: Any,
     executable: Any,
     preexec_fn: Callable[[], object] | None,
@@ -138,7 +136,7 @@ def _line(
     return take_apart(line)
 
 
-def _tell(why: str) -> None:
+def tell_cold(why: str) -> None:
     """Log why a program starts cold, the first time for each reason."""
     if why and why not in _told:
         _told.add(why)

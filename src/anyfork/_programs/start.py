@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import contextmanager
 
 from _anyfork_child.values.decode import Descriptor
 from _anyfork_child.wire.descriptors import is_standard_stream
@@ -11,16 +12,23 @@ from _anyfork_child.wire.descriptors import is_standard_stream
 from .._blocking.process import Process
 from .._blocking.template import Template
 from .._errors import AnyforkError, ArgumentError, AttributeRefusedError
-from .._processes.handles import check_template
+from .._processes.handles import TemplateHandle, check_template
 from .._processes.new_interpreter import present_attributes
 from .._processes.start import fork, fork_default
+from .._system.pipes import open_pipe
 from .command_line import NotAProgramError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import TypeVar
 
+    from _anyfork_child.wire.owned_descriptors import Owned
+
+    from .._processes.link import Link
     from .command_line import CommandLine
+
+    Made = TypeVar("Made")
 
 FAILED, COLD = b"E", b"C"  # see _anyfork_child.program.starter
 
@@ -37,34 +45,70 @@ def start_warm(
     ``passed`` are descriptors that it gets under their numbers, ``group`` the process group that it joins. Raises
     NotAProgramError if nothing was started, and OSError if the system has refused an attribute.
     """
-    _check_streams(attributes)
-    try:
-        read, write = os.pipe()
-    except OSError as error:
-        raise NotAProgramError(f"no descriptor is left for it: {error}") from error
-    try:
-        starter = (line.line, line.options, Descriptor(write), [(fd, Descriptor(fd)) for fd in passed], group)
-        process = _start(template, line, attributes, starter)
-    except BaseException:
-        os.close(read)
-        raise
-    finally:
-        os.close(write)
-    try:
-        said = _read_all(read)
-    finally:
-        os.close(read)
+    with errors_of_start(attributes):
+        handle, report = request(Template, Process._of, template, line, attributes, passed, group)
+        process = handle._ready_or_gone(None)
+    said = _read_all(report.fd)
+    report.close()
     if said.startswith(FAILED):
         process.wait()
+    return process, reason(said)
+
+
+def request(
+    face: type[TemplateHandle],
+    make: Callable[[Link], Made],
+    template: TemplateHandle | None,
+    line: CommandLine,
+    attributes: Mapping[str, object],
+    passed: Sequence[int],
+    group: int | None,
+) -> tuple[Made, Owned]:
+    """Request the start of a command line; return its handle, and the pipe over which it reports how it begins.
+
+    ``face`` is the class of template handles in this face, and ``make`` makes the handle of the process. The other
+    arguments are those of ``start_warm``. Raises NotAProgramError, AnyforkError and OSError.
+    """
+    _check_streams(attributes)
+    report, far = open_pipe()
+    try:
+        starter = (line.line, line.options, Descriptor(far.fd), [(fd, Descriptor(fd)) for fd in passed], group)
+        handle = _fork(face, template, attributes)
+        return handle._take_over_by_python(make, line.kind, line.target, line.argv, starter), report
+    finally:
+        far.close()
+
+
+@contextmanager
+def errors_of_start(attributes: Mapping[str, object]) -> Iterator[None]:
+    """Turn errors of a start into OSError, if the system refused an attribute, and NotAProgramError."""
+    try:
+        yield
+    except AttributeRefusedError as error:
+        raise _refused(error.errno, attributes["cwd"] if error.attribute == "cwd" else None) from error
+    except (AnyforkError, OSError) as error:
+        raise NotAProgramError(f"the template cannot start it: {error}") from error
+
+
+def reason(said: bytes) -> str:
+    """Return why a program starts cold, by its report; empty if it is warm. Raises OSError if it does not start."""
+    if said.startswith(FAILED):
         raise _refused(int(said[1:]))
-    return process, said[1:].decode("utf-8", "replace")
+    return said[1:].decode("utf-8", "replace")
 
 
-def check_local(template: object) -> None:
-    """Raise ArgumentError for what is not a template on this machine, in the blocking face."""
-    check_template("Popen", template)
-    if not isinstance(template, Template) or template._link.session.host:
-        raise ArgumentError("Popen() needs a template on this machine, as anyfork.Template() makes one")
+def check_local(call: str, face: type[TemplateHandle], template: object) -> None:
+    """Raise ArgumentError for an object that is not a template of this face on this machine."""
+    check_template(call, template)
+    if not isinstance(template, face) or template._link.session.host:
+        raise ArgumentError(f"{call}() needs a template on this machine, as {face.__module__}.Template() makes one")
+
+
+def program_attributes(streams: Mapping[str, object], **others: object) -> dict[str, object]:
+    """Return those of a program's attributes that are not None. Without a group, the program keeps this process's."""
+    if others["user"] is not None and others["group"] is None:
+        others["group"] = os.getegid()
+    return {"detached": True, **streams, **{name: value for name, value in others.items() if value is not None}}
 
 
 def _check_streams(attributes: Mapping[str, object]) -> None:
@@ -73,29 +117,18 @@ def _check_streams(attributes: Mapping[str, object]) -> None:
             raise NotAProgramError(f"{name} of this program is closed")
 
 
-def _start(
-    template: Template | None, line: CommandLine, attributes: Mapping[str, object], starter: Sequence[object]
-) -> Process:
-    try:
-        handle = _fork(template, attributes)
-        return handle._take_over_by_python(Process._of, line.kind, line.target, line.argv, starter)._ready_or_gone(None)
-    except AttributeRefusedError as error:
-        where = attributes["cwd"] if error.attribute == "cwd" else None
-        raise _refused(error.errno, where) from error
-    except (AnyforkError, OSError) as error:
-        raise NotAProgramError(f"the template cannot start it: {error}") from error
-
-
-def _fork(template: Template | None, attributes: Mapping[str, object]) -> Template:
+def _fork(
+    face: type[TemplateHandle], template: TemplateHandle | None, attributes: Mapping[str, object]
+) -> TemplateHandle:
     """Return a fork of a template, or of the default one, with all that a child of this process would inherit."""
     if template is not None:
         template._link.check("Popen")
     encoded = present_attributes(attributes)
     try:
         if template is None:
-            return Template._of(fork_default(attributes, encoded))
+            return face._of(fork_default(attributes, encoded))
         template._link.check_descriptors_stay_here("Popen", encoded)
-        return Template._of(fork(template._link, attributes, encoded))
+        return face._of(fork(template._link, attributes, encoded))
     finally:
         encoded.close_made()
 

@@ -8,6 +8,8 @@ from ._call import call as call
 from ._map import PoolMap as PoolMap
 from ._pool import Pool as Pool
 from ._process import Process as Process
+from ._program import open_process as open_process
+from ._program import run_process as run_process
 from ._remote import RemoteTemplate as RemoteTemplate
 from ._template import Template as Template
 from ._worker import Map as Map

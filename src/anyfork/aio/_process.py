@@ -18,10 +18,13 @@ from ._waiting import run, run_now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Self
+    from collections.abc import Awaitable
+    from typing import Self, TypeVar
 
     from .._processes.link import Link
     from .._status import ExitStatus
+
+    Result = TypeVar("Result")
 
 
 class Process(ProcessHandle):
@@ -43,6 +46,10 @@ class Process(ProcessHandle):
         link.hold()
         return process
 
+    async def _enter(self) -> None:
+        await run(flows.enter(self._link, None))
+        await run(flows.birth(self._link))
+
     async def ready(self) -> Self:
         """Wait until the process has entered its function; raise the error if it has not.
 
@@ -50,8 +57,7 @@ class Process(ProcessHandle):
         be awaited again.
         """
         link = self._link
-        await run(flows.enter(link, None))
-        await run(flows.birth(link))
+        await self._enter()
         if self._stream is None:
             if self._sock is None:
                 link.give_control(socket.socket, self, "_sock")
@@ -66,8 +72,11 @@ class Process(ProcessHandle):
 
     async def _ready_or_gone(self) -> Self:
         """Wait as ``ready`` does; if the wait is interrupted, end the process, of which the caller has no handle."""
+        return await self._done_or_gone(self.ready())
+
+    async def _done_or_gone(self, step: Awaitable[Result]) -> Result:
         try:
-            return await self.ready()
+            return await step
         except AnyforkError:
             raise
         except BaseException:
