@@ -33,10 +33,9 @@ CHILD = {
     "program": {"template", "birth", "values", "wire"},
 }
 # What each folder of the owner's package may import of it, beside the modules at the bottom, which all may import.
-BOTTOM = {"_errors", "_status", "_record"}
+BOTTOM = {"_errors", "_status"}
 OWNER = {
-    "_record": set(),
-    "_status": {"_record"},
+    "_status": set(),
     "_errors": {"_status"},
     "_system": set(),
     "_processes": {"_system"},
@@ -54,6 +53,7 @@ OWNER = {
     "_cli": {"context", ""},
     "__main__": {"_cli"},
     "joblib": {"_executor", "_blocking"},
+    "contrib": {"_executor", "_blocking"},
     "_pyinstaller": {"frozen"},
     "subprocess": {"_programs", "_blocking"},
     "": {"_blocking", "_executor", "_pools", "_processes", "_program_copy", "_system", "aio", "context", "subprocess"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING
@@ -20,12 +21,14 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 NOT_FOR_ALL_TESTS = ("fastapi",)  # it has no wheels for some interpreters
+ENGINES = {"dask.md": "distributed"}  # pages about engines, whose examples take seconds
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
 def blocks() -> Iterator[object]:
     """Yield each Python block with the output that is said to follow from it, or None."""
     for page in PAGES:
+        marks = engine_marks(ENGINES[page.name]) if page.name in ENGINES else []
         text = page.read_text()
         found = list(FENCE.finditer(text))
         for block, following in zip(found, [*found[1:], None], strict=False):
@@ -33,7 +36,13 @@ def blocks() -> Iterator[object]:
                 continue
             said = dedent(following[3]) if following is not None and following[2] == "output" else None
             line = text.count("\n", 0, block.start()) + 2
-            yield pytest.param(dedent(block[3]), said, id=f"{page.name}:{line}")
+            yield pytest.param(dedent(block[3]), said, id=f"{page.name}:{line}", marks=marks)
+
+
+def engine_marks(engine: str) -> list[pytest.MarkDecorator]:
+    """Make a test slow, and leave it out where the engine is not installed."""
+    missing = pytest.mark.skipif(find_spec(engine) is None, reason=f"{engine} is not installed")
+    return [pytest.mark.slow, missing]
 
 
 @pytest.mark.parametrize(("code", "said"), list(blocks()))

@@ -1,15 +1,13 @@
-"""The exit status of a process, and the resources it has used."""
+"""The exit status of a process, the resources it has used, and the immutable records that such values are."""
 
 from __future__ import annotations
 
 import os
 from collections import namedtuple
 
-from ._record import Record
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NamedTuple
+    from typing import NamedTuple, NoReturn
 
     class _UsageFields(NamedTuple):
         user_time: float
@@ -27,6 +25,43 @@ else:  # loading typing would double the cost of importing anyfork
         "user_time system_time max_rss minor_faults major_faults blocks_in blocks_out "
         "voluntary_switches involuntary_switches",
     )
+
+
+class Record:
+    """An immutable record: ``__match_args__`` names the fields, and ``__init__`` sets them with ``_set``.
+
+    It is written out because dataclasses would double the cost of importing anyfork.
+    """
+
+    __slots__ = ()
+    __match_args__: tuple[str, ...] = ()
+
+    def _set(self, *values: object) -> None:
+        """Set all fields, in their order."""
+        for name, value in zip(self.__match_args__, values, strict=True):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__match_args__)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), self._values())
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
+        return f"{type(self).__name__}({fields})"
 
 
 class Usage(_UsageFields):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .._record import Record
+from .._status import Record
 from . import survey
 from .unsafe_modules import unsafe_modules
 

@@ -1,0 +1,1 @@
+"""Adapters for engines and frameworks, each behind an extra: ``anyfork.contrib.dask`` needs ``anyfork[dask]``."""

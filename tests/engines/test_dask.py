@@ -1,0 +1,207 @@
+"""Tasks of Dask's distributed scheduler in processes of a template. Each test is a program with a real cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("distributed", reason="distributed is not installed, or has no wheel for this interpreter")
+
+import dask
+import dask_tasks
+from conftest import descendants, eventually
+from distributed import Client, LocalCluster
+from in_program import in_program
+
+from anyfork import PreloadError, WorkerDiedError
+from anyfork.contrib.dask import TemplatePlugin
+
+pytestmark = pytest.mark.slow
+
+SECONDS = 30  # for a result
+
+
+@contextlib.contextmanager
+def cluster(threads=1, **options):
+    """Yield a client of a cluster in this process. All tasks are for processes of a template."""
+    made = LocalCluster(n_workers=1, threads_per_worker=threads, processes=False, dashboard_address=None)
+    with made, Client(made) as client:
+        client.register_plugin(TemplatePlugin("dask_tasks", **options))
+        with dask.annotate(executor="anyfork"):
+            yield client
+
+
+def fifo(name):
+    os.mkfifo(name)
+    return os.path.abspath(name)
+
+
+def begun(path):
+    """Wait until a task has begun. Return its process."""
+    eventually(Path(path).exists)
+    return int(Path(path).read_text())
+
+
+def ended(pid):
+    eventually(lambda: not os.path.exists(f"/proc/{pid}"))
+
+
+@in_program
+def test_tasks_run_in_processes_that_a_template_has_prepared():
+    with cluster(make=dask_tasks.template_with_data) as client:
+        process, template = client.submit(dask_tasks.pid).result(SECONDS)
+        assert process != os.getpid() != template
+        assert client.submit(dask_tasks.data).result(SECONDS) == [1, 2, 3]
+        assert dask_tasks.DATA == []
+        with dask.annotate(executor="default"):
+            assert client.submit(dask_tasks.pid, 0).result(SECONDS)[0] == os.getpid()
+        tasks = [
+            dask.delayed(lambda n: (dask_tasks.pid()[1], n * n))(n) for n in range(20)
+        ]  # defined here: goes by value
+        assert dask.compute(*tasks, optimize_graph=False) == tuple((template, n * n) for n in range(20))
+        with pytest.raises(ZeroDivisionError):
+            client.submit(lambda: 1 // 0).result(SECONDS)
+
+
+@in_program
+def test_a_process_that_is_killed_fails_its_own_task_and_retries_run_it_again():
+    with cluster(threads=2) as client:
+        release = fifo("release")
+        other = client.submit(dask_tasks.wait_for, release, "done")
+        with pytest.raises(WorkerDiedError, match="SIGKILL") as caught:
+            client.submit(dask_tasks.die).result(SECONDS)
+        assert isinstance(caught.value, BrokenExecutor)
+        assert client.submit(dask_tasks.die_once, os.path.abspath("once"), retries=1).result(SECONDS) == "alive"
+        open(release, "w").close()
+        assert other.result(SECONDS) == "done"
+
+
+@in_program
+def test_a_cancelled_task_that_has_begun_goes_on_as_with_threads_and_the_worker_does_too():
+    with cluster() as client:
+        for executor in ("anyfork", "default"):
+            with dask.annotate(executor=executor):
+                release, path = fifo(f"release-{executor}"), os.path.abspath(executor)
+                task = client.submit(dask_tasks.say_and_wait, path, release)
+                begun(path)
+                task.cancel()
+                assert task.cancelled()
+                following = client.submit(pow, 2, 3, pure=False)
+                open(release, "w").close()
+                assert following.result(SECONDS) == 8
+                eventually(Path(f"{path}.done").exists)
+
+
+@in_program
+def test_the_task_with_the_greatest_priority_runs_first():
+    with cluster() as client:
+        release = fifo("release")
+        first = client.submit(dask_tasks.wait_for, release)
+        path = os.path.abspath("order")
+        tasks = [client.submit(dask_tasks.note, path, n, priority=n) for n in (1, 3)]
+        (worker,) = client.cluster.workers.values()
+        eventually(lambda: all(getattr(worker.state.tasks.get(task.key), "state", None) == "ready" for task in tasks))
+        open(release, "w").close()
+        client.gather([first, *tasks])
+        assert Path(path).read_text().split() == ["3", "1"]
+
+
+@in_program
+def test_a_second_plug_in_replaces_the_first_and_tasks_of_the_first_end_well():
+    with cluster() as client:
+        release, path = fifo("release"), os.path.abspath("begun")
+        task = client.submit(dask_tasks.say_and_wait, path, release)
+        process = begun(path)
+        client.register_plugin(TemplatePlugin(make=dask_tasks.template_with_data, max_calls=1))
+        open(release, "w").close()
+        assert task.result(SECONDS) is None
+        ended(process)
+        found = [client.submit(dask_tasks.pid, n).result(SECONDS)[0] for n in range(3)]
+        assert len({*found}) == 3  # each task has a process of its own
+        client.unregister_worker_plugin("anyfork")
+        with pytest.raises(ValueError, match="Invalid executor 'anyfork'"):
+            client.submit(pow, 2, 3).result(SECONDS)
+
+
+@in_program
+def test_a_worker_that_is_scaled_away_leaves_its_task_to_others_and_its_processes_end():
+    made = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with made, Client(made) as client, dask.annotate(executor="anyfork"):
+        client.register_plugin(TemplatePlugin("dask_tasks"))
+        release, path = fifo("release"), os.path.abspath("begun")
+        task = client.submit(dask_tasks.say_and_wait, path, release)
+        process = begun(path)
+        ((address, _),) = [(worker, keys) for worker, keys in client.processing().items() if keys]
+        Path(path).unlink()
+        client.retire_workers([address], close_workers=True)
+        ended(process)
+        assert begun(path) != process
+        open(release, "w").close()
+        assert task.result(SECONDS) is None
+
+
+class Machines:
+    """A scheduler and workers as programs that are started by themselves, as on machines of their own."""
+
+    def __init__(self):
+        self._programs = contextlib.ExitStack()
+        self.file = os.path.abspath("scheduler.json")
+
+    def __enter__(self):
+        self.start("scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
+        return self
+
+    def __exit__(self, *_):
+        self._programs.close()
+
+    def start(self, kind, *arguments, **env):
+        """Start a program of Dask, and return its process."""
+        command = [sys.executable, "-m", "dask", kind, *arguments, "--scheduler-file", self.file]
+        program = subprocess.Popen(command, env={**os.environ, **env})
+        self._programs.callback(program.wait)
+        self._programs.callback(program.terminate)
+        return program
+
+    def client(self):
+        """Return a client, when the scheduler and a worker are there."""
+        eventually(Path(self.file).exists)
+        client = Client(scheduler_file=self.file)
+        client.wait_for_workers(1)
+        return client
+
+    def worker(self, name, *arguments, **env):
+        """Start a worker on this machine, without a nanny, and return its process."""
+        more = ("--no-nanny", "--no-dashboard", "--nthreads", "1", "--name", name)
+        return self.start("worker", *more, *arguments, **env)
+
+
+@in_program
+def test_workers_on_several_machines_have_templates_of_their_own_also_those_that_join_later():
+    with Machines() as machines:
+        machines.worker("good")
+        with machines.client() as client, dask.annotate(executor="anyfork"):
+            client.register_plugin(TemplatePlugin("dask_tasks", make=dask_tasks.template_of_one_machine))
+            strong = machines.worker("strong", "--resources", "strength=1")
+            machines.worker("bad", MODULE_OF_THIS_MACHINE="no_such_module")
+            release, path = fifo("release"), os.path.abspath("begun")
+            task = client.submit(dask_tasks.say_and_wait, path, release, resources={"strength": 1})
+            process = begun(path)
+            assert process in descendants(strong.pid)
+            Path(path).unlink()
+            strong.kill()
+            ended(process)
+            machines.worker("stronger", "--resources", "strength=1")
+            assert begun(path) != process
+            open(release, "w").close()
+            assert task.result(SECONDS) is None
+            with pytest.raises(PreloadError, match="no_such_module"):
+                client.submit(pow, 2, 3, workers="bad").result(SECONDS)
+            assert client.submit(pow, 2, 5, workers="good").result(SECONDS) == 32
+            with pytest.raises(PreloadError, match="no_such_module"):
+                client.register_plugin(TemplatePlugin("no_such_module", name="other"))
