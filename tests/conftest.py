@@ -236,6 +236,15 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
     return options["backend"], options.get("backend_options", {})
 
 
+@pytest.fixture(params=["compiled", "python"])
+def part(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have new interpreters use the compiled part, or its twin in Python; return which."""
+    if request.param == "compiled" and find_spec("_anyfork_child.template._fast") is None:
+        pytest.skip("anyfork was built without its compiled part")
+    monkeypatch.setenv("ANYFORK_COMPILED", "1" if request.param == "compiled" else "0")
+    return str(request.param)
+
+
 @pytest.fixture(params=KINDS)
 def new_template(request: pytest.FixtureRequest) -> Callable[[], Template]:
     """Return a function that makes a template, of each kind in turn: the contract is the same for all."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 
 import faulty
 import pytest
@@ -11,7 +10,7 @@ import pytest
 import anyfork
 from anyfork import Template
 
-COMPILED = "_anyfork_child.template._fast"
+pytestmark = pytest.mark.usefixtures("part")
 REGISTER = """
 import os
 events = globals().setdefault("events", [])
@@ -88,15 +87,6 @@ def after_os_fork():
 THREAD_STATE = """(
     state := ctypes.pythonapi.PyThreadState_Get, setattr(state, "restype", ctypes.c_void_p),
     words := [*(ctypes.c_ulong * 40).from_address(state())], (os.getpid() in words, os.getppid() in words))[-1]"""
-
-
-@pytest.fixture(params=["compiled", "python"], autouse=True)
-def part(request, monkeypatch):
-    """Have templates use the compiled part, or its twin in Python; return which."""
-    if request.param == "compiled" and find_spec(COMPILED) is None:
-        pytest.skip("anyfork was built without its compiled part")
-    monkeypatch.setenv("ANYFORK_COMPILED", "1" if request.param == "compiled" else "0")
-    return request.param
 
 
 @pytest.fixture

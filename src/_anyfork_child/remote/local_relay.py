@@ -24,6 +24,7 @@ from ..wire.frames import (
     HEADER,
     IMPORTED,
     LOST,
+    NOTED,
     READY,
     VERSION,
     Frame,
@@ -52,7 +53,7 @@ COMMAND_END_TIMEOUT = 1.0  # seconds for a command that has closed its output to
 PARTING = 0.5  # seconds for the other side to say BYE once all streams are closed, and then for the command to end
 NOT_FOUND = (126, 127)  # exit codes of shells and similar programs for a program that they cannot run
 FROM_PROCESSES = frozenset(
-    {READY, ENTERED, IMPORTED, EXECUTING, FAILED, LOST, BORN, DIED}
+    {READY, ENTERED, IMPORTED, EXECUTING, FAILED, LOST, BORN, DIED, NOTED}
 )  # kinds of frames they may send
 
 

@@ -20,6 +20,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -36,6 +37,10 @@
 #define SYS_close_range 436
 #endif
 
+#ifndef MADV_COLLAPSE /* the headers before Linux 6.1 */
+#define MADV_COLLAPSE 25
+#endif
+
 #ifdef Py_GIL_DISABLED
 #error "free-threaded builds use os.fork"
 #endif
@@ -47,7 +52,7 @@
 #error "the frames below are laid out for little-endian machines"
 #endif
 
-#define INTERFACE 2 /* changes with what template/compiled.py calls */
+#define INTERFACE 3 /* changes with what template/compiled.py calls */
 
 enum { BEFORE, IN_PARENT, IN_CHILD, KINDS };
 
@@ -422,7 +427,7 @@ static PyTypeObject *table_type;
    before it has changed anything: Python does it again, and deals with it. All signals are blocked but while it waits,
    so that no Python code runs between a fork and its bookkeeping. */
 
-enum { FRAME, LIFELINE, ENDED, WAIT, FORKED, BORN_HERE, FAILED }; /* what serve() returns */
+enum { FRAME, LIFELINE, ENDED, WAIT, FORKED, BORN_HERE, FAILED, CHILDLESS }; /* what serve() returns */
 
 /* Of wire/frames.py. */
 enum { VERSION = 1, FORK = 2, START = 8, ENTERED = 33, BORN = 48, DIED = 49 };
@@ -459,6 +464,7 @@ typedef struct {
     const char *title; /* what precedes the function there */
     Py_ssize_t title_size, title_start, title_room, title_shown; /* bytes; the address in memory */
     long forks; /* done here */
+    long several; /* after so many, serve() returns when no process is left; never if negative */
     sigset_t mask; /* while it waits */
 } Loop;
 
@@ -1158,6 +1164,8 @@ turn(Loop *loop, const struct epoll_event *events, int count)
         if (child >= 0 && ((result = reap(loop, child)) != NULL || PyErr_Occurred()))
             return result; /* epoll reports the other events again */
     }
+    if (loop->several >= 0 && loop->forks >= loop->several && loop->table->count == 0)
+        return event(loop, CHILDLESS, Py_NewRef(Py_None)); /* epoll reports the control socket again */
     return control ? take_frame(loop) : NULL;
 }
 
@@ -1184,16 +1192,16 @@ run_loop(Loop *loop)
 }
 
 PyDoc_STRVAR(serve_doc,
-"serve(template, sock, table, (control, lifeline, reports, epoll, first, high), (usual, renews, titled), title)\n--\n\n"
+"serve(template, sock, table, (control, lifeline, reports, epoll, first, high), (usual, renews, titled), several, title)\n--\n\n"
 "Fork for usual requests and reap until there is anything unusual; return it, in the template or in a new process.");
 
 static PyObject *
 serve(PyObject *module, PyObject *args)
 {
     Loop loop = {.forks = 0};
-    if (!PyArg_ParseTuple(args, "OOO!(iiiiii)(ppp)(y#nnn):serve", &loop.template, &loop.sock, table_type, &loop.table,
+    if (!PyArg_ParseTuple(args, "OOO!(iiiiii)(ppp)l(y#nnn):serve", &loop.template, &loop.sock, table_type, &loop.table,
                           &loop.control, &loop.lifeline, &loop.reports, &loop.epoll, &loop.first, &loop.high,
-                          &loop.usual, &loop.renews, &loop.titled, &loop.title, &loop.title_size, &loop.title_start,
+                          &loop.usual, &loop.renews, &loop.titled, &loop.several, &loop.title, &loop.title_size, &loop.title_start,
                           &loop.title_room, &loop.title_shown))
         return NULL;
     block_signals(&loop.mask);
@@ -1232,7 +1240,21 @@ run_hooks_in_child(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(collapse_doc,
+"collapse(start, end)\n--\n\nMove a range of addresses to huge pages; return 0, or the number of the error.");
+
+static PyObject *
+collapse(PyObject *module, PyObject *args)
+{
+    unsigned long long start, end;
+    if (!PyArg_ParseTuple(args, "KK:collapse", &start, &end))
+        return NULL;
+    int failed = madvise((void *)(uintptr_t)start, (size_t)(end - start), MADV_COLLAPSE);
+    return PyLong_FromLong(failed ? errno : 0);
+}
+
 static PyMethodDef functions[] = {
+    {"collapse", collapse, METH_VARARGS, collapse_doc},
     {"choose_hooks", choose_hooks, METH_VARARGS, choose_hooks_doc},
     {"reseeds", reseeds, METH_VARARGS, reseeds_doc},
     {"fork", fast_fork, METH_NOARGS, fork_doc},
@@ -1261,7 +1283,8 @@ execute(PyObject *module)
         int value;
     } constants[] = {{"INTERFACE", INTERFACE},     {"FRAME", FRAME},   {"LIFELINE", LIFELINE},
                      {"ENDED", ENDED},             {"WAIT", WAIT},     {"FORKED", FORKED},
-                     {"BORN_HERE", BORN_HERE},     {"FAILED", FAILED}};
+                     {"BORN_HERE", BORN_HERE},     {"FAILED", FAILED},
+                     {"CHILDLESS", CHILDLESS}};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(constants); i++) {
         if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0)
             return -1;

@@ -12,6 +12,7 @@ WAIT: int
 FORKED: int
 BORN_HERE: int
 FAILED: int
+CHILDLESS: int
 
 _Hook: TypeAlias = Callable[[], object]
 _Child: TypeAlias = tuple[int, int, int, int, float]
@@ -36,6 +37,7 @@ def fork() -> int: ...
 def runs_hooks_in_parent() -> bool: ...
 def runs_hooks_in_child() -> bool: ...
 def run_hooks_in_child() -> None: ...
+def collapse(start: int, end: int, /) -> int: ...
 def prepare_births(parts: dict[str, Any], /) -> None: ...
 def serve(
     template: Template,
@@ -43,6 +45,7 @@ def serve(
     table: ChildTable,
     own: tuple[int, int, int, int, int, int],
     how: tuple[bool, bool, bool],
+    several: int,
     title: tuple[bytes, int, int, int],
     /,
 ) -> tuple[int, int, int, Any]: ...

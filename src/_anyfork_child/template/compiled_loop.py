@@ -23,6 +23,7 @@ from . import shutdown
 from .entry import enter as enter_in_python
 from .entry import refuse_start
 from .fork_check import refuse as refuse_fork
+from .huge_pages import SEVERAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
 class CompiledLoop:
     """The loop of one template, and of the processes that are forked from it."""
 
-    __slots__ = ("_fast",)
+    __slots__ = ("_fast", "collapse")
 
     def __init__(self, fast: ModuleType) -> None:
         self._fast = fast
+        self.collapse = fast.collapse
 
     def fits(self, template: TemplateState) -> bool:
         """Return whether the compiled loop can serve this template, which has just been settled.
@@ -71,6 +73,7 @@ class CompiledLoop:
             children.by_pidfd,
             own,
             (usual, renews, template.shows_function),
+            max(SEVERAL - template.forks, 0) if template.collapses else -1,
             template.title.place(),
         )
         if what == self._fast.BORN_HERE:
@@ -91,6 +94,8 @@ class CompiledLoop:
             _finish_fork(template, *details)
         elif what == fast.FAILED:
             _judge(template, details)
+        elif what == fast.CHILDLESS:
+            template.collapse_heap()
         return None
 
 

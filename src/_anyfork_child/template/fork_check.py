@@ -14,9 +14,10 @@ from ..birth.last_words import PARENT, report
 from ..values.decode import DescriptorsLostError
 from ..wire.channel import Channel, close_all, is_patched, public_socket
 from ..wire.failure import Failure, failure_of
-from ..wire.frames import FAILED, LOST, LOST_DESCRIPTOR, Frame
+from ..wire.frames import FAILED, LOST, LOST_DESCRIPTOR, NOTED, Frame
 from ..wire.signals import default_actions, handled_signals
 from .fork_safety import settle
+from .huge_pages import has_large_heap
 
 CHILDREN_DESCRIPTORS = 8  # at least the number of descriptors of Children
 
@@ -87,8 +88,21 @@ def _settle(template: TemplateState, fds: list[int]) -> None:
         _settle_changed(template)
     template.children.gather(fds)  # type: ignore[union-attr]  # made above
     compiled = template.compiled
+    if template.note:
+        _tell_note(template, fds[1])
     template.loop = compiled if compiled is not None and compiled.fits(template) else None
     template.settled = True
+
+
+def _tell_note(template: TemplateState, status: int) -> None:
+    """Send a note for the owner's log on the status socket of the next process."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, status)
+    try:
+        Channel(sock).send(Frame(NOTED, template.pid, template.note.encode()))
+        template.note = ""
+    except ConnectionError:  # the owner has dropped its handle: the next process takes the note
+        pass
+    sock.detach()
 
 
 def _make_children(template: TemplateState, fds: list[int]) -> None:
@@ -122,4 +136,5 @@ def _settle_changed(template: TemplateState) -> None:
         resets.append(lambda: setattr(template, "changed", True))  # the process then makes its channel a public socket
     template.resets = tuple(resets)
     template.user_hook, sys.unraisablehook = sys.unraisablehook, template.unraisable
+    template.collapses = has_large_heap()
     template.changed = False

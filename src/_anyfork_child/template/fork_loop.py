@@ -39,6 +39,7 @@ from ..wire.frames import (
 from . import shutdown
 from .entry import enter, refuse_start
 from .fork_check import obstacle, refuse
+from .huge_pages import SEVERAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def serve(template: TemplateState) -> list[Any] | None:
             if template.lifeline in own:
                 shutdown.owner_gone(template)
             if not own:
+                if template.collapses and template.forks >= SEVERAL and not len(children):
+                    template.collapse_heap()
                 continue
         try:
             data, ancillary, got, _ = channel.sock.recvmsg(channel.wanted, ROOM, RECEIVE)

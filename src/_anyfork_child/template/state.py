@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     class Loop(Protocol):
         """The compiled loop: see template.compiled_loop."""
 
+        collapse: Callable[[int, int], int]
+
         def fits(self, template: TemplateState) -> bool:
             """Return whether it can serve a template that has just been settled."""
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         attributes: dict[str, Any]
         changed: bool
         channel: Channel
+        collapses: bool
         children: Children | None
         failure: Failure | None
         flags: int
@@ -58,7 +61,9 @@ if TYPE_CHECKING:
         choose_fork: Callable[[], Callable[[], int]]
         compiled: Loop | None
         loop: Loop | None
+        note: str
 
+        def collapse_heap(self) -> None: ...
         def differ(self, body: bytes, fds: Sequence[int]) -> None: ...
         def find_function(self, name: str, values: Sequence[object]) -> Callable[..., object]: ...
         def hear(self, data: bytes, fds: Sequence[int], got: int) -> list[Any] | None: ...

@@ -51,6 +51,7 @@ from . import shutdown
 from .entry import start_program, start_with_all
 from .fork_loop import fork_for
 from .fork_safety import check_threads
+from .huge_pages import collapse_by_ctypes, collapse_heap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Template:
         "channel",
         "children",
         "choose_fork",
+        "collapses",
         "compiled",
         "failure",
         "flags",
@@ -102,6 +104,7 @@ class Template:
         "lifeline",
         "loop",
         "new_children",
+        "note",
         "past",
         "pid",
         "relay",
@@ -152,6 +155,8 @@ class Template:
         self.choose_fork: Callable[[], Callable[[], int]] = lambda: self.fork  # called after user code
         self.compiled: Loop | None = None  # set by template.compiled, as choose_fork and new_children
         self.loop: Loop | None = None  # the compiled loop, if it fits this template as it is now
+        self.collapses = False  # whether its heap is to be moved to huge pages once it has been forked several times
+        self.note = ""  # for the log of the owner, who gets it with the next fork
         self.forking = False  # True between a fork and its bookkeeping
         self.told_to_end = 0  # the signal that came during that time
         self.hook_errors: tuple[Any, ...] = ()
@@ -361,6 +366,15 @@ class Template:
             shutdown.end_copy(code)
 
     # --- Being forked ---
+
+    def collapse_heap(self) -> None:
+        """Move the heap to huge pages, and note for the owner what that has cost."""
+        self.collapses = self.settled = False
+        try:
+            collapse = collapse_by_ctypes() if self.compiled is None else self.compiled.collapse
+            self.note = collapse_heap(collapse)
+        except (ImportError, OSError):  # no ctypes, or no more descriptors: forks go on as before
+            pass
 
     def make_children(self) -> None:
         """Make the children object, which forks need. Raises OSError if descriptors have run out."""

@@ -38,10 +38,11 @@ START, PROGRAM, REVOKE, CLOSE, DETACH, ADOPT, SIGNAL, TRACK = range(8, 16)
 # Process to owner, on the control socket.
 READY, ENTERED, EXECUTING, FAILED, LOST, ADOPTED, IMPORTED = range(32, 39)
 # Template to owner, on the status socket of one process.
-BORN, DIED = range(48, 50)
-KINDS = frozenset((*range(1, 16), *range(32, 39), *range(48, 50)))
+BORN, DIED, NOTED = range(48, 51)
+KINDS = frozenset((*range(1, 16), *range(32, 39), *range(48, 51)))
 COMPILED, IN_PYTHON = b"compiled", b"python"  # the body of READY: which part serves the template
 # IMPORTED precedes ENTERED if the module of the function, its body, had to be imported; its value is the time in ns.
+# NOTED carries a text for the log of the owner about the template whose pid is its value.
 # Bits of the value of FORK: the process outlives the owner; the kernel tells it of the owner's end (see
 # birth.owner_watch); it executes an interpreter.
 DETACHED, FOLLOWED, EXECUTES = 1, 2, 4

@@ -285,7 +285,8 @@ class Endpoints:
                 incoming.commit(calls, (session, session.said_on_status(frame)))
                 if known not in (-1, session.pidfd):
                     os.close(known)
-                self._was_born()
+                if session.born:
+                    self._was_born()
                 if session.pidfd < 0 and frame.fds and session.pid is not None:  # it could not be received (EMFILE)
                     self._open_pidfd(session.pid)
                 self._send_late_signals()

@@ -170,7 +170,15 @@ def end(link: Link, timeout: float | None) -> Flow[ExitStatus]:
     yield from _learn_why(link)
     status = link.session.status
     assert status is not None
+    _log_note(link.session)
     return status
+
+
+def _log_note(session: Session) -> None:
+    """Log what a template has said with its latest process, once."""
+    note, session.note = session.note, ""
+    if note and "logging" in sys.modules:
+        sys.modules["logging"].getLogger("anyfork").info(note)
 
 
 def _channel_state(link: Link) -> str:
@@ -205,6 +213,7 @@ def look(link: Link) -> Flow[None]:
     if not (yield link, link.ended, link.status_source, 0.0) and _readable(link.session.pidfd):
         yield link, link.ended, link.status_source, TEMPLATE_END_TIMEOUT
     yield from _learn_why(link)
+    _log_note(link.session)
 
 
 def _learn_why(link: Link) -> Flow[None]:

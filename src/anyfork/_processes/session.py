@@ -20,6 +20,7 @@ from _anyfork_child.wire.frames import (
     FAILED,
     IMPORTED,
     LOST,
+    NOTED,
     READY,
     Frame,
     ProtocolError,
@@ -84,6 +85,7 @@ class Session:
     compiled: bool | None = None  # whether the compiled part serves a template; None: it has not said that yet
     adopting = False  # taken over from another process; answers before ADOPTED were meant for the previous owner
     imported: tuple[str, float] | None = None  # the module that it imported for its function, and the seconds
+    note = ""  # what its template has to say in the log
     report: Report | None = None
     lost: Mapping[int, Report] = MappingProxyType({})  # forks that did not even get their socket, by number
     status: ExitStatus | None = None
@@ -142,6 +144,8 @@ class Session:
             return {"born": True, "pid": _pid(frame), "pidfd": frame.fds[0] if frame.fds else -1}
         if frame.kind == DIED and self.status is None and len(frame.body) >= DEATH.size:
             return {"status": _exit_status(frame.body)}
+        if frame.kind == NOTED and not self.born:
+            return {"note": f"template {frame.value} {frame.body.decode('utf-8', 'replace')}"}
         if frame.kind == LOST and self.host and self.status is None:  # lost together with the connection
             return {"status": ExitStatus(error=Report(frame.body).summary)}
         raise ProtocolError(f"a frame of kind {frame.kind} on a status socket")

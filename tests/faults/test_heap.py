@@ -1,0 +1,76 @@
+"""What a template does with its heap, so that forks of it are cheap and its processes share it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import child_side
+import pytest
+
+from _anyfork_child.template.huge_pages import SEVERAL, TRANSPARENT
+from anyfork import Template
+
+LOAD = "kept = [bytes(1000) for _ in range(20_000)]\ndef end(channel): pass"
+
+pytestmark = pytest.mark.usefixtures("part")
+
+
+@pytest.fixture
+def template():
+    """Yield a template of its own interpreter."""
+    with Template.new_exec() as template:
+        yield template
+
+
+def huge(template):
+    """Return how many MB of a template are in huge pages."""
+    lines = Path(f"/proc/{template.pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("AnonHugePages")) / 1024
+
+
+def notes(caplog):
+    """Return what templates had to say in the log about huge pages."""
+    return [message for message in caplog.messages if "huge pages" in message]
+
+
+def fork_often(template, times=SEVERAL):
+    """Let processes begin and end, one after the other."""
+    for _ in range(times):
+        with template.fork().run("end") as process:
+            assert process.wait().code == 0
+
+
+@pytest.mark.skipif(
+    not Path(TRANSPARENT).exists() or "[never]" in Path(TRANSPARENT).read_text(), reason="no huge pages"
+)
+def test_a_large_heap_moves_to_huge_pages_when_its_template_was_forked_several_times(template, caplog):
+    caplog.set_level("INFO", "anyfork")
+    template.execute(LOAD).ready()
+    fork_often(template, SEVERAL - 1)
+    assert huge(template) == 0
+    fork_often(template, 2)
+    assert huge(template) >= 8
+    fork_often(template, 1)
+    (note,) = notes(caplog)
+    assert note.startswith(f"template {template.pid} moved ")
+
+
+def test_a_heap_that_processes_share_stays_where_it_is_until_they_have_ended(template):
+    template.execute(LOAD).ready()
+    with template.fork().run(child_side.until_closed):
+        fork_often(template)
+        assert huge(template) == 0
+
+
+def test_a_small_heap_stays_where_it_is(template):
+    template.execute("def end(channel): pass").ready()
+    fork_often(template, SEVERAL + 1)
+    assert huge(template) == 0
+
+
+def test_a_fork_leaves_the_heap_of_its_template_where_it_is(template, caplog):
+    caplog.set_level("INFO", "anyfork")
+    template.execute(LOAD)
+    with template.fork() as fork:
+        fork_often(fork.ready(), SEVERAL + 1)
+        assert huge(fork) == 0
