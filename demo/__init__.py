@@ -1,1 +1,1 @@
-"""What scripts/demo shows: a survey of the standard library by many short processes, and ten servers on one socket."""
+"""What scripts/demo shows: programs, pools and memory of anyfork beside multiprocessing's, measured in one run."""

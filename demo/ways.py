@@ -1,52 +1,49 @@
-"""Three ways to have the same work done by processes: anyfork, and multiprocessing's forkserver and spawn."""
+"""The ways to have processes: anyfork, and multiprocessing's forkserver and spawn."""
 
 from __future__ import annotations
 
 import multiprocessing
-import pickle
+import os
+import subprocess
+import sys
+import time
 from abc import ABC, abstractmethod
-from multiprocessing.connection import Connection, wait
+from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
 import anyfork
 
-from . import survey
+from . import heavy
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable
     from multiprocessing.context import ForkServerContext, SpawnContext
-    from multiprocessing.process import BaseProcess
     from typing import Self
+
+HEAVY = "demo.heavy"
+COLD = [sys.executable, "-m", "demo.report"]
 
 
 class Way(ABC):
-    """One way to start processes."""
+    """One way to start processes that have pandas, and to make pools."""
 
     name: str
 
     @abstractmethod
-    def begin(self, paths: Sequence[str]) -> Connection | socket.socket:
-        """Start a worker for some modules; return where its answer will come."""
+    def run(self, function: Callable[..., None]) -> None:
+        """Run a function in a new process, and wait for its end."""
 
     @abstractmethod
-    def finish(self, source: Connection | socket.socket) -> bytes:
-        """Take the answer and wait for the worker's end."""
+    def time_report(self) -> float:
+        """Start the program demo.report; return how many seconds its output took to come."""
 
     @abstractmethod
-    def start_and_end(self) -> None:
-        """Start a process that does nothing, and wait for its end."""
+    def pool(self, workers: int) -> Executor:
+        """Return a pool of so many workers."""
 
-    def answers(self, chunks: Sequence[Sequence[str]], at_once: int) -> Iterator[survey.Answer]:
-        """Have each chunk done by a process of its own, so many at once."""
-        waiting = list(reversed(chunks))
-        running: list[Connection | socket.socket] = []
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                running.append(self.begin(waiting.pop()))
-            for source in wait(running):
-                running.remove(source)  # type: ignore[arg-type]  # wait returns what it was given
-                yield pickle.loads(self.finish(source))  # type: ignore[arg-type]
+    @abstractmethod
+    def pids(self, pool: Executor) -> list[int]:
+        """Return the process ids of the pool's workers."""
 
     def __enter__(self) -> Self:
         return self
@@ -56,35 +53,33 @@ class Way(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what only this way needs."""
+        """End what belongs to this way alone."""
 
 
 class Anyfork(Way):
-    """Processes forked from a template in which the modules are loaded."""
+    """Processes from a template that has loaded pandas."""
 
     name = "anyfork"
 
     def __enter__(self) -> Self:
-        self._template = anyfork.Template().preload(survey.__name__)
-        self._running: dict[socket.socket, anyfork.Process] = {}
+        self._template = anyfork.Template().preload(HEAVY)
         return self
 
-    def begin(self, paths: Sequence[str]) -> Connection | socket.socket:
-        process = self._template.fork().start(survey.work_for_anyfork, *paths)
-        self._running[process.channel] = process
-        return process.channel
+    def run(self, function: Callable[..., None]) -> None:
+        with self._template.fork().start(function) as process:
+            assert process.wait().code == 0
 
-    def finish(self, source: Connection | socket.socket) -> bytes:
-        with self._running.pop(source) as process:  # type: ignore[arg-type]  # begin returns sockets
-            with process.channel.makefile("rb") as answer:
-                data = answer.read()
-            status = process.wait()
-            assert status.code == 0, status
-            return data
+    def time_report(self) -> float:
+        began = time.perf_counter()
+        with self._template.fork(stdout=anyfork.CHANNEL).run_module("demo.report") as process:
+            return seconds_to_output(began, process.channel.fileno())
 
-    def start_and_end(self) -> None:
-        with self._template.fork().start(survey.do_nothing):
-            pass
+    def pool(self, workers: int) -> Executor:
+        return anyfork.Executor(self._template, max_workers=workers)
+
+    def pids(self, pool: Executor) -> list[int]:
+        assert isinstance(pool, anyfork.Executor)
+        return [*pool.pids]
 
     def close(self) -> None:
         self._template.close()
@@ -94,43 +89,58 @@ class Multiprocessing(Way):
     """Processes of a context of multiprocessing."""
 
     def __init__(self, context: ForkServerContext | SpawnContext) -> None:
-        self.name = f"multiprocessing {context.get_start_method()}"
+        self.name = context.get_start_method()
         self._context = context
-        self._running: dict[Connection, BaseProcess] = {}
-        context.set_forkserver_preload([survey.__name__])
+        context.set_forkserver_preload([HEAVY])
 
-    def begin(self, paths: Sequence[str]) -> Connection | socket.socket:
+    def run(self, function: Callable[..., None]) -> None:
+        process = self._context.Process(target=function)
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        process.close()
+
+    def time_report(self) -> float:
+        began = time.perf_counter()
         ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=survey.work_for_multiprocessing, args=(theirs, *paths))
+        process = self._context.Process(target=heavy.report_to, args=(theirs,))
         process.start()
         theirs.close()
-        self._running[ours] = process
-        return ours
-
-    def finish(self, source: Connection | socket.socket) -> bytes:
-        assert isinstance(source, Connection)
-        process = self._running.pop(source)
-        with source:
-            data = source.recv_bytes()
+        with ours:
+            seconds = seconds_to_output(began, ours.fileno())
         process.join()
-        assert process.exitcode == 0, process.exitcode
-        process.close()
-        return data
+        assert process.exitcode == 0
+        return seconds
 
-    def start_and_end(self) -> None:
-        process = self._context.Process(target=survey.do_nothing)
-        process.start()
-        process.join()
-        process.close()
+    def pool(self, workers: int) -> Executor:
+        return ProcessPoolExecutor(workers, mp_context=self._context)
+
+    def pids(self, pool: Executor) -> list[int]:
+        assert isinstance(pool, ProcessPoolExecutor)
+        return [] if pool._broken else [*(pool._processes or ())]  # there is no public name for them
 
     def close(self) -> None:
-        """Its fork server is the program's, and ends with it."""
+        """Do nothing: the fork server is the program's, and ends with it."""
 
 
 def all_ways() -> tuple[Way, ...]:
-    """The three of them."""
-    return (
-        Anyfork(),
-        Multiprocessing(multiprocessing.get_context("forkserver")),
-        Multiprocessing(multiprocessing.get_context("spawn")),
-    )
+    """All three of them."""
+    forkserver, spawn = multiprocessing.get_context("forkserver"), multiprocessing.get_context("spawn")
+    return Anyfork(), Multiprocessing(forkserver), Multiprocessing(spawn)
+
+
+def time_cold_report() -> float:
+    """Start the program as from the command line; return how many seconds its output took to come."""
+    began = time.perf_counter()
+    with subprocess.Popen(COLD, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        return seconds_to_output(began, process.stdout.fileno())
+
+
+def seconds_to_output(began: float, descriptor: int) -> float:
+    """Read to the end; return how many seconds after the beginning the first bytes came."""
+    assert os.read(descriptor, 1 << 16)
+    seconds = time.perf_counter() - began
+    while os.read(descriptor, 1 << 16):
+        pass
+    return seconds
