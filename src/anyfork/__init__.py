@@ -72,6 +72,7 @@ from ._errors import HookError as HookError
 from ._errors import InitializerError as InitializerError
 from ._errors import LaunchError as LaunchError
 from ._errors import NotReadyError as NotReadyError
+from ._errors import OutputLimitError as OutputLimitError
 from ._errors import PeerError as PeerError
 from ._errors import PreloadError as PreloadError
 from ._errors import PrepareError as PrepareError
@@ -88,6 +89,8 @@ from ._errors import TemplateError as TemplateError
 from ._errors import UnsafeTemplateError as UnsafeTemplateError
 from ._errors import WorkerDiedError as WorkerDiedError
 from ._processes.attributes import DEVNULL as DEVNULL
+from ._processes.attributes import PIPE as PIPE
+from ._processes.attributes import STDOUT as STDOUT
 from ._status import ExitStatus as ExitStatus
 from ._status import Usage as Usage
 from ._system.public_names import __dir__ as __dir__
@@ -119,6 +122,8 @@ __version__ = "0.1.0"
 __all__ = [
     "CHANNEL",
     "DEVNULL",
+    "PIPE",
+    "STDOUT",
     "AnyforkError",
     "ArgumentDecodeError",
     "ArgumentError",
@@ -143,6 +148,7 @@ __all__ = [
     "LaunchError",
     "NotReadyError",
     "OpenDescriptor",
+    "OutputLimitError",
     "PeerError",
     "PoolStats",
     "PreloadError",

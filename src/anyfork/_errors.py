@@ -32,6 +32,7 @@ AnyforkError
 │   ├── RemoteError          the function raised an exception that cannot be rebuilt here
 │   ├── ResultError          the result cannot travel
 │   └── InitializerError     the worker's initializer raised, so the worker cannot be used
+├── OutputLimitError         communicate: the process has written more than its limit
 ├── StatusUnknownError       the process has ended, and its exit status is unknown
 └── PeerError                a process sent data that is not anyfork's protocol
 """
@@ -248,6 +249,15 @@ class ResultError(CallError):
 
 class InitializerError(CallError):
     """The initializer of a worker raised. No call of this worker runs."""
+
+
+class OutputLimitError(AnyforkError):
+    """Raised by ``communicate`` when a process has written more than its ``limit`` of bytes; the process goes on.
+
+    ``stream`` is "stdout" or "stderr". The output so far is kept for the next ``communicate``.
+    """
+
+    stream: str
 
 
 class StatusUnknownError(AnyforkError):

@@ -11,7 +11,7 @@ import sys
 from ..values.decode import Payload
 from ..wire.channel import close_all
 from ..wire.failure import Failure, failure_of
-from ..wire.frames import CHANNEL, FORK, IN_FILE, NO_LIMIT, STDIO, Frame
+from ..wire.frames import AS_STDOUT, CHANNEL, FORK, IN_FILE, NO_LIMIT, STDIO, Frame
 from ..wire.own_imports import import_own
 from ..wire.platform import bind_now
 from ..wire.signals import program_signals
@@ -98,6 +98,8 @@ def _environment(env: dict[bytes, bytes]) -> None:
 
 def _stdio(fd: int) -> Callable[[int | str], None]:
     def redirect(source: int | str) -> None:
+        if source == AS_STDOUT:
+            source = 1
         stream = getattr(sys, STDIO[fd])
         if stream is not None and fd:
             stream.flush()
@@ -163,6 +165,8 @@ def give(template: Template, body: bytes, fds: Sequence[int]) -> None:
     if type(attributes) is int:  # the attributes are in a file, too large for the frame; this is its index
         file, given = fds[attributes], fds[:attributes]
         attributes = Payload(Frame(FORK | IN_FILE, os.fstat(file).st_size, b"", (os.dup(file),))).load()
+    if attributes.get("stderr") == AS_STDOUT and template.attributes.get("stdout") == CHANNEL:
+        attributes["stderr"] = CHANNEL
     template.keep(attributes)
     try:
         apply_attributes(attributes, given, template.title)

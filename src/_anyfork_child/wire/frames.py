@@ -51,6 +51,7 @@ DETACHED, FOLLOWED, EXECUTES = 1, 2, 4
 DEATH = Struct("<idd14q")
 CHANNEL = "channel"  # as stdin, stdout or stderr: the process's channel, connected when the function is entered
 NO_LIMIT = -1  # as a limit of resources: RLIM_INFINITY, which was -1 before Python 3.15 and is positive since
+AS_STDOUT = "stdout"  # as stderr: what stdout is
 STDIO = ("stdin", "stdout", "stderr")
 FORK_DESCRIPTORS = 3  # in every FORK: control socket, status socket, lifeline. The descriptors of attributes follow
 IN_FILE = 0x80  # flag on a kind: the last descriptor is a file that holds the body, ``value`` is its size in bytes

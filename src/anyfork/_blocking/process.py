@@ -8,11 +8,14 @@ from .._errors import AnyforkError
 from .._processes import flows
 from .._processes.handles import ProcessHandle
 from .._processes.undelivered import destructor, when_free
+from .._system.exchange import Exchange
+from .._system.timeouts import deadline, remaining
 from .waiting import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from io import BufferedReader, BufferedWriter
     from typing import Self
 
     from .._processes.link import Link
@@ -22,8 +25,8 @@ if TYPE_CHECKING:
 class Process(ProcessHandle):
     """A process that a function, or a program, has taken over. ``Template.start`` and ``run`` create it.
 
-    As a context manager it closes its channel at the end and waits for the process. If the handle is dropped, the
-    process goes on, and sees the end of its channel.
+    As a context manager it closes its channel and its streams at the end and waits for the process. If the handle is
+    dropped, the process goes on, and sees the end of its channel.
     """
 
     __slots__ = ("_channel",)
@@ -105,11 +108,76 @@ class Process(ProcessHandle):
         """
         return run(flows.end_descriptor(self._link))
 
+    @property
+    def stdin(self) -> BufferedWriter | None:
+        """The file that writes to the standard input of the process, if that is a PIPE."""
+        streams = self._link.streams
+        if streams is None:
+            return None
+        from .streams import writer
+
+        return streams.open("stdin", writer)
+
+    @property
+    def stdout(self) -> BufferedReader | None:
+        """The file that reads the standard output of the process, if that is a PIPE."""
+        return self._output("stdout")
+
+    @property
+    def stderr(self) -> BufferedReader | None:
+        """The file that reads the standard error of the process, if that is a PIPE."""
+        return self._output("stderr")
+
+    def _output(self, name: str) -> BufferedReader | None:
+        streams = self._link.streams
+        if streams is None:
+            return None
+        from .streams import reader
+
+        return streams.open(name, reader)
+
+    def communicate(
+        self,
+        input: bytes | None = None,  # noqa: A002  # the name in subprocess
+        timeout: float | None = None,
+        *,
+        limit: int | None = None,
+    ) -> tuple[bytes | None, bytes | None]:
+        """Write to the standard input, read the standard output and error to their ends, and wait for the process.
+
+        Return the output and the error output; None for a stream that is not a PIPE. Raises TimeoutError when the
+        timeout, in seconds, is over before, and OutputLimitError when the process has written more than ``limit`` bytes
+        to one of the streams. The process goes on then: a further call, without input, goes on too, and loses nothing.
+        """
+        until = deadline(timeout)
+        streams = self._link.streams
+        if streams is None:
+            Exchange((), input)
+            self.wait(timeout)
+            return None, None
+        from .streams import exchange
+
+        flows.check(self._link, "communicate")
+        done = exchange(streams, input, limit, until)
+        if done is None:
+            text = f"process {self.pid} has not closed its output within {timeout} seconds"
+            raise TimeoutError(f"{text}: kill it, or call communicate() again")
+        self.wait(remaining(until))
+        return done.result()
+
     def close(self) -> None:
-        """Close the channel, and release the process, which goes on. Closing twice is harmless."""
+        """Close the channel and the streams, and release the process, which goes on. Closing twice is harmless."""
         if self._channel is not None:
             self._channel.close()
+        self._close_streams()
         self._link.drop_process()
+
+    def _close_streams(self) -> None:
+        streams = self._link.streams
+        if streams is not None:
+            from .streams import close
+
+            close(streams)
 
     def __enter__(self) -> Self:
         return self
@@ -119,6 +187,7 @@ class Process(ProcessHandle):
             self._channel.close()
         else:
             run(flows.leave(self._link))
+        self._close_streams()
         self.wait()
         self.close()
 

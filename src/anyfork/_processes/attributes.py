@@ -6,14 +6,17 @@ import os
 
 from _anyfork_child.values.encode import CannotTravelError, Encoded, pickle_into
 from _anyfork_child.values.file_name import file_name
-from _anyfork_child.wire.frames import CHANNEL, NO_LIMIT
+from _anyfork_child.wire.frames import AS_STDOUT, CHANNEL, NO_LIMIT, STDIO
 
 from .._errors import ArgumentError
+from .._system.pipes import open_pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol, TypeAlias, TypedDict
+
+    from _anyfork_child.wire.owned_descriptors import Owned
 
     class HasFileno(Protocol):
         """An object that has a descriptor."""
@@ -43,19 +46,36 @@ if TYPE_CHECKING:
         detached: bool
 
 
-DEVNULL = -3  # the number that subprocess uses
+PIPE, STDOUT, DEVNULL = -1, -2, -3  # the numbers that subprocess uses
 
 
-def encode_attributes(call: str, attributes: Mapping[str, object]) -> Encoded:
+class EncodedAttributes(Encoded):
+    """Encoded attributes, and this program's ends of the pipes among them, by the stream's name."""
+
+    __slots__ = ("pipes",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pipes: dict[str, Owned] = {}
+
+    def add_pipe(self, name: str) -> int:
+        """Open a pipe for a standard stream; return the index of the process's end."""
+        read, write = open_pipe()
+        far, self.pipes[name] = (read, write) if name == STDIO[0] else (write, read)
+        self.holders.append(f"{name}=PIPE")
+        return self.add_made(far)
+
+
+def encode_attributes(call: str, attributes: Mapping[str, object]) -> EncodedAttributes:
     """Encode attributes: a body, and their descriptors. Raises ArgumentError, which names the attribute."""
-    encoded = Encoded()
+    encoded = EncodedAttributes()
     values = check_attributes(call, encoded, attributes)
     if values:
         pickle_into(encoded, values)
     return encoded
 
 
-def check_attributes(call: str, encoded: Encoded, attributes: Mapping[str, object]) -> dict[str, object]:
+def check_attributes(call: str, encoded: EncodedAttributes, attributes: Mapping[str, object]) -> dict[str, object]:
     """Return the attributes as they travel, and add their descriptors to ``encoded``. Drop ``detached``, which the FORK
     frame carries as a flag. Raises ArgumentError.
     """
@@ -71,6 +91,8 @@ def check_attributes(call: str, encoded: Encoded, attributes: Mapping[str, objec
         except (TypeError, ValueError, OSError, AttributeError, CannotTravelError) as error:
             raise ArgumentError(f"{call}() cannot use {name}={value!r}: {error}") from error
     values.pop("detached", None)
+    if values.get("stderr") == AS_STDOUT and "stdout" in values:
+        values["stderr"] = values["stdout"]
     return values
 
 
@@ -141,12 +163,28 @@ def _limit(encoded: Encoded, value: Any) -> int:
     return NO_LIMIT if limit == resource.RLIM_INFINITY else limit
 
 
-def _stdio(encoded: Encoded, value: Any) -> object:
+def _stdin(encoded: EncodedAttributes, value: Any) -> object:
+    return _stream(encoded, "stdin", value)
+
+
+def _stdout(encoded: EncodedAttributes, value: Any) -> object:
+    return _stream(encoded, "stdout", value)
+
+
+def _stderr(encoded: EncodedAttributes, value: Any) -> object:
+    return AS_STDOUT if value == STDOUT else _stream(encoded, "stderr", value)
+
+
+def _stream(encoded: EncodedAttributes, name: str, value: Any) -> object:
+    if value == PIPE:
+        return encoded.add_pipe(name)
+    if value == STDOUT:
+        raise ValueError("STDOUT is for stderr only")
     if value == DEVNULL:
         return os.devnull
     if isinstance(value, str):
         if value != CHANNEL:
-            raise TypeError("it must be a file, a descriptor, DEVNULL or CHANNEL")
+            raise TypeError("it must be a file, a descriptor, PIPE, DEVNULL or CHANNEL")
         return CHANNEL
     if isinstance(value, int):
         return encoded.add_descriptor(value, _integer(encoded, value))
@@ -156,13 +194,13 @@ def _stdio(encoded: Encoded, value: Any) -> object:
     return encoded.add_descriptor(value, value.fileno())
 
 
-_CHECKS: dict[str, Callable[[Encoded, Any], object]] = {
+_CHECKS: dict[str, Callable[[EncodedAttributes, Any], object]] = {
     "cwd": _directory,
     "env": _environment,
     "umask": _integer,
-    "stdin": _stdio,
-    "stdout": _stdio,
-    "stderr": _stdio,
+    "stdin": _stdin,
+    "stdout": _stdout,
+    "stderr": _stderr,
     "nice": _integer,
     "rlimits": _limits,
     "user": _name_or_id,

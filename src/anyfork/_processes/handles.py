@@ -10,6 +10,7 @@ from _anyfork_child.wire.frames import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND,
 
 from .._errors import AnyforkError, ArgumentError, HandleError, StatusUnknownError
 from .._system.import_path import ORDINARY
+from .._system.pipes import streams_of
 from .._system.signatures import overload
 from .arguments import (
     CALLS,
@@ -53,6 +54,7 @@ class _Moved:
         self.foreign = False
         self.lock = RLock()
         self.outbox = ()
+        self.streams = None
         self.receiver = ORDINARY
 
     def check(self, call: str) -> NoReturn:
@@ -167,17 +169,25 @@ class TemplateHandle(Stays):
 
         The attributes are applied to the new process in this order: ``new_session`` (bool: setsid), ``nice`` (added to
         the present value), ``rlimits`` ({resource.RLIMIT_x or "NOFILE": limit or (soft, hard)}), ``umask``, ``cwd``
-        (path or open directory), ``stdin``, ``stdout``, ``stderr`` (a file, a descriptor, DEVNULL, or CHANNEL, which
-        connects the process's channel when its function is entered), ``title`` (as ps shows it), ``extra_groups``,
+        (path or open directory), ``stdin``, ``stdout``, ``stderr`` (a file, a descriptor, DEVNULL, PIPE, which gives
+        the process handle an attribute of that name, CHANNEL, which connects the process's channel when its function is
+        entered, or for ``stderr`` STDOUT), ``title`` (as ps shows it), ``extra_groups``,
         ``group``, ``user`` (names or numbers; a user without a group gets its own groups), ``env`` (replaces the whole
         environment). With ``detached=True`` the process survives the owner's end, once a function runs in it. An
         attribute that the system refuses is an AttributeRefusedError of the next ``ready`` or ``run``; an invalid
         attribute is an ArgumentError now.
         """
         self._link.check("fork")
-        encoded = encode_attributes("fork", attributes) if attributes else NOTHING
-        self._link.check_descriptors_stay_here("fork", encoded)
-        return type(self)._of(fork(self._link, attributes, encoded))
+        if not attributes:
+            return type(self)._of(fork(self._link, {}, NOTHING))
+        encoded = encode_attributes("fork", attributes)
+        try:
+            self._link.check_descriptors_stay_here("fork", encoded)
+            link = fork(self._link, attributes, encoded)
+        finally:
+            encoded.close_made()
+        link.streams = streams_of(encoded.pipes)
+        return type(self)._of(link)
 
     def close(self) -> None:
         """Let the template end. Queued work is still done, and processes forked from it go on.
@@ -333,6 +343,8 @@ class ProcessHandle(Stays):
         """Hand the link over to another handle; this handle is used up."""
         link = self._link
         check(link, call)
+        if link.streams is not None and link.streams.opened:
+            raise HandleError(f"{call}() on a process whose standard streams are in use: move it before you use them")
         self._link = _moved()
         return link
 

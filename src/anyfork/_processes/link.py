@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.values.encode import Encoded
 
+    from .._system.pipes import Streams
     from .outbox import Closable
     from .stderr import StderrTail
 
@@ -66,6 +67,7 @@ class Link(Endpoints):
     user = ""  # the operation that has used up the template's handle, as the program writes it
     detaching = False  # its handle is used up, and its descriptors are on their way to another owner
     parent: Link | None = None
+    streams: Streams | None = None  # this program's ends of its standard streams, if they are pipes
     _owner = 0  # no process, until the constructor has come so far
     _dropped = False
     _giving: Iterable[None] = ()  # the steps that turn the control socket into a channel

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import os
 
-from _anyfork_child.values.encode import Encoded, pickle_into
+from _anyfork_child.values.encode import pickle_into
 from _anyfork_child.wire.descriptors import is_standard_stream
 from _anyfork_child.wire.frames import STDIO
 from _anyfork_child.wire.memfd import new_file
 from _anyfork_child.wire.owned_descriptors import Owned
 
 from .._system.interpreter import executable_environment, find_python
-from .attributes import check_attributes
+from .attributes import EncodedAttributes, check_attributes
 from .launch import command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from _anyfork_child.values.encode import Encoded
 
-def present_attributes(attributes: Mapping[str, object]) -> Encoded:
+
+def present_attributes(attributes: Mapping[str, object]) -> EncodedAttributes:
     """Encode the attributes of a fork of the default template that takes over the owner's present state. Raises
     ArgumentError.
     """
-    encoded = Encoded()
+    encoded = EncodedAttributes()
     asked = check_attributes("new_exec", encoded, attributes)
     pickle_into(encoded, _inherited(encoded) | asked)
     return encoded
@@ -31,13 +33,13 @@ def present_attributes(attributes: Mapping[str, object]) -> Encoded:
 
 def exec_attributes(
     python: str | os.PathLike[str] | None, flags: Sequence[str] | None, attributes: Mapping[str, object]
-) -> tuple[Encoded, str, Owned]:
+) -> tuple[EncodedAttributes, str, Owned]:
     """Return the attributes to send, the interpreter, and a file for its error output if it does not start.
 
     Raises ArgumentError and LaunchError.
     """
     interpreter = find_python(python)
-    encoded = Encoded()
+    encoded = EncodedAttributes()
     asked = check_attributes("new_exec", encoded, attributes)
     values = _inherited(encoded) | asked
     values["env"] = executable_environment(values["env"])  # type: ignore[arg-type]  # checked, see _processes.attributes

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 from _anyfork_child.values.by_name_or_value import Receiver
-from _anyfork_child.values.encode import Encoded, pickle_into
+from _anyfork_child.values.encode import pickle_into
 from _anyfork_child.wire.frames import START
 
 from .._system.import_path import is_importable
 from .arguments import encode_call
-from .attributes import check_attributes
+from .attributes import EncodedAttributes, check_attributes
 from .launch import open_stderr
 from .link import Link
 from .new_interpreter import open_directory
@@ -50,7 +50,7 @@ def _fork() -> Link:
     """Fork the default template, with the environment, directory and standard error that a command started by this
     program would inherit.
     """
-    encoded = Encoded()
+    encoded = EncodedAttributes()
     opened: dict[str, Owned] = {}
     try:
         for name, open_it in (("cwd", open_directory), ("stderr", open_stderr)):

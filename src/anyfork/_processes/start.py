@@ -19,6 +19,7 @@ from .._errors import AnyforkError, ArgumentError
 from .._system.import_path import changes
 from .._system.lifeline import open_lifeline
 from .._system.locks import do_locked
+from .._system.pipes import streams_of
 from .arguments import encode_call
 from .default_template import default_template
 from .launch import initialise
@@ -132,6 +133,7 @@ def fork_exec(
         link = fork_default(attributes, encoded, EXECUTES)
     finally:
         encoded.close_made()
+    link.streams = streams_of(encoded.pipes)
     link.interpreter = interpreter
     link.tracker = Link.tracker  # it is another program by now, and has nothing of its template
     link.output = StderrTail(output)
@@ -151,6 +153,7 @@ def _fork_pristine(attributes: Mapping[str, object]) -> Link:
         link = fork_default(attributes, encoded)
     finally:
         encoded.close_made()
+    link.streams = streams_of(encoded.pipes)
     initialise(link)
     return link
 
@@ -216,6 +219,7 @@ def _replace_by_clone(template: Link, call: str) -> Link:
     Raises HandleError if another thread has closed it meanwhile, or has taken it over.
     """
     clone = fork(template, {}, NOTHING)
+    clone.streams, template.streams = template.streams, None
     try:
         do_locked(template.lock, _use_up, template, call)
     except BaseException:

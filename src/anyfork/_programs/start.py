@@ -15,7 +15,7 @@ from .._errors import AnyforkError, ArgumentError, AttributeRefusedError
 from .._processes.handles import TemplateHandle, check_template
 from .._processes.new_interpreter import present_attributes
 from .._processes.start import fork, fork_default
-from .._system.pipes import open_pipe
+from .._system.pipes import open_pipe, streams_of
 from .command_line import NotAProgramError
 
 TYPE_CHECKING = False
@@ -126,11 +126,14 @@ def _fork(
     encoded = present_attributes(attributes)
     try:
         if template is None:
-            return face._of(fork_default(attributes, encoded))
-        template._link.check_descriptors_stay_here("Popen", encoded)
-        return face._of(fork(template._link, attributes, encoded))
+            link = fork_default(attributes, encoded)
+        else:
+            template._link.check_descriptors_stay_here("Popen", encoded)
+            link = fork(template._link, attributes, encoded)
     finally:
         encoded.close_made()
+    link.streams = streams_of(encoded.pipes)
+    return face._of(link)
 
 
 def _refused(number: int | None, where: object = None) -> OSError:

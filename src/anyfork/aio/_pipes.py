@@ -57,13 +57,20 @@ class SendPipe(_End, ByteSendStream):
 
     async def send(self, item: bytes) -> None:
         """Send bytes. After a cancellation, some of them may have been sent."""
-        await checkpoint_if_cancelled()
         left = memoryview(item)
         while left:
+            left = left[await self.send_some(left) :]
+
+    async def send_some(self, data: memoryview) -> int:
+        """Send as many bytes as the pipe takes; return their number. After a cancellation, none was sent."""
+        await checkpoint_if_cancelled()
+        while True:
             try:
-                left = left[os.write(self._fd, left) :]
+                count = os.write(self._fd, data)
             except BlockingIOError:
                 await wait_writable(self._fd)
+                continue
             except BrokenPipeError as error:
                 raise BrokenResourceError from error
-        await cancel_shielded_checkpoint()
+            await cancel_shielded_checkpoint()
+            return count

@@ -13,7 +13,10 @@ from .._errors import AnyforkError, HandleError
 from .._processes import flows
 from .._processes.handles import ProcessHandle
 from .._processes.undelivered import destructor, when_free
+from .._system.exchange import Exchange
 from .._system.socket_handover import hand_on, unopened
+from ._pipes import ReceivePipe, SendPipe
+from ._streams import close, exchange
 from ._waiting import run, run_now
 
 TYPE_CHECKING = False
@@ -30,9 +33,9 @@ if TYPE_CHECKING:
 class Process(ProcessHandle):
     """A process that a function, or a program, has taken over. ``Template.start`` and ``run`` make such objects.
 
-    As an async context manager, it closes its channel at the end of the block and waits for the process; if that is
-    cancelled, it kills the process. Dropping the handle leaves the process alone: the process goes on, and sees the end
-    of its channel.
+    As an async context manager, it closes its channel and its streams at the end of the block and waits for the
+    process; if that is cancelled, it kills the process. Dropping the handle leaves the process alone: the process goes
+    on, and sees the end of its channel.
     """
 
     __slots__ = ("_sock", "_stream")
@@ -120,9 +123,54 @@ class Process(ProcessHandle):
         """
         return run_now(flows.end_descriptor(self._link))
 
+    @property
+    def stdin(self) -> SendPipe | None:
+        """The byte stream to the standard input of the process, if that is a PIPE."""
+        streams = self._link.streams
+        return None if streams is None else streams.open("stdin", SendPipe)
+
+    @property
+    def stdout(self) -> ReceivePipe | None:
+        """The byte stream of the standard output of the process, if that is a PIPE."""
+        streams = self._link.streams
+        return None if streams is None else streams.open("stdout", ReceivePipe)
+
+    @property
+    def stderr(self) -> ReceivePipe | None:
+        """The byte stream of the standard error of the process, if that is a PIPE."""
+        streams = self._link.streams
+        return None if streams is None else streams.open("stderr", ReceivePipe)
+
+    async def communicate(
+        self,
+        input: bytes | None = None,  # noqa: A002  # the name in subprocess
+        *,
+        limit: int | None = None,
+    ) -> tuple[bytes | None, bytes | None]:
+        """Write to the standard input, read the standard output and error to their ends, and wait for the process.
+
+        Return the output and the error output; None for a stream that is not a PIPE. Raises OutputLimitError when the
+        process has written more than ``limit`` bytes to one of the streams; it goes on. After that, and after a
+        cancellation, a further call, without input, goes on too, and loses nothing.
+        """
+        streams = self._link.streams
+        if streams is None:
+            Exchange((), input)
+            await self.wait()
+            return None, None
+        flows.check(self._link, "communicate")
+        done = await exchange(streams, input, limit)
+        await self.wait()
+        return done.result()
+
+    async def _close_streams(self) -> None:
+        if self._link.streams is not None:
+            await close(self._link.streams)
+
     async def aclose(self) -> None:
-        """Close the channel and release the process, which goes on. Closing twice is harmless."""
+        """Close the channel and the streams, and release the process, which goes on. Closing twice is harmless."""
         try:
+            await self._close_streams()
             if self._stream is not None:
                 await self._stream.aclose()
         finally:
@@ -153,6 +201,7 @@ class Process(ProcessHandle):
 
     async def __aexit__(self, *_: object) -> None:
         try:
+            await self._close_streams()
             if self._stream is not None:
                 await self._stream.aclose()
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from subprocess import PIPE, STDOUT, CalledProcessError, CompletedProcess
+from subprocess import PIPE, CalledProcessError, CompletedProcess
 
 import anyio
 from anyio import BrokenResourceError, CancelScope, create_task_group
@@ -13,24 +13,20 @@ from .._errors import ArgumentError
 from .._programs.command_line import NotAProgramError
 from .._programs.popen import python_line, tell_cold
 from .._programs.start import FAILED, check_local, errors_of_start, program_attributes, reason, request
-from .._system.pipes import open_pipe
-from ._pipes import ReceivePipe, SendPipe
+from ._pipes import ReceivePipe
 from ._process import Process
 from ._template import Template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import IO, Any, TypeAlias, TypedDict, TypeVar, Unpack
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import IO, Any, TypeAlias, TypedDict, Unpack
 
     from anyio.abc import ByteReceiveStream, ByteSendStream
 
-    from _anyfork_child.wire.owned_descriptors import Owned
-
     from .._programs.command_line import CommandLine
 
-    Made = TypeVar("Made")
     Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
     Stream: TypeAlias = int | IO[Any] | None
 
@@ -54,15 +50,8 @@ class Program(AnyProcess):
     that is cancelled, it kills the program.
     """
 
-    def __init__(
-        self,
-        process: Process,
-        stdin: ByteSendStream | None,
-        stdout: ByteReceiveStream | None,
-        stderr: ByteReceiveStream | None,
-    ) -> None:
+    def __init__(self, process: Process) -> None:
         self._process = process
-        self._stdin, self._stdout, self._stderr = stdin, stdout, stderr
 
     async def wait(self) -> int:
         """Wait until the program has ended; return its exit code, or the negative number of the signal."""
@@ -97,24 +86,21 @@ class Program(AnyProcess):
     @property
     def stdin(self) -> ByteSendStream | None:
         """The stream to the program's standard input, if that is a pipe."""
-        return self._stdin
+        return self._process.stdin
 
     @property
     def stdout(self) -> ByteReceiveStream | None:
         """The stream of the program's standard output, if that is a pipe."""
-        return self._stdout
+        return self._process.stdout
 
     @property
     def stderr(self) -> ByteReceiveStream | None:
         """The stream of the program's standard error, if that is a pipe of its own."""
-        return self._stderr
+        return self._process.stderr
 
     async def aclose(self) -> None:
         """Close the program's streams and wait for its end. After a cancellation, kill it."""
-        with CancelScope(shield=True):
-            for stream in (self._stdin, self._stdout, self._stderr):
-                if stream is not None:
-                    await stream.aclose()
+        await self._process._close_streams()
         try:
             await self.wait()
         except BaseException:
@@ -149,75 +135,40 @@ async def open_process(
         if line is None:
             raise NotAProgramError
         sys.audit("subprocess.Popen", line.line[0], line.line, options.get("cwd"), options.get("env"))
-        return await _Start(template, line, options).open(stdin, stdout, stderr)
+        streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+        given: dict[str, object] = {name: stream for name, stream in streams.items() if stream is not None}
+        return await _start(template, line, _attributes(given, options), sorted({*map(int, pass_fds)}))
     except (NotAProgramError, ArgumentError) as why:
         tell_cold(str(why))
     return await anyio.open_process(command, stdin=stdin, stdout=stdout, stderr=stderr, **options)
 
 
-class _Start:
-    """One start of a command line in a template."""
-
-    def __init__(self, template: Template | None, line: CommandLine, options: Options) -> None:
-        self._template, self._line, self._options = template, line, options
-        self._far: list[Owned] = []  # the program's ends of its pipes
-
-    async def open(self, stdin: Stream, stdout: Stream, stderr: Stream) -> Program:
-        """Start the program. Raises NotAProgramError if nothing was started, ArgumentError and OSError."""
-        try:
-            streams = [self._pipe(name, wanted) for name, wanted in _named(stdin, stdout, stderr).items()]
-            process, report = await self._begin({name: far for name, far, _ in streams if far is not None})
-        finally:
-            for far in self._far:
-                far.close()
-        said = await process._done_or_gone(_read_all(ReceivePipe(report)))
-        if said.startswith(FAILED):
-            await process.wait()
-        tell_cold(reason(said))
-        near = [end for _, _, end in streams]
-        return Program(process, _stream(SendPipe, near[0]), *(_stream(ReceivePipe, end) for end in near[1:]))
-
-    async def _begin(self, streams: dict[str, object]) -> tuple[Process, Owned]:
-        """Return the process when it has entered the program's start, and the pipe over which it reports the rest."""
-        attributes = self._attributes(streams)
-        passed = sorted({*map(int, self._options.get("pass_fds", ()))})
-        with errors_of_start(attributes):
-            process, report = request(Template, Process._of, self._template, self._line, attributes, passed, None)
-            await process._done_or_gone(process._enter())
-        return process, report
-
-    def _pipe(self, name: str, wanted: Stream) -> tuple[str, object, Owned | None]:
-        """Return a stream's name, the attribute of that name, and this program's end if it is a pipe."""
-        if wanted != PIPE:
-            return name, wanted, None
-        read, write = open_pipe()
-        far, near = (read, write) if name == "stdin" else (write, read)
-        self._far.append(far)
-        return name, far.fd, near
-
-    def _attributes(self, streams: dict[str, object]) -> dict[str, object]:
-        if streams.get("stderr") == STDOUT:
-            streams["stderr"] = streams.get("stdout", 1)
-        options = self._options
-        umask = options.get("umask", -1)
-        return program_attributes(
-            streams,
-            cwd=options.get("cwd"),
-            env=options.get("env"),
-            umask=None if umask < 0 else umask,
-            user=options.get("user"),
-            group=options.get("group"),
-            extra_groups=None if options.get("extra_groups") is None else list(options["extra_groups"] or ()),
-            new_session=True if options.get("start_new_session") else None,
-        )
+def _attributes(streams: dict[str, object], options: Options) -> dict[str, object]:
+    umask, groups = options.get("umask", -1), options.get("extra_groups")
+    return program_attributes(
+        streams,
+        cwd=options.get("cwd"),
+        env=options.get("env"),
+        umask=None if umask < 0 else umask,
+        user=options.get("user"),
+        group=options.get("group"),
+        extra_groups=None if groups is None else list(groups),
+        new_session=True if options.get("start_new_session") else None,
+    )
 
 
-def _stream(kind: Callable[[Owned], Made], end: Owned | None) -> Made | None:
-    return None if end is None else kind(end)
-
-
-def _named(*streams: Stream) -> dict[str, Stream]:
-    return dict(zip(("stdin", "stdout", "stderr"), streams, strict=True))
+async def _start(
+    template: Template | None, line: CommandLine, attributes: Mapping[str, object], passed: Sequence[int]
+) -> Program:
+    """Start a command line in a template. Raises NotAProgramError if nothing was started, ArgumentError and OSError."""
+    with errors_of_start(attributes):
+        process, report = request(Template, Process._of, template, line, attributes, passed, None)
+        await process._done_or_gone(process._enter())
+    said = await process._done_or_gone(_read_all(ReceivePipe(report)))
+    if said.startswith(FAILED):
+        await process.wait()
+    tell_cold(reason(said))
+    return Program(process)
 
 
 async def _read_all(stream: ByteReceiveStream) -> bytes:

@@ -1,0 +1,63 @@
+"""The standard streams of a process that are pipes, as byte streams, and the exchange over them."""
+
+from __future__ import annotations
+
+from anyio import BrokenResourceError, CancelScope, EndOfStream, create_task_group
+
+from .._system.exchange import Exchange
+from ._pipes import ReceivePipe, SendPipe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from .._system.pipes import Streams
+
+
+async def exchange(streams: Streams, data: bytes | None, limit: int | None) -> Exchange:
+    """Write the input and read the output until all streams are at their end; return the output.
+
+    Raises OutputLimitError and ArgumentError.
+    """
+    state = streams.begun(data)
+    if state is None:
+        state = streams.exchange = Exchange(streams.pipes, data)
+    async with create_task_group() as tasks:
+        for name in state.unread:
+            tasks.start_soon(_read, streams, state, name, limit, tasks)
+        await _write(streams, state)
+    state.check(limit)
+    await close(streams)
+    return state
+
+
+async def _read(streams: Streams, state: Exchange, name: str, limit: int | None, tasks: TaskGroup) -> None:
+    stream = streams.open(name, ReceivePipe)
+    while stream is not None and name in state.unread and not state.is_over(limit):
+        try:
+            state.output[name] += await stream.receive(state.room(name, limit))
+        except EndOfStream:
+            state.unread.discard(name)
+    if state.is_over(limit):
+        tasks.cancel_scope.cancel()
+
+
+async def _write(streams: Streams, state: Exchange) -> None:
+    stream = streams.open("stdin", SendPipe)
+    if stream is None:
+        return
+    while state.unwritten:
+        try:
+            state.written += await stream.send_some(state.unwritten)
+        except BrokenResourceError:  # the process has closed its input, as it may
+            state.drop_input()
+    await stream.aclose()
+
+
+async def close(streams: Streams) -> None:
+    """Close all streams of a process that are left."""
+    with CancelScope(shield=True):
+        for name, end in streams.pipes.items():
+            if name in streams.opened:
+                await streams.opened[name].aclose()
+            end.close()

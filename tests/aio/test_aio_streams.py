@@ -1,0 +1,83 @@
+"""Standard streams of a process that are pipes: byte streams of its handle, and communicate(), in the async face."""
+
+from __future__ import annotations
+
+import os
+
+import anyio
+import pytest
+
+import anyfork
+from anyfork import PIPE, STDOUT, aio
+
+pytestmark = pytest.mark.anyio
+
+ALL = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
+ECHO = "import os, sys; text = sys.stdin.read(); sys.stdout.write(text * 2); sys.stderr.write(text)"
+
+
+@pytest.fixture
+async def template(anyio_backend):
+    """Yield a template, and close it at the end."""
+    async with aio.Template() as template:
+        yield template
+
+
+async def test_more_than_pipes_hold_goes_both_ways(template):
+    async with await template.fork(**ALL).run_code(ECHO) as process:
+        data = bytes(range(32, 127)) * 10_000
+        assert await process.communicate(data) == (data * 2, data)
+        assert process.returncode == 0
+
+
+async def test_the_streams_are_byte_streams(template):
+    code = "import os; [os.write(number, os.read(0, 9).upper()) for number in (1, 2)]"
+    async with await template.fork(stdin=PIPE, stdout=PIPE, stderr=STDOUT).run_code(code) as process:
+        for word in (b"one", b"two"):
+            await process.stdin.send(word)
+            assert await process.stdout.receive() == word.upper()
+        assert process.stderr is None
+
+
+async def test_after_a_cancellation_nothing_is_lost(template):
+    read, write = os.pipe()
+    process = await template.fork(stdin=read, stdout=PIPE).run_code("print(1, flush=True); input(); print(2)")
+    os.close(read)
+    async with process:
+        assert await process.stdout.receive(1) == b"1"
+        with anyio.move_on_after(0) as scope:
+            await process.communicate()
+        assert scope.cancelled_caught
+        os.write(write, b"\n")
+        os.close(write)
+        assert await process.communicate() == (b"\n2\n", None)
+
+
+async def test_a_limit_bounds_what_is_kept_and_the_process_goes_on(template):
+    async with await template.fork(stdout=PIPE, stderr=PIPE).run_code("print('x' * 300_000)") as process:
+        with pytest.raises(anyfork.OutputLimitError, match="more than 1000 bytes of stdout"):
+            await process.communicate(limit=1000)
+        assert await process.communicate(limit=300_001) == (b"x" * 300_000 + b"\n", b"")
+
+
+async def test_a_process_may_leave_its_input_unread(template):
+    async with await template.fork(stdin=PIPE).run_code("raise SystemExit(3)") as process:
+        assert await process.communicate(b"x" * 300_000) == (None, None)
+        assert process.returncode == 3
+
+
+async def test_without_pipes_it_waits_and_takes_no_input(template):
+    async with await template.run_code("pass") as process:
+        with pytest.raises(anyfork.ArgumentError, match=r"stdin=anyfork.PIPE"):
+            await process.communicate(b"lost")
+        assert await process.communicate() == (None, None)
+
+
+async def test_the_streams_move_with_the_process_until_they_are_used(template):
+    process = await template.fork(stdout=PIPE).run_code("print(1)")
+    blocking = await process.to_blocking()
+    assert blocking.stdout.read() == b"1\n"
+    with pytest.raises(anyfork.HandleError, match="in use"):
+        aio.Process.from_blocking(blocking)
+    assert blocking.wait().code == 0
+    blocking.close()
