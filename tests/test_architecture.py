@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SRC = Path(__file__).parent.parent / "src"
-PACKAGES = ("_anyfork_child", "anyfork")
+PACKAGES = ("_anyfork_child", "_anyfork_client", "anyfork")
 MOST = 20  # modules and folders in a folder; __init__ and __main__ do not count
 
 # What each folder of the child's package may import. ``root`` is its __init__, ``main`` its __main__.
@@ -106,10 +106,16 @@ ARROWS = [(MODULES[name], MODULES[other]) for name in MODULES for other in MODUL
 
 
 def allowed(module: Module, other: Module) -> bool:
+    if module.package == other.package == "_anyfork_client":
+        return True
     if module.package == other.package:
         return other.folder == module.folder or other.folder in (
             CHILD[module.folder] if module.package == "_anyfork_child" else OWNER[module.folder] | BOTTOM
         )
+    if module.name == "_anyfork_client.__main__":
+        return other.name == "anyfork._cli.command_line"
+    if other.package == "_anyfork_client":
+        return module.folder in ("_programs", "_cli")
     return module.package == "anyfork" and other.folder in ("wire", "values", "")
 
 
@@ -119,7 +125,7 @@ def test_imports_run_along_the_arrows():
 
 
 def test_every_folder_has_its_arrows():
-    folders = {(module.package, module.folder) for module in MODULES.values()}
+    folders = {(module.package, module.folder) for module in MODULES.values() if module.package != "_anyfork_client"}
     assert folders == {("_anyfork_child", name) for name in CHILD} | {("anyfork", name) for name in OWNER}
 
 
@@ -134,6 +140,13 @@ def test_the_arrows_between_folders_form_no_circle(rules):
 
 def test_the_child_imports_nothing_of_the_owner():
     assert [arrow for arrow in ARROWS if arrow[0].package == "_anyfork_child" and arrow[1].package == "anyfork"] == []
+
+
+def test_the_client_imports_nothing_of_the_library_when_it_runs_a_program():
+    broken = [
+        (arrow[0].name, arrow[1].name) for arrow in ARROWS if arrow[0].package == "_anyfork_client" != arrow[1].package
+    ]
+    assert broken == [("_anyfork_client.__main__", "anyfork._cli.command_line")]
 
 
 def test_no_modules_import_each_other():

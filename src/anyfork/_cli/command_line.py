@@ -15,6 +15,13 @@ USAGE = """\
 usage: anyfork COMMAND ...
 
 Commands:
+  run [OPTION ...] -m MODULE | SCRIPT | -c CODE [ARGUMENT ...]
+        Run a program as Python does, from a template that has its modules loaded.
+        "anyfork run --help" explains the options.
+  status
+        Show the templates that "anyfork run" keeps, and the programs that run.
+  stop
+        Let these templates end. Programs that run go on to their end.
   as-forkserver [--import-main] SCRIPT | -m MODULE [ARGUMENT ...]
         Run a program in which multiprocessing's start method "forkserver" starts
         processes from a template. With --import-main, each process imports the
@@ -39,6 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from .as_forkserver import run
 
         run(rest, fail)
+    elif command == "run":
+        from _anyfork_client.run import main as run_program
+
+        run_program(rest)
+    elif command in ("status", "stop"):
+        if rest:
+            fail(f"{command} takes no arguments")
+        from . import keepers
+
+        keepers.show() if command == "status" else keepers.stop()
     elif command in ("", "-h", "--help", "help"):
         print(f"{_introduction()}\n\n{USAGE}{EXAMPLES}", end="")
     else:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from _anyfork_child.values.by_name_or_value import Receiver
 
     Argument: TypeAlias = str | bytes | os.PathLike[str]
+    Signals: TypeAlias = tuple[Sequence[int], Sequence[int]]  # those that a program ignores, and those that it blocks
     Kind: TypeAlias = Literal["-m", "-c", ""]  # a module, code or a script, as in a command line of the interpreter
 
 ENTRY = "_anyfork_child.program.entry"
@@ -144,18 +145,24 @@ def _short(value: object) -> str:
 
 
 def encode_program(
-    kind: Kind, target: Argument, argv: Sequence[Argument], remote: bool, starter: Sequence[object] = ()
+    kind: Kind,
+    target: Argument,
+    argv: Sequence[Argument],
+    remote: bool,
+    starter: Sequence[object] = (),
+    signals: Signals | None = None,
 ) -> Encoded:
     """Encode a Python program: a module, code or a script, and its arguments. Raises ArgumentError.
 
-    It ignores and blocks the signals that this thread does, unless it runs on another machine. ``starter`` is for
-    anyfork.subprocess.
+    It ignores and blocks the given ``signals``; by default those that this thread does, unless it runs on another
+    machine. ``starter`` is for anyfork.subprocess and ``anyfork run``.
     """
     call = CALLS[kind]
     texts = [_text(call, part) for part in (target, *argv)]
     if kind == "-m" and not texts[0]:
         raise ArgumentError("run_module() needs the name of a module, not an empty string")
-    signals = ((), ()) if remote else (_ignored(), sorted(_signal.pthread_sigmask(_signal.SIG_BLOCK, ())))
+    if signals is None:
+        signals = ((), ()) if remote else (_ignored(), sorted(_signal.pthread_sigmask(_signal.SIG_BLOCK, ())))
     return encode_call(call, f"{ENTRY}:run", (kind, texts[0], texts[1:], *signals, starter))
 
 

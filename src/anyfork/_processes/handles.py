@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from _anyfork_child.values.encode import Encoded
 
     from .._system.signatures import Arguments
-    from .arguments import Argument, Kind
+    from .arguments import Argument, Kind, Signals
     from .attributes import Attributes
     from .link import Link
 
@@ -230,9 +230,10 @@ class TemplateHandle(Stays):
         target: Argument,
         argv: Sequence[Argument],
         starter: Sequence[object] = (),
+        signals: Signals | None = None,
     ) -> Made:
         """Let a Python program take over the process, and make the process's handle; this handle is used up."""
-        encoded = encode_program(kind, target, argv, bool(self._link.session.host), starter)
+        encoded = encode_program(kind, target, argv, bool(self._link.session.host), starter, signals)
         process = self._begin(make, CALLS[kind], START, encoded)
         for module in NEEDED:
             warm_parent(self._link, module)

@@ -1,0 +1,207 @@
+"""``anyfork run``: the client, which stands for its program.
+
+It asks the keeper of its interpreter, environment and user for a process, hands over all that a program inherits,
+passes signals on, and ends as the program ends. Where that is impossible, this process becomes a new interpreter with
+the same command line. It may do so until the keeper has said that the program has begun.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal
+from time import monotonic
+
+from . import messages
+from .arguments import USAGE, ArgumentsError, RunArguments, interpreter_options
+from .inheritance import inheritance
+from .place import UnusableError, connect, key, name, open_directory, read_status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+    from .signals import Signals
+
+TIMEOUT = 1.0  # seconds until a keeper must have answered
+STANDARD_STREAMS = (0, 1, 2)
+
+
+class ColdError(Exception):
+    """Raised when a new interpreter has to run the program; the text says why."""
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """Run a program, and end as it ends. Raises SystemExit for wrong arguments."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        sys.stdout.write(USAGE)
+        raise SystemExit(0)
+    try:
+        wanted = RunArguments(arguments)
+    except ArgumentsError as error:
+        sys.stderr.write(f"anyfork: {error}\n\n{USAGE}")
+        raise SystemExit(2) from None
+    options = interpreter_options()
+    try:
+        if wanted.cold:
+            raise ColdError("--cold asks for a new interpreter")
+        _run_warm(wanted, options)
+    except (ColdError, UnusableError, OSError) as why:
+        if wanted.verbose:
+            _say(f"the program starts cold: {why}")
+    _become(options, wanted.program)
+
+
+def _say(text: str) -> None:
+    """Write a line to standard error, if there is one."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"anyfork: {text}\n")
+        sys.stderr.flush()
+
+
+def _become(options: Sequence[str], program: Sequence[str]) -> NoReturn:
+    """Replace this process by a new interpreter with the program."""
+    for number in (SIGPIPE, SIGXFSZ):  # the interpreter ignores them
+        signal(number, SIG_DFL)
+    os.execve(sys.executable, [sys.executable, *options, *program], os.environ)
+
+
+def _run_warm(wanted: RunArguments, options: Sequence[str]) -> NoReturn:
+    """Run the program in a process of the keeper. Raises ColdError, UnusableError and OSError if it has not begun."""
+    _check_streams()
+    status = read_status()
+    inherited = inheritance(status)
+    whole = key(options, status, inherited)
+    directory = open_directory()
+    try:
+        sock = connect(directory, name(whole), TIMEOUT)
+    except (FileNotFoundError, ConnectionRefusedError):
+        from .launch import start_keeper
+
+        raise ColdError(start_keeper(directory, name(whole), options, wanted)) from None
+    except TimeoutError:
+        raise ColdError(f"the keeper does not answer within {TIMEOUT:g} seconds") from None
+    os.close(directory)
+    try:
+        _negotiate(sock, whole, wanted, options, inherited)
+        _stand_for_program(sock, wanted.verbose)
+    finally:
+        sock.close()
+
+
+def _check_streams() -> None:
+    for fd in STANDARD_STREAMS:
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise ColdError(f"descriptor {fd} is closed") from None
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC))
+    except OSError:  # there is no terminal, as in a job
+        return
+    raise ColdError("it has a terminal")
+
+
+def _negotiate(
+    sock: socket, whole: str, wanted: RunArguments, options: Sequence[str], inherited: dict[str, Any]
+) -> None:
+    """Ask the keeper for a template that is up to date. Raises ColdError and OSError.
+
+    No descriptor goes with it: in the queue of a keeper that hangs, it would keep a pipe from ending.
+    """
+    if messages.peer(sock)[1] != os.geteuid():
+        raise ColdError("the keeper belongs to another user")
+    request = {
+        "key": whole,
+        "line": [sys.executable, *options, *wanted.program],
+        "options": [*options],
+        "kind": wanted.kind,
+        "target": wanted.target,
+        "argv": wanted.argv,
+        "preload": wanted.preload,
+        "watch": wanted.watch,
+        "idle": wanted.idle,
+        **inherited,
+    }
+    end = monotonic() + TIMEOUT
+    try:
+        messages.send(sock, ("run", request))
+        sock.settimeout(max(end - monotonic(), 0.001))
+        _check_answer(messages.receive(sock))
+    except TimeoutError:
+        raise ColdError(f"the keeper does not answer within {TIMEOUT:g} seconds") from None
+    except messages.LostError:
+        raise ColdError("the keeper has ended") from None
+    sock.settimeout(None)
+
+
+def _check_answer(answer: Any) -> None:
+    if answer[0] != "ready":
+        raise ColdError(answer[1])
+
+
+def _stand_for_program(sock: socket, verbose: bool) -> NoReturn:
+    """Have the keeper start the program, and end as it ends. Raises ColdError and OSError if it has not begun."""
+    from .signals import Signals
+
+    further = _further_descriptors()
+    if len(further) + len(STANDARD_STREAMS) >= messages.MOST_DESCRIPTORS:
+        raise ColdError(f"it inherits {len(further)} descriptors")
+    cwd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    signals = Signals()
+    try:
+        messages.send(sock, ("go", further), (cwd, *STANDARD_STREAMS, *further))
+    except OSError:
+        signals.restore()
+        raise
+    os.close(cwd)
+    kind, value = _answer(sock, signals)
+    if kind == "cold":
+        signals.restore()
+        raise ColdError(value)
+    _release_descriptors()
+    if value and verbose:
+        _say(f"a new interpreter runs the program: {value}")
+    signals.end(_answer(sock, signals)[1])
+
+
+def _answer(sock: socket, signals: Signals) -> tuple[str, Any]:
+    """Return the next answer of the keeper; pass on signals meanwhile. End this process if the keeper has ended."""
+    try:
+        while not signals.has_answer:
+            for message in signals.wait(sock):
+                messages.send(sock, message)
+        signals.has_answer = False
+        kind, value = messages.receive(sock)
+    except (messages.LostError, OSError):
+        _say("the keeper has ended, and the program with it: its exit status is unknown")
+        os._exit(LOST)
+    return kind, value
+
+
+LOST = 255  # the exit status when nobody knows that of the program, as ssh has it
+
+
+def _release_descriptors() -> None:
+    """Let go of what the program has got: only its end, or its closing them, is the end of a pipe.
+
+    Standard error stays, for a last word of this process.
+    """
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1, *_further_descriptors()):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def _further_descriptors() -> list[int]:
+    """Return the descriptors beside the standard streams that a program inherits."""
+    return [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and _is_inherited(fd)]
+
+
+def _is_inherited(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:  # that of the listing itself
+        return False

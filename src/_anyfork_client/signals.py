@@ -1,0 +1,90 @@
+"""The signals of the client: all that it gets go to the program, and it ends by the signal that ended the program."""
+
+from __future__ import annotations
+
+import os
+from _signal import (
+    SIG_DFL,
+    SIG_IGN,
+    SIG_UNBLOCK,
+    SIGBUS,
+    SIGCHLD,
+    SIGCONT,
+    SIGFPE,
+    SIGILL,
+    SIGKILL,
+    SIGPIPE,
+    SIGSEGV,
+    SIGSTOP,
+    SIGTSTP,
+    SIGTTIN,
+    SIGTTOU,
+    SIGXFSZ,
+    getsignal,
+    pthread_sigmask,
+    set_wakeup_fd,
+    signal,
+    valid_signals,
+)
+from select import POLLIN, poll
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Iterator
+    from typing import NoReturn
+
+# They cannot be caught, belong to the interpreter, or are faults of the client itself.
+KEPT = {SIGKILL, SIGSTOP, SIGCHLD, SIGPIPE, SIGXFSZ, SIGSEGV, SIGBUS, SIGFPE, SIGILL}
+STOPS = {SIGTSTP, SIGTTIN, SIGTTOU}
+
+
+class Signals:
+    """A pipe that has the numbers of the signals that came, for a process with nothing else to do."""
+
+    def __init__(self) -> None:
+        self.has_answer = False
+        self._read, write = os.pipe()
+        os.set_blocking(write, False)
+        set_wakeup_fd(write, warn_on_full_buffer=False)
+        self._before = {number: getsignal(number) for number in valid_signals() - KEPT}
+        for number, action in self._before.items():
+            if action != SIG_IGN:
+                signal(number, _note)
+
+    def wait(self, sock: socket) -> Iterator[tuple[str, int]]:
+        """Wait for a signal or an answer of the keeper; yield messages for the keeper."""
+        waiting = poll()
+        waiting.register(sock.fileno(), POLLIN)
+        waiting.register(self._read, POLLIN)
+        ready = {fd for fd, _ in waiting.poll()}
+        self.has_answer = sock.fileno() in ready
+        if self._read in ready:
+            for number in os.read(self._read, 1 << 12):
+                yield "signal", number
+                if number in STOPS:
+                    os.kill(os.getpid(), SIGSTOP)
+                    yield "signal", SIGCONT
+
+    def restore(self) -> None:
+        """Let signals do again what they did before."""
+        set_wakeup_fd(-1)
+        for number, action in self._before.items():
+            signal(number, action)
+
+    def end(self, returncode: int) -> NoReturn:
+        """End this process as the program has ended: with an exit code, or by the signal -returncode."""
+        if returncode >= 0:
+            os._exit(returncode)
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # it has left one
+        if -returncode != SIGKILL:
+            signal(-returncode, SIG_DFL)
+            pthread_sigmask(SIG_UNBLOCK, [-returncode])
+        os.kill(os.getpid(), -returncode)
+        os._exit(128 - returncode)  # the signal does not end a process
+
+
+def _note(_number: int, _frame: object) -> None:
+    """Do nothing: the pipe has the number already."""

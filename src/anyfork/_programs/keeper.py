@@ -1,0 +1,200 @@
+"""The keeper: it listens in the user's own directory, has templates, and leaves when nobody needs it any longer."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import threading
+import time
+from _signal import SIG_IGN, SIGHUP, SIGINT, signal
+from _socket import AF_UNIX, SOCK_STREAM
+from select import POLLIN, poll
+
+from _anyfork_client.arguments import RunArguments
+from _anyfork_client.inheritance import inheritance
+from _anyfork_client.launch import LOCK
+from _anyfork_client.messages import LostError, peer, receive, send
+from _anyfork_client.place import PATH, SUFFIX, file_in, key, read_status
+
+from .kept_program import run
+from .kept_template import KeptTemplate, NotWarmError, Recipe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from socket import socket
+    from typing import Any
+
+BACKLOG = 128
+REQUEST_TIMEOUT = 10.0  # seconds for a client to say what it wants
+LOOK_AROUND = 5.0  # seconds between two looks whether the keeper is still needed
+PAUSE = 0.1  # seconds
+MOST_TEMPLATES = 8  # those that were not used for the longest time end first
+UNLIMITED = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Be a keeper. The arguments are its directory, its name, the descriptor of its lock, and those of ``run``."""
+    place, name, lock, *first = arguments
+    sys.argv[:] = [""]
+    for number in (SIGINT, SIGHUP):  # of the terminal where its first client runs
+        signal(number, SIG_IGN)
+    for limit in UNLIMITED:  # each program has its client's; the keeper would run into them later
+        resource.setrlimit(limit, (resource.getrlimit(limit)[1],) * 2)
+    keeper = Keeper(os.open(place, PATH), name, int(lock))
+    try:
+        keeper.begin(RunArguments(first))
+        keeper.serve()
+    finally:
+        keeper.close()
+
+
+class Keeper:
+    """A socket in a directory, templates by their recipes, and the programs that run."""
+
+    def __init__(self, directory: int, name: str, lock: int) -> None:
+        from socket import socket
+
+        self.options = sys.orig_argv[1 : sys.orig_argv.index("-c")]
+        status = read_status()
+        self.key = key(self.options, status, inheritance(status))
+        self.since = time.monotonic()
+        self.idle = 0.0  # seconds
+        self._path = file_in(directory, name + SUFFIX)
+        self._lock = threading.Lock()
+        self._templates: dict[Recipe, KeptTemplate] = {}
+        self._clients: set[threading.Thread] = set()
+        self._programs: dict[int, tuple[Sequence[str], float]] = {}
+        self._last_use = self.since
+        self._leaving = False
+        self._end_of_wait = os.eventfd(0)
+        self._listener = socket(AF_UNIX, SOCK_STREAM)
+        self._listener.bind(self._path)
+        self._listener.listen(BACKLOG)
+        self._files = {self._path: os.stat(self._path), file_in(directory, name + LOCK): os.fstat(lock)}
+
+    def begin(self, first: RunArguments) -> None:
+        """Make the template that the first client would have needed."""
+        self.idle = first.idle * 60
+        self._kept(Recipe(tuple(first.preload), tuple(first.watch))).prepare(os.environb)
+
+    def serve(self) -> None:
+        """Answer clients, each in a thread of its own, until nobody has needed this keeper for a time."""
+        waiting = poll()
+        for fd in (self._listener.fileno(), self._end_of_wait):
+            waiting.register(fd, POLLIN)
+        while not self._is_superfluous():
+            if waiting.poll(min(LOOK_AROUND, self.idle) * 1000) and not self._leaving:
+                self._accept()
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:  # the client has ended, or there is no descriptor for it
+            time.sleep(PAUSE)
+            return
+        thread = threading.Thread(target=self._answer, args=(sock,), name="anyfork client")
+        with self._lock:
+            self._clients.add(thread)
+        thread.start()
+
+    def close(self) -> None:
+        """Let all templates end, and wait for the programs that run."""
+        self._listener.close()
+        self._leave_place()
+        for kept in self._templates.values():
+            kept.close()
+        while self._clients:
+            with self._lock:
+                thread = next(iter(self._clients), None)
+            if thread is not None:
+                thread.join()
+
+    def _is_superfluous(self) -> bool:
+        with self._lock:
+            unused = not self._clients and time.monotonic() - self._last_use >= self.idle
+        return self._leaving or unused or not self._has_place()
+
+    def _has_place(self) -> bool:
+        return _is_file(self._path, self._files[self._path])
+
+    def _leave_place(self) -> None:
+        """Make room for another keeper, while programs of this one may still run."""
+        for path, own in self._files.items():
+            if _is_file(path, own):
+                os.unlink(path)
+
+    def _answer(self, sock: socket) -> None:
+        """Do what one client wants. Runs in a thread of its own."""
+        try:
+            with sock:
+                self._serve_client(sock)
+        except (LostError, OSError):  # the client has ended
+            pass
+        finally:
+            with self._lock:
+                self._last_use = time.monotonic()
+                self._clients.discard(threading.current_thread())
+
+    def _serve_client(self, sock: socket) -> None:
+        if peer(sock)[1] != os.geteuid():
+            return
+        sock.settimeout(REQUEST_TIMEOUT)
+        command, request = receive(sock)
+        if command == "status":
+            send(sock, ("status", self._status()))
+        elif command == "stop":
+            self._stop(sock)
+        elif request["key"] != self.key:
+            send(sock, ("cold", "the keeper was started in another environment"))
+        else:
+            self._run(sock, request)
+
+    def _run(self, sock: socket, request: dict[str, Any]) -> None:
+        self.idle = request["idle"] * 60
+        kept = self._kept(Recipe(tuple(request["preload"]), tuple(request["watch"])))
+        try:
+            run(sock, kept, request, self._programs)
+        except NotWarmError as why:
+            send(sock, ("cold", str(why)))
+
+    def _kept(self, recipe: Recipe) -> KeptTemplate:
+        with self._lock:
+            kept = self._templates.get(recipe)
+            if kept is None:
+                kept = self._templates[recipe] = KeptTemplate(recipe, self.options)
+            surplus = sorted(self._templates.values(), key=lambda one: -one.last_use)[MOST_TEMPLATES:]
+            for one in surplus:
+                del self._templates[one.recipe]
+        for one in surplus:
+            one.close()
+        return kept
+
+    def _stop(self, sock: socket) -> None:
+        self._leaving = True
+        self._leave_place()
+        os.eventfd_write(self._end_of_wait, 1)
+        send(sock, ("stopped", os.getpid()))
+
+    def _status(self) -> dict[str, Any]:
+        now = time.monotonic()
+        with self._lock:
+            templates = [kept.status(now) for kept in self._templates.values()]
+            programs = [(pid, [*line], now - since) for pid, (line, since) in self._programs.items()]
+        return {
+            "pid": os.getpid(),
+            "python": sys.executable,
+            "options": self.options,
+            "age": now - self.since,
+            "idle": self.idle,
+            "templates": templates,
+            "programs": programs,
+        }
+
+
+def _is_file(path: str, own: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), own)
+    except OSError:
+        return False

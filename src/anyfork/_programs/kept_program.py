@@ -1,0 +1,112 @@
+"""A program of the keeper's: started for a client, told what its client is told, and ended with its client."""
+
+from __future__ import annotations
+
+import os
+from _signal import valid_signals
+from select import POLLIN, poll
+from time import monotonic
+
+from _anyfork_child.values.decode import Descriptor
+from _anyfork_child.values.encode import Encoded, pickle_into
+from _anyfork_client.messages import LostError, receive, send
+
+from .._blocking.process import Process
+from .._blocking.template import Template
+from .._errors import AnyforkError, AttributeRefusedError, ForkError
+from .._processes.start import fork
+from .kept_template import NotWarmError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Sequence
+    from typing import Any
+
+    from .kept_template import KeptTemplate, Made
+
+FORK_TIMEOUT = 0.8  # seconds, after which the program starts cold
+STREAMS = ("cwd", "stdin", "stdout", "stderr")  # in the order of their descriptors
+
+
+def run(sock: socket, kept: KeptTemplate, request: dict[str, Any], running: dict[int, tuple[Any, float]]) -> None:
+    """Run a program for a client, to its end. Raises NotWarmError if nothing of it has run, LostError and OSError.
+
+    Notes the program among those that run.
+    """
+    made = kept.get(request["env"])
+    send(sock, ("ready", ""))
+    fds: list[int] = []
+    try:
+        _, numbers = receive(sock, fds)
+        handle = _fork(kept, made, request, fds)
+        process, why = _begin(handle, request, [*zip(numbers, fds[len(STREAMS) :], strict=True)])
+    finally:
+        for fd in fds:
+            os.close(fd)
+    sock.settimeout(None)
+    with process:
+        pid = process.pid or 0
+        running[pid] = request["line"], monotonic()
+        try:
+            _serve(sock, process, why)
+        finally:
+            del running[pid]
+
+
+def _fork(kept: KeptTemplate, made: Made, request: dict[str, Any], fds: Sequence[int]) -> Template:
+    """Return a process that has all that the program inherits. Raises NotWarmError."""
+    encoded = Encoded()
+    values = {name: encoded.add_descriptor(fd, fd) for name, fd in zip(STREAMS, fds, strict=False)}
+    given = {name: request[name] for name in ("umask", "limits", "priority", "affinity")}
+    pickle_into(encoded, {**values, **given, "env": made.environment(request["env"]), "new_session": True})
+    handle = None
+    try:
+        handle = Template._of(fork(made.template._link, {}, encoded))
+        return handle.ready(FORK_TIMEOUT)
+    except (AnyforkError, OSError) as error:
+        if handle is not None:
+            handle.close()
+        if not isinstance(error, AttributeRefusedError | ForkError):  # which are no fault of the template's
+            kept.discard(made)
+        raise NotWarmError(f"the template cannot start it: {error}") from error
+
+
+def _begin(handle: Template, request: dict[str, Any], passed: Sequence[tuple[int, int]]) -> tuple[Process, str]:
+    """Let a process become the program; return it, and why a new interpreter runs it, if one does.
+
+    Raises NotWarmError.
+    """
+    read, write = os.pipe()
+    try:
+        numbered = [(number, Descriptor(fd)) for number, fd in passed]
+        starter = (request["line"], request["options"], Descriptor(write), numbered, None)
+        signals = request["ignored"], [number for number in request["blocked"] if number in valid_signals()]
+        process = handle._take_over_by_python(
+            Process._of, request["kind"], request["target"], request["argv"], starter, signals
+        )._ready_or_gone(None)
+    except (AnyforkError, OSError) as error:
+        os.close(read)
+        raise NotWarmError(f"the template cannot start it: {error}") from error
+    finally:
+        os.close(write)
+    with open(read, "rb") as report:
+        return process, report.read()[1:].decode("utf-8", "replace")
+
+
+def _serve(sock: socket, process: Process, why: str) -> None:
+    """Pass the client's signals to the program, and its end to the client. Kill a program whose client has ended."""
+    waiting = poll()
+    waiting.register(sock.fileno(), POLLIN)
+    waiting.register(process.fileno(), POLLIN)
+    ended = process.fileno()
+    try:
+        send(sock, ("started", why))
+        while ended not in (ready := {fd for fd, _ in waiting.poll()}):
+            if sock.fileno() in ready:
+                process.send_signal(receive(sock)[1])
+        returncode = process.wait().returncode
+        if returncode is not None:  # otherwise nobody knows, as the client sees by the end of the connection
+            send(sock, ("ended", returncode))
+    except (LostError, OSError):
+        process.kill()

@@ -1,0 +1,199 @@
+"""A template of the keeper: made in the background, and made again when it is stale."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+from .._blocking.template import Template
+from .._errors import AnyforkError
+from .sources import UNSETTLED, Sources, expand
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, TypeAlias
+
+    Variable: TypeAlias = tuple[bytes, bytes | None]
+
+MAKING_TIMEOUT = 600.0  # seconds
+COOL_DOWN = 10.0  # seconds until what failed is tried again
+ATTEMPTS = 5  # to make a template from files that go on changing
+
+
+class NotWarmError(Exception):
+    """Raised when a program cannot start from a template; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a template is made of: modules to load, and paths to watch beside their files."""
+
+    preload: tuple[str, ...]
+    watch: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A template that is ready, and what it depends on.
+
+    ``variables`` are those that its modules have read, with their values then, ``settings`` those that they have set.
+    """
+
+    template: Template
+    modules: Sequence[str]
+    sources: Sources
+    variables: Sequence[tuple[bytes, bytes | None]]
+    settings: Sequence[tuple[bytes, bytes | None]]
+    seconds: float
+    since: float
+
+    def outdated(self, env: Mapping[bytes, bytes]) -> str:
+        """Return why a program with this environment cannot use the template; empty if it can."""
+        changed = self.sources.changed()
+        if changed:
+            return f"{changed} has changed since the template was made"
+        for name, value in self.variables:
+            if env.get(name) != value:
+                return f"{os.fsdecode(name)} differs from the template's, and a module has read it"
+        return ""
+
+    def environment(self, env: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """Return the environment of a program: with the variables that its modules set when they are loaded."""
+        changed = dict(env)
+        for name, value in self.settings:
+            if value is None:
+                changed.pop(name, None)
+            else:
+                changed[name] = value
+        return changed
+
+
+class KeptTemplate:
+    """A template by its recipe: there is none, one is being made, or one is ready."""
+
+    def __init__(self, recipe: Recipe, options: Sequence[str]) -> None:
+        self.recipe = recipe
+        self.starts = 0
+        self.last_use = time.monotonic()
+        self._options = options
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._made: Made | None = None
+        self._maker: threading.Thread | None = None
+        self._why = ""
+        self._not_before = 0.0
+
+    def get(self, env: Mapping[bytes, bytes]) -> Made:
+        """Return a template that is up to date. Raises NotWarmError, and has one made if there is none."""
+        with self._lock:
+            self.last_use = time.monotonic()
+            made = self._made
+            why = self._why or "the template is being made"
+            if made is not None:
+                why = made.outdated(env)
+                if not why:
+                    self.starts += 1
+                    return made
+                self._drop()
+            self._make(env)
+            raise NotWarmError(why)
+
+    def prepare(self, env: Mapping[bytes, bytes]) -> None:
+        """Have the template made."""
+        with self._lock:
+            self._make(env)
+
+    def discard(self, made: Made) -> None:
+        """Let go of a template that does not work."""
+        with self._lock:
+            if self._made is made:
+                self._drop()
+
+    def close(self) -> None:
+        """Let the template end; processes that were forked from it go on."""
+        self._closed.set()
+        with self._lock:
+            self._drop()
+            maker = self._maker
+        if maker is not None:
+            maker.join()
+
+    def status(self, now: float) -> dict[str, Any]:
+        """Return what ``anyfork status`` shows, as plain values."""
+        made = self._made
+        facts = {"preload": [*self.recipe.preload], "watch": [*self.recipe.watch], "starts": self.starts}
+        if made is None:
+            return {**facts, "state": self._why or "being made"}
+        age, pid = now - made.since, made.template.pid
+        return {**facts, "state": "ready", "pid": pid, "modules": [*made.modules], "age": age, "seconds": made.seconds}
+
+    def _drop(self) -> None:
+        if self._made is not None:
+            self._made.template.close()
+        self._made = None
+
+    def _make(self, env: Mapping[bytes, bytes]) -> None:
+        if self._maker is None and not self._closed.is_set() and time.monotonic() >= self._not_before:
+            self._why = ""
+            self._maker = threading.Thread(target=self._run, args=(dict(env),), name="anyfork maker")
+            self._maker.start()
+
+    def _run(self, env: Mapping[bytes, bytes]) -> None:
+        """Make a template from files that do not change meanwhile. Runs in a thread of its own."""
+        made, why = None, ""
+        for _ in range(ATTEMPTS):
+            try:
+                made = make(self.recipe, self._options, env)
+            except (AnyforkError, OSError) as error:
+                why = f"the template cannot be made: {error}"
+                break
+            late = made.sources.unsettled()
+            if not late:
+                break
+            made.template.close()
+            made, why = None, f"{late} has just changed"
+            if self._closed.wait(UNSETTLED / 1e9):
+                break
+        with self._lock:
+            self._maker, self._made, self._why = None, made, "" if made else why
+            self._not_before = 0.0 if made else time.monotonic() + COOL_DOWN
+            if self._closed.is_set():
+                self._drop()
+
+
+def make(recipe: Recipe, options: Sequence[str], env: Mapping[bytes, bytes]) -> Made:
+    """Return a template, ready. Raises AnyforkError and OSError."""
+    began, at = time.time_ns(), time.monotonic()
+    template = Template.new_exec(python=sys.executable, flags=options, env=env)
+    try:
+        template.prepare(f"{LOADED}:note_variables").preload(*recipe.preload).prepare(f"{LOADED}:stop_noting")
+        template.ready(MAKING_TIMEOUT)
+        modules, files, directories, variables, settings = _report(template)
+    except BaseException:
+        template.close()
+        raise
+    watched = expand(recipe.watch)
+    sources = Sources([*files, *watched[0]], [*directories, *watched[1]], began)
+    now = time.monotonic()
+    return Made(template, modules, sources, variables, settings, now - at, now)
+
+
+LOADED = "_anyfork_child.program.loaded"
+
+
+def _report(template: Template) -> tuple[list[str], list[str], list[str], list[Variable], list[Variable]]:
+    """Ask a fork of a template what it has loaded. Raises AnyforkError and OSError."""
+    with template.fork().run(f"{LOADED}:report", timeout=MAKING_TIMEOUT) as process:
+        data = b""
+        while piece := process.channel.recv(1 << 16):
+            data += piece
+    try:
+        found: tuple[list[str], list[str], list[str], list[Variable], list[Variable]] = marshal.loads(data)
+    except (EOFError, ValueError, TypeError) as error:
+        raise OSError(f"the template did not say what it has loaded: {error}") from error
+    return found

@@ -1,0 +1,86 @@
+"""``anyfork run`` as tests use it: in a directory of keepers of their own, without a terminal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cold_and_warm import DEADLINE, PLAIN
+from conftest import eventually
+
+from _anyfork_client import messages, place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+COLD = "anyfork: the program starts cold"
+
+
+class CommandLine:
+    """The command ``anyfork``, with a runtime directory and options of ``run``."""
+
+    def __init__(self, runtime: Path, *options: str) -> None:
+        self.env = {**PLAIN, "XDG_RUNTIME_DIR": str(runtime)}
+        self.directory = runtime / "anyfork"
+        self.options = options
+
+    def command(self, *line: str) -> list[str]:
+        return [sys.executable, "-m", "_anyfork_client", "run", *self.options, *line]
+
+    def start(self, *line: str, **keywords: Any) -> subprocess.Popen[bytes]:
+        keywords = {"env": self.env, "start_new_session": True, "stdin": subprocess.DEVNULL, **keywords}
+        return subprocess.Popen(self.command(*line), **keywords)
+
+    def run(self, *line: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
+        keywords = {"env": self.env, "start_new_session": True, "capture_output": True, "text": True, **keywords}
+        if "input" not in keywords:
+            keywords.setdefault("stdin", subprocess.DEVNULL)
+        return subprocess.run(self.command(*line), timeout=DEADLINE, check=False, **keywords)
+
+    def call(self, command: str) -> str:
+        """Run another command of ``anyfork``; return its output."""
+        line = [sys.executable, "-m", "_anyfork_client", command]
+        return subprocess.run(line, env=self.env, capture_output=True, text=True, timeout=DEADLINE, check=True).stdout
+
+    def warm_up(self) -> None:
+        """Wait until programs with these options start warm."""
+        eventually(lambda: COLD not in self.run("--verbose", "-c", "pass").stderr)
+
+    def sockets(self) -> list[Path]:
+        return [*self.directory.glob(f"*{place.SUFFIX}")]
+
+    def ask(self, command: str = "status") -> dict[str, Any]:
+        """Return what the only keeper answers."""
+        [path] = self.sockets()
+        directory = os.open(self.directory, place.PATH)
+        sock = place.connect(directory, path.stem, DEADLINE)
+        try:
+            messages.send(sock, (command, {}))
+            return messages.receive(sock)[1]
+        finally:
+            sock.close()
+            os.close(directory)
+
+    def stop(self) -> None:
+        """Let all keepers end, and wait until they have left nothing."""
+        self.call("stop")
+        eventually(lambda: not self.directory.exists() or not [*self.directory.iterdir()], f"left: {self.directory}")
+
+
+@contextmanager
+def command_line(*options: str) -> Iterator[CommandLine]:
+    """Make a runtime directory and, at the end, let its keepers end."""
+    runtime = Path(tempfile.mkdtemp(prefix="anyfork-"))
+    line = CommandLine(runtime, *options)
+    try:
+        yield line
+    finally:
+        line.stop()
+        shutil.rmtree(runtime)

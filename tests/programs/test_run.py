@@ -1,0 +1,396 @@
+"""``anyfork run``: what starts through a keeper behaves as the same command line run cold, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from cold_and_warm import DEADLINE, Runs, differences, outcome
+from conftest import eventually
+from keepers import COLD, command_line
+
+from _anyfork_child.program.cold import PREFIXES
+from _anyfork_client import arguments, messages, place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from keepers import CommandLine
+
+SHOW_WARM = "import sys; print('fractions' in sys.modules)"
+WAIT = "import os; os.write(1, b'.'); os.read(0, 1)"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[CommandLine]:
+    """Yield a command line with a keeper whose template has loaded what no program loads by itself."""
+    with command_line("--preload", "fractions", "--preload=json.tool") as line:
+        line.warm_up()
+        yield line
+
+
+@pytest.fixture
+def own() -> Iterator[CommandLine]:
+    """Yield a command line with a keeper for one test."""
+    with command_line("--preload", "fractions") as line:
+        yield line
+
+
+def starts(line: CommandLine) -> int:
+    return sum(template["starts"] for template in line.ask()["templates"])
+
+
+class CommandRuns(Runs):
+    """Runs whose warm one is that of the command line."""
+
+    def __init__(self, place, line):
+        super().__init__(place, write_files, None)
+        self.line = line
+
+    def both(self, program, stdin=b"", **keywords):
+        """Compare a cold run with one by the keeper; return the outcome of the cold one."""
+        found = []
+        for command in ([sys.executable, *program], self.line.command(*program)):
+            self.prepare()
+            with open(self.place / ".stdout", "wb") as stdout, open(self.place / ".stderr", "wb") as stderr:
+                done = subprocess.run(
+                    command,
+                    input=stdin,
+                    cwd=self.place,
+                    stdout=stdout,
+                    stderr=stderr,
+                    env=self.line.env,
+                    start_new_session=True,
+                    timeout=DEADLINE,
+                    check=False,
+                    **keywords,
+                )
+            found.append(outcome(done.returncode, self.place))
+        assert not list(differences(*found)), program
+        return found[0]
+
+
+def write_files(directory):
+    (directory / "script.py").write_text("import sys\nprint(__name__, __file__, sys.argv, sys.path[0], sys.orig_argv)")
+    (directory / "fails.py").write_text("def f():\n    1 / 0\nf()")
+    (directory / "wrong.py").write_text("x = (")
+    (directory / "data.json").write_text('{"a": 1}')
+
+
+STATE = """
+import os, resource, signal, sys
+print(os.getcwd(), os.environ.copy(), oct(os.umask(0)), os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0))
+print([resource.getrlimit(n) for n in range(16)], sorted(os.listdir("/proc/self/fd"), key=int), os.getgroups())
+print([(n, signal.getsignal(n)) for n in sorted(signal.valid_signals())], signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+print(sys.flags, sys.stdin, sys.stdout.encoding, sys.stderr.isatty(), os.get_terminal_size.__name__)
+"""
+
+PROGRAMS = {
+    "state": ["-c", STATE],
+    "module": ["-m", "json.tool", "data.json", "--compact"],
+    "script": ["script.py", "a", "--cold", "größer"],
+    "standard input": ["-c", "import sys; print(sys.stdin.read(), input())"],
+    "exit code": ["-c", "import sys; sys.exit(7)"],
+    "exit text": ["-c", "import sys; sys.exit('so long')"],
+    "traceback": ["fails.py"],
+    "syntax error": ["wrong.py"],
+    "no script": ["nowhere.py"],
+    "no module": ["-m", "nowhere"],
+    "interrupt": ["-c", "raise KeyboardInterrupt"],
+    "killed": ["-c", "import os; os.kill(os.getpid(), 9)"],
+    "fork": ["-c", "import os\nif os.fork(): print(os.wait()[1])\nelse: os._exit(3)"],
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_behaves_as_cold(shared, tmp_path, name):
+    before = starts(shared)
+    CommandRuns(tmp_path / "here", shared).both(PROGRAMS[name], b"typed\n")
+    assert starts(shared) == before + 1
+
+
+def test_a_program_inherits_as_cold(shared, tmp_path):
+    """What it has of its starter: mask, limits, umask, priority, ignored and blocked signals, further descriptors."""
+
+    def change():
+        import resource
+
+        os.umask(0o027)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+
+    before = starts(shared)
+    read, write = os.pipe()
+    done = CommandRuns(tmp_path / "here", shared).both(PROGRAMS["state"], preexec_fn=change, pass_fds=[write])
+    os.close(write)
+    os.close(read)
+    assert starts(shared) == before + 1
+    assert b"0o27" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_first_program_starts_cold_and_later_ones_warm(own):
+    first = own.run("--verbose", "-c", SHOW_WARM)
+    assert (first.stdout, COLD in first.stderr) == ("False\n", True)
+    own.warm_up()
+    assert own.run("-c", SHOW_WARM).stdout == "True\n"
+    assert own.run("--cold", "-c", SHOW_WARM).stdout == "False\n"
+    assert "fractions" in own.call("status")
+    assert "1" in own.call("stop")
+    eventually(lambda: not own.sockets())
+    assert "no keeper" in own.call("status")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"PYTHONHASHSEED": "1"}, "there was no keeper"),
+        ({"LANG": "C.UTF-8", "LC_ALL": "C"}, "there was no keeper"),
+    ],
+)
+def test_another_environment_at_the_start_has_another_keeper(own, change, why):
+    own.warm_up()
+    own.env |= change
+    assert why in own.run("--verbose", "-c", "pass").stderr
+
+
+@pytest.mark.slow
+def test_a_module_that_has_read_a_variable_is_loaded_again_for_another_value(tmp_path):
+    (tmp_path / "reader.py").write_text("import os\nfound = os.environ.get('ANYTHING')\nos.environ['SET'] = '1'")
+    show = "import reader, os; print(reader.found, os.environ['SET'])"
+    with command_line("--preload", "reader") as line:
+        line.env |= {"PYTHONPATH": f"{tmp_path}:{line.env.get('PYTHONPATH', '')}", "ANYTHING": "one"}
+        line.warm_up()
+        assert line.run("-c", show).stdout == "one 1\n"
+        line.env["ANYTHING"] = "two"
+        done = line.run("--verbose", "-c", show)
+        assert done.stdout == "two 1\n"
+        assert "ANYTHING differs" in done.stderr
+        line.warm_up()
+        assert line.run("-c", show).stdout == "two 1\n"
+
+
+@pytest.mark.slow
+def test_code_older_than_its_file_is_never_run(tmp_path):
+    source = tmp_path / "changing.py"
+    source.write_text("value = 1")
+    show = "import changing; print(changing.value)"
+    with command_line("--preload", "changing") as line:
+        line.env["PYTHONPATH"] = f"{tmp_path}:{line.env.get('PYTHONPATH', '')}"
+        line.env["PYTHONDONTWRITEBYTECODE"] = "1"  # a cold run, too, may take byte code of the same second and size
+        line.warm_up()
+        for value in range(2, 5):
+            source.write_text(f"value = {value}")
+            done = line.run("--verbose", "-c", show)
+            assert done.stdout == f"{value}\n"
+            assert COLD in done.stderr
+        line.warm_up()
+        assert line.run("-c", show).stdout == "4\n"
+        (tmp_path / "fractions.py").write_text("hidden = True")  # it hides the standard module from now on
+        assert line.run("-c", "import fractions; print(fractions.hidden)").stdout == "True\n"
+
+
+@pytest.mark.slow
+def test_a_watched_directory_makes_the_template_again(tmp_path):
+    (tmp_path / "data").mkdir()
+    with command_line("--preload", "fractions", "--watch", str(tmp_path / "data")) as line:
+        line.warm_up()
+        (tmp_path / "data" / "new").write_text("")
+        assert "data has changed" in line.run("--verbose", "-c", "pass").stderr
+
+
+@pytest.mark.slow
+def test_a_template_that_cannot_be_made_makes_no_program_fail():
+    with command_line("--preload", "no_such_module") as line:
+        line.run("-c", "pass")
+        eventually(lambda: "cannot be made" in line.run("--verbose", "-c", "pass").stderr)
+        assert line.run("-c", "print(1)").stdout == "1\n"
+
+
+def begin(line, code, **keywords):
+    """Start a program, and wait until it runs."""
+    client = line.start("-c", code, stdout=subprocess.PIPE, **keywords)
+    assert client.stdout.read(1) == b"."
+    return client
+
+
+def program_of(line) -> int:
+    eventually(lambda: line.ask()["programs"])  # it may have said its first word before the keeper has noted it
+    [(pid, _, _)] = line.ask()["programs"]
+    return pid
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGRTMIN])
+def test_the_program_gets_the_signals_of_the_client(shared, number):
+    code = f"import signal, os, sys; signal.signal({int(number)}, lambda n, _: sys.exit(n + 100)); os.write(1, b'.'); signal.pause()"
+    with begin(shared, code) as client:
+        client.send_signal(number)
+        assert client.wait(DEADLINE) == number + 100
+
+
+def test_the_client_ends_by_the_signal_that_ends_the_program(shared):
+    with begin(shared, WAIT, stdin=subprocess.PIPE) as client:
+        client.terminate()
+        assert client.wait(DEADLINE) == -signal.SIGTERM
+
+
+def test_a_program_ends_with_a_client_that_is_killed(shared):
+    with begin(shared, WAIT, stdin=subprocess.PIPE) as client:
+        pid = program_of(shared)
+        client.kill()
+        eventually(lambda: is_gone(pid))
+
+
+@pytest.mark.slow
+def test_a_keeper_that_is_killed_leaves_nothing(own):
+    own.warm_up()
+    with begin(own, WAIT, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+        pids = [program_of(own)]
+        answer = own.ask()
+        pids += [answer["pid"], *(template["pid"] for template in answer["templates"] if "pid" in template)]
+        os.kill(answer["pid"], signal.SIGKILL)
+        assert client.wait(DEADLINE) == 255
+        assert b"the keeper has ended" in client.stderr.read()
+        eventually(lambda: all(map(is_gone, pids)))
+    assert own.run("-c", "print(1)").stdout == "1\n"
+
+
+@pytest.mark.slow
+def test_a_keeper_that_hangs_is_passed_by(own):
+    own.warm_up()
+    pid = own.ask()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        done = own.run("--verbose", "-c", "print(1)")
+        assert done.stdout == "1\n"
+        assert "does not answer within" in done.stderr
+        assert "keepers stopped: 1" in own.call("stop")  # and so kills it
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.slow
+def test_programs_go_on_when_the_keeper_is_stopped(own):
+    own.warm_up()
+    with begin(own, f"{WAIT}; print('done')", stdin=subprocess.PIPE) as client:
+        own.call("stop")
+        eventually(lambda: not own.sockets())
+        assert client.communicate(b"x", DEADLINE)[0] == b"done\n"
+        assert client.returncode == 0
+
+
+def test_a_pipe_ends_when_the_program_closes_it(shared):
+    code = "import os; os.write(1, b'.'); os.close(1); os.read(0, 1)"
+    with begin(shared, code, stdin=subprocess.PIPE) as client:
+        assert client.stdout.read() == b""
+        client.communicate(b"x", DEADLINE)
+
+
+@pytest.mark.slow
+def test_a_keeper_without_programs_leaves(own):
+    own.options = ("--idle", "0.0001", *own.options)
+    own.run("-c", "pass")
+    eventually(lambda: not [*own.directory.iterdir()])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_another_user_is_refused(shared):
+    shared.directory.parent.chmod(0o755)
+    shared.directory.chmod(0o755)
+    try:
+        [path] = shared.sockets()
+        path.chmod(0o777)  # the permissions of the directory are one guard, the check of the peer is another one
+        pid = os.fork()
+        if pid == 0:
+            _ask_as_nobody(str(shared.directory), path.stem)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        with pytest.raises(place.UnusableError, match="not private"):
+            os.close(_open_directory(shared))
+    finally:
+        path.chmod(0o700)
+        shared.directory.chmod(0o700)
+        shared.directory.parent.chmod(0o700)
+
+
+def _ask_as_nobody(directory, name):
+    try:
+        fd = os.open(directory, place.PATH)
+        os.setuid(65534)
+        sock = place.connect(fd, name, DEADLINE)
+        messages.send(sock, ("status", {}))
+        messages.receive(sock)
+    except (messages.LostError, ConnectionError):
+        os._exit(7)
+    finally:
+        os._exit(1)
+
+
+def _open_directory(line) -> int:
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    os.environ["XDG_RUNTIME_DIR"] = line.env["XDG_RUNTIME_DIR"]
+    try:
+        return place.open_directory()
+    finally:
+        if before is None:
+            del os.environ["XDG_RUNTIME_DIR"]
+        else:
+            os.environ["XDG_RUNTIME_DIR"] = before
+
+
+def test_the_client_knows_the_variables_that_only_a_start_reads():
+    assert tuple(prefix.decode() for prefix in PREFIXES) == place.START_VARIABLES
+
+
+WRONG = {
+    "": "needs a script",
+    "-m": "needs a script",
+    "-x script.py": "needs a script",
+    "--preload": "lacks its value",
+    "--preload a-b x": "name of a module",
+    "--idle never x": "number of minutes",
+    "--fast x": "no option --fast",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_wrong_arguments_are_explained(line):
+    with pytest.raises(arguments.ArgumentsError, match=WRONG[line]):
+        arguments.RunArguments(line.split())
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "run.md"
+EXAMPLES = re.findall(r"^```console\n\$ (.*?)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(("command", "said"), EXAMPLES, ids=[command for command, _ in EXAMPLES])
+def test_the_examples_of_the_page_do_what_they_say(shared, tmp_path, command, said):
+    (tmp_path / "data.json").write_text('{"a": [1, 2]}')
+    function = f'anyfork() {{ {sys.executable} -m _anyfork_client "$@"; }}'
+    done = subprocess.run(
+        ["bash", "-c", f"{function}\n{command}"],
+        cwd=tmp_path,
+        env=shared.env,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=DEADLINE,
+        check=True,
+    )
+    assert done.stdout == said
