@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 from importlib.util import find_spec
+from inspect import getdoc
+from operator import attrgetter
 from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING
@@ -14,11 +16,14 @@ import pytest
 from conftest import eventually, owned
 from deadlines import PROGRAM_DEADLINE
 
+import anyfork
+import anyfork.context
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 NOT_FOR_ALL_TESTS = ("fastapi",)  # it has no wheels for some interpreters
 ENGINES = {"dask.md": "distributed"}  # pages about engines, whose examples take seconds
@@ -49,7 +54,7 @@ def engine_marks(engine: str) -> list[pytest.MarkDecorator]:
 def test_code_in_the_documentation_runs_and_prints_what_it_says(code: str, said: str | None, tmp_path: Path) -> None:
     for name in NOT_FOR_ALL_TESTS:
         if f"from {name} import" in code:
-            pytest.importorskip(name, reason="installed by the dependency group docs, and tested by scripts/docs")
+            pytest.importorskip(name, reason="the dependency group docs has it, and .ci/run runs this test there")
     script = tmp_path / "script.py"
     script.write_text(code)
     with subprocess.Popen(
@@ -66,3 +71,35 @@ def test_code_in_the_documentation_runs_and_prints_what_it_says(code: str, said:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     missing = [target for target in LINK.findall(page.read_text()) if not (page.parent / target).exists()]
     assert missing == []
+
+
+def test_the_list_of_pages_has_each_page_once() -> None:
+    listed = re.findall(r"(?:file|root): (\S+)", (ROOT / "docs" / "_toc.yml").read_text())
+    pages = [str(page.relative_to(ROOT / "docs").with_suffix("")) for page in PAGES if ROOT / "docs" in page.parents]
+    assert sorted(listed) == sorted(pages)
+
+
+DIRECTIVE = re.compile(r"^\.\. (?:py:)?(?:auto)?(?:class|function|exception|data):: (\S+)$", re.MULTILINE)
+MODULES = {"aio": anyfork.aio, "context": anyfork.context, "subprocess": anyfork.subprocess}
+
+
+def test_the_reference_has_each_public_name_once_and_all_have_docstrings() -> None:
+    text = "".join(page.read_text() for page in sorted((ROOT / "docs" / "reference").glob("*.md")))
+    public = {f"anyfork.{name}" for name in anyfork.__all__ if name not in MODULES}
+    public |= {f"anyfork.aio.{name}" for name in vars(anyfork.aio) if isinstance(getattr(anyfork.aio, name), type)}
+    public |= {f"anyfork.aio.{name}" for name in ("call", "open_process", "run_process")}
+    public |= {f"anyfork.context.{name}" for name in ("AnyforkContext", "AnyforkProcess", "install")}
+    public |= {f"anyfork.subprocess.{name}" for name in ("Popen", "run", "call", "check_call", "check_output")}
+    listed = DIRECTIVE.findall(text)
+    assert ({*listed} - public, public - {*listed}) == (set(), set()), "in docs/reference, and in the package"
+    assert len(listed) == len(public)
+    assert [name for name in sorted(public) if not documented(name)] == []
+
+
+def documented(name: str) -> bool:
+    """Return whether a public name has a docstring of its own, and all methods if it is a class. Constants have none."""
+    found = attrgetter(name.removeprefix("anyfork."))(anyfork)
+    if not isinstance(found, type):
+        return isinstance(found, str | int) or bool(found.__doc__)
+    methods = [each for each in vars(found) if not each.startswith("_") and callable(getattr(found, each))]
+    return bool(found.__doc__) and all(getdoc(getattr(found, each)) for each in methods)
