@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from _signal import SIGKILL, SIGTERM
+import sys
+from _signal import SIGKILL, SIGSTOP, SIGTERM
 from _thread import RLock
 
 from _anyfork_child.wire.frames import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND, START
@@ -11,6 +12,8 @@ from _anyfork_child.wire.frames import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND,
 from .._errors import AnyforkError, ArgumentError, HandleError, StatusUnknownError
 from .._system.import_path import ORDINARY
 from .._system.pipes import streams_of
+from .._system.polling import is_ready
+from .._system.process_tree import kill_descendants
 from .._system.signatures import overload
 from .arguments import (
     CALLS,
@@ -55,6 +58,7 @@ class _Moved:
         self.lock = RLock()
         self.outbox = ()
         self.streams = None
+        self.remote = False
         self.receiver = ORDINARY
 
     def check(self, call: str) -> NoReturn:
@@ -353,9 +357,30 @@ class ProcessHandle(Stays):
         """Send SIGTERM to the process."""
         self.send_signal(SIGTERM)
 
-    def kill(self) -> None:
-        """Send SIGKILL to the process."""
+    def kill(self, *, tree: bool = False) -> None:
+        """Send SIGKILL to the process, and with ``tree`` to all of its descendants, on Linux.
+
+        A descendant whose parent has ended before, as a daemon's has, is not found. Raises PermissionError if a
+        descendant may not be killed.
+        """
+        if tree:
+            self._kill_descendants()
         self.send_signal(SIGKILL)
+
+    def _kill_descendants(self) -> None:
+        link = self._link
+        if link.remote or sys.platform != "linux":
+            where = link.session.host or "this system"
+            raise ArgumentError(f"kill(tree=True) cannot find the processes on {where}: use kill(), for one process")
+        self.send_signal(SIGSTOP)
+        pid, pidfd = link.session.pid, link.session.pidfd
+        if pid is None or link.session.status is not None or (pidfd >= 0 and is_ready(pidfd)):
+            return  # not born, or ended: its number may belong to another process by now
+        try:
+            kill_descendants(pid)
+        except BaseException:
+            self.send_signal(SIGKILL)
+            raise
 
     def __repr__(self) -> str:
         session = self._link.session

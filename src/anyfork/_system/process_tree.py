@@ -1,0 +1,104 @@
+"""The descendants of a process on this machine, as /proc lists them."""
+
+from __future__ import annotations
+
+import os
+from _signal import SIGKILL, SIGSTOP
+from time import monotonic, sleep
+
+from _anyfork_child.wire.owned_descriptors import Owned
+from _anyfork_child.wire.platform import has_pidfds, signal_pidfd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STILL = frozenset("TtZXx")  # states of a thread that starts nothing: stopped, traced, ended
+PATIENCE = 1.0  # seconds to wait for stops: one that waits for a disk stops only then
+PAUSE = 0.001  # seconds between looks
+
+
+def kill_descendants(root: int) -> None:
+    """Kill all descendants of a stopped process, however fast they start others. Raises PermissionError.
+
+    Each is stopped first, so that none is missed: a child of a process that has ended belongs to another parent.
+    """
+    found: dict[int, Owned] = {root: Owned()}
+    until = monotonic() + PATIENCE
+    try:
+        while not _is_complete(found, monotonic() >= until):
+            sleep(PAUSE)
+    finally:
+        del found[root]
+        refused = [pid for pid, pidfd in found.items() if not _signal(pid, pidfd, SIGKILL)]
+    if refused:
+        raise PermissionError(f"kill(tree=True): this program may not signal the processes {refused}; the others ended")
+
+
+def _is_complete(found: dict[int, Owned], late: bool) -> bool:
+    """Stop the children of all processes found so far, and add them. Return whether there are no more.
+
+    There may be more as long as one of their parents still runs, which is not waited for if it is ``late``.
+    """
+    still = all(map(_is_still, found))  # first: a parent may start a child and stop right after the look for children
+    return not _stop_children(found) and (still or late)
+
+
+def _stop_children(found: dict[int, Owned]) -> bool:
+    """Stop the children of all processes found so far, and add them. Return whether there were any."""
+    before = len(found)
+    for pid in [pid for pid, parent in _parents() if parent in found and pid not in found]:
+        try:
+            pidfd = Owned(map(os.pidfd_open, (pid,))) if has_pidfds() else Owned()
+        except ProcessLookupError:
+            continue
+        if _parent(pid) in found:  # still: the number may belong to another process by now
+            found[pid] = pidfd
+            _signal(pid, pidfd, SIGSTOP)
+    return len(found) > before
+
+
+def _signal(pid: int, pidfd: Owned, number: int) -> bool:
+    """Send a signal, unless the process has ended. Return False if that is not allowed."""
+    try:
+        if pidfd.fds:
+            signal_pidfd(pidfd.fd, number)
+        else:
+            os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        return False
+    return True
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    """Yield the number of each process and of its parent."""
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            parent = _parent(int(name))
+            if parent is not None:
+                yield int(name), parent
+
+
+def _parent(pid: int) -> int | None:
+    fields = _fields(f"/proc/{pid}/stat")
+    return int(fields[1]) if fields else None
+
+
+def _is_still(pid: int) -> bool:
+    """Return whether no thread of a process runs."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except FileNotFoundError:
+        return True
+    return all((_fields(f"/proc/{pid}/task/{thread}/stat") or "X")[0] in STILL for thread in threads)
+
+
+def _fields(path: str) -> list[str]:
+    """Return the fields of a stat file that follow the name: the state, the parent. Empty if the process has ended."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
