@@ -95,6 +95,9 @@ class Template:
     def send(self, *args: object) -> Template:
         return self._plain("send", *args)
 
+    def immortalize(self) -> Template:
+        return self._plain("immortalize")
+
     def fork(self, **attributes: Any) -> Template:
         return Template(self._loop, self._loop.call(self._template.fork, **attributes))
 

@@ -30,6 +30,14 @@ def test_the_log_says_once_which_module_processes_import_for_their_function(temp
     assert told[0].endswith(f"template.preload('{names[0]}')")
 
 
+def test_functions_run_in_an_immortal_template_as_in_any_other(template):
+    template.execute("kept = ['a', {'b': 1}]").send(2).immortalize()
+    kept = "__import__('__main__').kept"
+    for _ in range(3):
+        assert ask(template.fork(), f"{kept}.append(v.pop()) or {kept}") == ["a", {"b": 1}, 2]
+    assert ask(template.fork(), "print('said') or len(v)") == 1
+
+
 # --- Arguments ------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import sysconfig
 from pathlib import Path
 
 import child_side
@@ -74,3 +76,53 @@ def test_a_fork_leaves_the_heap_of_its_template_where_it_is(template, caplog):
     with template.fork() as fork:
         fork_often(fork.ready(), SEVERAL + 1)
         assert huge(fork) == 0
+
+
+# --- Immortal objects -----------------------------------------------------------------------------------------------
+
+MORTAL = sys.version_info < (3, 12) or bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+MADE = "made = [{'n': i, 't': (str(i), i / 2), 'c': compile(f'{i}.5, {i}', '', 'eval')} for i in range(3_000)]"
+WALK = """
+def private():
+    with open("/proc/self/smaps_rollup") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Private_Dirty"))
+def walk(made):
+    for one in made:
+        for key, value in one.items():
+            [(item, key) for item in (value.co_consts if key == "c" else value if key == "t" else (value,))]
+def measure(channel):
+    walk(made[:8])
+    before = private()
+    walk(made)
+    channel.sendall(str(private() - before).encode())
+"""
+immortal = pytest.mark.skipif(MORTAL, reason="this Python counts all references")
+
+
+def grown(template):
+    """Return how many kB more a process owns when it has used all objects of the template."""
+    with template.fork().run("measure") as process:
+        return int(process.channel.makefile().read())
+
+
+@immortal
+def test_a_process_shares_the_immortal_objects_that_it_uses(template):
+    template.execute(WALK).execute(MADE)
+    before = grown(template)
+    assert grown(template.immortalize()) < before / 20
+
+
+@immortal
+def test_what_an_immortal_template_gets_later_is_immortal_in_its_forks(template):
+    template.execute(WALK).immortalize().fork().close()
+    with template.fork().execute(MADE) as fork:
+        assert grown(fork) < 100
+
+
+@pytest.mark.skipif(not MORTAL, reason="this Python does not count all references")
+def test_the_log_says_that_objects_cannot_be_immortal_and_processes_start_as_ever(template, caplog):
+    caplog.set_level("INFO", "anyfork")
+    template.execute("def end(channel): pass").immortalize().ready()
+    (note,) = [message for message in caplog.messages if "immortal" in message]
+    assert note.startswith(f"template {template.pid} cannot make its objects immortal: ")
+    fork_often(template, 1)

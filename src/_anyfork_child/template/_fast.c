@@ -52,7 +52,7 @@
 #error "the frames below are laid out for little-endian machines"
 #endif
 
-#define INTERFACE 3 /* changes with what template/compiled.py calls */
+#define INTERFACE 4 /* changes with what template/compiled.py calls */
 
 enum { BEFORE, IN_PARENT, IN_CHILD, KINDS };
 
@@ -1253,7 +1253,120 @@ collapse(PyObject *module, PyObject *args)
     return PyLong_FromLong(failed ? errno : 0);
 }
 
+/* --- Immortal objects -------------------------------------------------------------------------------------------- */
+
+/* Twin of template.immortality, for the versions of CPython that have them. */
+#if PY_VERSION_HEX >= 0x030c0000
+
+typedef struct {
+    PyObject **objects; /* borrowed: immortal already, but what they hold is not */
+    size_t count, room;
+} Holders;
+
+#define SURPLUS (1 << 20) /* references that were counted before, and are dropped without a look at the count */
+
+static void
+set_immortal(PyObject *object)
+{
+#if PY_VERSION_HEX >= 0x030e0000
+    object->ob_refcnt = (uint32_t)_Py_IMMORTAL_INITIAL_REFCNT + SURPLUS;
+    object->ob_flags |= _Py_IMMORTAL_FLAGS; /* the interpreter's stack looks at these alone */
+#else
+    object->ob_refcnt = _Py_IMMORTAL_REFCNT;
+#endif
+}
+
+static int
+push_holder(Holders *holders, PyObject *object)
+{
+    if (holders->count == holders->room) {
+        size_t room = holders->room ? 2 * holders->room : 1024;
+        PyObject **objects = PyMem_RawRealloc(holders->objects, room * sizeof(*objects));
+        if (objects == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        holders->objects = objects;
+        holders->room = room;
+    }
+    holders->objects[holders->count++] = object;
+    return 0;
+}
+
+static int
+visit_held(PyObject *object, void *holders)
+{
+    if (object == NULL || _Py_IsImmortal(object))
+        return 0;
+    set_immortal(object);
+    /* The garbage collector does not look at these, so they are not among the objects that it has found. */
+    if (PyCode_Check(object) || (PyObject_IS_GC(object) && !PyObject_GC_IsTracked(object)))
+        return push_holder(holders, object);
+    return 0;
+}
+
+static int
+visit_code(PyCodeObject *code, Holders *holders)
+{
+    PyObject *const held[] = {code->co_consts,         code->co_names,           code->co_exceptiontable,
+                              code->co_localsplusnames, code->co_localspluskinds, code->co_filename,
+                              code->co_name,           code->co_qualname,        code->co_linetable};
+    for (size_t i = 0; i < Py_ARRAY_LENGTH(held); i++) {
+        if (visit_held(held[i], holders) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Make what an object holds immortal. */
+static int
+visit_holder(PyObject *object, Holders *holders)
+{
+    if (PyCode_Check(object))
+        return visit_code((PyCodeObject *)object, holders);
+    if (PyDict_Check(object)) { /* which shows the collector only keys that are no strings */
+        PyObject *key, *value;
+        Py_ssize_t at = 0;
+        while (PyDict_Next(object, &at, &key, &value)) {
+            if (visit_held(key, holders) < 0)
+                return -1;
+        }
+    }
+    traverseproc traverse = PyObject_IS_GC(object) ? Py_TYPE(object)->tp_traverse : NULL;
+    return traverse == NULL ? 0 : traverse(object, visit_held, holders);
+}
+
+PyDoc_STRVAR(make_immortal_doc,
+"make_immortal(objects)\n--\n\nMake the objects of a list, and all that they hold, immortal.");
+
+static PyObject *
+make_immortal(PyObject *module, PyObject *list)
+{
+    Holders holders = {0};
+    if (!PyList_Check(list)) {
+        PyErr_SetString(PyExc_TypeError, "the objects must be in a list");
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list) && !PyErr_Occurred(); i++) {
+        PyObject *object = PyList_GET_ITEM(list, i);
+        if (!_Py_IsImmortal(object))
+            set_immortal(object);
+        visit_holder(object, &holders);
+        while (holders.count > 0 && !PyErr_Occurred())
+            visit_holder(holders.objects[--holders.count], &holders);
+    }
+    PyMem_RawFree(holders.objects);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+#endif
+
 static PyMethodDef functions[] = {
+#if PY_VERSION_HEX >= 0x030c0000
+    {"make_immortal", make_immortal, METH_O, make_immortal_doc},
+#endif
     {"collapse", collapse, METH_VARARGS, collapse_doc},
     {"choose_hooks", choose_hooks, METH_VARARGS, choose_hooks_doc},
     {"reseeds", reseeds, METH_VARARGS, reseeds_doc},

@@ -37,11 +37,12 @@ if TYPE_CHECKING:
 class CompiledLoop:
     """The loop of one template, and of the processes that are forked from it."""
 
-    __slots__ = ("_fast", "collapse")
+    __slots__ = ("_fast", "collapse", "make_immortal")
 
     def __init__(self, fast: ModuleType) -> None:
         self._fast = fast
         self.collapse = fast.collapse
+        self.make_immortal = getattr(fast, "make_immortal", None)  # since Python 3.12
 
     def fits(self, template: TemplateState) -> bool:
         """Return whether the compiled loop can serve this template, which has just been settled.

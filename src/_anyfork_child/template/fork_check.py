@@ -127,7 +127,7 @@ def _settle_changed(template: TemplateState) -> None:
         template.warm_up()
         template.show_idle()
     children.take_signals()  # the rehearsal has reset them
-    resets = settle()
+    resets = settle(template.immortalize if template.immortal else None)
     template.fork = template.choose_fork()
     template.signals = tuple(n for n in handled_signals() if _signal.getsignal(n) != template.handler)
     if template.signals:

@@ -53,10 +53,10 @@ def check_threads() -> None:
         raise Failure("threads", ", ".join(others), "the template has subinterpreters, with which it cannot be forked")
 
 
-def settle() -> list[Callable[[], object]]:
+def settle(immortalize: Callable[[], object] | None = None) -> list[Callable[[], object]]:
     """Flush output, collect garbage and freeze the rest; return the resets that each new process must run.
 
-    Raises Failure if a native thread runs that does not stop for a fork.
+    Call ``immortalize`` when garbage is collected. Raises Failure if a native thread does not stop for a fork.
     """
     flush_stdio()
     ignore_warnings()
@@ -64,6 +64,8 @@ def settle() -> list[Callable[[], object]]:
     if atexit._ncallbacks():
         fence_copies()
     gc.collect()
+    if immortalize is not None:
+        immortalize()
     gc.freeze()
     return resets()
 

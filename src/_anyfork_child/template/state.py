@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         """The compiled loop: see template.compiled_loop."""
 
         collapse: Callable[[int, int], int]
+        make_immortal: Callable[[list[object]], None] | None
 
         def fits(self, template: TemplateState) -> bool:
             """Return whether it can serve a template that has just been settled."""
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         forks: int
         generation: int
         handler: Callable[[int, Any], None]
+        immortal: bool
         hook_errors: tuple[Any, ...]
         lifeline: int
         new_children: Callable[..., Children]
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
         def differ(self, body: bytes, fds: Sequence[int]) -> None: ...
         def find_function(self, name: str, values: Sequence[object]) -> Callable[..., object]: ...
         def hear(self, data: bytes, fds: Sequence[int], got: int) -> list[Any] | None: ...
+        def immortalize(self) -> None: ...
         def idle(self) -> None: ...
         def make_children(self) -> None: ...
         def send(self, frame: Frame) -> None: ...

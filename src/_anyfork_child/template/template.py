@@ -32,9 +32,11 @@ from ..wire.frames import (
     FOLLOWED,
     FORK,
     FORK_DESCRIPTORS,
+    IMMORTALIZE,
     IMPORTED,
     IN_FILE,
     IN_PYTHON,
+    NOTED,
     PING,
     PROGRAM,
     READY,
@@ -100,6 +102,7 @@ class Template:
         "generation",
         "handler",
         "hook_errors",
+        "immortal",
         "kept",
         "lifeline",
         "loop",
@@ -156,7 +159,8 @@ class Template:
         self.compiled: Loop | None = None  # set by template.compiled, as choose_fork and new_children
         self.loop: Loop | None = None  # the compiled loop, if it fits this template as it is now
         self.collapses = False  # whether its heap is to be moved to huge pages once it has been forked several times
-        self.note = ""  # for the log of the owner, who gets it with the next fork
+        self.immortal = False  # whether all its objects become immortal before it is forked
+        self.note = ""  # for the log of the owner, who gets it with the next answer or fork
         self.forking = False  # True between a fork and its bookkeeping
         self.told_to_end = 0  # the signal that came during that time
         self.hook_errors: tuple[Any, ...] = ()
@@ -225,6 +229,8 @@ class Template:
             self._take(frame)
         elif kind == TRACK:
             self._track(frame.fds)
+        elif kind == IMMORTALIZE:
+            self._become_immortal()
         elif kind in STEPS:
             self._run_step(kind, frame)
         else:
@@ -232,6 +238,9 @@ class Template:
         return None
 
     def _answer(self) -> None:
+        if self.note:
+            self.send(Frame(NOTED, self.pid, self.note.encode()))
+            self.note = ""
         if self.failure is None:
             self.send(Frame(READY, self.pid, IN_PYTHON if self.compiled is None else COMPILED))
         else:
@@ -366,6 +375,25 @@ class Template:
             shutdown.end_copy(code)
 
     # --- Being forked ---
+
+    def _become_immortal(self) -> None:
+        """Have all objects be immortal from the next fork on, or note for the owner why that is impossible."""
+        from .immortality import obstacle  # only now: most templates are not asked for it
+
+        why = obstacle()
+        if why:
+            self.note = f"cannot make its objects immortal: {why}"
+        else:
+            self._let_user_code()  # which may have made objects: they are immortal, too
+        self.immortal = not why
+        self.settled = False
+
+    def immortalize(self) -> None:
+        """Make all objects of this template immortal, now that it is about to be forked."""
+        from .immortality import immortalize, make_immortal_by_ctypes
+
+        make = self.compiled.make_immortal if self.compiled is not None else None
+        immortalize(make or make_immortal_by_ctypes)
 
     def collapse_heap(self) -> None:
         """Move the heap to huge pages, and note for the owner what that has cost."""

@@ -62,6 +62,7 @@ def prepare(link: Link, timeout: float | None) -> Flow[None]:
         raise (yield from explain(link))
     if "logging" in sys.modules:
         _log_part(link.session)
+    _log_note(link.session)
 
 
 def _log_part(session: Session) -> None:

@@ -7,7 +7,7 @@ import sys
 from _signal import SIGKILL, SIGSTOP, SIGTERM
 from _thread import RLock
 
-from _anyfork_child.wire.frames import EXECUTE, PRELOAD, PREPARE, PROGRAM, SEND, START
+from _anyfork_child.wire.frames import EXECUTE, IMMORTALIZE, PRELOAD, PREPARE, PROGRAM, SEND, START
 
 from .._errors import AnyforkError, ArgumentError, HandleError, StatusUnknownError
 from .._system.import_path import ORDINARY
@@ -167,6 +167,15 @@ class TemplateHandle(Stays):
         cannot travel.
         """
         return self._send("send", SEND, encode_values("send", args, self._link.receiver))
+
+    def immortalize(self) -> Self:
+        """Make all objects immortal that the template has at its next fork, and at later ones what it has added.
+
+        Processes then share them even after they have used them, because nobody counts references to immortal objects
+        any more. But nothing of it is freed or closed before the end of its process. Needs CPython 3.12 with a GIL;
+        elsewhere it does nothing, and the log says so.
+        """
+        return self._send("immortalize", IMMORTALIZE, NOTHING)
 
     def fork(self, **attributes: Unpack[Attributes]) -> Self:
         """Make a clone of this template: loaded code, data, queued arguments. Later changes affect only one of the two.

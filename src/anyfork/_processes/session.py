@@ -116,6 +116,8 @@ class Session:
             return {"lost": {**self.lost, frame.value: Report(frame.body)}}
         if kind == EXECUTING:
             return {"pid": _pid(frame)}
+        if kind == NOTED and self.answers < self.pings:
+            return {"note": _note(frame)}
         if kind == IMPORTED and self.phase is Phase.STARTING:
             return {"imported": (frame.body.decode("utf-8", "replace"), frame.value / 1e9)}
         raise ProtocolError(f"a frame of kind {kind} on a control socket")
@@ -145,7 +147,7 @@ class Session:
         if frame.kind == DIED and self.status is None and len(frame.body) >= DEATH.size:
             return {"status": _exit_status(frame.body)}
         if frame.kind == NOTED and not self.born:
-            return {"note": f"template {frame.value} {frame.body.decode('utf-8', 'replace')}"}
+            return {"note": _note(frame)}
         if frame.kind == LOST and self.host and self.status is None:  # lost together with the connection
             return {"status": ExitStatus(error=Report(frame.body).summary)}
         raise ProtocolError(f"a frame of kind {frame.kind} on a status socket")
@@ -242,6 +244,10 @@ def _attribute(report: Report) -> _errors.AnyforkError:
         attribute=report.subject,
         errno=report.errno,
     )
+
+
+def _note(frame: Frame) -> str:
+    return f"template {frame.value} {frame.body.decode('utf-8', 'replace')}"
 
 
 def _pid(frame: Frame) -> int:
