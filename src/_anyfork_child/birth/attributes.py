@@ -11,7 +11,7 @@ import sys
 from ..values.decode import Payload
 from ..wire.channel import close_all
 from ..wire.failure import Failure, failure_of
-from ..wire.frames import AS_STDOUT, CHANNEL, FORK, IN_FILE, NO_LIMIT, STDIO, Frame
+from ..wire.frames import AS_STDOUT, CHANNEL, FORK, IN_FILE, NO_LIMIT, PREPARE, STDIO, Frame
 from ..wire.own_imports import import_own
 from ..wire.platform import bind_now
 from ..wire.signals import program_signals
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
         def keep(self, attributes: dict[str, Any]) -> None:
             """Note the attributes that are applied later."""
+
+        def call(self, payload: Payload) -> None:
+            """Call a function of the user's."""
 
 
 def _rlimits(limits: dict[int, tuple[int, int]]) -> None:
@@ -167,13 +170,29 @@ def give(template: Template, body: bytes, fds: Sequence[int]) -> None:
         attributes = Payload(Frame(FORK | IN_FILE, os.fstat(file).st_size, b"", (os.dup(file),))).load()
     if attributes.get("stderr") == AS_STDOUT and template.attributes.get("stdout") == CHANNEL:
         attributes["stderr"] = CHANNEL
-    template.keep(attributes)
     try:
+        if "before" in attributes:
+            _call_before(template, attributes.pop("before"), given)
+        template.keep(attributes)
         apply_attributes(attributes, given, template.title)
         if "exec" in attributes:
             _become_interpreter(template, attributes["exec"], given)
     finally:
         close_all(fds)
+
+
+def _call_before(template: Template, function: tuple[bytes, bytes, int, int], fds: Sequence[int]) -> None:
+    """Call the function of the attribute ``before``. Raises Failure."""
+    name, values, first, last = function
+    payload = Payload(Frame(PREPARE, len(name), name + values, tuple(map(os.dup, fds[first:last]))))
+    try:
+        template.call(payload)
+    except Failure:
+        raise
+    except Exception as error:
+        raise failure_of("attribute", "before", error, 2) from error
+    except SystemExit as stop:
+        raise Failure("attribute", "before", f"it wanted to end the process: {stop!r}") from stop
 
 
 def _become_interpreter(template: Template, command: list[bytes], fds: Sequence[int]) -> None:

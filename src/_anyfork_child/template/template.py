@@ -455,6 +455,24 @@ class Template:
         except Exception as error:
             self.failure = failure_of("hook", "reset", error)
 
+    def call(self, payload: Payload) -> None:
+        """Call the function of the attribute ``before``. Raises Failure, and what the function raises.
+
+        Runs in the new process.
+        """
+        self._let_user_code()
+        before = self._identify_own()
+        try:
+            function, *args = payload.load_call()
+            function(*args)
+            check_threads()
+        finally:
+            self._end_copy(0)
+            if before != self._identify_own():
+                shutdown.end_without_descriptors(self.pid)
+            self.take_signals()
+            open_stdio()
+
     def keep(self, attributes: dict[str, Any]) -> None:
         """Note the attributes that are applied later: a title, streams that become the channel. Forks inherit them."""
         self.attributes = {**self.attributes, **attributes}

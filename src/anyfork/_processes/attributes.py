@@ -9,13 +9,16 @@ from _anyfork_child.values.file_name import file_name
 from _anyfork_child.wire.frames import AS_STDOUT, CHANNEL, NO_LIMIT, STDIO
 
 from .._errors import ArgumentError
+from .._system.import_path import ORDINARY
 from .._system.pipes import open_pipe
+from .arguments import encode_call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol, TypeAlias, TypedDict
 
+    from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.wire.owned_descriptors import Owned
 
     class HasFileno(Protocol):
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     class Attributes(TypedDict, total=False):
         """The attributes of a new process. Attributes that are not given are inherited from the template."""
 
+        before: Callable[[], object] | str
         cwd: str | bytes | os.PathLike[str] | os.PathLike[bytes] | int
         env: Mapping[str, str] | Mapping[bytes, bytes]
         umask: int
@@ -52,11 +56,12 @@ PIPE, STDOUT, DEVNULL = -1, -2, -3  # the numbers that subprocess uses
 class EncodedAttributes(Encoded):
     """Encoded attributes, and this program's ends of the pipes among them, by the stream's name."""
 
-    __slots__ = ("pipes",)
+    __slots__ = ("pipes", "receiver")
 
-    def __init__(self) -> None:
+    def __init__(self, receiver: Receiver = ORDINARY) -> None:
         super().__init__()
         self.pipes: dict[str, Owned] = {}
+        self.receiver = receiver
 
     def add_pipe(self, name: str) -> int:
         """Open a pipe for a standard stream; return the index of the process's end."""
@@ -66,9 +71,9 @@ class EncodedAttributes(Encoded):
         return self.add_made(far)
 
 
-def encode_attributes(call: str, attributes: Mapping[str, object]) -> EncodedAttributes:
+def encode_attributes(call: str, attributes: Mapping[str, object], receiver: Receiver = ORDINARY) -> EncodedAttributes:
     """Encode attributes: a body, and their descriptors. Raises ArgumentError, which names the attribute."""
-    encoded = EncodedAttributes()
+    encoded = EncodedAttributes(receiver)
     values = check_attributes(call, encoded, attributes)
     if values:
         pickle_into(encoded, values)
@@ -94,6 +99,17 @@ def check_attributes(call: str, encoded: EncodedAttributes, attributes: Mapping[
     if values.get("stderr") == AS_STDOUT and "stdout" in values:
         values["stderr"] = values["stdout"]
     return values
+
+
+def _function(encoded: EncodedAttributes, value: Any) -> tuple[bytes, bytes, int, int]:
+    """Return the function's name, or else its pickle, and the range of its descriptors."""
+    given = encode_call("before", value, (), encoded.receiver)
+    first = len(encoded.fds)
+    encoded.fds += given.fds
+    encoded.holders += given.holders
+    encoded.made += given.made
+    encoded.by_value |= given.by_value
+    return given.name, b"".join(given.pieces), first, len(encoded.fds)
 
 
 def _integer(_: Encoded, value: Any) -> int:
@@ -209,4 +225,5 @@ _CHECKS: dict[str, Callable[[EncodedAttributes, Any], object]] = {
     "new_session": _flag,
     "title": _text,
     "detached": _flag,
+    "before": _function,
 }

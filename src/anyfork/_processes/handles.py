@@ -28,7 +28,7 @@ from .arguments import (
 from .attributes import encode_attributes
 from .flows import check
 from .session import Phase, Session
-from .start import NOTHING, adopt, fork, fork_default, fork_exec, take_over, warm_parent
+from .start import NOTHING, adopt, fork, fork_default, fork_exec, take_over, warm_parent, warm_template
 from .undelivered import destructor, when_free
 
 TYPE_CHECKING = False
@@ -180,7 +180,8 @@ class TemplateHandle(Stays):
     def fork(self, **attributes: Unpack[Attributes]) -> Self:
         """Make a clone of this template: loaded code, data, queued arguments. Later changes affect only one of the two.
 
-        The attributes are applied to the new process in this order: ``new_session`` (bool: setsid), ``nice`` (added to
+        The attributes are applied to the new process in this order: ``before`` (a function without arguments, which is
+        called there, for namespaces and mounts), ``new_session`` (bool: setsid), ``nice`` (added to
         the present value), ``rlimits`` ({resource.RLIMIT_x or "NOFILE": limit or (soft, hard)}), ``umask``, ``cwd``
         (path or open directory), ``stdin``, ``stdout``, ``stderr`` (a file, a descriptor, DEVNULL, PIPE, which gives
         the process handle an attribute of that name, CHANNEL, which connects the process's channel when its function is
@@ -193,13 +194,15 @@ class TemplateHandle(Stays):
         self._link.check("fork")
         if not attributes:
             return type(self)._of(fork(self._link, {}, NOTHING))
-        encoded = encode_attributes("fork", attributes)
+        encoded = encode_attributes("fork", attributes, self._link.receiver)
         try:
             self._link.check_descriptors_stay_here("fork", encoded)
             link = fork(self._link, attributes, encoded)
         finally:
             encoded.close_made()
         link.streams = streams_of(encoded.pipes)
+        if encoded.by_value:
+            warm_template(self._link, "cloudpickle.cloudpickle")
         return type(self)._of(link)
 
     def close(self) -> None:
