@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 NOT_FOR_ALL_TESTS = ("fastapi",)  # it has no wheels for some interpreters
-ENGINES = {"dask.md": "distributed"}  # pages about engines, whose examples take seconds
+ENGINES = {"dask.md": "distributed", "rq.md": "rq"}  # pages about engines, whose examples take seconds
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 

@@ -1,0 +1,174 @@
+"""RQ's worker with work horses from a template. Each test is a program with a real Redis server and RQ's own worker loop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from resource import struct_rusage
+
+import pytest
+
+pytest.importorskip("rq", reason="rq is not installed, or has no wheel for this interpreter")
+if shutil.which("redis-server") is None:
+    pytest.skip("redis-server is not installed", allow_module_level=True)
+
+import rq_jobs
+from conftest import descendants, eventually
+from in_program import in_program
+from redis import Redis
+from rq import Callback, Queue
+from rq.command import send_kill_horse_command, send_stop_job_command
+from rq.job import JobStatus
+
+from anyfork import PreloadError
+from anyfork.contrib.rq import Worker
+
+pytestmark = pytest.mark.slow
+
+
+@contextlib.contextmanager
+def redis():
+    """Start a Redis server for one test, and yield a connection to it."""
+    path = os.path.abspath("redis.sock")
+    with subprocess.Popen(
+        ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--loglevel", "warning"]
+    ) as server:
+        eventually(Path(path).exists)
+        with Redis(unix_socket_path=path) as connection:
+            yield connection
+        server.terminate()
+
+
+def done(connection, worker, *jobs, **options):
+    """Let a worker do jobs, and return them."""
+    queue = Queue(connection=connection)
+    enqueued = [queue.enqueue(job, **options) for job in jobs]
+    worker = worker if isinstance(worker, Worker) else worker([queue])
+    assert worker.work(burst=True)
+    for job in enqueued:
+        job.refresh()
+    return enqueued
+
+
+def begun(path):
+    """Wait until a job has begun. Return its process and the child of that."""
+    eventually(Path(path).exists)
+    return map(int, Path(path).read_text().split())
+
+
+def ended(pid):
+    """Return whether a process has ended, or waits for a parent that reaps nothing."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@in_program
+def test_jobs_run_in_processes_that_the_template_has_prepared():
+    os.environ["FOR_JOBS"] = "yes"
+    with redis() as connection:
+        jobs = rq_jobs.processes, rq_jobs.processes, rq_jobs.environment
+        first, second, environment = done(connection, rq_jobs.Preloading, *jobs)
+        (horse, template, session, threads, data), other = first.return_value(), second.return_value()
+        assert horse == session != template != os.getpid()
+        assert (threads, data) == (1, [1, 2, 3])
+        assert other[0] != horse
+        assert other[1] == template
+        assert environment.return_value()[1:] == (environment.id, "yes")
+
+
+@in_program
+def test_jobs_fail_as_with_rq_itself():
+    seen = []
+    with redis() as connection:
+        queue = Queue(connection=connection)
+        worker = rq_jobs.Preloading([queue], work_horse_killed_handler=lambda *what: seen.append(what))
+        raised, killed, left, fine = done(
+            connection, worker, rq_jobs.fail, rq_jobs.die, rq_jobs.leave, rq_jobs.environment
+        )
+        assert "ArithmeticError: a job's own error" in raised.latest_result().exc_string
+        assert "waitpid returned 9 (signal 9)" in killed.latest_result().exc_string
+        assert "waitpid returned 1792" in left.latest_result().exc_string
+        assert [job.get_status() for job in (raised, killed, left, fine)] == [JobStatus.FAILED] * 3 + [
+            JobStatus.FINISHED
+        ]
+        (_, pid, status, usage), _ = seen
+        assert isinstance(usage, struct_rusage)
+        assert usage.ru_maxrss > 1000
+        assert status == signal.SIGKILL
+        (late,) = done(connection, rq_jobs.Preloading, rq_jobs.sleep_long, job_timeout=1)
+        assert "JobTimeoutException" in late.latest_result().exc_string
+
+
+@in_program
+def test_handlers_of_errors_and_callbacks_run_in_the_work_horse():
+    with redis() as connection:
+        queue = Queue(connection=connection)
+        worker = Worker([queue], exception_handlers=[rq_jobs.handle, lambda job, *error: True])
+        failed, fine = done(connection, worker, rq_jobs.fail, rq_jobs.environment, on_success=Callback(rq_jobs.note))
+        assert failed.get_meta() == {"handled": "a job's own error"}
+        assert fine.id in connection.get(f"noted {fine.id}").decode()
+
+
+@in_program
+def test_commands_kill_the_work_horse_and_its_children():
+    with redis() as connection:
+        for number, (send, status) in enumerate(
+            [
+                (lambda worker, job: send_kill_horse_command(connection, worker.name), JobStatus.FAILED),
+                (lambda worker, job: send_stop_job_command(connection, job.id), JobStatus.STOPPED),
+            ]
+        ):
+            path = os.path.abspath(f"begun-{number}")
+            queue = Queue(connection=connection)
+            worker = rq_jobs.Preloading([queue])
+            job = queue.enqueue(rq_jobs.say_and_wait, path)
+            sender = threading.Thread(target=lambda p=path, s=send, w=worker, j=job: (begun(p), s(w, j)))
+            sender.start()
+            worker.work(burst=True)
+            sender.join()
+            assert job.get_status() == status
+            for pid in begun(path):
+                eventually(lambda pid=pid: ended(pid))
+
+
+@in_program
+def test_a_template_that_was_killed_is_replaced():
+    with redis() as connection:
+        worker = rq_jobs.Killing([Queue(connection=connection)])
+        first, second = done(connection, worker, rq_jobs.processes, rq_jobs.processes)
+        assert first.return_value()[1] != second.return_value()[1]
+
+
+@in_program
+def test_a_template_that_cannot_be_made_leaves_the_jobs_in_the_queue():
+    with redis() as connection:
+        queue = Queue(connection=connection)
+        queue.enqueue(rq_jobs.processes)
+        with pytest.raises(PreloadError, match="no_such_module"):
+            rq_jobs.Broken([queue]).work(burst=True)
+        assert queue.count == 1
+        assert rq_jobs.Broken.all(connection=connection) == []
+
+
+@in_program
+def test_the_command_line_runs_the_worker_and_its_work_horse_ends_with_it():
+    with redis() as connection:
+        queue, path = Queue(connection=connection), os.path.abspath("begun")
+        fine = queue.enqueue(rq_jobs.processes)
+        queue.enqueue(rq_jobs.say_and_wait, path)
+        command = [sys.executable, "-m", "rq.cli", "worker", "--url", f"unix://{os.path.abspath('redis.sock')}"]
+        with subprocess.Popen([*command, "--worker-class", "rq_jobs.Preloading"]) as worker:
+            horse, child = begun(path)
+            assert horse in descendants(worker.pid)
+            assert fine.get_status() == JobStatus.FINISHED
+            worker.kill()
+        eventually(lambda: ended(horse))
+        os.kill(child, signal.SIGKILL)
