@@ -1,7 +1,7 @@
 """The build of the compiled part, _anyfork_child/template/_fast.c, as a hook of hatchling.
 
-It is optional: without a C compiler, without Python.h, on other systems, for Python 3.15 and for free-threaded builds,
-the wheel has the Python twin alone and fits every Python. ANYFORK_COMPILED=0 forbids the compiled part, =1 demands it.
+It is optional: without a C compiler, without Python.h, on other systems and for free-threaded builds of Python, the
+wheel has the Python twin alone and fits every Python. ANYFORK_COMPILED=0 forbids the compiled part, =1 demands it.
 """
 
 from __future__ import annotations
@@ -68,8 +68,6 @@ def _obstacle() -> str | None:
     """Return why this Python cannot use the compiled part, or None."""
     if sys.platform != "linux" or sys.implementation.name != "cpython":
         return "it is for CPython on Linux"
-    if sys.version_info >= (3, 15):
-        return "on Python 3.15 it leaves attributes of one process in the memory of the next"
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "free-threaded builds do not use it"
     return None

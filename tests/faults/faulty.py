@@ -218,6 +218,11 @@ def describe_signals(channel):
     channel.sendall(repr((mask, handled)).encode())
 
 
+def tell_if_ignored(channel, number):
+    """Send back whether a function starts with this signal ignored."""
+    channel.sendall(repr(signal.getsignal(number) == signal.SIG_IGN).encode())
+
+
 def handle_signals(channel):
     """Tell of one SIGUSR1, and which wakeup descriptor was set when this started."""
     before = signal.set_wakeup_fd(-1)

@@ -142,10 +142,11 @@ def test_the_arguments_of_one_process_are_not_in_the_memory_of_a_later_sibling(s
         assert memory_count(template, (first, second)) == 0
 
 
-def test_the_environment_of_one_process_is_not_in_the_memory_of_a_later_sibling():
-    """Attributes carry secrets too."""
+@pytest.mark.parametrize("compiled", ["0", ""])
+def test_the_environment_of_one_process_is_not_in_the_memory_of_a_later_sibling(compiled):
+    """Attributes carry secrets too. The compiled part does not use the memory again soon, so they are overwritten."""
     first, second = secret()
-    with Template() as template:
+    with Template.new_exec(env={**os.environ, "ANYFORK_COMPILED": compiled}) as template:
         fork = template.fork(env={"TOKEN": (first + second).decode()})
         fork.run(faulty.end_with_anything).wait(DEADLINE)
         assert memory_count(template, (first, second)) == 0

@@ -1,8 +1,12 @@
 """Signals to the owner, to the group, to templates: none is lost, none reaches what it is not for."""
 
+import inspect
+import json
 import os
 import select
 import signal
+import subprocess
+import sys
 import time
 
 import faulty
@@ -209,6 +213,80 @@ def test_a_signal_that_ends_a_process_is_its_status(number):
     process.send_signal(number)
     assert process.wait(DEADLINE).signal == number
     process.close()
+
+
+def signal_parent(channel, number):
+    os.kill(os.getppid(), number)
+    channel.sendall(b"sent")
+
+
+def read_masks():
+    """Return the ignored and the caught signals, as the kernel has them."""
+    with open("/proc/self/status") as status:
+        lines = dict(line.split(":", 1) for line in status)
+    numbers = sorted(signal.valid_signals())  # the C library keeps two for itself
+    return [[int(n) for n in numbers if int(lines[name], 16) >> n - 1 & 1] for name in ("SigIgn", "SigCgt")]
+
+
+def read_signals(channel):
+    channel.sendall(json.dumps(read_masks()).encode())
+
+
+def masks(template):
+    with template.fork().run(read_signals) as process:
+        return json.loads(process.channel.recv(100))
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("generations", [0, 1])
+def test_a_template_survives_what_its_process_tells_it_by_a_signal(number, generations):
+    with Template.new_exec() if generations == 0 else Template().execute("nothing = None") as template:
+        for _ in range(2):
+            with template.fork().run(signal_parent, number) as process:
+                assert process.channel.recv(10) == b"sent"
+                assert process.wait(DEADLINE).code == 0
+        template.ready(DEADLINE)
+
+
+@pytest.mark.parametrize("compiled", ["0", None])
+def test_functions_do_not_ignore_what_templates_ignore(compiled):
+    fresh = subprocess.run(
+        [sys.executable, "-c", f"import signal\n{inspect.getsource(read_masks)}\nprint(read_masks())"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=DEADLINE,
+    )
+    env = dict(os.environ) | ({} if compiled is None else {"ANYFORK_COMPILED": compiled})
+    with Template.new_exec(env=env) as template:
+        ignored, _ = json.loads(fresh.stdout)
+        assert [masks(template)[0] for _ in range(2)] == [ignored] * 2
+        with template.fork().fork() as clone:
+            assert masks(clone)[0] == ignored
+        with template.run(read_signals) as process:  # in the template itself, which has never forked a function
+            assert json.loads(process.channel.recv(100))[0] == ignored
+
+
+def test_a_handler_that_only_a_library_knows_of_stays_in_functions():
+    """faulthandler sets handlers without telling the interpreter."""
+    with Template().execute("import faulthandler, signal\nfaulthandler.register(signal.SIGUSR1)") as template:
+        for _ in range(2):
+            ignored, caught = masks(template)
+            assert signal.SIGUSR1 in caught
+            assert signal.SIGUSR1 not in ignored
+
+
+def test_a_program_that_ignores_the_end_of_its_terminal_has_processes_that_do():
+    """As nohup starts it."""
+    source = """
+template = Template()
+with template.fork().run(faulty.tell_if_ignored, signal.SIGHUP) as process:
+    say(process.channel.recv(10).decode())
+"""
+    nohup = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    with Program(source, command=[sys.executable, "-c", nohup]) as program:
+        assert program.read() == "True"
+        assert program.wait() == 0
 
 
 SETTINGS = """

@@ -670,13 +670,14 @@ become(Loop *loop, const int *fds, int reports, int flags)
 enum {
     BE_BORN, LOADS, CHECKED, FIND_FUNCTION, FUNCTION_NAME, REFUSE, ENTER, END_COPY, SIGNAL, SIG_DEFAULT, INTERRUPT,
     TAKE_RESULT, FAIL, WIND_UP, FLUSH, EXIT, COUNT_THREADS, COUNT_HANDLERS, TEXT_STREAM, BYTE_STREAM, RAW_STREAM,
-    NUMBER_TERM, NUMBER_INT, PARTS
+    NUMBER_TERM, NUMBER_INT, IGNORED, PARTS
 };
 
 static const char *const part_names[PARTS] = {
     "be_born", "loads", "CHECKED", "find_function", "function_name", "refuse", "enter", "end_copy", "signal", "SIG_DFL",
     "default_int_handler", "take_result", "fail_call", "wind_up", "flush", "_exit", "count_threads", "count_handlers",
-    "TextIOWrapper", "BufferedWriter", "FileIO", "SIGTERM", "SIGINT"};
+    "TextIOWrapper", "BufferedWriter", "FileIO", "SIGTERM", "SIGINT",
+    "ignored"};
 
 static PyObject *parts[PARTS];
 static PyObject *name_threading, *name_atexits, *name_multiprocessing; /* strings */
@@ -953,6 +954,24 @@ show_title(const Loop *loop, const char *name, Py_ssize_t size)
     close(fd);
 }
 
+static int
+set_signal(PyObject *number, PyObject *action)
+{
+    PyObject *before = PyObject_CallFunctionObjArgs(parts[SIGNAL], number, action, NULL);
+    Py_XDECREF(before);
+    return before == NULL ? -1 : 0;
+}
+
+/* Twin of template.entry.ignore_no_more. */
+static int
+ignore_no_more(void)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(parts[IGNORED]); i++)
+        if (set_signal(PyTuple_GET_ITEM(parts[IGNORED], i), parts[SIG_DEFAULT]) < 0)
+            return -1;
+    return 0;
+}
+
 /* Report that the function is entered; twin of template.entry.enter. Return -1 with an exception. */
 static int
 enter(Loop *loop, int flags, PyObject *function, const char *name, Py_ssize_t size)
@@ -978,15 +997,9 @@ enter(Loop *loop, int flags, PyObject *function, const char *name, Py_ssize_t si
         return result == NULL ? -1 : 0;
     }
     Py_XDECREF(own_name);
-    result = PyObject_CallFunctionObjArgs(parts[SIGNAL], parts[NUMBER_TERM], parts[SIG_DEFAULT], NULL);
-    if (result == NULL)
+    if (set_signal(parts[NUMBER_TERM], parts[SIG_DEFAULT]) < 0)
         return -1;
-    Py_DECREF(result);
-    result = PyObject_CallFunctionObjArgs(parts[SIGNAL], parts[NUMBER_INT], parts[INTERRUPT], NULL);
-    if (result == NULL)
-        return -1;
-    Py_DECREF(result);
-    return 0;
+    return set_signal(parts[NUMBER_INT], parts[INTERRUPT]);
 }
 
 /* Return the arguments of the function: the channel, and the values from ``first`` on. */
@@ -1008,6 +1021,8 @@ run_start(Loop *loop, int flags, const char *body, Py_ssize_t length, Py_ssize_t
 {
     pid_t pid = getpid();
     PyObject *function = NULL;
+    if (ignore_no_more() < 0)
+        give_up();
     PyObject *values = load_values(body + name_size, length - name_size);
     if (values != NULL && name_size > 0)
         function = find_function(body, name_size, values);

@@ -19,7 +19,7 @@ from ..values.decode import DescriptorsLostError, FunctionNotFoundError, Payload
 from ..wire.channel import NOSIGNAL, public_socket
 from ..wire.failure import Failure, failure_of
 from ..wire.frames import DETACHED, ENTERED, EXECUTING, HEADER, VERSION, Frame
-from ..wire.signals import default_actions, handled_signals, program_signals, unblock_all
+from ..wire.signals import default_actions, handled_signals, program_signals, still_ignored, unblock_all
 from . import shutdown
 
 TYPE_CHECKING = False
@@ -32,8 +32,17 @@ if TYPE_CHECKING:
 pack = HEADER.pack
 
 
+def ignore_no_more(template: TemplateState) -> None:
+    """Give back the default action of signals that a template ignores: user code runs from now on."""
+    if template.changed:
+        template.ignored = still_ignored(template.ignored)
+    for number in template.ignored:
+        signal(number, SIG_DFL)
+
+
 def start_with_all(template: TemplateState, frame: Frame) -> list[Any]:
     """Decode a call and the arguments sent before it, report that it is entered, and return the call."""
+    ignore_no_more(template)
     payload = Payload(frame)
     try:
         _check(template, payload)

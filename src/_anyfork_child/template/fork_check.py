@@ -15,7 +15,7 @@ from ..values.decode import DescriptorsLostError
 from ..wire.channel import Channel, close_all, is_patched, public_socket
 from ..wire.failure import Failure, failure_of
 from ..wire.frames import FAILED, LOST, LOST_DESCRIPTOR, NOTED, Frame
-from ..wire.signals import default_actions, handled_signals
+from ..wire.signals import default_actions, handled_signals, still_ignored
 from .fork_safety import settle
 from .huge_pages import has_large_heap
 
@@ -129,6 +129,7 @@ def _settle_changed(template: TemplateState) -> None:
     children.take_signals()  # the rehearsal has reset them
     resets = settle(template.immortalize if template.immortal else None)
     template.fork = template.choose_fork()
+    template.ignored = still_ignored(template.ignored)
     template.signals = tuple(n for n in handled_signals() if _signal.getsignal(n) != template.handler)
     if template.signals:
         resets.append(lambda: default_actions(template.signals))

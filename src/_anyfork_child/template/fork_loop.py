@@ -37,7 +37,7 @@ from ..wire.frames import (
     VERSION,
 )
 from . import shutdown
-from .entry import enter, refuse_start
+from .entry import enter, ignore_no_more, refuse_start
 from .fork_check import obstacle, refuse
 from .huge_pages import SEVERAL
 
@@ -95,6 +95,7 @@ def serve(template: TemplateState) -> list[Any] | None:
                     body = receive_body(channel.sock, length)
                     if len(body) < length:
                         shutdown.owner_gone(template)
+                    ignore_no_more(template)
                     try:
                         call = load_call(body, value, template)
                     except BaseException as error:  # decoding runs code of the values, which may raise anything

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         handler: Callable[[int, Any], None]
         immortal: bool
         hook_errors: tuple[Any, ...]
+        ignored: Sequence[int]
         lifeline: int
         new_children: Callable[..., Children]
         past: list[object]

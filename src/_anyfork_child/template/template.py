@@ -17,7 +17,7 @@ from ..birth.owner_watch import follow
 from ..birth.preparation import STEPS, run_step
 from ..values.decode import DescriptorsLostError, Payload, find_function
 from ..values.shared_main import inherit
-from ..wire.channel import NOWAIT, Channel, close_all, wait_for_memory
+from ..wire.channel import NOWAIT, Channel, close_all, wait_for_memory, wipe
 from ..wire.descriptors import open_stdio
 from ..wire.failure import Failure, failure_of
 from ..wire.frames import (
@@ -49,6 +49,7 @@ from ..wire.frames import (
 )
 from ..wire.platform import has_pidfds
 from ..wire.resource_tracker import use as use_tracker
+from ..wire.signals import FROM_CHILDREN, ignore_defaults
 from . import shutdown
 from .entry import start_program, start_with_all
 from .fork_loop import fork_for
@@ -103,6 +104,7 @@ class Template:
         "handler",
         "hook_errors",
         "immortal",
+        "ignored",
         "kept",
         "lifeline",
         "loop",
@@ -166,6 +168,7 @@ class Template:
         self.hook_errors: tuple[Any, ...] = ()
         self.user_hook = sys.unraisablehook
         self.handler = lambda number, _frame: shutdown.terminated(self, number)
+        self.ignored: Sequence[int] = ()  # signals that this template ignores, and its processes do not
         if flags == FOLLOWED:
             follow(lifeline, self.pid)
         self.take_signals()
@@ -184,6 +187,7 @@ class Template:
         _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # Ctrl-C is for the owner and for running processes
         _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)  # a pipe for reports may have no reader
         _signal.signal(_signal.SIGTERM, self.handler)
+        self.ignored = (*self.ignored, *ignore_defaults(FROM_CHILDREN))
         if self.children is not None:
             self.children.take_signals()
 
@@ -214,6 +218,8 @@ class Template:
             if len(frame.fds) < FORK_DESCRIPTORS:
                 shutdown.reject(self, ProtocolError("a fork without its sockets"))
             fork_for(self, frame.fds, frame.value, frame.body)
+            if frame.body:
+                wipe(frame.body)  # otherwise the next process finds these attributes in its memory
         elif kind == PROGRAM:
             start_program(self, frame)
         elif kind == PING:

@@ -50,6 +50,12 @@ def receive_body(sock: _socket.socket, length: int) -> bytes:
             wait_for_memory(error)
 
 
+def wipe(data: bytes | bytearray) -> None:
+    """Overwrite the body of a FORK frame."""
+    if type(data) is bytearray:
+        data[:] = bytes(len(data))
+
+
 def close_all(fds: Iterable[int]) -> None:
     """Close descriptors of our own; skip those that were lost on the way."""
     for fd in fds:
@@ -98,7 +104,7 @@ class Channel:
         fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
         return self.complete(data, fds, got, flags)
 
-    def complete(self, data: bytes, fds: Sequence[int], got: int, flags: int) -> Frame | None:
+    def complete(self, data: bytes | bytearray, fds: Sequence[int], got: int, flags: int) -> Frame | None:
         """Read one frame as ``receive`` does, beginning with the result of a call of recvmsg."""
         decoder = self._decoder
         while data:
@@ -107,11 +113,21 @@ class Channel:
             self.whole = frame is not None
             if frame is not None:
                 return frame
-            data, ancillary, got, _ = self.sock.recvmsg(decoder.wanted, ROOM, flags | CLOEXEC)
+            data, ancillary, got = self._receive_more(flags)
             fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
         if decoder.idle:
             return None
         raise EOFError("the stream ended in the middle of a frame")
+
+    def _receive_more(self, flags: int) -> tuple[bytes | bytearray, list[tuple[int, int, bytes]], int]:
+        """Read more of a frame: attributes, which may be secrets, into memory that ``wipe`` can overwrite."""
+        decoder = self._decoder
+        if not decoder.in_attributes:
+            return self.sock.recvmsg(decoder.wanted, ROOM, flags | CLOEXEC)[:3]
+        data = bytearray(decoder.wanted)
+        size, ancillary, got, _ = self.sock.recvmsg_into([data], ROOM, flags | CLOEXEC)
+        del data[size:]
+        return data, ancillary, got
 
     def send(self, frame: Frame) -> None:
         """Write one frame and wait until the socket has taken it. The descriptors stay open on this side."""

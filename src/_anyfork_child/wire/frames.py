@@ -107,17 +107,22 @@ class Decoder:
     _count = 0
     _length = 0
     _value = 0
-    _buffer = b""  # first of the header, then of the body
+    _buffer: bytes | bytearray = b""  # first of the header, then of the body
     _truncated = False
     fds: Sequence[int] = ()
     wanted = HEADER_SIZE
+
+    @property
+    def in_attributes(self) -> bool:
+        """True inside a FORK frame, whose body is the attributes of a process."""
+        return self._kind == FORK
 
     @property
     def idle(self) -> bool:
         """True between two frames, the only place where a stream may end."""
         return not (self._kind or self._buffer or self.fds)
 
-    def feed(self, data: bytes, fds: Sequence[int] = (), truncated: bool = False) -> Frame | None:
+    def feed(self, data: bytes | bytearray, fds: Sequence[int] = (), truncated: bool = False) -> Frame | None:
         """Take at most ``wanted`` bytes and the descriptors that came with them; return the frame they complete.
 
         ``truncated`` means that some of the descriptors were lost (MSG_CTRUNC). Raises ProtocolError for a wrong
@@ -155,12 +160,12 @@ class Decoder:
         elif len(self._buffer) < self._length:
             self.wanted = self._length - len(self._buffer)
         else:
-            frame = Frame(self._kind, self._value, self._buffer, self.fds)
+            frame = Frame(self._kind, self._value, self._buffer, self.fds)  # type: ignore[arg-type]  # see channel.wipe
             self._kind, self._buffer, self.fds, self.wanted, self._truncated = 0, b"", (), HEADER_SIZE, False
             return frame
         return None
 
-    def _continue(self, data: bytes, before: int, truncated: bool) -> None:
+    def _continue(self, data: bytes | bytearray, before: int, truncated: bool) -> None:
         """Take bytes after the header: a filler with more of the announced descriptors, or bytes of the body."""
         if truncated:
             self._fill(before + DESCRIPTORS_A_MESSAGE)
@@ -168,7 +173,7 @@ class Decoder:
         if len(self.fds) > self._count or expected != (len(self.fds) > before):
             raise ProtocolError(f"received {len(self.fds)} descriptors instead of the {self._count} announced")
         if not expected:
-            self._buffer += data
+            self._buffer = self._buffer + data if self._buffer else data
 
     def _fill(self, end: int) -> None:
         """Add LOST_DESCRIPTOR for the descriptors of one message that did not arrive."""

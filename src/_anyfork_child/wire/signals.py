@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import _signal
-from _signal import SIG_DFL, SIGINT, signal
+from _signal import SIG_DFL, SIG_IGN, SIGHUP, SIGINT, SIGUSR1, SIGUSR2, getsignal, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Sequence
+
+FROM_CHILDREN = (SIGHUP, SIGUSR1, SIGUSR2)  # what a process may send to its parent, to tell it something
 
 
 def handled_signals() -> list[int]:
     """Return the signals for which this process has handlers in Python."""
-    getsignal = _signal.getsignal
     return [number for number in _signal.valid_signals() if callable(getsignal(number))]
 
 
@@ -22,6 +23,31 @@ def default_actions(numbers: Iterable[int]) -> None:
         signal(number, SIG_DFL)
 
 
+def ignore_defaults(numbers: Collection[int]) -> list[int]:
+    """Ignore those signals whose action is the default; return them."""
+    found = [number for number in numbers if getsignal(number) == SIG_DFL]
+    if found:
+        found = [number for number in found if not _has(b"SigCgt:", number) and not _has(b"SigIgn:", number)]
+    for number in found:
+        signal(number, SIG_IGN)
+    return found
+
+
+def still_ignored(numbers: Iterable[int]) -> Sequence[int]:
+    """Return those signals that are ignored: a library may have set a handler without the interpreter's knowledge."""
+    return tuple(number for number in numbers if getsignal(number) == SIG_IGN and _has(b"SigIgn:", number, True))
+
+
+def _has(field: bytes, number: int, unknown: bool = False) -> bool:
+    """Return whether a signal is in a mask of this process, or ``unknown`` where the system does not tell."""
+    try:
+        with open("/proc/self/status", "rb") as status:
+            masks = [int(line.removeprefix(field), 16) for line in status if line.startswith(field)]
+    except OSError:
+        return unknown
+    return any(mask >> number - 1 & 1 for mask in masks)
+
+
 def unblock_all() -> None:
     """Unblock all signals of this thread."""
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
@@ -29,5 +55,5 @@ def unblock_all() -> None:
 
 def program_signals() -> None:
     """Give this process the signals that a program expects: default actions, also for those Python ignores, no mask."""
-    default_actions((*handled_signals(), SIGINT, _signal.SIGPIPE, _signal.SIGXFSZ))
+    default_actions((*handled_signals(), *FROM_CHILDREN, SIGINT, _signal.SIGPIPE, _signal.SIGXFSZ))
     unblock_all()
