@@ -18,6 +18,7 @@ from deadlines import DEADLINE
 
 import anyfork
 from anyfork import Executor, Template, Worker, aio
+from anyfork._calls.calls import Calls
 from tests.faults import faulty
 
 THREADS = 8
@@ -88,6 +89,16 @@ def test_functions_that_threads_name_first_at_the_same_time_are_told_apart(face)
                 return [function for function in functions if call(function, 7, number) != function(7, number)]
 
             assert together(use) == [[]] * THREADS
+
+
+def test_functions_by_value_that_threads_map_first_at_the_same_time_have_different_numbers():
+    workers = [Calls() for _ in range(200)]
+
+    def use(number):
+        return [calls.take_function("map", lambda: number).number for calls in workers]
+
+    for numbers in zip(*together(use), strict=True):
+        assert len({*numbers}) == THREADS
 
 
 def test_a_worker_serves_calls_maps_streams_and_functions_by_value_of_many_threads_at_once():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import _signal
 import os
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 # Native threads that a fork may leave behind. jemalloc, which comes with pyarrow and so with pandas, takes its locks
 # around a fork, and works in the copy without its cleanup thread.
 SAFE_THREADS = frozenset({"jemalloc_bg_thd"})
+ENDING = 0.1  # seconds that a thread may take to end after its last Python code
 
 
 # CPython counts threads that stop for a fork, too, and warns; a plain string as the module must equal its name.
@@ -76,18 +78,25 @@ class Unwarned:
 def unsafe_threads() -> list[str]:
     """Return the names of native threads that do not stop for a fork, judged after a probe fork.
 
-    OpenBLAS, for one, stops its threads for the fork and restarts them.
+    OpenBLAS, for one, stops its threads for the fork and restarts them. A thread that Python has just joined may take
+    a moment to end; meanwhile it runs, while those that live on mostly wait for work.
     """
     if len(_tasks()) <= 1 or not _native_threads():
         return []
     _probe_fork()
-    return _native_threads()
+    deadline = time.monotonic() + ENDING
+    threads = _native_threads()
+    while any(runs for _, runs in threads) and time.monotonic() < deadline:
+        time.sleep(0.001)
+        threads = _native_threads()
+    return [name for name, _ in threads]
 
 
-def _native_threads() -> list[str]:
+def _native_threads() -> list[tuple[str, bool]]:
+    """Return the name of each native thread that is not known to be safe, and whether it runs, and does not wait."""
     main = str(os.getpid())
-    names = [_task_name(task) for task in _tasks() if task != main]
-    return [name for name in names if name not in SAFE_THREADS]
+    threads = [_look_at(task) for task in _tasks() if task != main]
+    return [(name, state in "RXZ") for name, state in threads if state and name not in SAFE_THREADS]
 
 
 def _probe_fork() -> None:
@@ -112,9 +121,11 @@ def _tasks() -> list[str]:
         return []
 
 
-def _task_name(task: str) -> str:
+def _look_at(task: str) -> tuple[str, str]:
+    """Return the name and the state of a thread, as a letter; "" if it has ended."""
     try:
-        with open(f"/proc/self/task/{task}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
-    except OSError:  # the thread has ended
-        return task
+        with open(f"/proc/self/task/{task}/stat", encoding="utf-8", errors="replace") as file:
+            name, _, state = file.read().partition(" (")[2].rpartition(") ")
+    except OSError:
+        return "", ""
+    return name, state[0]

@@ -93,8 +93,7 @@ class Calls:
         self._on_event = on_event
         self._make_error: Callable[[bool], AnyforkError] | None = None
         self._requests = Requests(serializer, receiver)
-        self._receiver = receiver
-        self._by_value: FunctionsByValue | None = None  # made for the first function by value
+        self._by_value = FunctionsByValue(receiver)
         self.small: int = 0  # the number of the call that begin_small has begun
         # A small call that another call of the same thread has interrupted. The other call must not wait for its
         # answer: the interrupted code may have received the answer without having noted it yet.
@@ -174,8 +173,6 @@ class Calls:
         """Return what many calls are to call: the function as it is now. Raises ArgumentError and OSError."""
         if self._requests.number(name, function):
             return function
-        if self._by_value is None:
-            self._by_value = FunctionsByValue(self._receiver)
         return self._by_value.take(name, function)
 
     def forget_functions(self) -> None:
