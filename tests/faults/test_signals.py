@@ -449,6 +449,24 @@ def test_code_in_a_template_that_sets_handlers_does_not_change_what_signals_do_t
         process.close()
 
 
+@pytest.mark.parametrize("compiled", ["", "0"])
+def test_hooks_of_a_fork_that_set_handlers_do_not_change_what_signals_do_to_a_template(compiled):
+    """coverage.py sets one for SIGTERM in each process that is forked."""
+    code = (
+        "import os, signal; os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))"
+    )
+    with Template.new_exec(env={**os.environ, "ANYFORK_COMPILED": compiled}).execute(code) as template:
+        template.fork().start(faulty.end_with, 0).close()  # the first one is forked in another way
+        nested = template.fork().ready()
+        process = nested.fork().run(faulty.stubborn)
+        process.channel.recv(1)
+        os.kill(nested.pid, signal.SIGTERM)
+        assert process.channel.recv(1) == b""
+        process.wait(DEADLINE)
+        process.close()
+        nested.close()
+
+
 def test_the_library_takes_no_status_of_the_owners_own_children():
     source = """
 import subprocess

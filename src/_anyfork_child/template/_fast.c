@@ -52,7 +52,7 @@
 #error "the frames below are laid out for little-endian machines"
 #endif
 
-#define INTERFACE 4 /* changes with what template/compiled.py calls */
+#define INTERFACE 5 /* changes with what template/compiled.py calls */
 
 enum { BEFORE, IN_PARENT, IN_CHILD, KINDS };
 

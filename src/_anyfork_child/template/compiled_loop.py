@@ -112,6 +112,7 @@ def _parts(fast: ModuleType, template: TemplateState) -> dict[str, Any]:
         fast.run_hooks_in_child()
         template.forking = False
         _note_birth(template, flags, getpid())  # not before: until now, SIGTERM ends a process that is not complete
+        template.keep_signals()
         if template.resets or template.hook_errors:
             template.differ(b"", ())
         return template.failure is None and not template.changed

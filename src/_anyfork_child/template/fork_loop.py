@@ -180,5 +180,6 @@ def become(template: TemplateState, fds: Sequence[int], reports: Sequence[int], 
         fcntl(template.reports, F_SETOWN_EX, owner)  # as claim, at less cost
     else:
         claim(template.reports)
+    template.keep_signals()
     if template.resets or template.hook_errors or body:
         template.differ(body, fds[FORK_DESCRIPTORS:])

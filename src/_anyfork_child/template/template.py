@@ -103,8 +103,8 @@ class Template:
         "generation",
         "handler",
         "hook_errors",
-        "immortal",
         "ignored",
+        "immortal",
         "kept",
         "lifeline",
         "loop",
@@ -190,6 +190,11 @@ class Template:
         self.ignored = (*self.ignored, *ignore_defaults(FROM_CHILDREN))
         if self.children is not None:
             self.children.take_signals()
+
+    def keep_signals(self) -> None:
+        """Set the signal handlers again if a hook of a fork has changed them, as coverage.py does in each process."""
+        if _signal.getsignal(_signal.SIGTERM) is not self.handler:
+            self.take_signals()
 
     # --- What the owner asks ---
 
