@@ -28,9 +28,8 @@ runner_of() {
     esac
 }
 
-# prepare VERSION: see that the interpreter is there, with an environment for tests in .venv-VERSION.
-prepare() {
-    local python runner
+# provide VERSION: see that the interpreter is there, and set $python and $runner to what runs it.
+provide() {
     runner_of "$1"
     case $1 in
     3.13t) "$root/scripts/interpreters" free-threaded && python=python3 ;;
@@ -41,6 +40,12 @@ prepare() {
         echo "There is no Python $1 here." >&2
         return 1
     }
+}
+
+# prepare VERSION: see that the interpreter is there, with an environment for tests in .venv-VERSION.
+prepare() {
+    local python runner
+    provide "$1" || return
     # shellcheck disable=SC2016 # the shell that runs there expands it
     "${runner[@]}" sh -ec '
         root=$1
