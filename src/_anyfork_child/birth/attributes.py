@@ -37,6 +37,9 @@ if TYPE_CHECKING:
         def keep(self, attributes: dict[str, Any]) -> None:
             """Note the attributes that are applied later."""
 
+        def contain(self) -> None:
+            """Become a container."""
+
         def call(self, payload: Payload) -> None:
             """Call a function of the user's."""
 
@@ -171,6 +174,8 @@ def give(template: Template, body: bytes, fds: Sequence[int]) -> None:
     if attributes.get("stderr") == AS_STDOUT and template.attributes.get("stdout") == CHANNEL:
         attributes["stderr"] = CHANNEL
     try:
+        if attributes.pop("contain", False):
+            _contain(template)
         if "before" in attributes:
             _call_before(template, attributes.pop("before"), given)
         template.keep(attributes)
@@ -179,6 +184,13 @@ def give(template: Template, body: bytes, fds: Sequence[int]) -> None:
             _become_interpreter(template, attributes["exec"], given)
     finally:
         close_all(fds)
+
+
+def _contain(template: Template) -> None:
+    try:
+        template.contain()
+    except (ImportError, OSError, AttributeError) as error:
+        raise failure_of("attribute", "contain", error) from error
 
 
 def _call_before(template: Template, function: tuple[bytes, bytes, int, int], fds: Sequence[int]) -> None:

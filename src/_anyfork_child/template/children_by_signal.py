@@ -13,6 +13,7 @@ from os import WNOHANG
 from select import POLLIN, poll
 from time import monotonic
 
+from ..birth.container import end_contained, is_container
 from ..wire.channel import NOWAIT, Channel, close_all
 from ..wire.frames import BORN, HEADER, SIGNAL, VERSION, ProtocolError
 from .children import Children
@@ -132,8 +133,9 @@ class SignalChildren(Children):
                 close_all(self._remove(pid))
                 continue
             if ended:
+                end_contained()
                 self.tell_end(pid, *self._remove(pid), status, usage)
-        if os.getpid() == 1:
+        if os.getpid() == 1 or is_container():
             _reap_orphans({*self._by_pid})
 
     def _remove(self, pid: int) -> tuple[int, int]:
@@ -154,7 +156,7 @@ class SignalChildren(Children):
 
 
 def _reap_orphans(ours: set[int]) -> None:
-    """Reap orphans that pid 1 has inherited, but none of our own processes, which ``_reap`` handles."""
+    """Reap orphans that pid 1 or a container has inherited, but none of our own processes, which ``_reap`` handles."""
     try:
         while True:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

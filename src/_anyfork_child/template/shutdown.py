@@ -75,6 +75,7 @@ def end_without_descriptors(pid: int) -> NoReturn:
 def owner_gone(template: TemplateState) -> NoReturn:
     """End all processes forked from here that are not detached, and this one, because the owner has ended."""
     _end_children(template)
+    _end_contained(template)
     end(0)
 
 
@@ -87,6 +88,7 @@ def terminated(template: TemplateState, number: int) -> None:
     signal(number, SIG_IGN)  # a second signal must not start this again
     if mine:
         _end_children(template)
+        _end_contained(template)
     signal(number, SIG_DFL)
     os.kill(os.getpid(), number)
 
@@ -110,6 +112,13 @@ def _end_children(template: TemplateState) -> None:
     children.kill_attached(SIGKILL, spare=children.ending())
     _wait_for_ends(children, PATIENCE)
     children.kill_attached(SIGKILL)
+
+
+def _end_contained(template: TemplateState) -> None:
+    if template.container == template.pid:
+        from ..birth.container import end_contained
+
+        end_contained()
 
 
 def _wait_for_ends(children: Children, seconds: float) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         changed: bool
         channel: Channel
         collapses: bool
+        container: int
         children: Children | None
         failure: Failure | None
         flags: int

@@ -95,6 +95,7 @@ class Template:
         "choose_fork",
         "collapses",
         "compiled",
+        "container",
         "failure",
         "flags",
         "fork",
@@ -135,6 +136,7 @@ class Template:
         self.flags = flags
         self.reports = reports
         self.pid = os.getpid()
+        self.container = 0  # the pid of the container that this process is, or was forked from
         self.generation = 0  # 0 if this process was exec'ed, 1 if it was forked
         self.title = title
         self.titled = False
@@ -465,6 +467,26 @@ class Template:
             self.failure = failure
         except Exception as error:
             self.failure = failure_of("hook", "reset", error)
+
+    def contain(self) -> None:
+        """Become a container, which notices the ends of its descendants by SIGCHLD. Runs in the new process.
+
+        Raises OSError.
+        """
+        from ..birth.container import become_container
+        from .children_by_signal import SignalChildren
+
+        become_container()
+        self.container, usual = self.pid, self.new_children
+
+        def new_children(*own: int) -> Children:
+            if self.container == self.pid:
+                return SignalChildren(*own)
+            _signal.set_wakeup_fd(-1)  # it was the container's
+            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+            return usual(*own)
+
+        self.new_children = new_children
 
     def call(self, payload: Payload) -> None:
         """Call the function of the attribute ``before``. Raises Failure, and what the function raises.

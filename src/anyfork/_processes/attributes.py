@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         new_session: bool
         title: str
         detached: bool
+        contain: bool
 
 
 PIPE, STDOUT, DEVNULL = -1, -2, -3  # the numbers that subprocess uses
@@ -82,7 +83,7 @@ def encode_attributes(call: str, attributes: Mapping[str, object], receiver: Rec
 
 def check_attributes(call: str, encoded: EncodedAttributes, attributes: Mapping[str, object]) -> dict[str, object]:
     """Return the attributes as they travel, and add their descriptors to ``encoded``. Drop ``detached``, which the FORK
-    frame carries as a flag. Raises ArgumentError.
+    frame carries as a flag, and ``contain``, which is for another process. Raises ArgumentError.
     """
     values: dict[str, object] = {}
     for name, value in attributes.items():
@@ -96,6 +97,7 @@ def check_attributes(call: str, encoded: EncodedAttributes, attributes: Mapping[
         except (TypeError, ValueError, OSError, AttributeError, CannotTravelError) as error:
             raise ArgumentError(f"{call}() cannot use {name}={value!r}: {error}") from error
     values.pop("detached", None)
+    values.pop("contain", None)
     if values.get("stderr") == AS_STDOUT and "stdout" in values:
         values["stderr"] = values["stdout"]
     return values
@@ -226,4 +228,5 @@ _CHECKS: dict[str, Callable[[EncodedAttributes, Any], object]] = {
     "title": _text,
     "detached": _flag,
     "before": _function,
+    "contain": _flag,
 }

@@ -8,12 +8,12 @@ from _signal import SIGKILL, SIGSTOP, SIGTERM
 from _thread import RLock
 
 from _anyfork_child.wire.frames import EXECUTE, IMMORTALIZE, PRELOAD, PREPARE, PROGRAM, SEND, START
+from _anyfork_child.wire.process_tree import kill_descendants
 
 from .._errors import AnyforkError, ArgumentError, HandleError, StatusUnknownError
 from .._system.import_path import ORDINARY
 from .._system.pipes import streams_of
 from .._system.polling import is_ready
-from .._system.process_tree import kill_descendants
 from .._system.signatures import overload
 from .arguments import (
     CALLS,
@@ -28,7 +28,7 @@ from .arguments import (
 from .attributes import encode_attributes
 from .flows import check
 from .session import Phase, Session
-from .start import NOTHING, adopt, fork, fork_default, fork_exec, take_over, warm_parent, warm_template
+from .start import NOTHING, adopt, fork, fork_contained, fork_default, fork_exec, take_over, warm_parent, warm_template
 from .undelivered import destructor, when_free
 
 TYPE_CHECKING = False
@@ -187,7 +187,8 @@ class TemplateHandle(Stays):
         the process handle an attribute of that name, CHANNEL, which connects the process's channel when its function is
         entered, or for ``stderr`` STDOUT), ``title`` (as ps shows it), ``extra_groups``,
         ``group``, ``user`` (names or numbers; a user without a group gets its own groups), ``env`` (replaces the whole
-        environment). With ``detached=True`` the process survives the owner's end, once a function runs in it. An
+        environment). With ``detached=True`` the process survives the owner's end, once a function runs in it. With
+        ``contain=True`` everything that the process and its forks start, daemons included, is killed at its end. An
         attribute that the system refuses is an AttributeRefusedError of the next ``ready`` or ``run``; an invalid
         attribute is an ArgumentError now.
         """
@@ -197,7 +198,8 @@ class TemplateHandle(Stays):
         encoded = encode_attributes("fork", attributes, self._link.receiver)
         try:
             self._link.check_descriptors_stay_here("fork", encoded)
-            link = fork(self._link, attributes, encoded)
+            start = fork_contained if attributes.get("contain") else fork
+            link = start(self._link, attributes, encoded)
         finally:
             encoded.close_made()
         link.streams = streams_of(encoded.pipes)
@@ -385,6 +387,7 @@ class ProcessHandle(Stays):
             where = link.session.host or "this system"
             raise ArgumentError(f"kill(tree=True) cannot find the processes on {where}: use kill(), for one process")
         self.send_signal(SIGSTOP)
+        link.read_news(link.ended)
         pid, pidfd = link.session.pid, link.session.pidfd
         if pid is None or link.session.status is not None or (pidfd >= 0 and is_ready(pidfd)):
             return  # not born, or ended: its number may belong to another process by now

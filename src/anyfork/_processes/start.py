@@ -52,6 +52,27 @@ def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded, more:
         file.close()
 
 
+def fork_contained(parent: Link, attributes: Mapping[str, object], encoded: Encoded, more: int = 0) -> Link:
+    """Ask a template for a fork in a container; the arguments are those of ``fork``."""
+    detached = {"detached": attributes.get("detached")}
+    return _fork_in(fork(parent, detached, _container()), attributes, encoded, more)
+
+
+def _container() -> Encoded:
+    """Return the attributes of a container: see _anyfork_child.birth.container."""
+    encoded = Encoded()
+    pickle_into(encoded, {"contain": True})
+    return encoded
+
+
+def _fork_in(container: Link, attributes: Mapping[str, object], encoded: Encoded, more: int) -> Link:
+    """Ask a container for its only fork. It ends after that."""
+    try:
+        return fork(container, attributes, encoded, more)
+    finally:
+        container.close_template()
+
+
 def _body(parent: Link, encoded: Encoded) -> tuple[bytes, Owned]:
     """Return the frame's body, and the owner of no descriptor. If the attributes are large, write them into a file, and
     return its index among the descriptors, pickled, and its owner.
@@ -107,6 +128,9 @@ def two_pairs() -> list[_socket.socket]:
 
 def fork_default(attributes: Mapping[str, object], encoded: Encoded, more: int = 0) -> Link:
     """Fork the default template; if it is gone, start a new one and fork that. Raises LaunchError."""
+    if attributes.get("contain"):
+        container = fork_default({"detached": attributes.get("detached")}, _container())
+        return _fork_in(container, attributes, encoded, more)
     template = default_template.get()
     link = fork(template, attributes, encoded, more)
     if template.outbox.broken:

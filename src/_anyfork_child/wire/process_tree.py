@@ -1,4 +1,4 @@
-"""The descendants of a process on this machine, as /proc lists them."""
+"""The descendants of a process on this machine, as /proc lists them. Used by both sides."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 from _signal import SIGKILL, SIGSTOP
 from time import monotonic, sleep
 
-from _anyfork_child.wire.owned_descriptors import Owned
-from _anyfork_child.wire.platform import has_pidfds, signal_pidfd
+from .owned_descriptors import Owned
+from .platform import has_pidfds, signal_pidfd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ PAUSE = 0.001  # seconds between looks
 
 
 def kill_descendants(root: int) -> None:
-    """Kill all descendants of a stopped process, however fast they start others. Raises PermissionError.
+    """Kill all descendants of this process or of a stopped one, however fast they start others.
+
+    Raises PermissionError.
 
     Each is stopped first, so that none is missed: a child of a process that has ended belongs to another parent.
     """
@@ -32,7 +34,9 @@ def kill_descendants(root: int) -> None:
         del found[root]
         refused = [pid for pid, pidfd in found.items() if not _signal(pid, pidfd, SIGKILL)]
     if refused:
-        raise PermissionError(f"kill(tree=True): this program may not signal the processes {refused}; the others ended")
+        raise PermissionError(
+            f"process {os.getpid()} may not kill the processes {refused} of a tree; it has killed the others"
+        )
 
 
 def _is_complete(found: dict[int, Owned], late: bool) -> bool:
@@ -87,7 +91,9 @@ def _parent(pid: int) -> int | None:
 
 
 def _is_still(pid: int) -> bool:
-    """Return whether no thread of a process runs."""
+    """Return whether no thread of a process can start a process."""
+    if pid == os.getpid():
+        return True
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except FileNotFoundError:

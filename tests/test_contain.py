@@ -1,0 +1,141 @@
+"""contain=True: whatever a process has started ends with it, and its exit status is its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import pytest
+from deadlines import DEADLINE
+from owner_side import run_python
+
+import anyfork
+from anyfork import PIPE, aio
+
+# A daemon: a session of its own, and its parent has ended. It keeps the standard output open.
+DAEMON = "os.fork() or (os.setsid(), os.fork() and os._exit(0), signal.pause())"
+TREES = {
+    "a child": "os.fork() or signal.pause()",
+    "a daemon": DAEMON,
+    "a daemon with children": DAEMON.replace("signal.pause()", "os.fork(), os.fork(), signal.pause()"),
+    "many daemons": f"[{DAEMON} for _ in range(20)]",
+    "nothing": "0",
+}
+CODE = "import os, signal, sys; {}; sys.exit(7)"
+
+
+@pytest.fixture
+def template():
+    """Yield a template."""
+    with anyfork.Template() as template:
+        yield template
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_what_a_process_leaves_ends_with_it(template, tree):
+    with template.fork(contain=True, stdout=PIPE).run_code(CODE.format(TREES[tree])) as process:
+        assert process.wait(DEADLINE).code == 7
+        assert process.communicate(timeout=0) == (b"", None)  # nobody has the pipe any more
+
+
+def test_what_another_process_leaves_goes_on(template):
+    with template.fork(stdout=PIPE).run_code(f"import os, signal; {DAEMON}; print(os.getpid())") as process:
+        assert process.wait(DEADLINE).code == 0
+        with pytest.raises(TimeoutError):
+            process.communicate(timeout=0)
+        for daemon in _holders(process.stdout.fileno()):
+            os.kill(daemon, signal.SIGKILL)
+
+
+def _holders(pipe):
+    """Return the processes, other than this one, that hold the pipe."""
+    wanted = os.readlink(f"/proc/self/fd/{pipe}")
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            continue
+        if wanted in links and int(pid) != os.getpid():
+            yield int(pid)
+
+
+def test_a_killed_process_takes_all_with_it(template):
+    code = f"import os, signal; {DAEMON}; print('up', flush=True); signal.pause()"
+    with template.fork(contain=True, stdout=PIPE).run_code(code) as process:
+        assert process.stdout.readline() == b"up\n"
+        process.kill()
+        assert process.wait(DEADLINE).signal == signal.SIGKILL
+        assert process.communicate(timeout=0)[0] is not None
+
+
+@pytest.mark.anyio
+async def test_it_works_in_the_async_face(anyio_backend):
+    async with aio.Template() as template:
+        async with await template.fork(contain=True, stdout=PIPE).run_code(CODE.format(DAEMON)) as process:
+            assert await process.communicate() == (b"", None)
+            assert process.returncode == 7
+
+
+def test_it_is_a_template_as_others_are(template):
+    with template.preload("fractions").fork(contain=True, stdout=PIPE, cwd="/") as contained:
+        contained.ready(DEADLINE)
+        with contained.fork().run_code(f"import os, signal; {DAEMON}") as process:
+            assert process.wait(DEADLINE).code == 0
+        with contained.run_code("import os, sys; print(os.getcwd(), 'fractions' in sys.modules)") as last:
+            assert last.communicate(timeout=DEADLINE) == (b"/ True\n", None)
+
+
+def test_a_new_interpreter_can_be_contained():
+    with anyfork.Template.new_exec(contain=True, stdout=PIPE).run_code(CODE.format(DAEMON)) as process:
+        assert process.communicate(timeout=DEADLINE) == (b"", None)
+        assert process.returncode == 7
+
+
+def test_a_function_is_contained(template):
+    with template.fork(contain=True).run("child_side:leave", 3) as process:
+        assert process.wait(DEADLINE).code == 3
+
+
+def test_a_worker_s_leftovers_end_with_it(template):
+    read, write = os.pipe()
+    with anyfork.Worker(template.fork(contain=True)) as worker:
+        worker.call(_leave_daemon, anyfork.Descriptor(write))
+    os.close(write)
+    with open(read, "rb") as end:
+        assert end.read() == b""
+
+
+def _leave_daemon(descriptor):
+    os.set_inheritable(descriptor.fileno(), True)
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            signal.pause()
+        os._exit(0)
+
+
+def test_nothing_is_left_when_the_owner_is_killed():
+    read, write = os.pipe()
+    owner = (
+        "import anyfork, os, signal\n"
+        f"process = anyfork.Template().fork(contain=True, stdout={write}).run_code('''import os, signal; {DAEMON}\n"
+        "os.write(1, b'.'); signal.pause()''')\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    run_python("-c", owner, pass_fds=[write])
+    os.close(write)
+    with open(read, "rb") as end:
+        assert end.read().strip(b".") == b""
+
+
+def test_on_another_machine_too():
+    with anyfork.RemoteTemplate([sys.executable]) as remote:
+        with remote.fork(contain=True).run_code(CODE.format(DAEMON)) as process:
+            assert process.wait(DEADLINE).code == 7
+
+
+def test_a_wrong_value_is_an_error(template):
+    with pytest.raises(anyfork.ArgumentError, match="contain="):
+        template.fork(contain="yes")
+    template.fork(contain=False).close()
