@@ -7,7 +7,7 @@ AnyforkError
 │   ├── PreloadError         a module that cannot be imported
 │   ├── ExecuteError         code that raised or cannot be compiled
 │   ├── PrepareError         a function that raised, was not found, or whose arguments cannot be decoded
-│   ├── UnsafeTemplateError  threads run in the template
+│   ├── UnsafeTemplateError  threads run in the template, or it has opened a GPU
 │   ├── LaunchError          no interpreter was found, or it did not start
 │   ├── TemplateDiedError    the template ended before it had done what it was asked
 │   └── RemoteTemplateError  the template was to run on another machine
@@ -106,9 +106,13 @@ class PrepareError(TemplateError):
 
 
 class UnsafeTemplateError(TemplateError):
-    """Threads run in the template, so it must not be forked; ``threads`` names them."""
+    """The template must not be forked: threads run in it, which ``threads`` names, or it has opened ``devices``.
 
-    threads: str
+    The devices are those of GPUs: what a library has set up on a GPU does not work in a forked process.
+    """
+
+    threads: str = ""
+    devices: str = ""
 
 
 class LaunchError(TemplateError):

@@ -8,6 +8,7 @@ from ..values.decode import DescriptorsLostError, Payload
 from ..wire.failure import Failure, failure_of
 from ..wire.frames import EXECUTE, INIT, PRELOAD, PREPARE
 from ..wire.own_imports import import_own, is_standard_library
+from .gpu_devices import GpuDevices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ def _initialise(payload: Payload) -> None:
 
 def _preload(payload: Payload) -> None:
     names = payload.load()
+    devices = GpuDevices()
     for name in names:
         try:
             __import__(name)
         except Exception as error:  # a module may raise anything while it is imported
             raise failure_of("preload", name, error) from error
+        devices.check(f"the import of {name}")
     if LAZY_IMPORTS:
         from .lazy_imports import resolve_lazy_imports
 
@@ -57,11 +60,13 @@ def _execute(payload: Payload) -> None:
     name = f"<execute {len(_sources) + 1}>"
     _sources[name] = code
     main["args"] = tuple(args)
+    devices = GpuDevices()
     try:
         exec(compile(code, name, "exec"), main)
     except Exception as error:
         _show_sources()
         raise failure_of("execute", name, error) from error
+    devices.check("the code given to execute")
 
 
 def _prepare(payload: Payload) -> None:
@@ -69,10 +74,12 @@ def _prepare(payload: Payload) -> None:
         function, *args = payload.load_call()
     except Exception as error:
         raise failure_of("prepare", "its arguments", error) from error
+    devices = GpuDevices()
     try:
         function(*args)
     except Exception as error:
         raise failure_of("prepare", function_name(function), error) from error
+    devices.check(f"prepare({function_name(function)})")
 
 
 _sources: dict[str, str] = {}  # the executed code, for the lines of a traceback

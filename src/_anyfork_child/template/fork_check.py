@@ -32,7 +32,7 @@ def obstacle(template: TemplateState, fds: list[int], executes: int) -> Failure 
     """Prepare this template for forks if necessary; return the reason why it cannot fork, or None.
 
     ``fds`` are the descriptors of the request; they get other numbers if they are in the way. A fork that ``executes``
-    an interpreter at once may leave threads behind.
+    an interpreter at once may leave threads and devices behind.
     """
     if LOST_DESCRIPTOR in fds:
         return Failure("fork", "", DescriptorsLostError())
@@ -45,7 +45,7 @@ def obstacle(template: TemplateState, fds: list[int], executes: int) -> Failure 
             template.failure = failure
         except Exception as error:  # a module of the program may hide one that is needed here
             template.failure = failure_of("prepare", "the first fork", error)
-    if template.failure is not None and template.failure.category == "threads" and executes:
+    if template.failure is not None and template.failure.category in ("threads", "devices") and executes:
         return _gather_children(template, fds)
     return template.failure
 

@@ -261,6 +261,14 @@ def _unsafe(report: Report) -> _errors.AnyforkError:
     return _errors.UnsafeTemplateError(f"{report.summary}: {report.subject}", threads=report.subject)
 
 
+def _devices(report: Report) -> _errors.AnyforkError:
+    return _errors.UnsafeTemplateError(
+        f"{report.subject} has opened a GPU in the template ({report.summary}), and a fork cannot use it then: "
+        "open it in the function of the process",
+        devices=report.summary,
+    )
+
+
 def _program(report: Report) -> _errors.AnyforkError:
     return _errors.ProgramError(
         f"the program {report.subject!r} cannot be executed: {report.summary}",
@@ -296,6 +304,7 @@ _ERRORS: dict[str, Callable[[Report], _errors.AnyforkError]] = {
     "execute": _plain(_errors.ExecuteError, "code given to execute failed in the template: {summary}"),
     "prepare": _plain(_errors.PrepareError, "prepare({subject}) failed in the template: {summary}"),
     "threads": _unsafe,
+    "devices": _devices,
     "fork": _fork,
     "descriptors": _fork,
     "hook": _plain(_errors.HookError, "a hook raised in the new process ({subject}): {summary}"),
