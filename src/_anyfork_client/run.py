@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from .signals import Signals
+    from .terminal import Terminal
 
 TIMEOUT = 1.0  # seconds until a keeper must have answered
 STANDARD_STREAMS = (0, 1, 2)
@@ -70,7 +71,7 @@ def _become(options: Sequence[str], program: Sequence[str]) -> NoReturn:
 
 def _run_warm(wanted: RunArguments, options: Sequence[str]) -> NoReturn:
     """Run the program in a process of the keeper. Raises ColdError, UnusableError and OSError if it has not begun."""
-    _check_streams()
+    device = _check_streams()
     status = read_status()
     inherited = inheritance(status)
     whole = key(options, status, inherited)
@@ -86,22 +87,24 @@ def _run_warm(wanted: RunArguments, options: Sequence[str]) -> NoReturn:
     os.close(directory)
     try:
         _negotiate(sock, whole, wanted, options, inherited)
-        _stand_for_program(sock, wanted.verbose)
+        _stand_for_program(sock, device, wanted.verbose)
     finally:
         sock.close()
 
 
-def _check_streams() -> None:
+def _check_streams() -> int:
+    """Return the device number of the terminal, 0 if there is none. Raises ColdError."""
     for fd in STANDARD_STREAMS:
         try:
             os.fstat(fd)
         except OSError:
             raise ColdError(f"descriptor {fd} is closed") from None
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC))
-    except OSError:  # there is no terminal, as in a job
-        return
-    raise ColdError("it has a terminal")
+    with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
+        _state, _parent, group, _session, number, foreground, *_ = file.read().rpartition(")")[2].split()
+    terminal = int(number)
+    if terminal and group != foreground:
+        raise ColdError("it is in the background of its terminal")
+    return os.makedev(terminal >> 8 & 0xFFF, terminal & 0xFF | terminal >> 12 & 0xFFF00) if terminal else 0
 
 
 def _negotiate(
@@ -142,40 +145,66 @@ def _check_answer(answer: Any) -> None:
         raise ColdError(answer[1])
 
 
-def _stand_for_program(sock: socket, verbose: bool) -> NoReturn:
+def _stand_for_program(sock: socket, device: int, verbose: bool) -> NoReturn:
     """Have the keeper start the program, and end as it ends. Raises ColdError and OSError if it has not begun."""
     from .signals import Signals
 
     further = _further_descriptors()
-    if len(further) + len(STANDARD_STREAMS) >= messages.MOST_DESCRIPTORS:
+    if len(further) + len(STANDARD_STREAMS) + 2 > messages.MOST_DESCRIPTORS:
         raise ColdError(f"it inherits {len(further)} descriptors")
-    cwd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    terminal = _terminal(device)
     signals = Signals()
     try:
-        messages.send(sock, ("go", further), (cwd, *STANDARD_STREAMS, *further))
+        _go(sock, further, terminal)
     except OSError:
         signals.restore()
         raise
-    os.close(cwd)
-    kind, value = _answer(sock, signals)
+    kind, value = _answer(sock, signals, terminal)
     if kind == "cold":
         signals.restore()
         raise ColdError(value)
+    pid, why = value
+    if why and verbose:
+        _say(f"a new interpreter runs the program: {why}")
     _release_descriptors()
-    if value and verbose:
-        _say(f"a new interpreter runs the program: {value}")
-    signals.end(_answer(sock, signals)[1])
+    if terminal is not None:
+        terminal.begin(pid)
+    _, returncode = _answer(sock, signals, terminal)
+    if terminal is not None:
+        terminal.end()
+    signals.end(returncode)
 
 
-def _answer(sock: socket, signals: Signals) -> tuple[str, Any]:
+def _terminal(device: int) -> Terminal | None:
+    if not device:
+        return None
+    from .terminal import Terminal
+
+    return Terminal(device)
+
+
+def _go(sock: socket, further: list[int], terminal: Terminal | None) -> None:
+    """Send all descriptors of the program. Raises OSError."""
+    cwd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    streams = STANDARD_STREAMS if terminal is None else terminal.streams
+    slaves = () if terminal is None else (terminal.slave,)
+    try:
+        messages.send(sock, ("go", further), (cwd, *streams, *further, *slaves))
+    finally:
+        os.close(cwd)
+
+
+def _answer(sock: socket, signals: Signals, terminal: Terminal | None) -> tuple[str, Any]:
     """Return the next answer of the keeper; pass on signals meanwhile. End this process if the keeper has ended."""
     try:
         while not signals.has_answer:
-            for message in signals.wait(sock):
+            for message in signals.wait(sock, terminal):
                 messages.send(sock, message)
         signals.has_answer = False
         kind, value = messages.receive(sock)
     except (messages.LostError, OSError):
+        if terminal is not None:
+            terminal.end()
         _say("the keeper has ended, and the program with it: its exit status is unknown")
         os._exit(LOST)
     return kind, value

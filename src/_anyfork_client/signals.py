@@ -11,14 +11,18 @@ from _signal import (
     SIGCHLD,
     SIGCONT,
     SIGFPE,
+    SIGHUP,
     SIGILL,
+    SIGINT,
     SIGKILL,
     SIGPIPE,
+    SIGQUIT,
     SIGSEGV,
     SIGSTOP,
     SIGTSTP,
     SIGTTIN,
     SIGTTOU,
+    SIGWINCH,
     SIGXFSZ,
     getsignal,
     pthread_sigmask,
@@ -34,8 +38,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import NoReturn
 
+    from .terminal import Terminal
+
 # They cannot be caught, belong to the interpreter, or are faults of the client itself.
 KEPT = {SIGKILL, SIGSTOP, SIGCHLD, SIGPIPE, SIGXFSZ, SIGSEGV, SIGBUS, SIGFPE, SIGILL}
+OF_KEYS = {SIGINT, SIGQUIT}  # the terminal sends them to all processes of a job
 STOPS = {SIGTSTP, SIGTTIN, SIGTTOU}
 
 
@@ -52,19 +59,20 @@ class Signals:
             if action != SIG_IGN:
                 signal(number, _note)
 
-    def wait(self, sock: socket) -> Iterator[tuple[str, int]]:
-        """Wait for a signal or an answer of the keeper; yield messages for the keeper."""
+    def wait(self, sock: socket, terminal: Terminal | None) -> Iterator[tuple[str, int]]:
+        """Wait for a signal, an answer of the keeper or the terminal; yield messages for the keeper."""
         waiting = poll()
         waiting.register(sock.fileno(), POLLIN)
         waiting.register(self._read, POLLIN)
-        ready = {fd for fd, _ in waiting.poll()}
+        for fd, events in terminal.interest() if terminal is not None else ():
+            waiting.register(fd, events)
+        ready = dict(waiting.poll(terminal.patience if terminal is not None else None))
+        if terminal is not None:
+            terminal.handle(ready)
         self.has_answer = sock.fileno() in ready
         if self._read in ready:
             for number in os.read(self._read, 1 << 12):
-                yield "signal", number
-                if number in STOPS:
-                    os.kill(os.getpid(), SIGSTOP)
-                    yield "signal", SIGCONT
+                yield from _pass_on(number, terminal)
 
     def restore(self) -> None:
         """Let signals do again what they did before."""
@@ -88,3 +96,24 @@ class Signals:
 
 def _note(_number: int, _frame: object) -> None:
     """Do nothing: the pipe has the number already."""
+
+
+def _pass_on(number: int, terminal: Terminal | None) -> Iterator[tuple[str, int]]:
+    """Pass a signal on to the program; yield the messages for the keeper that this takes."""
+    if terminal is None or not terminal.program:
+        yield "signal", number
+        if number in STOPS:
+            os.kill(os.getpid(), SIGSTOP)
+            yield "signal", SIGCONT
+    elif number == SIGWINCH:
+        terminal.resize()
+    elif number in STOPS:
+        terminal.stop()
+    elif number == SIGCONT:
+        terminal.go_on()
+    elif number in OF_KEYS and not terminal.is_whole:
+        terminal.signal_group(number)
+    elif number == SIGHUP and terminal.follow_hangup():
+        return
+    else:
+        yield "signal", number

@@ -17,9 +17,12 @@ from conftest import eventually
 from _anyfork_client import messages, place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeVar
 
+    Outcome = TypeVar("Outcome")
+
+ATTEMPTS = 10
 COLD = "anyfork: the program starts cold"
 
 
@@ -52,6 +55,19 @@ class CommandLine:
     def warm_up(self) -> None:
         """Wait until programs with these options start warm."""
         eventually(lambda: COLD not in self.run("--verbose", "-c", "pass").stderr)
+
+    def starts(self) -> int:
+        """Return how many programs have started warm."""
+        return sum(template["starts"] for template in self.ask()["templates"])
+
+    def until_warm(self, run: Callable[[], Outcome]) -> Outcome:
+        """Run a program until it has started warm; on a loaded machine the keeper may answer too late."""
+        for _ in range(ATTEMPTS):
+            before = self.starts()
+            found = run()
+            if self.starts() > before:
+                return found
+        raise AssertionError("the program does not start warm")
 
     def sockets(self) -> list[Path]:
         return [*self.directory.glob(f"*{place.SUFFIX}")]

@@ -19,8 +19,16 @@ class Starter:
 
     report = -1
 
-    def obey(self, report: Descriptor, passed: Sequence[tuple[int, Descriptor]], group: int | None) -> None:
-        """Give the process the numbered descriptors and the process group that the starter wants it to have."""
+    def obey(
+        self,
+        report: Descriptor,
+        passed: Sequence[tuple[int, Descriptor]],
+        group: int | None,
+        terminal: Descriptor | None = None,
+    ) -> None:
+        """Give the process the numbered descriptors, the process group and the terminal that the starter wants."""
+        if terminal is not None:
+            _take_terminal(terminal.detach())
         above = max((number for number, _ in passed), default=2) + 1
         self.report = _lift(report, above)
         lifted = [(number, _lift(given, above)) for number, given in passed]
@@ -46,6 +54,15 @@ class Starter:
         """Tell the starter that the program begins, here."""
         if self.report >= 0:
             os.close(self.report)
+
+
+def _take_terminal(fd: int) -> None:
+    """Make a terminal that of this process, which leads its session."""
+    from fcntl import ioctl
+    from termios import TIOCSCTTY
+
+    ioctl(fd, TIOCSCTTY, 0)
+    os.close(fd)
 
 
 def _lift(descriptor: Descriptor, above: int) -> int:

@@ -40,7 +40,8 @@ def run(sock: socket, kept: KeptTemplate, request: dict[str, Any], running: dict
     try:
         _, numbers = receive(sock, fds)
         handle = _fork(kept, made, request, fds)
-        process, why = _begin(handle, request, [*zip(numbers, fds[len(STREAMS) :], strict=True)])
+        end = len(STREAMS) + len(numbers)
+        process, why = _begin(handle, request, [*zip(numbers, fds[len(STREAMS) : end], strict=True)], fds[end:])
     finally:
         for fd in fds:
             os.close(fd)
@@ -49,7 +50,7 @@ def run(sock: socket, kept: KeptTemplate, request: dict[str, Any], running: dict
         pid = process.pid or 0
         running[pid] = request["line"], monotonic()
         try:
-            _serve(sock, process, why)
+            _serve(sock, process, (pid, why))
         finally:
             del running[pid]
 
@@ -72,7 +73,9 @@ def _fork(kept: KeptTemplate, made: Made, request: dict[str, Any], fds: Sequence
         raise NotWarmError(f"the template cannot start it: {error}") from error
 
 
-def _begin(handle: Template, request: dict[str, Any], passed: Sequence[tuple[int, int]]) -> tuple[Process, str]:
+def _begin(
+    handle: Template, request: dict[str, Any], passed: Sequence[tuple[int, int]], terminals: Sequence[int]
+) -> tuple[Process, str]:
     """Let a process become the program; return it, and why a new interpreter runs it, if one does.
 
     Raises NotWarmError.
@@ -80,7 +83,7 @@ def _begin(handle: Template, request: dict[str, Any], passed: Sequence[tuple[int
     read, write = os.pipe()
     try:
         numbered = [(number, Descriptor(fd)) for number, fd in passed]
-        starter = (request["line"], request["options"], Descriptor(write), numbered, None)
+        starter = (request["line"], request["options"], Descriptor(write), numbered, None, *map(Descriptor, terminals))
         signals = request["ignored"], [number for number in request["blocked"] if number in valid_signals()]
         process = handle._take_over_by_python(
             Process._of, request["kind"], request["target"], request["argv"], starter, signals
@@ -94,14 +97,14 @@ def _begin(handle: Template, request: dict[str, Any], passed: Sequence[tuple[int
         return process, report.read()[1:].decode("utf-8", "replace")
 
 
-def _serve(sock: socket, process: Process, why: str) -> None:
+def _serve(sock: socket, process: Process, start: tuple[int, str]) -> None:
     """Pass the client's signals to the program, and its end to the client. Kill a program whose client has ended."""
     waiting = poll()
     waiting.register(sock.fileno(), POLLIN)
     waiting.register(process.fileno(), POLLIN)
     ended = process.fileno()
     try:
-        send(sock, ("started", why))
+        send(sock, ("started", start))
         while ended not in (ready := {fd for fd, _ in waiting.poll()}):
             if sock.fileno() in ready:
                 process.send_signal(receive(sock)[1])

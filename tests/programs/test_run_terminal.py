@@ -1,0 +1,146 @@
+"""``anyfork run`` on a terminal: what a person sees and types is the same as with a cold program."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from keepers import command_line
+from screen import Screen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from keepers import CommandLine
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[CommandLine]:
+    """Yield a command line with a keeper whose template has loaded what no program loads by itself."""
+    with command_line("--preload", "fractions") as line:
+        line.env["TERM"] = "dumb"  # a prompt without colours, whichever version it is
+        line.warm_up()
+        yield line
+
+
+SHOW = """
+import os, sys, termios
+print([stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)], os.get_terminal_size())
+print(open("/dev/tty").isatty(), os.tcgetpgrp(0) == os.getpgrp(), termios.tcgetattr(0), sys.stdout.line_buffering)
+"""
+LOOP = "\nimport time\nprint('ready')\nwhile True: time.sleep(0.01)"
+INDENTED = LOOP.replace("\n", "\n    ")
+CATCH = "import signal\nsignal.signal(signal.SIGWINCH, lambda *_: os.write(1, str(os.get_terminal_size()).encode()))"
+TYPED = {
+    "state": (SHOW, []),
+    "input": ("print(input('name? ') + '!')", [("name? ", "Ada\n")]),
+    "end of input": ("input('name? ')", [("name? ", "\x04")]),
+    "password": ("import getpass; print(getpass.getpass() + '!')", [("assword: ", "secret\n")]),
+    "interrupt": (f"try:{INDENTED}\nexcept KeyboardInterrupt: print('interrupted')", [("ready", "\x03")]),
+    "quit": (LOOP, [("ready", "\x1c")]),
+    "debugger": ("import pdb\npdb.set_trace()\nprint(5)", [("(Pdb) ", "p 1 + 1\n"), ("2\r\n(Pdb) ", "c\n")]),
+    "prompt": ("import code\ncode.interact()", [(">>> ", "1 + 4\n"), ("5\r\n>>> ", "\x04")]),
+    "pager": ("import subprocess; subprocess.run(['less', '-X', '/etc/passwd']); print('end')", [(":", "q")]),
+    "child": ("import os; print('first'); os.system('read x < /dev/tty; echo $x')", [("first", "typed\n")]),
+    "much output": ("print('x' * 50000 + 'y')", []),
+    "raw": ("import tty, sys\ntty.setraw(0)\nprint('raw')\nprint(repr(sys.stdin.read(2)))", [("raw", "\x03\x1a")]),
+    "no echo left": ("import os; os.system('stty -echo'); print(input('name? '))", [("name? ", "hidden\n")]),
+}
+
+
+if shutil.which("less") is None:
+    del TYPED["pager"]
+
+
+def transcript(command, env, steps) -> tuple[int, list[bytes]]:
+    shown = []
+    with Screen(command, env=env) as screen:
+        before = screen.attributes()
+        for awaited, typed in steps:
+            screen.expect(awaited)
+            screen.type(typed)
+        code = screen.end()
+        shown.append(screen.shown)
+        if "stty" not in command[-1] and "setraw" not in command[-1]:
+            assert screen.attributes() == before
+    return code, shown
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_a_terminal_shows_the_same_as_cold(shared, name):
+    code, steps = TYPED[name]
+    cold = transcript([sys.executable, "-c", code], shared.env, steps)
+    assert shared.until_warm(lambda: transcript(shared.command("-c", code), shared.env, steps)) == cold
+
+
+def test_the_program_learns_of_a_new_size(shared):
+    with Screen(shared.command("-c", f"import os\n{CATCH}\n{LOOP}"), env=shared.env) as screen:
+        screen.expect("ready")
+        screen.resize(50, 100)
+        screen.expect("columns=100, lines=50")
+        screen.type("\x03")
+        assert screen.end() == -signal.SIGINT
+
+
+def test_a_job_is_stopped_and_continued_as_cold(shared):
+    """A shell with job control: Ctrl-Z, the shell's own prompt, fg."""
+    with Screen(["bash", "--norc", "--noediting", "-i"], env={**shared.env, "PS1": "shell> "}) as screen:
+        screen.expect("shell> ")
+        line = " ".join(f"'{word}'" for word in shared.command("-c", "print(input(chr(63)) + chr(33))"))
+        screen.type(f"{line}\n")
+        screen.expect("?")
+        screen.type("\x1a")
+        screen.expect("Stopped")
+        screen.expect("shell> ")
+        screen.type("echo $((6 * 7))\n")
+        screen.expect("42\r\n")
+        screen.type("fg\n")
+        screen.expect("anyfork")
+        screen.type("typed\n")
+        screen.expect("typed!\r\n")
+        screen.expect("shell> ")
+        screen.type("exit 7\n")
+        assert screen.end() == 7
+
+
+def test_a_program_beside_others_has_its_streams_as_they_are_and_a_terminal(shared):
+    """As in ``program | less``: the password is asked for on /dev/tty, the output goes into the pipe."""
+    code = "import getpass, sys; print(sys.stdin.isatty(), sys.stdout.isatty(), getpass.getpass('word? '))"
+
+    def run() -> None:
+        read, write = os.pipe()
+        with Screen(shared.command("-c", code), env=shared.env, stdout=write) as screen, open(read) as output:
+            os.close(write)
+            screen.expect("word? ")
+            screen.type("secret\n")
+            assert output.read() == "True False secret\n"
+            assert screen.end() == 0
+
+    shared.until_warm(run)
+
+
+def test_a_job_in_the_background_starts_cold(shared):
+    with Screen(["bash", "--norc", "--noediting", "-i"], env={**shared.env, "PS1": "shell> "}) as screen:
+        screen.expect("shell> ")
+        line = " ".join(f"'{word}'" for word in shared.command("--verbose", "-c", "print(chr(63))"))
+        screen.type(f"{line} & wait\n")
+        screen.expect("in the background")
+        screen.expect("?\r\n")
+        screen.type("exit\n")
+        screen.end()
+
+
+def test_a_terminal_that_hangs_up_ends_the_program(shared):
+    code = f"import os, signal\nsignal.signal(signal.SIGHUP, lambda *_: (os.write({{}}, b'hup'), os._exit(1)))\n{LOOP}"
+    read, write = os.pipe()
+    with open(read, "rb") as said:
+        screen = Screen(shared.command("-c", code.format(write)), env=shared.env, extra=[write])
+        os.close(write)
+        screen.expect("ready")
+        os.close(screen.master)
+        assert said.read() == b"hup"
+        screen.process.wait()
