@@ -43,6 +43,11 @@ class Driver:
                 env={**os.environ, "PYTHONPATH": path},
             )
 
+    @property
+    def pid(self) -> int:
+        """The owner's process id."""
+        return self._process.pid
+
     @classmethod
     def python(cls, module: str, *arguments: str) -> Self:
         """An owner written in Python, without a ``__main__`` that multiprocessing would load again in each child."""

@@ -8,7 +8,6 @@ import sys
 from struct import Struct
 
 from .floor_template import NOTHING, SEND_BYTE
-from .procfs import Faults, faults
 
 _ONE = Struct("i")
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "floor_template.py")
@@ -50,14 +49,6 @@ class Floor:
         if mine.recv(1):
             raise RuntimeError("the floor's process sent more than it should")
         mine.close()
-
-    def faults(self, count: int) -> Faults:
-        """Page faults of one start, the mean of so many. The processes' come from the template, which reaps them."""
-        before = faults(self._pid)
-        for _ in range(count):
-            self.one()
-        after = faults(self._pid)
-        return Faults((after.own - before.own) / count, (after.children - before.children) / count)
 
     def close(self) -> None:
         """End the template."""

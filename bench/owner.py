@@ -128,13 +128,6 @@ def many(starter: Starter[Any], count: float) -> list[float]:
     return [count, perf_counter() - begin]
 
 
-def count_faults(starter: Any, count: float) -> list[float]:
-    """Page faults of one start in the template and in the process."""
-    starter.faults(starters.FAULTS_SKIPPED)
-    faults = starter.faults(int(count))
-    return [faults.own, faults.children]
-
-
 def exec_ready(starter: Any, count: float) -> list[float]:
     """Seconds until an exec'ed template is ready, and of a bare interpreter, in turn."""
     return starter.ready(int(count))  # type: ignore[no-any-return]  # only one starter has this
@@ -145,6 +138,5 @@ MEASURES: dict[str, Callable[[Any, float], list[float]]] = {
     "sequential": sequential,
     "in_flight": in_flight,
     "many": many,
-    "faults": count_faults,
     "exec_ready": exec_ready,
 }

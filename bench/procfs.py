@@ -6,12 +6,22 @@ import os
 from dataclasses import dataclass
 
 _STATE, _PARENT, _MINOR_FAULTS, _CHILDREN_MINOR_FAULTS = 0, 1, 7, 8  # behind the name, which may contain anything
+_CHILDREN_USER, _CHILDREN_SYSTEM = 13, 14
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
     """Minor page faults: of a process itself, and of those of its children that it has reaped."""
+
+    own: float
+    children: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """Seconds of CPU: of a process itself, and of those of its children that it has reaped, these in ticks."""
 
     own: float
     children: float
@@ -35,6 +45,16 @@ def faults(pid: int) -> Faults:
     """The page faults of a process so far."""
     fields = _stat(pid)
     return Faults(int(fields[_MINOR_FAULTS]), int(fields[_CHILDREN_MINOR_FAULTS]))
+
+
+def cpu(pid: int) -> Cpu:
+    """The CPU time of a process so far, of all its threads."""
+    own = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
+            own += int(file.read().split()[0])
+    fields = _stat(pid)
+    return Cpu(own * 1e-9, (int(fields[_CHILDREN_USER]) + int(fields[_CHILDREN_SYSTEM])) / _TICKS)
 
 
 def memory(pid: int) -> Memory:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     import anyfork
 
-    from .procfs import Faults
-
     Handle = TypeVar("Handle")
 
     class Starter(Protocol[Handle]):
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
             """Create a process that sends a byte at once, and wait for the byte."""
 
 
-FAULTS_SKIPPED = 20  # starts before page faults are counted: the first ones touch what later ones do not
 TRUE = "/bin/true"
 
 
@@ -69,19 +66,6 @@ class Anyfork:
     def end(self, process: anyfork.Process) -> None:
         process.wait()
         process.close()
-
-    def faults(self, count: int) -> Faults:
-        """Page faults of one start, the mean of so many: of the template, and of the process."""
-        from .procfs import Faults, faults
-
-        pid, children = self._template.pid, 0
-        assert pid is not None
-        before = faults(pid).own
-        for _ in range(count):
-            usage = self._template.fork().run(nothing).wait().usage
-            assert usage is not None
-            children += usage.minor_faults
-        return Faults((faults(pid).own - before) / count, children / count)
 
     def close(self) -> None:
         self._template.close()

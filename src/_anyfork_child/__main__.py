@@ -8,7 +8,7 @@ import os
 import sys
 
 # isort: off
-# In this order, the objects that a start touches lie on the fewest pages (python -m bench create --only faults).
+# In this order, the objects that a start touches lie on the fewest pages (python -m bench create --only parts).
 from .birth import exit as exit  # noqa: A004  # the module
 from .template import shutdown as shutdown
 from .wire import channel as channel

@@ -8,7 +8,7 @@ top of the stack: ``serve`` returns the call to run.
 the template and in the new process, and in Python using an object writes its reference count. Every start runs the code
 of this module. So it is flat (a function costs two pages), its names are global (finding one writes nothing), a new
 process keeps its template's objects and moves its own descriptors under their numbers, and rare cases are in other
-modules. ``python -m bench create --only faults`` measures the effect of a change.
+modules. ``python -m bench create --only parts`` measures the effect of a change.
 """
 
 from __future__ import annotations
