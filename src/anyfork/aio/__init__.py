@@ -16,6 +16,18 @@ from ._worker import Map as Map
 from ._worker import Stream as Stream
 from ._worker import Worker as Worker
 
-for _name in ("Map", "Pool", "PoolMap", "Process", "RemoteTemplate", "Stream", "Template", "Worker"):
+for _name in (
+    "Map",
+    "Pool",
+    "PoolMap",
+    "Process",
+    "RemoteTemplate",
+    "Stream",
+    "Template",
+    "Worker",
+    "call",
+    "open_process",
+    "run_process",
+):
     globals()[_name].__module__ = __name__
 del _name
