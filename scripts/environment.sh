@@ -43,11 +43,13 @@ make_environment() {
         groups=
         for group; do
             if [ "$group" = test ] && is_free_threaded "$interpreter"; then group=test-free-threaded; fi
-            groups="$groups --group $group"
+            groups="$groups $group"
         done
-        # Tests of the Python twin build the compiled part, too.
-        install() { env -u ANYFORK_COMPILED "$directory/bin/python" -m pip -qq --disable-pip-version-check --no-input install --prefer-binary "$@"; }
-        install --upgrade 'pip>=25.1' && install --editable . $groups
+        # shellcheck disable=SC2086 # one word for each group
+        "$directory/bin/python" scripts/requirements.py $groups >"$directory/requirements.txt" &&
+            # Tests of the Python twin build the compiled part, too.
+            env -u ANYFORK_COMPILED "$directory/bin/python" -m pip -qq --disable-pip-version-check --no-input \
+                install --prefer-binary --editable . --requirement "$directory/requirements.txt"
     ) || return 1
     echo "$stamp" >"$stamped"
 }
