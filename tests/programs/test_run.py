@@ -232,7 +232,7 @@ def is_gone(pid: int) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGRTMIN])
 def test_the_program_gets_the_signals_of_the_client(shared, number):
-    code = f"import signal, os, sys; signal.signal({int(number)}, lambda n, _: sys.exit(n + 100)); os.write(1, b'.'); signal.pause()"
+    code = f"import signal, os, sys, time; signal.signal({int(number)}, lambda n, _: sys.exit(n + 100)); os.write(1, b'.')\nwhile True: time.sleep(0.1)"
     with begin(shared, code) as client:
         client.send_signal(number)
         assert client.wait(DEADLINE) == number + 100
