@@ -104,6 +104,9 @@ if TYPE_CHECKING:
     from . import aio as aio
     from . import context as context
     from . import subprocess as subprocess
+    from ._blocking.advice import Advice as Advice
+    from ._blocking.advice import LateImport as LateImport
+    from ._blocking.advice import advise as advise
     from ._blocking.call import call as call
     from ._blocking.first_end import wait as wait
     from ._blocking.remote import RemoteTemplate as RemoteTemplate
@@ -124,6 +127,7 @@ __all__ = [
     "DEVNULL",
     "PIPE",
     "STDOUT",
+    "Advice",
     "AnyforkError",
     "ArgumentDecodeError",
     "ArgumentError",
@@ -145,6 +149,7 @@ __all__ = [
     "HandleError",
     "HookError",
     "InitializerError",
+    "LateImport",
     "LaunchError",
     "NotReadyError",
     "OpenDescriptor",
@@ -172,6 +177,7 @@ __all__ = [
     "Usage",
     "Worker",
     "WorkerDiedError",
+    "advise",
     "aio",
     "audit",
     "call",

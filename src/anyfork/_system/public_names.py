@@ -9,6 +9,7 @@ from _anyfork_child.wire.own_imports import import_own
 
 PACKAGE = "anyfork"
 WHERE = {
+    "Advice": "._blocking.advice",
     "Audit": "._program_copy.audit",
     "OpenDescriptor": "._program_copy.audit",
     "PoolStats": "._pools.stats",
@@ -16,6 +17,8 @@ WHERE = {
     "Stream": "._blocking.worker",
     "UnsafeForkWarning": "._program_copy.fork_here",
     "Worker": "._blocking.worker",
+    "LateImport": "._blocking.advice",
+    "advise": "._blocking.advice",
     "audit": "._program_copy.audit",
     "call": "._blocking.call",
     "Executor": "._executor.executor",

@@ -1,0 +1,67 @@
+"""The imports of processes, noted with their time and memory: for anyfork.advise().
+
+Runs in an observed template and in what is forked from it. It takes the place of the one function by which the
+interpreter loads a module, whichever statement or function asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import _bootstrap
+from time import monotonic_ns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..values.decode import Descriptor
+
+OWN = "_anyfork_child"
+_importlib: Any = _bootstrap  # its functions are not in the stubs
+MOST = 16 << 20  # bytes of notes; further imports are not noted
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class ImportWatch:
+    """The function that loads modules, which notes each load that is not part of another one."""
+
+    def __init__(self, file: int, template: int) -> None:
+        self._file, self._template = file, template
+        found = os.fstat(file)
+        self._identity = found.st_dev, found.st_ino
+        self._load: Callable[..., Any] = _importlib._find_and_load
+        self._inside = False
+
+    def __call__(self, name: str, import_: Callable[..., Any]) -> Any:
+        if self._inside or name in sys.modules or os.getpid() == self._template:
+            return self._load(name, import_)
+        self._inside = True
+        began, before = monotonic_ns(), _resident()
+        try:
+            module = self._load(name, import_)
+        finally:
+            self._inside = False
+        if not name.startswith(OWN):
+            self._note(f"{os.getpid()} {monotonic_ns() - began} {(_resident() - before) * PAGE} {name}\n")
+        return module
+
+    def _note(self, line: str) -> None:
+        try:
+            found = os.fstat(self._file)
+            if (found.st_dev, found.st_ino) == self._identity and found.st_size < MOST:
+                os.write(self._file, line.encode())
+        except OSError:  # the program has closed it
+            pass
+
+
+def _resident() -> int:
+    """Return how many pages of this process are in memory."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1])
+
+
+def watch(file: Descriptor) -> None:
+    """Note the imports of all processes that are forked from this template from now on."""
+    _importlib._find_and_load = ImportWatch(file.detach(), os.getpid())
