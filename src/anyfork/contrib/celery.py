@@ -1,0 +1,274 @@
+"""The task pool for Celery: tasks run in processes that are forked from a template.
+
+``CELERY_CUSTOM_WORKER_POOL=anyfork.contrib.celery:TaskPool celery -A project worker --pool custom``
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+from collections import deque
+from concurrent.futures import wait
+from time import monotonic
+
+from _anyfork_child.wire.current_worker import emit
+
+from .._blocking.template import Template
+from .._errors import CallCancelledError, CallTimeoutError, WorkerDiedError
+from .._executor.executor import Executor
+from ._engine import Engine
+
+with Engine("celery", "5.7", "celery"):
+    from billiard.einfo import ExceptionInfo
+    from billiard.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostError
+    from celery.concurrency import base
+    from celery.concurrency.prefork import process_destructor, process_initializer
+    from kombu.asynchronous import get_event_loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+    from typing import Any
+
+    class _BasePool:
+        """What Celery, which has no types, gives its pools."""
+
+        limit: int
+        options: dict[str, Any]
+        callbacks_propagate: tuple[type[BaseException], ...]
+
+        def _get_info(self) -> dict[str, Any]: ...
+else:
+    _BasePool = base.BasePool
+
+logger: logging.Logger = logging.getLogger("celery.pool")
+HEARTBEAT = 0.5  # seconds between looks at the broker while the pool ends, as in Celery's own pool
+# Celery binds tasks by name then, as it does in processes that billiard spawns.
+FRESH = {"FORKED_BY_MULTIPROCESSING": "1"}
+
+
+class TaskPool(_BasePool):
+    """A pool of Celery whose processes are forked from a template that has loaded the app and its tasks.
+
+    The worker itself never forks, so it may have threads. Callbacks run in the thread of Celery's event loop.
+    """
+
+    signal_safe: bool = False  # ending the pool waits for its thread
+    _executor: Executor | None = None
+    _wakeup: int = -1  # an eventfd that the event loop watches, if there is one
+
+    def on_start(self) -> None:
+        """Make the template and the executor. Celery calls this."""
+        app, hostname = self.options["initargs"]
+        memory = self.options.get("max_memory_per_child")  # in KiB
+        self._calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._jobs: set[TaskJob] = set()
+        self._running: dict[int, TaskJob] = {}  # by the pid of the process
+        template = Template().fork(env={**os.environ, **FRESH}).prepare(load_app, app).ready()
+        self._executor = Executor(
+            template,
+            self.limit,
+            initializer=begin_process,
+            initargs=(hostname,),
+            max_calls=self.options.get("maxtasksperchild"),
+            max_memory=memory and memory * 1024,
+        )
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """Let callbacks run in the thread of this event loop. Celery calls this each time that it starts the loop."""
+        if self._wakeup < 0:
+            self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        loop.add_reader(self._wakeup, self._run_calls)
+
+    def on_apply(self, target: Callable[..., Any], args: Any, kwargs: Any, **options: Any) -> TaskJob:
+        """Submit one task. Celery calls this."""
+        soft = options.get("soft_timeout") or self.options.get("soft_timeout")
+        hard = options.get("timeout") or self.options.get("timeout")
+        job = TaskJob(self, hard, soft, options)
+        assert self._executor is not None
+        submitter = self._executor.options(timeout=hard, on_event=job.note_event)
+        job.future = submitter.submit(run_task, target, args, kwargs, soft)
+        self._jobs.add(job)
+        job.future.add_done_callback(job.note_end)
+        return job
+
+    def note_begin(self, job: TaskJob, pid: int) -> None:
+        """Note which task a process runs."""
+        self._running[pid] = job
+
+    def note_end(self, job: TaskJob, pid: int) -> None:
+        """Note that a task has ended."""
+        self._running.pop(pid, None)
+        self._jobs.discard(job)
+
+    def signal_job(self, job: TaskJob, pid: int, number: int) -> None:
+        """Send a signal to the process of a task if it runs that task now."""
+        if self._running.get(pid) is job:
+            os.kill(pid, number)
+
+    def call_back(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function of Celery: soon and in its event loop, if there is one."""
+        if self._wakeup < 0:
+            self._call_safely(function, *args)
+        else:
+            self._calls.append((function, args))
+            os.eventfd_write(self._wakeup, 1)
+
+    def _run_calls(self, *_: object) -> None:
+        if self._wakeup >= 0:
+            try:
+                os.eventfd_read(self._wakeup)
+            except BlockingIOError:  # nothing new
+                pass
+        while self._calls:
+            function, args = self._calls.popleft()
+            self._call_safely(function, *args)
+
+    def _call_safely(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function of Celery; log what it raises, unless that ends the worker."""
+        try:
+            function(*args)
+        except self.callbacks_propagate:
+            raise
+        except Exception:
+            logger.exception("a callback of Celery raised in the task pool")
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """Do nothing: Celery calls ``TaskJob.terminate`` next, which knows whether the process still runs that task."""
+
+    def grow(self, number: int = 1) -> None:
+        """Allow more processes."""
+        self._resize(self.limit + number)
+
+    def shrink(self, number: int = 1) -> None:
+        """Allow fewer processes; those in excess finish their tasks."""
+        self._resize(max(1, self.limit - number))
+
+    def _resize(self, limit: int) -> None:
+        self.limit = limit
+        if self._executor is not None:
+            self._executor.resize(limit)
+
+    def restart(self) -> None:
+        """Start new processes, from a new template."""
+        self.on_stop()
+        self.on_start()
+
+    def on_stop(self) -> None:
+        """Finish the tasks that were submitted, and end the processes. Celery calls this."""
+        executor, self._executor = self._executor, None
+        if executor is None:
+            return
+        loop = get_event_loop()
+        while wait([job.future for job in [*self._jobs] if job.future is not None], HEARTBEAT).not_done:
+            if loop is not None:
+                loop.fire_timers()  # the broker expects heartbeats
+            self._run_calls()
+        executor.shutdown()
+        self._run_calls()
+
+    def on_terminate(self) -> None:
+        """End the processes now, and forget their tasks. Celery calls this."""
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.kill()
+
+    def _get_info(self) -> dict[str, Any]:
+        executor = self._executor
+        return {**super()._get_info(), "processes": [] if executor is None else executor.pids}
+
+
+class TaskJob:
+    """One task in the pool, from its submission to its end."""
+
+    def __init__(self, pool: TaskPool, hard: float | None, soft: float | None, callbacks: dict[str, Any]) -> None:
+        self.future: Future[Any] | None = None
+        self._pool = pool
+        self._hard = hard
+        self._soft = soft
+        self._callbacks = callbacks
+        self._pid: int = 0
+        self._signal: int = 0
+
+    def terminate(self, signal: int) -> None:
+        """End the process of the task by a signal if the task has begun. Celery calls this to revoke the task."""
+        self._signal = signal
+        self._pool.signal_job(self, self._pid, signal)
+
+    def note_event(self, event: tuple[int, float] | None) -> None:
+        """Pass on that the task has begun, in which process and when, or has reached its soft time limit."""
+        if event is None:
+            self._call("timeout_callback", True, self._soft)
+            return
+        self._pid = event[0]
+        self._pool.note_begin(self, self._pid)
+        self._call("accept_callback", *event)
+
+    def note_end(self, future: Future[Any]) -> None:
+        """Pass on the result of the task, or why it has none."""
+        self._pool.note_end(self, self._pid)
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            self._call("callback", future.result())
+        elif isinstance(error, CallTimeoutError):
+            self._call("timeout_callback", False, self._hard)
+        elif not isinstance(error, CallCancelledError):
+            self._call("error_callback", _info_of(self._seen_by_celery(error)))
+
+    def _seen_by_celery(self, error: BaseException) -> BaseException:
+        if not isinstance(error, WorkerDiedError):
+            return error
+        return Terminated(-self._signal) if self._signal else WorkerLostError(str(error))  # type: ignore[no-any-return]
+
+    def _call(self, name: str, *args: object) -> None:
+        function = self._callbacks.get(name)
+        if function is not None:
+            self._pool.call_back(function, *args)
+
+
+def _info_of(error: BaseException) -> Any:
+    try:
+        raise error
+    except BaseException:
+        return ExceptionInfo()
+
+
+# --- In the template and its processes ------------------------------------------------------------------------------
+
+_apps: list[Any] = []  # the app of this template
+
+
+def load_app(app: Any) -> None:
+    """Load the app with all modules of its tasks. Runs in the template."""
+    _apps.append(app)
+    app.loader.init_worker()
+    app.finalize()
+
+
+def begin_process(hostname: str) -> None:
+    """Do what Celery does at the start of each process of its own pool."""
+    process_initializer(_apps[0], hostname)
+    atexit.register(process_destructor, os.getpid(), 0)
+
+
+def run_task(target: Callable[..., Any], args: Any, kwargs: Any, soft: float | None) -> Any:
+    """Run a task. Say before that it has begun, and raise SoftTimeLimitExceeded in it after ``soft`` seconds."""
+    emit((os.getpid(), monotonic()))
+    if soft is None:
+        return target(*args, **kwargs)
+    signal.signal(signal.SIGALRM, _exceed)
+    signal.setitimer(signal.ITIMER_REAL, soft)
+    try:
+        return target(*args, **kwargs)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _exceed(*_: object) -> None:
+    emit(None)
+    raise SoftTimeLimitExceeded

@@ -1,0 +1,128 @@
+"""Celery's worker with our task pool. Each test is a program with a real broker, and a worker from the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("celery", reason="celery is not installed, or has no wheel for this interpreter")
+if shutil.which("redis-server") is None:
+    pytest.skip("redis-server is not installed", allow_module_level=True)
+
+from conftest import descendants, eventually
+from in_program import in_program
+
+pytestmark = pytest.mark.slow
+
+SECONDS = 30  # for a result
+
+
+@contextlib.contextmanager
+def working(*arguments):
+    """Start a Redis server and a worker of Celery with our pool, and yield the module of the tasks and the worker."""
+    path = os.path.abspath("redis.sock")
+    os.environ["TEST_BROKER"] = f"redis+socket://{path}"
+    os.environ["CELERY_CUSTOM_WORKER_POOL"] = "anyfork.contrib.celery:TaskPool"
+    server = ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--loglevel", "warning"]
+    command = [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "--pool", "custom", "-l", "INFO", "-E"]
+    with subprocess.Popen(server) as redis:
+        eventually(Path(path).exists)
+        with subprocess.Popen([*command, "--without-gossip", "--without-mingle", *arguments]) as worker:
+            try:
+                import celery_tasks
+
+                yield celery_tasks, worker
+                worker.terminate()
+                assert worker.wait(SECONDS) == 0
+            finally:
+                worker.kill()
+        redis.terminate()
+
+
+def begun(path):
+    """Wait until a task has begun. Return its process."""
+    eventually(Path(path).exists)
+    return int(Path(path).read_text())
+
+
+def outcome(result):
+    """Return the value of a task, or the name of the class of its error."""
+    value = result.get(SECONDS, propagate=False)
+    return type(value).__name__ if isinstance(value, BaseException) else value
+
+
+@in_program
+def test_tasks_run_in_processes_of_a_template_that_has_loaded_them():
+    with working("-c", "2") as (tasks, worker):
+        process, loaded_in, parent, initialised = tasks.processes.delay().get(SECONDS)
+        assert process in descendants(worker.pid)
+        assert parent == loaded_in != worker.pid
+        assert initialised
+        assert [result.get(SECONDS) for result in [tasks.add.delay(n, n) for n in range(20)]] == [
+            2 * n for n in range(20)
+        ]
+        assert outcome(tasks.fail.delay()) == "ArithmeticError"
+        assert outcome(tasks.retried.delay()) == "again"
+
+
+@in_program
+def test_a_process_that_dies_fails_its_own_task_or_runs_it_again():
+    with working("-c", "2") as (tasks, worker):
+        path = os.path.abspath("begun")
+        waiting = tasks.wait.delay(path)
+        process = begun(path)
+        assert outcome(tasks.die.delay()) == "WorkerLostError"
+        assert outcome(tasks.die_once.delay(os.path.abspath("once"))) == "alive"
+        assert process in descendants(worker.pid)
+        tasks.app.control.revoke(waiting.id, terminate=True, signal="SIGKILL")
+        assert outcome(waiting) == "TaskRevokedError"
+        eventually(lambda: process not in descendants(worker.pid))
+        assert tasks.add.delay(1, 2).get(SECONDS) == 3
+
+
+@in_program
+def test_a_warm_shutdown_finishes_and_acknowledges_what_runs():
+    with working("-c", "1") as (tasks, worker):
+        path = os.path.abspath("begun")
+        os.mkfifo("fifo")
+        tasks.finish.delay(path, os.path.abspath("fifo"))
+        process = begun(path)
+        worker.terminate()
+        open("fifo", "w").close()
+        assert worker.wait(SECONDS) == 0
+        assert Path(f"{path}.done").exists()
+        assert not Path(f"/proc/{process}").exists()
+        client = tasks.app.connection().default_channel.client
+        assert (client.hlen("unacked"), client.llen("celery")) == (0, 0)
+
+
+@in_program
+def test_time_limits():
+    with working("-c", "1") as (tasks, _):
+        assert outcome(tasks.soft.delay()) == "noticed"
+        assert outcome(tasks.hard.delay()) == "TimeLimitExceeded"
+        assert tasks.add.delay(1, 2).get(SECONDS) == 3
+
+
+@in_program
+def test_processes_end_after_their_number_of_tasks_and_the_pool_grows_and_shrinks():
+    with working("-c", "1", "--max-tasks-per-child", "1") as (tasks, worker):
+        found = [tasks.processes.delay().get(SECONDS)[0] for _ in range(3)]
+        assert len({*found}) == 3
+        (answer,) = tasks.app.control.pool_grow(1, reply=True, timeout=SECONDS, limit=1)
+        assert "ok" in str(answer)
+        paths = [os.path.abspath(name) for name in ("one", "two")]
+        waiting = [tasks.wait.delay(path) for path in paths]
+        assert len({begun(path) for path in paths}) == 2
+        for result in waiting:
+            tasks.app.control.revoke(result.id, terminate=True)
+        assert [outcome(result) for result in waiting] == ["TaskRevokedError"] * 2
+        (answer,) = tasks.app.control.pool_shrink(1, reply=True, timeout=SECONDS, limit=1)
+        assert "ok" in str(answer)
+        assert tasks.add.delay(1, 2).get(SECONDS) == 3
