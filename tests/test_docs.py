@@ -80,6 +80,7 @@ def test_the_list_of_pages_has_each_page_once() -> None:
 
 
 DIRECTIVE = re.compile(r"^\.\. (?:py:)?(?:auto)?(?:class|function|exception|data):: (\S+)$", re.MULTILINE)
+EXAMPLE = re.compile(r"::\n\n((?: {4,}.*\n|\n)+)")
 MODULES = {"aio": anyfork.aio, "context": anyfork.context, "subprocess": anyfork.subprocess}
 
 
@@ -94,6 +95,20 @@ def test_the_reference_has_each_public_name_once_and_all_have_docstrings() -> No
     assert ({*listed} - public, public - {*listed}) == (set(), set()), "in docs/reference, and in the package"
     assert len(listed) == len(public)
     assert [name for name in sorted(public) if not documented(name)] == []
+
+
+def examples() -> Iterator[object]:
+    """Yield each example in a docstring of a public name: what stands behind two colons."""
+    for page in sorted((ROOT / "docs" / "reference").glob("*.md")):
+        for name in DIRECTIVE.findall(page.read_text()):
+            docstring = getdoc(attrgetter(name.removeprefix("anyfork."))(anyfork)) or ""
+            yield from (pytest.param(dedent(found), id=name) for found in EXAMPLE.findall(f"{docstring}\n"))
+
+
+@pytest.mark.parametrize("example", list(examples()))
+def test_the_examples_of_a_docstring_run(example: str) -> None:
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=PROGRAM_DEADLINE)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def documented(name: str) -> bool:

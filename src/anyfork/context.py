@@ -36,6 +36,14 @@ def get_context(template: Template | None = None, *, main: Literal["import"] | N
     with ``-c`` cannot be imported, and travels by value even then.
 
     Raises ArgumentError for anything but a blocking Template, and for any other ``main``.
+
+    For example::
+
+        import anyfork
+
+        ctx = anyfork.get_context()
+        with ctx.Pool(2) as pool:
+            assert pool.map(abs, [-1, -2]) == [1, 2]
     """
     _check("get_context", template, main)
     if template is None and main is None:

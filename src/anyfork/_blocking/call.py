@@ -65,6 +65,12 @@ def call(
     The process is a fork of the template, which stays, or of the default template. Raises what the function raises,
     with the remote traceback as its cause; all else is as in ``Worker.call``. After the timeout, in seconds, the
     process is killed.
+
+    For example::
+
+        import anyfork
+
+        assert anyfork.call(pow, 2, 10) == 1024
     """
     if keywords:
         raise refused_keywords("call", function, keywords, "template, timeout, on_event")

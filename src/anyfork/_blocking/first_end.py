@@ -24,6 +24,17 @@ def wait(processes: Iterable[Process], timeout: float | None = None) -> list[Pro
 
     Return an empty list when the timeout, in seconds, is over before, and for no processes. The handles can be used
     from other threads meanwhile.
+
+    For example::
+
+        import anyfork
+
+        template = anyfork.Template()
+        processes = [template.fork().run_module("this") for _ in range(2)]
+        while processes:
+            for process in anyfork.wait(processes):
+                processes.remove(process)
+                process.close()
     """
     watched = list(processes)
     for process in watched:

@@ -27,6 +27,18 @@ class Process(ProcessHandle):
 
     As a context manager it closes its channel and its streams at the end and waits for the process. If the handle is
     dropped, the process goes on, and sees the end of its channel.
+
+    For example::
+
+        import signal
+        import anyfork
+
+        def sleep(channel):
+            signal.pause()
+
+        with anyfork.Template().run(sleep) as process:
+            process.terminate()
+            assert process.wait(timeout=60).signal == signal.SIGTERM
     """
 
     __slots__ = ("_channel",)

@@ -30,6 +30,18 @@ class Template(TemplateHandle):
     All methods but ``ready``, ``detach`` and those that run something return at once. The template carries out their
     requests in order. If a request fails, the next ``ready`` or ``run`` of this template, or of anything forked from it
     later, raises the error. Every handle may be used from any thread.
+
+    For example::
+
+        import anyfork
+
+        def greet(channel, name):
+            with channel:
+                channel.sendall(f"Hello, {name}!".encode())
+
+        with anyfork.Template().preload("json") as template:
+            with template.fork(nice=5).run(greet, "Ada") as process:
+                assert process.channel.recv(100) == b"Hello, Ada!"
     """
 
     __slots__ = ()

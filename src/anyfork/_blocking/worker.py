@@ -52,6 +52,14 @@ class Worker(WorkerHandle):
     "wait" waits for the call nevertheless, and returns its result.
 
     As a context manager it is closed at the end. Every method may be used from any thread. Raises ArgumentError.
+
+    For example::
+
+        import anyfork
+
+        with anyfork.Worker() as worker:
+            assert worker.call(pow, 2, 10) == 1024
+            assert list(worker.map(abs, [-1, -2])) == [1, 2]
     """
 
     _channel: BlockingWorkerChannel

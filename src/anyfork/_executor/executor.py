@@ -238,6 +238,14 @@ class Executor(_Submitter):
 
     When a worker dies, the job that it was running fails with WorkerDiedError, which is also a BrokenExecutor; no other
     job fails. Raises ArgumentError, and ValueError if ``max_workers`` is below 1.
+
+    For example::
+
+        import anyfork
+
+        with anyfork.Executor(max_workers=2, timeout=60) as executor:
+            assert executor.submit(pow, 2, 10).result() == 1024
+            assert list(executor.map(abs, [-1, -2])) == [1, 2]
     """
 
     def __init__(

@@ -63,6 +63,19 @@ def fork_here(
     interpreter's end. Warns with UnsafeForkWarning of native threads, of modules that do not survive a fork, and of
     open sockets that are in neither ``close_fds`` nor ``keep_fds``. Raises ArgumentError for descriptors that are not
     open, and ForkError where the system refuses.
+
+    For example::
+
+        import anyfork
+
+        table = {number: number**2 for number in range(1000)}
+
+        def look_up(channel, number):
+            with channel:
+                channel.sendall(b"%d" % table[number])
+
+        with anyfork.fork_here() as template, template.fork().run(look_up, 30) as process:
+            assert process.channel.recv(100) == b"900"
     """
     return Template._of(copy_program(close_fds, keep_fds))
 

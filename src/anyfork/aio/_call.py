@@ -56,6 +56,13 @@ async def call(
     """Call ``function(*args)`` in a process of its own, which has ended when this returns, and return the result.
 
     It works like ``anyfork.call``. If it is cancelled, it kills the process.
+
+    For example::
+
+        import asyncio
+        from anyfork import aio
+
+        assert asyncio.run(aio.call(pow, 2, 10)) == 1024
     """
     if keywords:
         raise refused_keywords("call", function, keywords, "template, timeout, on_event")

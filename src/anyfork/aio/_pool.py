@@ -76,6 +76,18 @@ class Pool(Stays):
     The pool runs in the event loop beside your tasks, from its first use until it is closed; no task group is needed.
     As an async context manager, the pool is closed at the end of the block. It is killed instead if an exception leaves
     the block, or if the closing is cancelled. A pool that is not closed ends with its loop. Raises ArgumentError.
+
+    For example::
+
+        import asyncio
+        from anyfork import aio
+
+        async def main():
+            async with aio.Pool(max_workers=2) as pool:
+                assert await pool.call(pow, 2, 10) == 1024
+                assert [each async for each in pool.map(abs, [-1, -2])] == [1, 2]
+
+        asyncio.run(main())
     """
 
     _instead = "make a Pool there, or call its functions here"
