@@ -126,6 +126,7 @@ def _negotiate(
         "preload": wanted.preload,
         "watch": wanted.watch,
         "idle": wanted.idle,
+        "directory": _directory(),
         **inherited,
     }
     end = monotonic() + TIMEOUT
@@ -138,6 +139,13 @@ def _negotiate(
     except messages.LostError:
         raise ColdError("the keeper has ended") from None
     sock.settimeout(None)
+
+
+def _directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return "/"
 
 
 def _check_answer(answer: Any) -> None:

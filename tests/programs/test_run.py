@@ -202,6 +202,37 @@ def test_a_watched_directory_makes_the_template_again(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_command_has_loaded_what_it_imported_before(tmp_path):
+    """Modules that are installed, and those only: the program's own may change."""
+    (tmp_path / "own.py").write_text("")
+    (tmp_path / "tool.py").write_text(
+        "import sys\nbefore = {*sys.modules}\nimport own, fractions, anyio\nprint(*sorted({'own', 'fractions', 'anyio'} - before))"
+    )
+    (tmp_path / "other.py").write_text("import sys; print('fractions' in sys.modules)")
+    with command_line() as line:
+        line.warm_up()
+        first = line.run("tool.py", cwd=tmp_path)
+        assert first.stdout == "anyio fractions own\n"
+        eventually(lambda: line.run("tool.py", cwd=tmp_path).stdout == "own\n")
+        assert line.run("other.py", cwd=tmp_path).stdout == "False\n"
+        assert "imported before" in line.call("status")
+        settings = "import os; os.environ['A'] = '1'; import sys; print('fractions' in sys.modules); import fractions"
+        (tmp_path / "sets.py").write_text(settings)
+        for _ in range(3):
+            assert line.run("sets.py", cwd=tmp_path).stdout == "False\n"
+
+
+@pytest.mark.slow
+def test_a_module_that_writes_when_it_is_loaded_starts_programs_cold(tmp_path):
+    (tmp_path / "loud.py").write_text("print('loud')")
+    with command_line("--preload", "loud") as line:
+        line.env["PYTHONPATH"] = f"{tmp_path}:{line.env.get('PYTHONPATH', '')}"
+        line.run("-c", "pass")
+        eventually(lambda: "wrote something" in line.run("--verbose", "-c", "pass").stderr)
+        assert line.run("-c", "import loud").stdout == "loud\n"
+
+
+@pytest.mark.slow
 def test_a_template_that_cannot_be_made_makes_no_program_fail():
     with command_line("--preload", "no_such_module") as line:
         line.run("-c", "pass")

@@ -41,6 +41,15 @@ def test_code_a_module_and_a_script_start_warm(template, tmp_path):
         assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
 
 
+def test_an_empty_path_for_modules_is_none():
+    env = {**PLAIN, "PYTHONPATH": ""}
+    with bare(env).preload("fractions") as template:
+        done = subprocess.run(
+            [sys.executable, "-c", WARM], template=template, env=env, cwd="/tmp", capture_output=True, text=True
+        )
+    assert done.stdout == "True\n"
+
+
 def test_the_module_has_the_names_of_the_standard_one():
     assert set(subprocess.__all__) == {*standard.__all__}
     assert all(hasattr(subprocess, name) for name in subprocess.__all__)

@@ -52,7 +52,7 @@ def _directory() -> str:
 def _has_relative_places() -> bool:
     if sys.flags.ignore_environment:
         return False
-    return not all(map(os.path.isabs, os.environ.get("PYTHONPATH", "/").split(os.pathsep)))
+    return not all(map(os.path.isabs, (os.environ.get("PYTHONPATH") or "/").split(os.pathsep)))
 
 
 def _shadowed(command: Command) -> Iterator[str]:

@@ -93,6 +93,7 @@ class Program:
         except BaseException as error:
             failure = error
         finally:
+            self.starter.tell_imports(self.command.start_path)
             thaw()
         code = self._succeed() if failure is None else _fail(failure)
         if code is not None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import marshal
 import os
 import sys
+from _frozen_importlib_external import ExtensionFileLoader, SourceFileLoader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+REWRITTEN = "!"  # before the name of a module that a hook of the program has loaded
+# The first two want to come before what they patch, the last one before the objects that it looks for.
+BEFORE_OTHERS = {"gevent.monkey", "eventlet.patcher", "hypothesis"}
 VOLATILE = {b"_", b"PWD", b"OLDPWD", b"SHLVL"}  # shells change them; who reads all variables means no single one
 
 
@@ -88,3 +92,82 @@ def _directories() -> set[str]:
         except Exception:  # a module may put any object there, whose code runs
             continue
     return found
+
+
+def write_installed(path: str, start_path: Sequence[str], environment: dict[bytes, bytes]) -> None:
+    """Write the names of the loaded modules that are installed with this interpreter, in the order of their import.
+
+    Write none if the program may have prepared the interpreter for them, so that they must not be loaded before it
+    runs: it has changed the ``environment`` that it had at first, or functions of the standard library.
+    """
+    if os.environb._data != environment or not BEFORE_OTHERS.isdisjoint(sys.modules):  # type: ignore[attr-defined]  # as above
+        return
+    prefixes = tuple({f"{prefix}{os.sep}" for prefix in (sys.prefix, sys.base_prefix)})
+    places = tuple(f"{place}{os.sep}" for place in start_path if _is_installed(place, prefixes))
+    found = [*sys.modules.items()]
+    rewritten = [REWRITTEN + name for name, module in found if _is_rewritten(module)]
+    names = [name for name, module in found if _comes_from(places, name, module)]
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:  # the program has become another user, or sees another root
+        return
+    with open(fd, "wb") as file:
+        file.write("\n".join([*names, *rewritten]).encode())
+
+
+def _is_installed(place: str, prefixes: tuple[str, ...]) -> bool:
+    return os.path.isabs(place) and (place.startswith(prefixes) or place.endswith("-packages"))
+
+
+def _comes_from(places: tuple[str, ...], name: str, module: object) -> bool:
+    """Return whether a module that can be imported by its name lies in one of some directories."""
+    spec = getattr(module, "__spec__", None)
+    origin = getattr(spec, "origin", None)
+    if not isinstance(origin, str) or getattr(spec, "name", "") != name or not origin.startswith(places):
+        return False
+    if _is_rewritten(module):
+        return False
+    parts = name.split(".")
+    own = parts[0] in ("anyfork", "_anyfork_child", "_anyfork_client")
+    return not own and "__main__" not in parts and all(part.isidentifier() for part in parts)
+
+
+def _is_rewritten(module: object) -> bool:
+    """Return whether a hook of the program has loaded a module from its file, and may have changed its code."""
+    spec = getattr(module, "__spec__", None)
+    loader, origin = getattr(spec, "loader", None), getattr(spec, "origin", None)
+    return (
+        isinstance(origin, str)
+        and os.path.isabs(origin)
+        and type(loader) not in (SourceFileLoader, ExtensionFileLoader)
+    )
+
+
+class RefusedError(BaseException):
+    """Raised by the import of a refused module; no ordinary handler takes it for a module that is missing."""
+
+
+class Refusal:
+    """A finder that refuses modules."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = {*names}
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Raise RefusedError for a module that is refused, and find no other."""
+        if name in self._names:
+            raise RefusedError(name)
+
+
+def try_loading(channel: _socket.socket, names: Sequence[str], refused: Sequence[str]) -> None:
+    """Send the names of modules that cannot be loaded, or only with others that are refused. Runs in a process of its
+    own.
+    """
+    sys.meta_path.insert(0, Refusal(refused))
+    failed = []
+    for name in names:
+        try:
+            __import__(name)
+        except (Exception, RefusedError):  # a module may raise anything while it is imported
+            failed.append(name)
+    channel.sendall(marshal.dumps(failed))

@@ -18,6 +18,9 @@ class Starter:
     """The end of a pipe, if there is a starter that waits until the program has begun."""
 
     report = -1
+    imports_file = ""  # where to write what the program has imported; empty if nobody wants to know
+    process = 0
+    environment: dict[bytes, bytes] = {}
 
     def obey(
         self,
@@ -25,8 +28,11 @@ class Starter:
         passed: Sequence[tuple[int, Descriptor]],
         group: int | None,
         terminal: Descriptor | None = None,
+        imports_file: str = "",
     ) -> None:
         """Give the process the numbered descriptors, the process group and the terminal that the starter wants."""
+        if imports_file:
+            self.imports_file, self.process, self.environment = imports_file, os.getpid(), dict(os.environb)
         if terminal is not None:
             _take_terminal(terminal.detach())
         above = max((number for number, _ in passed), default=2) + 1
@@ -54,6 +60,13 @@ class Starter:
         """Tell the starter that the program begins, here."""
         if self.report >= 0:
             os.close(self.report)
+
+    def tell_imports(self, start_path: Sequence[str]) -> None:
+        """Write what the program has imported, at its end. Copies of the process, which have come here too, do not."""
+        if self.imports_file and self.process == os.getpid():
+            from .loaded import write_installed
+
+            write_installed(self.imports_file, start_path, self.environment)
 
 
 def _take_terminal(fd: int) -> None:

@@ -125,6 +125,8 @@ def _described(answer: dict[str, Any]) -> Iterator[str]:
 
 def _template(facts: dict[str, Any]) -> Iterator[str]:
     what = ", ".join(facts["preload"]) or "nothing preloaded"
+    if facts["learned"]:
+        what = f"{len(facts['preload'])} modules that a program imported before"
     if facts["state"] != "ready":
         yield f"  template of {what}: {facts['state']}"
         return

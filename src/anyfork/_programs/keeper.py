@@ -19,12 +19,15 @@ from _anyfork_client.place import PATH, SUFFIX, file_in, key, read_status
 
 from .kept_program import run
 from .kept_template import KeptTemplate, NotWarmError, Recipe
+from .learned import Learned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from socket import socket
     from typing import Any
+
+    from .kept_template import Made
 
 BACKLOG = 128
 REQUEST_TIMEOUT = 10.0  # seconds for a client to say what it wants
@@ -64,6 +67,7 @@ class Keeper:
         self._path = file_in(directory, name + SUFFIX)
         self._lock = threading.Lock()
         self._templates: dict[Recipe, KeptTemplate] = {}
+        self._learned = Learned(file_in(directory, name))
         self._clients: set[threading.Thread] = set()
         self._programs: dict[int, tuple[Sequence[str], float]] = {}
         self._last_use = self.since
@@ -153,11 +157,30 @@ class Keeper:
 
     def _run(self, sock: socket, request: dict[str, Any]) -> None:
         self.idle = request["idle"] * 60
-        kept = self._kept(Recipe(tuple(request["preload"]), tuple(request["watch"])))
+        learns = not request["preload"]
+        recipes = self._learned.recipes(request) if learns else [_asked(request)]
         try:
-            run(sock, kept, request, self._programs)
+            kept, made = self._choose(recipes, request["env"])
+            if learns:
+                request["imports_file"] = self._learned.new_file()
+            run(sock, kept, made, request, self._programs)
         except NotWarmError as why:
             send(sock, ("cold", str(why)))
+        finally:
+            recipe = self._learned.learn(request) if learns else None
+            if recipe is not None:
+                self._kept(recipe).prepare(request["env"])
+
+    def _choose(self, recipes: Sequence[Recipe], env: Mapping[bytes, bytes]) -> tuple[KeptTemplate, Made]:
+        """Return the first template that is up to date. Raises NotWarmError for the reason of the last one."""
+        for recipe in recipes[:-1]:
+            try:
+                kept = self._kept(recipe)
+                return kept, kept.get(env)
+            except NotWarmError:  # the template of what was known before serves meanwhile
+                continue
+        kept = self._kept(recipes[-1])
+        return kept, kept.get(env)
 
     def _kept(self, recipe: Recipe) -> KeptTemplate:
         with self._lock:
@@ -191,6 +214,10 @@ class Keeper:
             "templates": templates,
             "programs": programs,
         }
+
+
+def _asked(request: dict[str, Any]) -> Recipe:
+    return Recipe(tuple(request["preload"]), tuple(request["watch"]))
 
 
 def _is_file(path: str, own: os.stat_result) -> bool:

@@ -29,12 +29,13 @@ FORK_TIMEOUT = 0.8  # seconds, after which the program starts cold
 STREAMS = ("cwd", "stdin", "stdout", "stderr")  # in the order of their descriptors
 
 
-def run(sock: socket, kept: KeptTemplate, request: dict[str, Any], running: dict[int, tuple[Any, float]]) -> None:
+def run(
+    sock: socket, kept: KeptTemplate, made: Made, request: dict[str, Any], running: dict[int, tuple[Any, float]]
+) -> None:
     """Run a program for a client, to its end. Raises NotWarmError if nothing of it has run, LostError and OSError.
 
     Notes the program among those that run.
     """
-    made = kept.get(request["env"])
     send(sock, ("ready", ""))
     fds: list[int] = []
     try:
@@ -83,7 +84,9 @@ def _begin(
     read, write = os.pipe()
     try:
         numbered = [(number, Descriptor(fd)) for number, fd in passed]
-        starter = (request["line"], request["options"], Descriptor(write), numbered, None, *map(Descriptor, terminals))
+        terminal = Descriptor(terminals[0]) if terminals else None
+        imports_file = request.get("imports_file", "")
+        starter = (request["line"], request["options"], Descriptor(write), numbered, None, terminal, imports_file)
         signals = request["ignored"], [number for number in request["blocked"] if number in valid_signals()]
         process = handle._take_over_by_python(
             Process._of, request["kind"], request["target"], request["argv"], starter, signals

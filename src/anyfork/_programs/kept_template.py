@@ -9,20 +9,25 @@ import threading
 import time
 from dataclasses import dataclass
 
+from _anyfork_child.wire.memfd import new_file
+
 from .._blocking.template import Template
-from .._errors import AnyforkError
+from .._errors import AnyforkError, PreloadError
 from .sources import UNSETTLED, Sources, expand
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from typing import Any, TypeAlias
 
     Variable: TypeAlias = tuple[bytes, bytes | None]
+    # Modules, files, directories, variables that were read, and variables that were set.
+    Report: TypeAlias = tuple[list[str], list[str], list[str], list[Variable], list[Variable]]
 
 MAKING_TIMEOUT = 600.0  # seconds
 COOL_DOWN = 10.0  # seconds until what failed is tried again
-ATTEMPTS = 5  # to make a template from files that go on changing
+LONG_COOL_DOWN = 600.0  # seconds, for what nobody has asked for
+ATTEMPTS = 5  # to make a template from files that go on changing, or without modules that cannot be loaded
 
 
 class NotWarmError(Exception):
@@ -31,10 +36,17 @@ class NotWarmError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a template is made of: modules to load, and paths to watch beside their files."""
+    """What a template is made of: modules to load, and paths to watch beside their files.
+
+    ``learned`` modules are those that a program imported before; they are loaded in its ``directory``, and without
+    those that are ``refused``.
+    """
 
     preload: tuple[str, ...]
     watch: tuple[str, ...]
+    learned: bool = False
+    directory: str = "/"
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +99,7 @@ class KeptTemplate:
         self._maker: threading.Thread | None = None
         self._why = ""
         self._not_before = 0.0
+        self._left_out: set[str] = set()  # learned modules that cannot be loaded
 
     def get(self, env: Mapping[bytes, bytes]) -> Made:
         """Return a template that is up to date. Raises NotWarmError, and has one made if there is none."""
@@ -126,7 +139,13 @@ class KeptTemplate:
     def status(self, now: float) -> dict[str, Any]:
         """Return what ``anyfork status`` shows, as plain values."""
         made = self._made
-        facts = {"preload": [*self.recipe.preload], "watch": [*self.recipe.watch], "starts": self.starts}
+        preload = sorted({*self.recipe.preload} - self._left_out)
+        facts = {
+            "preload": preload,
+            "learned": self.recipe.learned,
+            "watch": [*self.recipe.watch],
+            "starts": self.starts,
+        }
         if made is None:
             return {**facts, "state": self._why or "being made"}
         age, pid = now - made.since, made.template.pid
@@ -148,7 +167,13 @@ class KeptTemplate:
         made, why = None, ""
         for _ in range(ATTEMPTS):
             try:
-                made = make(self.recipe, self._options, env)
+                made = make(self.recipe, self._left_out, self._options, env)
+            except PreloadError as error:
+                why = f"the template cannot be made: {error}"
+                if not self.recipe.learned:
+                    break
+                self._left_out.add(error.module)
+                continue
             except (AnyforkError, OSError) as error:
                 why = f"the template cannot be made: {error}"
                 break
@@ -161,22 +186,26 @@ class KeptTemplate:
                 break
         with self._lock:
             self._maker, self._made, self._why = None, made, "" if made else why
-            self._not_before = 0.0 if made else time.monotonic() + COOL_DOWN
+            pause = LONG_COOL_DOWN if self.recipe.learned else COOL_DOWN
+            self._not_before = 0.0 if made else time.monotonic() + pause
             if self._closed.is_set():
                 self._drop()
 
 
-def make(recipe: Recipe, options: Sequence[str], env: Mapping[bytes, bytes]) -> Made:
+def make(recipe: Recipe, left_out: Collection[str], options: Sequence[str], env: Mapping[bytes, bytes]) -> Made:
     """Return a template, ready. Raises AnyforkError and OSError."""
     began, at = time.time_ns(), time.monotonic()
-    template = Template.new_exec(python=sys.executable, flags=options, env=env)
+    output = new_file()
     try:
-        template.prepare(f"{LOADED}:note_variables").preload(*recipe.preload).prepare(f"{LOADED}:stop_noting")
-        template.ready(MAKING_TIMEOUT)
-        modules, files, directories, variables, settings = _report(template)
-    except BaseException:
-        template.close()
-        raise
+        template = Template.new_exec(
+            python=sys.executable, flags=options, env=env, cwd=recipe.directory, stdout=output.fd, stderr=output.fd
+        )
+        modules, files, directories, variables, settings = _load(template, recipe, left_out)
+        if os.fstat(output.fd).st_size:
+            template.close()
+            raise OSError("a module wrote something when it was loaded, which programs would not show")
+    finally:
+        output.close()
     watched = expand(recipe.watch)
     sources = Sources([*files, *watched[0]], [*directories, *watched[1]], began)
     now = time.monotonic()
@@ -186,14 +215,29 @@ def make(recipe: Recipe, options: Sequence[str], env: Mapping[bytes, bytes]) -> 
 LOADED = "_anyfork_child.program.loaded"
 
 
-def _report(template: Template) -> tuple[list[str], list[str], list[str], list[Variable], list[Variable]]:
-    """Ask a fork of a template what it has loaded. Raises AnyforkError and OSError."""
-    with template.fork().run(f"{LOADED}:report", timeout=MAKING_TIMEOUT) as process:
+def _load(template: Template, recipe: Recipe, left_out: Collection[str]) -> Report:
+    """Load the modules of a recipe; return what the template has to say. Raises AnyforkError and OSError."""
+    try:
+        names = [name for name in recipe.preload if name not in left_out]
+        if recipe.learned:
+            failed = _ask(template, "try_loading", names, recipe.refused)
+            names = [name for name in names if name not in failed]
+        template.prepare(f"{LOADED}:note_variables").preload(*names).prepare(f"{LOADED}:stop_noting")
+        template.ready(MAKING_TIMEOUT)
+        report: Report = _ask(template, "report")
+        return report
+    except BaseException:
+        template.close()
+        raise
+
+
+def _ask(template: Template, function: str, *args: object) -> Any:
+    """Return what a function finds out in a fork of a template. Raises AnyforkError and OSError."""
+    with template.fork().run(f"{LOADED}:{function}", *args, timeout=MAKING_TIMEOUT) as process:
         data = b""
         while piece := process.channel.recv(1 << 16):
             data += piece
     try:
-        found: tuple[list[str], list[str], list[str], list[Variable], list[Variable]] = marshal.loads(data)
+        return marshal.loads(data)
     except (EOFError, ValueError, TypeError) as error:
         raise OSError(f"the template did not say what it has loaded: {error}") from error
-    return found
