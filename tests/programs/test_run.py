@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from cold_and_warm import DEADLINE, Runs, differences, outcome
+from cold_and_warm import DEADLINE, PLAIN, Runs, differences, outcome
 from conftest import eventually
 from keepers import COLD, command_line
 
@@ -397,6 +397,27 @@ WRONG = {
 def test_wrong_arguments_are_explained(line):
     with pytest.raises(arguments.ArgumentsError, match=WRONG[line]):
         arguments.RunArguments(line.split())
+
+
+def test_the_doctor_says_what_works_and_what_keeps_programs_from_starting_warm(tmp_path):
+    env = {**PLAIN, "XDG_RUNTIME_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "anyfork", "doctor"]
+
+    def examine(**changes):
+        done = subprocess.run(
+            command, env={**env, **changes}, capture_output=True, text=True, timeout=DEADLINE, check=False
+        )
+        assert done.stderr == ""
+        return done.returncode, dict(line[6:].split(": ", 1) for line in done.stdout.splitlines())
+
+    code, found = examine()
+    assert (code, found["warm programs"]) == (0, "nothing keeps `anyfork run` from starting them")
+    assert "a program ran" in found["template"]
+    assert found["keepers"] == f"have the directory {tmp_path}/anyfork"
+    code, found = examine(PYTHONPATH=f"{env.get('PYTHONPATH', '/')}:beside", ANYFORK_PYTHON="/nowhere")
+    assert code == 1
+    assert "PYTHONPATH has relative" in found["warm programs"]
+    assert "/nowhere" in found["interpreter"]
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "run.md"

@@ -22,6 +22,8 @@ Commands:
         Show the templates that "anyfork run" keeps, and the programs that run.
   stop
         Let these templates end. Programs that run go on to their end.
+  doctor
+        Say what works on this machine, and what keeps programs from starting warm.
   as-forkserver [--import-main] SCRIPT | -m MODULE [ARGUMENT ...]
         Run a program in which multiprocessing's start method "forkserver" starts
         processes from a template. With --import-main, each process imports the
@@ -39,6 +41,27 @@ help(anyfork) in Python lists all names.
 """
 
 
+def _show_status() -> None:
+    from .keepers import show
+
+    show()
+
+
+def _stop() -> None:
+    from .keepers import stop
+
+    stop()
+
+
+def _examine() -> None:
+    from .doctor import run
+
+    run()
+
+
+SIMPLE = {"status": _show_status, "stop": _stop, "doctor": _examine}  # commands without arguments
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that the arguments name, those of the program by default. Raises SystemExit for wrong ones."""
     command, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
@@ -50,12 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from _anyfork_client.run import main as run_program
 
         run_program(rest)
-    elif command in ("status", "stop"):
+    elif command in SIMPLE:
         if rest:
             fail(f"{command} takes no arguments")
-        from . import keepers
-
-        keepers.show() if command == "status" else keepers.stop()
+        SIMPLE[command]()
     elif command in ("", "-h", "--help", "help"):
         print(f"{_introduction()}\n\n{USAGE}{EXAMPLES}", end="")
     else:
