@@ -1,7 +1,10 @@
 """The functions that workers know by a number, and functions by value, which each worker is told once.
 
-A function by value is told anew when anything that it refers to may have changed (``fingerprint``), and large ones are
-logged with what makes them large.
+A function by value carries what it refers to, which may be large: globals, a closure, the arguments of a partial, the
+object of a method. A map takes the function as it is when the map begins. A call takes it as it is at the call, and
+encodes it each time, because its data may have changed (``fingerprint`` tells whether it may); if it is large, equal
+bytes are kept once for all waiting calls, in sealed files in memory. Each worker gets the function before its first
+call of it, and forgets it when no call needs it any more. A log record names what makes a function large.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ from .._system import this_process
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    from asyncio import AbstractEventLoop, Future
     from collections.abc import Callable, Coroutine, Generator
+    from select import epoll
     from typing import Any, Protocol, TypeAlias
 
     class FutureLike(Protocol):
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
         def cancel(self) -> None: ...
 
     Loop: TypeAlias = "AsyncioLoop | TrioLoop"
-    from asyncio import AbstractEventLoop, Future
-    from select import epoll
 
 
 class AsyncioLoop:
