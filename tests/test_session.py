@@ -94,7 +94,7 @@ WRONG_ANSWERS = {
     "adopted, unasked": (asked(0), Frame(ADOPTED, 7)),
     "imported, never started": (asked(1), Frame(IMPORTED, 10**6, b"module")),
     "entered, never started": (asked(1), Frame(ENTERED, 7)),
-    "entered twice": (asked(0, Phase.ENTERED), Frame(ENTERED, 7)),
+    "entered twice": (asked(0, Phase.RUNNING), Frame(ENTERED, 7)),
     "a question": (asked(), Frame(PING)),
     "a command": (asked(), Frame(FORK)),
     "a birth": (asked(), Frame(BORN, 7)),
@@ -131,7 +131,7 @@ def test_a_start_tells_the_pid(kind):
 def test_entering_the_function_ends_the_talk_on_the_control_socket():
     session = asked(0, Phase.STARTING)
     session.take_control(Frame(ENTERED, 7))
-    assert (session.phase, session.expects_control) == (Phase.ENTERED, False)
+    assert (session.phase, session.expects_control) == (Phase.RUNNING, False)
 
 
 def test_lost_forks_are_known_by_their_numbers():
@@ -152,7 +152,7 @@ def test_lost_forks_of_one_template_are_not_those_of_another():
 def test_a_pipe_that_ends_without_a_word_is_a_program_that_runs():
     session = asked(0, Phase.STARTING)
     session.take_executed(b"")
-    assert (session.phase, outcome(session)) == (Phase.ENTERED, YES)
+    assert (session.phase, outcome(session)) == (Phase.RUNNING, YES)
 
 
 def test_a_word_on_that_pipe_is_the_reason_why_it_does_not():
@@ -228,7 +228,7 @@ ENDS = {
     "ended after the answer": (asked(1, answers=1, control_ended=True, status=UNKNOWN), NO),
     "ended while starting": (asked(0, Phase.STARTING, control_ended=True, status=UNKNOWN), NO),
     "what came was no frame": (asked(protocol_error=ProtocolError("noise")), (True, False, True)),
-    "ended while running": (asked(0, Phase.ENTERED, control_ended=True, status=UNKNOWN), YES),
+    "ended while running": (asked(0, Phase.RUNNING, control_ended=True, status=UNKNOWN), YES),
 }
 
 

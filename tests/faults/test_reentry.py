@@ -14,6 +14,7 @@ from programs import run_program
 
 import anyfork
 from anyfork import Template, aio
+from anyfork._system.locks import Once
 
 # In another program, whose main thread is interrupted again and again: by an exception, or by a call.
 INTERRUPTS = """
@@ -369,3 +370,12 @@ for thread in threads:
 say([len(found) == 2 * len(names), sys.path == path])
 """
     assert run_program("import anyfork\n" + LATER + source) == [True, True]
+
+
+def test_calls_and_final_steps_are_made_once_by_all_who_interrupt_each_other():
+    calls, done = Once(), []
+    calls.call(0, map(done.append, "a"))
+    calls.call(0, map(done.append, "b"))
+    calls.finish(map(done.append, "c"))
+    calls.finish(map(done.append, "d"))
+    assert (calls, done) == ([None], ["a", "c"])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Reducers: TypeAlias = Mapping[type, Callable[[Any], Any]]
 
+NAMED = (FunctionType, BuiltinFunctionType, type)
 NO_REDUCERS: Reducers = {}
 ANY = object()
 
@@ -103,7 +104,7 @@ class Receiver:
 
         The receiver may have to be told the place where the module is found.
         """
-        if not isinstance(value, FunctionType | BuiltinFunctionType | type):
+        if not isinstance(value, NAMED):
             return None
         known = self.path_in_main(value)
         if known is not None:

@@ -42,7 +42,7 @@ def lift(fd: int) -> int:
 def socket_pair(kind: int = _socket.SOCK_STREAM) -> Sequence[_socket.socket]:
     """Make two connected sockets with numbers above those of the standard streams. Raises OSError."""
     ends = _socket.socketpair(_socket.AF_UNIX, kind)
-    if all(end.fileno() >= FIRST for end in ends):
+    if ends[0].fileno() >= FIRST and ends[1].fileno() >= FIRST:
         return ends
     return [_socket.socket(_socket.AF_UNIX, kind, 0, lift(end.detach())) for end in ends]
 

@@ -82,17 +82,32 @@ def messages(frame: Frame) -> list[tuple[bytes, Sequence[int]]]:
     Raises ProtocolError if the frame exceeds a limit of the format.
     """
     fds, body = frame.fds, frame.body
-    if len(body) > MAX_BODY or len(fds) > MAX_DESCRIPTORS:
+    count, length = len(fds), len(body)
+    if length > MAX_BODY or count > MAX_DESCRIPTORS:
         raise ProtocolError(
-            f"a frame of {len(body)} bytes and {len(fds)} descriptors; at most {MAX_BODY} and {MAX_DESCRIPTORS} fit"
+            f"a frame of {length} bytes and {count} descriptors; at most {MAX_BODY} and {MAX_DESCRIPTORS} fit"
         )
-    header = HEADER.pack(VERSION, frame.kind, len(fds), len(body), frame.value)
-    if len(fds) <= DESCRIPTORS_A_MESSAGE:
+    header = HEADER.pack(VERSION, frame.kind, count, length, frame.value)
+    if count <= DESCRIPTORS_A_MESSAGE:
         return [(header + body, fds)]
     cuts = range(DESCRIPTORS_A_MESSAGE, len(fds), DESCRIPTORS_A_MESSAGE)
     parts = [(header, fds[:DESCRIPTORS_A_MESSAGE])]
     parts += [(FILLER, fds[at : at + DESCRIPTORS_A_MESSAGE]) for at in cuts]
     return [*parts, (body, ())] if body else parts
+
+
+def usual_frame(data: bytes, fds: Sequence[int]) -> Frame | int:
+    """Return the frame that begins with ``data``, or how many bytes of it are missing.
+
+    Return 0 for anything that needs a Decoder: a part of a header, more descriptors than one message carries, lost
+    descriptors, a body in a file, and errors.
+    """
+    if len(data) < HEADER_SIZE:
+        return 0
+    version, kind, count, length, value = HEADER.unpack_from(data)
+    if version != VERSION or kind not in KINDS or count != len(fds) or length > MAX_BODY:
+        return 0
+    return HEADER_SIZE + length - len(data) or Frame(kind, value, data[HEADER_SIZE:], fds)
 
 
 class Decoder:

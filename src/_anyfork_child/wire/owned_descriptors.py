@@ -23,17 +23,16 @@ _Holder = _select.epoll if hasattr(_select, "epoll") else _select.kqueue
 
 
 class Owned:
-    """Descriptors that are closed once: by ``close``, or with the last reference to this object."""
+    """Descriptors that are closed once: by ``close``, or with the last reference to this object.
 
-    __slots__ = ("_held",)
+    ``fds`` are the open ones.
+    """
+
+    __slots__ = ("_held", "fds")
 
     def __init__(self, made: Iterable[int] = ()) -> None:
         self._held = [*map(_Holder.fromfd, made)]
-
-    @property
-    def fds(self) -> list[int]:
-        """The open descriptors."""
-        return [one.fileno() for one in self._held if not one.closed]
+        self.fds: list[int] = [*map(_Holder.fileno, self._held)]
 
     @property
     def fd(self) -> int:
@@ -43,8 +42,7 @@ class Owned:
 
     def lifted(self) -> Owned:
         """Return the owner of the same files with numbers above those of the standard streams. Raises OSError."""
-        fds = self.fds
-        return self if min(fds, default=FIRST) >= FIRST else Owned(duplicates(fds))
+        return Owned(duplicates(self.fds)) if self.fds and min(self.fds) < FIRST else self
 
     def split(self) -> list[Owned]:
         """Return an owner of each descriptor. Closing one of them has this object close its descriptor, too."""
@@ -55,4 +53,5 @@ class Owned:
 
     def close(self) -> None:
         """Close the descriptors. Closing twice is harmless."""
+        self.fds = []
         any(map(_Holder.close, self._held))

@@ -11,7 +11,7 @@ from .._calls.worker_options import MODULE
 from .._errors import NotReadyError
 from .._processes.arguments import check_function, encode_for, refused_keywords
 from .._processes.handles import check_template
-from .._processes.session import Phase
+from .._processes.session import STARTING
 from .._processes.start import take_over, warm_parent
 from .._system.signatures import overload
 from .._system.timeouts import deadline as deadline_of
@@ -112,6 +112,6 @@ def start_one(
     try:
         return make(take_over(link, "call", START, encoded))
     except BaseException:  # the caller gets no handle
-        if link.session.phase is Phase.STARTING:
+        if link.session.phase is STARTING:
             link.abandon()
         raise

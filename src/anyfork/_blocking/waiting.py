@@ -82,12 +82,13 @@ def _wait(link: Link, done: Callable[[], bool], source: Callable[[], Source | No
 class ThreadWaiter:
     """A wait of one thread for a process."""
 
-    __slots__ = ("_alarm", "_link", "_watched", "fd", "lock", "reader")
+    __slots__ = ("_alarm", "_alarm_fd", "_link", "_watched", "fd", "lock", "reader")
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._watched: Source | None = None
         self._alarm: Owned | None = None
+        self._alarm_fd = -1  # its number, -1 if there is none
         self.lock: RLock = link.lock
         self.fd = -1
         self.reader = _thread.get_ident()
@@ -99,14 +100,15 @@ class ThreadWaiter:
             left = remaining(deadline)
             if left != 0.0 and self._alarm is None:
                 self._alarm = new_alarm(0)
+                self._alarm_fd = max(self._alarm.fds, default=-1)
             if self._look(done, source):
                 return True
             if self._link.has_read(self.fd):  # by a wait that an interrupt has stopped, or this one has interrupted
-                self._read()
+                self._read(done)
                 if self._look(done, source):
                     return True
-            if self._poll(left, pollable):
-                self._read()
+            if self._poll(left, pollable) and self._read(done):
+                return True
             if left == 0.0:
                 return done()
 
@@ -117,9 +119,10 @@ class ThreadWaiter:
             return True
         watched = source()
         fd = -1 if watched is None else watched[0]
+        link = self._link
         if fd != self.fd:
-            self._link.end_wait(self)
-        self._watched = watched if self._link.begin_wait(self, fd) else None
+            link.end_wait(self)
+        self._watched = watched if link.begin_wait(self, fd) else None
         # A signal handler may have read it in between. From now on a reader wakes this wait.
         if done():
             return True
@@ -137,13 +140,16 @@ class ThreadWaiter:
         for unsent in self._link.unsent():
             # Wake up, too, when a queue on the way to this process moves on.
             poller.register(unsent, POLLIN | POLLOUT if unsent == fd else POLLOUT)
-        alarm = self._alarm.fds[0] if self._alarm is not None and self._alarm.fds else -1
+        alarm = self._alarm_fd
         if alarm >= 0:
             poller.register(alarm, POLLIN)
-        ready = [number for number, _ in poller.poll(self._milliseconds(left, pollable, alarm >= 0))]
-        if alarm in ready:
-            os.eventfd_read(alarm)
-        return fd in ready
+        readable = False
+        for ready, _ in poller.poll(self._milliseconds(left, pollable, alarm >= 0)):
+            if ready == fd:
+                readable = True
+            elif ready == alarm:
+                os.eventfd_read(alarm)
+        return readable
 
     @staticmethod
     def _milliseconds(left: float | None, pollable: bool, alarmed: bool) -> float | None:
@@ -153,16 +159,18 @@ class ThreadWaiter:
         return most if left is None else min(left * 1000, most)
 
     @locked
-    def _read(self) -> None:
+    def _read(self, done: Callable[[], bool]) -> bool:
+        """Read what is there. Return whether the wait is done."""
         if self._watched is not None:
             self._watched[1]()
             self._link.wake_behind(self)
+        return done()
 
     def wake(self) -> None:
         """Let the waiting thread look again. Any thread may call this; the caller holds the lock."""
-        if self._alarm is not None and self._alarm.fds:
+        if self._alarm_fd >= 0:
             try:
-                os.eventfd_write(self._alarm.fds[0], 1)
+                os.eventfd_write(self._alarm_fd, 1)
             except BlockingIOError:  # it was woken very often, and has not looked yet
                 pass
 
@@ -171,6 +179,7 @@ class ThreadWaiter:
         """End the wait. Leaving twice is harmless."""
         self._link.end_wait(self)
         if self._alarm is not None:
+            self._alarm_fd = -1
             self._alarm.close()
             self._alarm = None
         self._link.close_finished()

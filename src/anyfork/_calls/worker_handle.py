@@ -5,7 +5,7 @@ from __future__ import annotations
 from .._errors import AnyforkError, CallTimeoutError, HandleError
 from .._processes.arguments import Stays
 from .._processes.handles import check_template
-from .._processes.session import Phase
+from .._processes.session import STARTING
 from .._system.signatures import Generic, Item
 from .call import State
 from .calls import Calls
@@ -52,7 +52,7 @@ class WorkerHandle(Stays):
             raise
         except BaseException:  # the caller gets no handle
             started = link or template._link
-            if started.session.phase is Phase.STARTING:
+            if started.session.phase is STARTING:
                 started.abandon()
             raise
 

@@ -13,7 +13,6 @@ import os
 from _signal import SIGKILL
 from _thread import RLock
 from sys import byteorder
-from types import MappingProxyType
 
 from _anyfork_child.wire.channel import Channel
 from _anyfork_child.wire.descriptors import duplicates, lift
@@ -27,13 +26,12 @@ from .._system.locks import Once, in_one_go, locked
 from .._system.polling import is_ready
 from .incoming import Incoming
 from .outbox import Outbox
-from .session import Phase, Session
+from .session import CLOSED, MOVED, PREPARING, RUNNING, STARTING, Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Callable
     from typing import Protocol, TypeAlias
 
     from .._status import ExitStatus
@@ -55,18 +53,18 @@ if TYPE_CHECKING:
     Source: TypeAlias = tuple[int, Callable[[], None]]  # a descriptor, and what to call when it is readable
 
 
+UNSETTLED = (STARTING, PREPARING)  # the phases in which an answer may be missing
 UNIX_STREAM = (_socket.AF_UNIX, _socket.SOCK_STREAM)
 
 
 class Endpoints:
     """The owner's ends of one process, and the state known of it."""
 
-    waiters: AbstractSet[Waiter] = frozenset()  # waiters on its descriptors, which are not closed meanwhile
-    _readers: Mapping[int, Waiter] = MappingProxyType({})  # by descriptor: the waiter that reads it
     child = 0  # its pid, if this process itself is its parent and has to reap it
     executed = -1  # a pipe that ends when the program has been executed
     _channel: Callable[[], socket.socket | None] = staticmethod(lambda: None)  # a weak reference, once a channel exists
     _signals_at_birth: tuple[int, ...] = ()
+    _said_executed: Once | None = None  # what was read from that pipe
 
     def __init__(self, control: _socket.socket, status: _socket.socket | None) -> None:
         self.session = Session()
@@ -74,7 +72,8 @@ class Endpoints:
         self.lock = RLock()
         self.status = None if status is None else Incoming(status)
         self._control = Incoming(control)
-        self._said_executed = Once()
+        self.waiters: set[Waiter] = set()  # waiters on its descriptors, which are not closed meanwhile
+        self._readers: dict[int, Waiter] = {}  # by descriptor: the waiter that reads it
 
     def descriptors(self) -> tuple[int, ...]:
         """Return all descriptors that this object holds; -1 for each one that it does not hold."""
@@ -89,7 +88,7 @@ class Endpoints:
         """
         given = self._channel()
         fd = self._control.sock.fileno() if given is None else given.fileno()
-        if fd < 0 or self.session.phase is not Phase.ENTERED:
+        if fd < 0 or self.session.phase is not RUNNING:
             return None
         from fcntl import ioctl  # only now: it is needed only after a wait that timed out
         from termios import FIONREAD
@@ -107,13 +106,18 @@ class Endpoints:
         """Return whether the process has answered, or ended."""
         return self.session.settled
 
+    def answered_or_used_up(self) -> bool:
+        """Return whether the process has answered, or ended, or another thread has closed or moved the handle."""
+        session = self.session
+        return session.phase not in UNSETTLED or session.settled
+
     def preparing(self) -> bool:
         """Return whether the process still is a template whose handle may be used."""
-        return self.session.phase is Phase.PREPARING
+        return self.session.phase is PREPARING
 
     def used_up(self) -> bool:
         """Return whether another thread has closed or moved the handle during a wait."""
-        return self.session.phase in (Phase.CLOSED, Phase.MOVED)
+        return self.session.phase in (CLOSED, MOVED)
 
     def born_or_not(self) -> bool:
         """Return whether the template has forked the process, or never will."""
@@ -147,26 +151,26 @@ class Endpoints:
 
     def status_source(self) -> Source | None:
         """Return the source of the process's end: the status socket, or the pidfd if the template is gone."""
-        if not self.session.status_ended and self.status is not None:
-            return self.status.fd, self.read_status
+        status = self.status  # a signal handler that comes in between may close it
+        if status is not None and not self.session.status_ended:
+            return status.fd, self.read_status
         return self.session.pidfd, self._end_unknown
 
     def has_read(self, fd: int) -> bool:
         """Return whether something was read from a descriptor and not noted yet: the descriptor will not become
         readable again for it.
         """
-        if fd == self.executed:
-            return fd >= 0 and bool(self._said_executed.results)
-        return any(one is not None and one.fd == fd and one.present.results for one in (self._control, self.status))
+        control, status = self._control, self.status
+        if fd == control.fd:
+            return bool(control.present)
+        if status is not None and fd == status.fd:
+            return bool(status.present)
+        return fd >= 0 and fd == self.executed and bool(self._said_executed)
 
     # --- Waiters. The caller of these methods holds the lock; calling one twice is harmless ---
 
     def begin_wait(self, waiter: Waiter, fd: int) -> bool:
         """Add a waiter for a descriptor; return whether it is the one to read the descriptor."""
-        if not self.waiters:
-            self.waiters, self._readers = set(), {}
-        assert isinstance(self.waiters, set)
-        assert isinstance(self._readers, dict)
         waiter.fd = fd
         self.waiters.add(waiter)
         return fd < 0 or self._readers.setdefault(fd, waiter).reader == waiter.reader
@@ -175,8 +179,6 @@ class Endpoints:
         """Remove a waiter; another one reads instead."""
         if waiter not in self.waiters:
             return
-        assert isinstance(self.waiters, set)
-        assert isinstance(self._readers, dict)
         if self._readers.get(waiter.fd) is waiter:
             self.wake_behind(waiter)
             del self._readers[waiter.fd]
@@ -184,9 +186,10 @@ class Endpoints:
 
     def wake_behind(self, waiter: Waiter) -> None:
         """Wake the other waiters for the same descriptor: it was read, or another one has to read it."""
-        for other in [*self.waiters]:
-            if other.fd == waiter.fd and other is not waiter:
-                other.wake()
+        if len(self.waiters) > 1:
+            for other in [*self.waiters]:
+                if other.fd == waiter.fd and other is not waiter:
+                    other.wake()
 
     def wake_all(self) -> None:
         """Wake all waiters: the event they wait for may never come."""
@@ -222,14 +225,15 @@ class Endpoints:
             if frame is None:
                 self._end_control()
                 return
-            ours: dict[str, object] = {}
             said = session.said_on_control(frame)
-            if frame.kind == EXECUTING and frame.fds and session.phase is Phase.STARTING:
-                ours["executed"] = frame.fds[0]
+            if frame.kind == EXECUTING and frame.fds and session.phase is STARTING:
+                self._control.commit(calls, (session, said), (self, {"executed": frame.fds[0]}))
             elif frame.fds and frame.fds[0] >= 0:  # left with the template by a former owner
-                ours["status"] = Incoming(_socket.socket(*UNIX_STREAM, 0, frame.fds[0]))
+                status = Incoming(_socket.socket(*UNIX_STREAM, 0, frame.fds[0]))
                 said |= {"pidfd": frame.fds[1] if len(frame.fds) > 1 else -1, "born": True}
-            self._control.commit(calls, (session, said), (self, ours))
+                self._control.commit(calls, (session, said), (self, {"status": status}))
+            else:
+                self._control.commit(calls, (session, said))
         except BlockingIOError:
             return
         except ProtocolError as error:
@@ -248,7 +252,7 @@ class Endpoints:
         will be.
         """
         session = self.session
-        if session.control_ended or session.phase is Phase.ENTERED:
+        if session.control_ended or session.phase is RUNNING:
             return False
         try:
             calls = self._control.present
@@ -266,8 +270,9 @@ class Endpoints:
         # Either nothing, when exec has closed the other end, or the failure, in one piece.
         if self.executed < 0:
             return
-        self._said_executed.call(0, os.read, self.executed, 1 << 20)
-        self.session.take_executed(self._said_executed.results[0])
+        said: Once = vars(self).setdefault("_said_executed", Once())
+        said.call(0, map(os.read, (self.executed,), (1 << 20,)))
+        self.session.take_executed(said[0])
         self._close_executed()
 
     def read_status(self) -> None:
@@ -403,7 +408,7 @@ class Endpoints:
         """
         self.read_news(self.born_or_not)
         session = self.session
-        if not session.born and session.pid is not None and session.phase is Phase.ENTERED:
+        if not session.born and session.pid is not None and session.phase is RUNNING:
             self._recognise(session.pid)
         self._signal_or_keep(number)
 

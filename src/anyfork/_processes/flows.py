@@ -14,7 +14,7 @@ from .._status import ExitStatus
 from .._system.interpreter import TOO_OLD
 from .._system.polling import is_ready
 from .._system.timeouts import seconds
-from .session import GONE, Phase
+from .session import CLOSED, GONE, MOVED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 NAME = "name another one with python= or in ANYFORK_PYTHON"
 NEEDED = "anyfork needs a Python 3.11 or newer there, named with python= or in ANYFORK_PYTHON"
-USE = {Phase.CLOSED: "close it later", Phase.MOVED: "use the handle that it was moved to"}
+USE = {CLOSED: "close it later", MOVED: "use the handle that it was moved to"}
 imports_told: dict[str, object] = {}  # the modules of which the log of this program says that processes import them
 # Seconds to learn how a template whose forks failed has ended: it is reaped at once, or was killed too.
 TEMPLATE_END_TIMEOUT = 1.0
@@ -106,7 +106,7 @@ def check(link: Link, call: str) -> None:
         raise HandleError(
             f"{call}() on a process handle in a forked copy of its owner: handles do not work there; ask the owner"
         )
-    if link.session.phase in (Phase.CLOSED, Phase.MOVED):
+    if link.session.phase in (CLOSED, MOVED):
         raise HandleError(
             f"{call}() on a process handle that was {link.session.phase.value}: {USE[link.session.phase]}"
         )
@@ -117,7 +117,7 @@ def enter(link: Link, timeout: float | None) -> Flow[None]:
     will.
     """
     check(link, "ready")
-    if not (yield link, _or_used_up(link, link.answered), link.answer_source, seconds(timeout)):
+    if not (yield link, link.answered_or_used_up, link.answer_source, seconds(timeout)):
         if link.revoke():
             text = f"the process did not enter its function within {timeout} seconds; it was killed"
             if link.remote:
@@ -147,7 +147,7 @@ def _log_import(module: str, duration: float) -> None:
 def entered(link: Link, timeout: float | None) -> Flow[bool]:
     """Return whether the timeout suffices to learn if a process has entered its function; it goes on otherwise."""
     check(link, "ready")
-    return (yield link, _or_used_up(link, link.answered), link.answer_source, timeout)
+    return (yield link, link.answered_or_used_up, link.answer_source, timeout)
 
 
 def birth(link: Link) -> Flow[None]:
@@ -194,7 +194,7 @@ def _channel_state(link: Link) -> str:
 
 def leave(link: Link) -> Flow[None]:
     """Close the control socket, which nobody has requested as a channel, so that the function sees its end."""
-    yield link, _or_used_up(link, link.answered), link.answer_source, None
+    yield link, link.answered_or_used_up, link.answer_source, None
     link.close_control()
 
 
@@ -253,7 +253,7 @@ def end_descriptor(link: Link) -> Flow[int]:
 def _ends(link: Link) -> Flow[None]:
     """Wait for the first answer to a handle from another process, which brings its status socket and pidfd."""
     if link.status is None and not link.session.answers and link.session.status is None:
-        yield link, _or_used_up(link, link.answered), link.answer_source, None
+        yield link, link.answered_or_used_up, link.answer_source, None
 
 
 def _or_used_up(link: Link, done: Callable[[], bool]) -> Callable[[], bool]:

@@ -27,7 +27,7 @@ from .arguments import (
 )
 from .attributes import encode_attributes
 from .flows import check
-from .session import Phase, Session
+from .session import MOVED, RUNNING, STARTING, Session
 from .start import NOTHING, adopt, fork, fork_contained, fork_default, fork_exec, take_over, warm_parent, warm_template
 from .undelivered import destructor, when_free
 
@@ -47,13 +47,15 @@ if TYPE_CHECKING:
     Made = TypeVar("Made")
     Backend: TypeAlias = Literal["asyncio", "trio"]
 
+TAKEN_OVER = (STARTING, RUNNING)
+
 
 class _Moved:
     """The link of a handle that was given up for another handle."""
 
     def __init__(self) -> None:
         self.session = Session()
-        self.session.phase = Phase.MOVED
+        self.session.phase = MOVED
         self.foreign = False
         self.lock = RLock()
         self.outbox = ()
@@ -265,7 +267,7 @@ class TemplateHandle(Stays):
         except AnyforkError:
             raise
         except BaseException:  # the caller gets no handle
-            if self._link.session.phase is Phase.STARTING:
+            if self._link.session.phase is STARTING:
                 self._link.abandon()
             raise
 
@@ -291,7 +293,8 @@ class TemplateHandle(Stays):
 
     @destructor
     def __del__(self) -> None:
-        if hasattr(self, "_link"):
+        # A process has its own handle, and never becomes a template again.
+        if hasattr(self, "_link") and self._link.session.phase not in TAKEN_OVER:
             when_free(self._link, self._link.close_template)
 
     def __repr__(self) -> str:

@@ -6,35 +6,36 @@ Received data stays until everything that the frame means was noted: see _system
 from __future__ import annotations
 
 from _anyfork_child.wire.channel import CLOEXEC, NOWAIT, ROOM, TRUNCATED, close_all, unpack_descriptors
-from _anyfork_child.wire.frames import Decoder
+from _anyfork_child.wire.frames import HEADER_SIZE, Decoder, usual_frame
 
 from .._system.locks import Once
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Sequence
+    from typing import Any, TypeAlias
 
     from _anyfork_child.wire.frames import Frame
 
-_update: Callable[[dict[str, Any], object], None] = dict.update  # type: ignore[assignment]  # of its kinds, this one
+    Read: TypeAlias = tuple[bytes, list[tuple[int, int, bytes]], int, Any]  # a result of recvmsg
+
+ALL_ROOM, FLAGS = (ROOM,), (NOWAIT | CLOEXEC,)  # arguments of recvmsg, for ``map``
 
 
 class Incoming:
-    """The reading end of one socket, which this object owns."""
+    """The reading end of one socket, which this object owns.
+
+    ``present`` is the data read of the next frame. A caller that takes this before it decides to read cannot read
+    beyond that frame.
+    """
+
+    __slots__ = ("fd", "present", "sock")
 
     def __init__(self, sock: _socket.socket) -> None:
         self.sock = sock
         self.fd = sock.fileno()
-        self._calls = Once()
-
-    @property
-    def present(self) -> Once:
-        """The data read of the next frame. A caller that takes this before it decides to read cannot read beyond that
-        frame.
-        """
-        return self._calls
+        self.present = Once()
 
     def receive(self, calls: Once) -> Frame | None:
         """Read up to the end of the next frame and return it; return None at the end of the stream. Pass ``calls`` to
@@ -44,29 +45,55 @@ class Incoming:
         data that is not a frame, EOFError when the stream ends inside a frame.
         """
         while True:
-            decoder = Decoder()
-            read = [*calls.results]
-            for data, ancillary, flags, _ in read:
-                if not data:
-                    if decoder.idle:
-                        return None
-                    raise EOFError("the stream ended in the middle of a frame")
-                fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
-                frame = decoder.feed(data, fds, flags & TRUNCATED != 0)
-                if frame is not None:
-                    return frame
-            calls.call(len(read), self.sock.recvmsg, decoder.wanted, ROOM, NOWAIT | CLOEXEC)
+            read = [*calls]
+            found = (_usual_frame(read) or _decode(read)) if read else HEADER_SIZE
+            if not isinstance(found, int):
+                return found
+            calls.call(len(read), map(self.sock.recvmsg, (found,), ALL_ROOM, FLAGS))
 
     def commit(self, calls: Once, *noted: tuple[object, dict[str, object]]) -> None:
         """Set these attributes of objects, and go on to the next frame: all in one step, and once for each frame."""
-        changes = [*noted, (self, {"_calls": Once()})]
-        owners = [vars(owner) for owner, _ in changes]
-        calls.finish(map(_update, owners, [values for _, values in changes]))
+        owners: list[object] = []
+        names: list[str] = []
+        values: list[object] = []
+        for owner, attributes in noted:
+            owners += [owner] * len(attributes)
+            names += attributes
+            values += attributes.values()
+        calls.finish(map(setattr, (*owners, self), (*names, "present"), (*values, Once())))
 
     def close(self) -> None:
         """Close the socket and the descriptors of an unfinished frame. Closing twice is harmless."""
-        calls, self._calls = self._calls, Once()
-        for _, ancillary, _, _ in calls.results:
+        calls, self.present = self.present, Once()
+        for _, ancillary, _, _ in calls:
             if ancillary:
                 close_all(unpack_descriptors(ancillary[0][2]))
         self.sock.close()
+
+
+def _usual_frame(read: Sequence[Read]) -> Frame | int:
+    """Return the frame whose header, and perhaps its body, were read, or how many bytes to read next; 0 if only a
+    decoder can tell.
+    """
+    data, ancillary, _, _ = read[0]
+    if len(read) > 1:
+        more, others, _, _ = read[1]
+        if not more or others or len(read) > 2:
+            return 0
+        data += more
+    return usual_frame(data, unpack_descriptors(ancillary[0][2]) if ancillary else ())
+
+
+def _decode(read: Sequence[Read]) -> Frame | int | None:
+    """Return the frame that was read, how many bytes of it to read next, or None at the end of the stream."""
+    decoder = Decoder()
+    for data, ancillary, flags, _ in read:
+        if not data:
+            if decoder.idle:
+                return None
+            raise EOFError("the stream ended in the middle of a frame")
+        fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
+        frame = decoder.feed(data, fds, flags & TRUNCATED != 0)
+        if frame is not None:
+            return frame
+    return decoder.wanted

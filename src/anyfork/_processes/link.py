@@ -24,7 +24,7 @@ from .._system.locks import in_one_go, locked, try_locked
 from .._system.reaper import reaper
 from .._system.socket_handover import hand_on, unopened
 from .endpoints import Endpoints
-from .session import Phase
+from .session import CLOSED, PREPARING, STARTING
 from .undelivered import deliver, destructor, pending, undelivered, when_free
 
 TYPE_CHECKING = False
@@ -103,7 +103,7 @@ class Link(Endpoints):
                 f"{call}() in process {os.getpid()} on a handle of process {self._owner}: handles do not work in a "
                 "forked copy of their owner; make new ones, or hand them over with detach()"
             )
-        if self.session.phase is not Phase.PREPARING:
+        if self.session.phase is not PREPARING:
             raise HandleError(
                 f"{call}() on a template that was taken over by {self.user}: fork() it first to keep it"
                 if self.user
@@ -156,7 +156,7 @@ class Link(Endpoints):
         if call:
             self.check(call)
             self.user = f"{call}()"
-            self.session.phase = Phase.STARTING
+            self.session.phase = STARTING
             self.wake_all()
         self._push(frame, pieces)
 
@@ -253,7 +253,7 @@ class Link(Endpoints):
 
     @locked
     def _keep_from_entering(self) -> bool:
-        if self.session.phase is not Phase.STARTING:
+        if self.session.phase is not STARTING:
             return False
         try:
             self._control.sock.shutdown(_socket.SHUT_RD)
@@ -272,7 +272,7 @@ class Link(Endpoints):
 
     def abandon(self) -> None:
         """Let a process that has just been started end, because nobody will get a handle of it."""
-        if self.session.phase is Phase.STARTING and not self.revoke():
+        if self.session.phase is STARTING and not self.revoke():
             self.signal_now_or_at_birth(SIGKILL)
         self.drop_process()
 
@@ -298,13 +298,13 @@ class Link(Endpoints):
         """
         self.detaching = True
         self.send(Frame(DETACH, 0, b"", fds))
-        self.session.phase = Phase.CLOSED
+        self.session.phase = CLOSED
 
     def stop_detaching(self) -> None:
         """Make the handle usable again, unless another owner already has the control socket."""
         if self.detaching:
             self.send(Frame(DETACH))
-            self.session.phase = Phase.PREPARING
+            self.session.phase = PREPARING
             self.detaching = False
 
     def detach_control(self, kind: type[Channel]) -> Channel:
@@ -325,19 +325,19 @@ class Link(Endpoints):
         if self.foreign:
             return
         self._say_close()
-        if self.session.phase is Phase.CLOSED and not self.detaching:
+        if self.session.phase is CLOSED and not self.detaching:
             self.let_go()
         if pending():
             deliver()
 
     @locked
     def _say_close(self) -> None:
-        if self.session.phase is not Phase.PREPARING:
+        if self.session.phase is not PREPARING:
             return
         # No interrupt may come in between: the end of the socket without this frame means that the owner has ended.
         undelivered.add(self)
         message = self.outbox.messages_of(Frame(CLOSE))
-        [self.session.phase] = self.outbox.queueing(message, iter((Phase.CLOSED,)))
+        [self.session.phase] = self.outbox.queueing(message, iter((CLOSED,)))
         self.flush()
         self.wake_all()
 
@@ -352,10 +352,10 @@ class Link(Endpoints):
     @locked
     def _drop(self) -> None:
         session = self.session
-        if session.phase is Phase.STARTING and session.status is None:
+        if session.phase is STARTING and session.status is None:
             self._drain()
         self._leave_signals()
-        session.phase = Phase.CLOSED
+        session.phase = CLOSED
         self.wake_all()
 
     def _drain(self) -> None:

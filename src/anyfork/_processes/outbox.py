@@ -11,7 +11,7 @@ import _socket
 import os
 from collections import deque
 from errno import EPIPE, ETOOMANYREFS
-from itertools import islice
+from itertools import islice, starmap
 from operator import call
 
 from _anyfork_child.wire.channel import NOSIGNAL, NOWAIT, RIGHTS, pack_descriptors
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 SO_SNDBUFFORCE = 32  # Linux: a buffer above the limit for everybody, if we have the privilege
 SEND_BUFFER = 1 << 24  # bytes
+FLAGS = (NOWAIT | NOSIGNAL,)  # of send and sendmsg, for ``map``
 PIECE = 1 << 18  # bytes: writing them takes a fraction of a millisecond
 
 
@@ -82,28 +83,26 @@ class Message:
         self._calls = Once()
 
     @property
-    def left(self) -> int:
-        """The number of bytes that have not been sent."""
-        sent: int = sum(self._calls.results)
-        return len(self.data) - sent
-
-    @property
     def begun(self) -> bool:
         """True when some of the bytes were sent, and the descriptors with them."""
-        return bool(self._calls.results)
+        return bool(self._calls)
 
-    def send(self, sock: _socket.socket) -> None:
-        """Send what the socket takes. Raises OSError."""
-        number = len(self._calls.results)
-        sent = sum(self._calls.results[:number])
-        data = memoryview(self.data)[sent:] if sent else self.data
-        if sent == len(self.data):
-            return
-        if self.fds and not number:
-            rights = [(*RIGHTS, pack_descriptors(self.fds))]
-            self._calls.call(number, sock.sendmsg, [data], rights, NOWAIT | NOSIGNAL)
+    def send(self, sock: _socket.socket) -> bool:
+        """Send what the socket takes. Return whether all was sent. Raises OSError."""
+        calls, data = self._calls, self.data
+        number, size = len(calls), len(data)
+        if number:
+            sent = sum(calls[:number])
+            if sent == size:
+                return True
+            calls.call(number, map(sock.send, (memoryview(data)[sent:],), FLAGS))
+        elif self.fds:
+            rights = ((*RIGHTS, pack_descriptors(self.fds)),)
+            calls.call(0, map(sock.sendmsg, ((data,),), (rights,), FLAGS))
         else:
-            self._calls.call(number, sock.send, data, NOWAIT | NOSIGNAL)
+            calls.call(0, map(sock.send, (data,), FLAGS))
+        total: int = sum(calls)
+        return total == size
 
     def own(self) -> None:
         """Keep copies of the caller's descriptors, because the caller may close its own. Raises OSError."""
@@ -121,34 +120,24 @@ class Message:
             self.fill.close()
 
 
-class Outbox:
+class Outbox(deque[Message]):
     """The queue of one socket. Its user holds the lock of the link.
 
     A handle that the garbage collector drops inside one of these functions may enter again; so may a signal handler.
     """
 
-    __slots__ = ("_queue", "_sock", "broken", "piecewise")
+    __slots__ = ("_sock", "broken", "piecewise")
 
     def __init__(self, sock: _socket.socket) -> None:
         self._sock = sock
-        self._queue: deque[Message] = deque()
         self.broken = False  # the process is known to take nothing more
         self.piecewise = False  # write large files a piece at each flush, because flush is called again and again
-
-    def __len__(self) -> int:
-        return len(self._queue)
 
     @property
     def filling(self) -> bool:
         """True when a file has to be written further before anything else can be sent."""
-        message = self._head()
+        message = next(iter(self), None)
         return message is not None and message.fill is not None
-
-    def _head(self) -> Message | None:
-        try:
-            return self._queue[0]
-        except IndexError:
-            return None
 
     def push(self, frame: Frame, pieces: Sequence[bytes] = (), holders: Sequence[Closable] = (), held: int = 0) -> None:
         """Queue a frame, and send what the socket takes now.
@@ -166,9 +155,10 @@ class Outbox:
             for _ in write_stepwise(frame.fds[-1], pieces, PIECE):
                 pass
         try:
-            self._queue.extend(queue)
+            self.extend(queue)
             self.flush()
-            self._keep(queue)
+            if self:
+                self._keep(queue)
         except BaseException:
             if any(message.lent for message in queue):
                 self._withdraw(queue)
@@ -177,37 +167,33 @@ class Outbox:
     @staticmethod
     def messages_of(frame: Frame) -> list[Message]:
         """Return the messages that carry a frame."""
-        return [Message(data, fds) for data, fds in messages(frame)]
+        return [*starmap(Message, messages(frame))]
 
     def queueing(self, queue: Iterable[Message], then: Iterator[Value]) -> Iterator[Value]:
         """Return an iterator that queues messages when it is asked for its one value, the next of ``then``.
 
         ``[x.value] = outbox.queueing(...)`` does both or neither: no interrupt comes in between.
         """
-        steps: Iterator[Value] = map(call, (self._queue.extend, next), (queue, then))  # type: ignore[arg-type]
+        steps: Iterator[Value] = map(call, (self.extend, next), (queue, then))  # type: ignore[arg-type]
         return islice(steps, 1, None)
 
     def _keep(self, queue: list[Message]) -> None:
-        if self._queue:
-            waiting = {id(message) for message in [*self._queue]}
-            for message in queue:
-                if id(message) in waiting:
-                    message.own()
+        waiting = {id(message) for message in [*self]}
+        for message in queue:
+            if id(message) in waiting:
+                message.own()
 
     def flush(self) -> bool:
         """Send what the socket takes. Return False when a reason other than a full socket stopped it, so that polling
         is no use.
         """
-        while (message := self._head()) is not None:
-            if not message.left:
-                self._remove(message)
-                continue
+        while (message := next(iter(self), None)) is not None:  # self[0] is slow in a subclass of deque
             if message.fill is not None:
                 if not self._fill(message):
                     return True
                 continue
             try:
-                message.send(self._sock)
+                sent = message.send(self._sock)
             except BlockingIOError:
                 if not self._enlarge():
                     return True
@@ -220,6 +206,9 @@ class Outbox:
                 if error.errno == EPIPE or isinstance(error, ConnectionError) or self._sock.fileno() < 0:
                     return True  # the peer has ended, or another thread has closed this socket
                 raise
+            else:
+                if sent:
+                    self._remove(message)
         return True
 
     def _fill(self, message: Message) -> bool:
@@ -239,7 +228,7 @@ class Outbox:
     def _remove(self, message: Message) -> None:
         message.release()
         try:
-            self._queue.remove(message)
+            self.remove(message)
         except ValueError:  # removed by a signal handler or destructor that came in between
             pass
 
@@ -261,7 +250,7 @@ class Outbox:
     def give_up(self) -> None:
         """Drop all messages, because nothing more can be sent."""
         self.broken = True
-        for message in [*self._queue]:
+        for message in [*self]:
             self._remove(message)
 
     def _cut(self) -> None:
@@ -275,7 +264,7 @@ class Outbox:
         """Remove the messages with descriptors that the caller will close; if some of the frame was sent, end the
         stream.
         """
-        waiting = [message for message in parts if message in self._queue]
+        waiting = [message for message in parts if message in self]
         if any(message.begun for message in parts) and waiting and not waiting[0].begun:
             self._cut()
             return

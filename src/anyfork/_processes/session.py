@@ -39,11 +39,13 @@ class Phase(Enum):
 
     PREPARING = "preparing"  # a template
     STARTING = "starting"  # told what to run
-    ENTERED = "running"  # its function has been entered; its control socket is the channel
+    RUNNING = "running"  # its function has been entered; its control socket is the channel
     CLOSED = "closed"  # the handle is used up
     MOVED = "moved"  # the link has moved to another handle
 
 
+# Names of their own, because CPython 3.11 takes long to find a member in its class.
+PREPARING, STARTING, RUNNING, CLOSED, MOVED = Phase
 GONE = "is gone"  # the fate of a template of which nothing is known
 
 
@@ -75,7 +77,7 @@ class Session:
     """The state of one process, as far as its owner knows."""
 
     # Defaults of the class, because most processes end with most of them unchanged: this makes a session cheap.
-    phase = Phase.PREPARING
+    phase = PREPARING
     pid: int | None = None
     pidfd = -1  # -1: not received yet, or the system has none
     born = False
@@ -118,13 +120,13 @@ class Session:
             return {"pid": _pid(frame)}
         if kind == NOTED and self.answers < self.pings:
             return {"note": _note(frame)}
-        if kind == IMPORTED and self.phase is Phase.STARTING:
+        if kind == IMPORTED and self.phase is STARTING:
             return {"imported": (frame.body.decode("utf-8", "replace"), frame.value / 1e9)}
         raise ProtocolError(f"a frame of kind {kind} on a control socket")
 
     def _answer(self, kind: int) -> dict[str, object]:
-        if kind == ENTERED and self.phase is Phase.STARTING:
-            return {"phase": Phase.ENTERED}
+        if kind == ENTERED and self.phase is STARTING:
+            return {"phase": RUNNING}
         if kind != ENTERED and self.answers < self.pings:
             return {"answers": self.answers + 1, "adopting": self.adopting and kind != ADOPTED}
         raise ProtocolError(f"an answer of kind {kind} that was not requested")
@@ -134,7 +136,7 @@ class Session:
         if body:
             self.report = Report(body)
         else:
-            self.phase = Phase.ENTERED
+            self.phase = RUNNING
 
     def take_status(self, frame: Frame) -> None:
         """Note what a frame on the status socket says. Raises ProtocolError for a frame that does not belong there."""
@@ -159,25 +161,25 @@ class Session:
         """True while the control socket may bring a frame that somebody waits for."""
         if self.control_ended or self.report is not None:
             return False
-        return self.phase is Phase.STARTING or (self.phase is Phase.PREPARING and self.answers < self.pings)
+        return self.phase is STARTING or (self.phase is PREPARING and self.answers < self.pings)
 
     @property
     def settled(self) -> bool:
         """True when the last question is answered: with yes, or with no and a known reason."""
-        if self.phase is Phase.ENTERED or self.report is not None or self.protocol_error is not None:
+        if self.phase is RUNNING or self.report is not None or self.protocol_error is not None:
             return True
         if self.control_ended:
             return self.status_ended or self.status is not None
-        return self.phase is Phase.PREPARING and self.answers >= self.pings
+        return self.phase is PREPARING and self.answers >= self.pings
 
     @property
     def succeeded(self) -> bool:
         """True when the answer was yes."""
         if self.report is not None or self.protocol_error is not None:
             return False
-        if self.phase is Phase.ENTERED:
+        if self.phase is RUNNING:
             return True
-        return self.phase is Phase.PREPARING and not self.control_ended and self.answers >= self.pings
+        return self.phase is PREPARING and not self.control_ended and self.answers >= self.pings
 
     def succeeded_at(self, number: int) -> bool:
         """Return whether the answer with this number was yes. Other answers may have been asked for meanwhile."""
@@ -206,7 +208,7 @@ class Session:
             )
         status = self.status or UNKNOWN
         tail = f"; it wrote:\n{stderr}" if stderr else ""
-        if self.phase is Phase.STARTING:
+        if self.phase is STARTING:
             return _errors.DiedBeforeReadyError(
                 f"process {self.pid} {status} before it entered its function{tail}", status=status, stderr=stderr
             )

@@ -25,7 +25,7 @@ from .default_template import default_template
 from .launch import initialise
 from .link import Link
 from .resource_tracker import share_tracker
-from .session import Phase
+from .session import PREPARING
 from .stderr import StderrTail
 
 TYPE_CHECKING = False
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PAIR = (_socket.AF_UNIX, _socket.SOCK_STREAM)
-NOTHING = Encoded()
+NOTHING, NO_FILE = Encoded(), Owned()
 
 
 def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded, more: int = 0) -> Link:
@@ -78,7 +78,7 @@ def _body(parent: Link, encoded: Encoded) -> tuple[bytes, Owned]:
     return its index among the descriptors, pickled, and its owner.
     """
     if encoded.size <= INLINE or (parent.remote and encoded.size <= MAX_BODY):
-        return b"".join(encoded.pieces), Owned()
+        return b"".join(encoded.pieces), NO_FILE
     if parent.remote:
         raise ArgumentError(
             f"fork() cannot take attributes of {encoded.size} bytes to {parent.session.host}: "
@@ -274,7 +274,7 @@ def tell_path(template: Link) -> None:
     that it has removed.
     """
     later = tuple(template.receiver.places())
-    if later != template.places and template.session.phase is Phase.PREPARING:
+    if later != template.places and template.session.phase is PREPARING:
         changed = changes(template.places, later)
         template.places = later
         named = [[*map(file_name, places)] for places in changed]
@@ -291,6 +291,6 @@ def warm_template(template: Link, module: str) -> None:
     """Have a template import a module, once, that its processes will need: loading it takes a process longer than the
     rest of its start.
     """
-    if module not in template.warmed and template.session.phase is Phase.PREPARING:
+    if module not in template.warmed and template.session.phase is PREPARING:
         template.warmed = (*template.warmed, module)
         template.post(PREPARE, encode_call("prepare", warm, (module,)))

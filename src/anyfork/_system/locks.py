@@ -23,7 +23,7 @@ from itertools import chain
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+    from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
 
     class HasLock(Protocol):
         """An object with a lock of its own."""
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         lock: RLock
 
     Owner = TypeVar("Owner", bound=HasLock)
-    Params = ParamSpec("Params")
+    Args = TypeVarTuple("Args")
     Result = TypeVar("Result")
 
 
@@ -41,19 +41,19 @@ held: Callable[[RLock], int] = methodcaller("_recursion_count" if hasattr(RLock,
 
 
 def locked(
-    method: Callable[Concatenate[Owner, Params], Result],
-) -> Callable[Concatenate[Owner, Params], Result]:
+    method: Callable[[Owner, *Args], Result],
+) -> Callable[[Owner, *Args], Result]:
     """Make a method run with the lock of its object held."""
 
     @wraps(method)
-    def hold(self: Owner, /, *args: Params.args, **options: Params.kwargs) -> Result:
+    def hold(self: Owner, /, *args: *Args) -> Result:
         lock = self.lock
         if lock._is_owned():  # type: ignore[attr-defined]  # missing in the type stubs
-            return method(self, *args, **options)
+            return method(self, *args)
         try:  # as in do_locked, without the cost of its call
             try:
                 lock.acquire()
-                result = method(self, *args, **options)
+                result = method(self, *args)
                 lock.release()
             except BaseException:
                 release_to(lock, 0)
@@ -123,30 +123,26 @@ def call_all(functions: Iterable[Callable[..., object]], arguments: Iterable[obj
     exhaust(map(call, functions, arguments))
 
 
-class Once:
-    """A sequence of calls. ``results`` are the values that they have returned."""
+class Once(list["Any"]):
+    """A sequence of calls: the list of the values that they have returned."""
 
-    __slots__ = ("_steps", "results")
-
-    def __init__(self) -> None:
-        self.results: list[Any] = []
-        self._steps: dict[int, map[Any]] = {}
-
-    def call(self, number: int, function: Callable[..., object], *args: object) -> None:
+    def call(self, number: int, step: map[Any]) -> None:
         """Make the call with this number, unless it was made. Raises its exception; the call may be made again then.
 
-        The number is how many results there were when the arguments were chosen.
+        ``step`` is the call, as a ``map`` of a function written in C. The number is how many results there were when
+        its arguments were chosen.
         """
-        step = self._steps.setdefault(number, map(function, *((value,) for value in args)))
+        steps: dict[Any, map[Any]] = vars(self)  # without a constructor in Python, which would double what one costs
+        step = steps.setdefault(number, step)
         try:
-            self.results.extend(step)
+            self.extend(step)
         finally:
-            if len(self.results) <= number and self._steps.get(number) is step:
-                self._steps.pop(number, None)
+            if len(self) <= number and steps.get(number) is step:
+                steps.pop(number, None)
 
     def finish(self, steps: map[None]) -> None:
         """Run the final steps, all in one go, unless that was done."""
-        any(self._steps.setdefault(-1, steps))
+        any(vars(self).setdefault(-1, steps))  # type: ignore[call-overload]  # no attribute: a number of its own
 
 
 class Later:
