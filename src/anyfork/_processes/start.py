@@ -8,7 +8,7 @@ import sys
 from _anyfork_child.values.decode import change_places
 from _anyfork_child.values.encode import INLINE, Encoded, pickle_into
 from _anyfork_child.values.file_name import file_name
-from _anyfork_child.wire.descriptors import lift, socket_pair
+from _anyfork_child.wire.descriptors import FIRST, lift, socket_pair
 from _anyfork_child.wire.frames import ADOPT, DETACHED, EXECUTES, FORK, MAX_BODY, PREPARE, START, Frame
 from _anyfork_child.wire.memfd import new_file, write_stepwise
 from _anyfork_child.wire.own_imports import warm
@@ -186,7 +186,7 @@ def adopt(sock: socket.socket) -> Link:
     """Take over a template whose handle was given up. Raises ArgumentError for anything but a Unix stream socket."""
     if sock.fileno() < 0 or sock.family != _socket.AF_UNIX or sock.type & 0xF != _socket.SOCK_STREAM:
         raise ArgumentError(f"from_socket() needs the socket of a detached template, not {sock!r}")
-    link = Link(_socket.socket(*PAIR, 0, lift(sock.detach())), None, None)
+    link = Link(_lifted(_plain(sock)), None, None)
     link.session.forks = 1  # the true number is unknown; any but 0 makes take_over keep the template
     link.session.adopting = True
     link.expect_answer()
@@ -194,6 +194,19 @@ def adopt(sock: socket.socket) -> Link:
     link.send(Frame(ADOPT, flags, b"", line.fds))
     line.close()
     return link
+
+
+def _plain(sock: socket.socket) -> _socket.socket:
+    """Move a socket into a plain object. No interrupt comes in between, which would lose the descriptor."""
+    detach = _socket.socket.detach if isinstance(sock, _socket.socket) else type(sock).detach
+    family, kind = PAIR
+    [plain] = map(_socket.socket, (family,), (kind,), (0,), map(detach, (sock,)))
+    return plain
+
+
+def _lifted(sock: _socket.socket) -> _socket.socket:
+    """Return the socket with a number above those of the standard streams."""
+    return sock if sock.fileno() >= FIRST else _socket.socket(*PAIR, 0, lift(sock.detach()))
 
 
 def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
