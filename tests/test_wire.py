@@ -22,6 +22,7 @@ from _anyfork_child.wire.frames import (
     Frame,
     ProtocolError,
     messages,
+    usual_frame,
 )
 
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
@@ -253,3 +254,30 @@ def test_the_header_is_as_documented():
     assert messages(Frame(PING, 0x0102, b"ab", [7])) == [
         (b"\x01\x07\x01\x00\x02\x00\x00\x00\x02\x01\x00\x00\x00\x00\x00\x00ab", [7])
     ]
+
+
+@given(frames())
+def test_a_usual_frame_is_what_a_decoder_makes_of_the_same_message(frame):
+    [(data, fds), *others] = messages(frame)
+    found = usual_frame(data, fds)
+    if others or frame.kind & IN_FILE:
+        assert found == 0
+        return
+    decoder = Decoder()
+    wanted = decoder.feed(data[:HEADER_SIZE], fds)
+    same = wanted if frame.body == b"" else decoder.feed(data[HEADER_SIZE:])
+    assert (found.kind, found.value, found.body, [*found.fds]) == (same.kind, same.value, same.body, [*same.fds])
+    assert usual_frame(data[:HEADER_SIZE], fds) == len(frame.body) or not frame.body
+    assert usual_frame(data[: HEADER_SIZE - 1], fds) == 0
+    assert usual_frame(data, [*fds, 7]) == 0
+
+
+@given(headers())
+def test_an_unusual_header_is_left_to_the_decoder(header):
+    found = usual_frame(header, ())
+    try:
+        frame = Decoder().feed(header)
+    except ProtocolError:
+        assert found == 0
+    else:
+        assert found == 0 or frame is not None or found > 0

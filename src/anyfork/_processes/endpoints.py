@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 
 UNSETTLED = (STARTING, PREPARING)  # the phases in which an answer may be missing
+USED_UP = (CLOSED, MOVED)
 UNIX_STREAM = (_socket.AF_UNIX, _socket.SOCK_STREAM)
 
 
@@ -117,15 +118,24 @@ class Endpoints:
 
     def used_up(self) -> bool:
         """Return whether another thread has closed or moved the handle during a wait."""
-        return self.session.phase in (CLOSED, MOVED)
+        return self.session.phase in USED_UP
 
     def born_or_not(self) -> bool:
         """Return whether the template has forked the process, or never will."""
         return self.session.born or self.session.status_ended
 
+    def born_or_used_up(self) -> bool:
+        """Return whether the template has forked the process, or never will, or the handle is used up."""
+        return self.born_or_not() or self.used_up()
+
     def ended(self) -> bool:
         """Return whether the process has ended."""
         return self.session.status is not None
+
+    def ended_or_used_up(self) -> bool:
+        """Return whether the process has ended, or another thread has closed or moved the handle."""
+        session = self.session
+        return session.status is not None or session.phase in USED_UP
 
     def heard(self) -> bool:
         """Return whether the process has answered at all, or never will."""

@@ -152,18 +152,19 @@ def entered(link: Link, timeout: float | None) -> Flow[bool]:
 
 def birth(link: Link) -> Flow[None]:
     """Wait until the template has forked the process, or never will."""
-    yield from _ends(link)
+    if link.status is None:
+        yield from _ends(link)
     if not link.read_news(link.born_or_not):
-        yield link, _or_used_up(link, link.born_or_not), link.status_source, None
+        yield link, link.born_or_used_up, link.status_source, None
 
 
 def end(link: Link, timeout: float | None) -> Flow[ExitStatus]:
     """Wait until a process has ended and return its exit status. Raises TimeoutError."""
     check(link, "wait")
     limit = seconds(timeout)
-    yield from _ends(link)
-    done = _or_used_up(link, link.ended)
-    if not link.read_news(link.ended) and not (yield link, done, link.status_source, limit):
+    if link.status is None:
+        yield from _ends(link)
+    if not link.read_news(link.ended) and not (yield link, link.ended_or_used_up, link.status_source, limit):
         waiting = _channel_state(link)
         raise TimeoutError(f"process {link.session.pid} has not ended within {timeout} seconds{waiting}")
     if link.session.status is None:
@@ -254,11 +255,6 @@ def _ends(link: Link) -> Flow[None]:
     """Wait for the first answer to a handle from another process, which brings its status socket and pidfd."""
     if link.status is None and not link.session.answers and link.session.status is None:
         yield link, link.answered_or_used_up, link.answer_source, None
-
-
-def _or_used_up(link: Link, done: Callable[[], bool]) -> Callable[[], bool]:
-    """Return a condition: ``done``, or another thread has closed the handle, so that ``done`` never will be true."""
-    return lambda: done() or link.used_up()
 
 
 # --- Reasons for a failed answer --------------------------------------------------------------------------------

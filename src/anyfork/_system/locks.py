@@ -68,7 +68,7 @@ def locked(
 
 def do_locked(lock: RLock, action: Callable[..., Result], /, *args: Any, **options: Any) -> Result:
     """Call the action with the lock held, also inside another call of this thread that holds it."""
-    if held(lock):
+    if lock._is_owned():  # type: ignore[attr-defined]  # as in ``locked``
         return action(*args, **options)
     try:
         try:
@@ -86,7 +86,7 @@ def do_locked(lock: RLock, action: Callable[..., Result], /, *args: Any, **optio
 
 def try_locked(lock: RLock, action: Callable[[], Any]) -> bool:
     """Call the action with the lock held. Return False, with nothing done, if another thread holds the lock now."""
-    if held(lock):
+    if lock._is_owned():  # type: ignore[attr-defined]  # as in ``locked``
         action()
         return True
     try:
