@@ -43,6 +43,33 @@ def test_what_a_hook_has_rewritten_is_refused_for_ever(told):
     assert told("a", "b", "c").preload == ("a", "c")
 
 
+READS = """
+import os
+from _anyfork_child.program.loaded import NotingDict
+def read(what):
+    data = NotingDict({b"A": b"1", b"B": b"2", b"SHLVL": b"3"})
+    plain, os.environ._data = os.environ._data, data
+    what()
+    os.environ._data = plain
+    assert data.plain() == {b"A": b"1", b"B": b"2", b"SHLVL": b"3"}
+    print(*sorted(data.read()))
+read(lambda: None)
+read(lambda: os.environ.get("A"))
+read(lambda: ("B" in os.environ, os.getenv("missing")))
+read(lambda: dict(os.environ))
+read(lambda: os.environ.copy())
+read(lambda: os.environ["SHLVL"])
+"""
+
+
+def test_the_variables_that_a_module_reads_are_noted():
+    done = subprocess.run(
+        [sys.executable, "-c", READS], env=PLAIN, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    said = ["", "b'A'", "b'B' b'missing'", "b'A' b'B'", "b'A' b'B'", "b'SHLVL'"]
+    assert done.stdout.splitlines() == said, done.stderr
+
+
 PROBE = """
 import socket, marshal
 from _anyfork_child.program.loaded import try_loading

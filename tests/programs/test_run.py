@@ -156,6 +156,13 @@ def test_another_environment_at_the_start_has_another_keeper(own, change, why):
     assert why in own.run("--verbose", "-c", "pass").stderr
 
 
+def test_a_variable_that_no_module_has_read_may_have_any_value(shared):
+    for value in ("one", "two"):
+        done = shared.run("--verbose", "-c", "import os; print(os.environ['ANY'])", env={**shared.env, "ANY": value})
+        assert done.stdout == f"{value}\n"
+        assert "differs" not in done.stderr
+
+
 @pytest.mark.slow
 def test_a_module_that_has_read_a_variable_is_loaded_again_for_another_value(tmp_path):
     (tmp_path / "reader.py").write_text("import os\nfound = os.environ.get('ANYTHING')\nos.environ['SET'] = '1'")

@@ -24,15 +24,24 @@ class NotingDict(dict[bytes, bytes]):
     def __init__(self, data: dict[bytes, bytes]) -> None:
         super().__init__(data)
         self.at_first = dict(data)
-        self.read: set[bytes] = set()
+        self.names: set[bytes] = set()
+        self.whole = False
 
     def __getitem__(self, name: bytes) -> bytes:
-        self.read.add(name)
+        self.names.add(name)
         return super().__getitem__(name)
 
     def __iter__(self) -> Iterator[bytes]:
-        self.read.update(self.at_first.keys() - VOLATILE)
+        self.whole = True
         return super().__iter__()
+
+    def plain(self) -> dict[bytes, bytes]:
+        """Return the data as a plain dictionary; this reads nothing. (dict() and copy() would call __getitem__.)"""
+        return {name: dict.__getitem__(self, name) for name in dict.__iter__(self)}
+
+    def read(self) -> set[bytes]:
+        """Return the names of the variables that were read."""
+        return (self.names | self.at_first.keys()) - VOLATILE if self.whole else self.names
 
 
 _noted: list[NotingDict] = []  # of this template
@@ -46,7 +55,7 @@ def note_variables() -> None:
 
 def stop_noting() -> None:
     """Read the environment as ever from now on."""
-    _set_data(dict.copy(_noted[0]))
+    _set_data(_noted[0].plain())
 
 
 def _set_data(data: dict[bytes, bytes]) -> None:
@@ -56,8 +65,8 @@ def _set_data(data: dict[bytes, bytes]) -> None:
 def report(channel: _socket.socket) -> None:
     """Send what this process has loaded: modules, files and directories, variables that were read and that were set."""
     noted = _noted[0]
-    before, now = noted.at_first, dict.copy(noted)
-    read = [(name, before.get(name)) for name in noted.read]
+    before, now = noted.at_first, noted.plain()
+    read = [(name, before.get(name)) for name in noted.read()]
     changed = [(name, now.get(name)) for name in before.keys() | now.keys() if now.get(name) != before.get(name)]
     channel.sendall(marshal.dumps((sorted(sys.modules), sorted(_files()), sorted(_directories()), read, changed)))
 
