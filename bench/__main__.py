@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import calls, create, create_aio, data, machine, memory, pools, remote, soak, soak_pool
+from . import calls, create, create_aio, data, engines, machine, memory, pools, remote, soak, soak_pool
 from .report import Settings, progress
 
 TYPE_CHECKING = False
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "create": create.run,
     "calls": calls.run,
     "data": data.run,
+    "engines": engines.run,
     "memory": memory.run,
     "pool": pools.run,
     "remote": remote.run,
@@ -34,7 +35,11 @@ def main() -> int:
     """Run what is asked; return 1 when something must not be as it is (only ``soak`` and ``soak-pool`` say so)."""
     parser = _parser()
     options = parser.parse_args()
-    names = {name for benchmark in (create, create_aio, calls, data, memory, pools, remote) for name in benchmark.NAMES}
+    names = {
+        name
+        for benchmark in (create, create_aio, calls, data, engines, memory, pools, remote)
+        for name in benchmark.NAMES
+    }
     if unknown := set(options.only) - names:
         parser.error(f"--only knows no {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}")
     machine.compile_packages()
