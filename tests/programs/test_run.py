@@ -106,7 +106,12 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+QUICK = ("state", "module", "exit text", "killed")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PROGRAMS]
+)
 def test_a_program_behaves_as_cold(shared, tmp_path, name):
     CommandRuns(tmp_path / "here", shared).both(PROGRAMS[name], b"typed\n")
 
@@ -248,10 +253,21 @@ def test_a_template_that_cannot_be_made_makes_no_program_fail():
 
 
 def begin(line, code, **keywords):
-    """Start a program, and wait until it runs."""
-    client = line.start("-c", code, stdout=subprocess.PIPE, **keywords)
-    assert client.stdout.read(1) == b"."
-    return client
+    """Start a program warm, and wait until it runs."""
+
+    def start():
+        client = line.start("-c", code, stdout=subprocess.PIPE, **keywords)
+        assert client.stdout.read(1) == b"."
+        started.append(client)
+        return client
+
+    started = []
+    try:
+        return line.until_warm(start)
+    finally:
+        for client in started[:-1]:  # they have started cold
+            with client:
+                client.kill()
 
 
 def program_of(line) -> int:
@@ -268,7 +284,7 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGRTMIN])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGRTMIN])
 def test_the_program_gets_the_signals_of_the_client(shared, number):
     code = f"import signal, os, sys, time; signal.signal({int(number)}, lambda n, _: sys.exit(n + 100)); os.write(1, b'.')\nwhile True: time.sleep(0.1)"
     with begin(shared, code) as client:

@@ -52,6 +52,8 @@ TYPED = {
 }
 
 
+QUICK = ("state", "password", "interrupt")
+
 if shutil.which("less") is None:
     del TYPED["pager"]
 
@@ -70,13 +72,16 @@ def transcript(command, env, steps) -> tuple[int, list[bytes]]:
     return code, shown
 
 
-@pytest.mark.parametrize("name", TYPED)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TYPED]
+)
 def test_a_terminal_shows_the_same_as_cold(shared, name):
     code, steps = TYPED[name]
     cold = transcript([sys.executable, "-c", code], shared.env, steps)
     assert shared.until_warm(lambda: transcript(shared.command("-c", code), shared.env, steps)) == cold
 
 
+@pytest.mark.slow
 def test_the_program_learns_of_a_new_size(shared):
     with Screen(shared.command("-c", f"import os\n{CATCH}\n{LOOP}"), env=shared.env) as screen:
         screen.expect("ready")
@@ -107,6 +112,7 @@ def test_a_job_is_stopped_and_continued_as_cold(shared):
         assert screen.end() == 7
 
 
+@pytest.mark.slow
 def test_a_program_beside_others_has_its_streams_as_they_are_and_a_terminal(shared):
     """As in ``program | less``: the password is asked for on /dev/tty, the output goes into the pipe."""
     code = "import getpass, sys; print(sys.stdin.isatty(), sys.stdout.isatty(), getpass.getpass('word? '))"
@@ -123,6 +129,7 @@ def test_a_program_beside_others_has_its_streams_as_they_are_and_a_terminal(shar
     shared.until_warm(run)
 
 
+@pytest.mark.slow
 def test_a_job_in_the_background_starts_cold(shared):
     with Screen(["bash", "--norc", "--noediting", "-i"], env={**shared.env, "PS1": "shell> "}) as screen:
         screen.expect("shell> ")
@@ -134,6 +141,7 @@ def test_a_job_in_the_background_starts_cold(shared):
         screen.end()
 
 
+@pytest.mark.slow
 def test_a_terminal_that_hangs_up_ends_the_program(shared):
     code = f"import os, signal\nsignal.signal(signal.SIGHUP, lambda *_: (os.write({{}}, b'hup'), os._exit(1)))\n{LOOP}"
     read, write = os.pipe()
