@@ -54,6 +54,7 @@ def test_another_thread_is_named_once_and_not_as_another_interpreter():
 HAZARDS = {
     "native threads": ({"native_threads": ["decoder"]}, "decoder"),
     "sockets": ({"descriptors": [STDIN, SOCKET, OURS]}, "closed: 7 (inet stream listening on 127.0.0.1:80)"),
+    "gpus": ({"gpus": ["/dev/nvidia0"]}, "has opened a GPU, which a copy cannot use: /dev/nvidia0"),
     "modules": ({"modules": {"grpc": "it has threads"}}, "the module grpc is loaded: it has threads"),
 }
 

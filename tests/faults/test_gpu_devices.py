@@ -84,6 +84,20 @@ with place_known() as template:
     assert said(source) == "2"
 
 
+def test_a_copy_of_a_program_that_has_opened_a_gpu_is_warned_of():
+    source = """
+import warnings
+opened = os.open("/dev/nvidiactl", os.O_RDWR)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    with anyfork.fork_here() as template:
+        template.preload("json").ready(20)  # which has not opened it
+say([str(warning.message) for warning in caught])
+"""
+    warned = said(source)
+    assert any("has opened a GPU, which a copy cannot use: /dev/nvidiactl" in text for text in warned)
+
+
 def test_a_template_with_a_gpu_runs_nothing():
     source = """
 with place_known() as template:

@@ -7,8 +7,8 @@ import sys
 from ..values.decode import DescriptorsLostError, Payload
 from ..wire.failure import Failure, failure_of
 from ..wire.frames import EXECUTE, INIT, PRELOAD, PREPARE
+from ..wire.gpu_devices import GpuDevices
 from ..wire.own_imports import import_own, is_standard_library
-from .gpu_devices import GpuDevices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -45,7 +45,8 @@ class Audit(Record):
     ``threads`` and ``native_threads`` are names, ``loops`` are the running event loops, ``descriptors`` are all open
     descriptors, ``generators`` describes random generators that every copy has in the same state, ``modules`` maps
     loaded modules to the reasons why they do not survive a fork, ``interpreters`` are the interpreters beside the main
-    one. ``obstacles`` are the reasons why ``fork_here`` refuses, ``hazards`` are its warnings.
+    one, ``gpus`` are the GPU devices that are open. ``obstacles`` are the reasons why ``fork_here`` refuses,
+    ``hazards`` are its warnings.
     """
 
     __match_args__: tuple[str, ...] = (
@@ -59,6 +60,7 @@ class Audit(Record):
         "generators",
         "modules",
         "interpreters",
+        "gpus",
     )
     __slots__ = __match_args__
     pid: int
@@ -71,6 +73,7 @@ class Audit(Record):
     generators: tuple[str, ...]
     modules: Mapping[str, str]
     interpreters: tuple[str, ...]
+    gpus: tuple[str, ...]
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class Audit(Record):
         generators: Iterable[str] = (),
         modules: Mapping[str, str] | None = None,
         interpreters: Iterable[str] = (),
+        gpus: Iterable[str] = (),
     ) -> None:
         self._set(
             pid,
@@ -96,6 +100,7 @@ class Audit(Record):
             tuple(generators),
             dict(modules or {}),
             tuple(interpreters),
+            tuple(gpus),
         )
 
     @property
@@ -111,7 +116,7 @@ class Audit(Record):
     @property
     def hazards(self) -> tuple[str, ...]:
         """The problems that a copy of this process may have."""
-        return hazards(self.native_threads, self.sockets, self.modules)
+        return hazards(self.native_threads, self.sockets, self.modules, self.gpus)
 
     def __str__(self) -> str:
         lines = [f"process {self.pid}"]
@@ -153,7 +158,10 @@ def obstacles(
 
 
 def hazards(
-    native_threads: Sequence[str], sockets: Sequence[OpenDescriptor], modules: Mapping[str, str]
+    native_threads: Sequence[str],
+    sockets: Sequence[OpenDescriptor],
+    modules: Mapping[str, str],
+    gpus: Sequence[str],
 ) -> tuple[str, ...]:
     """Return the problems that a copy of a process with these findings may have."""
     found = []
@@ -162,6 +170,8 @@ def hazards(
     if sockets:
         listed = ", ".join(f"{one.fd} ({one.target})" for one in sockets)
         found.append(f"it has open sockets, whose peers do not see them closed: {listed}")
+    if gpus:
+        found.append(f"it has opened a GPU, which a copy cannot use: {', '.join(gpus)}")
     found += [f"the module {name} is loaded: {why}" for name, why in modules.items()]
     return tuple(found)
 
@@ -185,6 +195,7 @@ def take_audit() -> Audit:
         survey.generators(),
         unsafe_modules(),
         survey.subinterpreters(),
+        survey.gpus(),
     )
 
 

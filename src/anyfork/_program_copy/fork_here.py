@@ -60,9 +60,9 @@ def fork_here(
     call fork_here early, and with no lock held.
 
     Raises UnsafeTemplateError, naming the culprit, while threads or an event loop run, in a subinterpreter and at the
-    interpreter's end. Warns with UnsafeForkWarning of native threads, of modules that do not survive a fork, and of
-    open sockets that are in neither ``close_fds`` nor ``keep_fds``. Raises ArgumentError for descriptors that are not
-    open, and ForkError where the system refuses.
+    interpreter's end. Warns with UnsafeForkWarning of native threads, of modules that do not survive a fork, of open
+    GPUs, and of sockets that are in neither ``close_fds`` nor ``keep_fds``. Raises ArgumentError for descriptors that
+    are not open, and ForkError where the system refuses.
 
     For example::
 
@@ -88,7 +88,7 @@ def copy_program(close_fds: bool | Iterable[int | HasFileno] = False, keep_fds: 
     kept = _numbers("keep_fds", keep_fds, descriptors)
     closed = _closed(close_fds, kept, descriptors)
     sockets = [one for one in descriptors if one.is_foreign_socket and one.fd not in kept | closed]
-    _warn(hazards(survey.native_threads(), sockets, unsafe_modules()))
+    _warn(hazards(survey.native_threads(), sockets, unsafe_modules(), survey.gpus()))
     return _fork(closed | {one.fd for one in descriptors if one.own})
 
 

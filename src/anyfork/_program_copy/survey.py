@@ -11,6 +11,7 @@ import sys
 from _thread import _count as count_threads
 
 from _anyfork_child.wire import current_worker
+from _anyfork_child.wire.gpu_devices import GpuDevices
 from _anyfork_child.wire.threads import subinterpreters as subinterpreters
 from _anyfork_child.wire.threads import unsafe_threads
 
@@ -55,6 +56,11 @@ def python_threads() -> list[str]:
         return ["a thread without a name"] * count
     others = [thread.name for thread in threading.enumerate() if thread is not threading.current_thread()]
     return others + ["a thread without a name"] * (count - len(others))
+
+
+def gpus() -> list[str]:
+    """Return the GPU devices that this process has open."""
+    return sorted(GpuDevices().paths)
 
 
 def native_threads() -> list[str]:

@@ -1,13 +1,13 @@
-"""The GPU devices that user code opens in a template. What it has set up there does not work in a fork.
+"""The GPU devices that this process has open. What it has set up there does not work in a fork.
 
-Runs in templates.
+Runs in templates, and in a program of which a copy is made.
 """
 
 from __future__ import annotations
 
 import os
 
-from ..wire.failure import Failure
+from .failure import Failure
 
 # A machine with GPUs of NVIDIA, of AMD, of any maker, or of the host of WSL has one of these.
 PRESENT = ("/dev/nvidiactl", "/dev/kfd", "/dev/dri", "/dev/dxg")
@@ -19,13 +19,13 @@ class GpuDevices:
 
     def __init__(self) -> None:
         self._present = any(map(_exists, PRESENT))
-        self._before = _open_devices() if self._present else set()
+        self.paths: set[str] = _open_devices() if self._present else set()
 
     def check(self, what: str) -> None:
         """Raise Failure if further ones are open now. ``what`` has run meanwhile."""
         if not self._present:
             return
-        opened = _open_devices() - self._before
+        opened = _open_devices() - self.paths
         if opened:
             raise Failure("devices", what, ", ".join(sorted(opened)))
 
