@@ -35,9 +35,9 @@ TRANSPARENT = "/sys/kernel/mm/transparent_hugepage/enabled"
 def has_large_heap() -> bool:
     """Return whether the heap of this process is large enough for huge pages, and the system has them."""
     try:
-        with open("/proc/self/statm") as file:
+        with open("/proc/self/statm", encoding="ascii") as file:
             _, resident, of_files, *_ = map(int, file.read().split())
-        with open(TRANSPARENT) as file:
+        with open(TRANSPARENT, encoding="ascii") as file:
             return (resident - of_files) * PAGE >= LARGE and "[never]" not in file.read()
     except OSError:  # no Linux, or no huge pages
         return False
@@ -67,7 +67,7 @@ def collapse_by_ctypes() -> Collapse:
 
 def _huge() -> int:
     """Return how much memory of this process is in huge pages, in kB."""
-    with open("/proc/self/smaps_rollup") as file:
+    with open("/proc/self/smaps_rollup", encoding="utf-8", errors="replace") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("AnonHugePages"))
 
 
@@ -86,7 +86,7 @@ def _own_ranges() -> Iterator[int]:
 def _writable() -> list[tuple[int, int]]:
     """Return the writable, private mappings without a file, cut to whole huge pages."""
     found = []
-    with open("/proc/self/maps") as file:
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
         for line in file:
             addresses, permissions, _, _, inode, *name = line.split()
             if permissions == "rw-p" and inode == "0" and (not name or name == ["[heap]"]):

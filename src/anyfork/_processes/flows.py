@@ -6,12 +6,12 @@ A flow is a generator without I/O of its own: it yields what it needs, a face wa
 
 from __future__ import annotations
 
-import sys
 from _signal import SIGKILL
 
 from .._errors import HandleError, LaunchError, NotReadyError
 from .._status import ExitStatus
 from .._system.interpreter import TOO_OLD
+from .._system.log import DEBUG, INFO, logger_for
 from .._system.polling import is_ready
 from .._system.timeouts import seconds
 from .session import CLOSED, GONE, MOVED
@@ -60,15 +60,16 @@ def prepare(link: Link, timeout: float | None) -> Flow[None]:
     link.check("ready")
     if not link.session.succeeded_at(number):
         raise (yield from explain(link))
-    if "logging" in sys.modules:
-        _log_part(link.session)
+    _log_part(link.session)
     _log_note(link.session)
 
 
 def _log_part(session: Session) -> None:
     """Log whether the compiled part serves a template that is ready."""
-    server = "the compiled part" if session.compiled else "Python code"
-    sys.modules["logging"].getLogger("anyfork").debug("template %s is ready; %s serves it", session.pid, server)
+    logger = logger_for(DEBUG)
+    if logger is not None:
+        server = "the compiled part" if session.compiled else "Python code"
+        logger.debug("template %s is ready; %s serves it", session.pid, server)
 
 
 def hand_over(link: Link, kind: type[Moved]) -> Flow[Moved]:
@@ -127,15 +128,15 @@ def enter(link: Link, timeout: float | None) -> Flow[None]:
     check(link, "ready")
     if not link.session.succeeded:
         raise (yield from explain(link))
-    if link.session.imported is not None and "logging" in sys.modules:
+    if link.session.imported is not None:
         _log_import(*link.session.imported)
 
 
 def _log_import(module: str, duration: float) -> None:
     """Log, once for each module, that a process had to import the module of its function."""
-    this_time = object()
-    if imports_told.setdefault(module, this_time) is this_time:
-        sys.modules["logging"].getLogger("anyfork").info(
+    logger, this_time = logger_for(INFO), object()
+    if logger is not None and imports_told.setdefault(module, this_time) is this_time:
+        logger.info(
             "run(): the process had to import %s for its function, which took %.1f ms, and each further one has to; "
             "have its template do that once: template.preload(%r)",
             module,
@@ -179,8 +180,9 @@ def end(link: Link, timeout: float | None) -> Flow[ExitStatus]:
 def _log_note(session: Session) -> None:
     """Log what a template has said with its latest process, once."""
     note, session.note = session.note, ""
-    if note and "logging" in sys.modules:
-        sys.modules["logging"].getLogger("anyfork").info(note)
+    logger = logger_for(INFO) if note else None
+    if logger is not None:
+        logger.info(note)
 
 
 def _channel_state(link: Link) -> str:
