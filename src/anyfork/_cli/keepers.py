@@ -46,7 +46,7 @@ def stop() -> None:
 
 def _stop(sock: socket) -> int:
     pid = peer(sock)[0]
-    if _ask(sock, "stop") is None:
+    if _ask(sock, "stop") is None and pid:  # the kernel has no number for a process of another namespace
         os.kill(pid, SIGKILL)
     return pid
 
