@@ -99,6 +99,8 @@ def _check_streams() -> int:
             os.fstat(fd)
         except OSError:
             raise ColdError(f"descriptor {fd} is closed") from None
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        raise ColdError("LISTEN_PID has its number, by which systemd hands sockets over")
     with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
         _state, _parent, group, _session, number, foreground, *_ = file.read().rpartition(")")[2].split()
     terminal = int(number)

@@ -234,6 +234,14 @@ def test_a_command_has_loaded_what_it_imported_before(tmp_path):
             assert line.run("sets.py", cwd=tmp_path).stdout == "False\n"
 
 
+def test_a_program_that_systemd_has_given_sockets_starts_cold(shared):
+    command = f"export LISTEN_PID=$$; exec {' '.join(shared.command('--verbose', '-c', 'pass'))}"
+    done = subprocess.run(
+        ["sh", "-c", command], env=shared.env, start_new_session=True, capture_output=True, timeout=DEADLINE, check=True
+    )
+    assert b"LISTEN_PID" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_module_that_writes_when_it_is_loaded_starts_programs_cold(tmp_path):
     (tmp_path / "loud.py").write_text("print('loud')")
