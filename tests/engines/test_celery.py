@@ -16,11 +16,11 @@ if shutil.which("redis-server") is None:
     pytest.skip("redis-server is not installed", allow_module_level=True)
 
 from conftest import descendants, eventually
-from in_program import in_program
+from in_program import TEST_DEADLINE, in_program
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_DEADLINE)]
 
-SECONDS = 30  # for a result
+SECONDS = 60  # for a result
 
 
 @contextlib.contextmanager
@@ -31,18 +31,19 @@ def working(*arguments):
     os.environ["CELERY_CUSTOM_WORKER_POOL"] = "anyfork.contrib.celery:TaskPool"
     server = ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--loglevel", "warning"]
     command = [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "--pool", "custom", "-l", "INFO", "-E"]
-    with subprocess.Popen(server) as redis:
+    with contextlib.ExitStack() as programs:
+        redis = programs.enter_context(subprocess.Popen(server))
+        programs.callback(redis.terminate)
         eventually(Path(path).exists)
-        with subprocess.Popen([*command, "--without-gossip", "--without-mingle", *arguments]) as worker:
-            try:
-                import celery_tasks
+        worker = programs.enter_context(
+            subprocess.Popen([*command, "--without-gossip", "--without-mingle", *arguments])
+        )
+        programs.callback(worker.kill)
+        import celery_tasks
 
-                yield celery_tasks, worker
-                worker.terminate()
-                assert worker.wait(SECONDS) == 0
-            finally:
-                worker.kill()
-        redis.terminate()
+        yield celery_tasks, worker
+        worker.terminate()
+        assert worker.wait(SECONDS) == 0
 
 
 def begun(path):

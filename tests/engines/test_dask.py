@@ -17,14 +17,14 @@ import dask
 import dask_tasks
 from conftest import descendants, eventually
 from distributed import Client, LocalCluster
-from in_program import in_program
+from in_program import TEST_DEADLINE, in_program
 
 from anyfork import PreloadError, WorkerDiedError
 from anyfork.contrib.dask import TemplatePlugin
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_DEADLINE)]
 
-SECONDS = 30  # for a result
+SECONDS = 60  # for a result
 
 
 @contextlib.contextmanager

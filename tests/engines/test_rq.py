@@ -20,7 +20,7 @@ if shutil.which("redis-server") is None:
 
 import rq_jobs
 from conftest import descendants, eventually
-from in_program import in_program
+from in_program import TEST_DEADLINE, in_program
 from redis import Redis
 from rq import Callback, Queue
 from rq.command import send_kill_horse_command, send_stop_job_command
@@ -29,7 +29,7 @@ from rq.job import JobStatus
 from anyfork import PreloadError
 from anyfork.contrib.rq import Worker
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_DEADLINE)]
 
 
 @contextlib.contextmanager
@@ -39,10 +39,12 @@ def redis():
     with subprocess.Popen(
         ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--loglevel", "warning"]
     ) as server:
-        eventually(Path(path).exists)
-        with Redis(unix_socket_path=path) as connection:
-            yield connection
-        server.terminate()
+        try:
+            eventually(Path(path).exists)
+            with Redis(unix_socket_path=path) as connection:
+                yield connection
+        finally:
+            server.terminate()
 
 
 def done(connection, worker, *jobs, **options):
