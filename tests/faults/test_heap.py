@@ -126,3 +126,9 @@ def test_the_log_says_that_objects_cannot_be_immortal_and_processes_start_as_eve
     (note,) = [message for message in caplog.messages if "immortal" in message]
     assert note.startswith(f"template {template.pid} cannot make its objects immortal: ")
     fork_often(template, 1)
+
+
+@immortal
+def test_processes_start_where_neither_compiled_part_nor_ctypes_can_make_objects_immortal(template, part):
+    template.execute("import sys; sys.modules['_ctypes'] = None\n" + WALK).execute(MADE).immortalize()
+    assert (grown(template) > 500) == (part == "python")

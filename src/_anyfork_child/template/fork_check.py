@@ -100,9 +100,10 @@ def _tell_note(template: TemplateState, status: int) -> None:
     try:
         Channel(sock).send(Frame(NOTED, template.pid, template.note.encode()))
         template.note = ""
-    except ConnectionError:  # the owner has dropped its handle: the next process takes the note
+    except OSError:  # the owner has dropped its handle, or memory is short: the next process takes the note
         pass
-    sock.detach()
+    finally:
+        sock.detach()
 
 
 def _make_children(template: TemplateState, fds: list[int]) -> None:

@@ -406,7 +406,10 @@ class Template:
         from .immortality import immortalize, make_immortal_by_ctypes
 
         make = self.compiled.make_immortal if self.compiled is not None else None
-        immortalize(make or make_immortal_by_ctypes)
+        try:
+            immortalize(make or make_immortal_by_ctypes)
+        except ImportError as error:  # this Python has no ctypes
+            self.immortal, self.note = False, f"cannot make its objects immortal: {error}"
 
     def collapse_heap(self) -> None:
         """Move the heap to huge pages, and note for the owner what that has cost."""
