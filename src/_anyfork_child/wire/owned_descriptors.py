@@ -47,8 +47,8 @@ class Owned:
     def split(self) -> list[Owned]:
         """Return an owner of each descriptor. Closing one of them has this object close its descriptor, too."""
         owners = [Owned() for _ in self._held]
-        for owner, holder in zip(owners, self._held, strict=True):
-            owner._held = [holder]
+        for owner, holder, fd in zip(owners, self._held, self.fds, strict=True):
+            owner._held, owner.fds = [holder], [fd]
         return owners
 
     def close(self) -> None:
