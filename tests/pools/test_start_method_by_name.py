@@ -276,7 +276,3 @@ def test_a_wrong_command_is_told_with_the_right_ones(tmp_path, arguments, words)
     assert done.returncode == 2
     assert words in done.stderr
     assert "as-forkserver [--import-main]" in done.stderr
-
-
-def test_without_a_command_it_is_said_what_there_is():
-    assert output_of("-m", "anyfork").startswith("usage: anyfork COMMAND")
