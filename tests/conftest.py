@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
     from anyfork import Template
 
+for _number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # which Python ignores
+    if signal.getsignal(_number) == signal.SIG_IGN:  # by nohup, or in the background of a shell
+        signal.signal(_number, signal.SIG_DFL)
+
 PACKAGES = {"uvloop": "uvloop", "pool-uvloop": "uvloop", "msgpack": "msgspec"}  # by the parameter of tests that need it
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import _socket
 from _struct import Struct
-from errno import ENOBUFS, ENOMEM
+from errno import ENOBUFS, ENOMEM, ETOOMANYREFS
 from os import close
 from sys import byteorder
 from time import sleep
@@ -31,6 +31,7 @@ TRUNCATED = _socket.MSG_CTRUNC
 
 
 unpack_three = Struct("3i").unpack
+LATER = frozenset({ETOOMANYREFS, ENOBUFS, ENOMEM})  # errors of a kernel that takes the message later; no poll says when
 SHORTAGE = 0.01  # seconds until the kernel may have memory again
 
 
@@ -132,8 +133,14 @@ class Channel:
     def send(self, frame: Frame) -> None:
         """Write one frame and wait until the socket has taken it. The descriptors stay open on this side."""
         for data, fds in messages(frame):
-            sent = send_some(self.sock, data, fds, 0) if fds else 0
-            self.sock.sendall(data[sent:] if sent else data, NOSIGNAL)
+            rest = memoryview(data)
+            while rest:
+                try:
+                    sent = send_some(self.sock, rest, fds, 0)
+                except OSError as error:
+                    wait_for_memory(error)
+                else:
+                    rest, fds = rest[sent:], ()
 
     def close(self) -> None:
         """Close the socket and the descriptors of an unfinished frame. Closing twice is harmless."""

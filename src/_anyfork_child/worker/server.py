@@ -8,7 +8,6 @@ from __future__ import annotations
 from _pickle import dumps
 from _thread import _count as other_threads
 from _thread import allocate_lock
-from errno import ETOOMANYREFS
 from fcntl import F_GETOWN, fcntl
 from os import dup, getpid, register_at_fork
 from sys import exception
@@ -35,7 +34,17 @@ from ..wire.call_messages import (
     RESULT,
     Inbox,
 )
-from ..wire.channel import CLOEXEC, NOSIGNAL, ROOM, TRUNCATED, close_all, plain_socket, send_some, unpack_descriptors
+from ..wire.channel import (
+    CLOEXEC,
+    LATER,
+    NOSIGNAL,
+    ROOM,
+    TRUNCATED,
+    close_all,
+    plain_socket,
+    send_some,
+    unpack_descriptors,
+)
 from ..wire.failure import format_error, pack_texts
 from ..wire.memfd import read_all
 
@@ -241,14 +250,14 @@ class WorkerServer:
     def _send_first(self, message: Message) -> int:
         """Send the descriptors, with some of the bytes; return the number of bytes.
 
-        The kernel refuses more descriptors if too many are unread. Unlike a full socket, that has no event to wait for:
-        retry until it is over.
+        The kernel refuses them if too many are unread, or if its memory is short. Unlike a full socket, that has no
+        event to wait for: retry until it is over.
         """
         while True:
             try:
                 return send_some(self.sock, message.data, message.fds, 0)
             except OSError as error:
-                if error.errno != ETOOMANYREFS:
+                if error.errno not in LATER:
                     raise
                 sleep(RETRY)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import _socket
 from collections import deque
-from errno import ETOOMANYREFS
 from select import POLLIN, POLLOUT
 
 from _anyfork_child.values.message import Message
 from _anyfork_child.wire.call_messages import FDS, HEADER, HEADER_SIZE, MAX_BODY, MAX_IN_FILE, READ_SIZE, RESULT, Inbox
 from _anyfork_child.wire.channel import (
     CLOEXEC,
+    LATER,
     NOSIGNAL,
     NOWAIT,
     ROOM,
@@ -140,7 +140,7 @@ class WorkerChannel:
             except OSError as error:
                 if not isinstance(error, BlockingIOError) and comes_from_outside(error):
                     raise
-                if isinstance(error, BlockingIOError) or error.errno == ETOOMANYREFS:
+                if isinstance(error, BlockingIOError) or error.errno in LATER:
                     self._keep()
                     return
                 if not isinstance(error, ConnectionError):  # the worker can no longer be reached

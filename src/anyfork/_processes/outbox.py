@@ -10,11 +10,11 @@ from __future__ import annotations
 import _socket
 import os
 from collections import deque
-from errno import EPIPE, ETOOMANYREFS
+from errno import EPIPE
 from itertools import islice, starmap
 from operator import call
 
-from _anyfork_child.wire.channel import NOSIGNAL, NOWAIT, RIGHTS, pack_descriptors
+from _anyfork_child.wire.channel import LATER, NOSIGNAL, NOWAIT, RIGHTS, pack_descriptors
 from _anyfork_child.wire.descriptors import duplicate, duplicates
 from _anyfork_child.wire.frames import messages
 from _anyfork_child.wire.memfd import write_stepwise
@@ -198,10 +198,10 @@ class Outbox(deque[Message]):
                 if not self._enlarge():
                     return True
             except OSError as error:
-                if error.errno == ETOOMANYREFS:
-                    return False
                 if comes_from_outside(error):
                     raise
+                if error.errno in LATER:
+                    return False
                 self.give_up()
                 if error.errno == EPIPE or isinstance(error, ConnectionError) or self._sock.fileno() < 0:
                     return True  # the peer has ended, or another thread has closed this socket

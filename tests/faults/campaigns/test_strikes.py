@@ -54,6 +54,10 @@ def test_a_worker_whose_close_is_interrupted_ends_as_it_would_have_when_it_is_cl
     check(run("interrupt", "worker", trials))
 
 
+def test_a_request_waits_while_the_kernel_has_no_memory_for_it():
+    check(run("failure", "template", [Trial("fork(attributes)", "owner ENOMEM", (1, MANY, 1))]))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("face", FACES)
