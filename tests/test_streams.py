@@ -10,6 +10,7 @@ from deadlines import DEADLINE
 
 import anyfork
 from anyfork import CHANNEL, DEVNULL, PIPE, STDOUT, aio
+from anyfork._blocking.streams import _reader
 
 ALL = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}
 ECHO = "import os, sys; text = sys.stdin.read(); sys.stdout.write(text * 2); sys.stderr.write(text)"
@@ -40,6 +41,20 @@ def test_the_streams_are_files(template):
         process.stdin.close()
         assert process.stderr.read() == b"two\n"
         assert process.wait(DEADLINE).code == 1
+    assert process.stdout.closed
+
+
+def test_a_file_that_two_threads_have_made_reads_on(template):
+    with template.fork(stdout=PIPE).run_code("print('said')") as process:
+        files = []
+
+        def make(end):
+            files.append(process.stdout)  # by another thread, in the middle
+            return _reader(end)
+
+        files.append(process._link.streams.open("stdout", make))
+        assert files[0] is files[1]
+        assert process.stdout.read() == b"said\n"
     assert process.stdout.closed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import anyio
@@ -51,6 +52,27 @@ async def test_after_a_cancellation_nothing_is_lost(template):
         os.write(write, b"\n")
         os.close(write)
         assert await process.communicate() == (b"\n2\n", None)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
+async def test_cancellations_of_asyncio_lose_nothing_and_send_nothing_twice(template):
+    code = "import sys; sys.stdout.write(sys.stdin.read())"
+    async with await template.fork(stdin=PIPE, stdout=PIPE).run_code(code) as process:
+        await cancelled(process.stdin.send(b"once"))
+        await process.stdin.send(b"once")
+        await process.stdin.aclose()
+        await process.wait()
+        await cancelled(process.stdout.receive())
+        assert await process.communicate() == (b"once", None)
+
+
+async def cancelled(step):
+    """Cancel a task whose step needs no waiting, after its first turn."""
+    task = asyncio.ensure_future(step)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_a_limit_bounds_what_is_kept_and_the_process_goes_on(template):

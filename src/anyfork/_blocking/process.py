@@ -128,7 +128,7 @@ class Process(ProcessHandle):
             return None
         from .streams import writer
 
-        return streams.open("stdin", writer)
+        return writer(streams)
 
     @property
     def stdout(self) -> BufferedReader | None:
@@ -146,7 +146,7 @@ class Process(ProcessHandle):
             return None
         from .streams import reader
 
-        return streams.open(name, reader)
+        return reader(streams, name)
 
     def communicate(
         self,

@@ -14,19 +14,25 @@ from .._system.timeouts import one_wait, remaining
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeVar
+
     from _typeshed import ReadableBuffer, WriteableBuffer
 
     from _anyfork_child.wire.owned_descriptors import Owned
 
     from .._system.pipes import Streams
 
+    File = TypeVar("File", bound=BufferedReader | BufferedWriter | None)
+
 
 class PipeEnd(RawIOBase):
-    """One end of a pipe. Dropping it closes it."""
+    """One end of a pipe. Dropping it closes it, once it is in use."""
+
+    in_use = False  # still so in one that another thread or an interrupt has made superfluous
+    paused = False  # whether a read returns at once, without data
 
     def __init__(self, end: Owned, writes: bool) -> None:
         self._end, self._writes = end, writes
-        self.paused = False  # whether a read returns at once, without data
 
     def fileno(self) -> int:
         """Return the descriptor. Raises ValueError when it is closed."""
@@ -51,17 +57,33 @@ class PipeEnd(RawIOBase):
     def close(self) -> None:
         """Close this end."""
         super().close()
-        self._end.close()
+        if self.in_use:
+            self._end.close()
 
 
-def reader(end: Owned) -> BufferedReader:
-    """Return a file that reads from a pipe."""
+def reader(streams: Streams, name: str) -> BufferedReader | None:
+    """Return the file that reads from the stream of this name; None if it is not a pipe."""
+    return _use(streams.open(name, _reader))
+
+
+def writer(streams: Streams) -> BufferedWriter | None:
+    """Return the file that writes to the standard input; None if it is not a pipe."""
+    return _use(streams.open("stdin", _writer))
+
+
+def _reader(end: Owned) -> BufferedReader:
     return BufferedReader(PipeEnd(end, False))
 
 
-def writer(end: Owned) -> BufferedWriter:
-    """Return a file that writes to a pipe."""
+def _writer(end: Owned) -> BufferedWriter:
     return BufferedWriter(PipeEnd(end, True))
+
+
+def _use(file: File) -> File:
+    """Let the end of the pipe be closed with its file, now that the file is the only one of its stream."""
+    if file is not None:
+        file.raw.in_use = True  # type: ignore[union-attr]  # it is a PipeEnd
+    return file
 
 
 def exchange(streams: Streams, data: bytes | None, limit: int | None, until: float | None) -> Exchange | None:

@@ -37,7 +37,10 @@ class Streams:
         self.exchange: Exchange | None = None  # the one that communicate() has begun
 
     def open(self, name: str, make: Callable[[Owned], Stream]) -> Stream | None:
-        """Return the stream of this name, made at the first call; None if it is not a pipe."""
+        """Return the stream of this name, made at the first call; None if it is not a pipe.
+
+        Threads that make it at the same time get the same one. Dropping any other one must not close the pipe.
+        """
         if name not in self.pipes:
             return None
         if name not in self.opened:

@@ -6,7 +6,7 @@ import os
 
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream, notify_closing, wait_readable, wait_writable
 from anyio.abc import ByteReceiveStream, ByteSendStream
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ReceivePipe(_End, ByteReceiveStream):
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Receive at most so many bytes. A cancellation loses none."""
-        await checkpoint_if_cancelled()
+        await checkpoint()  # first, and none follows: asyncio's own cancellation comes even to a shielded one
         while True:
             try:
                 data = os.read(self._fd, max_bytes)
@@ -48,7 +48,6 @@ class ReceivePipe(_End, ByteReceiveStream):
                 continue
             if not data:
                 raise EndOfStream
-            await cancel_shielded_checkpoint()
             return data
 
 
@@ -63,14 +62,12 @@ class SendPipe(_End, ByteSendStream):
 
     async def send_some(self, data: memoryview) -> int:
         """Send as many bytes as the pipe takes; return their number. After a cancellation, none was sent."""
-        await checkpoint_if_cancelled()
+        await checkpoint()  # as above
         while True:
             try:
-                count = os.write(self._fd, data)
+                return os.write(self._fd, data)
             except BlockingIOError:
                 await wait_writable(self._fd)
                 continue
             except BrokenPipeError as error:
                 raise BrokenResourceError from error
-            await cancel_shielded_checkpoint()
-            return count
