@@ -1,7 +1,7 @@
 """Start Python processes from templates, which have loaded what the processes need.
 
-A template is a small, clean interpreter. Prepare it once, and fork it as often as you want: a process is ready in a
-millisecond or two and shares the memory of the template.
+A template is a small, clean interpreter. Prepare it once, and fork it as often as you want: a process is ready in
+milliseconds and shares the memory of the template.
 
     import anyfork
 
