@@ -24,7 +24,6 @@ HERE = Path(__file__).parent
 PATIENCE = 600  # seconds for all tests
 
 PRIVATE = "replaces private parts of the standard Popen, which warm starts do not use"
-PARENT = "the program signals its parent, which is the template"
 EXCEPTIONS = {
     "FastWaitTestCase.test_pidfd_open_notification_without_immediate_reap": PRIVATE,
     "FastWaitTestCase.test_pidfd_open_race": PRIVATE,
@@ -36,8 +35,6 @@ EXCEPTIONS = {
     "POSIXProcessTestCase.test__use_vfork": PRIVATE,
     "ProcessTestCase.test__use_vfork": PRIVATE,
     "ProcessTestCaseNoPoll.test__use_vfork": PRIVATE,
-    "ProcessTestCase.test_communicate_eintr": PARENT,
-    "ProcessTestCaseNoPoll.test_communicate_eintr": PARENT,
 }
 
 
