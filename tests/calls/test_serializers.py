@@ -44,6 +44,22 @@ def test_values_go_and_come(new_worker, name):
         assert list(worker.map(call_functions.echo, VALUES[name])) == VALUES[name]
 
 
+class Padded(Json):
+    """JSON that is long whatever it carries."""
+
+    name = "padded"
+
+    def dumps(self, value):
+        """Return JSON, and spaces."""
+        return super().dumps(value) + b" " * 100_000
+
+
+def test_short_values_may_be_long_in_a_serializer_of_the_user(new_worker):
+    with new_worker(serializer=Padded()) as worker:
+        assert worker.call(call_functions.echo, 1) == 1
+        assert list(worker.map(call_functions.echo, range(5))) == [*range(5)]
+
+
 def test_functions_may_go_by_value_because_the_owner_is_trusted(new_worker):
     with new_worker(serializer="json") as worker:
         assert worker.call(lambda x: x + 1, 41) == 42

@@ -15,6 +15,24 @@ from anyfork import Descriptor, Template
 SHORT = 0.05  # seconds: for what will not happen
 
 
+def test_a_function_that_was_entered_is_ready_however_much_stands_before_that_in_the_socket(tmp_path):
+    """Answers to earlier questions, and the note that its module was imported."""
+    (tmp_path / "latecomer.py").write_text(
+        "import os\ndef tell(channel, file): os.write(file.fileno(), b'.'); channel.recv(1)"
+    )
+    read, write = os.pipe()
+    template = Template().execute(f"import sys; sys.path.append({str(tmp_path)!r})")
+    with pytest.raises(TimeoutError):
+        template.ready(timeout=0)
+    process = template.start("latecomer:tell", Descriptor(write))
+    os.close(write)
+    assert os.read(read, 1) == b"."
+    os.close(read)
+    with process.ready(timeout=0):
+        pass
+    assert process.returncode == 0
+
+
 @pytest.fixture
 def trace():
     """Yield a pipe that tells whether a function was entered."""

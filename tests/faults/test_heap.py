@@ -80,7 +80,7 @@ def test_a_fork_leaves_the_heap_of_its_template_where_it_is(template, caplog):
 
 # --- Immortal objects -----------------------------------------------------------------------------------------------
 
-MORTAL = sys.version_info < (3, 12) or bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+MORTAL = sys.version_info[:2] in {(3, 11), (3, 14)} or bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 MADE = "made = [{'n': i, 't': (str(i), i / 2), 'c': compile(f'{i}.5, {i}', '', 'eval')} for i in range(3_000)]"
 WALK = """
 def private():

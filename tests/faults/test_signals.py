@@ -280,13 +280,25 @@ def test_a_program_that_ignores_the_end_of_its_terminal_has_processes_that_do():
     """As nohup starts it."""
     source = """
 template = Template()
-with template.fork().run(faulty.tell_if_ignored, signal.SIGHUP) as process:
-    say(process.channel.recv(10).decode())
+code = "import signal; print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
+found = []
+for one in (template, Template.new_exec()):
+    with one.fork().run(faulty.tell_if_ignored, signal.SIGHUP) as process:
+        found.append(process.channel.recv(10).decode())
+    with one.fork(stdout=anyfork.PIPE).run_program([sys.executable, "-c", code]) as process:
+        found.append(process.communicate()[0].decode().strip())
+say(found)
 """
     nohup = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     with Program(source, command=[sys.executable, "-c", nohup]) as program:
-        assert program.read() == "True"
+        assert program.read() == ["True"] * 4
         assert program.wait() == 0
+
+
+def test_a_handler_that_a_hook_of_the_fork_sets_stays_in_functions():
+    code = "import os, signal; os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGUSR1, print))"
+    with Template().execute(code) as template:
+        assert [signal.SIGUSR1 in masks(template)[1] for _ in range(2)] == [True, True]
 
 
 SETTINGS = """

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         attributes: dict[str, Any]
         channel: Channel
         flags: int
+        ignored: Sequence[int]
         lifeline: int
         reports: int
         title: Title
@@ -218,7 +219,7 @@ def _become_interpreter(template: Template, command: list[bytes], fds: Sequence[
     for fd in keep:
         os.set_inheritable(fd, True)
     try:
-        program_signals()
+        program_signals(template.ignored)
         numbers = (str(number).encode() for number in (*keep, template.flags))
         os.execve(command[0], [*command, *numbers, *_later(template)], bind_now(os.environb))
     except OSError as error:

@@ -42,7 +42,7 @@ def end_contained() -> None:
     wait = 0
     try:
         kill_descendants(os.getpid())
-    except PermissionError as error:
+    except OSError as error:  # not permitted, above all
         print(f"anyfork: {error}", file=sys.stderr)
         wait = os.WNOHANG
     try:

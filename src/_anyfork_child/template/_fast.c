@@ -52,7 +52,7 @@
 #error "the frames below are laid out for little-endian machines"
 #endif
 
-#define INTERFACE 5 /* changes with what template/compiled.py calls */
+#define INTERFACE 6 /* changes with what template/compiled.py calls */
 
 enum { BEFORE, IN_PARENT, IN_CHILD, KINDS };
 
@@ -966,9 +966,12 @@ set_signal(PyObject *number, PyObject *action)
 static int
 ignore_no_more(void)
 {
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(parts[IGNORED]); i++)
-        if (set_signal(PyTuple_GET_ITEM(parts[IGNORED], i), parts[SIG_DEFAULT]) < 0)
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(parts[IGNORED]); i++) {
+        PyObject *number = PyTuple_GET_ITEM(parts[IGNORED], i);
+        int ignored = PyOS_getsig((int)PyLong_AsLong(number)) == SIG_IGN; /* no hook of the fork has set a handler */
+        if (PyErr_Occurred() || (ignored && set_signal(number, parts[SIG_DEFAULT]) < 0))
             return -1;
+    }
     return 0;
 }
 

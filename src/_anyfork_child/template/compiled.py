@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .template import Template
 
-INTERFACE = 5  # of the compiled part that fits these modules: one of another state of the sources may lie beside them
+INTERFACE = 6  # of the compiled part that fits these modules: one of another state of the sources may lie beside them
 VARIABLE = "ANYFORK_COMPILED"
 
 

@@ -7,7 +7,7 @@ runs ``enter``, and it is written for that (see template.fork_loop).
 from __future__ import annotations
 
 import os
-from _signal import SIG_DFL, SIGINT, SIGTERM, default_int_handler, signal
+from _signal import SIG_DFL, SIG_IGN, SIGINT, SIGTERM, default_int_handler, getsignal, signal
 from os import getpid
 from sys import modules
 
@@ -37,7 +37,8 @@ def ignore_no_more(template: TemplateState) -> None:
     if template.changed:
         template.ignored = still_ignored(template.ignored)
     for number in template.ignored:
-        signal(number, SIG_DFL)
+        if getsignal(number) == SIG_IGN:  # no hook of the fork has set a handler
+            signal(number, SIG_DFL)
 
 
 def start_with_all(template: TemplateState, frame: Frame) -> list[Any]:
@@ -148,7 +149,7 @@ def start_program(template: TemplateState, frame: Frame) -> NoReturn:
         _check_revoked(template)
     _connect(template)
     report(template.reports, UNTOLD)
-    program_signals()
+    program_signals(template.ignored)
     try:
         os.execvp(argv[0], argv)
     except (OSError, ValueError) as error:

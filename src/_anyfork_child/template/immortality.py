@@ -42,6 +42,8 @@ def obstacle() -> str:
     version = "Python {}.{}".format(*sys.version_info)
     if sys.version_info < (3, 12):
         return f"{version} counts the references to all objects; use Python 3.12 or newer"
+    if sys.version_info[:2] == (3, 14):  # LOAD_CONST_MORTAL: the count of a constant overflows after long loops
+        return f"{version} goes on counting references to constants of code that has run before; use another version"
     if "t" in sys.abiflags:
         return f"this {version} is free-threaded; use one with a GIL"
     if sys.maxsize < 1 << 32 or sys.byteorder != "little":

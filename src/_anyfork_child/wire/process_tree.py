@@ -56,6 +56,8 @@ def _stop_children(found: dict[int, Owned]) -> bool:
             pidfd = Owned(map(os.pidfd_open, (pid,))) if has_pidfds() else Owned()
         except ProcessLookupError:
             continue
+        except OSError:  # out of descriptors
+            pidfd = Owned()
         if _parent(pid) in found:  # still: the number may belong to another process by now
             found[pid] = pidfd
             _signal(pid, pidfd, SIGSTOP)

@@ -53,7 +53,9 @@ def unblock_all() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
-def program_signals() -> None:
-    """Give this process the signals that a program expects: default actions, also for those Python ignores, no mask."""
-    default_actions((*handled_signals(), *FROM_CHILDREN, SIGINT, _signal.SIGPIPE, _signal.SIGXFSZ))
+def program_signals(ignored: Iterable[int]) -> None:
+    """Give this process the signals that a program expects: no mask, and default actions, also for those that Python
+    ignores, or its template, which are ``ignored``. What its owner ignores stays so.
+    """
+    default_actions((*handled_signals(), *ignored, SIGINT, _signal.SIGPIPE, _signal.SIGXFSZ))
     unblock_all()

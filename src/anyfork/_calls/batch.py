@@ -62,11 +62,11 @@ class Batch:
 
         Set ``exhausted`` when there are no more items. Raises ArgumentError, and whatever the iterator raises.
         """
-        small, room = self._small, self._room
+        small, room, shares = self._small, self._room, self._calls.shares_messages
         for item in items:
             room -= 1
-            if type(item) in FIXED or (
-                type(item) is int and item.bit_length() <= LONG
+            if shares and (
+                type(item) in FIXED or (type(item) is int and item.bit_length() <= LONG)
             ):  # as in is_short, without its call
                 small.append(item)
             else:
@@ -82,7 +82,7 @@ class Batch:
     def add(self, item: object) -> Message | None:
         """Make the call for an item; return its message if it has files to be written. Raises ArgumentError."""
         self._room -= 1
-        if is_short(item):
+        if self._calls.shares_messages and is_short(item):
             self._small.append(item)
             return None
         self._close_small()

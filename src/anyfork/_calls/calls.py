@@ -114,6 +114,11 @@ class Calls:
         return len(self._queue) + self.streams >= MAX_CALLS or self._bytes >= MAX_BYTES
 
     @property
+    def shares_messages(self) -> bool:
+        """True if calls with short arguments may be sent in one message, which a serializer does not know."""
+        return self._serializer is None
+
+    @property
     def outstanding(self) -> int:
         """The number of calls that have no answer yet."""
         return len(self._queue) + len(self._sent)

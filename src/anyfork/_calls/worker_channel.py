@@ -175,7 +175,9 @@ class WorkerChannel:
         assert self.sock is not None
         try:
             sent = self.sock.send(data, NOWAIT | NOSIGNAL)
-        except (BlockingIOError, ConnectionError):  # of a worker that has ended, the end of the stream is read next
+        except OSError as error:  # ``flush`` tries again; if the worker has ended, its end is read next
+            if comes_from_outside(error):
+                raise
             sent = 0
         if sent < len(data):
             self.calls.out.append(Message(data[sent:]))

@@ -16,7 +16,7 @@ from sys import byteorder
 
 from _anyfork_child.wire.channel import Channel
 from _anyfork_child.wire.descriptors import duplicates, lift
-from _anyfork_child.wire.frames import EXECUTING, SIGNAL, Frame, ProtocolError
+from _anyfork_child.wire.frames import EXECUTING, IMPORTED, NOTED, SIGNAL, Frame, ProtocolError
 from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.platform import has_pidfds, signal_pidfd
 from _anyfork_child.wire.signal_handlers import comes_from_outside
@@ -244,6 +244,8 @@ class Endpoints:
                 self._control.commit(calls, (session, said), (self, {"status": status}))
             else:
                 self._control.commit(calls, (session, said))
+            if frame.kind == IMPORTED:  # which is no answer: that stands behind it
+                self.read_control()
         except BlockingIOError:
             return
         except ProtocolError as error:
@@ -305,6 +307,8 @@ class Endpoints:
                 if session.pidfd < 0 and frame.fds and session.pid is not None:  # it could not be received (EMFILE)
                     self._open_pidfd(session.pid)
                 self._send_late_signals()
+                if frame.kind == NOTED:  # which is no news of the process: they stand behind it
+                    self.read_status()
                 return
         except BlockingIOError:
             return

@@ -174,8 +174,8 @@ class TemplateHandle(Stays):
         """Make all objects immortal that the template has at its next fork, and at later ones what it has added.
 
         Processes then share them even after they have used them, because nobody counts references to immortal objects
-        any more. But nothing of it is freed or closed before the end of its process. Needs CPython 3.12 with a GIL;
-        elsewhere it does nothing, and the log says so.
+        any more. But nothing of it is freed or closed before the end of its process. Needs CPython 3.12, 3.13 or 3.15
+        with a GIL; elsewhere it does nothing, and the log says so.
         """
         return self._send("immortalize", IMMORTALIZE, NOTHING)
 

@@ -259,8 +259,11 @@ class Link(Endpoints):
             self._control.sock.shutdown(_socket.SHUT_RD)
         except OSError:  # already disconnected
             pass
-        self.read_control()
-        return not self.session.succeeded
+        session, answers = self.session, -1
+        while session.expects_control and answers != session.answers:  # those to earlier questions come first
+            answers = session.answers
+            self.read_control()
+        return not session.succeeded
 
     @locked
     def _kill_revoked(self) -> None:

@@ -136,8 +136,17 @@ class Outbox(deque[Message]):
     @property
     def filling(self) -> bool:
         """True when a file has to be written further before anything else can be sent."""
-        message = next(iter(self), None)
+        message = self._first()
         return message is not None and message.fill is not None
+
+    def _first(self) -> Message | None:
+        """Return the first message, if there is one. A signal handler or a destructor may send it at any time."""
+        try:
+            return self[0] if self else None
+        except IndexError as error:
+            if comes_from_outside(error):
+                raise
+            return None
 
     def push(self, frame: Frame, pieces: Sequence[bytes] = (), holders: Sequence[Closable] = (), held: int = 0) -> None:
         """Queue a frame, and send what the socket takes now.
@@ -187,7 +196,7 @@ class Outbox(deque[Message]):
         """Send what the socket takes. Return False when a reason other than a full socket stopped it, so that polling
         is no use.
         """
-        while (message := next(iter(self), None)) is not None:  # self[0] is slow in a subclass of deque
+        while (message := self._first()) is not None:
             if message.fill is not None:
                 if not self._fill(message):
                     return True

@@ -256,12 +256,12 @@ def _replace_by_clone(template: Link, call: str) -> Link:
     Raises HandleError if another thread has closed it meanwhile, or has taken it over.
     """
     clone = fork(template, {}, NOTHING)
-    clone.streams, template.streams = template.streams, None
     try:
         do_locked(template.lock, _use_up, template, call)
     except BaseException:
         clone.close_template()
         raise
+    clone.streams, template.streams = template.streams, None
     return clone
 
 
