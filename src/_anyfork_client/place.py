@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-# Variables that only the start of a process reads: those of _anyfork_child.program.cold, which a test compares.
-START_VARIABLES = ("PYTHON", "LD_", "MALLOC_", "GLIBC_TUNABLES", "LC_", "LANG")
+# Variables that only the start of a process reads, or C code: those of _anyfork_child.program.cold, as a test says.
+START_VARIABLES = (
+    "PYTHON", "LD_", "MALLOC_", "GLIBC_TUNABLES", "LC_", "LANG",
+    "OMP_", "OPENBLAS_", "MKL_", "NUMEXPR_", "BLIS_", "COVERAGE_", "SETUPTOOLS_",
+)  # fmt: skip
 # Lines of /proc/self/status that a program cannot be given by another process.
 RIGHTS = (
     "Uid:", "Gid:", "Groups:", "CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:", "NoNewPrivs:", "Seccomp:"

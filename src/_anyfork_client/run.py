@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal
+from resource import RLIMIT_NOFILE, getrlimit
 from time import monotonic
 
 from . import messages
@@ -56,10 +57,13 @@ def main(arguments: list[str]) -> NoReturn:
 
 
 def _say(text: str) -> None:
-    """Write a line to standard error, if there is one."""
+    """Write a line to standard error, if there is one that takes it."""
     if sys.stderr is not None:
-        sys.stderr.write(f"anyfork: {text}\n")
-        sys.stderr.flush()
+        try:
+            sys.stderr.write(f"anyfork: {text}\n")
+            sys.stderr.flush()
+        except OSError:  # it is closed at its other end, or its disk is full
+            pass
 
 
 def _become(options: Sequence[str], program: Sequence[str]) -> NoReturn:
@@ -162,6 +166,8 @@ def _stand_for_program(sock: socket, device: int, verbose: bool) -> NoReturn:
     further = _further_descriptors()
     if len(further) + len(STANDARD_STREAMS) + 2 > messages.MOST_DESCRIPTORS:
         raise ColdError(f"it inherits {len(further)} descriptors")
+    if further and max(further) + len(further) + 2 > getrlimit(RLIMIT_NOFILE)[0]:
+        raise ColdError(f"it inherits descriptor {max(further)}, near its limit or above")
     terminal = _terminal(device)
     signals = Signals()
     try:
@@ -169,9 +175,24 @@ def _stand_for_program(sock: socket, device: int, verbose: bool) -> NoReturn:
     except OSError:
         signals.restore()
         raise
+    try:
+        signals.end(_accompany(sock, signals, terminal, verbose))
+    except ColdError:
+        signals.restore()
+        raise
+    except messages.LostError:
+        _lose(terminal, "the keeper has ended, and the program with it")
+    except Exception as error:  # whatever it is: a program that may have begun must not run again
+        _lose(terminal, f"the program cannot be followed: {error}")
+
+
+def _accompany(sock: socket, signals: Signals, terminal: Terminal | None, verbose: bool) -> int:
+    """Return the program's exit code when it has ended, or minus the signal that has ended it.
+
+    Raises ColdError if the keeper says that it has not begun. Any other exception does not mean that.
+    """
     kind, value = _answer(sock, signals, terminal)
     if kind == "cold":
-        signals.restore()
         raise ColdError(value)
     pid, why = value
     if why and verbose:
@@ -179,10 +200,21 @@ def _stand_for_program(sock: socket, device: int, verbose: bool) -> NoReturn:
     _release_descriptors()
     if terminal is not None:
         terminal.begin(pid)
-    _, returncode = _answer(sock, signals, terminal)
+    returncode: int = _answer(sock, signals, terminal)[1]
     if terminal is not None:
         terminal.end()
-    signals.end(returncode)
+    return returncode
+
+
+def _lose(terminal: Terminal | None, why: str) -> NoReturn:
+    """End this process without the exit status of the program, which the keeper kills then."""
+    try:
+        if terminal is not None:
+            terminal.end()
+    except Exception as error:  # nothing can be done about a terminal that is gone
+        why = f"{why} ({error})"
+    _say(f"{why}: its exit status is unknown")
+    os._exit(LOST)
 
 
 def _terminal(device: int) -> Terminal | None:
@@ -205,18 +237,18 @@ def _go(sock: socket, further: list[int], terminal: Terminal | None) -> None:
 
 
 def _answer(sock: socket, signals: Signals, terminal: Terminal | None) -> tuple[str, Any]:
-    """Return the next answer of the keeper; pass on signals meanwhile. End this process if the keeper has ended."""
-    try:
-        while not signals.has_answer:
-            for message in signals.wait(sock, terminal):
+    """Return the next answer of the keeper; pass on signals meanwhile. Raises LostError and OSError."""
+    while not signals.has_answer:
+        for message in signals.wait(sock, terminal):
+            try:
                 messages.send(sock, message)
-        signals.has_answer = False
+            except ConnectionError:  # the program has ended: the keeper's last answer is there
+                pass
+    signals.has_answer = False
+    try:
         kind, value = messages.receive(sock)
-    except (messages.LostError, OSError):
-        if terminal is not None:
-            terminal.end()
-        _say("the keeper has ended, and the program with it: its exit status is unknown")
-        os._exit(LOST)
+    except ConnectionError as error:
+        raise messages.LostError(str(error)) from error
     return kind, value
 
 
@@ -229,9 +261,10 @@ def _release_descriptors() -> None:
     Standard error stays, for a last word of this process.
     """
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    for fd in (0, 1, *_further_descriptors()):
+    for fd in (0, 1):
         os.dup2(null, fd)
-    os.close(null)
+    for fd in (null, *_further_descriptors()):  # some may be above the limit, where nothing can be opened
+        os.close(fd)
 
 
 def _further_descriptors() -> list[int]:

@@ -54,10 +54,10 @@ class Signals:
         self._read, write = os.pipe()
         os.set_blocking(write, False)
         set_wakeup_fd(write, warn_on_full_buffer=False)
-        self._before = {number: getsignal(number) for number in valid_signals() - KEPT}
-        for number, action in self._before.items():
-            if action != SIG_IGN:
-                signal(number, _note)
+        self._noted = [number for number in valid_signals() - KEPT if getsignal(number) != SIG_IGN]
+        self._passed: list[int] = []
+        for number in self._noted:
+            signal(number, _note)
 
     def wait(self, sock: socket, terminal: Terminal | None) -> Iterator[tuple[str, int]]:
         """Wait for a signal, an answer of the keeper or the terminal; yield messages for the keeper."""
@@ -72,13 +72,22 @@ class Signals:
         self.has_answer = sock.fileno() in ready
         if self._read in ready:
             for number in os.read(self._read, 1 << 12):
+                self._passed.append(number)
                 yield from _pass_on(number, terminal)
 
     def restore(self) -> None:
-        """Let signals do again what they did before."""
+        """Let signals do what they do in a process that becomes a new interpreter: those, too, that no program got."""
         set_wakeup_fd(-1)
-        for number, action in self._before.items():
-            signal(number, action)
+        for number in self._noted:
+            signal(number, SIG_DFL)
+        os.set_blocking(self._read, False)
+        try:
+            self._passed += os.read(self._read, 1 << 12)
+        except BlockingIOError:  # none has come
+            pass
+        for number in self._passed:
+            if number not in STOPS:  # which have had their effect
+                os.kill(os.getpid(), number)
 
     def end(self, returncode: int) -> NoReturn:
         """End this process as the program has ended: with an exit code, or by the signal -returncode."""

@@ -100,8 +100,11 @@ class Terminal:
         if not self._passes_input:
             self._passes_input = True
             self._set_raw()
-        while data:
-            data = data[os.write(self._outer, data) :]
+        try:
+            while data:
+                data = data[os.write(self._outer, data) :]
+        except OSError:  # the caller's terminal is gone
+            self._hang_up()
 
     def _pass_input(self) -> None:
         try:
@@ -190,8 +193,11 @@ class Terminal:
 
     def resize(self) -> None:
         """Give the program's terminal the size of the caller's; the kernel tells the program."""
-        if not self._hung_up:
-            self._copy_size()
+        try:
+            if not self._hung_up:
+                self._copy_size()
+        except OSError:  # the caller's terminal is gone
+            self._hang_up()
 
     def _kill(self, number: int) -> None:
         try:
@@ -204,15 +210,21 @@ class Terminal:
 
     def _set_raw(self) -> None:
         """Take all keys from now on, if this job is in the foreground and the program may want them."""
-        if not self._passes_input or self._is_raw or os.tcgetpgrp(self._outer) != os.getpgrp():
-            return
-        self._before = termios.tcgetattr(self._outer)
-        termios.tcsetattr(self._outer, termios.TCSADRAIN, _raw(self._before))
-        self._is_raw = True
+        try:
+            if not self._passes_input or self._is_raw or os.tcgetpgrp(self._outer) != os.getpgrp():
+                return
+            self._before = termios.tcgetattr(self._outer)
+            termios.tcsetattr(self._outer, termios.TCSADRAIN, _raw(self._before))
+            self._is_raw = True
+        except (OSError, termios.error):  # the caller's terminal is gone
+            self._hang_up()
 
     def _restore(self) -> None:
-        if self._is_raw:
-            termios.tcsetattr(self._outer, termios.TCSADRAIN, self._before)
+        try:
+            if self._is_raw:
+                termios.tcsetattr(self._outer, termios.TCSADRAIN, self._before)
+        except termios.error:  # the caller's terminal is gone
+            self._hang_up()
         self._is_raw = False
 
 

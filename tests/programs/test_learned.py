@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 from cold_and_warm import DEADLINE, PLAIN
 
+from _anyfork_child.program import loaded
+from _anyfork_child.program.starter import Starter
+from anyfork._programs import kept_template
+from anyfork._programs.kept_template import Made
 from anyfork._programs.learned import Learned
+from anyfork._programs.sources import Sources
 
 REQUEST = {"kind": "", "target": "tool.py", "directory": "/", "watch": []}
 
@@ -68,6 +74,52 @@ def test_the_variables_that_a_module_reads_are_noted():
     )
     said = ["", "b'A'", "b'B' b'missing'", "b'A' b'B'", "b'A' b'B'", "b'SHLVL'"]
     assert done.stdout.splitlines() == said, done.stderr
+
+
+CHANGES = """
+import os, sys
+from _anyfork_child.program import loaded
+def learns(what):
+    plain = os.environ._data
+    loaded.note_changes()
+    what()
+    loaded.write_installed(sys.argv[1], sys.path)
+    loaded._set_data(plain)
+    try:
+        os.unlink(sys.argv[1])
+    except FileNotFoundError:
+        return False
+    return True
+print(learns(lambda: os.environ.get("A")), learns(os.environ.copy))
+print(learns(lambda: (os.environ.update(NEW="1"), os.environ.pop("NEW"))), learns(lambda: os.environ.pop("GIVEN")))
+"""
+
+
+def test_nothing_is_learned_from_a_program_that_sets_a_variable_only_for_a_time(tmp_path):
+    command = [sys.executable, "-c", CHANGES, str(tmp_path / "imports")]
+    env = {**PLAIN, "GIVEN": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.stdout == "True True\nFalse False\n", done.stderr
+
+
+def test_a_program_that_nothing_can_be_learned_from_ends_as_ever(tmp_path, monkeypatch):
+    starter = Starter()
+    starter.imports_file, starter.process = str(tmp_path / "imports"), os.getpid()
+    monkeypatch.setattr(os, "environb", None)
+    starter.tell_imports(sys.path)
+    assert not [*tmp_path.iterdir()]
+
+
+def made(*variables, read_all):
+    return Made(None, (), Sources([], [], 0), variables, (), read_all, 0.0, 0.0)
+
+
+def test_a_new_variable_counts_for_a_module_that_has_read_all():
+    env = {b"A": b"1", b"SHLVL": b"3"}
+    assert made((b"A", b"1"), read_all=True).outdated(env) == ""
+    assert made((b"A", b"1"), read_all=False).outdated({**env, b"B": b"1"}) == ""
+    assert kept_template.VOLATILE == loaded.VOLATILE
+    assert "B is new" in made((b"A", b"1"), read_all=True).outdated({**env, b"B": b"1"})
 
 
 PROBE = """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -349,6 +351,84 @@ def test_programs_go_on_when_the_keeper_is_stopped(own):
         eventually(lambda: not own.sockets())
         assert client.communicate(b"x", DEADLINE)[0] == b"done\n"
         assert client.returncode == 0
+
+
+ONCE = "import os; os.write(int(os.environ['COUNT']), b'.'); os.read(0, 1)"
+
+
+def test_a_program_never_runs_twice_when_its_client_cannot_follow_it(own):
+    """The keeper is killed, and standard error is full."""
+    own.warm_up()
+    read, write = os.pipe()
+    keywords = {"env": {**own.env, "COUNT": str(write)}, "pass_fds": [write], "stdin": subprocess.PIPE}
+    with open(read, "rb") as count, open("/dev/full", "wb") as full:
+
+        def start():
+            client = own.start("-c", ONCE, stderr=full, **keywords)
+            assert count.read(1) == b"."
+            return client
+
+        with own.until_warm(start) as client:
+            os.close(write)
+            os.kill(own.ask()["pid"], signal.SIGKILL)
+            assert client.wait(DEADLINE) == 255
+        assert count.read() == b""
+
+
+LATE = """
+import os, signal, socket
+from _anyfork_client import messages, run
+from _anyfork_client.signals import Signals
+near, far = socket.socketpair()
+signals = Signals()
+os.kill(os.getpid(), signal.SIGTERM)
+messages.send(far, ("ended", 7))
+far.close()
+print(run._answer(near, signals, None))
+"""
+
+
+def test_the_exit_status_is_read_though_a_signal_comes_as_the_program_ends():
+    done = subprocess.run(
+        [sys.executable, "-c", LATE], env=PLAIN, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert done.stdout == "('ended', 7)\n", done.stderr
+
+
+RESTORED = """
+import faulthandler, os, signal
+from _anyfork_client.signals import Signals
+faulthandler.enable()
+faulthandler.register(signal.SIGUSR1)
+signals = Signals()
+os.kill(os.getpid(), signal.SIGTERM)
+os.write(1, b"noted ")
+signals.restore()
+os.write(1, b"not reached")
+"""
+
+
+def test_a_client_that_starts_cold_gets_the_signals_that_came_meanwhile():
+    done = subprocess.run(
+        [sys.executable, "-c", RESTORED], env=PLAIN, capture_output=True, timeout=DEADLINE, check=False
+    )
+    assert (done.stdout, done.returncode) == (b"noted ", -signal.SIGTERM), done.stderr
+
+
+def test_a_program_with_descriptors_near_the_limit_starts_cold(shared):
+    """They are handed on all the same."""
+    read, write = os.pipe()
+    high = fcntl.fcntl(write, fcntl.F_DUPFD, 90)
+    os.close(write)
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (60, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+    with open(read, "rb") as said:
+        done = shared.run("--verbose", "-c", f"import os; os.write({high}, b'.')", pass_fds=[high], preexec_fn=limit)
+        os.close(high)
+        assert (said.read(), done.returncode) == (b".", 0), done.stderr
+    assert "near its limit or above" in done.stderr
 
 
 def test_a_pipe_ends_when_the_program_closes_it(shared):

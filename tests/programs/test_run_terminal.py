@@ -33,6 +33,7 @@ print([stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)], os.ge
 print(open("/dev/tty").isatty(), os.tcgetpgrp(0) == os.getpgrp(), termios.tcgetattr(0), sys.stdout.line_buffering)
 """
 LOOP = "\nimport time\nprint('ready')\nwhile True: time.sleep(0.01)"
+FLOOD = "while True: os.write(1, b'ready')"
 INDENTED = LOOP.replace("\n", "\n    ")
 CATCH = "import signal\nsignal.signal(signal.SIGWINCH, lambda *_: os.write(1, str(os.get_terminal_size()).encode()))"
 TYPED = {
@@ -151,4 +152,17 @@ def test_a_terminal_that_hangs_up_ends_the_program(shared):
         screen.expect("ready")
         os.close(screen.master)
         assert said.read() == b"hup"
+        screen.process.wait()
+
+
+def test_a_program_whose_terminal_is_gone_never_runs_twice(shared):
+    """It goes on after the hangup, and writes until that fails."""
+    code = f"import os, signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nos.write({{}}, b'.')\n{FLOOD}"
+    read, write = os.pipe()
+    with open(read, "rb") as count:
+        screen = Screen(shared.command("-c", code.format(write)), env=shared.env, extra=[write])
+        os.close(write)
+        screen.expect("ready")
+        os.close(screen.master)
+        assert count.read() == b"."
         screen.process.wait()

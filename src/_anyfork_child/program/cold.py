@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from .command import Command
 
 # Variables that the interpreter, the C library or the dynamic linker reads only at the start of a process.
-PREFIXES = (b"PYTHON", b"LD_", b"MALLOC_", b"GLIBC_TUNABLES", b"LC_", b"LANG")
+# C code that a module loads (the second line) reads them past os.environ, or the start of a process by a .pth file.
+PREFIXES = (
+    b"PYTHON", b"LD_", b"MALLOC_", b"GLIBC_TUNABLES", b"LC_", b"LANG",
+    b"OMP_", b"OPENBLAS_", b"MKL_", b"NUMEXPR_", b"BLIS_", b"COVERAGE_", b"SETUPTOOLS_",
+)  # fmt: skip
 MODULE_SUFFIXES = (".py", ".pyc", ".so")
 
 

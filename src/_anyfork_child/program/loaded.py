@@ -44,6 +44,25 @@ class NotingDict(dict[bytes, bytes]):
         return (self.names | self.at_first.keys()) - VOLATILE if self.whole else self.names
 
 
+class ChangesNoted(dict[bytes, bytes]):
+    """The data of os.environ that notes whether a variable was set or deleted."""
+
+    changed = False
+
+    def __setitem__(self, name: bytes, value: bytes) -> None:
+        self.changed = True
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name: bytes) -> None:
+        self.changed = True
+        super().__delitem__(name)
+
+
+def note_changes() -> None:
+    """Note from now on whether the program changes its environment."""
+    _set_data(ChangesNoted(os.environb._data))  # type: ignore[attr-defined]  # as below
+
+
 _noted: list[NotingDict] = []  # of this template
 
 
@@ -63,12 +82,15 @@ def _set_data(data: dict[bytes, bytes]) -> None:
 
 
 def report(channel: _socket.socket) -> None:
-    """Send what this process has loaded: modules, files and directories, variables that were read and that were set."""
+    """Send what this process has loaded: modules, files and directories, variables that were read and that were set,
+    and whether all were read.
+    """
     noted = _noted[0]
     before, now = noted.at_first, noted.plain()
     read = [(name, before.get(name)) for name in noted.read()]
     changed = [(name, now.get(name)) for name in before.keys() | now.keys() if now.get(name) != before.get(name)]
-    channel.sendall(marshal.dumps((sorted(sys.modules), sorted(_files()), sorted(_directories()), read, changed)))
+    places = sorted(_files()), sorted(_directories())
+    channel.sendall(marshal.dumps((sorted(sys.modules), *places, read, changed, noted.whole)))
 
 
 def _files() -> set[str]:
@@ -103,13 +125,14 @@ def _directories() -> set[str]:
     return found
 
 
-def write_installed(path: str, start_path: Sequence[str], environment: dict[bytes, bytes]) -> None:
+def write_installed(path: str, start_path: Sequence[str]) -> None:
     """Write the names of the loaded modules that are installed with this interpreter, in the order of their import.
 
     Write none if the program may have prepared the interpreter for them, so that they must not be loaded before it
-    runs: it has changed the ``environment`` that it had at first, or functions of the standard library.
+    runs: it has changed its environment, if only for the time of an import, or functions of the standard library.
     """
-    if os.environb._data != environment or not BEFORE_OTHERS.isdisjoint(sys.modules):  # type: ignore[attr-defined]  # as above
+    data = os.environb._data  # type: ignore[attr-defined]  # as above
+    if type(data) is not ChangesNoted or data.changed or not BEFORE_OTHERS.isdisjoint(sys.modules):
         return
     prefixes = tuple({f"{prefix}{os.sep}" for prefix in (sys.prefix, sys.base_prefix)})
     places = tuple(f"{place}{os.sep}" for place in start_path if _is_installed(place, prefixes))

@@ -20,7 +20,6 @@ class Starter:
     report = -1
     imports_file = ""  # where to write what the program has imported; empty if nobody wants to know
     process = 0
-    environment: dict[bytes, bytes] = {}
 
     def obey(
         self,
@@ -32,7 +31,10 @@ class Starter:
     ) -> None:
         """Give the process the numbered descriptors, the process group and the terminal that the starter wants."""
         if imports_file:
-            self.imports_file, self.process, self.environment = imports_file, os.getpid(), dict(os.environb)
+            from .loaded import note_changes
+
+            self.imports_file, self.process = imports_file, os.getpid()
+            note_changes()
         if terminal is not None:
             _take_terminal(terminal.detach())
         above = max((number for number, _ in passed), default=2) + 1
@@ -63,10 +65,14 @@ class Starter:
 
     def tell_imports(self, start_path: Sequence[str]) -> None:
         """Write what the program has imported, at its end. Copies of the process, which have come here too, do not."""
-        if self.imports_file and self.process == os.getpid():
+        if not self.imports_file or self.process != os.getpid():
+            return
+        try:
             from .loaded import write_installed
 
-            write_installed(self.imports_file, start_path, self.environment)
+            write_installed(self.imports_file, start_path)
+        except Exception:  # the program may have changed anything, or the disk is full: it ends as it ends all the same
+            pass
 
 
 def _take_terminal(fd: int) -> None:

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     Variable: TypeAlias = tuple[bytes, bytes | None]
-    # Modules, files, directories, variables that were read, and variables that were set.
-    Report: TypeAlias = tuple[list[str], list[str], list[str], list[Variable], list[Variable]]
+    # Modules, files, directories, variables that were read, variables that were set, and whether all were read.
+    Report: TypeAlias = tuple[list[str], list[str], list[str], list[Variable], list[Variable], bool]
 
 MAKING_TIMEOUT = 600.0  # seconds
 COOL_DOWN = 10.0  # seconds until what failed is tried again
 LONG_COOL_DOWN = 600.0  # seconds, for what nobody has asked for
+VOLATILE = {b"_", b"PWD", b"OLDPWD", b"SHLVL"}  # those of _anyfork_child.program.loaded, which a test compares
 ATTEMPTS = 5  # to make a template from files that go on changing, or without modules that cannot be loaded
 
 
@@ -54,6 +55,7 @@ class Made:
     """A template that is ready, and what it depends on.
 
     ``variables`` are those that its modules have read, with their values then, ``settings`` those that they have set.
+    ``read_all`` says that a module has read the whole environment, where a further variable counts as well.
     """
 
     template: Template
@@ -61,6 +63,7 @@ class Made:
     sources: Sources
     variables: Sequence[tuple[bytes, bytes | None]]
     settings: Sequence[tuple[bytes, bytes | None]]
+    read_all: bool
     seconds: float
     since: float
 
@@ -72,6 +75,9 @@ class Made:
         for name, value in self.variables:
             if env.get(name) != value:
                 return f"{os.fsdecode(name)} differs from the template's, and a module has read it"
+        further = env.keys() - VOLATILE - {name for name, _ in self.variables} if self.read_all else ()
+        if further:
+            return f"{os.fsdecode(min(further))} is new, and a module has read all variables"
         return ""
 
     def environment(self, env: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
@@ -200,7 +206,7 @@ def make(recipe: Recipe, left_out: Collection[str], options: Sequence[str], env:
         template = Template.new_exec(
             python=sys.executable, flags=options, env=env, cwd=recipe.directory, stdout=output.fd, stderr=output.fd
         )
-        modules, files, directories, variables, settings = _load(template, recipe, left_out)
+        modules, files, directories, variables, settings, read_all = _load(template, recipe, left_out)
         if os.fstat(output.fd).st_size:
             template.close()
             raise OSError("a module wrote something when it was loaded, which programs would not show")
@@ -209,7 +215,7 @@ def make(recipe: Recipe, left_out: Collection[str], options: Sequence[str], env:
     watched = expand(recipe.watch)
     sources = Sources([*files, *watched[0]], [*directories, *watched[1]], began)
     now = time.monotonic()
-    return Made(template, modules, sources, variables, settings, now - at, now)
+    return Made(template, modules, sources, variables, settings, read_all, now - at, now)
 
 
 LOADED = "_anyfork_child.program.loaded"
