@@ -81,14 +81,22 @@ def _detach(command: list[str], lock: int) -> NoReturn:
         os._exit(0)
 
 
+def _close(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError:  # that of the listing itself
+        pass
+
+
 def _execute(command: list[str], lock: int) -> None:
     os.chdir("/")
     os.umask(0o077)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    os.closerange(3, lock)
-    os.closerange(lock + 1, os.sysconf("SC_OPEN_MAX"))
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd > 2 and fd != lock:
+            _close(fd)
     pthread_sigmask(SIG_SETMASK, ())
     for number in (SIGPIPE, SIGXFSZ):
         signal(number, SIG_DFL)

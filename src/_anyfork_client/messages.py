@@ -6,8 +6,9 @@ peer is. So nobody else's bytes are ever decoded here.
 
 from __future__ import annotations
 
+import _socket
 import marshal
-from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_CTRUNC, SCM_RIGHTS, SO_PEERCRED, SOL_SOCKET, socket
+from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_CTRUNC, SCM_RIGHTS, SOL_SOCKET, socket
 from sys import byteorder
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ LARGEST = 64 << 20  # bytes; an argument list and an environment have at most 6 
 MOST_DESCRIPTORS = 200  # in one message; the kernel allows 253
 PIECE = 1 << 20  # bytes to ask for at once
 INTEGER = 4  # bytes
+SO_PEERCRED = getattr(_socket, "SO_PEERCRED", 17)  # some builds of Python do not know it
 
 
 class LostError(Exception):

@@ -24,7 +24,8 @@ RIGHTS = (
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 SUFFIX = ".socket"
 SEED = 1  # of the hash, which need not resist anybody: the keeper compares the whole key
-PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+O_PATH = getattr(os, "O_PATH", 0)  # some builds of Python do not know it
+PATH = O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class UnusableError(Exception):
@@ -47,7 +48,13 @@ def key(options: Sequence[str], status: dict[str, str], inherited: dict[str, Any
     rights = [status.get(name, "") for name in RIGHTS]
     files = [_identity(path) for path in (sys.executable, "/", os.path.dirname(os.path.abspath(__file__)))]
     interpreter = sys.version, sys.executable, sys.prefix, [*options]
-    return repr((interpreter, variables, rights, hard, inherited["priority"], files, _namespaces()))
+    return repr((interpreter, variables, rights, hard, inherited["priority"], _scheduling(), files, _namespaces()))
+
+
+def _scheduling() -> tuple[list[str], str]:
+    """Return the priority and the policy of the scheduler, and how willingly the kernel ends this process."""
+    with open("/proc/self/stat", encoding="utf-8", errors="replace") as stat, open("/proc/self/oom_score_adj") as score:
+        return stat.read().rpartition(")")[2].split()[37:39], score.read()
 
 
 def _identity(path: str) -> tuple[object, ...]:

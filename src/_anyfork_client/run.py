@@ -16,7 +16,7 @@ from time import monotonic
 from . import messages
 from .arguments import USAGE, ArgumentsError, RunArguments, interpreter_options
 from .inheritance import inheritance
-from .place import UnusableError, connect, key, name, open_directory, read_status
+from .place import O_PATH, UnusableError, connect, key, name, open_directory, read_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _terminal(device: int) -> Terminal | None:
 
 def _go(sock: socket, further: list[int], terminal: Terminal | None) -> None:
     """Send all descriptors of the program. Raises OSError."""
-    cwd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    cwd = os.open(".", O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     streams = STANDARD_STREAMS if terminal is None else terminal.streams
     slaves = () if terminal is None else (terminal.slave,)
     try:

@@ -14,6 +14,7 @@ import termios
 from _signal import SIG_DFL, SIGCONT, SIGSTOP, SIGTSTP, SIGWINCH, signal
 from fcntl import ioctl
 from select import POLLIN, POLLOUT, poll
+from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 16  # bytes
 LAST_WORDS = 100  # milliseconds to wait for more output when processes of an ended program have the terminal open
+MOST_LAST_WORDS = 1 << 20  # bytes: much more than the kernel keeps of what a program has written
 LOOK = 200  # milliseconds between two looks whether a job in the background has come to the foreground
 OFLAG, LFLAG, CC = 1, 3, 6  # places in the attributes of a terminal
 SIZE = bytes(8)  # of struct winsize
@@ -58,11 +60,20 @@ class Terminal:
     def end(self) -> None:
         """Write what the program has written last, and leave the caller's terminal as it was."""
         os.close(self.slave)  # only now: the program may close its terminal, and open it again
+        self._pass_last_output()
+        self._restore()
+
+    def _pass_last_output(self) -> None:
+        """Pass on what the program has written; processes that it has left may write for ever."""
         waiting = poll()
         waiting.register(self._inner, POLLIN)
-        while not self._hung_up and waiting.poll(LAST_WORDS):
-            self._pass_output()
-        self._restore()
+        patience, most = LAST_WORDS, MOST_LAST_WORDS
+        while not self._hung_up and patience > 0 and most > 0:
+            began = monotonic()
+            if not waiting.poll(patience):
+                return
+            patience -= int((monotonic() - began) * 1000)
+            most -= self._pass_output()
 
     def interest(self) -> Iterator[tuple[int, int]]:
         """Yield the descriptors to wait for, each with its events."""
@@ -87,19 +98,24 @@ class Terminal:
         if self._pending:
             self._write_pending()
 
-    def _pass_output(self) -> None:
+    def _pass_output(self) -> int:
+        """Show what the program has written; return how many bytes that were."""
         try:
             data = os.read(self._inner, CHUNK)
         except BlockingIOError:
-            return
+            return 0
         except OSError:  # all processes of the program have closed it
             data = b""
         if not data:
             self._hung_up = True
-            return
+            return 0
         if not self._passes_input:
             self._passes_input = True
             self._set_raw()
+        self._show(data)
+        return len(data)
+
+    def _show(self, data: bytes) -> None:
         try:
             while data:
                 data = data[os.write(self._outer, data) :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from cold_and_warm import DEADLINE, PLAIN
@@ -120,6 +121,28 @@ def test_a_new_variable_counts_for_a_module_that_has_read_all():
     assert made((b"A", b"1"), read_all=False).outdated({**env, b"B": b"1"}) == ""
     assert kept_template.VOLATILE == loaded.VOLATILE
     assert "B is new" in made((b"A", b"1"), read_all=True).outdated({**env, b"B": b"1"})
+
+
+def test_a_recipe_is_tried_again_after_no_thread_could_be_started(monkeypatch):
+    def fail(_):
+        raise RuntimeError("can't start new thread")
+
+    kept = kept_template.KeptTemplate(kept_template.Recipe((), ()), ())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        kept.prepare({})
+    assert "can't start new thread" in kept.status(0.0)["state"]
+    kept.prepare(os.environb)
+    assert kept.status(0.0)["state"] in ("being made", "ready")
+    kept.close()
+    for maker in [thread for thread in threading.enumerate() if thread.name == "anyfork maker"]:
+        maker.join(DEADLINE)
+
+
+def test_the_files_that_name_places_of_modules_are_watched(tmp_path, monkeypatch):
+    (tmp_path / "places.pth").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert str(tmp_path / "places.pth") in loaded._files()
 
 
 PROBE = """

@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -429,6 +430,74 @@ def test_a_program_with_descriptors_near_the_limit_starts_cold(shared):
         os.close(high)
         assert (said.read(), done.returncode) == (b".", 0), done.stderr
     assert "near its limit or above" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_keeper_holds_no_descriptor_of_its_first_client_not_even_above_the_limit(own):
+    read, write = os.pipe()
+    high = fcntl.fcntl(write, fcntl.F_DUPFD, 90)
+    os.close(write)
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (60, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+    with open(read, "rb") as said:
+        own.run("-c", "pass", pass_fds=[high], preexec_fn=limit)
+        own.warm_up()
+        os.close(high)
+        assert said.read() == b""
+
+
+def test_a_program_starts_cold_when_the_keeper_has_no_descriptor_for_it(shared):
+    pid = shared.ask()["pid"]
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+
+    def is_refused():
+        used = {int(fd) for fd in os.listdir(f"/proc/{pid}/fd")}
+        _for_the_client, too_few = islice((fd for fd in count() if fd not in used), 2)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (too_few + 1, before[1]))
+        done = shared.run("--verbose", "-c", "print(1)")
+        assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr
+        return "the keeper cannot start it" in done.stderr
+
+    try:
+        eventually(is_refused)
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_a_script_from_a_pipe_is_read_once(shared):
+    line = " ".join(shared.command("--verbose"))
+    done = subprocess.run(
+        ["bash", "-c", f"{line} <(echo 'x = (')"],
+        env=shared.env,
+        start_new_session=True,
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert b"SyntaxError" in done.stderr
+
+
+ANOTHER_KEY = """
+from _anyfork_client.inheritance import inheritance
+from _anyfork_client.place import key, read_status
+def found():
+    return key([], read_status(), inheritance(read_status()))
+before = found()
+assert found() == before
+with open("/proc/self/oom_score_adj", "w") as file:
+    file.write("999")
+print(found() == before)
+"""
+
+
+def test_a_client_that_the_kernel_would_end_earlier_has_another_keeper():
+    done = subprocess.run(
+        [sys.executable, "-c", ANOTHER_KEY], env=PLAIN, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_a_pipe_ends_when_the_program_closes_it(shared):

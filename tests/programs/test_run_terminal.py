@@ -155,6 +155,13 @@ def test_a_terminal_that_hangs_up_ends_the_program(shared):
         screen.process.wait()
 
 
+def test_a_program_ends_though_a_process_that_it_leaves_writes_for_ever(shared):
+    code = f"import os, signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nif not os.fork():\n    {FLOOD}"
+    with Screen(shared.command("-c", code), env=shared.env) as screen:
+        screen.expect("ready")
+        assert screen.end() == 0
+
+
 def test_a_program_whose_terminal_is_gone_never_runs_twice(shared):
     """It goes on after the hangup, and writes until that fails."""
     code = f"import os, signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nos.write({{}}, b'.')\n{FLOOD}"

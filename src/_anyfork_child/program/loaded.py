@@ -100,6 +100,8 @@ def _files() -> set[str]:
         for origin in (getattr(module, "__file__", None), getattr(getattr(module, "__spec__", None), "origin", None)):
             if isinstance(origin, str) and os.path.isabs(origin):
                 found.add(_existing(origin))
+    for place in filter(os.path.isdir, sys.path):
+        found.update(os.path.join(place, name) for name in os.listdir(place) if name.endswith(".pth"))
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
         mapped = {line.split(maxsplit=5)[5].rstrip("\n") for line in file if line.count("/")}
     return found | {path for path in mapped if path.startswith("/") and os.path.isfile(path)}

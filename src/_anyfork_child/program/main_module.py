@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import sys
 from _frozen_importlib import BuiltinImporter
 from functools import partial
@@ -87,6 +88,8 @@ def _script(command: Command) -> Callable[[], object]:
     from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
 
     file = command.file
+    if os.path.exists(file) and not os.path.isfile(file):
+        raise CannotRunError(f"{file} is no regular file, which can be read only once")
     try:
         with open(file, "rb") as opened:
             source = opened.read()

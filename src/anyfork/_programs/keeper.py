@@ -34,7 +34,10 @@ REQUEST_TIMEOUT = 10.0  # seconds for a client to say what it wants
 LOOK_AROUND = 5.0  # seconds between two looks whether the keeper is still needed
 PAUSE = 0.1  # seconds
 MOST_TEMPLATES = 8  # those that were not used for the longest time end first
-UNLIMITED = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE)
+UNLIMITED = (
+    resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE,
+    resource.RLIMIT_NPROC,
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -101,13 +104,17 @@ class Keeper:
         thread = threading.Thread(target=self._answer, args=(sock,), name="anyfork client")
         with self._lock:
             self._clients.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # there can be no more threads now: the program starts cold
+            with self._lock, sock:
+                self._clients.discard(thread)
 
     def close(self) -> None:
         """Let all templates end, and wait for the programs that run."""
         self._listener.close()
         self._leave_place()
-        for kept in self._templates.values():
+        for kept in self._templates.copy().values():
             kept.close()
         while self._clients:
             with self._lock:
@@ -126,8 +133,11 @@ class Keeper:
     def _leave_place(self) -> None:
         """Make room for another keeper, while programs of this one may still run."""
         for path, own in self._files.items():
-            if _is_file(path, own):
-                os.unlink(path)
+            try:
+                if _is_file(path, own):
+                    os.unlink(path)
+            except FileNotFoundError:  # another thread, or the user, was faster
+                pass
 
     def _answer(self, sock: socket) -> None:
         """Do what one client wants. Runs in a thread of its own."""
@@ -204,7 +214,7 @@ class Keeper:
         now = time.monotonic()
         with self._lock:
             templates = [kept.status(now) for kept in self._templates.values()]
-            programs = [(pid, [*line], now - since) for pid, (line, since) in self._programs.items()]
+            programs = [(pid, [*line], now - since) for pid, (line, since) in self._programs.copy().items()]
         return {
             "pid": os.getpid(),
             "python": sys.executable,

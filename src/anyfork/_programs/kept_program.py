@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from _signal import valid_signals
+from _signal import SIGKILL, valid_signals
 from select import POLLIN, poll
 from time import monotonic
 
 from _anyfork_child.values.decode import Descriptor
 from _anyfork_child.values.encode import Encoded, pickle_into
+from _anyfork_child.wire.platform import signal_pidfd
 from _anyfork_client.messages import LostError, receive, send
 
 from .._blocking.process import Process
@@ -37,23 +38,31 @@ def run(
     Notes the program among those that run.
     """
     send(sock, ("ready", ""))
-    fds: list[int] = []
-    try:
-        _, numbers = receive(sock, fds)
-        handle = _fork(kept, made, request, fds)
-        end = len(STREAMS) + len(numbers)
-        process, why = _begin(handle, request, [*zip(numbers, fds[len(STREAMS) : end], strict=True)], fds[end:])
-    finally:
-        for fd in fds:
-            os.close(fd)
-    sock.settimeout(None)
-    with process:
+    process, read = _start(sock, kept, made, request)
+    with process, open(read, "rb") as report:
+        why = report.read()[1:].decode("utf-8", "replace")
+        sock.settimeout(None)
         pid = process.pid or 0
         running[pid] = request["line"], monotonic()
         try:
             _serve(sock, process, (pid, why))
         finally:
             del running[pid]
+
+
+def _start(sock: socket, kept: KeptTemplate, made: Made, request: dict[str, Any]) -> tuple[Process, int]:
+    """Start the program with the descriptors that the client sends; return what _begin returns. Raises NotWarmError."""
+    fds: list[int] = []
+    try:
+        _, numbers = receive(sock, fds)
+        handle = _fork(kept, made, request, fds)
+        end = len(STREAMS) + len(numbers)
+        return _begin(handle, request, [*zip(numbers, fds[len(STREAMS) : end], strict=True)], fds[end:])
+    except (LostError, OSError) as error:  # the keeper has no further descriptor, for example
+        raise NotWarmError(f"the keeper cannot start it: {error}") from error
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def _fork(kept: KeptTemplate, made: Made, request: dict[str, Any], fds: Sequence[int]) -> Template:
@@ -68,18 +77,27 @@ def _fork(kept: KeptTemplate, made: Made, request: dict[str, Any], fds: Sequence
         return handle.ready(FORK_TIMEOUT)
     except (AnyforkError, OSError) as error:
         if handle is not None:
-            handle.close()
-        if not isinstance(error, AttributeRefusedError | ForkError):  # which are no fault of the template's
-            kept.discard(made)
+            _end(handle)
+        faults = AnyforkError, TimeoutError
+        if isinstance(error, faults) and not isinstance(error, AttributeRefusedError | ForkError):
+            kept.discard(made)  # the others are no fault of the template's
         raise NotWarmError(f"the template cannot start it: {error}") from error
+
+
+def _end(handle: Template) -> None:
+    """Let a process end that has not become the program: at once, for it has descriptors of the client."""
+    pidfd = handle._link.session.pidfd
+    if pidfd >= 0:
+        signal_pidfd(pidfd, SIGKILL)
+    handle.close()
 
 
 def _begin(
     handle: Template, request: dict[str, Any], passed: Sequence[tuple[int, int]], terminals: Sequence[int]
-) -> tuple[Process, str]:
-    """Let a process become the program; return it, and why a new interpreter runs it, if one does.
+) -> tuple[Process, int]:
+    """Let a process become the program; return it, and a pipe that says why a new interpreter runs it, if one does.
 
-    Raises NotWarmError.
+    Raises NotWarmError, and OSError if nothing has been started.
     """
     read, write = os.pipe()
     try:
@@ -91,13 +109,12 @@ def _begin(
         process = handle._take_over_by_python(
             Process._of, request["kind"], request["target"], request["argv"], starter, signals
         )._ready_or_gone(None)
+        return process, read
     except (AnyforkError, OSError) as error:
         os.close(read)
         raise NotWarmError(f"the template cannot start it: {error}") from error
     finally:
         os.close(write)
-    with open(read, "rb") as report:
-        return process, report.read()[1:].decode("utf-8", "replace")
 
 
 def _serve(sock: socket, process: Process, start: tuple[int, str]) -> None:

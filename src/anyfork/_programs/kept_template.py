@@ -134,13 +134,10 @@ class KeptTemplate:
                 self._drop()
 
     def close(self) -> None:
-        """Let the template end; processes that were forked from it go on."""
+        """Let the template end, or that which is being made; processes that were forked from it go on."""
         self._closed.set()
         with self._lock:
             self._drop()
-            maker = self._maker
-        if maker is not None:
-            maker.join()
 
     def status(self, now: float) -> dict[str, Any]:
         """Return what ``anyfork status`` shows, as plain values."""
@@ -165,8 +162,13 @@ class KeptTemplate:
     def _make(self, env: Mapping[bytes, bytes]) -> None:
         if self._maker is None and not self._closed.is_set() and time.monotonic() >= self._not_before:
             self._why = ""
-            self._maker = threading.Thread(target=self._run, args=(dict(env),), name="anyfork maker")
-            self._maker.start()
+            maker = threading.Thread(target=self._run, args=(dict(env),), name="anyfork maker")
+            try:
+                maker.start()
+            except RuntimeError as error:  # there can be no more threads now
+                self._why = f"the template cannot be made: {error}"
+            else:
+                self._maker = maker
 
     def _run(self, env: Mapping[bytes, bytes]) -> None:
         """Make a template from files that do not change meanwhile. Runs in a thread of its own."""
@@ -240,6 +242,7 @@ def _load(template: Template, recipe: Recipe, left_out: Collection[str]) -> Repo
 def _ask(template: Template, function: str, *args: object) -> Any:
     """Return what a function finds out in a fork of a template. Raises AnyforkError and OSError."""
     with template.fork().run(f"{LOADED}:{function}", *args, timeout=MAKING_TIMEOUT) as process:
+        process.channel.settimeout(MAKING_TIMEOUT)
         data = b""
         while piece := process.channel.recv(1 << 16):
             data += piece
