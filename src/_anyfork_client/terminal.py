@@ -38,12 +38,14 @@ class Terminal:
         self._before: list[Any] = termios.tcgetattr(self._outer)
         termios.tcsetattr(self.slave, termios.TCSANOW, self._before)
         self._copy_size()
-        os.set_blocking(self._inner, False)
+        for fd in (self._inner, self._outer):  # a terminal that takes nothing must not keep signals from the program
+            os.set_blocking(fd, False)
         self.is_whole = all(os.fstat(fd).st_rdev == device for fd in (0, 1, 2))
         self.program = 0  # its pid, which is that of its process group, too
         self._passes_input = False
         self._is_raw = False
-        self._pending = b""
+        self._pending = b""  # input
+        self._unshown = b""  # output
         self._hung_up = False
 
     @property
@@ -60,6 +62,8 @@ class Terminal:
     def end(self) -> None:
         """Write what the program has written last, and leave the caller's terminal as it was."""
         os.close(self.slave)  # only now: the program may close its terminal, and open it again
+        os.set_blocking(self._outer, True)
+        self._show()
         self._pass_last_output()
         self._restore()
 
@@ -78,9 +82,10 @@ class Terminal:
     def interest(self) -> Iterator[tuple[int, int]]:
         """Yield the descriptors to wait for, each with its events."""
         if self.program and not self._hung_up:
-            yield self._inner, POLLIN | (POLLOUT if self._pending else 0)
-        if self._is_raw and not self._pending:
-            yield self._outer, POLLIN
+            yield self._inner, (0 if self._unshown else POLLIN) | (POLLOUT if self._pending else 0)
+        events = (POLLIN if self._is_raw and not self._pending else 0) | (POLLOUT if self._unshown else 0)
+        if events:
+            yield self._outer, events
 
     @property
     def patience(self) -> int | None:
@@ -93,8 +98,10 @@ class Terminal:
             self._set_raw()
         if ready.get(self._inner, 0) & ~POLLOUT:
             self._pass_output()
-        if self._outer in ready:
+        if ready.get(self._outer, 0) & ~POLLOUT:
             self._pass_input()
+        if self._unshown:
+            self._show()
         if self._pending:
             self._write_pending()
 
@@ -112,19 +119,25 @@ class Terminal:
         if not self._passes_input:
             self._passes_input = True
             self._set_raw()
-        self._show(data)
+        self._unshown += data
+        self._show()
         return len(data)
 
-    def _show(self, data: bytes) -> None:
+    def _show(self) -> None:
+        """Write the program's output to the caller's terminal, as far as that takes it."""
         try:
-            while data:
-                data = data[os.write(self._outer, data) :]
+            while self._unshown:
+                self._unshown = self._unshown[os.write(self._outer, self._unshown) :]
+        except BlockingIOError:
+            pass
         except OSError:  # the caller's terminal is gone
             self._hang_up()
 
     def _pass_input(self) -> None:
         try:
             data = os.read(self._outer, CHUNK)
+        except BlockingIOError:  # another process was faster
+            return
         except OSError:
             data = b""
         if not data:
@@ -142,7 +155,8 @@ class Terminal:
         """Hang up the program's terminal as the caller's was: the kernel sends the signals."""
         if self._hung_up:
             return
-        self._hung_up, self._is_raw, self._passes_input, self._pending = True, False, False, b""
+        self._hung_up, self._is_raw, self._passes_input = True, False, False
+        self._pending = self._unshown = b""
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(null, self._inner, inheritable=False)
         os.close(null)

@@ -54,7 +54,11 @@ class CommandLine:
 
     def warm_up(self) -> None:
         """Wait until programs with these options start warm."""
-        eventually(lambda: COLD not in self.run("--verbose", "-c", "pass").stderr)
+        eventually(lambda: "anyfork: " not in self.run("--verbose", "-c", "pass").stderr)
+
+    def import_from(self, directory: Path) -> None:
+        """Let programs and templates find modules in a directory."""
+        self.env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(directory), self.env.get("PYTHONPATH")]))
 
     def starts(self) -> int:
         """Return how many programs have started warm."""

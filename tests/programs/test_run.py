@@ -176,7 +176,8 @@ def test_a_module_that_has_read_a_variable_is_loaded_again_for_another_value(tmp
     (tmp_path / "reader.py").write_text("import os\nfound = os.environ.get('ANYTHING')\nos.environ['SET'] = '1'")
     show = "import reader, os; print(reader.found, os.environ['SET'])"
     with command_line("--preload", "reader") as line:
-        line.env |= {"PYTHONPATH": f"{tmp_path}:{line.env.get('PYTHONPATH', '')}", "ANYTHING": "one"}
+        line.import_from(tmp_path)
+        line.env["ANYTHING"] = "one"
         line.warm_up()
         assert line.run("-c", show).stdout == "one 1\n"
         line.env["ANYTHING"] = "two"
@@ -193,7 +194,7 @@ def test_code_older_than_its_file_is_never_run(tmp_path):
     source.write_text("value = 1")
     show = "import changing; print(changing.value)"
     with command_line("--preload", "changing") as line:
-        line.env["PYTHONPATH"] = f"{tmp_path}:{line.env.get('PYTHONPATH', '')}"
+        line.import_from(tmp_path)
         line.env["PYTHONDONTWRITEBYTECODE"] = "1"  # a cold run, too, may take byte code of the same second and size
         line.warm_up()
         for value in range(2, 5):
@@ -249,7 +250,7 @@ def test_a_program_that_systemd_has_given_sockets_starts_cold(shared):
 def test_a_module_that_writes_when_it_is_loaded_starts_programs_cold(tmp_path):
     (tmp_path / "loud.py").write_text("print('loud')")
     with command_line("--preload", "loud") as line:
-        line.env["PYTHONPATH"] = f"{tmp_path}:{line.env.get('PYTHONPATH', '')}"
+        line.import_from(tmp_path)
         line.run("-c", "pass")
         eventually(lambda: "wrote something" in line.run("--verbose", "-c", "pass").stderr)
         assert line.run("-c", "import loud").stdout == "loud\n"
@@ -498,6 +499,33 @@ def test_a_client_that_the_kernel_would_end_earlier_has_another_keeper():
         [sys.executable, "-c", ANOTHER_KEY], env=PLAIN, capture_output=True, text=True, timeout=DEADLINE, check=False
     )
     assert done.stdout == "False\n", done.stderr
+
+
+AUDITOR = """
+import os, sys
+def hold(event, arguments):
+    if event == "cpython.run_command" and arguments[0] == "held":
+        with open(os.environ["SAYS"], "w") as file:
+            file.write(f"{os.getpid()}")
+        os.read(0, 1)
+sys.addaudithook(hold)
+"""
+
+
+@pytest.mark.slow
+def test_a_program_that_hangs_before_it_begins_gets_signals_and_ends_with_its_client(tmp_path):
+    (tmp_path / "auditor.py").write_text(AUDITOR)
+    os.mkfifo(tmp_path / "says")
+    with command_line("--preload", "auditor") as line:
+        line.import_from(tmp_path)
+        line.env["SAYS"] = str(tmp_path / "says")
+        line.warm_up()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with line.start("-c", "held", stdin=subprocess.PIPE) as client:
+                pid = int((tmp_path / "says").read_text())
+                client.send_signal(number)
+                assert client.wait(DEADLINE) == -number
+                eventually(lambda pid=pid: is_gone(pid))
 
 
 def test_a_pipe_ends_when_the_program_closes_it(shared):

@@ -33,7 +33,7 @@ print([stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)], os.ge
 print(open("/dev/tty").isatty(), os.tcgetpgrp(0) == os.getpgrp(), termios.tcgetattr(0), sys.stdout.line_buffering)
 """
 LOOP = "\nimport time\nprint('ready')\nwhile True: time.sleep(0.01)"
-FLOOD = "while True: os.write(1, b'ready')"
+FLOOD = "import os\nwhile True: os.write(1, b'ready')"
 INDENTED = LOOP.replace("\n", "\n    ")
 CATCH = "import signal\nsignal.signal(signal.SIGWINCH, lambda *_: os.write(1, str(os.get_terminal_size()).encode()))"
 TYPED = {
@@ -156,10 +156,20 @@ def test_a_terminal_that_hangs_up_ends_the_program(shared):
 
 
 def test_a_program_ends_though_a_process_that_it_leaves_writes_for_ever(shared):
-    code = f"import os, signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nif not os.fork():\n    {FLOOD}"
+    code = f"import os, signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nif not os.fork():\n    exec({FLOOD!r})"
     with Screen(shared.command("-c", code), env=shared.env) as screen:
         screen.expect("ready")
         assert screen.end() == 0
+
+
+def test_a_signal_reaches_a_program_whose_terminal_takes_nothing(shared):
+    read, write = os.pipe()
+    with open(read, "rb") as alive, Screen(shared.command("-c", FLOOD), env=shared.env, extra=[write]) as screen:
+        os.close(write)
+        screen.expect("ready")
+        screen.process.terminate()
+        assert alive.read() == b""
+        assert screen.end() == -signal.SIGTERM
 
 
 def test_a_program_whose_terminal_is_gone_never_runs_twice(shared):

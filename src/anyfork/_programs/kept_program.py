@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, BinaryIO
 
     from .kept_template import KeptTemplate, Made
 
@@ -40,12 +40,11 @@ def run(
     send(sock, ("ready", ""))
     process, read = _start(sock, kept, made, request)
     with process, open(read, "rb") as report:
-        why = report.read()[1:].decode("utf-8", "replace")
         sock.settimeout(None)
         pid = process.pid or 0
         running[pid] = request["line"], monotonic()
         try:
-            _serve(sock, process, (pid, why))
+            _serve(sock, process, pid, report)
         finally:
             del running[pid]
 
@@ -117,19 +116,23 @@ def _begin(
         os.close(write)
 
 
-def _serve(sock: socket, process: Process, start: tuple[int, str]) -> None:
-    """Pass the client's signals to the program, and its end to the client. Kill a program whose client has ended."""
-    waiting = poll()
-    waiting.register(sock.fileno(), POLLIN)
-    waiting.register(process.fileno(), POLLIN)
-    ended = process.fileno()
+def _serve(sock: socket, process: Process, pid: int, report: BinaryIO) -> None:
+    """Tell the client of the program's beginning and its end. Kill a program whose client has ended."""
     try:
-        send(sock, ("started", start))
-        while ended not in (ready := {fd for fd, _ in waiting.poll()}):
-            if sock.fileno() in ready:
-                process.send_signal(receive(sock)[1])
+        _pass_signals(sock, process, report.fileno())
+        send(sock, ("started", (pid, report.read()[1:].decode("utf-8", "replace"))))
+        _pass_signals(sock, process, process.fileno())
         returncode = process.wait().returncode
         if returncode is not None:  # otherwise nobody knows, as the client sees by the end of the connection
             send(sock, ("ended", returncode))
     except (LostError, OSError):
         process.kill()
+
+
+def _pass_signals(sock: socket, process: Process, until: int) -> None:
+    """Pass the client's signals to the program until a descriptor is readable. Raises LostError and OSError."""
+    waiting = poll()
+    waiting.register(sock.fileno(), POLLIN)
+    waiting.register(until, POLLIN)
+    while until not in {fd for fd, _ in waiting.poll()}:
+        process.send_signal(receive(sock)[1])
