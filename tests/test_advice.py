@@ -31,6 +31,17 @@ def test_late_imports_are_listed_with_their_price(template):
     assert "preload('fractions'" in str(advice) or ", 'fractions'" in str(advice)
 
 
+def test_an_import_without_a_free_descriptor_goes_on(template):
+    advice = anyfork.advise(template)
+    code = (
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))\n"
+        "import _symtable"
+    )
+    assert ended(template.fork().run_code(code)).code == 0
+    assert "_symtable" in {one.module for one in advice.imports}
+
+
 def test_what_is_preloaded_costs_nothing_more(template):
     advice = anyfork.advise(template.preload("fractions"))
     ended(template.fork().run_code("import fractions, importlib; importlib.import_module('csv')"))

@@ -44,7 +44,9 @@ class ImportWatch:
         finally:
             self._inside = False
         if not name.startswith(OWN):
-            self._note(f"{os.getpid()} {monotonic_ns() - began} {(_resident() - before) * PAGE} {name}\n")
+            time, after = monotonic_ns() - began, _resident()
+            grown = (after - before) * PAGE if before and after else 0
+            self._note(f"{os.getpid()} {time} {grown} {name}\n")
         return module
 
     def _note(self, line: str) -> None:
@@ -57,9 +59,12 @@ class ImportWatch:
 
 
 def _resident() -> int:
-    """Return how many pages of this process are in memory."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1])
+    """Return how many pages of this process are in memory; 0 if it cannot learn that, for want of descriptors."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1])
+    except OSError:  # the import that is measured must go on
+        return 0
 
 
 def watch(file: Descriptor) -> None:

@@ -98,15 +98,17 @@ def _is_still(pid: int) -> bool:
         return True
     try:
         threads = os.listdir(f"/proc/{pid}/task")
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return True
     return all((_fields(f"/proc/{pid}/task/{thread}/stat") or "X")[0] in STILL for thread in threads)
 
 
 def _fields(path: str) -> list[str]:
-    """Return the fields of a stat file that follow the name: the state, the parent. Empty if the process has ended."""
+    """Return the fields of a stat file that follow the name: the state, the parent. Empty if the process has ended,
+    or if /proc hides it (hidepid), as a process of another user that could not be killed either.
+    """
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return []
