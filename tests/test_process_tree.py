@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import signal
 import sys
 
@@ -51,6 +53,22 @@ async def test_it_works_in_the_async_face(anyio_backend):
             process.kill(tree=True)
             await process.communicate()
             assert process.returncode == -signal.SIGKILL
+
+
+def test_one_free_descriptor_is_enough_for_a_tree(template):
+    code = CODE.format("[os.fork() or signal.pause() for _ in range(9)]")
+    with template.fork(stdout=PIPE).run_code(code) as process:
+        assert process.stdout.readline() == b"up\n"
+        assert process.poll() is None  # from now on it has its own descriptors
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with open(os.devnull) as free:
+            number = free.fileno()
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (number + 1, before[1]))
+            process.kill(tree=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        process.communicate(timeout=DEADLINE)  # as above
 
 
 def test_a_process_that_has_ended_has_no_tree(template):

@@ -58,7 +58,12 @@ def _stop_children(found: dict[int, Owned]) -> bool:
             continue
         except OSError:  # out of descriptors
             pidfd = Owned()
-        if _parent(pid) in found:  # still: the number may belong to another process by now
+        try:
+            parent = _parent(pid)
+        except OSError:  # the pidfd is the last one, which is needed to read
+            pidfd.close()
+            parent = _parent(pid)
+        if parent in found:  # still: the number may belong to another process by now
             found[pid] = pidfd
             _signal(pid, pidfd, SIGSTOP)
     return len(found) > before
