@@ -132,12 +132,15 @@ class ThreadWaiter:
         return False
 
     def _poll(self, left: float | None, pollable: bool) -> bool:
-        """Wait for a change. Return whether there is something to read."""
+        """Wait for a change. Return whether there is something to read.
+
+        If polling the sockets is no use, they would be ready at once, again and again.
+        """
         poller = new_poll()
         fd = -1 if self._watched is None else self._watched[0]
         if fd >= 0:
             poller.register(fd, POLLIN)
-        for unsent in self._link.unsent():
+        for unsent in self._link.unsent() if pollable else ():
             # Wake up, too, when a queue on the way to this process moves on.
             poller.register(unsent, POLLIN | POLLOUT if unsent == fd else POLLOUT)
         alarm = self._alarm_fd

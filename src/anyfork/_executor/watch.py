@@ -185,7 +185,7 @@ class FlowRunner:
             self._reads = link.begin_wait(self, fd) and fd >= 0
             if self._reads:
                 poller.register(fd, POLLIN)
-            for unsent in link.unsent():
+            for unsent in link.unsent() if self.pollable else ():  # as in the blocking face
                 poller.register(unsent, POLLIN | POLLOUT if unsent == fd else POLLOUT)
         left = None if self._deadline is None else max(0.0, self._deadline - monotonic())
         if self.pollable:

@@ -76,12 +76,15 @@ def deliver(timeout: float = 0.0) -> None:
     deadline = monotonic() + timeout
     while undelivered:
         poller = new_poll()
+        stuck: list[Sender] = []
         for link in list(undelivered):
-            try_locked(link.lock, partial(_write_on, link, poller))  # does not wait for the lock, as in when_free
+            try_locked(
+                link.lock, partial(_write_on, link, poller, stuck)
+            )  # does not wait for the lock, as in when_free
         left = deadline - monotonic()
         if left <= 0 or not undelivered:
             return
-        poller.poll(left * 1000)
+        poller.poll((min(left, RETRY) if stuck else left) * 1000)
 
 
 def _act_late() -> None:
@@ -93,13 +96,17 @@ def _act_late() -> None:
         when_free(link, action)
 
 
-def _write_on(link: Sender, poller: poll) -> None:
+def _write_on(link: Sender, poller: poll, stuck: list[Sender]) -> None:
+    """Write what a link's socket takes, and poll it for more; add the link to ``stuck`` if polling is no use."""
     if link.foreign:
         undelivered.discard(link)
         return
     try:
-        link.flush()
+        pollable = link.flush()
     except OSError:  # that process takes nothing any more, which does not concern the present call
+        return
+    if not pollable:
+        stuck.append(link)
         return
     for fd in link.unsent_here():
         poller.register(fd, POLLOUT)
