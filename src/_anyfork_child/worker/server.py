@@ -192,9 +192,9 @@ class WorkerServer:
                 self.check_channel()
             if other_threads():
                 with self.lock:
-                    self.sock.sendall(data, NOSIGNAL)
+                    self._send_all(data)
             else:  # the lock costs more than all other steps here together, without the system calls
-                self.sock.sendall(data, NOSIGNAL)
+                self._send_all(data)
         except ConnectionError:
             raise NobodyListensError(0) from None
         except OSError:
@@ -207,8 +207,7 @@ class WorkerServer:
             self.check_channel()
             message.write_files()
             with self.lock:
-                sent = self._send_first(message) if message.fds else 0
-                self.sock.sendall(message.data[sent:], NOSIGNAL)
+                self._send_all(message.data, message.fds)
         except ConnectionError:
             raise NobodyListensError(0) from None
         finally:
@@ -247,19 +246,23 @@ class WorkerServer:
                 "which it talks with its owner; functions should close only what they have opened"
             )
 
-    def _send_first(self, message: Message) -> int:
-        """Send the descriptors, with some of the bytes; return the number of bytes.
+    def _send_all(self, data: bytes | memoryview, fds: Sequence[int] = ()) -> None:
+        """Send bytes, and the descriptors with the first of them.
 
-        The kernel refuses them if too many are unread, or if its memory is short. Unlike a full socket, that has no
-        event to wait for: retry until it is over.
+        The kernel refuses descriptors if too many are unread, and bytes if its memory is short. Unlike a full socket,
+        that has no event to wait for: retry until it is over.
         """
-        while True:
+        while data:
             try:
-                return send_some(self.sock, message.data, message.fds, 0)
+                sent = send_some(self.sock, data, fds, 0) if fds else self.sock.send(data, NOSIGNAL)
             except OSError as error:
                 if error.errno not in LATER:
                     raise
                 sleep(RETRY)
+                continue
+            if sent == len(data):
+                return
+            data, fds = memoryview(data)[sent:], ()
 
     def send_value(self, kind: int, number: int, value: Any) -> None:
         """Send a result, an item or an event. Raises any exception of its encoding; nothing is sent then."""
