@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from _anyfork_child.wire.frames import (
     DESCRIPTORS_A_MESSAGE,
+    FORK,
     HEADER,
     HEADER_SIZE,
     IN_FILE,
@@ -247,6 +248,14 @@ def test_descriptors_in_the_middle_of_a_body_are_an_error():
     decoder.feed(HEADER.pack(VERSION, SEND, 0, 5, 0))
     with pytest.raises(ProtocolError, match="announced"):
         decoder.feed(b"x", [3])
+
+
+def test_parts_of_attributes_are_wiped_when_they_are_put_together():
+    decoder, parts = Decoder(), [bytearray(b"sec"), bytearray(b"re"), bytearray(b"t")]
+    decoder.feed(HEADER.pack(VERSION, FORK, 0, 6, 0))
+    *_, frame = map(decoder.feed, parts)
+    assert frame.body == b"secret"
+    assert not any(map(any, parts))
 
 
 def test_the_header_is_as_documented():

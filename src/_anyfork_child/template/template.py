@@ -17,7 +17,7 @@ from ..birth.owner_watch import follow
 from ..birth.preparation import STEPS, run_step
 from ..values.decode import DescriptorsLostError, Payload, find_function
 from ..values.shared_main import inherit
-from ..wire.channel import NOWAIT, Channel, close_all, wait_for_memory, wipe
+from ..wire.channel import NOWAIT, Channel, close_all, wait_for_memory
 from ..wire.descriptors import open_stdio
 from ..wire.failure import Failure, failure_of
 from ..wire.frames import (
@@ -46,6 +46,7 @@ from ..wire.frames import (
     TRACK,
     Frame,
     ProtocolError,
+    wipe,
 )
 from ..wire.platform import has_pidfds
 from ..wire.resource_tracker import use as use_tracker

@@ -13,7 +13,7 @@ from os import close
 from sys import byteorder
 from time import sleep
 
-from .frames import DESCRIPTORS_A_MESSAGE, HEADER_SIZE, Decoder, Frame, messages
+from .frames import DESCRIPTORS_A_MESSAGE, HEADER_SIZE, Decoder, Frame, messages, wipe
 from .own_imports import import_own
 
 TYPE_CHECKING = False
@@ -49,12 +49,6 @@ def receive_body(sock: _socket.socket, length: int) -> bytes:
             return sock.recv(length, WAITALL)
         except OSError as error:
             wait_for_memory(error)
-
-
-def wipe(data: bytes | bytearray) -> None:
-    """Overwrite the body of a FORK frame."""
-    if type(data) is bytearray:
-        data[:] = bytes(len(data))
 
 
 def close_all(fds: Iterable[int]) -> None:
@@ -127,7 +121,9 @@ class Channel:
             return self.sock.recvmsg(decoder.wanted, ROOM, flags | CLOEXEC)[:3]
         data = bytearray(decoder.wanted)
         size, ancillary, got, _ = self.sock.recvmsg_into([data], ROOM, flags | CLOEXEC)
-        del data[size:]
+        if size < len(data):  # a bytearray that shrinks may move, and leave a copy
+            whole, data = data, data[:size]
+            wipe(whole)
         return data, ancillary, got
 
     def send(self, frame: Frame) -> None:

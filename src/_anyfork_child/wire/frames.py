@@ -110,6 +110,12 @@ def usual_frame(data: bytes, fds: Sequence[int]) -> Frame | int:
     return HEADER_SIZE + length - len(data) or Frame(kind, value, data[HEADER_SIZE:], fds)
 
 
+def wipe(data: bytes | bytearray) -> None:
+    """Overwrite the body of a FORK frame, or a part of it."""
+    if type(data) is bytearray:
+        data[:] = bytes(len(data))
+
+
 class Decoder:
     """A parser that cuts a stream into frames without ever requesting a byte after the end of a frame.
 
@@ -187,8 +193,12 @@ class Decoder:
         expected = before < self._count
         if len(self.fds) > self._count or expected != (len(self.fds) > before):
             raise ProtocolError(f"received {len(self.fds)} descriptors instead of the {self._count} announced")
-        if not expected:
-            self._buffer = self._buffer + data if self._buffer else data
+        if expected:
+            return
+        first, self._buffer = self._buffer, self._buffer + data if self._buffer else data
+        if first:
+            wipe(first)
+            wipe(data)
 
     def _fill(self, end: int) -> None:
         """Add LOST_DESCRIPTOR for the descriptors of one message that did not arrive."""
