@@ -81,7 +81,7 @@ def test_a_process_that_exits_before_it_is_ready_is_an_error_with_the_code(trace
 
 
 def test_an_argument_that_exits_by_systemexit_is_a_decode_error(trace):
-    """It is an exception like others."""
+    """Treat SystemExit like other exceptions of the decoding."""
     process = start(trace, (os.sys.exit, 3))
     with pytest.raises(anyfork.ArgumentDecodeError, match="SystemExit"):
         process.ready(DEADLINE)

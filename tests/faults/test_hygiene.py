@@ -23,7 +23,7 @@ def answer(template, expression):
 
 
 def test_the_end_of_one_process_is_seen_while_its_siblings_live():
-    """No sibling holds a copy of its channel."""
+    """Check that no sibling holds a copy of the channel."""
     with Template() as template:
         processes = [template.fork().run(faulty.echo) for _ in range(5)]
         processes[1].kill()
@@ -51,7 +51,7 @@ def test_the_end_of_a_process_is_seen_while_its_younger_siblings_and_nested_temp
 
 
 def test_a_closed_channel_is_seen_by_its_process_while_siblings_live():
-    """From the other side: the owner's end is in no sibling."""
+    """Check that no sibling holds the owner's end of the channel."""
     with Template() as template:
         first, second = (template.fork().run(faulty.echo) for _ in range(2))
         first.channel.close()
@@ -95,7 +95,7 @@ def test_descriptors_of_one_start_are_in_no_sibling():
 
 
 def test_descriptors_that_the_owner_did_not_send_are_in_no_template():
-    """Not even those that it made inheritable."""
+    """Check that descriptors which the owner made inheritable are closed, too."""
     source = """
 read, write = os.pipe()
 os.set_inheritable(write, True)
@@ -108,7 +108,7 @@ say(os.read(read, 1) == b"")
 
 
 def test_a_process_that_ends_does_not_shut_down_a_connection_that_others_have():
-    """Its copy is closed, no more."""
+    """Check that the end of a process closes its copy of the connection and does not shut it down."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
         peer, _ = listener.accept()
@@ -258,13 +258,13 @@ def test_exit_handlers_of_the_template_do_not_run_in_its_processes():
 
 
 def test_exit_handlers_of_the_process_run_at_its_end():
-    """Its own, after the function, before the flush."""
+    """Check that the handlers run after the function and before the streams are flushed."""
     with Template().execute(HANDLER) as template:
         assert printed(template, faulty.register_handler) == "function handler"
 
 
 def test_exit_handlers_of_a_template_run_once_at_the_templates_own_end():
-    """It is a program that ends, too."""
+    """Check that the end of a template runs them like the end of any program."""
     read, write = os.pipe()
     with open(write, "wb") as file, Template().fork(stdout=file) as template:
         template.execute(HANDLER)

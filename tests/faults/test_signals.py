@@ -36,7 +36,7 @@ say([codes, [template.ready().pid for template in templates] == pids])
 
 
 def test_ctrl_c_leaves_a_template_alive_in_the_middle_of_a_step():
-    """The step is not interrupted."""
+    """Check that SIGINT does not interrupt a step of a template."""
     source = """
 signal.signal(signal.SIGINT, lambda *_: None)
 read, write = os.pipe()
@@ -139,7 +139,7 @@ say(os.read(read, 100).decode())
 
 
 def test_signals_during_starts_lose_no_process():
-    """They are blocked around the fork, and what is stopped by one goes on."""
+    """Send signals while processes start: they are blocked around the fork."""
     source = """
 template = Template().ready()
 starts = threading.Semaphore(0)
@@ -165,7 +165,7 @@ say(codes == [3] * 100)
 
 
 def test_sigterm_ends_a_template_and_its_processes():
-    """It is how an owner's end reaches a template in the middle of a step."""
+    """End a template by SIGTERM, as its owner's end does in the middle of a step."""
     template = Template().ready()
     process = template.fork().run(faulty.stubborn)
     process.channel.recv(1)
@@ -330,7 +330,7 @@ with Template().run(faulty.describe_signals) as process:
 
 
 def test_a_program_starts_with_default_signals():
-    """Those that Python ignores, too."""
+    """Check the default action of all signals, those that Python ignores included."""
     with Template().fork(stdout=anyfork.CHANNEL) as template:
         process = template.run_program(["cat", "/proc/self/status"])
         lines = dict(line.split(":", 1) for line in process.channel.makefile())

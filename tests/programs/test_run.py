@@ -417,8 +417,8 @@ def test_a_client_that_starts_cold_gets_the_signals_that_came_meanwhile():
     assert (done.stdout, done.returncode) == (b"noted ", -signal.SIGTERM), done.stderr
 
 
-def test_a_program_with_descriptors_near_the_limit_starts_cold(shared):
-    """They are handed on all the same."""
+def pipe_above_the_limit():
+    """Return a pipe's ends, the options that pass its writing end on, and limit descriptors to less than that."""
     read, write = os.pipe()
     high = fcntl.fcntl(write, fcntl.F_DUPFD, 90)
     os.close(write)
@@ -426,8 +426,14 @@ def test_a_program_with_descriptors_near_the_limit_starts_cold(shared):
     def limit():
         resource.setrlimit(resource.RLIMIT_NOFILE, (60, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
+    return read, high, {"pass_fds": [high], "preexec_fn": limit}
+
+
+def test_a_program_with_descriptors_near_the_limit_starts_cold(shared):
+    """Check that they are passed on all the same."""
+    read, high, options = pipe_above_the_limit()
     with open(read, "rb") as said:
-        done = shared.run("--verbose", "-c", f"import os; os.write({high}, b'.')", pass_fds=[high], preexec_fn=limit)
+        done = shared.run("--verbose", "-c", f"import os; os.write({high}, b'.')", **options)
         os.close(high)
         assert (said.read(), done.returncode) == (b".", 0), done.stderr
     assert "near its limit or above" in done.stderr
@@ -435,15 +441,9 @@ def test_a_program_with_descriptors_near_the_limit_starts_cold(shared):
 
 @pytest.mark.slow
 def test_a_keeper_holds_no_descriptor_of_its_first_client_not_even_above_the_limit(own):
-    read, write = os.pipe()
-    high = fcntl.fcntl(write, fcntl.F_DUPFD, 90)
-    os.close(write)
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_NOFILE, (60, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-
+    read, high, options = pipe_above_the_limit()
     with open(read, "rb") as said:
-        own.run("-c", "pass", pass_fds=[high], preexec_fn=limit)
+        own.run("-c", "pass", **options)
         own.warm_up()
         os.close(high)
         assert said.read() == b""

@@ -142,17 +142,23 @@ def test_a_job_in_the_background_starts_cold(shared):
         screen.end()
 
 
-@pytest.mark.slow
-def test_a_terminal_that_hangs_up_ends_the_program(shared):
-    code = f"import os, signal\nsignal.signal(signal.SIGHUP, lambda *_: (os.write({{}}, b'hup'), os._exit(1)))\n{LOOP}"
+def said_after_hangup(shared, code):
+    """Run code, hang up its terminal once it is ready, and return what it writes into the pipe that code names."""
     read, write = os.pipe()
     with open(read, "rb") as said:
         screen = Screen(shared.command("-c", code.format(write)), env=shared.env, extra=[write])
         os.close(write)
         screen.expect("ready")
         os.close(screen.master)
-        assert said.read() == b"hup"
+        found = said.read()
         screen.process.wait()
+    return found
+
+
+@pytest.mark.slow
+def test_a_terminal_that_hangs_up_ends_the_program(shared):
+    code = f"import os, signal\nsignal.signal(signal.SIGHUP, lambda *_: (os.write({{}}, b'hup'), os._exit(1)))\n{LOOP}"
+    assert said_after_hangup(shared, code) == b"hup"
 
 
 def test_a_program_ends_though_a_process_that_it_leaves_writes_for_ever(shared):
@@ -173,13 +179,6 @@ def test_a_signal_reaches_a_program_whose_terminal_takes_nothing(shared):
 
 
 def test_a_program_whose_terminal_is_gone_never_runs_twice(shared):
-    """It goes on after the hangup, and writes until that fails."""
+    """Run one that goes on after the hangup, and writes until that fails."""
     code = f"import os, signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nos.write({{}}, b'.')\n{FLOOD}"
-    read, write = os.pipe()
-    with open(read, "rb") as count:
-        screen = Screen(shared.command("-c", code.format(write)), env=shared.env, extra=[write])
-        os.close(write)
-        screen.expect("ready")
-        os.close(screen.master)
-        assert count.read() == b"."
-        screen.process.wait()
+    assert said_after_hangup(shared, code) == b"."
