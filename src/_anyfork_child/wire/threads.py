@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # around a fork, and works in the copy without its cleanup thread.
 SAFE_THREADS = frozenset({"jemalloc_bg_thd"})
 ENDING = 0.1  # seconds that a thread may take to end after its last Python code
+LOOK = 0.001  # seconds between two looks: no event tells of the end of a native thread
 
 
 # CPython counts threads that stop for a fork, too, and warns; a plain string as the module must equal its name.
@@ -87,7 +88,7 @@ def unsafe_threads() -> list[str]:
     deadline = time.monotonic() + ENDING
     threads = _native_threads()
     while any(runs for _, runs in threads) and time.monotonic() < deadline:
-        time.sleep(0.001)
+        time.sleep(LOOK)
         threads = _native_threads()
     return [name for name, _ in threads]
 
