@@ -74,7 +74,7 @@ class Account:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let the group go; the members return to where they came from."""
+        """Let the group go; its members go to the group above."""
         if self._group is not None:
             for pid in (self._group / "cgroup.procs").read_text().split():
                 with suppress(ProcessLookupError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import ExitStack
 from importlib.util import find_spec
 from statistics import median
@@ -126,7 +127,7 @@ def _ratio(slices: Slices, name: str, other: str) -> float | None:
 def parts_targets(slices: Slices) -> list[Target]:
     """The limits of page faults, which hold for CPython 3.11, and of CPU."""
     targets = []
-    for name, limits in FAULT_LIMITS.items():
+    for name, limits in FAULT_LIMITS.items() if sys.version_info[:2] == (3, 11) else ():
         for get, limit, where in zip(FAULTS[1:], limits[not is_compiled()], ("template", "process"), strict=True):
             targets.append(
                 at_most(f"page faults of a start in the {where}, {name}", limit, _figure(slices, name, SEQUENTIAL, get))

@@ -16,7 +16,6 @@ version = release = anyfork.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_external_toc"]
 external_toc_path = "_toc.yml"
-exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"anyfork {version}"
 html_show_copyright = False
