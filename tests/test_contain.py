@@ -93,21 +93,31 @@ def test_a_new_interpreter_can_be_contained():
 
 
 def test_a_function_is_contained(template):
-    with template.fork(contain=True).run("child_side:leave", 3) as process:
+    with template.fork(contain=True, stdout=PIPE).run(_leave_daemon_and_end, 3) as process:
         assert process.wait(DEADLINE).code == 3
+        assert process.communicate(timeout=0) == (b"", None)
 
 
 def test_a_worker_s_leftovers_end_with_it(template):
     read, write = os.pipe()
     with anyfork.Worker(template.fork(contain=True)) as worker:
-        worker.call(_leave_daemon, anyfork.Descriptor(write))
+        worker.call(_leave_daemon_with, anyfork.Descriptor(write))
     os.close(write)
     with open(read, "rb") as end:
         assert end.read() == b""
 
 
-def _leave_daemon(descriptor):
+def _leave_daemon_with(descriptor):
     os.set_inheritable(descriptor.fileno(), True)
+    _leave_daemon()
+
+
+def _leave_daemon_and_end(_channel, code):
+    _leave_daemon()
+    sys.exit(code)
+
+
+def _leave_daemon():
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
@@ -129,10 +139,15 @@ def test_nothing_is_left_when_the_owner_is_killed():
         assert end.read().strip(b".") == b""
 
 
-def test_on_another_machine_too():
-    with anyfork.RemoteTemplate([sys.executable]) as remote:
-        with remote.fork(contain=True).run_code(CODE.format(DAEMON)) as process:
+def test_on_another_machine_too(tmp_path):
+    fifo = str(tmp_path / "held")
+    os.mkfifo(fifo)
+    held = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    code = CODE.format(f"held = open({fifo!r}, 'wb'); {DAEMON}")
+    with anyfork.RemoteTemplate([sys.executable]) as remote, open(held, "rb") as end:
+        with remote.fork(contain=True).run_code(code) as process:
             assert process.wait(DEADLINE).code == 7
+        assert end.read() == b""  # None while a process has the other end
 
 
 def test_a_wrong_value_is_an_error(template):

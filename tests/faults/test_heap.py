@@ -15,6 +15,9 @@ from anyfork import Template
 LOAD = "kept = [bytes(1000) for _ in range(20_000)]\ndef end(channel): pass"
 
 pytestmark = pytest.mark.usefixtures("part")
+huge_pages = pytest.mark.skipif(
+    not Path(TRANSPARENT).exists() or "[never]" in Path(TRANSPARENT).read_text(), reason="no huge pages"
+)
 
 
 @pytest.fixture
@@ -42,9 +45,7 @@ def fork_often(template, times=SEVERAL):
             assert process.wait().code == 0
 
 
-@pytest.mark.skipif(
-    not Path(TRANSPARENT).exists() or "[never]" in Path(TRANSPARENT).read_text(), reason="no huge pages"
-)
+@huge_pages
 def test_a_large_heap_moves_to_huge_pages_when_its_template_was_forked_several_times(template, caplog):
     caplog.set_level("INFO", "anyfork")
     template.execute(LOAD).ready()
@@ -57,11 +58,14 @@ def test_a_large_heap_moves_to_huge_pages_when_its_template_was_forked_several_t
     assert note.startswith(f"template {template.pid} moved ")
 
 
+@huge_pages
 def test_a_heap_that_processes_share_stays_where_it_is_until_they_have_ended(template):
     template.execute(LOAD).ready()
     with template.fork().run(child_side.until_closed):
         fork_often(template)
         assert huge(template) == 0
+    fork_often(template, 2)
+    assert huge(template) >= 8
 
 
 def test_a_small_heap_stays_where_it_is(template):

@@ -468,16 +468,11 @@ def test_a_program_starts_cold_when_the_keeper_has_no_descriptor_for_it(shared):
 
 
 def test_a_script_from_a_pipe_is_read_once(shared):
-    line = " ".join(shared.command("--verbose"))
-    done = subprocess.run(
-        ["bash", "-c", f"{line} <(echo 'x = (')"],
-        env=shared.env,
-        start_new_session=True,
-        capture_output=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    command = ["bash", "-c", f"{' '.join(shared.command('--verbose'))} <(echo 'x = (')"]
+    keywords = {"env": shared.env, "start_new_session": True, "capture_output": True}
+    done = shared.until_warm(lambda: subprocess.run(command, timeout=DEADLINE, check=False, **keywords))
     assert done.returncode == 1
+    assert b"no regular file, which can be read only once" in done.stderr
     assert b"SyntaxError" in done.stderr
 
 
