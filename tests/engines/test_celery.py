@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,18 @@ def test_a_process_that_dies_fails_its_own_task_or_runs_it_again():
         assert outcome(waiting) == "TaskRevokedError"
         eventually(lambda: process not in descendants(worker.pid))
         assert tasks.add.delay(1, 2).get(SECONDS) == 3
+
+
+@in_program
+def test_a_template_that_is_killed_is_replaced_and_no_task_fails():
+    with working("-c", "1", "--max-tasks-per-child", "1") as (tasks, _):
+        for _ in range(2):
+            template = tasks.processes.delay().get(SECONDS)[2]
+            os.kill(template, signal.SIGKILL)
+            found = [result.get(SECONDS) for result in [tasks.processes.delay() for _ in range(3)]]
+            assert found[-1][2] != template
+        client = tasks.app.connection().default_channel.client
+        assert client.hlen("unacked") == 0
 
 
 @in_program

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import BrokenExecutor
@@ -19,7 +20,7 @@ from conftest import descendants, eventually
 from distributed import Client, LocalCluster
 from in_program import TEST_DEADLINE, in_program
 
-from anyfork import PreloadError, WorkerDiedError
+from anyfork import PreloadError, TemplateDiedError, WorkerDiedError
 from anyfork.contrib.dask import TemplatePlugin
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_DEADLINE)]
@@ -80,6 +81,20 @@ def test_a_process_that_is_killed_fails_its_own_task_and_retries_run_it_again():
         assert client.submit(dask_tasks.die_once, os.path.abspath("once"), retries=1).result(SECONDS) == "alive"
         open(release, "w").close()
         assert other.result(SECONDS) == "done"
+
+
+@in_program
+def test_a_template_that_is_killed_is_replaced_and_retries_run_the_task_that_met_it():
+    with cluster(max_calls=1) as client:
+        for retries in (0, 1):
+            _, template = client.submit(dask_tasks.pid, ("before", retries)).result(SECONDS)
+            os.kill(template, signal.SIGKILL)
+            task = client.submit(dask_tasks.pid, retries, retries=retries)
+            if retries:
+                assert task.result(SECONDS)[1] != template
+            else:
+                with pytest.raises(TemplateDiedError, match="SIGKILL"):
+                    task.result(SECONDS)
 
 
 @in_program

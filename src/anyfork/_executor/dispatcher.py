@@ -227,6 +227,18 @@ class Dispatcher(PoolHandle):
         self.withdraw(job)  # type: ignore[arg-type]  # a job of ours
         return True
 
+    def signal_job(self, job: AnyJob, number: int) -> None:
+        """Send a signal to the worker that runs a job. Do nothing if the job has ended, or no worker has it.
+
+        With ``load=1``, no other job can be in that worker: it gets one under the lock that is held here.
+        """
+        self.lock.look(self._signal_job, job, number)
+
+    def _signal_job(self, job: AnyJob, number: int) -> None:
+        if job.state is JobState.RUNNING:
+            assert job.worker is not None
+            job.worker.pooled_worker.process.send_signal(number)
+
     def cancel_later(self, job: AnyJob) -> None:
         """Let the thread complete an interrupted cancellation: the future ends as cancelled, or the job runs."""
         self.post(partial(self._cancel_if_out, job))

@@ -10,15 +10,15 @@ import logging
 import os
 import signal
 from collections import deque
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from time import monotonic
 
 from _anyfork_child.wire.current_worker import emit
 
 from .._blocking.template import Template
-from .._errors import CallCancelledError, CallTimeoutError, WorkerDiedError
-from .._executor.executor import Executor
+from .._errors import AnyforkError, CallCancelledError, CallTimeoutError, TemplateDiedError, WorkerDiedError
 from ._engine import Engine
+from ._renewing_executor import RenewingExecutor
 
 with Engine("celery", "5.7", "celery"):
     from billiard.einfo import ExceptionInfo
@@ -30,7 +30,6 @@ with Engine("celery", "5.7", "celery"):
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
     from typing import Any
 
     class _BasePool:
@@ -57,25 +56,29 @@ class TaskPool(_BasePool):
     """
 
     signal_safe: bool = False  # ending the pool waits for its thread
-    _executor: Executor | None = None
+    _executor: RenewingExecutor | None = None
     _wakeup: int = -1  # an eventfd that the event loop watches, if there is one
 
     def on_start(self) -> None:
         """Make the template and the executor. Celery calls this."""
-        app, hostname = self.options["initargs"]
+        _, hostname = self.options["initargs"]
         memory = self.options.get("max_memory_per_child")  # in KiB
         self._calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._jobs: set[TaskJob] = set()
-        self._running: dict[int, TaskJob] = {}  # by the pid of the process
-        template = Template().fork(env={**os.environ, **FRESH}).prepare(load_app, app).ready()
-        self._executor = Executor(
-            template,
+        executor = RenewingExecutor(
+            self._make_template,
             self.limit,
+            load=1,  # see Dispatcher.signal_job
             initializer=begin_process,
             initargs=(hostname,),
             max_calls=self.options.get("maxtasksperchild"),
             max_memory=memory and memory * 1024,
         )
+        executor.template.ready()
+        self._executor = executor
+
+    def _make_template(self) -> Template:
+        return Template().fork(env={**os.environ, **FRESH}).prepare(load_app, self.options["initargs"][0])
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Let callbacks run in the thread of this event loop. Celery calls this each time that it starts the loop."""
@@ -87,27 +90,14 @@ class TaskPool(_BasePool):
         """Submit one task. Celery calls this."""
         soft = options.get("soft_timeout") or self.options.get("soft_timeout")
         hard = options.get("timeout") or self.options.get("timeout")
-        job = TaskJob(self, hard, soft, options)
-        assert self._executor is not None
-        submitter = self._executor.options(timeout=hard, on_event=job.note_event)
-        job.future = submitter.submit(run_task, target, args, kwargs, soft)
+        job = TaskJob(self, hard, soft, options, (run_task, target, args, kwargs, soft))
         self._jobs.add(job)
-        job.future.add_done_callback(job.note_end)
+        job.submit(self._executor)
         return job
 
-    def note_begin(self, job: TaskJob, pid: int) -> None:
-        """Note which task a process runs."""
-        self._running[pid] = job
-
-    def note_end(self, job: TaskJob, pid: int) -> None:
+    def note_end(self, job: TaskJob) -> None:
         """Note that a task has ended."""
-        self._running.pop(pid, None)
         self._jobs.discard(job)
-
-    def signal_job(self, job: TaskJob, pid: int, number: int) -> None:
-        """Send a signal to the process of a task if it runs that task now."""
-        if self._running.get(pid) is job:
-            os.kill(pid, number)
 
     def call_back(self, function: Callable[..., object], *args: object) -> None:
         """Call a function of Celery: soon and in its event loop, if there is one."""
@@ -137,7 +127,7 @@ class TaskPool(_BasePool):
             logger.exception("a callback of Celery raised in the task pool")
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
-        """Do nothing: Celery calls ``TaskJob.terminate`` next, which knows whether the process still runs that task."""
+        """Do nothing: Celery calls ``TaskJob.terminate`` next, which knows whether the task still runs."""
 
     def grow(self, number: int = 1) -> None:
         """Allow more processes."""
@@ -163,7 +153,8 @@ class TaskPool(_BasePool):
         if executor is None:
             return
         loop = get_event_loop()
-        while wait([job.future for job in [*self._jobs] if job.future is not None], HEARTBEAT).not_done:
+        while self._jobs:
+            wait([job.future for job in [*self._jobs] if job.future is not None], HEARTBEAT)
             if loop is not None:
                 loop.fire_timers()  # the broker expects heartbeats
             self._run_calls()
@@ -184,48 +175,73 @@ class TaskPool(_BasePool):
 class TaskJob:
     """One task in the pool, from its submission to its end."""
 
-    def __init__(self, pool: TaskPool, hard: float | None, soft: float | None, callbacks: dict[str, Any]) -> None:
+    def __init__(
+        self, pool: TaskPool, hard: float | None, soft: float | None, callbacks: dict[str, Any], call: tuple[Any, ...]
+    ) -> None:
         self.future: Future[Any] | None = None
         self._pool = pool
+        self._executor: RenewingExecutor | None = None
         self._hard = hard
         self._soft = soft
         self._callbacks = callbacks
-        self._pid: int = 0
+        self._call = call  # what runs in the process
+        self._begun = False
         self._signal: int = 0
 
+    def submit(self, executor: RenewingExecutor | None) -> None:
+        """Submit the task. It fails if that is not possible."""
+        assert executor is not None
+        again, self._executor = self._executor is not None, executor
+        submitter = executor.options(timeout=self._hard, on_event=self.note_event)
+        try:
+            self.future = executor.submit_by(submitter.submit, *self._call)
+        except (AnyforkError, OSError) as error:
+            self.future = Future()
+            self.future.set_exception(error)
+        self.future.add_done_callback(self.note_end if again else self._note_first_end)
+
+    def _note_first_end(self, future: Future[Any]) -> None:
+        """Submit the task again, once, if its template has died, and so nothing of the task has run."""
+        if not future.cancelled() and isinstance(future.exception(), TemplateDiedError):
+            self.submit(self._executor)
+        else:
+            self.note_end(future)
+
     def terminate(self, signal: int) -> None:
-        """End the process of the task by a signal if the task has begun. Celery calls this to revoke the task."""
+        """End the process of the task by a signal if the task runs. Celery calls this to revoke the task."""
         self._signal = signal
-        self._pool.signal_job(self, self._pid, signal)
+        if self._begun:  # otherwise Celery calls this again when it has begun
+            assert self._executor is not None
+            assert self.future is not None
+            self._executor.signal_job(self.future, signal)
 
     def note_event(self, event: tuple[int, float] | None) -> None:
         """Pass on that the task has begun, in which process and when, or has reached its soft time limit."""
         if event is None:
-            self._call("timeout_callback", True, self._soft)
+            self._tell("timeout_callback", True, self._soft)
             return
-        self._pid = event[0]
-        self._pool.note_begin(self, self._pid)
-        self._call("accept_callback", *event)
+        self._begun = True
+        self._tell("accept_callback", *event)
 
     def note_end(self, future: Future[Any]) -> None:
         """Pass on the result of the task, or why it has none."""
-        self._pool.note_end(self, self._pid)
+        self._pool.note_end(self)
         if future.cancelled():
             return
         error = future.exception()
         if error is None:
-            self._call("callback", future.result())
+            self._tell("callback", future.result())
         elif isinstance(error, CallTimeoutError):
-            self._call("timeout_callback", False, self._hard)
+            self._tell("timeout_callback", False, self._hard)
         elif not isinstance(error, CallCancelledError):
-            self._call("error_callback", _info_of(self._seen_by_celery(error)))
+            self._tell("error_callback", _info_of(self._seen_by_celery(error)))
 
     def _seen_by_celery(self, error: BaseException) -> BaseException:
-        if not isinstance(error, WorkerDiedError):
+        if not isinstance(error, WorkerDiedError | TemplateDiedError):
             return error
         return Terminated(-self._signal) if self._signal else WorkerLostError(str(error))  # type: ignore[no-any-return]
 
-    def _call(self, name: str, *args: object) -> None:
+    def _tell(self, name: str, *args: object) -> None:
         function = self._callbacks.get(name)
         if function is not None:
             self._pool.call_back(function, *args)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 
 from .._blocking.template import Template
-from .._executor.executor import Executor
 from ._engine import Engine
+from ._renewing_executor import RenewingExecutor
 
 with Engine("distributed", "2024.8", "dask"):
     from distributed import Status, Worker, WorkerPlugin
@@ -53,11 +53,13 @@ class TemplatePlugin(WorkerPlugin):  # type: ignore[misc]  # the checker does no
 
         Raises what is wrong with the template. Tasks that come to this worker nevertheless fail with the same error.
         """
-        template = await asyncio.to_thread(self._make)
-        template.preload(NEEDED, *self._preload)
         workers = worker.state.nthreads if self._max_workers is None else self._max_workers
-        worker.executors[self.name] = Executor(template, workers, **self._options)
-        await asyncio.to_thread(template.ready)
+        executor = await asyncio.to_thread(RenewingExecutor, self._make_template, workers, **self._options)
+        worker.executors[self.name] = executor
+        await asyncio.to_thread(executor.template.ready)
+
+    def _make_template(self) -> Template:
+        return self._make().preload(NEEDED, *self._preload)
 
     def teardown(self, worker: Worker) -> None:
         """End the executor. Dask calls this when the worker ends, or when the plug-in is removed or replaced.
