@@ -104,7 +104,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("method", METHODS)
 def test_processes_of_multiprocessing_outlive_a_killed_program(tmp_path, method):
-    """What tests/faults/test_owner_death.py shows of ours."""
+    """Kill the program; tests/faults/test_owner_death.py shows what becomes of our processes."""
     script = tmp_path / "program.py"
     script.write_text(PREAMBLE + KILLED_OWNER)
     with subprocess.Popen([sys.executable, script, method], stdout=subprocess.PIPE, text=True) as program:

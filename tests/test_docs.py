@@ -98,7 +98,7 @@ def test_the_reference_has_each_public_name_once_and_all_have_docstrings() -> No
 
 
 def examples() -> Iterator[object]:
-    """Yield each example in a docstring of a public name: what stands behind two colons."""
+    """Yield each example in a docstring of a public name: the block after two colons."""
     for page in sorted((ROOT / "docs" / "reference").glob("*.md")):
         for name in DIRECTIVE.findall(page.read_text()):
             docstring = getdoc(attrgetter(name.removeprefix("anyfork."))(anyfork)) or ""

@@ -258,7 +258,7 @@ WHYS = {
         anyfork.DiedBeforeReadyError,
         "process 7 ended with exit code 3 before it entered its function",
     ),
-    "a process that died and nobody knows how": (
+    "a process that died in an unknown way": (
         asked(0, Phase.STARTING, born=True, pid=7, control_ended=True, status=UNKNOWN),
         anyfork.DiedBeforeReadyError,
         "process 7 ended with an unknown exit status before it entered its function",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import chain
 
 import pytest
 from deadlines import DEADLINE
 
 import anyfork
+from _anyfork_child.wire.owned_descriptors import Owned
 from anyfork import CHANNEL, DEVNULL, PIPE, STDOUT, aio
 from anyfork._blocking.streams import _reader
 
@@ -168,6 +170,16 @@ def test_pipes_do_not_lead_to_another_machine():
         pytest.raises(anyfork.ArgumentError, match="stdout=PIPE"),
     ):
         remote.fork(stdout=PIPE)
+
+
+def test_descriptors_have_one_owner_after_a_split():
+    ends = Owned(chain.from_iterable([os.pipe()]))
+    read, write = ends.split()
+    assert ends.fds == []
+    ends.close()
+    write.close()
+    assert os.read(read.fd, 1) == b""
+    read.close()
 
 
 def test_dropped_handles_leave_no_pipe(template):

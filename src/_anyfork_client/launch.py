@@ -1,4 +1,4 @@
-"""The start of a keeper: a daemon of the user's own, which the program that is to run has not as a child."""
+"""The start of a keeper: a daemon of the user, and no child of the program that starts it."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TIMEOUT = 1.0  # seconds until a keeper must have answered
 STANDARD_STREAMS = (0, 1, 2)
+LOST = 255  # the exit status of this process if that of the program is unknown, as ssh has it
 
 
 class ColdError(Exception):
@@ -250,9 +251,6 @@ def _answer(sock: socket, signals: Signals, terminal: Terminal | None) -> tuple[
     except ConnectionError as error:
         raise messages.LostError(str(error)) from error
     return kind, value
-
-
-LOST = 255  # the exit status when nobody knows that of the program, as ssh has it
 
 
 def _release_descriptors() -> None:

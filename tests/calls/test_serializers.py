@@ -45,7 +45,7 @@ def test_values_go_and_come(new_worker, name):
 
 
 class Padded(Json):
-    """JSON that is long whatever it carries."""
+    """A serializer that makes long JSON of every value."""
 
     name = "padded"
 

@@ -17,7 +17,7 @@ import anyfork
 
 
 def test_the_log_says_once_which_module_processes_import_for_their_function(template, caplog, tmp_path):
-    """The first process of a template is always born in Python code, later ones in the compiled part."""
+    """Start each function twice: Python code forks the first process of a template, the compiled part later ones."""
     caplog.set_level("INFO", "anyfork")
     names = [f"{name}_{tmp_path.name}" for name in ("first", "second", "preloaded")]
     for name in names:

@@ -16,7 +16,7 @@ SHORT = 0.05  # seconds: for what will not happen
 
 
 def test_a_function_that_was_entered_is_ready_however_much_stands_before_that_in_the_socket(tmp_path):
-    """Answers to earlier questions, and the note that its module was imported."""
+    """Fill the socket with answers to earlier questions and the note that the module was imported."""
     (tmp_path / "latecomer.py").write_text(
         "import os\ndef tell(channel, file): os.write(file.fileno(), b'.'); channel.recv(1)"
     )

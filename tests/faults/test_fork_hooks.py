@@ -118,7 +118,7 @@ def test_a_template_says_which_part_serves_it(template, part, caplog):
 
 @pytest.mark.parametrize("code", ["", "import random, threading, uuid", REGISTER])
 def test_functions_are_called_by_the_part_that_serves_their_template(template, part, code):
-    """The first fork of a template is always left to Python code, as is every one around which hooks run in it."""
+    """Ask after the first fork, which Python code always serves, as it serves every fork with hooks in the template."""
     template.execute(code, "a").execute(CALLERS)
     with template.fork() as nested:
         for forked in (template, nested):

@@ -268,7 +268,7 @@ def test_functions_do_not_ignore_what_templates_ignore(compiled):
 
 
 def test_a_handler_that_only_a_library_knows_of_stays_in_functions():
-    """faulthandler sets handlers without telling the interpreter."""
+    """Use faulthandler, which sets handlers without telling the interpreter."""
     with Template().execute("import faulthandler, signal\nfaulthandler.register(signal.SIGUSR1)") as template:
         for _ in range(2):
             ignored, caught = masks(template)
@@ -277,7 +277,7 @@ def test_a_handler_that_only_a_library_knows_of_stays_in_functions():
 
 
 def test_a_program_that_ignores_the_end_of_its_terminal_has_processes_that_do():
-    """As nohup starts it."""
+    """Start the program as nohup does."""
     source = """
 template = Template()
 code = "import signal; print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
@@ -463,7 +463,7 @@ def test_code_in_a_template_that_sets_handlers_does_not_change_what_signals_do_t
 
 @pytest.mark.parametrize("compiled", ["", "0"])
 def test_hooks_of_a_fork_that_set_handlers_do_not_change_what_signals_do_to_a_template(compiled):
-    """coverage.py sets one for SIGTERM in each process that is forked."""
+    """Set a handler as coverage.py does: for SIGTERM, in each process that is forked."""
     code = (
         "import os, signal; os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))"
     )

@@ -625,7 +625,7 @@ READY_FRAME = f"00000000 00000000 {VERSION:02x}000000 20 00 0000"
 DEFINE_ECHO = "12000000 01000000 00000000 03 00 0000" + b"rpc_functions:echo".hex()
 DEFINE_SEVERAL = "15000000 02000000 00000000 03 00 0000" + b"rpc_functions:several".hex()
 DEFINE_ANNOUNCE = "16000000 03000000 00000000 03 00 0000" + b"rpc_functions:announce".hex()
-# Requests, and what a worker answers; each value of the raw serializer stands behind its length.
+# Requests, and what a worker answers; the length of a value comes before each value of the raw serializer.
 FRAMES = {
     "echo(b'bc')": (
         "06000000 01000000 01000000 01 00 0000  02000000 6263",

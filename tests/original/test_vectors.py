@@ -336,7 +336,7 @@ def test_a_dropped_template_ends_with_the_last_of_its_processes():
 
 
 def test_the_status_of_a_process_is_known_after_its_template_was_dropped():
-    """Unlike the original: in the original nobody knows it."""
+    """Check what the original cannot tell."""
     with anyfork.Template() as template:
         process = template.fork().run("original_functions:forever")
     process.terminate()

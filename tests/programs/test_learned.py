@@ -155,7 +155,7 @@ print(marshal.loads(near.recv(1000)))
 
 
 def test_modules_that_need_a_refused_one_are_found():
-    """calendar imports locale."""
+    """Refuse locale, which calendar imports."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE], env=PLAIN, capture_output=True, text=True, timeout=DEADLINE, check=False
     )

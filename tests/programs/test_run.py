@@ -120,7 +120,7 @@ def test_a_program_behaves_as_cold(shared, tmp_path, name):
 
 
 def test_a_program_inherits_as_cold(shared, tmp_path):
-    """What it has of its starter: mask, limits, umask, priority, ignored and blocked signals, further descriptors."""
+    """Compare the umask, limits, priority, ignored and blocked signals, and further descriptors."""
 
     def change():
         import resource
@@ -219,7 +219,7 @@ def test_a_watched_directory_makes_the_template_again(tmp_path):
 
 @pytest.mark.slow
 def test_a_command_has_loaded_what_it_imported_before(tmp_path):
-    """Modules that are installed, and those only: the program's own may change."""
+    """Check that only installed modules are loaded: the program's own modules may change."""
     (tmp_path / "own.py").write_text("")
     (tmp_path / "tool.py").write_text(
         "import sys\nbefore = {*sys.modules}\nimport own, fractions, anyio\nprint(*sorted({'own', 'fractions', 'anyio'} - before))"
@@ -359,7 +359,7 @@ ONCE = "import os; os.write(int(os.environ['COUNT']), b'.'); os.read(0, 1)"
 
 
 def test_a_program_never_runs_twice_when_its_client_cannot_follow_it(own):
-    """The keeper is killed, and standard error is full."""
+    """Kill the keeper while standard error is full."""
     own.warm_up()
     read, write = os.pipe()
     keywords = {"env": {**own.env, "COUNT": str(write)}, "pass_fds": [write], "stdin": subprocess.PIPE}

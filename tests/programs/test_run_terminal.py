@@ -93,7 +93,7 @@ def test_the_program_learns_of_a_new_size(shared):
 
 
 def test_a_job_is_stopped_and_continued_as_cold(shared):
-    """A shell with job control: Ctrl-Z, the shell's own prompt, fg."""
+    """Type Ctrl-Z, a command and fg in a shell with job control."""
     with Screen(["bash", "--norc", "--noediting", "-i"], env={**shared.env, "PS1": "shell> "}) as screen:
         screen.expect("shell> ")
         line = " ".join(f"'{word}'" for word in shared.command("-c", "print(input(chr(63)) + chr(33))"))
@@ -115,7 +115,7 @@ def test_a_job_is_stopped_and_continued_as_cold(shared):
 
 @pytest.mark.slow
 def test_a_program_beside_others_has_its_streams_as_they_are_and_a_terminal(shared):
-    """As in ``program | less``: the password is asked for on /dev/tty, the output goes into the pipe."""
+    """Start it as in ``program | less``: it asks for the password on /dev/tty and writes its output into the pipe."""
     code = "import getpass, sys; print(sys.stdin.isatty(), sys.stdout.isatty(), getpass.getpass('word? '))"
 
     def run() -> None:

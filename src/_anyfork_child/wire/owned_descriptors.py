@@ -45,10 +45,11 @@ class Owned:
         return Owned(duplicates(self.fds)) if self.fds and min(self.fds) < FIRST else self
 
     def split(self) -> list[Owned]:
-        """Return an owner of each descriptor. Closing one of them has this object close its descriptor, too."""
+        """Return an owner of each descriptor; this object has none afterwards."""
         owners = [Owned() for _ in self._held]
         for owner, holder, fd in zip(owners, self._held, self.fds, strict=True):
             owner._held, owner.fds = [holder], [fd]
+        self._held, self.fds = [], []
         return owners
 
     def close(self) -> None:

@@ -244,7 +244,7 @@ class Endpoints:
                 self._control.commit(calls, (session, said), (self, {"status": status}))
             else:
                 self._control.commit(calls, (session, said))
-            if frame.kind == IMPORTED:  # which is no answer: that stands behind it
+            if frame.kind == IMPORTED:  # the answer comes after this note
                 self.read_control()
         except BlockingIOError:
             return
@@ -307,7 +307,7 @@ class Endpoints:
                 if session.pidfd < 0 and frame.fds and session.pid is not None:  # it could not be received (EMFILE)
                     self._open_pidfd(session.pid)
                 self._send_late_signals()
-                if frame.kind == NOTED:  # which is no news of the process: they stand behind it
+                if frame.kind == NOTED:  # the news of the process comes after this note
                     self.read_status()
                 return
         except BlockingIOError:

@@ -123,7 +123,7 @@ def _serve(sock: socket, process: Process, pid: int, report: BinaryIO) -> None:
         send(sock, ("started", (pid, report.read()[1:].decode("utf-8", "replace"))))
         _pass_signals(sock, process, process.fileno())
         returncode = process.wait().returncode
-        if returncode is not None:  # otherwise nobody knows, as the client sees by the end of the connection
+        if returncode is not None:  # otherwise it is unknown, as the end of the connection tells the client
             send(sock, ("ended", returncode))
     except (LostError, OSError):
         process.kill()
