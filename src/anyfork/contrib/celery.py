@@ -17,15 +17,16 @@ from _anyfork_child.wire.current_worker import emit
 
 from .._blocking.template import Template
 from .._errors import AnyforkError, CallCancelledError, CallTimeoutError, TemplateDiedError, WorkerDiedError
-from ._engine import Engine
+from ._engine import require
 from ._renewing_executor import RenewingExecutor
 
-with Engine("celery", "5.7", "celery"):
-    from billiard.einfo import ExceptionInfo
-    from billiard.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostError
-    from celery.concurrency import base
-    from celery.concurrency.prefork import process_destructor, process_initializer
-    from kombu.asynchronous import get_event_loop
+require("celery", "5.7", "celery")
+
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostError
+from celery.concurrency import base
+from celery.concurrency.prefork import process_destructor, process_initializer
+from kombu.asynchronous import get_event_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

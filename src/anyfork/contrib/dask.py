@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 
 from .._blocking.template import Template
-from ._engine import Engine
+from ._engine import require
 from ._renewing_executor import RenewingExecutor
 
-with Engine("distributed", "2024.8", "dask"):
-    from distributed import Status, Worker, WorkerPlugin
+require("distributed", "2024.8", "dask")
+
+from distributed import Status, Worker, WorkerPlugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

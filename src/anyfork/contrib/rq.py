@@ -10,14 +10,15 @@ from resource import struct_rusage
 
 from .._blocking.template import Template
 from .._errors import TemplateDiedError
-from ._engine import Engine
+from ._engine import require
 
-with Engine("rq", "3.0", "rq"):
-    import rq
-    from redis import ConnectionPool
-    from rq.connections import parse_connection
-    from rq.executions import Execution
-    from rq.logutils import setup_loghandlers
+require("rq", "3", "rq")
+
+import rq
+from redis import ConnectionPool
+from rq.connections import parse_connection
+from rq.executions import Execution
+from rq.logutils import setup_loghandlers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
