@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from difflib import unified_diff
 from typing import TYPE_CHECKING
 
-from _anyfork_child.values.decode import Descriptor
 from anyfork import Process, Template
+from anyfork._programs.command_line import CommandLine
+from anyfork._programs.start import read_report, reason, take_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+    from typing import Any
+
+    from _anyfork_child.wire.owned_descriptors import Owned
 
 DEADLINE = 50.0  # seconds for one run
 MUCH = """
@@ -90,24 +94,22 @@ def differences(cold: Outcome, warm: Outcome) -> Iterator[str]:
         yield from (f"{name}: {line}" for line in unified_diff(*lines, "cold", "warm", lineterm="", n=0))
 
 
-class Runs:
-    """A directory that is made anew for each run of a command line."""
+class Place:
+    """A directory that is made anew for each run of a command."""
 
-    def __init__(self, place: Path, make: Callable[[Path], object], template: Template) -> None:
+    def __init__(self, place: Path, make: Callable[[Path], object]) -> None:
         self.place = place
         self.make = make
-        self.template = template
-        self.why_cold = ""  # why a new interpreter has run the last warm program; empty if none has
 
     def prepare(self) -> None:
         shutil.rmtree(self.place, ignore_errors=True)
         self.place.mkdir()
         self.make(self.place)
 
-    def cold(self, line: Sequence[str], stdin: bytes = b"", env: Mapping[str, str] = PLAIN) -> Outcome:
+    def run(self, command: Sequence[str], stdin: bytes, **keywords: Any) -> Outcome:
+        """Run a command in a new process. The keywords are those of ``subprocess.run``."""
         self.prepare()
         with open(self.place / ".stdout", "wb") as stdout, open(self.place / ".stderr", "wb") as stderr:
-            command = [sys.executable, *line]
             done = subprocess.run(
                 command,
                 input=stdin,
@@ -115,31 +117,38 @@ class Runs:
                 stdout=stdout,
                 stderr=stderr,
                 timeout=DEADLINE,
-                env=env,
                 check=False,
+                **keywords,
             )
         return outcome(done.returncode, self.place)
+
+
+class Runs(Place):
+    """Runs of one command line of the interpreter, cold and warm."""
+
+    def __init__(self, place: Path, make: Callable[[Path], object], template: Template) -> None:
+        super().__init__(place, make)
+        self.template = template
+        self.why_cold = ""  # why a new interpreter has run the last warm program; empty if none has
+
+    def cold(self, line: Sequence[str], stdin: bytes = b"", env: Mapping[str, str] = PLAIN) -> Outcome:
+        return self.run([sys.executable, *line], stdin, env=env)
 
     def warm(self, line: Sequence[str], stdin: bytes = b"", env: Mapping[str, str] = PLAIN) -> Outcome:
         self.prepare()
         read, write = os.pipe()
         os.write(write, stdin)
         os.close(write)
-        said, report = os.pipe()
         with (
             open(read, "rb") as source,
-            open(said, encoding="utf-8") as why,
             open(self.place / ".stdout", "wb") as stdout,
             open(self.place / ".stderr", "wb") as stderr,
         ):
             template = self.template.fork(cwd=self.place, stdin=source, stdout=stdout, stderr=stderr, env=env)
-            try:
-                process = start(template, line, report)
-            finally:
-                os.close(report)
+            process, report = start(template, line)
             with process:
                 returncode = process.wait(DEADLINE).returncode
-            self.why_cold = why.read()
+            self.why_cold = reason(read_report(report))
         return outcome(returncode, self.place)
 
     def check(
@@ -156,11 +165,11 @@ class Runs:
         return cold
 
 
-def start(template: Template, line: Sequence[str], report: int) -> Process:
+def start(template: Template, line: Sequence[str]) -> tuple[Process, Owned]:
     """Start a command line of the interpreter, without its options, in a template.
 
-    Does what ``run_module``, ``run_script`` and ``run_code`` do, and has the program report whether it starts cold.
+    Does what ``run_module``, ``run_script`` and ``run_code`` do; returns the pipe of the program's report as well.
     """
     kind, target, *argv = line if line[0] in ("-m", "-c") else ("", *line)
-    starter = (None, (), Descriptor(report), (), None)
-    return template._take_over_by_python(Process._of, kind, target, argv, starter).ready()
+    process, report = take_over(template, Process._of, CommandLine((), kind, target, argv, ()))
+    return process.ready(), report

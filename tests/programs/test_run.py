@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from cold_and_warm import DEADLINE, PLAIN, Runs, differences, outcome
+from cold_and_warm import DEADLINE, PLAIN, Place, differences
 from conftest import eventually
 from keepers import COLD, command_line
 
@@ -45,36 +45,20 @@ def own() -> Iterator[CommandLine]:
         yield line
 
 
-class CommandRuns(Runs):
-    """Runs whose warm one is that of the command line."""
+class CommandRuns(Place):
+    """Runs of one command, cold and by the command line."""
 
     def __init__(self, place, line):
-        super().__init__(place, write_files, None)
+        super().__init__(place, write_files)
         self.line = line
 
     def both(self, program, stdin=b"", **keywords):
         """Compare a cold run with one by the keeper; return the outcome of the cold one."""
+        keywords = {"env": self.line.env, "start_new_session": True, **keywords}
         cold = self.run([sys.executable, *program], stdin, **keywords)
         warm = self.line.until_warm(lambda: self.run(self.line.command(*program), stdin, **keywords))
         assert not list(differences(cold, warm)), program
         return cold
-
-    def run(self, command, stdin, **keywords):
-        self.prepare()
-        with open(self.place / ".stdout", "wb") as stdout, open(self.place / ".stderr", "wb") as stderr:
-            done = subprocess.run(
-                command,
-                input=stdin,
-                cwd=self.place,
-                stdout=stdout,
-                stderr=stderr,
-                env=self.line.env,
-                start_new_session=True,
-                timeout=DEADLINE,
-                check=False,
-                **keywords,
-            )
-        return outcome(done.returncode, self.place)
 
 
 def write_files(directory):

@@ -14,9 +14,9 @@ import pytest
 from cold_and_warm import PLAIN, bare
 
 import anyfork
-from _anyfork_child.values.decode import Descriptor
 from anyfork import Process, subprocess
 from anyfork._programs import command_line, popen
+from anyfork._programs.start import take_over
 
 WARM = "import sys; print('fractions' in sys.modules)"
 
@@ -150,11 +150,10 @@ def test_a_program_outlives_its_starter(tmp_path):
 def test_a_program_that_starts_cold_outlives_its_starter(template):
     """The starter may be gone before the program says why it starts cold."""
     line = command_line.take_apart([sys.executable, "-O", "-c", "raise SystemExit(7)"])
-    report, far = os.pipe()
-    os.close(report)
-    starter = (line.line, line.options, Descriptor(far), (), None)
-    process = template.fork(env=PLAIN)._take_over_by_python(Process._of, line.kind, line.target, line.argv, starter)
-    os.close(far)
+    held = template.fork(env=PLAIN, stdin=standard.PIPE).prepare(os.read, 0, 1)
+    process, report = take_over(held, Process._of, line)
+    report.close()
+    process.stdin.close()
     with process:
         assert process.wait().code == 7
 

@@ -30,14 +30,14 @@ class Command:
         target: str,
         argv: Sequence[str],
         start_path: Sequence[str],
-        line: Sequence[str] | None = None,
+        line: Sequence[str] = (),
         options: Sequence[str] = (),
     ) -> None:
         self.kind = kind
         self.target = target
         self.argv = argv
         self.start_path = start_path
-        self.options = own() if line is None else options
+        self.options = options if line else own()
         self.line = line or [sys.executable, *self.options, *([kind] if kind else []), target, *argv]
 
     @property

@@ -49,7 +49,7 @@ def run(
     """
     template = templates.this
     _close_own(template, channel)
-    line, options, *attributes = starter or (None, ())
+    line, options, *attributes = starter or ((), ())
     program = Program(Command(kind, target, argv, template.start_path, line, options), template, ignored, blocked)
     if attributes:
         program.starter.obey(*attributes)

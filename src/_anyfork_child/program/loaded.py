@@ -7,15 +7,15 @@ import os
 import sys
 from _frozen_importlib_external import ExtensionFileLoader, SourceFileLoader
 
+from ..wire.program_reports import REWRITTEN, VOLATILE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Iterator, Sequence
 
-REWRITTEN = "!"  # before the name of a module that a hook of the program has loaded
 # The first two want to come before what they patch, the last one before the objects that it looks for.
 BEFORE_OTHERS = {"gevent.monkey", "eventlet.patcher", "hypothesis"}
-VOLATILE = {b"_", b"PWD", b"OLDPWD", b"SHLVL"}  # shells change them; who reads all variables means no single one
 
 
 class NotingDict(dict[bytes, bytes]):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
+from ..wire.program_reports import COLD, FAILED
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..values.decode import Descriptor
-
-FAILED, COLD = b"E", b"C"  # what a report begins with; a pipe that is closed without a report means success
 
 
 class Starter:

@@ -21,7 +21,10 @@ class NotAProgramError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """A command line that runs a Python program: its options, and the module, code or script with its arguments."""
+    """A command line that runs a Python program: its options, and the module, code or script with its arguments.
+
+    ``line`` is the whole of it. If that is empty, the program sees a line with the options of its template.
+    """
 
     options: Sequence[str]
     kind: Kind

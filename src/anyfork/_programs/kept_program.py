@@ -7,7 +7,6 @@ from _signal import SIGKILL, valid_signals
 from select import POLLIN, poll
 from time import monotonic
 
-from _anyfork_child.values.decode import Descriptor
 from _anyfork_child.values.encode import Encoded, pickle_into
 from _anyfork_child.wire.platform import signal_pidfd
 from _anyfork_client.messages import LostError, receive, send
@@ -16,13 +15,17 @@ from .._blocking.process import Process
 from .._blocking.template import Template
 from .._errors import AnyforkError, AttributeRefusedError, ForkError
 from .._processes.start import fork
+from .command_line import CommandLine
 from .kept_template import NotWarmError
+from .start import read_report, reason, take_over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Sequence
-    from typing import Any, BinaryIO
+    from typing import Any
+
+    from _anyfork_child.wire.owned_descriptors import Owned
 
     from .kept_template import KeptTemplate, Made
 
@@ -38,8 +41,8 @@ def run(
     Notes the program among those that run.
     """
     send(sock, ("ready", ""))
-    process, read = _start(sock, kept, made, request)
-    with process, open(read, "rb") as report:
+    process, report = _start(sock, kept, made, request)
+    with process:
         sock.settimeout(None)
         pid = process.pid or 0
         running[pid] = request["line"], monotonic()
@@ -49,7 +52,7 @@ def run(
             del running[pid]
 
 
-def _start(sock: socket, kept: KeptTemplate, made: Made, request: dict[str, Any]) -> tuple[Process, int]:
+def _start(sock: socket, kept: KeptTemplate, made: Made, request: dict[str, Any]) -> tuple[Process, Owned]:
     """Start the program with the descriptors that the client sends; return what _begin returns. Raises NotWarmError."""
     fds: list[int] = []
     try:
@@ -93,40 +96,41 @@ def _end(handle: Template) -> None:
 
 def _begin(
     handle: Template, request: dict[str, Any], passed: Sequence[tuple[int, int]], terminals: Sequence[int]
-) -> tuple[Process, int]:
-    """Let a process become the program; return it, and a pipe that says why a new interpreter runs it, if one does.
-
-    Raises NotWarmError, and OSError if nothing has been started.
-    """
-    read, write = os.pipe()
+) -> tuple[Process, Owned]:
+    """Let a process become the program; return it, and the pipe of its report. Raises NotWarmError."""
+    line = CommandLine(request["options"], request["kind"], request["target"], request["argv"], request["line"])
+    signals = request["ignored"], [number for number in request["blocked"] if number in valid_signals()]
+    terminal = terminals[0] if terminals else None
+    imports_file = request.get("imports_file", "")
     try:
-        numbered = [(number, Descriptor(fd)) for number, fd in passed]
-        terminal = Descriptor(terminals[0]) if terminals else None
-        imports_file = request.get("imports_file", "")
-        starter = (request["line"], request["options"], Descriptor(write), numbered, None, terminal, imports_file)
-        signals = request["ignored"], [number for number in request["blocked"] if number in valid_signals()]
-        process = handle._take_over_by_python(
-            Process._of, request["kind"], request["target"], request["argv"], starter, signals
-        )._ready_or_gone(None)
-        return process, read
+        process, report = take_over(handle, Process._of, line, passed, None, signals, terminal, imports_file)
+        return process._ready_or_gone(None), report
     except (AnyforkError, OSError) as error:
-        os.close(read)
         raise NotWarmError(f"the template cannot start it: {error}") from error
-    finally:
-        os.close(write)
 
 
-def _serve(sock: socket, process: Process, pid: int, report: BinaryIO) -> None:
-    """Tell the client of the program's beginning and its end. Kill a program whose client has ended."""
+def _serve(sock: socket, process: Process, pid: int, report: Owned) -> None:
+    """Tell the client of the program's beginning and its end. Kill a program whose client has ended.
+
+    Raises NotWarmError if it does not begin.
+    """
     try:
-        _pass_signals(sock, process, report.fileno())
-        send(sock, ("started", (pid, report.read()[1:].decode("utf-8", "replace"))))
+        _pass_signals(sock, process, report.fd)
+        send(sock, ("started", (pid, _why_cold(read_report(report)))))
         _pass_signals(sock, process, process.fileno())
         returncode = process.wait().returncode
         if returncode is not None:  # otherwise it is unknown, as the end of the connection tells the client
             send(sock, ("ended", returncode))
     except (LostError, OSError):
         process.kill()
+
+
+def _why_cold(said: bytes) -> str:
+    """Return why a new interpreter runs a program, by its report. Raises NotWarmError if it does not begin."""
+    try:
+        return reason(said)
+    except OSError as error:
+        raise NotWarmError(f"the system refuses to start it: {error}") from error
 
 
 def _pass_signals(sock: socket, process: Process, until: int) -> None:

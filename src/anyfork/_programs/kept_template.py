@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 from _anyfork_child.wire.memfd import new_file
+from _anyfork_child.wire.program_reports import VOLATILE
 
 from .._blocking.template import Template
 from .._errors import AnyforkError, PreloadError
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 MAKING_TIMEOUT = 600.0  # seconds
 COOL_DOWN = 10.0  # seconds until what failed is tried again
 LONG_COOL_DOWN = 600.0  # seconds, for what nobody has asked for
-VOLATILE = {b"_", b"PWD", b"OLDPWD", b"SHLVL"}  # those of _anyfork_child.program.loaded, which a test compares
 ATTEMPTS = 5  # to make a template from files that go on changing, or without modules that cannot be loaded
 
 

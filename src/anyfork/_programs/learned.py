@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from itertools import count
 
-from .kept_template import Recipe
+from _anyfork_child.wire.program_reports import REWRITTEN
 
-REWRITTEN = "!"  # see _anyfork_child.program.loaded
+from .kept_template import Recipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from _anyfork_child.values.decode import Descriptor
 from _anyfork_child.wire.descriptors import is_standard_stream
+from _anyfork_child.wire.program_reports import FAILED
 
 from .._blocking.process import Process
 from .._blocking.template import Template
@@ -20,17 +21,16 @@ from .command_line import NotAProgramError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import TypeVar
 
     from _anyfork_child.wire.owned_descriptors import Owned
 
+    from .._processes.arguments import Signals
     from .._processes.link import Link
     from .command_line import CommandLine
 
     Made = TypeVar("Made")
-
-FAILED, COLD = b"E", b"C"  # see _anyfork_child.program.starter
 
 
 def start_warm(
@@ -48,8 +48,7 @@ def start_warm(
     with errors_of_start(attributes):
         handle, report = request(Template, Process._of, template, line, attributes, passed, group)
         process = handle._ready_or_gone(None)
-    said = _read_all(report.fd)
-    report.close()
+    said = read_report(report)
     if said.startswith(FAILED):
         process.wait()
     return process, reason(said)
@@ -70,13 +69,41 @@ def request(
     arguments are those of ``start_warm``. Raises NotAProgramError, AnyforkError and OSError.
     """
     _check_streams(attributes)
+    handle = _fork(face, template, attributes)
+    return take_over(handle, make, line, [(fd, fd) for fd in passed], group)
+
+
+def take_over(
+    handle: TemplateHandle,
+    make: Callable[[Link], Made],
+    line: CommandLine,
+    passed: Iterable[tuple[int, int]] = (),
+    group: int | None = None,
+    signals: Signals | None = None,
+    terminal: int | None = None,
+    imports_file: str = "",
+) -> tuple[Made, Owned]:
+    """Let a command line take over a process; return its handle, and the pipe over which it reports how it begins.
+
+    ``passed`` are numbers with the descriptors that the program gets under them. It joins the process group ``group``,
+    gets ``terminal`` as its controlling one, and writes into ``imports_file`` what it has imported.
+    """
     report, far = open_pipe()
     try:
-        starter = (line.line, line.options, Descriptor(far.fd), [(fd, Descriptor(fd)) for fd in passed], group)
-        handle = _fork(face, template, attributes)
-        return handle._take_over_by_python(make, line.kind, line.target, line.argv, starter), report
+        numbered = [(number, Descriptor(fd)) for number, fd in passed]
+        own_terminal = None if terminal is None else Descriptor(terminal)
+        starter = (line.line, line.options, Descriptor(far.fd), numbered, group, own_terminal, imports_file)
+        return handle._take_over_by_python(make, line.kind, line.target, line.argv, starter, signals), report
     finally:
         far.close()
+
+
+def read_report(report: Owned) -> bytes:
+    """Wait until a program has begun; return its report."""
+    with open(report.fd, "rb", closefd=False) as file:
+        said = file.read()
+    report.close()
+    return said
 
 
 @contextmanager
@@ -139,10 +166,3 @@ def _fork(
 def _refused(number: int | None, where: object = None) -> OSError:
     number = number or errno.EINVAL
     return OSError(number, os.strerror(number), *([] if where is None else [where]))
-
-
-def _read_all(fd: int) -> bytes:
-    said = b""
-    while part := os.read(fd, 1 << 16):
-        said += part
-    return said

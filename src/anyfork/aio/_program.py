@@ -9,10 +9,12 @@ import anyio
 from anyio import BrokenResourceError, CancelScope, create_task_group
 from anyio.abc import Process as AnyProcess
 
+from _anyfork_child.wire.program_reports import FAILED
+
 from .._errors import ArgumentError
 from .._programs.command_line import NotAProgramError
 from .._programs.popen import python_line, tell_cold
-from .._programs.start import FAILED, check_local, errors_of_start, program_attributes, reason, request
+from .._programs.start import check_local, errors_of_start, program_attributes, reason, request
 from ._pipes import ReceivePipe
 from ._process import Process
 from ._template import Template
