@@ -58,6 +58,12 @@ def owner_of(new_template: Callable[[], Template]) -> int:
 blocking_only = pytest.mark.parametrize("new_template", ["forked", "execed", "twice_forked", "early"], indirect=True)
 
 
+def forked_template() -> Iterator[Template]:
+    """Yield a template: the fixture of tests for which one kind stands for all."""
+    with anyfork.Template() as template:
+        yield template
+
+
 def connected(kind: str) -> Template:
     """Return the template at the other end of a connection; connect at the first need, and again where it is gone."""
     try:

@@ -5,17 +5,12 @@ from __future__ import annotations
 import sys
 
 import pytest
-from owner_side import ended
+from owner_side import ended, forked_template
 
 import anyfork
 from anyfork import DEVNULL, aio
 
-
-@pytest.fixture
-def template():
-    """Yield a template."""
-    with anyfork.Template() as template:
-        yield template
+template = pytest.fixture(forked_template)
 
 
 def test_late_imports_are_listed_with_their_price(template):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from deadlines import DEADLINE
-from owner_side import run_python
+from owner_side import forked_template, run_python
 
 import anyfork
 from anyfork import PIPE, aio
@@ -25,11 +25,7 @@ TREES = {
 CODE = "import os, signal, sys; {}; sys.exit(7)"
 
 
-@pytest.fixture
-def template():
-    """Yield a template."""
-    with anyfork.Template() as template:
-        yield template
+template = pytest.fixture(forked_template)
 
 
 @pytest.mark.parametrize("tree", TREES)

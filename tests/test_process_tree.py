@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from deadlines import DEADLINE
+from owner_side import forked_template
 
 import anyfork
 from anyfork import PIPE, aio
@@ -22,11 +23,7 @@ TREES = {
 CODE = "import os, signal, threading; print('up', flush=True); {}; signal.pause()"
 
 
-@pytest.fixture
-def template():
-    """Yield a template."""
-    with anyfork.Template() as template:
-        yield template
+template = pytest.fixture(forked_template)
 
 
 @pytest.mark.parametrize("tree", TREES)

@@ -8,6 +8,7 @@ from itertools import chain
 
 import pytest
 from deadlines import DEADLINE
+from owner_side import forked_template
 
 import anyfork
 from _anyfork_child.wire.owned_descriptors import Owned
@@ -19,11 +20,7 @@ ECHO = "import os, sys; text = sys.stdin.read(); sys.stdout.write(text * 2); sys
 BOTH = "import os; os.write(1, b'out '); os.write(2, b'err')"
 
 
-@pytest.fixture
-def template():
-    """Yield a template."""
-    with anyfork.Template() as template:
-        yield template
+template = pytest.fixture(forked_template)
 
 
 def test_more_than_pipes_hold_goes_both_ways(template):

@@ -9,7 +9,7 @@ from functools import partial
 import attributes_applied_functions as functions
 import pytest
 from deadlines import DEADLINE
-from owner_side import KINDS, ask, ended
+from owner_side import KINDS, ask, ended, forked_template
 
 import anyfork
 
@@ -41,11 +41,7 @@ def test_what_it_raises_is_told_with_its_traceback(made):
     assert "in refuse" in caught.value.remote_traceback
 
 
-@pytest.fixture
-def template():
-    """Yield a template."""
-    with anyfork.Template() as template:
-        yield template
+template = pytest.fixture(forked_template)
 
 
 def test_it_may_be_a_lambda_with_descriptors_or_a_name(template):
