@@ -5,13 +5,13 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 
 import faulty
 import pytest
 from deadlines import DEADLINE
+from owner_side import output_of
 from programs import PAUSE, SECONDS, Program, run_program, state
 
 import anyfork
@@ -250,16 +250,10 @@ def test_a_template_survives_what_its_process_tells_it_by_a_signal(number, gener
 
 @pytest.mark.parametrize("compiled", ["0", None])
 def test_functions_do_not_ignore_what_templates_ignore(compiled):
-    fresh = subprocess.run(
-        [sys.executable, "-c", f"import signal\n{inspect.getsource(read_masks)}\nprint(read_masks())"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=DEADLINE,
-    )
+    fresh = output_of("-c", f"import signal\n{inspect.getsource(read_masks)}\nprint(read_masks())")
     env = dict(os.environ) | ({} if compiled is None else {"ANYFORK_COMPILED": compiled})
     with Template.new_exec(env=env) as template:
-        ignored, _ = json.loads(fresh.stdout)
+        ignored, _ = json.loads(fresh)
         assert [masks(template)[0] for _ in range(2)] == [ignored] * 2
         with template.fork().fork() as clone:
             assert masks(clone)[0] == ignored

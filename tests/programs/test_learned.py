@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import threading
 
 import pytest
 from cold_and_warm import DEADLINE, PLAIN
+from owner_side import output_of
 
 from _anyfork_child.program import loaded
 from _anyfork_child.program.starter import Starter
@@ -70,11 +70,8 @@ read(lambda: os.environ["SHLVL"])
 
 
 def test_the_variables_that_a_module_reads_are_noted():
-    done = subprocess.run(
-        [sys.executable, "-c", READS], env=PLAIN, capture_output=True, text=True, timeout=DEADLINE, check=False
-    )
     said = ["", "b'A'", "b'B' b'missing'", "b'A' b'B'", "b'A' b'B'", "b'SHLVL'"]
-    assert done.stdout.splitlines() == said, done.stderr
+    assert output_of("-c", READS, env=PLAIN).splitlines() == said
 
 
 CHANGES = """
@@ -97,10 +94,8 @@ print(learns(lambda: (os.environ.update(NEW="1"), os.environ.pop("NEW"))), learn
 
 
 def test_nothing_is_learned_from_a_program_that_sets_a_variable_only_for_a_time(tmp_path):
-    command = [sys.executable, "-c", CHANGES, str(tmp_path / "imports")]
-    env = {**PLAIN, "GIVEN": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=DEADLINE, check=False)
-    assert done.stdout == "True True\nFalse False\n", done.stderr
+    said = output_of("-c", CHANGES, str(tmp_path / "imports"), env={**PLAIN, "GIVEN": "1"})
+    assert said == "True True\nFalse False\n"
 
 
 def test_a_program_that_nothing_can_be_learned_from_ends_as_ever(tmp_path, monkeypatch):
@@ -155,7 +150,4 @@ print(marshal.loads(near.recv(1000)))
 
 def test_modules_that_need_a_refused_one_are_found():
     """Refuse locale, which calendar imports."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE], env=PLAIN, capture_output=True, text=True, timeout=DEADLINE, check=False
-    )
-    assert done.stdout == "['missing_module', 'calendar']\n", done.stderr
+    assert output_of("-c", PROBE, env=PLAIN) == "['missing_module', 'calendar']\n"

@@ -17,6 +17,7 @@ import pytest
 from cold_and_warm import DEADLINE, PLAIN, Place, differences
 from conftest import eventually
 from keepers import COLD, command_line
+from owner_side import output_of, run_python
 
 from _anyfork_child.program.cold import PREFIXES
 from _anyfork_client import arguments, messages, place
@@ -375,10 +376,7 @@ print(run._answer(near, signals, None))
 
 
 def test_the_exit_status_is_read_though_a_signal_comes_as_the_program_ends():
-    done = subprocess.run(
-        [sys.executable, "-c", LATE], env=PLAIN, capture_output=True, text=True, timeout=DEADLINE, check=False
-    )
-    assert done.stdout == "('ended', 7)\n", done.stderr
+    assert output_of("-c", LATE, env=PLAIN) == "('ended', 7)\n"
 
 
 RESTORED = """
@@ -395,10 +393,8 @@ os.write(1, b"not reached")
 
 
 def test_a_client_that_starts_cold_gets_the_signals_that_came_meanwhile():
-    done = subprocess.run(
-        [sys.executable, "-c", RESTORED], env=PLAIN, capture_output=True, timeout=DEADLINE, check=False
-    )
-    assert (done.stdout, done.returncode) == (b"noted ", -signal.SIGTERM), done.stderr
+    done = run_python("-c", RESTORED, env=PLAIN)
+    assert (done.stdout, done.returncode) == ("noted ", -signal.SIGTERM), done.stderr
 
 
 def pipe_above_the_limit():
@@ -474,10 +470,7 @@ print(found() == before)
 
 
 def test_a_client_that_the_kernel_would_end_earlier_has_another_keeper():
-    done = subprocess.run(
-        [sys.executable, "-c", ANOTHER_KEY], env=PLAIN, capture_output=True, text=True, timeout=DEADLINE, check=False
-    )
-    assert done.stdout == "False\n", done.stderr
+    assert output_of("-c", ANOTHER_KEY, env=PLAIN) == "False\n"
 
 
 AUDITOR = """
@@ -522,7 +515,8 @@ def test_a_keeper_without_programs_leaves(own):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-def test_another_user_is_refused(shared):
+def test_another_user_is_refused(shared, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", shared.env["XDG_RUNTIME_DIR"])
     shared.directory.parent.chmod(0o755)
     shared.directory.chmod(0o755)
     try:
@@ -533,7 +527,7 @@ def test_another_user_is_refused(shared):
             _ask_as_nobody(str(shared.directory), path.stem)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
         with pytest.raises(place.UnusableError, match="not private"):
-            os.close(_open_directory(shared))
+            os.close(place.open_directory())
     finally:
         path.chmod(0o700)
         shared.directory.chmod(0o700)
@@ -551,18 +545,6 @@ def _ask_as_nobody(directory, name):
         os._exit(7)
     finally:
         os._exit(1)
-
-
-def _open_directory(line) -> int:
-    before = os.environ.get("XDG_RUNTIME_DIR")
-    os.environ["XDG_RUNTIME_DIR"] = line.env["XDG_RUNTIME_DIR"]
-    try:
-        return place.open_directory()
-    finally:
-        if before is None:
-            del os.environ["XDG_RUNTIME_DIR"]
-        else:
-            os.environ["XDG_RUNTIME_DIR"] = before
 
 
 def test_the_client_knows_the_variables_that_only_a_start_reads():
@@ -588,12 +570,9 @@ def test_wrong_arguments_are_explained(line):
 
 def test_the_doctor_says_what_works_and_what_keeps_programs_from_starting_warm(tmp_path):
     env = {**PLAIN, "XDG_RUNTIME_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "anyfork", "doctor"]
 
     def examine(**changes):
-        done = subprocess.run(
-            command, env={**env, **changes}, capture_output=True, text=True, timeout=DEADLINE, check=False
-        )
+        done = run_python("-m", "anyfork", "doctor", env={**env, **changes})
         assert done.stderr == ""
         return done.returncode, dict(line[6:].split(": ", 1) for line in done.stdout.splitlines())
 
