@@ -28,6 +28,14 @@ class Killing(Preloading):
         super().fork_work_horse(job, queue)
 
 
+class Unrepeatable(Killing):
+    """A worker whose template is killed before each job, and cannot be made again."""
+
+    def make_template(self):
+        template = super().make_template()
+        return template if self._template is None else template.preload("no_such_module")
+
+
 class Broken(Worker):
     """A worker whose template cannot be made."""
 

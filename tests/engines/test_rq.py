@@ -22,7 +22,7 @@ import rq_jobs
 from conftest import descendants, eventually
 from in_program import TEST_DEADLINE, in_program
 from redis import Redis
-from rq import Callback, Queue
+from rq import Callback, Queue, Retry
 from rq.command import send_kill_horse_command, send_stop_job_command
 from rq.job import JobStatus
 
@@ -147,6 +147,20 @@ def test_a_template_that_was_killed_is_replaced():
         worker = rq_jobs.Killing([Queue(connection=connection)])
         first, second = done(connection, worker, rq_jobs.processes, rq_jobs.processes)
         assert first.return_value()[1] != second.return_value()[1]
+
+
+@in_program
+def test_a_killed_template_that_cannot_be_made_again_fails_the_job_in_hand_or_leaves_it_for_its_retry():
+    with redis() as connection:
+        queue = Queue(connection=connection)
+        first, second = queue.enqueue(rq_jobs.processes), queue.enqueue(rq_jobs.processes, retry=Retry(max=1))
+        for job, status, left in [(first, JobStatus.FAILED, [second.id]), (second, JobStatus.QUEUED, [second.id])]:
+            rq_jobs.Unrepeatable([queue]).work(burst=True)
+            assert (job.get_status(), queue.job_ids) == (status, left)
+            assert connection.llen(queue.intermediate_queue_key) == 0
+        assert "no_such_module" in first.latest_result().exc_string
+        (done_later,) = done(connection, rq_jobs.Preloading, rq_jobs.processes)
+        assert [job.get_status() for job in (second, done_later)] == [JobStatus.FINISHED] * 2
 
 
 @in_program

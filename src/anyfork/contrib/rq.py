@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from resource import struct_rusage
 
 from .._blocking.template import Template
@@ -17,6 +18,7 @@ require("rq", "3", "rq")
 import rq
 from redis import ConnectionPool
 from rq.connections import parse_connection
+from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.executions import Execution
 from rq.logutils import setup_loghandlers
 
@@ -53,33 +55,46 @@ class Worker(rq.Worker):  # type: ignore[misc]  # the checker does not look into
     preload: Sequence[str] = ()
     _template: Template | None = None
     _horse: Process | None = None
-    _logging: tuple[Any, ...] = ("INFO",)
+    _logging: tuple[str | None, str, str] = "INFO", DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 
     def make_template(self) -> Template:
         """Return the template of the work horses. Modules of ``preload`` are imported there afterwards."""
         return Template()
 
-    def bootstrap(self, *args: Any, **keywords: Any) -> None:
+    def bootstrap(
+        self,
+        logging_level: str | None = "INFO",
+        date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
+        log_format: str = DEFAULT_LOGGING_FORMAT,
+    ) -> None:
         """Make the template before the worker says that it is there. Raises what is wrong with the template."""
-        self._logging = args
+        self._logging = logging_level, date_format, log_format
         self._renew_template()
-        super().bootstrap(*args, **keywords)
+        super().bootstrap(*self._logging)
 
     def _renew_template(self) -> Template:
         self._template = template = self.make_template().preload(*NEEDED, *self.preload).ready()
         return template
 
     def fork_work_horse(self, job: rq.job.Job, queue: rq.Queue) -> None:
-        """Start a work horse for a job. RQ calls this."""
+        """Start a work horse for a job. RQ calls this. If that is not possible, the job fails, and the worker ends."""
         os.environ["RQ_WORKER_ID"] = self.name
         os.environ["RQ_JOB_ID"] = job.id
         try:
-            horse = self._start_horse(self._template or self._renew_template(), job, queue)
-        except TemplateDiedError:
-            horse = self._start_horse(self._renew_template(), job, queue)
+            horse = self._new_horse(job, queue)
+        except Exception:  # any error, because ``make_template`` and pickling run user code
+            self.handle_job_failure(job, queue, exc_string=traceback.format_exc(), execution=self.execution)
+            queue.intermediate_queue.remove(job.id)  # otherwise RQ would find it there, and fail it once more
+            raise
         horse.channel.close()
         self._horse, self._horse_pid = horse, horse.pid
         self.procline(f"Forked {horse.pid}")
+
+    def _new_horse(self, job: rq.job.Job, queue: rq.Queue) -> Process:
+        try:
+            return self._start_horse(self._template or self._renew_template(), job, queue)
+        except TemplateDiedError:
+            return self._start_horse(self._renew_template(), job, queue)
 
     def _start_horse(self, template: Template, job: rq.job.Job, queue: rq.Queue) -> Process:
         settings = {name: getattr(self, name) for name in SETTINGS}
