@@ -16,8 +16,12 @@ pytest.importorskip("celery", reason="celery is not installed, or has no wheel f
 if shutil.which("redis-server") is None:
     pytest.skip("redis-server is not installed", allow_module_level=True)
 
+from billiard.exceptions import SoftTimeLimitExceeded
 from conftest import descendants, eventually
 from in_program import TEST_DEADLINE, in_program
+
+import anyfork
+from anyfork.contrib.celery import run_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_DEADLINE)]
 
@@ -122,6 +126,21 @@ def test_time_limits():
         assert outcome(tasks.soft.delay()) == "noticed"
         assert outcome(tasks.hard.delay()) == "TimeLimitExceeded"
         assert tasks.add.delay(1, 2).get(SECONDS) == 3
+
+
+def soft_limit_reached_in(target, *args):
+    """Reach the soft time limit in a function of a process, and return its result."""
+    with anyfork.Executor(max_workers=1) as executor:
+        result = executor.submit(run_task, target, args, {}, 50.0)
+        assert executor.submit(signal.getsignal, signal.SIGALRM).result(SECONDS) is signal.SIG_DFL
+        return result.result(SECONDS)
+
+
+@in_program
+def test_a_soft_time_limit_that_is_reached_when_the_task_has_ended_does_not_fail_it():
+    assert soft_limit_reached_in(signal.raise_signal, signal.SIGALRM) is None  # in no frame of the task
+    with pytest.raises(SoftTimeLimitExceeded):
+        soft_limit_reached_in(lambda: signal.raise_signal(signal.SIGALRM))
 
 
 @in_program

@@ -31,6 +31,7 @@ from kombu.asynchronous import get_event_loop
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
     from typing import Any
 
     class _BasePool:
@@ -284,8 +285,12 @@ def run_task(target: Callable[..., Any], args: Any, kwargs: Any, soft: float | N
         return target(*args, **kwargs)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
-def _exceed(*_: object) -> None:
+def _exceed(_: int, frame: FrameType | None) -> None:
+    """Raise SoftTimeLimitExceeded in the task. Do nothing when the task has just ended, or has still to begin."""
+    if frame is None or frame.f_code is run_task.__code__:
+        return
     emit(None)
     raise SoftTimeLimitExceeded
