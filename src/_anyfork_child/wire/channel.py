@@ -32,12 +32,12 @@ TRUNCATED = _socket.MSG_CTRUNC
 
 unpack_three = Struct("3i").unpack
 LATER = frozenset({ETOOMANYREFS, ENOBUFS, ENOMEM})  # errors of a kernel that takes the message later; no poll says when
-SHORTAGE = 0.01  # seconds until the kernel may have memory again
+SHORTAGE = 0.01  # seconds until the kernel may take what it has refused
 
 
 def wait_for_memory(error: OSError) -> None:
-    """Wait a moment before a retry of a call that failed because the kernel has no memory. Raises other errors."""
-    if error.errno not in (ENOMEM, ENOBUFS):
+    """Wait a moment before a retry of a call that the kernel refused for lack of memory. Raises other errors."""
+    if error.errno not in LATER:
         raise error
     sleep(SHORTAGE)
 
@@ -129,14 +129,7 @@ class Channel:
     def send(self, frame: Frame) -> None:
         """Write one frame and wait until the socket has taken it. The descriptors stay open on this side."""
         for data, fds in messages(frame):
-            rest = memoryview(data)
-            while rest:
-                try:
-                    sent = send_some(self.sock, rest, fds, 0)
-                except OSError as error:
-                    wait_for_memory(error)
-                else:
-                    rest, fds = rest[sent:], ()
+            send_all(self.sock, data, fds)
 
     def close(self) -> None:
         """Close the socket and the descriptors of an unfinished frame. Closing twice is harmless."""
@@ -179,3 +172,21 @@ def send_some(sock: _socket.socket, data: bytes | memoryview, fds: Sequence[int]
     if fds:
         return sock.sendmsg([data], [(*RIGHTS, pack_descriptors(fds))], flags | NOSIGNAL)
     return sock.send(data, flags | NOSIGNAL)
+
+
+def send_all(sock: _socket.socket, data: bytes | memoryview, fds: Sequence[int] = ()) -> None:
+    """Send bytes, and the descriptors with the first of them; wait until the socket has taken them.
+
+    The kernel refuses descriptors if too many are unread, and bytes if its memory is short. Unlike a full socket,
+    that has no event to wait for: retry until it is over.
+    """
+    while data:
+        try:
+            sent = send_some(sock, data, fds, 0) if fds else sock.send(data, NOSIGNAL)
+        except OSError as error:
+            wait_for_memory(error)
+        else:
+            if sent == len(data):
+                return
+            data = memoryview(data)[sent:]
+            fds = ()

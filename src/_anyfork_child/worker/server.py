@@ -11,7 +11,6 @@ from _thread import allocate_lock
 from fcntl import F_GETOWN, fcntl
 from os import dup, getpid, register_at_fork
 from sys import exception
-from time import sleep
 
 from .. import HOST
 from ..birth.claims import claim, is_claimed
@@ -36,13 +35,11 @@ from ..wire.call_messages import (
 )
 from ..wire.channel import (
     CLOEXEC,
-    LATER,
-    NOSIGNAL,
     ROOM,
     TRUNCATED,
     close_all,
     plain_socket,
-    send_some,
+    send_all,
     unpack_descriptors,
 )
 from ..wire.failure import format_error, pack_texts
@@ -59,8 +56,6 @@ if TYPE_CHECKING:
     from ..wire import call_messages
 
     Pickled: TypeAlias = tuple[int, int, bytes, Sequence[int]]  # a function: detail, flags, body and descriptors
-
-RETRY = 0.01  # seconds between attempts when the kernel's limit of descriptors in flight is reached
 
 
 class NobodyListensError(SystemExit):
@@ -192,9 +187,9 @@ class WorkerServer:
                 self.check_channel()
             if other_threads():
                 with self.lock:
-                    self._send_all(data)
+                    send_all(self.sock, data)
             else:  # the lock costs more than all other steps here together, without the system calls
-                self._send_all(data)
+                send_all(self.sock, data)
         except ConnectionError:
             raise NobodyListensError(0) from None
         except OSError:
@@ -207,7 +202,7 @@ class WorkerServer:
             self.check_channel()
             message.write_files()
             with self.lock:
-                self._send_all(message.data, message.fds)
+                send_all(self.sock, message.data, message.fds)
         except ConnectionError:
             raise NobodyListensError(0) from None
         finally:
@@ -245,24 +240,6 @@ class WorkerServer:
                 f"anyfork: worker {self.pid} ends: a function has closed or replaced its descriptor {fd}, over "
                 "which it talks with its owner; functions should close only what they have opened"
             )
-
-    def _send_all(self, data: bytes | memoryview, fds: Sequence[int] = ()) -> None:
-        """Send bytes, and the descriptors with the first of them.
-
-        The kernel refuses descriptors if too many are unread, and bytes if its memory is short. Unlike a full socket,
-        that has no event to wait for: retry until it is over.
-        """
-        while data:
-            try:
-                sent = send_some(self.sock, data, fds, 0) if fds else self.sock.send(data, NOSIGNAL)
-            except OSError as error:
-                if error.errno not in LATER:
-                    raise
-                sleep(RETRY)
-                continue
-            if sent == len(data):
-                return
-            data, fds = memoryview(data)[sent:], ()
 
     def send_value(self, kind: int, number: int, value: Any) -> None:
         """Send a result, an item or an event. Raises any exception of its encoding; nothing is sent then."""
