@@ -144,6 +144,20 @@ async def test_a_cancelled_block_leaves_no_program(template):
 
 
 @pytest.mark.usefixtures("only_warm")
+async def test_a_cancelled_block_ends_though_the_template_is_stopped(template):
+    await template.ready()
+    with anyio.CancelScope() as scope:
+        async with await aio.open_process([sys.executable, "-c", NAP], template=template, env=PLAIN) as process:
+            await process.stdout.receive()
+            os.kill(template.pid, signal.SIGSTOP)
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert process.returncode is None  # only the template knows it
+    os.kill(template.pid, signal.SIGCONT)
+
+
+@pytest.mark.usefixtures("only_warm")
 async def test_a_cancelled_start_leaves_no_program(template):
     read, write = os.pipe()
     with open(read, "rb") as held:

@@ -50,10 +50,7 @@ class Popen(StandardPopen):
     def _execute_child(self, args: Any, executable: Any, *rest: Any) -> None:
         preexec_fn, close_fds, pass_fds, cwd, env, _startupinfo, _creationflags, shell, *more = rest
         try:
-            line = python_line(args, executable, preexec_fn, close_fds, pass_fds, shell)
-            if line is None:
-                raise NotAProgramError
-            sys.audit("subprocess.Popen", line.line[0], line.line, cwd, env)
+            line = python_line(args, cwd, env, pass_fds, executable, preexec_fn, close_fds, shell)
             self._start(line, pass_fds, cwd, env, *more)
         except (NotAProgramError, ArgumentError) as why:
             tell_cold(str(why))
@@ -61,21 +58,10 @@ class Popen(StandardPopen):
 
     def _start(self, line: CommandLine, pass_fds: Sequence[int], cwd: Any, env: Any, *more: Any) -> None:
         """Start a command in the template. Raises NotAProgramError if that is impossible, and OSError."""
-        stdin, _, _, stdout, _, stderr, _restore, gid, gids, uid, umask, new_session, group = more
-        streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
-        attributes = program_attributes(
-            {name: fd for name, fd in streams.items() if fd != -1},
-            cwd=cwd,
-            env=env,
-            umask=None if umask < 0 else umask,
-            user=uid,
-            group=gid,
-            extra_groups=gids,
-            new_session=True if new_session else None,
-        )
-        self._process, why = start_warm(
-            self._template, line, attributes, sorted({*map(int, pass_fds)}), None if group < 0 else group
-        )
+        p2cread, _, _, c2pwrite, _, errwrite, _restore, gid, gids, uid, umask, new_session, group = more
+        stdin, stdout, stderr = (None if fd == -1 else fd for fd in (p2cread, c2pwrite, errwrite))
+        attributes = program_attributes(stdin, stdout, stderr, cwd, env, umask, uid, gid, gids, new_session)
+        self._process, why = start_warm(self._template, line, attributes, pass_fds, None if group < 0 else group)
         self.pid: int = self._process.pid or 0
         self._child_created = True
         self._close_pipe_fds(*more[:6])  # type: ignore[attr-defined]  # of the standard class
@@ -114,26 +100,33 @@ class Popen(StandardPopen):
 
 def python_line(
     args: Any,
-    executable: Any,
-    preexec_fn: Callable[[], object] | None,
-    close_fds: bool,
+    cwd: Any,
+    env: Any,
     pass_fds: Sequence[int],
-    shell: bool,
-) -> CommandLine | None:
-    """Take a command apart that is this interpreter; return None for another one. Raises NotAProgramError."""
+    executable: Any = None,
+    preexec_fn: Callable[[], object] | None = None,
+    close_fds: bool = True,
+    shell: bool = False,
+) -> CommandLine:
+    """Take a command apart that is this interpreter, and tell the audit hooks; the arguments are those of Popen.
+
+    Raises NotAProgramError if it is another one, without a text, and if a template cannot run it.
+    """
     if shell or isinstance(args, str | bytes | os.PathLike):
-        return None
+        raise NotAProgramError
     try:
         line = [os.fsdecode(part) for part in args]
     except TypeError:
-        return None
+        raise NotAProgramError from None
     if not line or line[0] != sys.executable or executable not in (None, line[0]):
-        return None
+        raise NotAProgramError
     if preexec_fn is not None:
         raise NotAProgramError("preexec_fn runs between the fork and a new interpreter")
     if not close_fds or any(int(fd) < 3 for fd in pass_fds):
         raise NotAProgramError("it inherits descriptors that only a child of this process can")
-    return take_apart(line)
+    program = take_apart(line)
+    sys.audit("subprocess.Popen", line[0], line, cwd, env)
+    return program
 
 
 def tell_cold(why: str) -> None:

@@ -22,7 +22,7 @@ from .command_line import NotAProgramError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     from _anyfork_child.wire.owned_descriptors import Owned
 
@@ -70,7 +70,7 @@ def request(
     """
     _check_streams(attributes)
     handle = _fork(face, template, attributes)
-    return take_over(handle, make, line, [(fd, fd) for fd in passed], group)
+    return take_over(handle, make, line, [(fd, fd) for fd in sorted({*map(int, passed)})], group)
 
 
 def take_over(
@@ -131,11 +131,33 @@ def check_local(call: str, face: type[TemplateHandle], template: object) -> None
         raise ArgumentError(f"{call}() needs a template on this machine, as {face.__module__}.Template() makes one")
 
 
-def program_attributes(streams: Mapping[str, object], **others: object) -> dict[str, object]:
-    """Return those of a program's attributes that are not None. Without a group, the program keeps this process's."""
-    if others["user"] is not None and others["group"] is None:
-        others["group"] = os.getegid()
-    return {"detached": True, **streams, **{name: value for name, value in others.items() if value is not None}}
+def program_attributes(
+    stdin: object,
+    stdout: object,
+    stderr: object,
+    cwd: object = None,
+    env: Mapping[Any, Any] | None = None,
+    umask: int = -1,
+    user: str | int | None = None,
+    group: str | int | None = None,
+    extra_groups: Iterable[str | int] | None = None,
+    start_new_session: bool = False,
+) -> dict[str, object]:
+    """Return the attributes of a program, which are given as Popen's. A user without a group keeps this process's."""
+    attributes = {
+        "stdin": stdin,
+        "stdout": stdout,
+        "stderr": stderr,
+        "cwd": cwd,
+        "env": env,
+        "umask": None if umask < 0 else umask,
+        "user": user,
+        "group": os.getegid() if group is None and user is not None else group,
+        "extra_groups": None if extra_groups is None else list(extra_groups),
+        "new_session": True if start_new_session else None,
+        "detached": True,
+    }
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
 def _check_streams(attributes: Mapping[str, object]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from subprocess import PIPE, CalledProcessError, CompletedProcess
 
 import anyio
-from anyio import BrokenResourceError, CancelScope, create_task_group
+from anyio import BrokenResourceError, create_task_group
 from anyio.abc import Process as AnyProcess
 
 from _anyfork_child.wire.program_reports import FAILED
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
         cwd: Path | None
         env: Mapping[str, str] | None
         start_new_session: bool
-        pass_fds: Sequence[int]
         user: str | int | None
         group: str | int | None
         extra_groups: Iterable[str | int] | None
@@ -81,9 +79,12 @@ class Program(AnyProcess):
 
     @property
     def returncode(self) -> int | None:
-        """The exit code, or the negative number of the signal; None while the program runs."""
-        known = self._process.returncode
-        return self._process.poll() if known is None else known
+        """The exit code, or the negative number of the signal; None while the program runs.
+
+        None, too, after a block that was left while the template was stopped: nobody has told it.
+        """
+        process = self._process
+        return process.returncode if process._link.closed else process.poll()
 
     @property
     def stdin(self) -> ByteSendStream | None:
@@ -102,17 +103,8 @@ class Program(AnyProcess):
 
     async def aclose(self) -> None:
         """Close the program's streams and wait for its end. After a cancellation, kill it."""
-        await self._process._close_streams()
-        try:
-            await self.wait()
-        except BaseException:
-            self.kill()
-            with CancelScope(shield=True):
-                await self.wait()
-            raise
-        finally:
-            with CancelScope(shield=True):
-                await self._process.aclose()
+        async with self._process:
+            pass
 
 
 async def open_process(
@@ -121,6 +113,7 @@ async def open_process(
     stdin: Stream = PIPE,
     stdout: Stream = PIPE,
     stderr: Stream = PIPE,
+    pass_fds: Sequence[int] = (),
     template: Template | None = None,
     **options: Unpack[Options],
 ) -> AnyProcess:
@@ -131,32 +124,12 @@ async def open_process(
     """
     if template is not None:
         check_local("open_process", Template, template)
-    pass_fds = options.get("pass_fds", ())
     try:
-        line = python_line(command, None, None, True, pass_fds, False)
-        if line is None:
-            raise NotAProgramError
-        sys.audit("subprocess.Popen", line.line[0], line.line, options.get("cwd"), options.get("env"))
-        streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
-        given: dict[str, object] = {name: stream for name, stream in streams.items() if stream is not None}
-        return await _start(template, line, _attributes(given, options), sorted({*map(int, pass_fds)}))
+        line = python_line(command, options.get("cwd"), options.get("env"), pass_fds)
+        return await _start(template, line, program_attributes(stdin, stdout, stderr, **options), pass_fds)
     except (NotAProgramError, ArgumentError) as why:
         tell_cold(str(why))
-    return await anyio.open_process(command, stdin=stdin, stdout=stdout, stderr=stderr, **options)
-
-
-def _attributes(streams: dict[str, object], options: Options) -> dict[str, object]:
-    umask, groups = options.get("umask", -1), options.get("extra_groups")
-    return program_attributes(
-        streams,
-        cwd=options.get("cwd"),
-        env=options.get("env"),
-        umask=None if umask < 0 else umask,
-        user=options.get("user"),
-        group=options.get("group"),
-        extra_groups=None if groups is None else list(groups),
-        new_session=True if options.get("start_new_session") else None,
-    )
+    return await anyio.open_process(command, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, **options)
 
 
 async def _start(
@@ -186,6 +159,7 @@ async def run_process(
     stdout: Stream = PIPE,
     stderr: Stream = PIPE,
     check: bool = True,
+    pass_fds: Sequence[int] = (),
     template: Template | None = None,
     **options: Unpack[Options],
 ) -> CompletedProcess[bytes]:
@@ -201,8 +175,9 @@ async def run_process(
         if stream is not None:
             found[name] = await _read_all(stream)
 
+    source = PIPE if input else stdin
     process = await open_process(
-        command, stdin=PIPE if input else stdin, stdout=stdout, stderr=stderr, template=template, **options
+        command, stdin=source, stdout=stdout, stderr=stderr, pass_fds=pass_fds, template=template, **options
     )
     async with process, create_task_group() as tasks:
         tasks.start_soon(read, "stdout", process.stdout)
