@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-NOT_FOR_ALL_TESTS = ("fastapi",)  # it has no wheels for some interpreters
+NOT_FOR_ALL_TESTS = ("fastapi", "jupyter_client")  # they have no wheels for some interpreters
 ENGINES = {"dask.md": "distributed", "rq.md": "rq"}  # pages about engines, whose examples take seconds
+STARTS_PROGRAMS = re.compile(r"^from anyfork import .*subprocess$", re.MULTILINE)  # none of them may start cold
+LOG_COLD_STARTS = "import logging; logging.basicConfig(); logging.getLogger('anyfork.subprocess').setLevel('INFO')\n"
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
@@ -54,9 +56,11 @@ def engine_marks(engine: str) -> list[pytest.MarkDecorator]:
 def test_code_in_the_documentation_runs_and_prints_what_it_says(code: str, said: str | None, tmp_path: Path) -> None:
     for name in NOT_FOR_ALL_TESTS:
         if f"from {name} import" in code:
-            pytest.importorskip(name, reason="the dependency group docs has it, and .ci/run runs this test there")
+            pytest.importorskip(
+                name, reason="the dependency groups docs and slow have them, and .ci/run runs this test there"
+            )
     script = tmp_path / "script.py"
-    script.write_text(code)
+    script.write_text(LOG_COLD_STARTS + code if STARTS_PROGRAMS.search(code) else code)
     with subprocess.Popen(
         [sys.executable, script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

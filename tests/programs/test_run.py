@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -586,8 +587,12 @@ def test_the_doctor_says_what_works_and_what_keeps_programs_from_starting_warm(t
     assert "/nowhere" in found["interpreter"]
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "run.md"
-EXAMPLES = re.findall(r"^```console\n\$ (.*?)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+def examples_of(page):
+    text = (Path(__file__).parents[2] / "docs" / page).read_text()
+    return re.findall(r"^```console\n\$ (.*?)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+EXAMPLES = examples_of("run.md")
 
 
 @pytest.mark.parametrize(("command", "said"), EXAMPLES, ids=[command for command, _ in EXAMPLES])
@@ -606,3 +611,15 @@ def test_the_examples_of_the_page_do_what_they_say(shared, tmp_path, command, sa
         check=True,
     )
     assert done.stdout == said
+
+
+@pytest.mark.slow
+def test_commands_of_a_django_project_start_warm_by_the_line_of_the_page(tmp_path):
+    pytest.importorskip("django")
+    output_of("-m", "django", "startproject", "project", tmp_path)
+    [(command, said)] = examples_of("replace-your-zygote.md")
+    begin, line = shlex.split(command)[:2], shlex.split(command)[2:]
+    assert begin == ["anyfork", "run"]
+    with command_line(*line[:-2]) as django:
+        django.warm_up()
+        assert django.until_warm(lambda: django.run(*line[-2:], cwd=tmp_path)).stdout == said
