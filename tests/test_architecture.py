@@ -53,7 +53,7 @@ OWNER = {
     "_cli": {"context", "_system", ""},
     "__main__": {"_cli"},
     "joblib": {"_executor", "_blocking"},
-    "contrib": {"_executor", "_blocking"},
+    "contrib": {"_executor", "_blocking", "_programs", "_system"},
     "_pyinstaller": {"frozen"},
     "subprocess": {"_programs", "_blocking"},
     "": {"_blocking", "_executor", "_pools", "_processes", "_program_copy", "_system", "aio", "context", "subprocess"},

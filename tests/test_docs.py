@@ -26,7 +26,11 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 NOT_FOR_ALL_TESTS = ("fastapi", "jupyter_client")  # they have no wheels for some interpreters
-ENGINES = {"dask.md": "distributed", "rq.md": "rq"}  # pages about engines, whose examples take seconds
+ENGINES = {
+    "dask.md": "distributed",
+    "rq.md": "rq",
+    "jupyter.md": "nbclient",
+}  # pages about engines, whose examples take seconds
 STARTS_PROGRAMS = re.compile(r"^from anyfork import .*subprocess$", re.MULTILINE)  # none of them may start cold
 LOG_COLD_STARTS = "import logging; logging.basicConfig(); logging.getLogger('anyfork.subprocess').setLevel('INFO')\n"
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")

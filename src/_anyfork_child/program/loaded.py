@@ -7,6 +7,7 @@ import os
 import sys
 from _frozen_importlib_external import ExtensionFileLoader, SourceFileLoader
 
+from ..template import template as templates
 from ..wire.program_reports import REWRITTEN, VOLATILE
 
 TYPE_CHECKING = False
@@ -61,6 +62,11 @@ class ChangesNoted(dict[bytes, bytes]):
 def note_changes() -> None:
     """Note from now on whether the program changes its environment."""
     _set_data(ChangesNoted(os.environb._data))  # type: ignore[attr-defined]  # as below
+
+
+def use_path_of_start() -> None:
+    """Find modules where programs find them. The owner's path may have other places, such as its own directory."""
+    sys.path[:] = templates.this.start_path
 
 
 _noted: list[NotingDict] = []  # of this template

@@ -18,7 +18,8 @@ from _anyfork_client.messages import LostError, peer, receive, send
 from _anyfork_client.place import PATH, SUFFIX, file_in, key, read_status
 
 from .kept_program import run
-from .kept_template import KeptTemplate, NotWarmError, Recipe
+from .kept_template import NotWarmError, Recipe
+from .kept_templates import KeptTemplates
 from .learned import Learned
 
 TYPE_CHECKING = False
@@ -27,13 +28,12 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any
 
-    from .kept_template import Made
+    from .kept_template import KeptTemplate, Made
 
 BACKLOG = 128
 REQUEST_TIMEOUT = 10.0  # seconds for a client to say what it wants
 LOOK_AROUND = 5.0  # seconds between two looks whether the keeper is still needed
 PAUSE = 0.1  # seconds
-MOST_TEMPLATES = 8  # those that were not used for the longest time end first
 UNLIMITED = (
     resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE,
     resource.RLIMIT_NPROC,
@@ -69,7 +69,7 @@ class Keeper:
         self.idle = 0.0  # seconds
         self._path = file_in(directory, name + SUFFIX)
         self._lock = threading.Lock()
-        self._templates: dict[Recipe, KeptTemplate] = {}
+        self._templates = KeptTemplates()
         self._learned = Learned(file_in(directory, name))
         self._clients: set[threading.Thread] = set()
         self._programs: dict[int, tuple[Sequence[str], float]] = {}
@@ -114,8 +114,7 @@ class Keeper:
         """Let all templates end, and wait for the programs that run."""
         self._listener.close()
         self._leave_place()
-        for kept in self._templates.copy().values():
-            kept.close()
+        self._templates.close()
         while self._clients:
             with self._lock:
                 thread = next(iter(self._clients), None)
@@ -193,16 +192,7 @@ class Keeper:
         return kept, kept.get(env)
 
     def _kept(self, recipe: Recipe) -> KeptTemplate:
-        with self._lock:
-            kept = self._templates.get(recipe)
-            if kept is None:
-                kept = self._templates[recipe] = KeptTemplate(recipe, self.options)
-            surplus = sorted(self._templates.values(), key=lambda one: -one.last_use)[MOST_TEMPLATES:]
-            for one in surplus:
-                del self._templates[one.recipe]
-        for one in surplus:
-            one.close()
-        return kept
+        return self._templates.get(recipe, self.options, os.environb)
 
     def _stop(self, sock: socket) -> None:
         self._leaving = True
@@ -212,8 +202,8 @@ class Keeper:
 
     def _status(self) -> dict[str, Any]:
         now = time.monotonic()
+        templates = [kept.status(now) for kept in self._templates.all()]
         with self._lock:
-            templates = [kept.status(now) for kept in self._templates.values()]
             programs = [(pid, [*line], now - since) for pid, (line, since) in self._programs.copy().items()]
         return {
             "pid": os.getpid(),

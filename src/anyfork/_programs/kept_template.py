@@ -96,8 +96,8 @@ class KeptTemplate:
 
     def __init__(self, recipe: Recipe, options: Sequence[str]) -> None:
         self.recipe = recipe
-        self.starts = 0
-        self.last_use = time.monotonic()
+        self.starts: int = 0
+        self.last_use: float = time.monotonic()
         self._options = options
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -107,10 +107,14 @@ class KeptTemplate:
         self._not_before = 0.0
         self._left_out: set[str] = set()  # learned modules that cannot be loaded
 
+    def use(self) -> None:
+        """Note that somebody needs this template now."""
+        self.last_use = time.monotonic()
+
     def get(self, env: Mapping[bytes, bytes]) -> Made:
         """Return a template that is up to date. Raises NotWarmError, and has one made if there is none."""
         with self._lock:
-            self.last_use = time.monotonic()
+            self.use()
             made = self._made
             why = self._why or "the template is being made"
             if made is not None:
@@ -121,6 +125,18 @@ class KeptTemplate:
                 self._drop()
             self._make(env)
             raise NotWarmError(why)
+
+    def await_made(self, env: Mapping[bytes, bytes]) -> Made:
+        """Return a template that is up to date, after it was made if there is none. Raises NotWarmError."""
+        for _ in range(ATTEMPTS):  # others may need it for another environment at the same time
+            try:
+                return self.get(env)
+            except NotWarmError:
+                with self._lock:
+                    maker = self._maker
+            if maker is not None:
+                maker.join()
+        return self.get(env)
 
     def prepare(self, env: Mapping[bytes, bytes]) -> None:
         """Have the template made."""
@@ -227,6 +243,7 @@ def _load(template: Template, recipe: Recipe, left_out: Collection[str]) -> Repo
     """Load the modules of a recipe; return what the template has to say. Raises AnyforkError and OSError."""
     try:
         names = [name for name in recipe.preload if name not in left_out]
+        template.prepare(f"{LOADED}:use_path_of_start")
         if recipe.learned:
             failed = _ask(template, "try_loading", names, recipe.refused)
             names = [name for name in names if name not in failed]

@@ -40,6 +40,7 @@ class Popen(StandardPopen):
 
     _process: Process | None = None
     _template: Template | None = None
+    _outlives: bool = True  # whether the program goes on when this process has ended
 
     def __init__(self, args: Any, *positional: Any, template: Template | None = None, **keywords: Any) -> None:
         if template is not None:
@@ -53,19 +54,27 @@ class Popen(StandardPopen):
             line = python_line(args, cwd, env, pass_fds, executable, preexec_fn, close_fds, shell)
             self._start(line, pass_fds, cwd, env, *more)
         except (NotAProgramError, ArgumentError) as why:
-            tell_cold(str(why))
-            super()._execute_child(args, executable, *rest)  # type: ignore[misc]  # private, but its parameters are
+            self._start_cold(why, args, executable, *rest)
+
+    def _start_cold(self, why: Exception, args: Any, executable: Any, *rest: Any) -> None:
+        """Start a command that the template cannot run, as the standard module does."""
+        self._tell_cold(str(why))
+        super()._execute_child(args, executable, *rest)  # type: ignore[misc]  # private, but its parameters are
+
+    def _tell_cold(self, why: str) -> None:
+        tell_cold(why)
 
     def _start(self, line: CommandLine, pass_fds: Sequence[int], cwd: Any, env: Any, *more: Any) -> None:
         """Start a command in the template. Raises NotAProgramError if that is impossible, and OSError."""
         p2cread, _, _, c2pwrite, _, errwrite, _restore, gid, gids, uid, umask, new_session, group = more
         stdin, stdout, stderr = (None if fd == -1 else fd for fd in (p2cread, c2pwrite, errwrite))
         attributes = program_attributes(stdin, stdout, stderr, cwd, env, umask, uid, gid, gids, new_session)
+        attributes["detached"] = self._outlives
         self._process, why = start_warm(self._template, line, attributes, pass_fds, None if group < 0 else group)
         self.pid: int = self._process.pid or 0
         self._child_created = True
         self._close_pipe_fds(*more[:6])  # type: ignore[attr-defined]  # of the standard class
-        tell_cold(why)
+        self._tell_cold(why)
 
     def _internal_poll(self, _deadstate: int | None = None, **others: Any) -> int | None:
         if self._process is None:
