@@ -129,6 +129,14 @@ def test_a_program_has_the_attributes_of_its_starter(template, tmp_path, monkeyp
         os.umask(before)
 
 
+@pytest.mark.parametrize("directory", ["inner", b"inner", Path("inner")], ids=lambda given: type(given).__name__)
+def test_a_relative_directory_is_one_of_its_starter(directory, template, tmp_path, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = start(template, "-c", f"import os; print(os.getcwd()); {WARM}", cwd=directory)
+    assert done.stdout.split() == [str(tmp_path / "inner"), "True"]
+
+
 def test_a_program_outlives_its_starter(tmp_path):
     code = "import os, sys; os.write(1, b'.'); os.read(0, 1); os.write(1, b'alive'); os.close(1)"
     starter = (

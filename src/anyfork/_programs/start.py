@@ -172,7 +172,7 @@ def _fork(
     """Return a fork of a template, or of the default one, with all that a child of this process would inherit."""
     if template is not None:
         template._link.check("Popen")
-    encoded = present_attributes(attributes)
+    encoded = present_attributes({**attributes, "cwd": _absolute(attributes.get("cwd"))})
     try:
         if template is None:
             link = fork_default(attributes, encoded)
@@ -183,6 +183,14 @@ def _fork(
         encoded.close_made()
     link.streams = streams_of(encoded.pipes)
     return face._of(link)
+
+
+def _absolute(directory: Any) -> object:
+    """Return a directory as the template finds it, which is in another one than this process. Raises OSError."""
+    if directory is None or isinstance(directory, int) or os.path.isabs(directory):
+        return directory
+    name = os.fspath(directory)
+    return os.path.join(os.getcwdb() if isinstance(name, bytes) else os.getcwd(), name)
 
 
 def _refused(number: int | None, where: object = None) -> OSError:
