@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import calls, create, create_aio, data, engines, machine, memory, pools, remote, soak, soak_pool
+from . import calls, create, create_aio, data, engines, growth, machine, memory, pools, remote, soak, soak_pool
 from .report import Settings, progress
 
 TYPE_CHECKING = False
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "calls": calls.run,
     "data": data.run,
     "engines": engines.run,
+    "growth": growth.run,
     "memory": memory.run,
     "pool": pools.run,
     "remote": remote.run,
@@ -37,7 +38,7 @@ def main() -> int:
     options = parser.parse_args()
     names = {
         name
-        for benchmark in (create, create_aio, calls, data, engines, memory, pools, remote)
+        for benchmark in (create, create_aio, calls, data, engines, growth, memory, pools, remote)
         for name in benchmark.NAMES
     }
     if unknown := set(options.only) - names:
@@ -62,6 +63,10 @@ def main() -> int:
         print("\n\n".join(report.tables), flush=True)
         failed |= report.failed
     print(f"\nraw samples: {', '.join(map(str, files))}")
+    if options.plot:
+        from . import plots  # matplotlib is needed for nothing else
+
+        print(f"pictures: {', '.join(map(str, plots.draw(results)))}")
     return int(failed)
 
 
@@ -73,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="less of everything: to see that it runs")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="contenders to measure")
     parser.add_argument("--count", type=int, default=soak.COUNT, help="processes of soak (%(default)s)")
+    parser.add_argument("--plot", action="store_true", help="draw the pictures of the documentation (calls, growth)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="one file for all results")
     return parser
 

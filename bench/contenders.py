@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .ballast import MEGABYTES
 from .driver import ROOT, Driver
 
 FIRST_BYTE, SEQUENTIAL, IN_FLIGHT, MANY = "first_byte", "sequential", "in_flight", "many"
@@ -28,6 +29,7 @@ class Contender:
     """One way to do what a benchmark measures.
 
     ``megabytes``, where processes are started, is the size its owner is brought to; 0 leaves it as small as it comes.
+    ``objects`` is the size in MB of what bench.ballast loads, if it is preloaded.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Contender:
     measures: tuple[str, ...] = ALL
     every: int = 1
     owner: str = STARTS
+    objects: int = 0
 
     def launch(self) -> Driver:
         """Start its owner."""
@@ -45,7 +48,7 @@ class Contender:
             script = ROOT / "bench" / "perl" / PERL[self.owner]
             return Driver(["perl", str(script)], [self.kind.removeprefix("perl-")])
         size = [str(self.megabytes)] if self.owner == STARTS else []
-        return Driver.python(self.owner, self.kind, *size, *self.preload)
+        return Driver.python(self.owner, self.kind, *size, *self.preload, environment={MEGABYTES: str(self.objects)})
 
 
 # What is compared by a target stands close together, so that it is measured within a second or two.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +26,9 @@ class UnavailableError(Exception):
 class Driver:
     """One owner program, started at once and asked for slices."""
 
-    def __init__(self, command: Sequence[str], arguments: Sequence[str]) -> None:
+    def __init__(
+        self, command: Sequence[str], arguments: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
         self._control, far = socket.socketpair()
         self._control.settimeout(ANSWER)
         self._file = self._control.makefile("rb")
@@ -40,7 +42,7 @@ class Driver:
                 stdin=subprocess.DEVNULL,
                 stderr=self._errors,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": path, **(environment or {})},
             )
 
     @property
@@ -49,9 +51,9 @@ class Driver:
         return self._process.pid
 
     @classmethod
-    def python(cls, module: str, *arguments: str) -> Self:
+    def python(cls, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Self:
         """An owner written in Python, without a ``__main__`` that multiprocessing would load again in each child."""
-        return cls([sys.executable, "-c", f"from {module} import main; main()"], arguments)
+        return cls([sys.executable, "-c", f"from {module} import main; main()"], arguments, environment)
 
     def answer(self) -> list[float]:
         """The numbers that come next. Raises UnavailableError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from .ballast import BYTES_A_DICTIONARY
 from .child import nothing
 from .owner import own
 from .procfs import available, cpu
@@ -12,7 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-BYTES_A_DICTIONARY = 300  # of those below, with what they hold
 MAKE = "made = [{'number': i, 'name': str(i), 'half': i / 2} for i in range(args[0])]"
 WALK = """
 def private():

@@ -22,14 +22,16 @@ BLOCK = 512  # tiny jobs between two looks at the clock
 MAP_BLOCK = 8192
 LONG, SHORT, SHORTS = 0.2, 0.001, 100  # seconds of a long job, of a short one behind it, and how many of those
 MANY_WORKERS = 8
+LOADS = {"heavy": ["bench.frames"], "memory": ["bench.frames"], "requests": ["bench.heavy"]}
+MANY = ("memory", "requests")
 MEGABYTE = 125_000  # numbers of 8 bytes
 
 
 def main() -> None:
     """Be the owner that the command line describes: descriptor of the socket, kind, and what is loaded before."""
-    fd, kind, *heavy = sys.argv[1:]
-    workers = MANY_WORKERS if "memory" in heavy else WORKERS
-    own(fd, lambda: checked(kind, workers, bool(heavy)), lambda pool, name, amount: MEASURES[name](pool, amount))
+    fd, kind, load = sys.argv[1:]
+    workers = MANY_WORKERS if load in MANY else WORKERS
+    own(fd, lambda: checked(kind, workers, LOADS[load]), lambda pool, name, amount: MEASURES[name](pool, amount))
 
 
 def tiny(pool: Pooler, seconds: float) -> list[float]:
@@ -113,6 +115,14 @@ def idle_memory(pool: Pooler, _: float) -> list[float]:
     return [float(sum(memory(pid).pss for pid in offspring(os.getpid())))]
 
 
+def requests(pool: Pooler, count: float) -> list[float]:
+    """Serve so many requests; bytes of the program and all that serves it, shared pages divided among their users."""
+    if not count:
+        pool.run(pool_jobs.busy, [(0.05,)] * MANY_WORKERS * 2)  # so that all workers are there
+    pool.run(pool_jobs.request, [(number,) for number in range(int(count))])
+    return [float(sum(memory(pid).pss for pid in (os.getpid(), *offspring(os.getpid()))))]
+
+
 def _repeat(block: Callable[[], int], seconds: float) -> list[float]:
     count = 0
     begin = perf_counter()
@@ -132,4 +142,5 @@ MEASURES: dict[str, Callable[[Pooler, float], list[float]]] = {
     "first": first,
     "replace": replace,
     "memory": idle_memory,
+    "requests": requests,
 }

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 WORKERS = 2
 IN_FLIGHT = 64  # callers of an async pool
-HEAVY = "bench.frames"
 
 
 class Pooler:
@@ -20,9 +19,9 @@ class Pooler:
     heavy_preload = False  # it can have modules loaded before its workers start
     pool: Any = None
 
-    def __init__(self, workers: int = WORKERS, heavy: bool = False) -> None:
+    def __init__(self, workers: int = WORKERS, heavy: Sequence[str] = ()) -> None:
         self.workers = workers
-        self.heavy = heavy
+        self.heavy = heavy  # modules to load before the workers start, where that is possible
         self.prepare()
         self.start()
 
@@ -75,7 +74,7 @@ class Anyfork(Futures):
     def prepare(self) -> None:
         from anyfork import Template
 
-        modules = ("bench.pool_jobs", "numpy", *([HEAVY] if self.heavy else []))
+        modules = ("bench.pool_jobs", "numpy", *self.heavy)
         self.template = Template().preload(*modules).ready()
 
     def start(self) -> None:
@@ -86,6 +85,19 @@ class Anyfork(Futures):
     def close(self) -> None:
         super().close()
         self.template.close()
+
+
+class AnyforkImmortal(Anyfork):
+    """anyfork.Executor, with a template whose objects are immortal."""
+
+    def prepare(self) -> None:
+        from anyfork import TemplateError
+
+        super().prepare()
+        try:
+            self.template.immortalize().ready()
+        except TemplateError as error:
+            raise ImportError(str(error)) from error
 
 
 class Stdlib(Futures):
@@ -100,9 +112,9 @@ class Stdlib(Futures):
         if self.method == "fork":
             __import__("bench.pool_jobs")
             __import__("numpy")
-            if self.heavy:
-                __import__(HEAVY)
-        self.context.set_forkserver_preload(["bench.pool_jobs", "numpy", *([HEAVY] if self.heavy else [])])
+            for module in self.heavy:
+                __import__(module)
+        self.context.set_forkserver_preload(["bench.pool_jobs", "numpy", *self.heavy])
         if self.method == "forkserver":
             from multiprocessing.forkserver import ensure_running
 
@@ -260,7 +272,7 @@ class AioPool(Pooler):
     async def _make_template(self) -> Any:
         from anyfork.aio import Template
 
-        modules = ("bench.pool_jobs", "numpy", *([HEAVY] if self.heavy else []))
+        modules = ("bench.pool_jobs", "numpy", *self.heavy)
         return await Template().preload(*modules).ready()
 
     def start(self) -> None:
@@ -303,6 +315,7 @@ class AioPool(Pooler):
 
 KINDS: dict[str, type[Pooler]] = {
     "anyfork": Anyfork,
+    "anyfork-immortal": AnyforkImmortal,
     "aio": AioPool,
     "ppe-fork": Stdlib,
     "ppe-forkserver": Forkserver,
@@ -316,7 +329,7 @@ KINDS: dict[str, type[Pooler]] = {
 }
 
 
-def checked(kind: str, workers: int = WORKERS, heavy: bool = False) -> Pooler:
+def checked(kind: str, workers: int = WORKERS, heavy: Sequence[str] = ()) -> Pooler:
     """A pool of this kind whose workers are there. Raises ImportError."""
     made = KINDS[kind](workers, heavy)
     if made.run(neg, [(1,)] * IN_FLIGHT) != [-1] * IN_FLIGHT:

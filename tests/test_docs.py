@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from importlib.util import find_spec
 from inspect import getdoc
 from operator import attrgetter
@@ -85,6 +87,18 @@ def test_the_list_of_pages_has_each_page_once() -> None:
     listed = re.findall(r"(?:file|root): (\S+)", (ROOT / "docs" / "_toc.yml").read_text())
     pages = [str(page.relative_to(ROOT / "docs").with_suffix("")) for page in PAGES if ROOT / "docs" in page.parents]
     assert sorted(listed) == sorted(pages)
+
+
+def test_pictures_are_those_that_the_code_draws_and_all_of_them_are_shown() -> None:
+    pictures = ROOT / "docs" / "pictures"
+    drawings = runpy.run_path(str(pictures / "drawings.py"))
+    for name, draw in drawings["PICTURES"].items():
+        assert (pictures / f"{name}.svg").read_text() == draw(), "python docs/pictures/drawings.py draws it anew"
+    texts = "".join(page.read_text() for page in PAGES)
+    for picture in pictures.glob("*.svg"):
+        assert f"pictures/{picture.name})" in texts
+        styles = "".join(ElementTree.parse(picture).getroot().itertext())
+        assert "prefers-color-scheme: dark" in styles or picture.name == "run.svg", "which is a terminal, always dark"
 
 
 DIRECTIVE = re.compile(r"^\.\. (?:py:)?(?:auto)?(?:class|function|exception|data):: (\S+)$", re.MULTILINE)
