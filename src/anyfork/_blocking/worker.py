@@ -49,7 +49,8 @@ class Worker(WorkerHandle):
     A worker runs one call after the other, in their order. With ``concurrency`` it runs that many calls at once: async
     functions, under asyncio or the ``backend``. ``on_cancel`` says what happens to a running call that is given up (by
     a timeout, or an interrupt): "kill" ends the worker, or with ``concurrency`` cancels the call in the worker instead;
-    "wait" waits for the call nevertheless, and returns its result.
+    "wait" waits for the call nevertheless, and returns its result. ``trace`` names a file for a timeline in Chrome's
+    trace format.
 
     As a context manager it is closed at the end. Every method may be used from any thread. Raises ArgumentError.
 

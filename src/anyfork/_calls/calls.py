@@ -368,6 +368,14 @@ class Calls:
             self.out.append(Message(HEADER.pack(0, call.number, call.consumed, MORE, 0, 0)))
             call.consumed = 0
 
+    # --- The worker ---
+
+    def entered(self, pid: int | None) -> None:
+        """Note that the process of the worker runs. Changes nothing here; see _calls.traced_calls."""
+
+    def ended(self, how: str) -> None:
+        """Note how the process of the worker has ended. Changes nothing here."""
+
     # --- Messages from the worker ---
 
     def take_results(self, messages: deque[call_messages.Message]) -> None:

@@ -24,6 +24,7 @@ from _anyfork_child.wire.call_messages import FRESH, VALUE
 from .._errors import ArgumentError
 from .._processes.arguments import encode_for
 from .durations import JobDuration
+from .labels import label_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,9 +42,10 @@ LARGE = 10 << 20  # bytes: a log record is written for a function by value that 
 class KnownFunction:
     """A function with a number. ``message`` tells a worker of it, and the executor notes how long its calls take."""
 
-    __slots__ = ("__weakref__", "_duration", "message", "number")
+    __slots__ = ("__weakref__", "_duration", "label", "message", "number")
 
-    def __init__(self, number: int, message: Message) -> None:
+    def __init__(self, number: int, message: Message, label: str = "") -> None:
+        self.label: str = label
         self.number: int = number
         self.message: Message = message
         self._duration: JobDuration | None = None
@@ -92,12 +94,12 @@ class FunctionsByValue:
         if size > LARGE:
             self._tell(call, function, size)
         if size <= INLINE or encoded.fds:  # two descriptors may have the same number and be different files
-            return self._new(call, encoded, detail)
+            return self._new(call, function, encoded, detail)
         digest = _digest(encoded, detail)
         found = self._by_digest.get(digest)
         known = None if found is None else found()
         if known is None:
-            known = self._new(call, encoded, detail)
+            known = self._new(call, function, encoded, detail)
             self._by_digest[digest] = ref(known, lambda gone: self._forget(digest, gone))
         return known
 
@@ -106,7 +108,7 @@ class FunctionsByValue:
         if self._by_digest.get(digest) is gone:
             self._by_digest.pop(digest, None)
 
-    def _new(self, call: str, encoded: Encoded, detail: int) -> KnownFunction:
+    def _new(self, call: str, function: Callable[..., Any] | str, encoded: Encoded, detail: int) -> KnownFunction:
         number = next(self._numbers)
         try:
             message = message_of(VALUE, number, detail, encoded, remote=self._receiver.remote)
@@ -118,7 +120,7 @@ class FunctionsByValue:
         except BaseException:
             message.close()
             raise
-        return KnownFunction(number, message)
+        return KnownFunction(number, message, label_of(function))
 
     def _tell(self, call: str, function: Callable[..., Any] | str, size: int) -> None:
         name = getattr(function, "__qualname__", type(function).__qualname__)

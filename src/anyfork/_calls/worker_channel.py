@@ -80,6 +80,7 @@ class WorkerChannel:
             self.watch.register(end, POLLIN)
         self.watch.register(sock, POLLIN)
         self.sock = plain_socket(sock)
+        self.calls.entered(self.process.pid)
 
     def has_ended(self) -> bool:
         """Return whether the worker has ended. Ask when nothing is to be read: another process may still hold the
@@ -295,6 +296,7 @@ class WorkerChannel:
         """Fail all calls that have no answer, because the worker has ended."""
         output = self.process._link.output
         stderr = output.tail() if output is not None else ""
+        self.calls.ended(str(status))
         pid, tail = self.process.pid, f"; it wrote:\n{stderr}" if stderr else ""
 
         def make(may_have_run: bool) -> WorkerDiedError:

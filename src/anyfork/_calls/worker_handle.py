@@ -9,12 +9,14 @@ from .._processes.session import STARTING
 from .._system.signatures import Generic, Item
 from .call import State
 from .calls import Calls
+from .worker_options import find_trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn, TypeVar
 
+    from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.wire import call_messages
 
     from .._processes.handles import TemplateHandle
@@ -42,7 +44,7 @@ class WorkerHandle(Stays):
         self._closed = False
         self._status: ExitStatus | None = None  # set when the worker is closed
         receiver = template._link.receiver.started_with(options.initializer)
-        calls = Calls(options.serializer, options.concurrency, options.on_event, receiver)
+        calls = _new_calls(options, receiver)
         link: Link | None = None
         try:
             link = options.start(template)
@@ -74,6 +76,16 @@ class WorkerHandle(Stays):
     def __repr__(self) -> str:
         state = "closed" if self._closed else "ended" if self._channel.calls.failed else "working"
         return f"<Worker pid={self.pid} {state}>"
+
+
+def _new_calls(options: Options, receiver: Receiver) -> Calls:
+    """Create the calls of a worker, with a timeline if there is to be one. Raises ArgumentError."""
+    file = find_trace("Worker", options.trace)
+    if file is None:
+        return Calls(options.serializer, options.concurrency, options.on_event, receiver)
+    from .traced_calls import TracedCalls
+
+    return TracedCalls(file, options.serializer, options.concurrency, options.on_event, receiver)
 
 
 class StreamHandle(Stays, Generic[Item]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .._processes.link import Link
     from .call import Handler
     from .permits import Permits
+    from .trace_file import TraceFile
 
     class WorkerOptions(TypedDict, total=False):
         """The options of a Worker, in both faces."""
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
         concurrency: int | None
         backend: Backend
         on_cancel: Literal["kill", "wait"]
+        trace: str | os.PathLike[str] | None
 
 
 DEFAULTS: WorkerOptions = {
@@ -49,6 +52,7 @@ DEFAULTS: WorkerOptions = {
     "concurrency": None,
     "backend": "asyncio",
     "on_cancel": "kill",
+    "trace": None,
 }
 MODULE = "_anyfork_child.worker.loop"
 WINDOW = 64  # calls of a map that are under way to a worker at the same time
@@ -69,6 +73,7 @@ class Options:
         self.concurrency: int | None = options["concurrency"]
         self.backend: str = options["backend"]
         self.on_cancel: str = options["on_cancel"]
+        self.trace: str | os.PathLike[str] | None = options["trace"]
         if self.concurrency is not None and self.concurrency < 1:
             raise ArgumentError(f"Worker(): concurrency must be 1 or more, not {self.concurrency}")
         if self.backend not in BACKENDS:
@@ -134,6 +139,15 @@ def find_serializer(serializer: str | Serializer) -> Serializer | None:
             f"there is no serializer {serializer!r}: use pickle, {', '.join(BY_NAME)}, or your own object"
         )
     return BY_NAME[serializer]()
+
+
+def find_trace(call: str, path: str | os.PathLike[str] | None) -> TraceFile | None:
+    """Return the file for a timeline, if there is to be one. Raises ArgumentError."""
+    if path is None and "ANYFORK_TRACE" not in os.environ:
+        return None
+    from .trace_file import trace_file_at
+
+    return trace_file_at(call, path)
 
 
 def check_window(window: int) -> None:

@@ -24,6 +24,8 @@ Commands:
         Let these templates end. Programs that run go on to their end.
   doctor
         Say what works on this machine, and what keeps programs from starting warm.
+  report TIMELINE [-o PAGE]
+        Draw the timeline that trace= or ANYFORK_TRACE has written, as a page of HTML.
   as-forkserver [--import-main] SCRIPT | -m MODULE [ARGUMENT ...]
         Run a program in which multiprocessing's start method "forkserver" starts
         processes from a template. With --import-main, each process imports the
@@ -67,6 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     if command == "as-forkserver":
         from .as_forkserver import run
+
+        run(rest, fail)
+    elif command == "report":
+        from .report import run
 
         run(rest, fail)
     elif command == "run":

@@ -9,6 +9,7 @@ from itertools import islice
 from math import inf
 
 from .._blocking.waiting import warn_in_loop
+from .._calls.labels import label_of
 from .._errors import ArgumentError
 from .._pools.pool_options import check_job_options
 from .._processes.arguments import Stays, check_function, refused_keywords
@@ -65,6 +66,7 @@ NAMES = (
     "initializer",
     "initargs",
     "on_event",
+    "trace",
 )
 
 
@@ -104,6 +106,8 @@ class _Submitter(Stays, AnyExecutor):
             return future
         future._dispatcher = dispatcher
         future._job = job = FutureJob(encoded, future, self._on_event, *self._options)
+        if dispatcher.traced:
+            job.label = label_of(fn)
         dispatcher.submit(job)
         return future
 
@@ -234,7 +238,8 @@ class Executor(_Submitter):
     "pss") or ``max_age`` old, or when it has called ``retire``. A job that runs longer than ``timeout`` is ended
     together with its worker. At most ``max_queued`` jobs wait for workers; a further one waits for space in the queue,
     or raises QueueFullError with ``when_full="raise"``. ``initializer(*initargs)`` is called in each worker.
-    ``on_event`` is called with the values that jobs ``emit``, in the Executor's own thread.
+    ``on_event`` is called with the values that jobs ``emit``, in the Executor's own thread. ``trace`` names a file for
+    a timeline in Chrome's trace format.
 
     When a worker dies, the job that it was running fails with WorkerDiedError, which is also a BrokenExecutor; no other
     job fails. Raises ArgumentError, and ValueError if ``max_workers`` is below 1.

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         function: KnownFunction
         kind: int
         on_event: Handler | None
+        label: str
         options: dict[str, Any]
         items: dict[int, Any]
         jobs: set[Any]
@@ -293,6 +294,7 @@ class BatchJob(Job):
 
     def __init__(self, work: MapItems, indexes: list[int]) -> None:
         super().__init__(size=len(indexes), **work.options)
+        self.label = work.label
         self.work = work
         self.function = work.function
         self.on_event = work.on_event

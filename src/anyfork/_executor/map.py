@@ -15,6 +15,7 @@ from _anyfork_child.values.scalars import load_plain
 from _anyfork_child.wire.call_messages import BODY, CHUNKS, ITEMS
 
 from .._blocking.waiting import warn_in_loop
+from .._calls.labels import label_of
 from .._system import this_process
 from .._system.timeouts import one_wait, remaining
 from .errors import drop_in
@@ -77,6 +78,7 @@ class ExecutorMap:
         self.kind: int = CHUNKS if chunked else ITEMS
         self.on_event = on_event
         self.options = options
+        self.label: str = label_of(function)
         self.items: dict[int, Any] = {}
         self.results: dict[int, Any] = {}
         self.durations: JobDuration = self.function.duration
@@ -257,6 +259,7 @@ class ItemJob(EncodedJob):
 
     def __init__(self, work: ExecutorMap, index: int, encoded: Any) -> None:
         super().__init__(encoded, on_event=work.on_event, **work.options)
+        self.label = work.label
         self.work = work
         self._index = index
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         def new_calls(self) -> JobCalls: ...
         def take(self, answers: Sequence[tuple[Any, Any]], now: float) -> None: ...
         def decide(self) -> None: ...
+        def entered(self, worker: WorkerRecord) -> None: ...
 
 
 MODULE = "_anyfork_child.worker.job_loop"
@@ -105,6 +106,7 @@ class Workers:
             pooled_worker.not_started(failure)
             self._remove(pooled_worker)
             return
+        self._dispatcher.entered(pooled_worker.worker)
         assert pooled_worker.channel.sock is not None
         self._by_fd[pooled_worker.channel.sock.fileno()] = pooled_worker
         if pooled_worker.channel.end >= 0:

@@ -10,6 +10,7 @@ from collections import deque
 
 from .._calls.batch import is_short
 from .._calls.call import DONE, Answer, State
+from .._calls.labels import label_of
 from .._errors import PeerError, WorkerDiedError
 from .calls import PoolJob
 
@@ -87,6 +88,7 @@ class ItemsJob(PoolJob):
     ) -> None:
         priority, timeout, idempotent = work.options
         super().__init__(work.pool, function, body, None, priority, timeout, idempotent, len(items))
+        self.label = work.label
         self.work = work
         self.items = items
         self.left = len(items)
@@ -165,6 +167,7 @@ class MapJobs:
     ) -> None:
         self.pool = pool
         self.options = options
+        self.label: str = label_of(function)
         self.jobs: set[ItemsJob] = set()  # jobs that are not done
         self.waiting: FutureLike | None = None
         self.exhausted = False  # there are no more items

@@ -46,7 +46,7 @@ class PoolHandle:
 
     def __init__(self, call: str, template: Templates, options: PoolOptions, boosts_load: bool = False) -> None:
         settings = PoolSettings(call, template, options, boosts_load)
-        self.scheduler: Scheduler = Scheduler(settings.limits, settings.sources)
+        self.scheduler: Scheduler = self._new_scheduler(call, settings)
         self.encoder: Encoder = Encoder(settings.worker.serializer, settings.receiver)
         self.serializer: Serializer | None = settings.worker.serializer
         self.memory: int | None = settings.memory  # the kind of memory that is measured after each job
@@ -57,6 +57,18 @@ class PoolHandle:
         self._closed = False
         self._again = False  # an event came while steps were carried out: decide again
         self._owner = os.getpid()
+
+    def _new_scheduler(self, call: str, settings: PoolSettings) -> Scheduler:
+        self.traced: bool = settings.trace is not None  # jobs need labels
+        if settings.trace is None:
+            return Scheduler(settings.limits, settings.sources)
+        from .observed import ObservedScheduler
+
+        return ObservedScheduler(settings.limits, settings.sources, settings.trace, call, settings.receiver.remote)
+
+    def entered(self, worker: WorkerRecord) -> None:
+        """Note that the process of a worker runs."""
+        self.scheduler.entered(worker, monotonic())
 
     @property
     def remote(self) -> bool:

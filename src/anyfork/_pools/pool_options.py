@@ -9,7 +9,7 @@ from sys import float_info
 from _anyfork_child.values.by_name_or_value import Receiver
 
 from .._calls.permits import MOST
-from .._calls.worker_options import Options
+from .._calls.worker_options import Options, find_trace
 from .._errors import ArgumentError
 from .._processes.handles import TemplateHandle
 from .._system.cpus import usable_cpus
@@ -18,12 +18,14 @@ from .records import TemplateRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Literal, TypeAlias, TypedDict
 
     from _anyfork_child.values.serializers import Serializer
 
     from .._calls.call import Handler
+    from .._calls.trace_file import TraceFile
     from .._processes.handles import Backend
     from .records import WorkerRecord
 
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         initializer: Callable[..., object] | str | None
         initargs: Sequence[object]
         on_event: Handler | None
+        trace: str | os.PathLike[str] | None
 
     class PoolOptions(CommonOptions, total=False):
         """The options of a pool of the async face."""
@@ -73,6 +76,7 @@ DEFAULTS: PoolOptions = {
     "initializer": None,
     "initargs": (),
     "on_event": None,
+    "trace": None,
     "serializer": "pickle",
     "concurrency": None,
     "backend": "asyncio",
@@ -127,6 +131,7 @@ class PoolSettings:
         self.timeout: float | None = options["timeout"]
         self.memory: int | None = None if options["max_memory"] is None else _CHOICES["memory"].index(options["memory"])
         self.raises = options["when_full"] == "raise"
+        self.trace: TraceFile | None = find_trace(call, options["trace"])
 
     def load_of(self, load: int) -> int:
         """Return how many jobs a plain worker may have at once: ``load``, within a bound.

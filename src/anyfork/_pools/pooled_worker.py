@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class PooledWorker:
     """A worker of a pool. ``worker`` is the scheduler's record of it, ``channel`` its channel."""
 
-    __slots__ = ("_entered", "calls", "channel", "last", "pool", "worker")
+    __slots__ = ("_entered", "calls", "channel", "last", "pool", "status", "worker")
 
     def __init__(self, pool: Pool, worker: WorkerRecord, channel: WorkerChannel, calls: PoolCalls) -> None:
         self.pool = pool
@@ -28,6 +28,7 @@ class PooledWorker:
         self.calls = calls
         self._entered = False  # the scheduler knows that the worker is ready, or never will be
         self.last = 0.0  # when the worker was done with the last job whose duration was measured
+        self.status: ExitStatus | None = None  # once it has ended
         worker.pooled_worker = self
 
     @property
@@ -119,6 +120,7 @@ class PooledWorker:
 
     def ended(self, status: ExitStatus) -> None:
         """Report that the worker has ended. Everything from it must have been handled before."""
+        self.status = status
         self.channel.died(status)
         if self._entered:
             self.pool.scheduler.died(self.worker, self.pool.now())

@@ -8,6 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .._calls.track import Track
+
 FIRST_DELAY = 0.05  # seconds before the third attempt, when two have failed; the second comes at once
 LAST_DELAY = 5.0  # seconds: the delay doubles with each further failure, up to this
 MAX_TRIES = 5  # starts in a row that gave no living worker, until the template counts as hopeless
@@ -30,10 +32,11 @@ class Job:
     Among waiting jobs a greater ``priority`` goes first. ``timeout`` is how many seconds the job may run. An
     ``idempotent`` job may run again when its worker has died. ``size`` is how many calls the job stands for, see
     max_calls. A job that is known to be quick has a ``depth``: a worker that has fewer jobs, and only quick ones, may
-    have this job too.
+    have this job too. ``label`` is the name of its function, which only the jobs of pools with a timeline have.
     """
 
-    __slots__ = ("deadline", "depth", "idempotent", "priority", "runs", "size", "state", "timeout", "worker")
+    label: str
+    __slots__ = ("deadline", "depth", "idempotent", "label", "priority", "runs", "size", "state", "timeout", "worker")
 
     def __init__(
         self, *, priority: float = 0, timeout: float | None = None, idempotent: bool = False, size: int = 1
@@ -62,7 +65,18 @@ class WorkerState(IntEnum):
 class WorkerRecord:
     """A worker, as the scheduler sees it. ``jobs`` are in the order in which they were given to it."""
 
-    __slots__ = ("born", "calls", "generation", "idle_since", "jobs", "pooled_worker", "slow", "source", "state")
+    __slots__ = (
+        "born",
+        "calls",
+        "generation",
+        "idle_since",
+        "jobs",
+        "pooled_worker",
+        "slow",
+        "source",
+        "state",
+        "track",
+    )
 
     def __init__(self, source: TemplateRecord, now: float) -> None:
         self.source = source
@@ -74,6 +88,7 @@ class WorkerRecord:
         self.born = now
         self.idle_since = now
         self.pooled_worker: Any = None  # the face's data
+        self.track: Track | None = None  # in a pool with a timeline
 
 
 class TemplateRecord:

@@ -93,11 +93,14 @@ class Scheduler:
         """Create a scheduler with the same limits, templates and counts, but without workers and jobs."""
         for source in self.sources:
             source.count = 0
-        other = Scheduler(self.limits, self.sources)
+        other = self._like()
         other.closing = self.closing
         other._counts = self._counts
         other._growth.replacements_due = max(self._growth.replacements_due, other._growth.replacements_due)
         return other
+
+    def _like(self) -> Scheduler:
+        return Scheduler(self.limits, self.sources)
 
     def adopt(self, worker: WorkerRecord, jobs: Sequence[Job], wanted: Container[Job], now: float) -> None:
         """Take over a worker of an earlier scheduler with its jobs, in the order in which it runs them.
@@ -310,6 +313,9 @@ class Scheduler:
             self._kill(worker)
 
     # --- Events of workers ---
+
+    def entered(self, worker: WorkerRecord, now: float) -> None:
+        """Note that the process of a worker runs. Changes nothing here; see _pools.observed."""
 
     def ready(self, worker: WorkerRecord, now: float) -> None:
         """Give jobs to a worker from now on: it has been started."""

@@ -7,6 +7,7 @@ from anyio.lowlevel import checkpoint
 
 from _anyfork_child.values.message import Message
 
+from .._calls.labels import label_of
 from .._calls.worker_options import check_window
 from .._pools.calls import CallJob
 from .._pools.map import MOST, MapJobs
@@ -71,7 +72,7 @@ class Pool(Stays):
     that runs longer than ``timeout`` is ended together with its worker. At most ``max_queued`` calls wait for workers;
     a further one waits for space in the queue, or raises QueueFullError with ``when_full="raise"``. ``on_event``,
     ``serializer``, ``initializer``, ``initargs``, ``concurrency`` (which is then the ``load``, too), ``backend`` and
-    ``on_cancel`` are the options of Worker.
+    ``on_cancel`` are the options of Worker. ``trace`` names a file for a timeline in Chrome's trace format.
 
     The pool runs in the event loop beside your tasks, from its first use until it is closed; no task group is needed.
     As an async context manager, the pool is closed at the end of the block. It is killed instead if an exception leaves
@@ -149,6 +150,8 @@ class Pool(Stays):
         if pool_loop.boosts_load and named is not None and type(body) is bytes:
             job.duration = duration = pool_loop.duration_of(function)
             job.depth = duration.depth
+        if pool_loop.traced:
+            job.label = label_of(function)
         job.waiting = waiting = loop.waiting()
         scheduler = pool_loop.scheduler
         pool_loop.busy = True
@@ -264,7 +267,7 @@ class Pool(Stays):
         if window is None:
             window = MOST * max(1, limits.load * limits.max_workers)
         check_window(window)
-        shown = Progress.on_terminal(_name(function), _length(items)) if progress else None
+        shown = Progress.on_terminal(label_of(function), _length(items)) if progress else None
         options = (priority, pool_loop.timeout if timeout is None else timeout, idempotent)
         work = MapJobs(pool_loop, function, window, ordered, shown, options)
         return PoolMap._of(pool_loop, work, items, return_exceptions)
@@ -346,10 +349,6 @@ class _Call(CallJob):
     def wake(self) -> None:
         if not self.waiting.done():
             self.waiting.set_result(None)
-
-
-def _name(function: Callable[..., Any] | str) -> str:
-    return function if isinstance(function, str) else getattr(function, "__name__", type(function).__name__)
 
 
 def _length(items: object) -> int | None:

@@ -268,6 +268,7 @@ class PoolLoop(PoolHandle):
             except (AnyforkError, OSError) as error:
                 pooled_worker.not_started(error)
             else:
+                self.entered(pooled_worker.worker)
                 await self._converse(pooled_worker, channel)
         except Exception as error:
             self._collapse(error)
