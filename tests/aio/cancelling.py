@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import operator
 
 import anyio
 
 from anyfork.aio import _loop, _waiting, _worker_channel, _writer_task
 
 CHECKPOINTS = [
-    (_waiting, "checkpoint_if_cancelled"),
-    (_waiting, "cancel_shielded_checkpoint"),
-    (_waiting, "wait_readable"),
+    (_waiting, "checkpoint"),
+    (_loop.TaskWait, "readable"),
+    (_loop.TaskWait, "woken"),
     (_worker_channel, "checkpoint_if_cancelled"),
     (_worker_channel, "cancel_shielded_checkpoint"),
     (_worker_channel, "checkpoint"),
@@ -24,7 +25,7 @@ CHECKPOINTS = [
 
 
 @contextlib.contextmanager
-def cancelled_at(number):
+def cancelled_at(number, cancel=operator.methodcaller("cancel")):
     """Cancel what is awaited in this block when it comes to its checkpoint of this number; say whether it came there."""
     scope, count = anyio.CancelScope(), itertools.count(1)
     originals = [(module, name, getattr(module, name)) for module, name in CHECKPOINTS]
@@ -32,7 +33,7 @@ def cancelled_at(number):
     def counting(original):
         async def checkpoint(*args):
             if next(count) == number:
-                scope.cancel()
+                cancel(scope)
             return await original(*args)
 
         return checkpoint

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import operator
 import os
 import resource
 import threading
+import time
 from collections import deque
+from functools import partial
 
 import anyio
 import call_functions
@@ -20,13 +23,17 @@ from owner_side import pipe, stopped
 import anyfork
 from anyfork import aio
 from anyfork._calls import calls as _calls
+from anyfork._calls import worker_channel
 from anyfork._calls.batch import Batch
 from anyfork._calls.call import State
 from anyfork._calls.calls import Calls
+from anyfork._calls.worker_channel import sending
+from anyfork._processes.undelivered import RETRY
 
 pytestmark = pytest.mark.usefixtures("warm_templates")
 
 PIECE = 1 << 20  # bytes
+REFUSALS = 10
 ENOUGH = 96 << 20  # bytes that no bounded queue holds
 
 
@@ -195,3 +202,46 @@ def test_calls_of_many_threads_get_their_own_results():
             thread.join(DEADLINE)
         assert results == {thread: [(thread, number) for number in range(200)] for thread in range(16)}
         assert worker.call(call_functions.echo, read, write) == (read, write)
+
+
+async def call_in_pool(pid):
+    async with aio.Pool(aio.Template(), max_workers=1) as pool:
+        assert await pool.call(os.getpid) != pid
+        return await pool.call(operator.neg, 1)
+
+
+def call_in_executor(pid):
+    with anyfork.Executor(max_workers=1) as executor:
+        assert executor.submit(os.getpid).result() != pid
+        return executor.submit(operator.neg, 1).result()
+
+
+def call_in_worker(pid, face):
+    with MAKERS[face]() as worker:
+        assert worker.call(os.getpid) != pid
+        return worker.call(operator.neg, 1)
+
+
+CALLS = {
+    "worker": partial(call_in_worker, face="blocking"),
+    "worker, asyncio": partial(call_in_worker, face="asyncio"),
+    "worker, trio": partial(call_in_worker, face="trio"),
+    "pool, asyncio": partial(anyio.run, call_in_pool, backend="asyncio"),
+    "pool, trio": partial(anyio.run, call_in_pool, backend="trio"),
+    "executor": call_in_executor,
+}
+
+
+@pytest.mark.parametrize("face", CALLS)
+def test_a_call_that_the_kernel_has_no_memory_for_is_sent_later_and_its_owner_waits_meanwhile(face, monkeypatch):
+    """The socket is writable all the time: an owner that only asked it would try again without a pause."""
+    tries = []
+
+    def refused(*args):
+        tries.append(time.monotonic())
+        return sending(*args) if len(tries) > REFUSALS else map(mmap.mmap, (-1,), (1 << 62,))  # ENOMEM
+
+    monkeypatch.setattr(worker_channel, "sending", refused)
+    monkeypatch.setattr(worker_channel.WorkerChannel, "begin_small", lambda *_: False)
+    assert CALLS[face](os.getpid()) == -1
+    assert tries[REFUSALS] - tries[0] >= RETRY * REFUSALS / 4  # a wait may end a little early, and some tries are pairs

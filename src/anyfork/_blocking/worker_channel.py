@@ -26,9 +26,9 @@ from _anyfork_child.wire.signal_handlers import comes_from_outside
 
 from .._calls.call import State
 from .._calls.worker_channel import WORKER_END_TIMEOUT, WorkerChannel
-from .._errors import AnyforkError, HandleError
+from .._errors import HandleError
 from .._processes.flows import entered
-from .._processes.undelivered import destructor
+from .._processes.undelivered import RETRY, destructor
 from .._status import UNKNOWN
 from .._system import this_process
 from .._system.locks import do_locked, held, locked, release_to, try_locked
@@ -113,8 +113,6 @@ class BlockingWorkerChannel(WorkerChannel):
     def __init__(self, process: Process, calls: Calls) -> None:
         super().__init__(process, calls)
         self.lock: RLock = RLock()  # protects the calls, and writing
-        self.torn: bool = False
-        self._shutting = False  # the worker is told to end
         self._reader = 0  # the thread that reads, or 0
         self._waiting: dict[Turn, None] = {}  # the other threads
         self._received: list[Any] = []  # data that ``exchange`` received, not accepted yet
@@ -134,13 +132,6 @@ class BlockingWorkerChannel(WorkerChannel):
             f"worker {self.process.pid} was used by a signal handler or a destructor in the middle of another use "
             "by the same thread; use it later, or another worker"
         )
-
-    def tear(self, error: BaseException) -> None:
-        """Let the worker end if the exception has interrupted a section: it is not an error that the section raises."""
-        if not isinstance(error, AnyforkError | OSError) or comes_from_outside(error):
-            self.torn = True
-            if not self._shutting:  # otherwise it ends by itself
-                self.process.kill()
 
     def connect(self, deadline: float | None = None) -> None:
         """Wait until the worker has been started, and use its channel.
@@ -429,11 +420,12 @@ class BlockingWorkerChannel(WorkerChannel):
         """Wait for messages, and take all that have come. Raises what a handler raises."""
         if not self.incoming:
             assert self.watch is not None
-            ready = wait_for(self.watch, one_wait(left))
+            stalled = self.stalled
+            ready = wait_for(self.watch, one_wait(left if not stalled else RETRY if left is None else min(left, RETRY)))
             if self._alarm is not None:
                 self._alarm.close()
                 self._alarm = None
-            if not ready:
+            if not ready and not stalled:
                 return
             if self._came() is False:
                 self._bury()

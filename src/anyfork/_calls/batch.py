@@ -50,7 +50,7 @@ class Batch:
         self._made: list[list[Any] | Call] = []  # the small calls before them, and other calls, in their order
         self._room = window - len(ahead)
         self._size = sum(call.size for call in ahead)
-        self.exhausted = False
+        self.exhausted: bool = False
 
     @property
     def full(self) -> bool:

@@ -62,6 +62,9 @@ class WorkerChannel:
         self.owner: int = this_process.pid
         self.watch: epoll | None = None  # watches for messages and for the end of the worker
         self._writes: bool | None = False  # whether the epoll also watches for room in the socket; None: unknown
+        self.torn: bool = False  # an interrupt has left it unknown what was sent or received: the worker ends
+        self._shutting = False  # the worker is told to end
+        self._refused = False  # the kernel refused the first unsent message for another reason than a full socket
 
     def find_end(self) -> int:
         """Return the descriptor that becomes readable when the worker ends; -1 if it has ended and its output can be
@@ -112,10 +115,22 @@ class WorkerChannel:
                 "the handle of a worker does not work in a forked copy of its owner: make a new Worker there"
             )
 
+    def tear(self, error: BaseException) -> None:
+        """Let the worker end if the exception has interrupted a section: it is not an error that the section raises."""
+        if not isinstance(error, AnyforkError | OSError) or comes_from_outside(error):
+            self.torn = True
+            if not self._shutting:  # otherwise it ends by itself
+                self.process.kill()
+
     def flush(self) -> None:
         """Send what the socket takes now. The rest stays queued, and the next reader sends on."""
         self._send()
         self.watch_writes(bool(self.calls.out))
+
+    @property
+    def stalled(self) -> bool:
+        """True when messages are unsent and the epoll does not tell when to send on: flush again after RETRY."""
+        return self._refused and bool(self.calls.out)
 
     def forget_writes(self) -> None:
         """Note that an interrupt has left it unknown what the epoll watches; the next flush sets it again."""
@@ -133,6 +148,7 @@ class WorkerChannel:
         if self.foreign or self.sock.fileno() < 0:  # it was closed, and a handle sends its last message
             return
         sent = self.calls.sent
+        self._refused = False
         while out:
             message = out[0]
             try:
@@ -142,6 +158,7 @@ class WorkerChannel:
                 if not isinstance(error, BlockingIOError) and comes_from_outside(error):
                     raise
                 if isinstance(error, BlockingIOError) or error.errno in LATER:
+                    self._refused = not isinstance(error, BlockingIOError)
                     self._keep()
                     return
                 if not isinstance(error, ConnectionError):  # the worker can no longer be reached
@@ -239,6 +256,8 @@ class WorkerChannel:
         """
         if self.calls.out:
             self.flush()
+            if self._refused:  # the socket is writable all the time
+                self.watch_writes(False)
         try:
             return self.receive()
         except BlockingIOError:

@@ -26,6 +26,7 @@ from _anyfork_child.wire.call_messages import BODY, DETAIL, TIME
 from .._errors import AnyforkError, ArgumentError, HandleError, InitializerError, PeerError
 from .._pools.pool import PoolHandle
 from .._pools.records import JobState
+from .._processes.undelivered import RETRY
 from .._system.locks import LATER, DecisionLock, in_one_go
 from . import at_exit
 from .admission import Admission, unchecked
@@ -310,6 +311,8 @@ class Dispatcher(PoolHandle):
         with self.lock:
             due = monotonic() + STALL if self.workers.may_stall else inf
             due = min(due, self.scheduler.wake_at, self.completion.wake_at)
+            if self.workers.stalled:
+                due = min(due, monotonic() + RETRY)
             self.watch.wakes_at = due  # under the lock: a thread that needs it earlier from now on wakes this one
         ready = self.watch.wait(due)
         with self.lock:

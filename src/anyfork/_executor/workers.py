@@ -75,6 +75,7 @@ class Workers:
         self.durations = JobDuration()
         self._dispatcher = dispatcher
         self._by_fd: dict[int, ExecutorWorker] = {}
+        self.stalled: set[int] = set()  # descriptors of workers to which messages have to be sent again after RETRY
 
     # --- The life of a worker ---
 
@@ -113,11 +114,14 @@ class Workers:
             self._by_fd[pooled_worker.channel.end] = pooled_worker
 
     def read(self, ready: list[int], now: float) -> None:
-        """Read from the workers whose descriptors are ready, and process their messages."""
-        for fd in ready:
+        """Read from the workers whose descriptors are ready, and process their messages. Send on what has stalled."""
+        stalled, self.stalled = self.stalled, set()
+        for fd in (*stalled, *ready):
             pooled_worker = self._by_fd.get(fd)
             if pooled_worker is not None:
                 self._read(pooled_worker, now)
+                if pooled_worker.channel.stalled:
+                    self.stalled.add(fd)
 
     def _read(self, pooled_worker: ExecutorWorker, now: float) -> None:
         came = pooled_worker.channel.came()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anyio import CancelScope, fail_after
+from anyio import CancelScope
 
 from .._blocking.call import start_one
 from .._calls.calls import Calls
@@ -14,7 +14,7 @@ from .._system.signatures import overload
 from .._system.timeouts import seconds
 from ._process import Process
 from ._template import Template
-from ._waiting import run
+from ._waiting import limited, run
 from ._worker_channel import AsyncWorkerChannel
 
 TYPE_CHECKING = False
@@ -75,7 +75,7 @@ async def call(
     channel = AsyncWorkerChannel(process, Calls(receiver=process._link.receiver))
     asked = channel.calls.expect(1, on_event)
     try:
-        with fail_after(limit):
+        with limited(limit):
             await channel.connect()
             await channel.wait_for(asked)
             await process.wait()

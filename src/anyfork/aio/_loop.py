@@ -183,6 +183,82 @@ def running_loop() -> Loop | None:
     return TrioLoop() if trio is not None and trio.lowlevel.in_trio_run() else None
 
 
+class TaskWait:
+    """A wait of one task: until ``wake`` is called, or a descriptor is readable.
+
+    It enters no cancel scope. An interrupt could leave a scope entered, and no scope around it could be left then.
+    """
+
+    __slots__ = ("_fd", "_future", "_loop", "_readable", "_token")
+
+    def __init__(self) -> None:
+        trio = sys.modules.get("trio")
+        self._fd = -1  # watched by asyncio's loop
+        self._readable = False
+        self._loop: AbstractEventLoop | None = None
+        self._token: Any = None
+        self._future: FutureLike
+        if trio is not None and trio.lowlevel.in_trio_task():
+            self._token = trio.lowlevel.current_trio_token()
+            self._future = _TrioFuture()
+        else:
+            self._loop = loop = sys.modules["asyncio"].get_running_loop()
+            self._future = loop.create_future()
+
+    async def woken(self) -> None:
+        """Wait until ``wake`` is called, perhaps before."""
+        await self._future
+
+    async def readable(self, fd: int) -> bool:
+        """Wait until the descriptor is readable. Return False if ``wake`` was called instead, perhaps before."""
+        if self._loop is None:
+            return await self._readable_in_trio(fd)
+        self._fd = fd
+        self._loop.add_reader(fd, self._found)
+        await self._future
+        return self._readable
+
+    async def _readable_in_trio(self, fd: int) -> bool:
+        trio = sys.modules["trio"]
+        self._fd = fd
+        if self._future.done():
+            await trio.lowlevel.checkpoint()
+            return False
+        try:
+            await trio.lowlevel.wait_readable(fd)
+        except trio.ClosedResourceError:  # from ``_finish``
+            return False
+        return True
+
+    def _found(self) -> None:
+        self._readable = True
+        self._finish()
+
+    def wake(self) -> None:
+        """End the wait. May be called from any thread and at any point."""
+        if self._loop is not None:
+            if sys.modules["asyncio"]._get_running_loop() is self._loop:
+                self._finish()
+            elif not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._finish)
+        else:
+            with suppress(sys.modules["trio"].RunFinishedError):
+                self._token.run_sync_soon(self._finish)
+
+    def _finish(self) -> None:
+        if self._future.done():
+            return
+        self._future.set_result(None)
+        if self._loop is None and self._fd >= 0:
+            sys.modules["trio"].lowlevel.notify_closing(self._fd)
+
+    def leave(self) -> None:
+        """Stop watching the descriptor. Leaving twice is harmless."""
+        if self._fd >= 0 and self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._fd)
+        self._fd = -1
+
+
 class Readiness:
     """An owned epoll object in one event loop. One task at a time waits for it."""
 

@@ -286,7 +286,8 @@ class PoolLoop(PoolHandle):
 
     async def _converse(self, pooled_worker: PooledWorker, channel: AsyncWorkerChannel) -> None:
         """Process the messages of a worker until it has ended."""
-        assert self._loop is not None
+        loop = self._loop
+        assert loop is not None
         assert channel.watch is not None
         awaited: Any = None
         ended = False
@@ -299,11 +300,13 @@ class PoolLoop(PoolHandle):
             else:
                 ended = True
             self.decide()
+            if channel.stalled:
+                channel.retry_soon(loop)
             self.busy = False
             return ended or awaited is not None
 
         while not ended:
-            await self._loop.read(channel.watch.fileno(), come)
+            await loop.read(channel.watch.fileno(), come)
             while awaited is not None:
                 await channel.await_handler(*awaited)
                 awaited = pooled_worker.take()

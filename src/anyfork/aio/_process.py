@@ -67,10 +67,12 @@ class Process(ProcessHandle):
             elif type(self._sock) is not socket.socket:  # from a blocking handle; trio accepts only this exact class
                 plain = unopened(socket.socket)
                 any(hand_on(self._sock, plain, (self, "_sock", plain), (link, "_channel", ref(plain))))
-            sock, self._sock = self._sock, None
-            assert sock is not None
-            self._stream = stream = await UNIXSocketStream.from_socket(sock)
-            finalize(stream, sock.close).atexit = False  # without the ResourceWarning of other sockets, by design
+            assert self._sock is not None
+            self._stream = await UNIXSocketStream.from_socket(self._sock)
+        sock = self._sock
+        if sock is not None:  # the stream has it now; an interrupt before this line has lost nothing
+            finalize(self._stream, sock.close).atexit = False  # without the ResourceWarning of other sockets, by design
+            self._sock = None
         return self
 
     async def _ready_or_gone(self) -> Self:

@@ -6,14 +6,18 @@ read the data that another task waits for, which then would wait in vain: so the
 
 from __future__ import annotations
 
-from anyio import CancelScope, Event, move_on_after, wait_readable
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+from contextlib import nullcontext
 
+from anyio import fail_after, move_on_after
+from anyio.lowlevel import checkpoint
+
+from ._loop import TaskWait
 from ._writer_task import attend, delivered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from .._processes.endpoints import Source
     from .._processes.flows import Flow, Result
@@ -25,17 +29,24 @@ async def run(flow: Flow[Result]) -> Result:
 
     A cancellation leaves the link as it is: the same flow can be started again.
     """
-    await checkpoint_if_cancelled()
+    await checkpoint()  # none follows: asyncio's own cancellation comes even to a shielded one, and drops the result
     attend()
     try:
         need = next(flow)
         while True:
             need = flow.send(await _wait(*need))
     except StopIteration as stop:
-        await cancel_shielded_checkpoint()
         return stop.value  # type: ignore[no-any-return]  # StopIteration does not know its type
     finally:
         flow.close()
+
+
+def limited(limit: float | None) -> AbstractContextManager[object]:
+    """Return a context manager that raises TimeoutError after so many seconds; without a limit, it has no scope.
+
+    An interrupt at the exit of a scope leaves it entered, and none around it can be left.
+    """
+    return nullcontext() if limit is None else fail_after(limit)
 
 
 def run_now(flow: Flow[Result]) -> Result:
@@ -62,59 +73,67 @@ async def _wait(
     link: Link, done: Callable[[], bool], source: Callable[[], Source | None], timeout: float | None
 ) -> bool:
     """Read the source whenever it is readable, until ``done()`` is true. Return False after ``timeout`` seconds."""
-    with move_on_after(timeout) if timeout is not None else CancelScope():
-        while not done():
-            watched = source()
-            if watched is None:
-                await delivered(link)
-            elif watched[0] < 0:  # its template is gone and there is no pidfd: nothing will ever report its end
-                with link.lock:
-                    watched[1]()
-            else:
-                await _read(link, *watched)
+    if timeout is None:
+        await _wait_long(link, done, source)
+    else:
+        with move_on_after(timeout):
+            await _wait_long(link, done, source)
     return done()
+
+
+async def _wait_long(link: Link, done: Callable[[], bool], source: Callable[[], Source | None]) -> None:
+    while not done():
+        watched = source()
+        if watched is None:
+            await delivered(link)
+        elif watched[0] < 0:  # its template is gone and there is no pidfd: nothing will ever report its end
+            with link.lock:
+                watched[1]()
+        else:
+            await _read(link, *watched)
 
 
 async def _read(link: Link, fd: int, read: Callable[[], None]) -> None:
     """Wait for the descriptor and read it, or wait until another task has read it."""
     waiter = _TaskWaiter()
     try:
-        with link.lock:  # any thread may drop a handle, also of another process
-            reads = link.begin_wait(waiter, fd)
-        if reads:
-            waiter.scope = CancelScope()
-            with waiter.scope:
-                if link.has_read(fd):  # by a reader that an interrupt has stopped: nothing more becomes readable
-                    with link.lock:
-                        read()
-                    if not link.has_read(fd):
-                        return
-                await wait_readable(fd)
+        try:
+            with link.lock:  # any thread may drop a handle, also of another process
+                reads = link.begin_wait(waiter, fd)
+            if not reads:
+                await waiter.woken()
+            elif not _was_read(link, fd, read) and await waiter.readable(fd):
                 with link.lock:
                     read()
-        else:
-            waiter.turn = Event()
-            await waiter.turn.wait()
-    finally:
-        with link.lock:
-            link.end_wait(waiter)
-            link.close_finished()
+        finally:
+            waiter.leave_link(link)
+    except BaseException:
+        waiter.leave_link(link)  # again: an interrupt may have come in the middle of it
+        raise
 
 
-class _TaskWaiter:
+def _was_read(link: Link, fd: int, read: Callable[[], None]) -> bool:
+    """Return whether a reader that an interrupt has stopped has read data: nothing more may become readable."""
+    if not link.has_read(fd):
+        return False
+    with link.lock:
+        read()
+    return not link.has_read(fd)
+
+
+class _TaskWaiter(TaskWait):
     """A wait of one task for the descriptor ``fd``."""
 
-    __slots__ = ("fd", "reader", "scope", "turn")
+    __slots__ = ("fd", "reader")
 
     def __init__(self) -> None:
+        super().__init__()
         self.fd = -1
         self.reader: object = self  # unique, because no other wait is nested in this one
-        self.scope: CancelScope | None = None  # of a task that reads
-        self.turn: Event | None = None  # of a task that waits for its turn
 
-    def wake(self) -> None:
-        """Let the task check again."""
-        if self.scope is not None:
-            self.scope.cancel()
-        if self.turn is not None:
-            self.turn.set()
+    def leave_link(self, link: Link) -> None:
+        """End the wait. Leaving twice is harmless."""
+        self.leave()
+        with link.lock:
+            link.end_wait(self)
+            link.close_finished()

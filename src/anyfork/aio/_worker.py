@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 
-from anyio import CancelScope, Lock, fail_after
+from anyio import CancelScope, Lock
 
 from _anyfork_child.wire.call_messages import CALL, STREAM
 
@@ -22,7 +23,7 @@ from .._system.signatures import Generic, Item, Result, overload
 from .._system.timeouts import seconds
 from ._process import Process
 from ._template import Template
-from ._waiting import run
+from ._waiting import limited, run
 from ._worker_channel import AsyncWorkerChannel, write_files
 
 TYPE_CHECKING = False
@@ -122,14 +123,16 @@ class Worker(WorkerHandle):
                 finally:
                     del interrupted  # see raise_given_up
         try:
-            with fail_after(limit):
+            with limited(limit):
                 if call is None:
                     channel = await self._connected("call")
                     call = channel.calls.make("call", CALL, function, args, on_event)
                     await channel.begin(call)
                 if self._waits:
                     await channel.wait(lambda: call.state > State.QUEUED)
-                with CancelScope(shield=self._waits):
+                    with CancelScope(shield=True):
+                        await channel.wait_for(call)
+                else:
                     await channel.wait_for(call)
         except BaseException as error:
             if call is not None and call.state == State.DONE:
@@ -257,9 +260,8 @@ class Worker(WorkerHandle):
         """
         channel = self._channel
         try:
-            started = call is not None and channel.calls.give_up(call)
-            if channel.calls.out and channel.sock is not None:
-                channel.flush()
+            # A worker that is torn ends, and its calls fail then.
+            started = call is not None and (channel.torn or channel.whole(partial(channel.give_up, call)))
             if started and not self._cancels:
                 self.kill()
             raise_given_up(error, timeout, started)
@@ -349,8 +351,7 @@ class Map(Stays, Generic[Result]):
             made.send()
             self._close()
             raise
-        made.send()
-        self._channel.flush()
+        self._channel.whole(partial(self._channel.send_batch, made))
 
     async def aclose(self) -> None:
         """Collect no more items, and cancel the calls that have not begun."""
@@ -360,12 +361,9 @@ class Map(Stays, Generic[Result]):
         self._more = False
         if self._channel.foreign:
             return
-        self._channel.calls.give_up_all(self._ahead)
+        self._channel.whole(partial(self._channel.give_up_all, self._ahead))
         self._ahead.clear()
         self._function = ""
-        self._channel.calls.forget_functions()
-        if self._channel.calls.out and self._channel.sock is not None:
-            self._channel.flush()
 
     @destructor
     def __del__(self) -> None:

@@ -7,6 +7,8 @@ come, or until it is their turn to read. No extra task is started for that.
 from __future__ import annotations
 
 import socket
+from functools import partial
+from time import monotonic
 
 from anyio import CancelScope, get_current_task, move_on_after
 from anyio import Event as Turn
@@ -18,24 +20,28 @@ from _anyfork_child.wire.channel import NOWAIT
 from .._calls.call import DONE
 from .._calls.worker_channel import WORKER_END_TIMEOUT, WorkerChannel
 from .._processes import flows
-from .._processes.undelivered import destructor
+from .._processes.undelivered import RETRY, destructor
 from .._status import UNKNOWN
 from ._loop import Readiness
 from ._waiting import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from typing import Any
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from typing import Any, TypeVar
 
     from anyio import TaskInfo
 
     from _anyfork_child.values.message import Message
 
+    from .._calls.batch import Batch
     from .._calls.call import Answer, Call, Event
     from .._calls.calls import Calls
     from .._status import ExitStatus
+    from ._loop import Loop
     from ._process import Process
+
+    Result = TypeVar("Result")
 
 
 class AsyncWorkerChannel(WorkerChannel):
@@ -50,6 +56,7 @@ class AsyncWorkerChannel(WorkerChannel):
         # The other tasks: the event that wakes each, and its condition if it does not wait for a call.
         self._waiting: dict[Turn, Callable[[], bool] | None] = {}
         self._readiness: Readiness | None = None  # of messages, and of the end of the worker
+        self._retries = False  # ``_retry`` will be called soon
         self._channel: socket.socket | None = None
 
     async def connect(self) -> None:
@@ -66,8 +73,23 @@ class AsyncWorkerChannel(WorkerChannel):
         link.give_control(socket.socket, self, "_channel")
         assert self._channel is not None
         self.use(self._channel, end)
-        assert self.watch is not None
-        self._readiness = Readiness(self.watch)
+
+    def _watching(self) -> Readiness:
+        if self._readiness is None:
+            assert self.watch is not None
+            self._readiness = Readiness(self.watch)
+        return self._readiness
+
+    def whole(self, step: Callable[[], Result]) -> Result:
+        """Take a step, which must not be half done: if an exception interrupts it, the worker ends, and its calls fail.
+
+        Otherwise a message might be lost, and a task would wait for it for ever.
+        """
+        try:
+            return step()
+        except BaseException as error:
+            self.tear(error)
+            raise
 
     # --- Sending calls ---
 
@@ -84,10 +106,34 @@ class AsyncWorkerChannel(WorkerChannel):
         except BaseException:
             message.close()
             raise
-        calls.add(call)
-        self.flush()
+        self.whole(partial(self._add, call))
         if self._waiting and not calls.full:
             self._wake()
+
+    def _add(self, call: Call) -> None:
+        self.calls.add(call)
+        self.flush()
+
+    def send_batch(self, made: Batch) -> None:
+        """Send the calls of a map that were made."""
+        made.send()
+        self.flush()
+
+    def give_up(self, call: Call) -> bool:
+        """Take a call back; return whether it may have begun."""
+        started = self.calls.give_up(call)
+        self._flush_rest()
+        return started
+
+    def give_up_all(self, answers: Iterable[Answer]) -> None:
+        """Take back the calls of a map that have not begun."""
+        self.calls.give_up_all(answers)
+        self.calls.forget_functions()
+        self._flush_rest()
+
+    def _flush_rest(self) -> None:
+        if self.calls.out and self.sock is not None:
+            self.flush()
 
     def _has_room(self) -> bool:
         return not self.calls.full
@@ -100,23 +146,27 @@ class AsyncWorkerChannel(WorkerChannel):
         Return True and the result. If that takes more than these steps, return False, the call to wait for, and the
         exception that has interrupted this method, if there is one. If nothing was done, return False and None.
         """
-        if self._reading or self.sock is None or self.incoming or self.foreign:
+        if self._reading or self.sock is None or self.incoming or self.foreign or self.torn:
             return False, None, None
-        if not self.begin_small(function, args):
-            return False, None, None
-        assert self._readiness is not None
-        self._reading = True
-        answer: bytes | None = None
-        interrupted: BaseException | None = None
         try:
-            await self._readiness.wait()
-            answer = self.read_small(NOWAIT)
-        except (BlockingIOError, ConnectionError):  # the end of the channel: the next reader learns why
-            pass
+            if not self.begin_small(function, args):
+                return False, None, None
+            self._reading = True
+            answer: bytes | None = None
+            interrupted: BaseException | None = None
+            try:
+                await self._watching().wait()
+                answer = self.whole(partial(self.read_small, NOWAIT))
+            except (BlockingIOError, ConnectionError):  # the end of the channel: the next reader learns why
+                pass
+            except BaseException as error:
+                interrupted = error
+            self._reading = False
+            call = self.end_small(answer)
         except BaseException as error:
-            interrupted = error
-        self._reading = False
-        call = self.end_small(answer)
+            self.tear(error)
+            self._end_reading()
+            raise
         if self._waiting:
             self._wake()
         if answer is not None:
@@ -147,13 +197,20 @@ class AsyncWorkerChannel(WorkerChannel):
                 else:
                     await self._wait_for_turn(done, call)
                 continue
-            self._reading = True
             try:
-                while not done():
-                    await self._read()
-            finally:
-                self._reading = False
-                self._wake()
+                try:
+                    self._reading = True
+                    while not done():
+                        await self._read()
+                finally:
+                    self._end_reading()
+            except BaseException:
+                self._end_reading()  # again: an interrupt may have come in the middle of it
+                raise
+
+    def _end_reading(self) -> None:
+        self._reading = False
+        self._wake()
 
     async def _wait_for_turn(self, done: Callable[[], bool], call: Answer | None) -> None:
         turn = Turn()
@@ -192,11 +249,11 @@ class AsyncWorkerChannel(WorkerChannel):
 
     async def _read(self) -> None:
         """Wait for messages, and process all that have come. Raises the exceptions of handlers."""
-        if not self.incoming and await self._ended():
+        if self.torn or (not self.incoming and await self._ended()):
             await self._bury()
             return
         while self.incoming:
-            event = self.take()
+            event = self.whole(self.take)
             if event is not None:
                 answer = self.handle(event)
                 if hasattr(answer, "__await__"):
@@ -219,12 +276,27 @@ class AsyncWorkerChannel(WorkerChannel):
         finally:
             self._handling = before
 
+    def retry_soon(self, loop: Loop) -> None:
+        """Let the reader wake after RETRY if messages are unsent and polling is no use."""
+        if self.stalled and not self._retries:
+            self._retries = True
+            loop.at(monotonic() + RETRY, self._retry)
+
+    def _retry(self) -> None:
+        self._retries = False
+        if self.stalled:
+            self.watch_writes(True)
+
     async def _ended(self) -> bool:
         """Read the next data. Return True at the end of the stream."""
-        assert self._readiness is not None
+        readiness = self._watching()
         while True:
-            await self._readiness.wait()
-            came = self.came()
+            if self.stalled:
+                with move_on_after(RETRY):
+                    await readiness.wait()
+            else:
+                await readiness.wait()
+            came = self.whole(self.came)
             if came is not None:
                 return not came
 
@@ -250,6 +322,7 @@ class AsyncWorkerChannel(WorkerChannel):
         calls.give_up_streams()
         self.flush()
         await self.wait(lambda: not calls.outstanding or calls.failed)
+        self._shutting = True
         self.shut()
         return await self.listen()
 
@@ -270,6 +343,8 @@ class AsyncWorkerChannel(WorkerChannel):
         if self._readiness is not None:
             self._readiness.close()
             self._readiness = None
+        elif self.watch is not None:
+            self.watch.close()
         self.close_channel()
 
     @destructor
