@@ -50,7 +50,7 @@ OWNER = {
     "context": {"_multiprocessing", "_blocking"},
     "early": {"_program_copy", "_processes"},
     "frozen": {"_processes", "_system"},
-    "_cli": {"context", "_system", ""},
+    "_cli": {"context", "_programs", "_processes", "_system", ""},
     "__main__": {"_cli"},
     "joblib": {"_executor", "_blocking"},
     "contrib": {"_executor", "_blocking", "_programs", "_system"},

@@ -38,13 +38,13 @@ class ImportWatch:
         if self._inside or name in sys.modules or os.getpid() == self._template:
             return self._load(name, import_)
         self._inside = True
-        began, before = monotonic_ns(), _resident()
+        began, before = monotonic_ns(), resident()
         try:
             module = self._load(name, import_)
         finally:
             self._inside = False
         if not name.startswith(OWN):
-            time, after = monotonic_ns() - began, _resident()
+            time, after = monotonic_ns() - began, resident()
             grown = (after - before) * PAGE if before and after else 0
             self._note(f"{os.getpid()} {time} {grown} {name}\n")
         return module
@@ -58,7 +58,7 @@ class ImportWatch:
             pass
 
 
-def _resident() -> int:
+def resident() -> int:
     """Return how many pages of this process are in memory; 0 if it cannot learn that, for want of descriptors."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:

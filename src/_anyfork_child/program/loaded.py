@@ -142,11 +142,10 @@ def write_installed(path: str, start_path: Sequence[str]) -> None:
     data = os.environb._data  # type: ignore[attr-defined]  # as above
     if type(data) is not ChangesNoted or data.changed or not BEFORE_OTHERS.isdisjoint(sys.modules):
         return
-    prefixes = tuple({f"{prefix}{os.sep}" for prefix in (sys.prefix, sys.base_prefix)})
-    places = tuple(f"{place}{os.sep}" for place in start_path if _is_installed(place, prefixes))
+    places = installed_places(start_path)
     found = [*sys.modules.items()]
     rewritten = [REWRITTEN + name for name, module in found if _is_rewritten(module)]
-    names = [name for name, module in found if _comes_from(places, name, module)]
+    names = [name for name, module in found if comes_from(places, name, module)]
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError:  # the program has become another user, or sees another root
@@ -155,11 +154,17 @@ def write_installed(path: str, start_path: Sequence[str]) -> None:
         file.write("\n".join([*names, *rewritten]).encode())
 
 
+def installed_places(start_path: Sequence[str]) -> tuple[str, ...]:
+    """Return the directories of the module path where this interpreter's packages are installed."""
+    prefixes = tuple({f"{prefix}{os.sep}" for prefix in (sys.prefix, sys.base_prefix)})
+    return tuple(f"{place}{os.sep}" for place in start_path if _is_installed(place, prefixes))
+
+
 def _is_installed(place: str, prefixes: tuple[str, ...]) -> bool:
     return os.path.isabs(place) and (place.startswith(prefixes) or place.endswith("-packages"))
 
 
-def _comes_from(places: tuple[str, ...], name: str, module: object) -> bool:
+def comes_from(places: tuple[str, ...], name: str, module: object) -> bool:
     """Return whether a module that can be imported by its name lies in one of some directories."""
     spec = getattr(module, "__spec__", None)
     origin = getattr(spec, "origin", None)

@@ -26,6 +26,9 @@ Commands:
         Say what works on this machine, and what keeps programs from starting warm.
   report TIMELINE [-o PAGE]
         Draw the timeline that trace= or ANYFORK_TRACE has written, as a page of HTML.
+  audit [--json] -m MODULE | SCRIPT | -c CODE
+        Say what the imports of a program cost, which of them a template should load,
+        and which are not safe there. The program itself does not run.
   as-forkserver [--import-main] SCRIPT | -m MODULE [ARGUMENT ...]
         Run a program in which multiprocessing's start method "forkserver" starts
         processes from a template. With --import-main, each process imports the
@@ -73,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(rest, fail)
     elif command == "report":
         from .report import run
+
+        run(rest, fail)
+    elif command == "audit":
+        from .audit import run
 
         run(rest, fail)
     elif command == "run":

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+from _anyfork_child.wire.unsafe_modules import unsafe_modules
+
 from .._status import Record
 from . import survey
-from .unsafe_modules import unsafe_modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from _anyfork_child.wire.own_imports import import_own
 from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.platform import has_pidfds
 from _anyfork_child.wire.threads import Unwarned
+from _anyfork_child.wire.unsafe_modules import unsafe_modules
 
 from .._blocking.template import Template
 from .._errors import ArgumentError, ForkError, UnsafeTemplateError
@@ -28,7 +29,6 @@ from .._system.lifeline import open_lifeline
 from .._system.reaper import reaper
 from . import survey
 from .audit import hazards, list_descriptors, obstacles
-from .unsafe_modules import unsafe_modules
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

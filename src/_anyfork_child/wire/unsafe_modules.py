@@ -1,4 +1,7 @@
-"""The modules that a fork must be warned of, because they do not survive it once they are in use."""
+"""The modules that a fork must be warned of, because they do not survive it once they are in use.
+
+Runs in a program of which a copy is made, and in processes that look at the imports of a program.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ UNSAFE = {
     "tensorflow": "its runtime has threads, which a fork does not copy",
     "tkinter": "a connection to the display must not be shared",
 }
+CUDA = "torch.cuda"  # listed only when it is in use
 QT = ("PySide6", "PySide2", "PyQt6", "PyQt5")
 
 
@@ -26,7 +30,7 @@ def unsafe_modules() -> dict[str, str]:
     """Return the loaded modules that are known not to survive a fork, and why."""
     found = {name: why for name, why in UNSAFE.items() if name in sys.modules}
     found |= {name: UNSAFE["tkinter"] for name in QT if f"{name}.QtWidgets" in sys.modules}
-    cuda = sys.modules.get("torch.cuda")
-    if cuda is not None and cuda.is_initialized():
-        found["torch.cuda"] = UNSAFE["cupy"]
+    cuda = sys.modules.get(CUDA)
+    if cuda is not None and getattr(cuda, "is_initialized", bool)():  # it may be in the middle of its import
+        found[CUDA] = UNSAFE["cupy"]
     return found
