@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
 import pytest
+from conftest import eventually
 from deadlines import DEADLINE
 from owner_side import forked_template
 
@@ -152,6 +154,28 @@ def test_input_for_a_closed_stream_is_an_error(template):
         process.stdin.close()
         with pytest.raises(anyfork.HandleError, match="stdin was closed"):
             process.communicate(b"late", DEADLINE)
+
+
+def test_a_second_communicate_while_one_is_under_way_is_an_error_and_harms_nothing(template):
+    """Both would write the same input, and each would read a part of the output."""
+    read, write = os.pipe()
+    with template.fork(stdin=read, stdout=PIPE).run_code("print(input())") as process, ThreadPoolExecutor() as threads:
+        os.close(read)
+        first = threads.submit(process.communicate)
+        eventually(lambda: process._link.streams._users)
+        with pytest.raises(anyfork.HandleError, match="call it once"):
+            process.communicate()
+        os.write(write, b"one\n")
+        os.close(write)
+        assert first.result(DEADLINE) == process.communicate() == (b"one\n", None)
+
+
+@pytest.mark.parametrize("data", ["text", 5, [1]])
+def test_input_that_is_no_bytes_is_an_error_that_says_so(template, data):
+    with template.fork(stdin=PIPE).run_code("input()") as process:
+        with pytest.raises(anyfork.ArgumentError, match=rf"bytes as input, not {type(data).__name__}"):
+            process.communicate(data)
+        process.communicate(b"\n")
 
 
 def test_streams_in_use_stay_with_their_handle(template):

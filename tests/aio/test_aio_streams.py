@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 
 import anyio
 import pytest
+from owner_side import stopped
 
 import anyfork
 from anyfork import PIPE, STDOUT, aio
@@ -93,6 +95,45 @@ async def test_without_pipes_it_waits_and_takes_no_input(template):
         with pytest.raises(anyfork.ArgumentError, match=r"stdin=anyfork.PIPE"):
             await process.communicate(b"lost")
         assert await process.communicate() == (None, None)
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout"])
+async def test_a_communicate_beside_other_uses_is_one_clear_error(template, stream):
+    """Not a group of errors of AnyIO; what is under way goes on."""
+    async with await template.fork(**ALL).run_code(ECHO) as process, anyio.create_task_group() as tasks:
+        use = partial(process.stdin.send, bytes(10**6)) if stream == "stdin" else process.stdout.receive
+        with stopped(process.pid):
+            tasks.start_soon(use)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(anyfork.HandleError, match=f"another task uses {stream}"):
+                await process.communicate(b"x")
+        process.kill()
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_second_communicate_while_one_is_under_way_is_an_error_and_harms_nothing(template):
+    read, write = os.pipe()
+    process = await template.fork(stdin=read, stdout=PIPE).run_code("print(input())")
+    os.close(read)
+    async with process, anyio.create_task_group() as tasks:
+        tasks.start_soon(process.communicate)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(anyfork.HandleError, match="call it once"):
+            await process.communicate()
+        os.write(write, b"one\n")
+        os.close(write)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout"])
+async def test_a_communicate_on_a_closed_stream_does_what_the_blocking_one_does(template, stream):
+    async with await template.fork(stdin=PIPE, stdout=PIPE).run_code("import os; os.read(0, 1)") as process:
+        await getattr(process, stream).aclose()
+        if stream == "stdin":
+            with pytest.raises(anyfork.HandleError, match="whose stdin was closed"):
+                await process.communicate(b"x")
+        else:
+            assert await process.communicate(b"x") == (b"", None)
 
 
 async def test_the_streams_move_with_the_process_until_they_are_used(template):

@@ -89,8 +89,21 @@ def _use(file: File) -> File:
 def exchange(streams: Streams, data: bytes | None, limit: int | None, until: float | None) -> Exchange | None:
     """Write the input and read the output until all streams are at their end; return the output.
 
-    Return None if the time is over before. Raises OutputLimitError and ArgumentError.
+    Return None if the time is over before. Raises OutputLimitError, ArgumentError and HandleError.
     """
+    user = object()
+    try:
+        try:
+            streams.claim(user)
+            return _exchange(streams, data, limit, until)
+        finally:
+            streams.release(user)
+    except BaseException:
+        streams.release(user)  # again: an interrupt may have come in the middle of it
+        raise
+
+
+def _exchange(streams: Streams, data: bytes | None, limit: int | None, until: float | None) -> Exchange | None:
     state = streams.begun(data)
     if state is None:
         state = streams.exchange = _begin(streams, data)

@@ -23,7 +23,12 @@ class Exchange:
             raise ArgumentError(
                 "communicate() has input for a process whose stdin is no pipe: fork(stdin=anyfork.PIPE)"
             )
-        self._input = memoryview(data or b"").cast("B")
+        try:
+            self._input = memoryview(b"" if data is None else data).cast("B")
+        except TypeError as error:
+            raise ArgumentError(
+                f"communicate() takes bytes as input, not {type(data).__name__}: encode text"
+            ) from error
         self.written = 0
         self.unread = names - {"stdin"}
         self.output: dict[str, bytearray] = {name: bytearray() for name in self.unread}

@@ -7,7 +7,7 @@ from itertools import chain, starmap
 
 from _anyfork_child.wire.owned_descriptors import Owned
 
-from .._errors import ArgumentError
+from .._errors import ArgumentError, HandleError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,12 +29,13 @@ def open_pipe() -> tuple[Owned, Owned]:
 class Streams:
     """This program's ends of a process's standard streams, by name, and the streams that a face has made of them."""
 
-    __slots__ = ("exchange", "opened", "pipes")
+    __slots__ = ("_users", "exchange", "opened", "pipes")
 
     def __init__(self, pipes: Mapping[str, Owned]) -> None:
         self.pipes = pipes
         self.opened: dict[str, Any] = {}
         self.exchange: Exchange | None = None  # the one that communicate() has begun
+        self._users: dict[str, object] = {}  # the communicate() that is under way, if there is one
 
     def open(self, name: str, make: Callable[[Owned], Stream]) -> Stream | None:
         """Return the stream of this name, made at the first call; None if it is not a pipe.
@@ -47,6 +48,19 @@ class Streams:
             self.opened.setdefault(name, make(self.pipes[name]))
         stream: Stream = self.opened[name]
         return stream
+
+    def claim(self, user: object) -> None:
+        """Note that a communicate() is under way. Raises HandleError if another one is."""
+        if self._users.setdefault("communicate", user) is not user:
+            raise HandleError(
+                "communicate() while another communicate() with the same process is under way, in a thread, a task or "
+                "the code that a signal handler has interrupted: call it once"
+            )
+
+    def release(self, user: object) -> None:
+        """Note the end of a communicate(). Releasing twice is harmless."""
+        if self._users.get("communicate") is user:
+            self._users.clear()
 
     def begun(self, data: bytes | None) -> Exchange | None:
         """Return the exchange that an interrupted communicate() has begun. Raises ArgumentError for further input."""

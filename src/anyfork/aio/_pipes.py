@@ -26,6 +26,11 @@ class _End:
             return fd
         raise ClosedResourceError
 
+    @property
+    def closed(self) -> bool:
+        """True once this end was closed."""
+        return not self._end.fds
+
     async def aclose(self) -> None:
         """Close this end. A task that waits for it gets a ClosedResourceError."""
         for fd in self._end.fds:

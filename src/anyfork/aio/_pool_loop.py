@@ -124,8 +124,8 @@ class PoolLoop(PoolHandle):
     def decide_soon(self) -> None:
         """Schedule ``decide`` to run once all tasks that can run now have made their requests."""
         if not self.asked and self._loop is not None:
-            self.asked = True
             self._loop.soon(self._decide_now)
+            self.asked = True  # afterwards: an interrupt may come in between, and one decision too many is harmless
 
     def later(self, action: Callable[[], None]) -> None:
         """Run an action in the loop, if it still runs. May be called from any thread and at any point."""

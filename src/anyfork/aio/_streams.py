@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from anyio import BrokenResourceError, CancelScope, EndOfStream, create_task_group
+from contextlib import contextmanager
 
+from anyio import (
+    BrokenResourceError,
+    BusyResourceError,
+    CancelScope,
+    ClosedResourceError,
+    EndOfStream,
+    create_task_group,
+)
+
+from .._errors import HandleError
 from .._system.exchange import Exchange
 from ._pipes import ReceivePipe, SendPipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anyio.abc import TaskGroup
 
     from .._system.pipes import Streams
@@ -17,15 +29,35 @@ if TYPE_CHECKING:
 async def exchange(streams: Streams, data: bytes | None, limit: int | None) -> Exchange:
     """Write the input and read the output until all streams are at their end; return the output.
 
-    Raises OutputLimitError and ArgumentError.
+    Raises OutputLimitError, ArgumentError and HandleError.
     """
+    user = object()
+    try:
+        try:
+            streams.claim(user)
+            return await _exchange(streams, data, limit)
+        finally:
+            streams.release(user)
+    except BaseException:
+        streams.release(user)  # again: an interrupt may have come in the middle of it
+        raise
+
+
+async def _exchange(streams: Streams, data: bytes | None, limit: int | None) -> Exchange:
     state = streams.begun(data)
     if state is None:
         state = streams.exchange = Exchange(streams.pipes, data)
-    async with create_task_group() as tasks:
-        for name in state.unread:
-            tasks.start_soon(_read, streams, state, name, limit, tasks)
-        await _write(streams, state)
+        state.unread -= {name for name, stream in streams.opened.items() if stream.closed}
+    try:
+        async with create_task_group() as tasks:
+            for name in state.unread:
+                tasks.start_soon(_read, streams, state, name, limit, tasks)
+            await _write(streams, state)
+    except ExceptionGroup as group:
+        mistakes, rest = group.split(HandleError)
+        if mistakes is None or rest is not None:
+            raise
+        raise mistakes.exceptions[0] from None
     state.check(limit)
     await close(streams)
     return state
@@ -34,10 +66,11 @@ async def exchange(streams: Streams, data: bytes | None, limit: int | None) -> E
 async def _read(streams: Streams, state: Exchange, name: str, limit: int | None, tasks: TaskGroup) -> None:
     stream = streams.open(name, ReceivePipe)
     while stream is not None and name in state.unread and not state.is_over(limit):
-        try:
-            state.output[name] += await stream.receive(state.room(name, limit))
-        except EndOfStream:
-            state.unread.discard(name)
+        with _explained(name):
+            try:
+                state.output[name] += await stream.receive(state.room(name, limit))
+            except EndOfStream:
+                state.unread.discard(name)
     if state.is_over(limit):
         tasks.cancel_scope.cancel()
 
@@ -47,11 +80,23 @@ async def _write(streams: Streams, state: Exchange) -> None:
     if stream is None:
         return
     while state.unwritten:
-        try:
-            state.written += await stream.send_some(state.unwritten)
-        except BrokenResourceError:  # the process has closed its input, as it may
-            state.drop_input()
+        with _explained("stdin"):
+            try:
+                state.written += await stream.send_some(state.unwritten)
+            except BrokenResourceError:  # the process has closed its input, as it may
+                state.drop_input()
     await stream.aclose()
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Raise HandleError for what other tasks have done with the stream."""
+    try:
+        yield
+    except ClosedResourceError as error:
+        raise HandleError(f"communicate() on a process whose {name} was closed: call it before") from error
+    except BusyResourceError as error:
+        raise HandleError(f"communicate() while another task uses {name} of the process: wait for it first") from error
 
 
 async def close(streams: Streams) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 
-from anyio import CancelScope, Lock
+from anyio import CancelScope, Lock, get_current_task
 
 from _anyfork_child.wire.call_messages import CALL, STREAM
 
@@ -234,17 +234,31 @@ class Worker(WorkerHandle):
         if self._channel.foreign:
             return
         self._closed = True
-        async with self._closing:
-            if self._status is not None:
-                return
-            channel = self._channel
+        try:
             try:
-                await channel.connect()
-            except AnyforkError:  # it was never started
-                self._status = UNKNOWN
-            else:
-                self._status = await channel.finish()
-            await channel.drop()
+                await self._closing.acquire()
+                await self._finish()
+            finally:
+                self._release()
+        except BaseException:
+            self._release()  # again: an interrupt may have come in the middle of it
+            raise
+
+    async def _finish(self) -> None:
+        if self._status is not None:
+            return
+        channel = self._channel
+        try:
+            await channel.connect()
+        except AnyforkError:  # it was never started
+            self._status = UNKNOWN
+        else:
+            self._status = await channel.finish()
+        await channel.drop()
+
+    def _release(self) -> None:
+        if self._closing.statistics().owner == get_current_task():
+            self._closing.release()
 
     async def _connected(self, call: str) -> AsyncWorkerChannel:
         self._check(call)

@@ -309,11 +309,10 @@ class AsyncWorkerChannel(WorkerChannel):
     async def fate(self) -> ExitStatus:
         """Return the worker's exit status after its channel has ended; kill it if none is known in time."""
         status = UNKNOWN
-        with CancelScope(shield=True):
-            with move_on_after(WORKER_END_TIMEOUT):
-                status = await self.process.wait()
-            if not status.known:  # the worker runs on without its channel, or its template is stopped
-                self.process.kill()
+        with move_on_after(WORKER_END_TIMEOUT, shield=True):
+            status = await self.process.wait()
+        if not status.known:  # the worker runs on without its channel, or its template is stopped
+            self.process.kill()
         return status
 
     async def finish(self) -> ExitStatus:
