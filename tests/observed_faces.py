@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import faces
@@ -32,6 +33,10 @@ class Blocking:
         """Call a function that may run again when its worker dies."""
         return self.made.options(idempotent=True).submit(function, *args).result()
 
+    def call_within(self, seconds, function, *args):
+        """Call a function that has to end in so many seconds."""
+        return self.made.options(timeout=seconds).submit(function, *args).result()
+
     def map(self, function, items, **options):
         return list(self.made.map(function, items, **options))
 
@@ -53,10 +58,10 @@ class Async:
         return self.loop.wait(self.made.call, function, *args)
 
     def call_again(self, function, *args):
-        async def call():
-            return await self.made.call(function, *args, idempotent=True)
+        return self.loop.wait(partial(self.made.call, idempotent=True), function, *args)
 
-        return self.loop.wait(call)
+    def call_within(self, seconds, function, *args):
+        return self.loop.wait(partial(self.made.call, timeout=seconds), function, *args)
 
     def map(self, function, items, **options):
         async def collect():

@@ -55,9 +55,9 @@ SMALL_KEYWORDS, ITEMS, CHUNKS, KEYWORDS, CHUNK = range(16, 21)
 HELD = 1 << 31
 # Worker to owner. The detail of READY is the VERSION, the detail of ERROR the kind of failure. The detail of a value
 # is 0 for a plain value, 1 for a pickle of a tuple with it; a worker of an Executor adds twice the time that the call
-# took, in units of 1024 ns.
-READY, RESULT, ERROR, EVENT, ITEM, END, CANCELLED, FAILED, RETIRE = range(32, 41)
-KINDS = frozenset((*range(1, 11), *range(16, 21), *range(32, 41)))
+# took, in units of 1024 ns. LOG is a log record, as JSON, with the number of the call that made it.
+READY, RESULT, ERROR, EVENT, ITEM, END, CANCELLED, FAILED, RETIRE, LOG = range(32, 42)
+KINDS = frozenset((*range(1, 11), *range(16, 21), *range(32, 42)))
 RAISED, NO_FUNCTION, BAD_ARGUMENT, BAD_RESULT = range(4)  # details of ERROR
 IN_FILE = 0x80  # flag: the last descriptor is a file with the body
 BUFFERS = 0x7F  # the other bits: the number of large buffers

@@ -86,8 +86,12 @@ def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[WorkerServer, i
 
     If the version differs or the initializer fails, send the error and raise SystemExit.
     """
-    *sent, (version, serializer, concurrency, backend, initializer, initargs, permits) = given
+    *sent, (version, serializer, concurrency, backend, initializer, initargs, permits, logs) = given
     server = become(WorkerServer(channel, serializer))
+    if logs is not None:
+        from .logs import send_logs
+
+        send_logs(server, *logs)
     if permits is not None:
         claim(permits.fileno())
     try:

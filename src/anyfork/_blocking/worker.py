@@ -50,7 +50,7 @@ class Worker(WorkerHandle):
     functions, under asyncio or the ``backend``. ``on_cancel`` says what happens to a running call that is given up (by
     a timeout, or an interrupt): "kill" ends the worker, or with ``concurrency`` cancels the call in the worker instead;
     "wait" waits for the call nevertheless, and returns its result. ``trace`` names a file for a timeline in Chrome's
-    trace format.
+    trace format. With ``logs``, log records of the worker come to the loggers of this program.
 
     As a context manager it is closed at the end. Every method may be used from any thread. Raises ArgumentError.
 

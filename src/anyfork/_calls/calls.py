@@ -25,6 +25,7 @@ from _anyfork_child.wire.call_messages import (
     IN_FILE,
     ITEM,
     KIND,
+    LOG,
     MORE,
     NUMBER,
     READY,
@@ -73,7 +74,12 @@ _SMALL = Call(CALL, None, None, 0)  # stands in ``_sent`` for a call of begin_sm
 
 
 class Calls:
-    """The calls of a worker, the ``receiver``. ``concurrency`` is None if it runs one call after the other."""
+    """The calls of a worker, the ``receiver``. ``concurrency`` is None if it runs one call after the other.
+
+    ``kind`` is the worker's kind, as log records and timelines name it.
+    """
+
+    kind = "worker"
 
     def __init__(
         self,
@@ -88,6 +94,7 @@ class Calls:
         self.failed: bool = False  # there is no worker any more
         self.retired: bool = False  # the worker wants to leave its pool
         self.remote: bool = receiver.remote
+        self.pid: int | None = None  # once it is known
         self._serializer = serializer
         self._concurrency = concurrency
         self._on_event = on_event
@@ -371,7 +378,8 @@ class Calls:
     # --- The worker ---
 
     def entered(self, pid: int | None) -> None:
-        """Note that the process of the worker runs. Changes nothing here; see _calls.traced_calls."""
+        """Note that the process of the worker runs."""
+        self.pid = pid
 
     def ended(self, how: str) -> None:
         """Note how the process of the worker has ended. Changes nothing here."""
@@ -416,6 +424,10 @@ class Calls:
         if kind == RETIRE:
             self.retired = True
             return None
+        if kind == LOG:
+            from .worker_logs import log_event  # only now: it imports logging
+
+            return log_event(message, f"{self.kind} {self.pid}", self.pid)
         if kind == FAILED and not self.ready:
             self._fail_to_begin(message)
             return None

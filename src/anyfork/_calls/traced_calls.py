@@ -43,7 +43,7 @@ class TracedCalls(Calls):
     ) -> None:
         super().__init__(serializer, concurrency, on_event, receiver)
         self._file = file
-        self._track = Track(file, "worker", concurrency is not None, monotonic())
+        self._track = Track(file, self.kind, concurrency is not None, monotonic())
         self._told = False  # the timeline knows that the worker is ready
         self._function: Any = None  # of the last small call
         self._last: Any = None  # of the small calls that were drawn last
@@ -55,6 +55,7 @@ class TracedCalls(Calls):
 
     def entered(self, pid: int | None) -> None:
         """Draw how long the start has taken."""
+        super().entered(pid)
         self._track.entered(pid, monotonic())
 
     def ended(self, how: str) -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         backend: Backend
         on_cancel: Literal["kill", "wait"]
         trace: str | os.PathLike[str] | None
+        logs: bool
 
 
 DEFAULTS: WorkerOptions = {
@@ -53,8 +54,10 @@ DEFAULTS: WorkerOptions = {
     "backend": "asyncio",
     "on_cancel": "kill",
     "trace": None,
+    "logs": False,
 }
 MODULE = "_anyfork_child.worker.loop"
+LOGS_MODULE = "_anyfork_child.worker.logs"
 WINDOW = 64  # calls of a map that are under way to a worker at the same time
 
 
@@ -74,6 +77,7 @@ class Options:
         self.backend: str = options["backend"]
         self.on_cancel: str = options["on_cancel"]
         self.trace: str | os.PathLike[str] | None = options["trace"]
+        self.logs = bool(options["logs"])
         if self.concurrency is not None and self.concurrency < 1:
             raise ArgumentError(f"Worker(): concurrency must be 1 or more, not {self.concurrency}")
         if self.backend not in BACKENDS:
@@ -86,7 +90,9 @@ class Options:
     def arguments(self, permits: Permits | None) -> tuple[object, ...]:
         """Return the arguments of ``_anyfork_child.worker.loop.serve``."""
         reading = None if permits is None else Descriptor(permits.reading)
-        return VERSION, self.serializer, self.concurrency, self.backend, self.initializer, self.initargs, reading
+        levels = _levels() if self.logs else None
+        call = self.concurrency, self.backend, self.initializer, self.initargs
+        return VERSION, self.serializer, *call, reading, levels
 
     def check_descriptors_stay_here(self, call: str, link: Link | None) -> None:
         """Check that the initializer can travel to a worker of this template, or of the default template for None.
@@ -113,6 +119,8 @@ class Options:
             encoded = encode_for("Worker", (self.arguments(permits),), 1, receiver=receiver)
         encoded.name = f"{module}:serve".encode()
         warm_parent(link, module)
+        if self.logs:
+            warm_parent(link, LOGS_MODULE)
         return take_over(link, "Worker", START, encoded)
 
 
@@ -139,6 +147,12 @@ def find_serializer(serializer: str | Serializer) -> Serializer | None:
             f"there is no serializer {serializer!r}: use pickle, {', '.join(BY_NAME)}, or your own object"
         )
     return BY_NAME[serializer]()
+
+
+def _levels() -> tuple[dict[str, int], int]:
+    from .worker_logs import levels  # only now: it imports logging
+
+    return levels()
 
 
 def find_trace(call: str, path: str | os.PathLike[str] | None) -> TraceFile | None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PAUSE = 0.02  # seconds between attempts to notify a future whose lock is held
+CRITICAL = 50  # of logging, which need not be loaded
 ATTEMPTS = 50  # afterwards the future is notified without the lock, which an interrupt has left held
 
 
@@ -78,20 +79,25 @@ def _handle(event: Event) -> None:
 class LogEntry:
     """A log record that is written where no lock is held, because log handlers are arbitrary user code."""
 
-    __slots__ = ("_name", "_text")
+    __slots__ = ("_level", "_name", "_text")
     unwanted = False
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, text: str, level: int = CRITICAL) -> None:
         self._name = name
         self._text = text
+        self._level = level
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException | None) -> None:
         """Write the record, with the error."""
-        log(self._name, self._text, error)
+        log(self._name, self._text, error, self._level)
+
+    def cancel(self) -> None:
+        """Write the record, which has no error."""
+        self.fail(None)
 
 
-def log(name: str, text: str, error: BaseException) -> None:
-    """Log an error that no caller receives."""
+def log(name: str, text: str, error: BaseException | None, level: int = CRITICAL) -> None:
+    """Log what no caller is told."""
     import logging
 
-    logging.getLogger(name).critical(text, exc_info=error)
+    logging.getLogger(name).log(level, text, exc_info=error)

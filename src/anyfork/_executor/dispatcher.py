@@ -447,6 +447,9 @@ class Dispatcher(PoolHandle):
         if self.workers.adaptive and self.watch.wakes_at == inf:
             self._wake_at(0.0)
 
+    def _write_log(self, level: int, text: str) -> None:
+        self.finished.append((LogEntry("anyfork", text, level), None))
+
     # --- Workers ---
 
     def _begin(self, worker: WorkerRecord) -> None:

@@ -67,6 +67,7 @@ NAMES = (
     "initargs",
     "on_event",
     "trace",
+    "logs",
 )
 
 
@@ -239,7 +240,7 @@ class Executor(_Submitter):
     together with its worker. At most ``max_queued`` jobs wait for workers; a further one waits for space in the queue,
     or raises QueueFullError with ``when_full="raise"``. ``initializer(*initargs)`` is called in each worker.
     ``on_event`` is called with the values that jobs ``emit``, in the Executor's own thread. ``trace`` names a file for
-    a timeline in Chrome's trace format.
+    a timeline in Chrome's trace format. With ``logs``, log records of workers come to the loggers of this program.
 
     When a worker dies, the job that it was running fails with WorkerDiedError, which is also a BrokenExecutor; no other
     job fails. Raises ArgumentError, and ValueError if ``max_workers`` is below 1.

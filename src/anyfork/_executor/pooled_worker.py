@@ -51,6 +51,7 @@ class SharedWorkerChannel(WorkerChannel):
             self.watch.register(end, POLLIN)
         self.watch.register(sock, POLLIN)
         self.sock = plain_socket(sock)
+        self.calls.entered(self.process.pid)
 
     def has_ended(self) -> bool:
         """Return whether the worker has ended, when the channel has nothing to read.

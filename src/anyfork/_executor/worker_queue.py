@@ -34,6 +34,8 @@ class JobCalls(Calls):
     ``record`` are the methods that record written messages, jobs and permits, and remove the jobs from ``unwritten``.
     """
 
+    kind = "Executor worker"
+
     def __init__(self, on_event: Handler | None, memory: int | None, receiver: Receiver) -> None:
         super().__init__(None, None, on_event, receiver)
         self._memory = memory  # the kind of memory that is measured after each job

@@ -98,8 +98,8 @@ class ObservedScheduler(Scheduler):
 
     # --- Workers ---
 
-    def _start(self, source: TemplateRecord, now: float) -> None:
-        super()._start(source, now)
+    def _start(self, source: TemplateRecord, now: float, why: str) -> None:
+        super()._start(source, now, why)
         self._steps.start[-1].track = Track(self._file, f"{self._kind} worker", self.limits.concurrent, now)
 
     def entered(self, worker: WorkerRecord, now: float) -> None:
@@ -137,16 +137,16 @@ class ObservedScheduler(Scheduler):
         if track is not None:
             track.close(now)
 
-    def retire(self, worker: WorkerRecord) -> None:
+    def retire(self, worker: WorkerRecord, why: str = "it has called retire()") -> None:
         """Draw that a worker retires."""
         if worker.state is WorkerState.WORKING and worker.track is not None:
-            worker.track.instant("retired", monotonic())
-        super().retire(worker)
+            worker.track.instant("retired", monotonic(), why=why)
+        super().retire(worker, why)
 
-    def _kill(self, worker: WorkerRecord) -> None:
+    def _kill(self, worker: WorkerRecord, why: str) -> None:
         if worker.track is not None:
-            worker.track.instant("killed", monotonic())
-        super()._kill(worker)
+            worker.track.instant("killed", monotonic(), why=why)
+        super()._kill(worker, why)
 
     def _lose(self, worker: WorkerRecord, jobs: list[Job]) -> None:
         super()._lose(worker, jobs)

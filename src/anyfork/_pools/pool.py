@@ -14,6 +14,7 @@ from time import monotonic
 
 from .._errors import ArgumentError, CallCancelledError, CallTimeoutError, HandleError, QueueFullError, TemplateError
 from .._system import this_process
+from .._system.log import DEBUG, INFO, logger_for
 from .calls import Encoder, MemoryAnswer
 from .pool_options import PoolSettings, check_number, check_template
 from .records import JobState, WorkerRecord, WorkerState
@@ -84,6 +85,15 @@ class PoolHandle:
     def _wake_at(self, when: float) -> None:
         """Schedule a call of ``decide`` at this time at the latest; infinity for never. Each face implements this."""
         raise NotImplementedError
+
+    def _write_log(self, level: int, text: str) -> None:
+        """Write a log record soon, where no lock is held. Each face implements this."""
+        raise NotImplementedError
+
+    def tell(self, level: int, what: str, why: str) -> None:
+        """Log what the pool does, and why."""
+        if logger_for(level) is not None:
+            self._write_log(level, f"{self.what} {what}: {why}")
 
     # --- Jobs ---
 
@@ -179,6 +189,7 @@ class PoolHandle:
         permanent = isinstance(error, ArgumentError) or (
             worker.source.key is not None and isinstance(error, TemplateError | HandleError)
         )
+        self.tell(INFO, "could not start a worker", str(error))
         self.scheduler.not_started(worker, monotonic(), error, permanent)
         self._again = True
 
@@ -224,12 +235,15 @@ class PoolHandle:
     def _apply_to_workers(self, steps: Steps) -> None:
         for worker in steps.start:
             if worker.state is WorkerState.STARTING:  # otherwise it was given up meanwhile
+                self.tell(DEBUG, "starts a worker", worker.why)
                 self._begin(worker)
         for worker in steps.kill:
             if worker.pooled_worker is not None:
+                self.tell(INFO, f"kills worker {worker.pooled_worker.pid}", worker.why)
                 worker.pooled_worker.kill()
         for worker in steps.stop:
             if worker.pooled_worker is not None:
+                self.tell(DEBUG, f"lets worker {worker.pooled_worker.pid} end", worker.why)
                 worker.pooled_worker.leave()
         for worker, job in steps.abort:
             if worker.pooled_worker is not None:

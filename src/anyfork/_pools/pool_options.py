@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         initargs: Sequence[object]
         on_event: Handler | None
         trace: str | os.PathLike[str] | None
+        logs: bool
 
     class PoolOptions(CommonOptions, total=False):
         """The options of a pool of the async face."""
@@ -77,6 +78,7 @@ DEFAULTS: PoolOptions = {
     "initargs": (),
     "on_event": None,
     "trace": None,
+    "logs": False,
     "serializer": "pickle",
     "concurrency": None,
     "backend": "asyncio",
@@ -85,7 +87,7 @@ DEFAULTS: PoolOptions = {
 MAX_WORKERS = (
     4  # or one for each CPU if there are fewer, where neither ``max_workers`` nor a limit of a template is given
 )
-_OF_WORKERS = ("on_event", "serializer", "initializer", "initargs", "concurrency", "backend", "on_cancel")
+_OF_WORKERS = ("on_event", "serializer", "initializer", "initargs", "concurrency", "backend", "on_cancel", "logs")
 _COUNTS = ("max_workers", "min_idle", "load", "max_calls", "max_memory", "max_queued")
 _SECONDS = ("start_after", "idle_timeout", "max_age", "timeout")
 _MAY_BE_NONE = frozenset({"max_calls", "max_memory", "max_age", "timeout", "max_queued"})
@@ -216,8 +218,9 @@ class Limits:
     boosts_load: bool = False
     concurrent: bool = False  # workers run all their jobs at once
 
-    def ends(self, worker: WorkerRecord, size: int, now: float) -> bool:
-        """Return whether a worker has to leave before a job of this size, for its calls or its age."""
+    def ends(self, worker: WorkerRecord, size: int, now: float) -> str:
+        """Return why a worker has to leave before a job of this size, for its calls or its age; or nothing."""
         if self.max_calls is not None and worker.calls + size > self.max_calls:
-            return True
-        return self.max_age is not None and now - worker.born >= self.max_age
+            return "it has had max_calls calls"
+        old = self.max_age is not None and now - worker.born >= self.max_age
+        return "it has reached max_age" if old else ""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from .._system.log import DEBUG, INFO
+from .records import WorkerState
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -123,9 +126,17 @@ class PooledWorker:
         self.status = status
         self.channel.died(status)
         if self._entered:
+            self._tell_end(status)
             self.pool.scheduler.died(self.worker, self.pool.now())
         else:
             self.not_started(self.death(may_have_run=False))
+
+    def _tell_end(self, status: ExitStatus) -> None:
+        """Log the end of the worker: what it was doing, if the pool did not want it to end."""
+        if self.worker.state is WorkerState.WORKING:
+            self.pool.tell(INFO, f"has lost worker {self.pid}, with {len(self.worker.jobs)} jobs", str(status))
+        else:
+            self.pool.tell(DEBUG, f"has no worker {self.pid} any more", str(status))
 
     def death(self, may_have_run: bool = True) -> AnyforkError:
         """Return an error that says what has happened to the worker: a new one each time."""

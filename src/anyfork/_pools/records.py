@@ -76,6 +76,7 @@ class WorkerRecord:
         "source",
         "state",
         "track",
+        "why",
     )
 
     def __init__(self, source: TemplateRecord, now: float) -> None:
@@ -89,6 +90,7 @@ class WorkerRecord:
         self.idle_since = now
         self.pooled_worker: Any = None  # the face's data
         self.track: Track | None = None  # in a pool with a timeline
+        self.why = ""  # it was started; later, why it leaves or was killed
 
 
 class TemplateRecord:

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from .stats import PoolStats
 
 MAX_RUNS = 3  # runs of an idempotent job
+CLOSING = "the pool is closed"  # why a worker leaves
 
 
 class Scheduler:
@@ -125,7 +126,7 @@ class Scheduler:
         elif worker.state is WorkerState.LEAVING and not jobs:
             self._steps.stop.append(worker)
         elif worker.generation != worker.source.generation and worker.state < WorkerState.LEAVING:
-            self._leave(worker)
+            self._leave(worker, "its template was replaced")
 
     def requeue(self, jobs: Iterable[Job]) -> None:
         """Queue jobs of an earlier scheduler that no worker has."""
@@ -229,8 +230,8 @@ class Scheduler:
         if source.failures and worker.generation == source.generation:
             source.succeeded()
         self._released(worker, now)
-        if self._wears and worker.state is WorkerState.WORKING and self.limits.ends(worker, 1, now):
-            self.retire(worker)
+        if self._wears and worker.state is WorkerState.WORKING and (why := self.limits.ends(worker, 1, now)):
+            self.retire(worker, why)
 
     def _released(self, worker: WorkerRecord, now: float) -> None:
         """Update a worker that has one job less: it runs the next job, is idle from now on, or leaves."""
@@ -300,17 +301,17 @@ class Scheduler:
             job.timeout = None
         job.state = JobState.GIVEN_UP
         if kill and not self.limits.concurrent:
-            self.abort(job)
+            self.abort(job, "the caller of its job no longer waits")
         return True
 
-    def abort(self, job: Job) -> None:
+    def abort(self, job: Job, why: str = "its job ran for too long") -> None:
         """Kill the plain worker that runs this job.
 
         All jobs that the worker had not begun must have been taken back before.
         """
         worker = job.worker
         if worker is not None and job in worker.jobs and next(reversed(worker.jobs)) is job:
-            self._kill(worker)
+            self._kill(worker, why)
 
     # --- Events of workers ---
 
@@ -350,17 +351,17 @@ class Scheduler:
                 worker.source.failed(now)
         self._lose(worker, jobs)
 
-    def retire(self, worker: WorkerRecord) -> None:
+    def retire(self, worker: WorkerRecord, why: str = "it has called retire()") -> None:
         """Let a worker leave because it wants to, or has to. Repeated calls change nothing."""
         if worker.state is WorkerState.WORKING:
             self._counts.retired += 1
             self._growth.replacements_due += 1
-            self._leave(worker)
+            self._leave(worker, why)
 
     def measured(self, worker: WorkerRecord, size: int) -> None:
         """Note the size of a worker after a job, in bytes. Retire the worker at ``max_memory`` or more."""
         if self.limits.max_memory is not None and size >= self.limits.max_memory:
-            self.retire(worker)
+            self.retire(worker, f"it has {size} bytes, of which max_memory allows {self.limits.max_memory}")
 
     # --- Events of the pool ---
 
@@ -392,7 +393,7 @@ class Scheduler:
             present = [worker for worker in present if worker.source is source]
         present.sort(key=lambda worker: (worker.state is WorkerState.WORKING, len(worker.jobs)))
         for worker in present[: int(max(0, len(present) - limit))]:
-            self._leave(worker)
+            self._leave(worker, "the limit of workers is lower now")
 
     def renew(self, source: TemplateRecord) -> None:
         """Note that the template of a source has been replaced.
@@ -403,7 +404,7 @@ class Scheduler:
         for worker in self.workers.all():
             if worker.source is source and worker.state in (WorkerState.STARTING, WorkerState.WORKING):
                 self._growth.replacements_due += 1
-                self._leave(worker)
+                self._leave(worker, "its template was replaced")
 
     def close(self) -> None:
         """Finish all jobs that were submitted, and let all workers leave."""
@@ -421,6 +422,7 @@ class Scheduler:
                 job.state = JobState.DONE
             self.workers.remove(worker)
             worker.jobs.clear()
+            worker.why = "the pool was killed"
             self._steps.kill.append(worker)
         self._fail_queue(FailureReason.KILLED, None)
 
@@ -442,7 +444,7 @@ class Scheduler:
             self._fail_queue(FailureReason.CLOSED, None)
         if self.closing and not (self.queue.length or self.waiters):
             for worker in list(self.workers.starting):
-                self._leave(worker)
+                self._leave(worker, CLOSING)
         steps, self._steps = self._steps, Steps()
         return steps
 
@@ -455,8 +457,8 @@ class Scheduler:
                 worker = workers.least_loaded_quick(queue.first().depth) if limits.boosts_load else None
                 if worker is None:
                     return
-            if self._wears and worker.calls and limits.ends(worker, queue.first().size, now):
-                self.retire(worker)
+            if self._wears and worker.calls and (why := limits.ends(worker, queue.first().size, now)):
+                self.retire(worker, why)
                 continue
             job = queue.take_job()
             job.worker = worker
@@ -470,7 +472,7 @@ class Scheduler:
                 self._begin(job, now)
             assign.append((worker, job))
             if limits.max_calls is not None and worker.calls >= limits.max_calls:
-                self.retire(worker)
+                self.retire(worker, "it has had max_calls calls")
 
     def _begin(self, job: Job, now: float) -> None:
         """Note that the worker of a job may run it from now on."""
@@ -486,14 +488,15 @@ class Scheduler:
         growth, queue, workers = self._growth, self.queue, self.workers
         waiting = self.waiters + self._refused + workers.beyond_load + queue.length
         while (source := growth.next(waiting, self.limits, now)) is not None:
-            self._start(source, now)
+            self._start(source, now, f"jobs that wait: {waiting}" if waiting else "min_idle asks for idle workers")
         if self._refused and (
             workers.least_loaded() is not None or waiting <= len(workers.starting) * self.limits.load
         ):
             self._refused = 0
 
-    def _start(self, source: TemplateRecord, now: float) -> None:
+    def _start(self, source: TemplateRecord, now: float, why: str) -> None:
         worker = WorkerRecord(source, now)
+        worker.why = why
         self.workers.start(worker)
         self._counts.started += 1
         self._steps.start.append(worker)
@@ -505,7 +508,7 @@ class Scheduler:
             worker = next(iter(idle))
             if worker.idle_since + limits.idle_timeout > now:
                 return
-            self._leave(worker)
+            self._leave(worker, CLOSING if self.closing else "it was idle for idle_timeout")
 
     def _expire(self, now: float) -> None:
         """End the jobs that have run for too long."""
@@ -562,8 +565,9 @@ class Scheduler:
             job.state, job.worker = JobState.QUEUED, None
         self.queue.put_back(jobs)
 
-    def _leave(self, worker: WorkerRecord) -> None:
+    def _leave(self, worker: WorkerRecord, why: str) -> None:
         """Give no more jobs to a worker, and let it end when it has none."""
+        worker.why = why
         self.workers.stop_giving(worker, WorkerState.LEAVING)
         if not worker.jobs:
             self._steps.stop.append(worker)
@@ -575,7 +579,7 @@ class Scheduler:
             if worker.state is WorkerState.LEAVING:
                 self._steps.stop.append(worker)
 
-    def _kill(self, worker: WorkerRecord) -> None:
+    def _kill(self, worker: WorkerRecord, why: str) -> None:
         if worker.state is WorkerState.WORKING:
             self._growth.replacements_due += 1
             self.workers.stop_giving(worker, WorkerState.KILLED)
@@ -583,4 +587,5 @@ class Scheduler:
             worker.state = WorkerState.KILLED
         else:
             return
+        worker.why = why
         self._steps.kill.append(worker)

@@ -36,6 +36,8 @@ class PoolCalls(Calls):
     With ``permits`` a call that is sent behind another one can be taken back until it begins, see _calls.permits.
     """
 
+    kind = "Pool worker"
+
     def __init__(
         self,
         serializer: Serializer | None = None,

@@ -15,6 +15,7 @@ from .._calls.permits import Permits
 from .._errors import AnyforkError, HandleError, PeerError
 from .._pools.pool import PoolHandle
 from .._pools.pooled_worker import PooledWorker
+from .._system.log import logger_for
 from ._loop import running_loop
 from ._process import Process
 from ._template import Template
@@ -236,6 +237,11 @@ class PoolLoop(PoolHandle):
     def _time_has_come(self) -> None:
         self._timer, self._timer_at = None, inf
         self.decide()
+
+    def _write_log(self, level: int, text: str) -> None:
+        logger = logger_for(level)
+        if logger is not None and self._loop is not None:
+            self._loop.soon(partial(logger.log, level, text))
 
     # --- Workers ---
 
