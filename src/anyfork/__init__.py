@@ -33,6 +33,7 @@ In place of the standard library
     get_context, context    a context for multiprocessing
 
 Templates from elsewhere
+    Warm                a template that is made again when its files have changed
     fork_here, audit    a copy of the running program, and a report on what a copy would break
     RemoteTemplate      a template on another machine
 
@@ -110,6 +111,8 @@ if TYPE_CHECKING:
     from ._blocking.call import call as call
     from ._blocking.first_end import wait as wait
     from ._blocking.remote import RemoteTemplate as RemoteTemplate
+    from ._blocking.warm import Warm as Warm
+    from ._blocking.warm import WarmReport as WarmReport
     from ._blocking.worker import Stream as Stream
     from ._blocking.worker import Worker as Worker
     from ._executor.executor import Executor as Executor
@@ -175,6 +178,8 @@ __all__ = [
     "UnsafeForkWarning",
     "UnsafeTemplateError",
     "Usage",
+    "Warm",
+    "WarmReport",
     "Worker",
     "WorkerDiedError",
     "advise",

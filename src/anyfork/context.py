@@ -10,7 +10,7 @@ from _anyfork_child.values.multiprocessing_context import AnyforkProcess as Anyf
 from _anyfork_child.values.multiprocessing_context import install as _install
 from _anyfork_child.values.multiprocessing_context import known_context
 
-from ._blocking.template import Template
+from ._blocking.template import Template, is_template
 from ._errors import ArgumentError
 from ._multiprocessing import (
     popen as popen,  # starts processes: loaded here, once, and not by several threads at their first process
@@ -20,10 +20,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
+    from ._blocking.warm import Warm
+
 REPLACEABLE = ("forkserver", "spawn")
 
 
-def get_context(template: Template | None = None, *, main: Literal["import"] | None = None) -> AnyforkContext:
+def get_context(template: Template | Warm | None = None, *, main: Literal["import"] | None = None) -> AnyforkContext:
     """Return a multiprocessing context whose processes are forked from ``template``, by default the default template.
 
     It has everything that ``multiprocessing.get_context()`` has: Process, Queue, Lock, Pool, Manager and so on. The
@@ -53,7 +55,7 @@ def get_context(template: Template | None = None, *, main: Literal["import"] | N
 
 def install(
     method: Literal["forkserver", "spawn"] = "forkserver",
-    template: Template | None = None,
+    template: Template | Warm | None = None,
     *,
     main: Literal["import"] | None = None,
 ) -> AnyforkContext:
@@ -84,7 +86,7 @@ def install(
 
 
 def _check(call: str, template: object, main: object) -> None:
-    if template is not None and not isinstance(template, Template):
+    if template is not None and not is_template(template):
         raise ArgumentError(f"{call}() needs a Template of the blocking face, not {type(template).__name__}")
     if main not in (None, "import"):
         raise ArgumentError(f"{call}(main={main!r}): pass 'import', or nothing for a __main__ that is not run again")

@@ -12,10 +12,10 @@ from owner_side import output_of
 
 from _anyfork_child.program import loaded
 from _anyfork_child.program.starter import Starter
+from anyfork._blocking.generation import Generation
+from anyfork._blocking.sources import Sources
 from anyfork._programs import kept_template
-from anyfork._programs.kept_template import Made
 from anyfork._programs.learned import Learned
-from anyfork._programs.sources import Sources
 
 REQUEST = {"kind": "", "target": "tool.py", "directory": "/", "watch": []}
 
@@ -52,7 +52,7 @@ def test_what_a_hook_has_rewritten_is_refused_for_ever(told):
 
 READS = """
 import os
-from _anyfork_child.program.loaded import NotingDict
+from _anyfork_child.program.noting import NotingDict
 def read(what):
     data = NotingDict({b"A": b"1", b"B": b"2", b"SHLVL": b"3"})
     plain, os.environ._data = os.environ._data, data
@@ -77,12 +77,13 @@ def test_the_variables_that_a_module_reads_are_noted():
 CHANGES = """
 import os, sys
 from _anyfork_child.program import loaded
+from _anyfork_child.program.noting import set_data
 def learns(what):
     plain = os.environ._data
     loaded.note_changes()
     what()
     loaded.write_installed(sys.argv[1], sys.path)
-    loaded._set_data(plain)
+    set_data(plain)
     try:
         os.unlink(sys.argv[1])
     except FileNotFoundError:
@@ -107,7 +108,7 @@ def test_a_program_that_nothing_can_be_learned_from_ends_as_ever(tmp_path, monke
 
 
 def made(*variables, read_all):
-    return Made(None, (), Sources([], [], 0), variables, (), read_all, 0.0, 0.0)
+    return Generation(None, (), Sources([], [], 0), variables, (), read_all, 0.0, 0.0)
 
 
 def test_a_new_variable_counts_for_a_module_that_has_read_all():

@@ -8,41 +8,18 @@ import sys
 from _frozen_importlib_external import ExtensionFileLoader, SourceFileLoader
 
 from ..template import template as templates
-from ..wire.program_reports import REWRITTEN, VOLATILE
+from ..wire.program_reports import REWRITTEN
+from .noting import noted, set_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+
+    from .noting import Noting
 
 # The first two want to come before what they patch, the last one before the objects that it looks for.
 BEFORE_OTHERS = {"gevent.monkey", "eventlet.patcher", "hypothesis"}
-
-
-class NotingDict(dict[bytes, bytes]):
-    """The data of os.environ that notes which variables were read."""
-
-    def __init__(self, data: dict[bytes, bytes]) -> None:
-        super().__init__(data)
-        self.at_first = dict(data)
-        self.names: set[bytes] = set()
-        self.whole = False
-
-    def __getitem__(self, name: bytes) -> bytes:
-        self.names.add(name)
-        return super().__getitem__(name)
-
-    def __iter__(self) -> Iterator[bytes]:
-        self.whole = True
-        return super().__iter__()
-
-    def plain(self) -> dict[bytes, bytes]:
-        """Return the data as a plain dictionary; this reads nothing. (dict() and copy() would call __getitem__.)"""
-        return {name: dict.__getitem__(self, name) for name in dict.__iter__(self)}
-
-    def read(self) -> set[bytes]:
-        """Return the names of the variables that were read."""
-        return (self.names | self.at_first.keys()) - VOLATILE if self.whole else self.names
 
 
 class ChangesNoted(dict[bytes, bytes]):
@@ -61,7 +38,7 @@ class ChangesNoted(dict[bytes, bytes]):
 
 def note_changes() -> None:
     """Note from now on whether the program changes its environment."""
-    _set_data(ChangesNoted(os.environb._data))  # type: ignore[attr-defined]  # as below
+    set_data(ChangesNoted(os.environb._data))  # type: ignore[attr-defined]  # as below
 
 
 def use_path_of_start() -> None:
@@ -69,34 +46,29 @@ def use_path_of_start() -> None:
     sys.path[:] = templates.this.start_path
 
 
-_noted: list[NotingDict] = []  # of this template
-
-
-def note_variables() -> None:
-    """Note the environment variables that are read from now on. Runs in the template."""
-    _noted[:] = [NotingDict(os.environ._data)]  # type: ignore[attr-defined]  # its own data, of both its views
-    _set_data(_noted[0])
-
-
-def stop_noting() -> None:
-    """Read the environment as ever from now on."""
-    _set_data(_noted[0].plain())
-
-
-def _set_data(data: dict[bytes, bytes]) -> None:
-    os.environ._data = os.environb._data = data  # type: ignore[attr-defined]  # as above
-
-
 def report(channel: _socket.socket) -> None:
-    """Send what this process has loaded: modules, files and directories, variables that were read and that were set,
-    and whether all were read.
+    """Send what this process has loaded: modules, files and directories, and what was noted meanwhile: states of
+    source files, variables that were read and that were set, whether all were read, and whether it wrote something.
     """
-    noted = _noted[0]
-    before, now = noted.at_first, noted.plain()
-    read = [(name, before.get(name)) for name in noted.read()]
-    changed = [(name, now.get(name)) for name in before.keys() | now.keys() if now.get(name) != before.get(name)]
-    places = sorted(_files()), sorted(_directories())
-    channel.sendall(marshal.dumps((sorted(sys.modules), *places, read, changed, noted.whole)))
+    told: dict[str, object] = {
+        "modules": sorted(sys.modules),
+        "files": sorted(_files()),
+        "directories": sorted(_directories()),
+    }
+    if noted:
+        told |= _notes(noted[0])
+    channel.sendall(marshal.dumps(told))
+
+
+def _notes(noting: Noting) -> dict[str, object]:
+    before, now = noting.variables.at_first, noting.variables.plain()
+    return {
+        "states": noting.states,
+        "read": [(name, before.get(name)) for name in noting.variables.read()],
+        "set": [(name, now.get(name)) for name in before.keys() | now.keys() if now.get(name) != before.get(name)],
+        "read_all": noting.variables.whole,
+        "wrote": noting.wrote,
+    }
 
 
 def _files() -> set[str]:

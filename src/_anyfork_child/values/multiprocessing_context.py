@@ -131,6 +131,10 @@ class AnyforkContext(context.BaseContext):
         if on_error not in ("ignore", "warn", "fail"):
             raise ValueError(f"set_forkserver_preload(): on_error must be 'ignore', 'warn' or 'fail', not {on_error!r}")
         template = self.Process._template
+        if template is not None and not hasattr(template, "preload"):
+            raise ValueError(
+                "set_forkserver_preload(): a Warm loads the modules that it was made with: name them there"
+            )
         if template is not None and on_error == "fail":
             template.preload(*module_names)
         elif template is not None:

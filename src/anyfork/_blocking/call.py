@@ -10,14 +10,13 @@ from .._calls.worker_handle import raise_given_up
 from .._calls.worker_options import MODULE
 from .._errors import NotReadyError
 from .._processes.arguments import check_function, encode_for, refused_keywords
-from .._processes.handles import check_template
 from .._processes.session import STARTING
 from .._processes.start import take_over, warm_parent
 from .._system.signatures import overload
 from .._system.timeouts import deadline as deadline_of
 from .._system.timeouts import remaining
 from .process import Process
-from .template import Template
+from .template import fork_of
 from .worker_channel import BlockingWorkerChannel
 
 TYPE_CHECKING = False
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from .._processes.handles import TemplateHandle
     from .._processes.link import Link
     from .._system.signatures import Arguments, Result
+    from .template import Template
+    from .warm import Warm
 
     Made = TypeVar("Made")
 
@@ -38,7 +39,7 @@ def call(
     function: Callable[[*Arguments], Result],
     /,
     *args: *Arguments,
-    template: Template | None = ...,
+    template: Template | Warm | None = ...,
     timeout: float | None = ...,
     on_event: Handler | None = ...,
 ) -> Result: ...
@@ -47,7 +48,7 @@ def call(
     function: str,
     /,
     *args: object,
-    template: Template | None = ...,
+    template: Template | Warm | None = ...,
     timeout: float | None = ...,
     on_event: Handler | None = ...,
 ) -> Any: ...
@@ -55,7 +56,7 @@ def call(
     function: Callable[..., Any] | str,
     /,
     *args: object,
-    template: Template | None = None,
+    template: Template | Warm | None = None,
     timeout: float | None = None,
     on_event: Handler | None = None,
     **keywords: object,
@@ -74,10 +75,8 @@ def call(
     """
     if keywords:
         raise refused_keywords("call", function, keywords, "template, timeout, on_event")
-    if template is not None:
-        check_template("call", template)
     deadline = deadline_of(timeout)
-    process = start_one(Process._of, Template() if template is None else template.fork(), function, args)
+    process = start_one(Process._of, fork_of("call", template), function, args)
     channel = BlockingWorkerChannel(process, Calls(receiver=process._link.receiver))
     asked = channel.calls.expect(1, on_event)
     try:

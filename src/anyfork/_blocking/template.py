@@ -6,7 +6,7 @@ from _anyfork_child.wire.own_imports import import_own
 
 from .._processes.arguments import refused_keywords
 from .._processes.flows import hand_over, prepare
-from .._processes.handles import TemplateHandle
+from .._processes.handles import TemplateHandle, TemplateSource, check_template
 from .._system.signatures import overload
 from .process import Process
 from .waiting import run
@@ -179,3 +179,17 @@ class Template(TemplateHandle):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def fork_of(call: str, template: Template | TemplateSource | None) -> Template:
+    """Return a fork of a template, or of the default one. Raises ArgumentError, and what prevents a new template."""
+    if template is None:
+        return Template()
+    if not isinstance(template, TemplateSource):
+        check_template(call, template)
+    return template.fork()  # type: ignore[return-value]  # that of this face makes them
+
+
+def is_template(value: object) -> bool:
+    """Return whether a value is a template of this face, or a Warm."""
+    return isinstance(value, Template | TemplateSource)

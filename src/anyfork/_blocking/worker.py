@@ -22,7 +22,7 @@ from .._system.locks import locked
 from .._system.signatures import Item, overload
 from .._system.timeouts import deadline as deadline_of
 from .process import Process
-from .template import Template
+from .template import Template, fork_of
 from .worker_channel import BlockingWorkerChannel
 
 TYPE_CHECKING = False
@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from .._calls.worker_options import WorkerOptions
     from .._status import ExitStatus
     from .._system.signatures import Arguments, Items, Later, Result
+    from .warm import Warm
 
 
 class Worker(WorkerHandle):
     """A process that answers calls. It takes a template over, as ``run`` does.
 
-    ``template`` cannot be used afterwards; without one, the worker is a fork of the default template.
+    ``template`` cannot be used afterwards, unless it is a Warm; without one, the worker is a fork of the default
+    template.
     ``initializer(*sent, *initargs)`` is called in the worker before anything else, with the arguments given to
     ``Template.send``. ``on_event`` is called with the values that ``emit`` sends, in a thread that waits for this
     worker. ``serializer`` is "pickle", "json", "msgpack" (needs msgspec), "raw", or an object with ``name``, ``dumps``
@@ -65,9 +67,9 @@ class Worker(WorkerHandle):
 
     _channel: BlockingWorkerChannel
 
-    def __init__(self, template: Template | None = None, **options: Unpack[WorkerOptions]) -> None:
+    def __init__(self, template: Template | Warm | None = None, **options: Unpack[WorkerOptions]) -> None:
         checked = Options(options)
-        given = Template() if template is None else template
+        given = template if isinstance(template, Template) else fork_of("Worker", template)
         self._channel = self._take_over(
             given, checked, lambda link, calls: BlockingWorkerChannel(Process._of(link), calls)
         )

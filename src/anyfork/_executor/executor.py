@@ -13,6 +13,7 @@ from .._calls.labels import label_of
 from .._errors import ArgumentError
 from .._pools.pool_options import check_job_options
 from .._processes.arguments import Stays, check_function, refused_keywords
+from .._processes.handles import TemplateSource
 from .._system.cpus import usable_cpus
 from .._system.signatures import overload
 from .._system.timeouts import deadline as deadline_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any, TypedDict, TypeVar, Unpack
 
     from .._blocking.template import Template
+    from .._blocking.warm import Warm
     from .._calls.call import Handler
     from .._pools.pool_options import CommonOptions
     from .._pools.stats import PoolStats
@@ -227,7 +229,8 @@ class Executor(_Submitter):
     """A pool of workers that are forked from a template when needed, with the interface of concurrent.futures.
 
     It replaces ProcessPoolExecutor, and any thread may use it. Each worker is a fork of ``template``, which stays
-    yours; None is the default template. Several templates are given as a mapping of each template to its maximum number
+    yours; None is the default template. With a Warm, a job runs in a worker of the template that is up to date when the
+    job is submitted. Several templates are given as a mapping of each template to its maximum number
     of workers. Times are in seconds, defaults in parentheses:
 
     There are at most ``max_workers`` workers (one for each CPU that this process may use, by its affinity and its
@@ -256,7 +259,7 @@ class Executor(_Submitter):
 
     def __init__(
         self,
-        template: Template | Mapping[Template, int] | None = None,
+        template: Template | Warm | Mapping[Template | Warm, int] | None = None,
         max_workers: int | None = None,
         **options: Unpack[ExecutorOptions],
     ) -> None:
@@ -272,7 +275,7 @@ class Executor(_Submitter):
         adaptive = options.get("load") is None
         if adaptive or options.get("max_memory") is not None:
             given["load"] = 1
-        self._dispatcher = Dispatcher(template, given, adaptive)
+        self._dispatcher = _dispatcher_for(template, given, adaptive)
         self._options = 0, options.get("timeout"), False
         self._on_event = None
 
@@ -386,3 +389,12 @@ class Executor(_Submitter):
         dispatcher = getattr(self, "_dispatcher", None)
         if dispatcher is not None:
             dispatcher.abandon()
+
+
+def _dispatcher_for(template: Any, options: Any, adaptive: bool) -> Dispatcher:
+    """Return the dispatcher for a template, a Warm, or a mapping of them to their limits. Raises ArgumentError."""
+    if not any(isinstance(one, TemplateSource) for one in (template if hasattr(template, "items") else (template,))):
+        return Dispatcher(template, options, adaptive)
+    from .warm import WarmDispatcher  # only now: most executors have plain templates
+
+    return WarmDispatcher(template, options, adaptive)

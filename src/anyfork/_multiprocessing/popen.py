@@ -17,6 +17,7 @@ from .._blocking.template import Template
 from .._errors import HandleError, StatusUnknownError
 from .._processes.arguments import encode_call
 from .._processes.default_template import default_template
+from .._processes.handles import TemplateSource
 from .._processes.inherited import encode_inherited
 from .._processes.start import tell_path, warm_template
 from .._system.import_path import current_directory
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from _anyfork_child.values.multiprocessing_context import AnyforkProcess
 
     from .._blocking.process import Process
+    from .._blocking.warm import Warm
     from .._processes.link import Link
 
 MODULE = "_anyfork_child.multiprocessing.process"  # what such a process runs
@@ -60,11 +62,11 @@ class Popen(popen_fork.Popen):
         super().__init__(process_obj)
 
     def _launch(self, process_obj: BaseProcess) -> None:
-        template = self._class._template
+        template, env = _present(self._class._template)
         preparation = _preparation(process_obj.name, self._class)
         encoded = encode_inherited((process_obj,), not ORIGINS.isdisjoint(preparation))
         _warm(default_template.get() if template is None else template._link, self._held[0], encoded.by_value)
-        self._process = started = _run(template, preparation, encoded)
+        self._process = started = _run(template, preparation, env, encoded)
         try:
             # The handle closes its own when it has seen the end; and the garbage collector would warn of a socket.
             ends = Owned(duplicates((started.fileno(), started.channel.fileno())))
@@ -117,6 +119,15 @@ class Popen(popen_fork.Popen):
         """Close the handle."""
         super().close()
         self._process.close()
+
+
+def _present(given: Template | Warm | None) -> tuple[Template | None, dict[bytes, bytes] | None]:
+    """Return the template to use now, and the environment to set in the process: that of this program, but in a
+    template of its own, that template's.
+    """
+    if isinstance(given, TemplateSource):
+        return given._present("Process")
+    return given, dict(os.environb) if given is None else None
 
 
 def _warm(template: Link, target: object, by_value: bool) -> None:
@@ -184,9 +195,11 @@ def _origin_of_main() -> dict[str, str]:
     return {OF_FILE: file_name(os.path.normpath(os.path.join(process.ORIGINAL_DIR or "", path)))}  # type: ignore[attr-defined]  # as above
 
 
-def _run(template: Template | None, preparation: dict[str, Any], encoded: Encoded) -> Process:
-    """Start the process. From the default template it gets this program's environment and directory, from another
-    template that template's.
+def _run(
+    template: Template | None, preparation: dict[str, Any], env: dict[bytes, bytes] | None, encoded: Encoded
+) -> Process:
+    """Start the process. From the default template it gets this program's directory, from another template that
+    template's.
     """
     tracker = resource_tracker.getfd()
     assert tracker is not None  # it has been started just now
@@ -196,7 +209,7 @@ def _run(template: Template | None, preparation: dict[str, Any], encoded: Encode
         return new.run(
             f"{MODULE}:main",
             preparation,
-            dict(os.environb) if template is None else None,
+            env,
             Descriptor(tracker),
             Descriptor(asking.fileno()),
             b"".join(encoded.pieces),

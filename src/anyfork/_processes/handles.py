@@ -134,9 +134,7 @@ class TemplateHandle(Stays):
 
     def preload(self, *modules: str) -> Self:
         """Import modules in the template. A failure is a PreloadError of the next ``ready`` or ``run``."""
-        for module in modules:
-            if not isinstance(module, str) or not all(part.isidentifier() for part in module.split(".")):
-                raise ArgumentError(f"preload() needs names of modules, as in preload('os', 'json'), not {module!r}")
+        check_modules("preload", modules)
         return self._send("preload", PRELOAD, encode_values("preload", modules))
 
     def execute(self, code: str, *args: object) -> Self:
@@ -315,6 +313,24 @@ def _arguments(argv: Sequence[Argument]) -> list[bytes]:
     if not encoded:
         raise ArgumentError("run_program() needs at least the program's name")
     return encoded
+
+
+class TemplateSource(Stays):
+    """What has a new template at hand whenever one is needed: the common base of ``Warm`` in the faces."""
+
+    __slots__ = ()
+    _instead = "make another one there"
+
+    def fork(self, **attributes: Unpack[Attributes]) -> TemplateHandle:
+        """Return a new template, which is the caller's. Each face implements this."""
+        raise NotImplementedError
+
+
+def check_modules(call: str, names: Sequence[str]) -> None:
+    """Raise ArgumentError for what is not the name of a module."""
+    for name in names:
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+            raise ArgumentError(f"{call}() needs names of modules, as in {call}('os', 'json'), not {name!r}")
 
 
 def check_template(call: str, template: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import os
 import sys
 
 from _anyfork_child.values.decode import change_places
@@ -30,7 +31,6 @@ from .stderr import StderrTail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
     import socket
     from collections.abc import Mapping, Sequence
 
@@ -170,16 +170,40 @@ def fork_exec(
 
 
 def _fork_pristine(attributes: Mapping[str, object]) -> Link:
+    link = fork_present(None, "new_exec", attributes)
+    initialise(link)
+    return link
+
+
+def fork_present(template: Link | None, call: str, attributes: Mapping[str, object]) -> Link:
+    """Fork a template, or the default one, with all that a child of this process would inherit. Raises ArgumentError,
+    LaunchError and OSError.
+    """
     from .new_interpreter import present_attributes
 
-    encoded = present_attributes(attributes)
+    encoded = present_attributes(_absolute(attributes))
     try:
-        link = fork_default(attributes, encoded)
+        if template is None:
+            link = fork_default(attributes, encoded)
+        else:
+            template.check_descriptors_stay_here(call, encoded)
+            start = fork_contained if attributes.get("contain") else fork
+            link = start(template, attributes, encoded)
     finally:
         encoded.close_made()
     link.streams = streams_of(encoded.pipes)
-    initialise(link)
     return link
+
+
+def _absolute(attributes: Mapping[str, object]) -> Mapping[str, object]:
+    """Return attributes with a directory as the template finds it, which is in another one than this process.
+
+    Raises OSError.
+    """
+    directory = attributes.get("cwd")
+    if not isinstance(directory, str | bytes | os.PathLike) or os.path.isabs(directory):
+        return attributes
+    return {**attributes, "cwd": os.path.join(os.getcwdb(), os.fsencode(directory))}
 
 
 def adopt(sock: socket.socket) -> Link:

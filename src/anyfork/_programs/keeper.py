@@ -17,8 +17,9 @@ from _anyfork_client.launch import LOCK
 from _anyfork_client.messages import LostError, peer, receive, send
 from _anyfork_client.place import PATH, SUFFIX, file_in, key, read_status
 
+from .._blocking.generation import NotWarmError
 from .kept_program import run
-from .kept_template import NotWarmError, Recipe
+from .kept_template import Recipe
 from .kept_templates import KeptTemplates
 from .learned import Learned
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any
 
-    from .kept_template import KeptTemplate, Made
+    from .._blocking.generation import Generation
+    from .kept_template import KeptTemplate
 
 BACKLOG = 128
 REQUEST_TIMEOUT = 10.0  # seconds for a client to say what it wants
@@ -180,7 +182,7 @@ class Keeper:
             if recipe is not None:
                 self._kept(recipe).prepare(request["env"])
 
-    def _choose(self, recipes: Sequence[Recipe], env: Mapping[bytes, bytes]) -> tuple[KeptTemplate, Made]:
+    def _choose(self, recipes: Sequence[Recipe], env: Mapping[bytes, bytes]) -> tuple[KeptTemplate, Generation]:
         """Return the first template that is up to date. Raises NotWarmError for the reason of the last one."""
         for recipe in recipes[:-1]:
             try:

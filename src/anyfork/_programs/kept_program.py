@@ -11,12 +11,12 @@ from _anyfork_child.values.encode import Encoded, pickle_into
 from _anyfork_child.wire.platform import signal_pidfd
 from _anyfork_client.messages import LostError, receive, send
 
+from .._blocking.generation import NotWarmError
 from .._blocking.process import Process
 from .._blocking.template import Template
 from .._errors import AnyforkError, AttributeRefusedError, ForkError
 from .._processes.start import fork
 from .command_line import CommandLine
-from .kept_template import NotWarmError
 from .start import read_report, reason, take_over
 
 TYPE_CHECKING = False
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 
     from _anyfork_child.wire.owned_descriptors import Owned
 
-    from .kept_template import KeptTemplate, Made
+    from .._blocking.generation import Generation
+    from .kept_template import KeptTemplate
 
 FORK_TIMEOUT = 0.8  # seconds, after which the program starts cold
 STREAMS = ("cwd", "stdin", "stdout", "stderr")  # in the order of their descriptors
 
 
 def run(
-    sock: socket, kept: KeptTemplate, made: Made, request: dict[str, Any], running: dict[int, tuple[Any, float]]
+    sock: socket, kept: KeptTemplate, made: Generation, request: dict[str, Any], running: dict[int, tuple[Any, float]]
 ) -> None:
     """Run a program for a client, to its end. Raises NotWarmError if nothing of it has run, LostError and OSError.
 
@@ -52,7 +53,7 @@ def run(
             del running[pid]
 
 
-def _start(sock: socket, kept: KeptTemplate, made: Made, request: dict[str, Any]) -> tuple[Process, Owned]:
+def _start(sock: socket, kept: KeptTemplate, made: Generation, request: dict[str, Any]) -> tuple[Process, Owned]:
     """Start the program with the descriptors that the client sends; return what _begin returns. Raises NotWarmError."""
     fds: list[int] = []
     try:
@@ -67,7 +68,7 @@ def _start(sock: socket, kept: KeptTemplate, made: Made, request: dict[str, Any]
             os.close(fd)
 
 
-def _fork(kept: KeptTemplate, made: Made, request: dict[str, Any], fds: Sequence[int]) -> Template:
+def _fork(kept: KeptTemplate, made: Generation, request: dict[str, Any], fds: Sequence[int]) -> Template:
     """Return a process that has all that the program inherits. Raises NotWarmError."""
     encoded = Encoded()
     values = {name: encoded.add_descriptor(fd, fd) for name, fd in zip(STREAMS, fds, strict=False)}

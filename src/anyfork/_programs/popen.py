@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 
+from .._blocking.generation import NotWarmError
 from .._blocking.template import Template
-from .._errors import ArgumentError, StatusUnknownError
+from .._blocking.warm import Warm
+from .._errors import AnyforkError, ArgumentError, StatusUnknownError
 from .command_line import NotAProgramError, take_apart
 from .start import check_local, program_attributes, start_warm
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias
 
+    from .._blocking.generation import Generation
     from .._blocking.process import Process
     from .command_line import CommandLine
 
@@ -39,11 +42,11 @@ class Popen(StandardPopen):
     __module__ = "anyfork.subprocess"
 
     _process: Process | None = None
-    _template: Template | None = None
+    _template: Template | Warm | None = None
     _outlives: bool = True  # whether the program goes on when this process has ended
 
-    def __init__(self, args: Any, *positional: Any, template: Template | None = None, **keywords: Any) -> None:
-        if template is not None:
+    def __init__(self, args: Any, *positional: Any, template: Template | Warm | None = None, **keywords: Any) -> None:
+        if template is not None and not isinstance(template, Warm):
             check_local("Popen", Template, template)
         self._template = template
         super().__init__(args, *positional, **keywords)
@@ -67,10 +70,17 @@ class Popen(StandardPopen):
     def _start(self, line: CommandLine, pass_fds: Sequence[int], cwd: Any, env: Any, *more: Any) -> None:
         """Start a command in the template. Raises NotAProgramError if that is impossible, and OSError."""
         p2cread, _, _, c2pwrite, _, errwrite, _restore, gid, gids, uid, umask, new_session, group = more
+        template, warm = self._template, None
+        if isinstance(template, Warm):
+            warm = template
+            generation, env = _generation(warm, env)
+            template = generation.template
         stdin, stdout, stderr = (None if fd == -1 else fd for fd in (p2cread, c2pwrite, errwrite))
         attributes = program_attributes(stdin, stdout, stderr, cwd, env, umask, uid, gid, gids, new_session)
         attributes["detached"] = self._outlives
-        self._process, why = start_warm(self._template, line, attributes, pass_fds, None if group < 0 else group)
+        self._process, why = start_warm(template, line, attributes, pass_fds, None if group < 0 else group)
+        if warm is not None:
+            warm._count(generation, why)
         self.pid: int = self._process.pid or 0
         self._child_created = True
         self._close_pipe_fds(*more[:6])  # type: ignore[attr-defined]  # of the standard class
@@ -105,6 +115,18 @@ class Popen(StandardPopen):
             super().send_signal(sig)
         elif self.poll() is None:
             self._process.send_signal(sig)
+
+
+def _generation(warm: Warm, env: Any) -> tuple[Generation, Any]:
+    """Return the generation for a program, and the program's environment. Raises NotAProgramError."""
+    try:
+        generation, given = warm._for_program("Popen", env)
+        check_local("Popen", Template, generation.template)
+    except NotWarmError as why:
+        raise NotAProgramError from why  # the Warm has logged it
+    except AnyforkError as error:
+        raise NotAProgramError(str(error)) from error
+    return generation, generation.environment(os.environb) if env is None else given
 
 
 def python_line(

@@ -14,9 +14,8 @@ from .._blocking.process import Process
 from .._blocking.template import Template
 from .._errors import AnyforkError, ArgumentError, AttributeRefusedError
 from .._processes.handles import TemplateHandle, check_template
-from .._processes.new_interpreter import present_attributes
-from .._processes.start import fork, fork_default
-from .._system.pipes import open_pipe, streams_of
+from .._processes.start import fork_present
+from .._system.pipes import open_pipe
 from .command_line import NotAProgramError
 
 TYPE_CHECKING = False
@@ -172,25 +171,7 @@ def _fork(
     """Return a fork of a template, or of the default one, with all that a child of this process would inherit."""
     if template is not None:
         template._link.check("Popen")
-    encoded = present_attributes({**attributes, "cwd": _absolute(attributes.get("cwd"))})
-    try:
-        if template is None:
-            link = fork_default(attributes, encoded)
-        else:
-            template._link.check_descriptors_stay_here("Popen", encoded)
-            link = fork(template._link, attributes, encoded)
-    finally:
-        encoded.close_made()
-    link.streams = streams_of(encoded.pipes)
-    return face._of(link)
-
-
-def _absolute(directory: Any) -> object:
-    """Return a directory as the template finds it, which is in another one than this process. Raises OSError."""
-    if directory is None or isinstance(directory, int) or os.path.isabs(directory):
-        return directory
-    name = os.fspath(directory)
-    return os.path.join(os.getcwdb() if isinstance(name, bytes) else os.getcwd(), name)
+    return face._of(fork_present(None if template is None else template._link, "Popen", attributes))
 
 
 def _refused(number: int | None, where: object = None) -> OSError:

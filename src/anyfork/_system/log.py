@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from logging import Logger
 
-DEBUG, INFO = 10, 20  # of logging, which need not be loaded
+DEBUG, INFO, WARNING = 10, 20, 30  # of logging, which need not be loaded
 
 
 def logger_for(level: int) -> Logger | None:

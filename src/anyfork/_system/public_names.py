@@ -15,6 +15,8 @@ WHERE = {
     "PoolStats": "._pools.stats",
     "RemoteTemplate": "._blocking.remote",
     "Stream": "._blocking.worker",
+    "Warm": "._blocking.warm",
+    "WarmReport": "._blocking.warm",
     "UnsafeForkWarning": "._program_copy.fork_here",
     "Worker": "._blocking.worker",
     "LateImport": "._blocking.advice",

@@ -13,9 +13,10 @@ import sys
 from fcntl import F_SETOWN, fcntl
 from subprocess import PIPE
 
+from .._blocking.generation import NotWarmError
 from .._errors import AnyforkError, ArgumentError, ForkError
 from .._programs.command_line import NotAProgramError, take_apart
-from .._programs.kept_template import NotWarmError, Recipe
+from .._programs.kept_template import Recipe
 from .._programs.kept_templates import KeptTemplates
 from .._programs.popen import Popen
 from .._system.lifeline import open_lifeline
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from .._blocking.generation import Generation
     from .._programs.command_line import CommandLine
-    from .._programs.kept_template import Made
 
 NEEDED = (
     "ipykernel.kernelapp", "ipykernel.zmqshell", "ipykernel.debugger", "tornado.platform.asyncio", "sqlite3", "psutil",
@@ -140,7 +141,12 @@ class Kernel(Popen):
     """
 
     def __init__(
-        self, command: Sequence[str], made: Made, env: dict[bytes, bytes], outlives: bool, keywords: dict[str, Any]
+        self,
+        command: Sequence[str],
+        made: Generation,
+        env: dict[bytes, bytes],
+        outlives: bool,
+        keywords: dict[str, Any],
     ) -> None:
         self._outlives = outlives
         self.why_cold: str = ""

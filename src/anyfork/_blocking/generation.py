@@ -1,0 +1,203 @@
+"""A generation of a template that is made again when it is stale: the template, and what it depends on."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+import time
+from _signal import SIGKILL
+from dataclasses import dataclass
+
+from _anyfork_child.wire.program_reports import VOLATILE
+
+from .._processes.flows import look
+from .._processes.session import PREPARING
+from .sources import Sources, expand
+from .template import Template
+from .waiting import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from typing import Any, TypeAlias
+
+    Variable: TypeAlias = tuple[bytes, bytes | None]
+    Report: TypeAlias = dict[str, Any]  # what a template has loaded, see _anyfork_child.program.loaded
+
+MAKING_TIMEOUT = 600.0  # seconds
+ATTEMPTS = 5  # to make a template from files that go on changing
+LOADED, NOTING = "_anyfork_child.program.loaded", "_anyfork_child.program.noting"
+OWN = "_anyfork_child"
+WROTE = "a module wrote something when it was loaded, which programs would not show"
+
+
+class NotWarmError(Exception):
+    """Raised when a program cannot start from a template; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A template that is ready, and what it depends on.
+
+    ``variables`` are those that its modules have read, with their values then, ``settings`` those that they have set.
+    ``read_all`` says that a module has read the whole environment, where a further variable counts as well; ``wrote``
+    says that one has written something. ``places`` are the directories that this program had put on its path.
+    """
+
+    template: Template
+    modules: Sequence[str]
+    sources: Sources
+    variables: Sequence[Variable]
+    settings: Sequence[Variable]
+    read_all: bool
+    seconds: float
+    since: float
+    wrote: bool = False
+    places: Sequence[str] = ()
+
+    def outdated(self, env: Mapping[bytes, bytes]) -> str:
+        """Return why a program with this environment cannot use the template; empty if it can."""
+        changed = self.sources.changed()
+        return f"{changed} has changed since the template was made" if changed else self.differs(env)
+
+    def differs(self, env: Mapping[bytes, bytes]) -> str:
+        """Return which variable of an environment is another one than for the template; empty if there is none."""
+        for name, value in self.variables:
+            if env.get(name) != value:
+                return f"{os.fsdecode(name)} differs from the template's, and a module has read it"
+        further = env.keys() - VOLATILE - {name for name, _ in self.variables} if self.read_all else ()
+        if further:
+            return f"{os.fsdecode(min(further))} is new, and a module has read all variables"
+        return ""
+
+    def unusable(self) -> str:
+        """Return why the template cannot be forked any more; empty if it can."""
+        gone = why_gone(self.template)
+        places = [*self.template._link.receiver.places()]
+        return gone if gone or [*self.places] == places else "this program has changed sys.path"
+
+    def environment(self, env: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """Return the environment of a program: with the variables that its modules set when they are loaded."""
+        changed = dict(env)
+        for name, value in self.settings:
+            if value is None:
+                changed.pop(name, None)
+            else:
+                changed[name] = value
+        return changed
+
+
+def why_gone(template: Template) -> str:
+    """Return why a template can never be forked again; empty if it can."""
+    link = template._link
+    if link.session.phase is not PREPARING:
+        return "the handle of the template was closed"
+    run(look(link))
+    return "" if link.session.status is None else f"the template has ended ({link.session.status})"
+
+
+def make(
+    modules: Sequence[str],
+    watch: Sequence[str] = (),
+    *,
+    flags: Sequence[str] | None = None,
+    env: Mapping[bytes, bytes] | None = None,
+    cwd: str | None = None,
+    refused: Sequence[str] | None = None,
+    distrusted: Collection[str] = (),
+    for_programs: bool = False,
+) -> Generation:
+    """Return a template that has loaded modules, ready. Raises AnyforkError and OSError.
+
+    ``refused`` are modules that must not be loaded: other modules that need them, or that fail, are left out then.
+    ``distrusted`` are source files whose byte code is not used. ``for_programs`` alone, modules are found where a new
+    interpreter finds them.
+    """
+    began, at = time.time_ns(), time.monotonic()
+    given: Any = {name: value for name, value in (("env", env), ("cwd", cwd)) if value is not None}
+    template = Template.new_exec(python=sys.executable, flags=flags, **given)
+    try:
+        if for_programs:
+            template.prepare(f"{LOADED}:use_path_of_start")
+        if refused is not None:
+            failed = _ask(template, "try_loading", modules, refused)
+            modules = [name for name in modules if name not in failed]
+        template.prepare(f"{NOTING}:begin", sorted(distrusted)).preload(*modules).prepare(f"{NOTING}:end")
+        template.ready(MAKING_TIMEOUT)
+        seconds = time.monotonic() - at
+        return _generation(template, _ask(template, "report"), watch, began, seconds)
+    except BaseException:  # it may be in the middle of a long import
+        template._link.signal_now_or_at_birth(SIGKILL)
+        template._link.drop_process()
+        raise
+
+
+def adopt(function: Callable[[], Template], watch: Sequence[str]) -> Generation:
+    """Return the template that a function makes, ready. Raises what the function raises, AnyforkError and OSError.
+
+    What the function does depends on all variables of this program, as nobody knows which ones it reads.
+    """
+    began, at = time.time_ns(), time.monotonic()
+    everything: list[Variable] = [(name, value) for name, value in os.environb.items() if name not in VOLATILE]
+    template = function()
+    if not isinstance(template, Template):
+        raise TypeError(f"make= returned {type(template).__name__}: it has to return a Template")
+    template.ready(MAKING_TIMEOUT)
+    seconds = time.monotonic() - at
+    told: Report = {}
+    if not template._link.session.host:
+        told = _ask(template, "report")
+    told["read"], told["read_all"] = everything, True
+    return _generation(template, told, watch, began, seconds)
+
+
+def _generation(template: Template, told: Report, watch: Sequence[str], began: int, seconds: float) -> Generation:
+    watched, states = expand(watch), told.get("states", {})
+    sources = Sources(
+        [*told.get("files", ()), *states, *watched[0]], [*told.get("directories", ()), *watched[1]], began, states
+    )
+    modules = [name for name in told.get("modules", ()) if name.partition(".")[0] != OWN]
+    return Generation(
+        template,
+        modules,
+        sources,
+        told.get("read", []),
+        told.get("set", []),
+        told.get("read_all", False),
+        seconds,
+        time.monotonic(),
+        told.get("wrote", False),
+        [*template._link.receiver.places()],
+    )
+
+
+def settled(attempt: Callable[[], Generation], wait: Callable[[float], object]) -> Generation:
+    """Return a generation whose files have not changed while it was made. Raises OSError if they go on changing.
+
+    ``wait`` waits for some seconds; it returns true to give up.
+    """
+    path = ""
+    for _ in range(ATTEMPTS):
+        made = attempt()
+        late = made.sources.unsettled()
+        if late is None:
+            return made
+        made.template.close()
+        path, seconds = late
+        if wait(seconds):
+            break
+    raise OSError(f"{path} has just changed")
+
+
+def _ask(template: Template, function: str, *args: object) -> Any:
+    """Return what a function finds out in a fork of a template. Raises AnyforkError and OSError."""
+    with template.fork().run(f"{LOADED}:{function}", *args, timeout=MAKING_TIMEOUT) as process:
+        process.channel.settimeout(MAKING_TIMEOUT)
+        data = b""
+        while piece := process.channel.recv(1 << 16):
+            data += piece
+    try:
+        return marshal.loads(data)
+    except (EOFError, ValueError, TypeError) as error:
+        raise OSError(f"the template did not say what it has loaded: {error}") from error

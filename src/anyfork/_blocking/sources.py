@@ -1,0 +1,108 @@
+"""The files that a template was made from, and whether one of them has changed since."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from _anyfork_child.wire.program_reports import UNSETTLED, file_state, margin
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from _anyfork_child.wire.program_reports import State
+
+IGNORED = "__pycache__"  # the interpreter makes it, and it hides nothing
+
+
+def _names(directory: str) -> frozenset[str]:
+    try:
+        return frozenset(name for name in os.listdir(directory) if name != IGNORED)
+    except OSError:
+        return frozenset()
+
+
+class Sources:
+    """A snapshot of files and directories, for a template whose making began at ``began`` (nanoseconds since 1970).
+
+    Files are judged by inode, size and times, directories by the names in them. ``noted`` are the states of source
+    files from just before they were read.
+    """
+
+    def __init__(
+        self, files: Iterable[str], directories: Iterable[str], began: int, noted: Mapping[str, State] | None = None
+    ) -> None:
+        self._noted = {} if noted is None else noted
+        self._files = {path: file_state(path) for path in files}
+        self._directories = {path: (file_state(path), _names(path)) for path in directories}
+        self._began = began
+
+    def unsettled(self) -> tuple[str, float] | None:
+        """Return a file that has changed so late that the template may have read it before; None if there is none.
+
+        With it comes the number of seconds after which the same will not be true of a template that is made then.
+        """
+        for path, state in self._noted.items():
+            if self._files.get(path, state) != state:
+                return path, 0.0
+        now = time.time_ns()
+        for path, since in self._late():
+            if self._began < since <= now + UNSETTLED:  # otherwise another machine's clock is ahead
+                return path, max(0, since - now) / 1e9
+        return None
+
+    def _late(self) -> Iterator[tuple[str, int]]:
+        """Yield files with the time from which on the making of a template sees their last change."""
+        for path, state in self._files.items():
+            if state is not None and path not in self._noted:
+                yield path, state[-1] + (UNSETTLED if path.endswith(".py") else margin(state))
+        for directory, (state, names) in self._directories.items():
+            if state is not None and state[-1] + margin(state) > self._began:
+                yield from self._new(directory, names)
+
+    def _new(self, directory: str, names: Iterable[str]) -> Iterator[tuple[str, int]]:
+        for name in names:
+            state = file_state(os.path.join(directory, name))
+            if state is not None:
+                yield os.path.join(directory, name), state[-1] + margin(state)
+
+    def changed(self) -> str:
+        """Return a file or directory that has changed since; empty if there is none."""
+        return next(self.changes(), "")
+
+    def changes(self) -> Iterator[str]:
+        """Yield the files and directories that have changed since."""
+        for path, state in self._files.items():
+            if file_state(path) != state:
+                yield path
+        for path in self._directories:
+            if self._has_changed(path):
+                yield path
+
+    def _has_changed(self, directory: str) -> bool:
+        state, names = self._directories[directory]
+        now = file_state(directory)
+        if now == state:
+            return False
+        if _names(directory) != names:
+            return True
+        self._directories[directory] = (now, names)
+        return False
+
+    def again(self) -> Sources:
+        """Return a snapshot of the same files and directories as they are now."""
+        return Sources(self._files, self._directories, time.time_ns())
+
+
+def expand(paths: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the files and directories that paths stand for: a directory stands for all below it, too."""
+    files, directories = [], []
+    for path in paths:
+        if not os.path.isdir(path):
+            files.append(path)
+        for place, _, names in os.walk(path):
+            if os.path.basename(place) != IGNORED:
+                directories.append(place)
+                files += [os.path.join(place, name) for name in names]
+    return files, directories

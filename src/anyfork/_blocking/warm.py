@@ -1,0 +1,350 @@
+"""Warm: a template that is made at its first use, and again when it is stale or has ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+from _thread import RLock
+from copy import copy
+from time import monotonic, sleep
+
+from .._errors import AnyforkError, ArgumentError, ForkError, HandleError, RemoteTemplateError, TemplateError
+from .._processes.handles import TemplateSource, check_modules
+from .._processes.start import fork_present
+from .._status import Record
+from .._system import this_process
+from .._system.locks import do_locked
+from .._system.log import INFO, WARNING, logger_for
+from .generation import WROTE, Generation, NotWarmError, adopt, make, settled
+from .sources import Sources, expand
+from .template import Template
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, Self, Unpack
+
+    from .._processes.arguments import Argument
+    from .._processes.attributes import Attributes
+    from .process import Process
+
+COOL_DOWN = 10.0  # seconds
+FIRST = "it was needed for the first time"
+
+
+class WarmReport(Record):
+    """What a ``Warm`` has loaded and saved until now.
+
+    ``modules`` are those that the template has, ``seconds`` is how long it took to load them, which each start saves.
+    ``starts`` came from templates, and have saved ``saved`` seconds together. ``made`` templates were made until now,
+    the last one because of ``why_made``. ``cold`` programs have started cold, the last one because of ``why_cold``.
+    """
+
+    __match_args__: tuple[str, ...] = (
+        "modules", "seconds", "starts", "saved", "made", "why_made", "cold", "why_cold",
+    )  # fmt: skip
+    __slots__ = __match_args__
+    modules: tuple[str, ...]
+    seconds: float
+    starts: int
+    saved: float
+    made: int
+    why_made: str
+    cold: int
+    why_cold: str
+
+    def __init__(
+        self,
+        modules: tuple[str, ...],
+        seconds: float,
+        starts: int,
+        saved: float,
+        made: int,
+        why_made: str,
+        cold: int,
+        why_cold: str,
+    ) -> None:
+        self._set(modules, seconds, starts, saved, made, why_made, cold, why_cold)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{len(self.modules)} modules are loaded; a start saves {self.seconds:.3f} s",
+            f"{self.starts} starts were warm, and have saved {self.saved:.3f} s",
+        ]
+        if self.made:
+            lines.append(f"{self.made} templates were made, the last one because {self.why_made}")
+        if self.cold:
+            lines.append(f"{self.cold} programs started cold, the last one because {self.why_cold}")
+        return "\n".join(lines)
+
+
+class Warm(TemplateSource):
+    """A template that takes care of itself: give it wherever a template is taken.
+
+    It loads the modules ``preload`` when it is first needed. It is made again when it has ended, and when it is stale:
+    a file of a loaded module has changed, a new file hides one, the interpreter, its installed packages, this program's
+    module path or an environment variable that a module has read have changed, or a path of ``watch``: a file, or a
+    directory with all below it. This is checked at each start, and code that is older than the files at the time of the
+    call never runs. With ``make``, a function makes the template; its ``watch`` and the files of its modules count, and
+    each environment variable of this program. The files of a template on another machine are not looked at.
+
+    If the template cannot be made, ``run_module``, ``run_script``, ``run_code`` and ``anyfork.subprocess`` start their
+    programs cold; the log says why. Everything else raises the error. It is tried again after ``cool_down`` seconds, or
+    when one of its files has changed. Every method may be used from any thread. Raises ArgumentError.
+
+    For example::
+
+        import anyfork
+
+        with anyfork.Warm("calendar") as warm:
+            warm.run_module("calendar", "2027", "1", stdout=anyfork.DEVNULL).wait()
+            assert anyfork.call(pow, 2, 10, template=warm) == 1024
+    """
+
+    def __init__(
+        self,
+        *preload: str,
+        make: Callable[[], Template] | None = None,
+        watch: Iterable[str | os.PathLike[str]] = (),
+        cool_down: float = COOL_DOWN,
+    ) -> None:
+        check_modules("Warm", preload)
+        if make is not None and (preload or not callable(make)):
+            raise ArgumentError("Warm() needs names of modules, or make= with a function that returns a template")
+        if isinstance(watch, str | bytes):
+            raise ArgumentError(f"Warm() needs watch= as a list of paths, not {watch!r}")
+        self._preload = preload
+        self._recipe = make
+        self._watch = [os.path.abspath(os.fspath(path)) for path in watch]
+        self._cool_down = cool_down
+        self._lock = RLock()  # reentrant: a signal handler may use it in the middle of a making
+        self._owner = os.getpid()
+        self._closed = False
+        self._generation: Generation | None = None
+        self._loaded: tuple[tuple[str, ...], float] = (), 0.0  # by the last one: modules, and seconds
+        self._sources = Sources((), (), 0)  # of the last one, or what is known before there is one
+        self._distrusted: set[str] = set()  # files that have changed, whose byte code may be older
+        self._failure: BaseException | None = None
+        self._not_before = 0.0
+        self._told: set[str] = set()  # reasons that were logged since the last template was made
+        self._starts = self._made = self._cold = 0
+        self._saved = 0.0
+        self._why_made = FIRST
+        self._why_cold = ""
+
+    def template(self) -> Template:
+        """Return the present template, ready and up to date. It stays with this object: fork it.
+
+        Raises what prevents it from being made.
+        """
+        return self._current("template").template
+
+    def fork(self, **attributes: Unpack[Attributes]) -> Template:
+        """Return a fork of the present template; it takes the attributes of ``Template.fork``.
+
+        It has the environment, the directory and the streams that this program has now, and variables that modules have
+        set when they were loaded. With ``make``, it has those of the template. Raises what prevents a template from
+        being made.
+        """
+        generation = self._current("fork")
+        made = self._fork_of(generation, attributes)
+        self._count(generation)
+        return made
+
+    def run_module(
+        self, name: str, /, *argv: Argument, timeout: float | None = None, **attributes: Unpack[Attributes]
+    ) -> Process:
+        """Do what ``python -m name argv...`` does; warm if possible. See ``Template.run_module``.
+
+        The attributes are those of ``Template.fork``.
+        """
+        return self._run("run_module", name, argv, timeout, attributes)
+
+    def run_script(
+        self, path: Argument, /, *argv: Argument, timeout: float | None = None, **attributes: Unpack[Attributes]
+    ) -> Process:
+        """Do what ``python path argv...`` does. See ``run_module``."""
+        return self._run("run_script", path, argv, timeout, attributes)
+
+    def run_code(
+        self, source: str, /, *argv: Argument, timeout: float | None = None, **attributes: Unpack[Attributes]
+    ) -> Process:
+        """Do what ``python -c source argv...`` does. See ``run_module``."""
+        return self._run("run_code", source, argv, timeout, attributes)
+
+    def report(self) -> WarmReport:
+        """Return what is loaded and what that has saved, why a template was last made, and why a program was cold."""
+        modules, seconds = self._loaded
+        why = self._why_made if self._made else ""
+        return WarmReport(modules, seconds, self._starts, self._saved, self._made, why, self._cold, self._why_cold)
+
+    def close(self) -> None:
+        """Let the template end; what was forked from it goes on. Closing twice is harmless."""
+        self._closed = True
+        self._drop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "ready" if self._generation is not None else "not made"
+        what = "".join(f" {name}" for name in self._preload) if self._recipe is None else f" {self._recipe!r}"
+        return f"<Warm{what} {state} made={self._made} starts={self._starts}>"
+
+    # --- Generations ---
+
+    def _check(self, call: str) -> None:
+        if self._owner != this_process.pid:
+            raise HandleError(
+                f"{call}() on a Warm in a forked copy of its owner: it does not work there; make a new one"
+            )
+        if self._closed:
+            raise HandleError(f"{call}() on a Warm that was closed: make a new one, or close it later")
+
+    def _current(self, call: str) -> Generation:
+        """Return the generation that is up to date; make it if there is none. Raises what prevents that."""
+        self._check(call)
+        return do_locked(self._lock, self._get, call)
+
+    def _get(self, call: str) -> Generation:
+        self._check(call)
+        now, why = self._generation, self._why_made
+        if now is not None:
+            why = now.unusable() or now.outdated(os.environb)
+            if not why:
+                return now
+            self._distrusted.update(now.sources.changes())
+            self._why_made = why
+            self._generation = None  # its last user closes it
+        if self._failure is not None and monotonic() < self._not_before and not self._sources.changed():
+            raise _again(self._failure)
+        return self._make(call)
+
+    def _make(self, call: str) -> Generation:
+        try:
+            made = settled(self._attempt, sleep)
+        except Exception as error:  # the user's function may raise anything
+            self._fail(error)
+            raise
+        self._generation, self._sources = made, made.sources
+        self._loaded = tuple(made.modules), made.seconds
+        self._failure = None
+        self._told.clear()
+        self._made += 1
+        if self._closed:
+            self._drop()
+        self._check(call)
+        return made
+
+    def _attempt(self) -> Generation:
+        if self._recipe is not None:
+            return adopt(self._recipe, self._watch)
+        return make(self._preload, self._watch, distrusted=self._distrusted)
+
+    def _fail(self, error: Exception) -> None:
+        """Note that no template can be made now."""
+        if self._made:
+            self._sources = self._sources.again()
+        else:
+            files, directories = expand(self._watch)
+            self._sources = Sources(files, [*directories, *filter(os.path.isdir, sys.path)], 0)
+        self._failure, self._not_before = _again(error), monotonic() + self._cool_down
+        self._tell(WARNING, _why(error))
+
+    def _drop(self) -> None:
+        now, self._generation = self._generation, None
+        if now is not None and self._owner == this_process.pid:
+            now.template.close()
+
+    def _fork_of(self, generation: Generation, attributes: Any) -> Template:
+        """Return what ``fork`` returns, of this generation."""
+        if self._recipe is not None:
+            return generation.template.fork(**attributes)
+        given = {"env": generation.environment(os.environb), **attributes}
+        return Template._of(fork_present(generation.template._link, "fork", given))
+
+    def _present(self, call: str) -> tuple[Template, dict[bytes, bytes] | None]:
+        """Return the present template, and the environment of a process of it; None for that of the template."""
+        generation = self._current(call)
+        self._count(generation)
+        return generation.template, None if self._recipe is not None else generation.environment(os.environb)
+
+    # --- Programs ---
+
+    def _run(
+        self, call: str, target: Argument, argv: Sequence[Argument], timeout: float | None, attributes: Any
+    ) -> Process:
+        try:
+            generation, env = self._for_program(call, attributes.get("env"))
+            made = self._fork_of(generation, attributes if env is None else {**attributes, "env": env})
+            process: Process = getattr(made, call)(target, *argv, timeout=timeout)
+            self._count(generation)
+            return process
+        except RemoteTemplateError:  # it was to run there
+            raise
+        except NotWarmError:
+            pass
+        except (TemplateError, ForkError) as error:
+            self._note_cold(str(error))
+        process = getattr(Template.new_exec(**attributes), call)(target, *argv, timeout=timeout)
+        return process  # noqa: RET504  # getattr tells no type
+
+    def _for_program(self, call: str, env: Any) -> tuple[Generation, Any]:
+        """Return the generation for a program, and the environment given for it, with what modules have set.
+
+        Raises NotWarmError, HandleError and RemoteTemplateError.
+        """
+        self._check(call)
+        try:
+            generation = self._current(call)
+        except (HandleError, RemoteTemplateError):
+            raise
+        except Exception as error:  # as in _make
+            self._note_cold(_why(error))
+            raise NotWarmError(_why(error)) from error
+        given = None if env is None else _encoded(env)
+        why = WROTE if generation.wrote else "" if given is None else generation.differs(given)
+        if why:
+            self._note_cold(why)
+            raise NotWarmError(why)
+        return generation, env if given is None else generation.environment(given)
+
+    def _note_cold(self, why: str) -> None:
+        self._cold += 1
+        self._why_cold = why
+        self._tell(INFO, why)
+
+    def _tell(self, level: int, why: str) -> None:
+        """Log why programs start cold, once until there is another template."""
+        logger = logger_for(level) if why not in self._told else None
+        self._told.add(why)
+        if logger is not None:
+            logger.log(level, "programs of %r start cold: %s", self, why)
+
+    def _count(self, generation: Generation, why_cold: str = "") -> None:
+        """Count a start from this generation; if a new interpreter has run the program nevertheless, that is why."""
+        if why_cold:
+            self._cold, self._why_cold = self._cold + 1, why_cold
+            return
+        self._starts += 1
+        self._saved += generation.seconds
+
+
+def _why(error: BaseException) -> str:
+    return f"the template cannot be made: {error}"
+
+
+def _again(error: BaseException) -> BaseException:
+    """Return an error for another caller, with a traceback of its own if possible."""
+    return copy(error) if isinstance(error, AnyforkError) else error
+
+
+def _encoded(env: Any) -> dict[bytes, bytes] | None:
+    """Return an environment as bytes; None for anything else, which the start refuses."""
+    try:
+        return {os.fsencode(name): os.fsencode(text) for name, text in env.items()}
+    except (AttributeError, TypeError, ValueError):
+        return None

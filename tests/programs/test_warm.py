@@ -1,0 +1,413 @@
+"""Warm makes its template again when that is stale or has ended, and what cannot be warm starts cold."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import pickle
+import signal
+import sys
+import threading
+from multiprocessing import resource_tracker
+
+import pytest
+from cold_and_warm import DEADLINE
+from owner_side import output_of
+
+import anyfork
+from anyfork import subprocess
+from anyfork._blocking.sources import Sources
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _resource_tracker():
+    """Let the process of multiprocessing that outlives its first use be there from the beginning."""
+    resource_tracker.ensure_running()
+
+
+SHOW = "import sys, shown; print(shown.value, 'fractions' in sys.modules)"
+
+
+class Edited:
+    """The module ``shown``, which has a value of always the same size."""
+
+    def __init__(self, directory):
+        self.path = directory / "shown.py"
+        self.value = 10
+        self.edit()
+
+    def edit(self, more=""):
+        self.value += 1
+        self.path.write_text(f"value = {self.value}\ndef get():\n    return value\n{more}")
+        return self.value
+
+
+@pytest.fixture
+def shown(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    return Edited(tmp_path)
+
+
+@pytest.fixture
+def warm(shown):
+    """Yield a Warm that shows in a program, as it has loaded what the program has not."""
+    with anyfork.Warm("shown", "fractions") as warm:
+        yield warm
+
+
+def output(warm, source=SHOW, **attributes):
+    with warm.run_code(source, stdout=anyfork.PIPE, **attributes) as process:
+        return process.communicate(timeout=DEADLINE)[0].decode().strip()
+
+
+def of_a_call(warm):
+    return anyfork.call("shown:get", template=warm)
+
+
+def of_a_worker(warm):
+    with anyfork.Worker(warm) as worker:
+        return worker.call("shown:get")
+
+
+def of_popen(warm):
+    options = anyfork.call("_anyfork_child.program.options:own", template=warm)
+    done = subprocess.run([sys.executable, *options, "-c", SHOW], template=warm, capture_output=True, text=True)
+    value, loaded = done.stdout.split()
+    assert loaded == "True"
+    return int(value)
+
+
+def of_a_context(warm):
+    context = anyfork.get_context(warm)
+    near, far = context.Pipe()
+    process = context.Process(target=tell, args=(far,))
+    process.start()
+    value = near.recv()
+    process.join()
+    process.close()
+    return value
+
+
+def tell(connection):
+    import shown
+
+    connection.send(shown.get())
+
+
+def of_a_program(warm):
+    value, loaded = output(warm).split()
+    assert loaded == "True"
+    return int(value)
+
+
+WAYS = [of_a_program, of_a_call, of_a_worker, of_popen, of_a_context]
+
+
+def test_code_older_than_the_files_never_runs(warm, shown):
+    """Edit the module within the same second, and to the same size, where byte code would still be taken for new."""
+    with anyfork.Executor(warm, 1) as executor:
+        ways = [*WAYS, lambda _: executor.submit("shown:get").result(), lambda _: next(executor.map(get, [0]))]
+        for way in ways:
+            assert way(warm) == shown.value
+            shown.edit()
+            assert way(warm) == shown.value
+        assert executor.pids
+    assert warm.report().made == 1 + len(ways)
+    assert "shown.py has changed" in warm.report().why_made
+
+
+def get(_):
+    import shown
+
+    return shown.get()
+
+
+def test_one_template_serves_as_long_as_nothing_changes(warm):
+    assert [output(warm) for _ in range(3)] == ["11 True"] * 3
+    report = warm.report()
+    assert (report.made, report.starts, report.cold, report.why_cold) == (1, 3, 0, "")
+    assert {"shown", "fractions"} <= {*report.modules}
+    assert report.saved == pytest.approx(3 * report.seconds)
+    assert "3 starts were warm" in str(report)
+    assert "first time" in str(report)
+
+
+def test_a_module_and_a_script_start_warm(warm, tmp_path):
+    (tmp_path / "script.py").write_text(SHOW)
+    for start in (lambda **out: warm.run_module("script", **out), lambda **out: warm.run_script("script.py", **out)):
+        with start(stdout=anyfork.PIPE, cwd=tmp_path) as process:
+            assert process.communicate(timeout=DEADLINE)[0] == b"11 True\n"
+
+
+def test_a_new_file_that_hides_a_module_is_seen(warm, tmp_path):
+    assert output(warm, "import fractions; print(hasattr(fractions, 'hidden'))") == "False"
+    (tmp_path / "fractions.py").write_text("hidden = True")
+    assert output(warm, "import fractions; print(hasattr(fractions, 'hidden'))") == "True"
+
+
+def test_a_variable_that_was_read_counts_and_no_other(warm, shown, monkeypatch):
+    shown.edit("import os\nvalue = os.environ.get('SHOWN')\nos.environ['SET'] = 'by it'")
+    source = "import os, sys, shown; print(shown.value, os.environ['SET'], os.environ.get('FREE'), 'fractions' in sys.modules)"
+    assert output(warm, source) == "None by it None True"
+    monkeypatch.setenv("FREE", "1")
+    assert output(warm, source) == "None by it 1 True"
+    assert warm.report().made == 1
+    monkeypatch.setenv("SHOWN", "2")
+    assert output(warm, source) == "2 by it 1 True"
+    assert output(warm, source, env={**os.environ, "FREE": "3"}) == "2 by it 3 True"
+    assert warm.report().made == 2
+    assert output(warm, source, env={**os.environ, "SHOWN": "3"}) == "3 by it 1 False"
+    assert "SHOWN differs" in warm.report().why_cold
+
+
+def test_what_is_watched_counts(shown, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    with anyfork.Warm("shown", watch=[data, tmp_path / "lock"]) as warm:
+        for change in (data / "new", tmp_path / "lock"):
+            first = warm.template()
+            assert warm.template() is first
+            change.write_text("")
+            assert warm.template() is not first
+
+
+def kill(template):
+    """Kill a template, and wait until it has ended."""
+    os.kill(template.pid, signal.SIGKILL)
+    with pytest.raises(anyfork.TemplateError):
+        template.ready()
+
+
+def test_a_template_that_has_ended_is_made_again(warm):
+    with anyfork.Executor(warm, 1) as executor:
+        for end in (kill, anyfork.Template.close):
+            first = warm.template()
+            end(first)
+            assert executor.submit(get, 0).result() == 11
+            assert output(warm) == "11 True"
+            assert warm.template() is not first
+    assert warm.report().made == 3
+
+
+def test_a_pool_whose_own_template_has_ended_gets_another(warm):
+    with anyfork.Executor(warm, 1) as executor:
+        assert executor.submit(get, 0).result() == 11
+        [followed] = executor._dispatcher._followed.values()
+        kill(followed.template.ready())
+        assert executor.submit(get, 0).result() == 11
+    assert warm.report().made == 1
+
+
+def test_a_change_of_the_module_path_counts(warm, tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "shown.py").write_text("def get(): return 'the other one'")
+    assert of_a_call(warm) == 11
+    monkeypatch.syspath_prepend(tmp_path / "other")
+    assert of_a_call(warm) == "the other one"
+
+
+def test_what_cannot_be_warm_starts_cold_or_raises(warm, shown, caplog):
+    caplog.set_level(logging.INFO, "anyfork")
+    good = shown.path.read_text()
+    shown.path.write_text("this is no Python")
+    for _ in range(2):
+        assert output(warm, "import sys; print('fractions' in sys.modules)") == "False"
+        assert subprocess.check_output([sys.executable, "-c", "print('cold')"], template=warm) == b"cold\n"
+        for start in (of_a_call, of_a_worker, of_a_context, anyfork.Executor, anyfork.Warm.template):
+            with pytest.raises(anyfork.PreloadError, match="shown"):
+                start(warm)
+    [record] = [record for record in caplog.records if record.levelno >= logging.INFO]
+    assert "start cold: the template cannot be made: module 'shown'" in record.getMessage()
+    assert "SyntaxError" in warm.report().why_cold
+    assert warm.report().cold == 4
+    warm._not_before = 0.0  # the cool-down is over
+    shown.path.write_text(good)
+    assert output(warm) == "11 True"
+
+
+def test_a_failure_is_tried_again_after_the_cool_down_or_a_change(tmp_path):
+    made, path = [], tmp_path / "config"
+
+    def make():
+        made.append(1)
+        raise ZeroDivisionError
+
+    for cool_down, tries in ((math.inf, 1), (0.0, 3)):
+        made.clear()
+        with anyfork.Warm(make=make, watch=[path], cool_down=cool_down) as warm:
+            for _ in range(3):
+                with pytest.raises(ZeroDivisionError):
+                    warm.template()
+            assert len(made) == tries
+            path.write_text("now it may work" * tries)
+            with pytest.raises(ZeroDivisionError):
+                warm.template()
+            assert len(made) == tries + 1
+
+
+def test_an_old_failure_ends_with_the_change_that_mends_it(warm, shown):
+    assert output(warm) == "11 True"
+    shown.edit("1 / 0")
+    with pytest.raises(anyfork.PreloadError):
+        of_a_call(warm)
+    shown.edit()
+    assert of_a_call(warm) == 13
+
+
+def test_a_program_does_not_miss_what_a_module_writes(warm, shown, capfd):
+    shown.edit("print('loud')")
+    assert of_a_call(warm) == 12
+    assert "loud" in capfd.readouterr().err
+    assert output(warm) == "loud\n12 False"
+    assert "wrote something" in warm.report().why_cold
+
+
+def test_a_function_makes_the_template():
+    with anyfork.Warm(make=lambda: anyfork.Template().execute("def here(): return 'made'")) as warm:
+        assert anyfork.call("here", template=warm) == "made"
+        assert output(warm, "print(1)") == "1"
+        assert warm.report().made == 1
+
+
+def test_a_remote_template_is_made_again():
+    with anyfork.Warm(make=lambda: anyfork.RemoteTemplate([sys.executable])) as warm:
+        first = warm.template()
+        assert anyfork.call(abs, -1, template=warm) == 1
+        kill(first)
+        assert anyfork.call(abs, -2, template=warm) == 2
+        assert warm.report().made == 2
+
+
+def test_a_program_for_another_machine_never_runs_here():
+    with (
+        anyfork.Warm(make=lambda: anyfork.RemoteTemplate(["/no/such/command"])) as warm,
+        pytest.raises(anyfork.RemoteTemplateError),
+    ):
+        warm.run_code("print('here')")
+
+
+def test_threads_that_need_it_at_once_make_it_once(warm):
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(of_a_call(warm))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert results == [11] * 4
+    assert warm.report().made == 1
+
+
+def test_a_signal_handler_may_use_it_while_it_is_made():
+    results = []
+
+    def make():
+        if not results:
+            results.append(0)
+            signal.raise_signal(signal.SIGUSR1)
+        return anyfork.Template()
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: results.append(anyfork.call(abs, -1, template=warm)))
+    try:
+        with anyfork.Warm(make=make) as warm:
+            assert anyfork.call(abs, -2, template=warm) == 2
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert results == [0, 1]
+
+
+def test_an_interrupt_while_it_is_made_leaves_nothing(warm, shown, monkeypatch):
+    monkeypatch.setenv("OWNER", str(os.getpid()))
+    shown.edit("import os, signal\nos.kill(int(os.environ['OWNER']), signal.SIGINT)\nsignal.pause()")
+    with pytest.raises(KeyboardInterrupt):
+        warm.template()
+    shown.edit()
+    assert of_a_call(warm) == 13
+
+
+OWNER = """
+import anyfork, os, signal
+warm = anyfork.Warm("fractions")
+print(warm.template().pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_nothing_is_left_when_the_owner_is_killed():
+    with subprocess.Popen([sys.executable, "-I", "-c", OWNER], stdout=subprocess.PIPE, preexec_fn=os.getpid) as owner:
+        pidfd = os.pidfd_open(int(owner.stdout.readline()))
+    try:
+        assert os.waitid(os.P_PIDFD, pidfd, os.WEXITED) is None
+    except ChildProcessError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def test_it_works_in_its_owner_only_and_until_it_is_closed(warm):
+    with pytest.raises(anyfork.ArgumentError, match="make another one there"):
+        pickle.dumps(warm)
+    warm._owner += 1
+    with pytest.raises(anyfork.HandleError, match="forked copy"):
+        warm.fork()
+    warm._owner -= 1
+    assert repr(warm) == "<Warm shown fractions not made made=0 starts=0>"
+    warm.close()
+    with pytest.raises(anyfork.HandleError, match="was closed"):
+        warm.run_code("pass")
+    assert subprocess.check_output([sys.executable, "-c", "print('cold')"], template=warm) == b"cold\n"
+
+
+def test_wrong_arguments_are_errors():
+    for arguments, keywords in (
+        ((3,), {}),
+        (("not a name",), {}),
+        ((), {"make": "function"}),
+        (("json",), {"make": anyfork.Template}),
+        ((), {"watch": "one path"}),
+    ):
+        with pytest.raises(anyfork.ArgumentError, match="Warm"):
+            anyfork.Warm(*arguments, **keywords)
+    with anyfork.Warm(make=lambda: 3) as warm, pytest.raises(TypeError, match="returned int"):
+        warm.template()
+    with anyfork.Warm("fractions") as warm, pytest.raises(ValueError, match="loads the modules that it was made with"):
+        anyfork.get_context(warm).set_forkserver_preload(["json"])
+
+
+def test_a_pool_has_several_and_can_leave_one(warm, shown):
+    with anyfork.Template() as other, anyfork.Template() as last, anyfork.Executor({warm: 1, other: 1}) as executor:
+        assert executor.submit(get, 0).result() == 11
+        executor.resize(limits={warm: 2})
+        executor.replace_template(last, warm)
+        shown.edit("1 / 0")
+        assert executor.submit(abs, -1).result() == 1  # it does not follow the Warm any longer
+
+
+# --- Snapshots of files -----------------------------------------------------------------------------------------
+
+
+def test_a_file_that_may_have_been_read_before_its_change_is_late(tmp_path):
+    path = str(tmp_path / "data")
+    open(path, "w").close()
+    changed = os.stat(path).st_ctime_ns
+    noted = {path: (0,) * 5}
+    assert Sources([path], [], changed).unsettled()[0] == path
+    assert Sources([path], [], changed + 10**9).unsettled() is None
+    assert Sources([path], [], changed + 10**9, noted).unsettled() == (path, 0.0)
+    assert Sources([], [str(tmp_path)], changed).unsettled()[0] == path
+    assert Sources([], [str(tmp_path)], changed + 10**9).unsettled() is None
+
+
+NOTES = """
+import os, sys
+from _anyfork_child.program.noting import Noting
+path = sys.argv[1]
+noting = Noting([path])
+print(noting._may_use_byte_code(path), noting._may_use_byte_code(os.__file__), noting._may_use_byte_code("missing"))
+"""
+
+
+def test_byte_code_of_a_file_that_has_changed_is_not_used():
+    """The owner has seen the change, perhaps long ago."""
+    assert output_of("-c", NOTES, logging.__file__) == "False True False\n"
