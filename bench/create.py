@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from statistics import median
 
-from . import parts
+from . import entered, parts
 from .contenders import ALL, CONTENDERS, FIRST_BYTE, IN_FLIGHT, SEQUENTIAL
 from .contest import contest
 from .driver import UnavailableError
+from .entered import entered_table, entered_targets
 from .heaps import Heaps, heaps_table, heaps_targets, measure_starts, measure_walks
 from .parts import parts_data, parts_table, parts_targets
 from .report import Report, Settings, progress
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from .samples import Samples
 
 FLOOR, ANYFORK = "floor", "anyfork"
-PARTS, HEAP, WALKED, IMPORT, EXEC = "parts", "heap", "walked", "import", "exec"
-NAMES = (*(contender.name for contender in CONTENDERS), PARTS, HEAP, WALKED, IMPORT, EXEC)
+PARTS, ENTERED, HEAP, WALKED, IMPORT, EXEC = "parts", "entered", "heap", "walked", "import", "exec"
+NAMES = (*(contender.name for contender in CONTENDERS), PARTS, ENTERED, HEAP, WALKED, IMPORT, EXEC)
 
 INTERPRETERS, QUICK_INTERPRETERS = 25, 7
 
@@ -36,17 +37,20 @@ def run(settings: Settings) -> Report:
     """Measure everything that is wanted."""
     samples, missing = measure_in_rounds("create", CONTENDERS, ALL, settings)
     slices = parts.measure(settings, missing) if settings.wants(PARTS) else {}
+    entries = entered.measure(settings, missing) if settings.wants(ENTERED) else {}
     heaps = measure_heaps(settings, missing)
     imports = measure_import(settings) if settings.wants(IMPORT) else None
     execs = measure_exec(settings, missing) if settings.wants(EXEC) else None
     targets = [
         *start_targets(samples, settings.pinned),
         *parts_targets(slices),
+        *entered_targets(entries),
         *heaps_targets(heaps),
         *startup_targets(imports, execs),
     ]
     tables = [starts_table(samples, missing)] if samples.data() else []
     tables += [parts_table(slices)] if slices else []
+    tables += [entered_table(entries)] if entries else []
     tables += [heaps_table(heaps)] if heaps.starts or heaps.walked else []
     tables += [startup_table(imports, execs)] if imports or execs else []
     if not samples.data():  # whose table says it otherwise
@@ -55,6 +59,7 @@ def run(settings: Settings) -> Report:
         "starts": samples.data(),
         "missing": missing,
         "parts": parts_data(slices),
+        "entered": entries,
         "heaps": {"starts": heaps.starts, "walked": heaps.walked},
         "import": imports and {"bare": imports.bare, "imported": imports.imported, "modules": imports.modules},
         "exec": execs and {"ready": execs.ready, "bare": execs.bare},

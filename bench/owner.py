@@ -11,7 +11,7 @@ import mmap
 import os
 import sys
 from collections import deque
-from time import perf_counter
+from time import perf_counter, sleep
 
 from . import starters
 from .procfs import available, resident
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 IN_FLIGHT = 64
 SPARE = 1.25  # of an owner's size must be free, or the machine would swap and measure that
 PAGE = 4096
+PAUSE = 0.02  # seconds between starts that are measured one by one
 
 
 def main() -> None:
@@ -128,6 +129,18 @@ def many(starter: Starter[Any], count: float) -> list[float]:
     return [count, perf_counter() - begin]
 
 
+def entered(starter: Any, count: float) -> list[float]:
+    """Seconds until the function has been entered, of so many starts with a pause between them."""
+    samples = []
+    for _ in range(int(count)):
+        sleep(PAUSE)
+        begin = perf_counter()
+        process = starter.entered()
+        samples.append(perf_counter() - begin)
+        starter.end(process)
+    return samples
+
+
 def exec_ready(starter: Any, count: float) -> list[float]:
     """Seconds until an exec'ed template is ready, and of a bare interpreter, in turn."""
     return starter.ready(int(count))  # type: ignore[no-any-return]  # only one starter has this
@@ -138,5 +151,6 @@ MEASURES: dict[str, Callable[[Any, float], list[float]]] = {
     "sequential": sequential,
     "in_flight": in_flight,
     "many": many,
+    "entered": entered,
     "exec_ready": exec_ready,
 }

@@ -58,6 +58,10 @@ class Anyfork:
     def start(self) -> anyfork.Process:
         return self._template.fork().start(nothing)
 
+    def entered(self) -> anyfork.Process:
+        """Create a process, and wait until its function has been entered."""
+        return self._template.fork().run(nothing)
+
     def first_byte(self) -> anyfork.Process:
         process = self._template.fork().start(send_byte)
         process.channel.recv(1)
@@ -69,6 +73,14 @@ class Anyfork:
 
     def close(self) -> None:
         self._template.close()
+
+
+class AnyforkSpares(Anyfork):
+    """The same with a process that is there before anybody asks for it."""
+
+    def __init__(self, preload: tuple[str, ...]) -> None:
+        super().__init__(preload)
+        self._template.keep_spares(1)
 
 
 class AnyforkNew:
@@ -262,6 +274,7 @@ def make(kind: str, preload: tuple[str, ...]) -> Starter[Any]:
 
 KINDS: dict[str, Callable[[tuple[str, ...]], Starter[Any]]] = {
     "anyfork": Anyfork,
+    "anyfork-spares": AnyforkSpares,
     "anyfork-new": AnyforkNew,
     "anyfork-exec": AnyforkExec,
     "os-fork": OsFork,

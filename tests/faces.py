@@ -98,6 +98,9 @@ class Template:
     def immortalize(self) -> Template:
         return self._plain("immortalize")
 
+    def keep_spares(self, maximum: int) -> Template:
+        return self._plain("keep_spares", maximum)
+
     def fork(self, **attributes: Any) -> Template:
         return Template(self._loop, self._loop.call(self._template.fork, **attributes))
 

@@ -102,6 +102,7 @@ USES = {
     "execute": lambda t: t.execute("pass"),
     "prepare": lambda t: t.prepare(child_side.add_one),
     "send": lambda t: t.send(1),
+    "keep_spares": lambda t: t.keep_spares(1),
     "fork": lambda t: t.fork(),
     "ready": lambda t: t.ready(),
     "start": lambda t: t.start(child_side.enter),

@@ -21,6 +21,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -1067,13 +1068,35 @@ start_at_once(Loop *loop, int flags)
     run_start(loop, flags, frame.body, header->length, (Py_ssize_t)header->value);
 }
 
-/* Wait a moment for the first frame: most owners send it at once, and some processes are faster. Return whether that,
-   and nothing else, has come. */
+/* Show the title of a template that has nothing to do. Twin of template.template.show_idle. */
+static void
+show_idle(Loop *loop)
+{
+    static const char name[] = "anyfork";
+    Py_ssize_t size = (Py_ssize_t)sizeof(name) - 1;
+    char text[16]; /* what the kernel keeps */
+    if (!loop->titled || loop->title_room == 0 || loop->title_size + size > loop->title_shown)
+        return; /* it keeps the title of its template, or Python shows this one */
+    show_title(loop, name, size);
+    snprintf(text, sizeof(text), "%d-%s", atoi(loop->title), name);
+    prctl(PR_SET_NAME, text);
+}
+
+/* Wait for the first frame. Most owners send it at once, and some processes are faster; one that has to wait longer is
+   a spare, or becomes a template. Return whether a frame, and nothing else, has come. */
 static int
 wait_for_start(Loop *loop)
 {
     struct pollfd polled[] = {{.fd = loop->control, .events = POLLIN}, {.fd = loop->lifeline, .events = POLLIN}};
-    return poll(polled, 2, PATIENCE) == 1 && (polled[0].revents & POLLIN);
+    int count = poll(polled, 2, PATIENCE);
+    if (count == 0) {
+        sigset_t mask;
+        show_idle(loop);
+        block_signals(&mask); /* one that comes between the check and the wait would be noticed too late */
+        count = PyErr_CheckSignals() < 0 ? -1 : ppoll(polled, 2, NULL, &mask);
+        sigprocmask(SIG_SETMASK, &mask, NULL);
+    }
+    return count == 1 && (polled[0].revents & POLLIN);
 }
 
 /* Let a new process start, or go on as a template in Python. */

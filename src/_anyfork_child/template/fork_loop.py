@@ -33,6 +33,7 @@ from ..wire.frames import (
     HEADER_SIZE,
     LOST_DESCRIPTOR,
     MAX_BODY,
+    SPARE,
     START,
     VERSION,
 )
@@ -113,7 +114,9 @@ def fork_for(template: TemplateState, fds: Sequence[int], flags: int, body: byte
         fds = [*fds]
         failure = obstacle(template, fds, flags & EXECUTES)
         if failure is not None:
+            told = template.told or not flags & SPARE  # nobody may ever read why a spare was refused
             refuse(template, fds, number, failure)
+            template.told = told
             return
     flags &= KEPT
     children = template.children

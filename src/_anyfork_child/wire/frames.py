@@ -44,8 +44,8 @@ COMPILED, IN_PYTHON = b"compiled", b"python"  # the body of READY: which part se
 # IMPORTED precedes ENTERED if the module of the function, its body, had to be imported; its value is the time in ns.
 # NOTED carries a text for the log of the owner about the template whose pid is its value.
 # Bits of the value of FORK: the process outlives the owner; the kernel tells it of the owner's end (see
-# birth.owner_watch); it executes an interpreter.
-DETACHED, FOLLOWED, EXECUTES = 1, 2, 4
+# birth.owner_watch); it executes an interpreter; nobody waits for it yet.
+DETACHED, FOLLOWED, EXECUTES, SPARE = 1, 2, 4, 8
 # The body of DIED: the status of waitpid and the sixteen fields of struct rusage in their order, followed by the text
 # of an error in UTF-8.
 DEATH = Struct("<idd14q")

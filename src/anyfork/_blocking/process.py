@@ -7,7 +7,7 @@ from _anyfork_child.wire.own_imports import import_own
 from .._errors import AnyforkError
 from .._processes import flows
 from .._processes.handles import ProcessHandle
-from .._processes.undelivered import destructor, when_free
+from .._processes.undelivered import destructor
 from .._system.exchange import Exchange
 from .._system.timeouts import deadline, remaining
 from .waiting import run
@@ -182,7 +182,7 @@ class Process(ProcessHandle):
         if self._channel is not None:
             self._channel.close()
         self._close_streams()
-        self._link.drop_process()
+        self._leave()
 
     def _close_streams(self) -> None:
         streams = self._link.streams
@@ -208,4 +208,4 @@ class Process(ProcessHandle):
         if not hasattr(self, "_link"):
             return
         self._channel = None  # the socket closes itself, unless something else refers to it
-        when_free(self._link, self._link.drop_process)
+        self._leave()

@@ -14,7 +14,7 @@ from _signal import SIGKILL
 from _thread import RLock
 from sys import byteorder
 
-from _anyfork_child.wire.channel import Channel
+from _anyfork_child.wire.channel import NOWAIT, Channel
 from _anyfork_child.wire.descriptors import duplicates, lift
 from _anyfork_child.wire.frames import EXECUTING, IMPORTED, NOTED, SIGNAL, Frame, ProtocolError
 from _anyfork_child.wire.owned_descriptors import Owned
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
 UNSETTLED = (STARTING, PREPARING)  # the phases in which an answer may be missing
 USED_UP = (CLOSED, MOVED)
+PEEK = NOWAIT | _socket.MSG_PEEK
 UNIX_STREAM = (_socket.AF_UNIX, _socket.SOCK_STREAM)
 
 
@@ -140,6 +141,17 @@ class Endpoints:
     def heard(self) -> bool:
         """Return whether the process has answered at all, or never will."""
         return self.session.answers > 0 or self.session.control_ended
+
+    def is_heard(self) -> bool:
+        """Return whether the control socket has something to read, or has come to its end."""
+        try:
+            self._control.sock.recv(1, PEEK)
+        except BlockingIOError:
+            return False
+        except OSError as error:  # it has hung up, or another thread has closed it
+            if comes_from_outside(error):
+                raise
+        return True
 
     def delivered(self) -> bool:
         """Return whether nothing is left to be sent."""

@@ -15,6 +15,7 @@ from .._system.log import DEBUG, INFO, logger_for
 from .._system.polling import is_ready
 from .._system.timeouts import seconds
 from .session import CLOSED, GONE, MOVED
+from .start import add_next_spare, add_spares
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def prepare(link: Link, timeout: float | None) -> Flow[None]:
     link.check("ready")
     if not link.session.succeeded_at(number):
         raise (yield from explain(link))
+    if link.spares is not None:
+        add_spares(link)
     _log_part(link.session)
     _log_note(link.session)
 
@@ -153,6 +156,8 @@ def entered(link: Link, timeout: float | None) -> Flow[bool]:
 
 def birth(link: Link) -> Flow[None]:
     """Wait until the template has forked the process, or never will."""
+    if link.origin is not None:
+        add_next_spare(link)
     if link.status is None:
         yield from _ends(link)
     if not link.read_news(link.born_or_not):
@@ -163,6 +168,8 @@ def end(link: Link, timeout: float | None) -> Flow[ExitStatus]:
     """Wait until a process has ended and return its exit status. Raises TimeoutError."""
     check(link, "wait")
     limit = seconds(timeout)
+    if link.origin is not None:
+        add_next_spare(link)
     if link.status is None:
         yield from _ends(link)
     if not link.read_news(link.ended) and not (yield link, link.ended_or_used_up, link.status_source, limit):
@@ -213,6 +220,8 @@ def put_down(link: Link) -> Flow[None]:
 def look(link: Link) -> Flow[None]:
     """Learn whether a process has ended. If its pidfd says so, wait a moment for the template to report how."""
     check(link, "poll")
+    if link.origin is not None:
+        add_next_spare(link)
     yield from _ends(link)
     if not (yield link, link.ended, link.status_source, 0.0) and _readable(link.session.pidfd):
         yield link, link.ended, link.status_source, TEMPLATE_END_TIMEOUT

@@ -28,7 +28,19 @@ from .arguments import (
 from .attributes import encode_attributes
 from .flows import check
 from .session import MOVED, RUNNING, STARTING, Session
-from .start import NOTHING, adopt, fork, fork_contained, fork_default, fork_exec, take_over, warm_parent, warm_template
+from .start import (
+    NOTHING,
+    add_next_spare,
+    adopt,
+    fork,
+    fork_contained,
+    fork_default,
+    fork_exec,
+    keep_spares,
+    take_over,
+    warm_parent,
+    warm_template,
+)
 from .undelivered import destructor, when_free
 
 TYPE_CHECKING = False
@@ -60,6 +72,7 @@ class _Moved:
         self.lock = RLock()
         self.outbox = ()
         self.streams = None
+        self.spares = self.origin = None
         self.remote = False
         self.receiver = ORDINARY
 
@@ -176,6 +189,21 @@ class TemplateHandle(Stays):
         with a GIL; elsewhere it does nothing, and the log says so.
         """
         return self._send("immortalize", IMMORTALIZE, NOTHING)
+
+    def keep_spares(self, maximum: int) -> Self:
+        """Have this many forks ready before anybody asks for them, so that functions are entered sooner.
+
+        ``fork`` without attributes hands out such a spare if there is one; the next spare is made once the function of
+        that process has been entered and its handle is used. Spares end when the template is changed, and when it is
+        closed; ``ready`` and later starts make new ones. There are none while the program has one CPU only, or little
+        memory is left. 0, as at first, ends them. Raises ArgumentError.
+        """
+        if isinstance(maximum, bool) or not isinstance(maximum, int) or maximum < 0:
+            raise ArgumentError(f"keep_spares() needs a number of processes, 0 or more, not {maximum!r}")
+        self._link.check("keep_spares")
+        keep_spares(self._link, maximum)
+        self._queued()
+        return self
 
     def fork(self, **attributes: Unpack[Attributes]) -> Self:
         """Make a clone of this template: loaded code, data, queued arguments. Later changes affect only one of the two.
@@ -298,7 +326,10 @@ class TemplateHandle(Stays):
     def __repr__(self) -> str:
         session = self._link.session
         compiled = "" if session.compiled is None else f" compiled={session.compiled}"
-        return f"<Template pid={session.pid} {session.phase.value} forks={session.forks}{compiled}>"
+        spares = self._link.spares
+        ready = "" if spares is None else f" spares={len(spares)}"
+        forks = session.forks if spares is None else session.forks - spares.unused
+        return f"<Template pid={session.pid} {session.phase.value} forks={forks}{ready}{compiled}>"
 
 
 def _arguments(argv: Sequence[Argument]) -> list[bytes]:
@@ -376,6 +407,13 @@ class ProcessHandle(Stays):
 
         def fileno(self) -> int:
             """Return a descriptor that becomes readable when the process has ended."""
+
+    def _leave(self) -> None:
+        """Release the process, which goes on."""
+        link = self._link
+        if link.origin is not None:
+            add_next_spare(link)
+        when_free(link, link.drop_process)
 
     def _give_up(self, call: str) -> Link:
         """Hand the link over to another handle; this handle is used up."""

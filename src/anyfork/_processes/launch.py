@@ -27,9 +27,9 @@ from .._errors import ArgumentError, LaunchError
 from .._system.import_path import current_directory, note_given, places
 from .._system.interpreter import TOO_OLD, check_reentry, executable_environment, find_python, frozen_program
 from .._system.lifeline import open_lifeline
+from .._system.stderr import StderrTail
 from .arguments import encode_values
 from .link import Link
-from .stderr import StderrTail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from _anyfork_child.values.encode import Encoded
 
     from .._system.pipes import Streams
+    from .._system.stderr import StderrTail
     from .outbox import Closable
-    from .stderr import StderrTail
+    from .spares import Spares
 
     Channel = TypeVar("Channel", bound=socket.socket)
 
@@ -67,6 +68,8 @@ class Link(Endpoints):
     user = ""  # the operation that has used up the template's handle, as the program writes it
     detaching = False  # its handle is used up, and its descriptors are on their way to another owner
     parent: Link | None = None
+    spares: Spares[Link] | None = None  # if it is a template that was asked to keep some
+    origin: Link | None = None  # the template that makes another spare when this process has entered its function
     streams: Streams | None = None  # this program's ends of its standard streams, if they are pipes
     _owner = 0  # no process, until the constructor has come so far
     _dropped = False
@@ -148,6 +151,8 @@ class Link(Endpoints):
         finally:
             for owner in own:
                 owner.close()
+        if self.spares is not None:
+            self.spares.end()
         if pending():
             deliver()
 
@@ -158,6 +163,8 @@ class Link(Endpoints):
             self.user = f"{call}()"
             self.session.phase = STARTING
             self.wake_all()
+        if self.spares is not None:
+            self.spares.changes += 1
         self._push(frame, pieces)
 
     @locked
@@ -328,6 +335,8 @@ class Link(Endpoints):
         if self.foreign:
             return
         self._say_close()
+        if self.spares is not None:
+            self.spares.end()
         if self.session.phase is CLOSED and not self.detaching:
             self.let_go()
         if pending():

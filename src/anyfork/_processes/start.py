@@ -5,29 +5,33 @@ from __future__ import annotations
 import _socket
 import os
 import sys
+from functools import partial
 
 from _anyfork_child.values.decode import change_places
 from _anyfork_child.values.encode import INLINE, Encoded, pickle_into
 from _anyfork_child.values.file_name import file_name
 from _anyfork_child.wire.descriptors import FIRST, lift, socket_pair
-from _anyfork_child.wire.frames import ADOPT, DETACHED, EXECUTES, FORK, MAX_BODY, PREPARE, START, Frame
+from _anyfork_child.wire.frames import ADOPT, DETACHED, EXECUTES, FORK, MAX_BODY, PREPARE, SPARE, START, Frame
 from _anyfork_child.wire.memfd import new_file, write_stepwise
 from _anyfork_child.wire.own_imports import warm
 from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.resource_tracker import MODULE
+from _anyfork_child.wire.signal_handlers import comes_from_outside
 
 from .._errors import AnyforkError, ArgumentError
 from .._system.import_path import changes
 from .._system.lifeline import open_lifeline
-from .._system.locks import do_locked
+from .._system.locks import do_locked, try_locked
+from .._system.log import DEBUG, logger_for
 from .._system.pipes import streams_of
+from .._system.stderr import StderrTail
 from .arguments import encode_call
 from .default_template import default_template
 from .launch import initialise
 from .link import Link
 from .resource_tracker import share_tracker
 from .session import PREPARING
-from .stderr import StderrTail
+from .spares import Spares
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,11 +49,82 @@ def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded, more:
     ``more`` are further bits of the frame's value. Raises ArgumentError for attributes that cannot travel.
     """
     tell_path(parent)
+    if parent.spares is not None:
+        return _fork_with_spares(parent, parent.spares, attributes, encoded, more)
+    return _fork_now(parent, attributes, encoded, more)
+
+
+def _fork_now(parent: Link, attributes: Mapping[str, object], encoded: Encoded, more: int) -> Link:
     body, file = _body(parent, encoded)
     try:
         return _fork(parent, attributes, body, (*encoded.fds, *file.fds), more)
     finally:
         file.close()
+
+
+def _fork_with_spares(
+    parent: Link, spares: Spares[Link], attributes: Mapping[str, object], encoded: Encoded, more: int
+) -> Link:
+    """Return a spare if there is one and no attributes are asked for; else ask for a fork."""
+    if MODULE in sys.modules:
+        share_tracker(parent)
+    link = spares.take(parent) if encoded is NOTHING else None
+    if link is None:
+        link = _fork_now(parent, attributes, encoded, more)
+    link.origin = parent
+    return link
+
+
+def keep_spares(template: Link, maximum: int) -> None:
+    """Have a template keep so many spares from now on."""
+    if template.spares is None:
+        if not maximum:
+            return
+        template.spares = Spares()
+    template.spares.maximum = maximum
+    template.spares.end(maximum)
+    add_spares(template)
+
+
+def add_spares(template: Link) -> None:
+    """Have a template make the spares that are missing, unless another thread is using its link: then later."""
+    spares = template.spares
+    if spares is not None and len(spares) < spares.maximum and not template.foreign:
+        try_locked(template.lock, partial(_add_spares, template, spares))
+
+
+def _add_spares(template: Link, spares: Spares[Link]) -> None:
+    if not template.remote and spares.scarce():
+        spares.end()
+        return
+    while len(spares) < spares.maximum and template.session.phase is PREPARING and not template.outbox.broken:
+        tell_path(template)
+        changes = spares.changes
+        try:
+            spare = _fork(template, {}, b"", (), SPARE)
+        except OSError as error:
+            if comes_from_outside(error):
+                raise
+            _log_failure(template, error)
+            return
+        spares.add(spare, changes)
+
+
+def _log_failure(template: Link, error: OSError) -> None:
+    """Log why a spare could not be asked for: starts go on without."""
+    logger = logger_for(DEBUG)
+    if logger is not None:
+        logger.debug("template %s has no spare now: %s", template.session.pid, error)
+
+
+def add_next_spare(process: Link) -> None:
+    """Have the template of a process make the spare for the next one.
+
+    Not while somebody waits until this one has entered its function: at the next use of its handle.
+    """
+    origin, process.origin = process.origin, None
+    if origin is not None:
+        add_spares(origin)
 
 
 def fork_contained(parent: Link, attributes: Mapping[str, object], encoded: Encoded, more: int = 0) -> Link:
@@ -95,13 +170,25 @@ def _body(parent: Link, encoded: Encoded) -> tuple[bytes, Owned]:
 def _fork(parent: Link, attributes: Mapping[str, object], body: bytes, given: Sequence[int], more: int) -> Link:
     if MODULE in sys.modules:
         share_tracker(parent)
-    control, far_control, status, far_status = two_pairs()
+    ends = two_pairs()
     try:
-        line, flags = open_lifeline()
-    except OSError:
-        for end in (control, far_control, status, far_status):
+        return _fork_over(ends, parent, attributes, body, given, more)
+    except BaseException:
+        for end in ends:
             end.close()
         raise
+
+
+def _fork_over(
+    ends: Sequence[_socket.socket],
+    parent: Link,
+    attributes: Mapping[str, object],
+    body: bytes,
+    given: Sequence[int],
+    more: int,
+) -> Link:
+    control, far_control, status, far_status = ends
+    line, flags = open_lifeline()
     link = Link(control, status, parent)
     link.session.host = parent.session.host
     link.outbox.piecewise = parent.outbox.piecewise
@@ -320,8 +407,9 @@ def tell_path(template: Link) -> None:
 
 def warm_parent(link: Link, module: str) -> None:
     """Have the template above import a module that more of its processes will need."""
-    if link.parent is not None:
-        warm_template(link.parent, module)
+    above = link.parent or link.origin
+    if above is not None:
+        warm_template(above, module)
 
 
 def warm_template(template: Link, module: str) -> None:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import os
 from math import ceil, inf
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-PROC = "/proc/self"
+from .control_groups import PROC, group_directories
 
 
 def usable_cpus() -> int:
@@ -28,53 +24,9 @@ def _allowed() -> int:
 def cpu_quota(proc: str = PROC) -> float:
     """Return the CPU quota of the control groups that this process is in, in CPUs; infinity if there is none.
 
-    Reads version 1 and version 2. The quotas of the groups above count too, as far as this process can see them.
+    The quotas of the groups above count too, as far as this process can see them.
     """
-    try:
-        with open(f"{proc}/cgroup") as cgroup, open(f"{proc}/mountinfo") as mountinfo:
-            groups = dict(_groups(cgroup.read()))
-            mounts = list(_mounts(mountinfo.read()))
-    except OSError:  # no /proc: there are no control groups either
-        return inf
-    quota = inf
-    for controller, root, mount in mounts:
-        path = groups.get(controller, "")
-        if path:
-            quota = min(quota, _quota_of(mount, _below(path, root)))
-    return quota
-
-
-def _groups(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the controller ("" for version 2) and the path of each control group in /proc/PID/cgroup."""
-    for line in text.splitlines():
-        number, controllers, path = line.split(":", 2)
-        if number == "0":
-            yield "", path
-        elif "cpu" in controllers.split(","):
-            yield "cpu", path
-
-
-def _mounts(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the controller, the group at the root, and the directory of each mount in /proc/PID/mountinfo."""
-    for line in text.splitlines():
-        here, _, kind = line.partition(" - ")
-        kind, _, options = kind.split(" ", 2)
-        if kind == "cgroup2" or (kind == "cgroup" and "cpu" in options.split(",")):
-            root, directory = here.split(" ")[3:5]
-            yield "" if kind == "cgroup2" else "cpu", root, directory.replace("\\040", " ")
-
-
-def _below(path: str, root: str) -> str:
-    """Return the path of a group below the root of a mount, or the root's if the group is outside of it."""
-    if root == "/":
-        return path.strip("/")
-    return path.removeprefix(root).strip("/") if f"{path}/".startswith(f"{root}/") else ""
-
-
-def _quota_of(mount: str, group: str) -> float:
-    """Return the least quota of a group and of the groups above it."""
-    parts = [part for part in group.split("/") if part not in ("", "..")]
-    return min(_quota_in("/".join((mount, *parts[:depth]))) for depth in range(len(parts) + 1))
+    return min(map(_quota_in, group_directories("cpu", proc)), default=inf)
 
 
 def _quota_in(directory: str) -> float:

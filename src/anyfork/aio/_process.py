@@ -12,7 +12,7 @@ from .._blocking.process import Process as BlockingProcess
 from .._errors import AnyforkError, HandleError
 from .._processes import flows
 from .._processes.handles import ProcessHandle
-from .._processes.undelivered import destructor, when_free
+from .._processes.undelivered import destructor
 from .._system.exchange import Exchange
 from .._system.socket_handover import hand_on, unopened
 from ._pipes import ReceivePipe, SendPipe
@@ -178,7 +178,7 @@ class Process(ProcessHandle):
         finally:
             if self._sock is not None:
                 self._sock.close()
-            self._link.drop_process()
+            self._leave()
 
     @classmethod
     def from_blocking(cls, process: BlockingProcess) -> Self:
@@ -222,4 +222,4 @@ class Process(ProcessHandle):
     def __del__(self) -> None:
         if hasattr(self, "_link"):
             self._sock = self._stream = None  # they close themselves, unless the program still has the stream
-            when_free(self._link, self._link.drop_process)
+            self._leave()

@@ -1,0 +1,344 @@
+"""Spares: forks that are there before anybody asks for them. Nobody can tell them from others, but by the time."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from conftest import children, descendants, eventually
+from owner_side import ask, ended, forked_template, interrupt_in, result_of, stopped
+
+import anyfork
+from anyfork._system.cpus import usable_cpus
+
+pytestmark = pytest.mark.skipif(usable_cpus() < 2, reason="there are no spares on one CPU")
+
+PID = "os.getpid()"
+NONE_FREE = 3  # as a limit of descriptors: 0, 1 and 2 are open everywhere
+plain_template = pytest.fixture(forked_template)
+both_faces = pytest.mark.parametrize("new_template", ["forked", "trio"], indirect=True)
+
+
+def spares_of(template):
+    """Return the spares that a template keeps, and whose processes are there, once there are as many as it says."""
+    wanted = int(re.search("spares=([0-9]+)", repr(template))[1])
+    eventually(lambda: len(children(template.ready().pid)) == wanted, f"{template!r}")
+    return children(template.pid)
+
+
+def with_spares(template, number):
+    """Have a template keep spares, and return their pids."""
+    template.keep_spares(number).ready()
+    found = spares_of(template)
+    assert len(found) == number
+    return found
+
+
+def alive(pid):
+    return os.path.exists(f"/proc/{pid}")
+
+
+# --- What they are for ----------------------------------------------------------------------------------------------
+
+
+def test_a_fork_is_a_spare_and_then_there_is_another(template):
+    first = with_spares(template, 1)
+    assert [ask(template.fork(), PID)] == first
+    eventually(lambda: set(children(template.pid)) - {*first})
+    assert [ask(template.fork(), PID)] != first
+    assert "forks=2 spares=1" in repr(template)
+
+
+@both_faces
+def test_a_spare_may_become_a_template(template):
+    [pid] = with_spares(template, 1)
+    with template.fork().send("mine") as clone:
+        assert ask(clone.fork(), "(os.getppid(), v)") == (pid, ["mine"])
+    assert ask(template.fork(), "v") == []
+
+
+@both_faces
+def test_the_template_itself_may_be_taken_over(template):
+    pid = template.ready().pid
+    spares = with_spares(template, 2)
+    assert ask(template, "os.getpid()") in spares
+    eventually(lambda: not any(map(alive, (pid, *spares))))
+
+
+@both_faces
+def test_a_fork_with_attributes_is_no_spare(template):
+    spares = with_spares(template, 1)
+    umask = "(lambda mask: (mask, os.umask(mask)))(os.umask(0))[0]"
+    assert ask(template.fork(umask=0o027), umask) == 0o027
+    assert [ask(template.fork(), PID)] == spares
+
+
+@both_faces
+def test_functions_that_nobody_waits_for_are_followed_by_the_next_spare(template):
+    pids = set()
+    for _ in range(3):
+        pids |= {*spares_of(template.keep_spares(1))}
+        ended(template.fork().start("child_side:enter"))
+    assert len(pids) == 3
+
+
+@both_faces
+def test_starts_without_a_pause_use_spares_that_are_not_born_yet(template):
+    template.keep_spares(2)
+    assert len({ask(template.fork(), PID) for _ in range(8)}) == 8
+
+
+def test_calls_and_workers_are_spares(plain_template):
+    assert anyfork.call(os.getpid, template=plain_template) > 0  # now the template has loaded what workers need
+    anyfork.Worker(plain_template.fork()).close()
+    spares = with_spares(plain_template, 1)
+    assert [anyfork.call(os.getpid, template=plain_template)] == spares
+    spares = spares_of(plain_template)
+    with anyfork.Worker(plain_template.fork()) as worker:
+        assert [worker.call(os.getpid)] == spares
+    with anyfork.Executor(plain_template, 1) as executor:
+        assert executor.submit(os.getppid).result() == plain_template.pid
+
+
+def test_threads_that_fork_at_the_same_time_get_different_processes(plain_template):
+    plain_template.keep_spares(3)
+    with ThreadPoolExecutor(4) as pool:
+        pids = [*pool.map(lambda _: ask(plain_template.fork(), PID), range(24))]
+    assert len({*pids}) == 24
+
+
+# --- As fresh as any fork -------------------------------------------------------------------------------------------
+
+
+def test_spares_draw_different_random_numbers(plain_template):
+    plain_template.execute("import random, uuid; random.seed(7)").keep_spares(3).ready()
+    draw = "(__import__('random').random(), str(__import__('uuid').uuid4()))"
+    drawn = [ask(plain_template.fork(), draw) for _ in range(5)]
+    assert len({number for number, _ in drawn}) == len({text for _, text in drawn}) == 5
+
+
+def test_hooks_of_forks_run_in_spares(plain_template):
+    plain_template.execute(
+        "import os; pid = 0; os.register_at_fork(after_in_child=lambda: globals().update(pid=os.getpid()))"
+    )
+    with_spares(plain_template, 2)
+    for _ in range(3):
+        born, here = ask(plain_template.fork(), "(sys.modules['__main__'].pid, os.getpid())")
+        assert born == here
+
+
+@both_faces
+def test_a_spare_shows_the_title_of_a_template_and_then_that_of_its_function(template):
+    [pid] = with_spares(template, 1)
+    eventually(lambda: descendants(template.pid).get(pid, "").endswith(" anyfork"))
+    with template.fork().run("child_side:until_closed") as process:
+        assert process.pid == pid
+        assert descendants(template.pid)[pid].endswith(" child_side:until_closed")
+
+
+def test_a_spare_ends_like_any_process(plain_template):
+    [pid] = with_spares(plain_template, 1)
+    process = plain_template.fork().run("child_side:until_closed")
+    process.terminate()
+    assert (process.pid, ended(process).signal) == (pid, signal.SIGTERM)
+
+
+# --- Never stale ----------------------------------------------------------------------------------------------------
+
+
+CHANGES = {
+    "preload": (lambda t: t.preload("colorsys"), "'colorsys' in sys.modules"),
+    "execute": (lambda t: t.execute("g = 1"), "hasattr(sys.modules['__main__'], 'g')"),
+    "prepare": (lambda t: t.prepare("child_side:add_one"), "sys.modules['child_side'].count == 1"),
+    "send": (lambda t: t.send("new"), "v == ['new']"),
+    "directory": (lambda t: t.prepare("os:chdir", "/proc"), "os.getcwd() == '/proc'"),
+    "umask": (lambda t: t.prepare("os:umask", 0o31), "os.umask(0) == 0o31"),
+}
+
+
+@both_faces
+@pytest.mark.parametrize(("change", "seen"), CHANGES.values(), ids=CHANGES)
+def test_a_change_of_the_template_renews_its_spares(template, change, seen):
+    old = with_spares(template, 2)
+    change(template)
+    assert ask(template.fork(), f"({seen}, os.getpid())")[0]
+    template.ready()
+    eventually(lambda: not any(map(alive, old)))
+    new = spares_of(template)
+    assert len(new) == 2
+    assert ask(template.fork(), f"({seen}, os.getpid())") in [(True, pid) for pid in new]
+
+
+def test_a_spare_knows_the_path_that_the_program_has_now(plain_template, tmp_path, monkeypatch):
+    old = with_spares(plain_template, 1)
+    (tmp_path / "found_late.py").write_text("def f(channel): channel.send(b'found')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with plain_template.fork().run("found_late:f") as process:
+        assert (process.channel.recv(5), [process.pid] == old) == (b"found", False)
+
+
+@both_faces
+def test_a_step_that_fails_ends_the_spares(template):
+    with_spares(template, 2)
+    template.execute("1 / 0")
+    for _ in range(2):
+        with pytest.raises(anyfork.ExecuteError):
+            template.fork().run("child_side:enter")
+    with pytest.raises(anyfork.ExecuteError):
+        template.ready()
+
+
+def test_a_hook_that_fails_is_an_error_as_without_spares(plain_template, capfd):
+    with_spares(plain_template, 1)
+    plain_template.execute("import os; os.register_at_fork(after_in_child=lambda: 1 / 0)").ready()
+    for _ in range(3):
+        with pytest.raises(anyfork.HookError):
+            plain_template.fork().run("child_side:enter")
+    plain_template.close()
+    assert "nobody waited for" not in capfd.readouterr().err
+
+
+# --- Their end ------------------------------------------------------------------------------------------------------
+
+
+@both_faces
+def test_none_are_kept_any_more(template):
+    spares = with_spares(template, 3)
+    template.keep_spares(1)
+    eventually(lambda: sum(map(alive, spares)) == 1)
+    template.keep_spares(0)
+    eventually(lambda: not any(map(alive, spares)))
+    assert "forks=0 spares=0" in repr(template)
+    assert ask(template.fork(), PID) not in spares
+
+
+@both_faces
+def test_a_closed_template_ends_with_its_spares(template):
+    pids = [template.ready().pid, *with_spares(template, 2)]
+    template.close()
+    eventually(lambda: not any(map(alive, pids)))
+
+
+@both_faces
+def test_a_dropped_template_ends_with_its_spares(new_template):
+    template = new_template().ready()
+    pids = [template.pid, *with_spares(template, 2)]
+    del template
+    gc.collect()
+    eventually(lambda: not any(map(alive, pids)))
+
+
+@both_faces
+def test_a_spare_that_was_killed_is_passed_by_and_replaced(template):
+    killed, other = with_spares(template, 2)
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: not alive(killed))
+    assert ask(template.fork(), PID) == other
+    assert len({*spares_of(template)} - {killed, other}) == 2
+
+
+@both_faces
+def test_spares_of_a_killed_template_are_not_used(template):
+    spares = with_spares(template, 2)
+    os.kill(template.pid, signal.SIGKILL)
+    eventually(lambda: not alive(template.pid))
+    with pytest.raises(anyfork.TemplateDiedError):
+        template.fork().run("child_side:enter")
+    template.close()
+    eventually(lambda: not any(map(alive, spares)))
+
+
+@both_faces
+def test_spares_of_a_stopped_template_are_used(template):
+    [pid] = with_spares(template, 1)
+    with stopped(template.pid):
+        process = template.fork().run("child_side:answer", PID)
+    assert result_of(process) == pid
+
+
+def test_spares_end_with_a_killed_owner(tmp_path):
+    code = (
+        "import os, signal, anyfork; t = anyfork.Template().keep_spares(3).ready()\n"
+        "while len(p := open(f'/proc/{t.pid}/task/{t.pid}/children').read().split()) < 3: pass\n"
+        "print(t.pid, *p, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    (tmp_path / "owner.py").write_text(code)
+    said = subprocess.run([sys.executable, tmp_path / "owner.py"], stdout=subprocess.PIPE, check=False).stdout
+    pids = [*map(int, said.split())]
+    assert len(pids) == 4
+    eventually(lambda: not any(map(alive, pids)))
+
+
+def test_a_program_ends_with_spares(tmp_path):
+    code = "import anyfork; t = anyfork.Template().keep_spares(2).ready(); print(t.pid)"
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, check=True)
+    eventually(lambda: not alive(int(done.stdout)))
+    assert done.stderr == b""
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket object")  # one that a call had just returned
+def test_an_interrupt_in_the_middle_leaves_nothing(plain_template):
+    plain_template.ready()
+    with pytest.raises(KeyboardInterrupt), interrupt_in("_add_spares"):
+        while True:
+            plain_template.keep_spares(0).keep_spares(4)
+    assert ask(plain_template.keep_spares(1).fork(), "v") == []
+
+
+def test_a_detached_template_has_no_spares(plain_template):
+    spares = with_spares(plain_template, 2)
+    with anyfork.Template.from_socket(plain_template.detach()) as taken:
+        eventually(lambda: not any(map(alive, spares)))
+        assert [ask(taken.fork(), PID)] != with_spares(taken, 1)
+
+
+# --- Where they would be in the way ---------------------------------------------------------------------------------
+
+
+def test_without_descriptors_there_are_fewer_spares(plain_template):
+    plain_template.ready()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 8, before[1]))
+    try:
+        plain_template.keep_spares(200)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert int(re.search("spares=([0-9]+)", repr(plain_template))[1]) < 200
+    assert ask(plain_template.keep_spares(1).fork(), "v") == []
+
+
+def test_forks_that_fail_are_no_spares(plain_template):
+    plain_template.ready()
+    before = resource.prlimit(plain_template.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(plain_template.pid, resource.RLIMIT_NOFILE, (NONE_FREE, before[1]))
+    plain_template.keep_spares(2)
+    for _ in range(2):
+        with pytest.raises(anyfork.ForkError):
+            plain_template.fork().run("child_side:enter")
+    resource.prlimit(plain_template.pid, resource.RLIMIT_NOFILE, before)
+    assert ask(plain_template.fork(), "v") == []
+
+
+def test_there_are_none_on_one_cpu(plain_template):
+    plain_template.ready()
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        plain_template.keep_spares(2)
+    finally:
+        os.sched_setaffinity(0, before)
+    assert "spares=0" in repr(plain_template)
+    assert ask(plain_template.fork(), "v") == []
+
+
+@pytest.mark.parametrize("number", [-1, True, 1.5, "2", None])
+def test_anything_but_a_number_is_refused(plain_template, number):
+    with pytest.raises(anyfork.ArgumentError, match="keep_spares\\(\\) needs a number"):
+        plain_template.keep_spares(number)
