@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import sys
 
 import faulty
 import pytest
@@ -282,3 +283,44 @@ def test_a_hook_that_hangs_in_the_new_process_is_killed_at_the_deadline():
         template.execute("import os, signal; os.register_at_fork(after_in_child=signal.pause)")
         with pytest.raises(anyfork.NotReadyError):
             template.fork().run(faulty.echo, timeout=SHORT)
+
+
+# --- Exceptions that are no Exception, such as panics of libraries in Rust ---
+
+
+PANICS = {
+    "prepare": (lambda: Template().prepare(faulty.panic).ready(), anyfork.PrepareError),
+    "an argument of prepare": (
+        lambda: Template().prepare(len, faulty.Decoding(faulty.panic)).ready(),
+        anyfork.PrepareError,
+    ),
+    "execute": (lambda: Template().execute("import faulty; faulty.panic()").ready(), anyfork.ExecuteError),
+    "before": (lambda: Template().fork(before=faulty.panic).ready(), anyfork.AttributeRefusedError),
+    "run": (lambda: Template().run(faulty.write_to, faulty.Decoding(faulty.panic)), anyfork.ArgumentDecodeError),
+    "an initializer": (lambda: anyfork.Worker(Template(), initializer=faulty.panic).ready(), anyfork.InitializerError),
+}
+
+
+@pytest.mark.parametrize("step", PANICS)
+def test_an_exception_that_is_no_exception_is_told_as_any_other(step):
+    fail, kind = PANICS[step]
+    with pytest.raises(kind, match="NoException: lost|raised NoException"):
+        fail()
+
+
+def test_a_call_whose_argument_panics_fails_alone():
+    with anyfork.Worker(Template()) as worker:
+        pid = worker.call(os.getpid)
+        for function in (anyfork.call, worker.call):
+            with pytest.raises(anyfork.ArgumentDecodeError, match="NoException: lost"):
+                function(len, faulty.Decoding(faulty.panic))
+        assert worker.call(os.getpid) == pid
+
+
+def test_a_job_whose_argument_panics_or_exits_fails_alone():
+    with anyfork.Executor(max_workers=1) as executor:
+        pid = executor.submit(os.getpid).result()
+        for function in (faulty.panic, sys.exit):
+            with pytest.raises(anyfork.ArgumentDecodeError):
+                executor.submit(len, faulty.Decoding(function)).result()
+        assert executor.submit(os.getpid).result() == pid

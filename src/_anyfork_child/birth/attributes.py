@@ -202,10 +202,10 @@ def _call_before(template: Template, function: tuple[bytes, bytes, int, int], fd
         template.call(payload)
     except Failure:
         raise
-    except Exception as error:
-        raise failure_of("attribute", "before", error, 2) from error
     except SystemExit as stop:
         raise Failure("attribute", "before", f"it wanted to end the process: {stop!r}") from stop
+    except BaseException as error:
+        raise failure_of("attribute", "before", error, 2) from error
 
 
 def _become_interpreter(template: Template, command: list[bytes], fds: Sequence[int]) -> None:

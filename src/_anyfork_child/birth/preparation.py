@@ -42,8 +42,8 @@ def _preload(payload: Payload) -> None:
     for name in names:
         try:
             __import__(name)
-        except Exception as error:  # a module may raise anything while it is imported
-            raise failure_of("preload", name, error) from error
+        except BaseException as error:  # a module may raise anything while it is imported
+            raise _failure("preload", name, error) from error
         devices.check(f"the import of {name}")
     if LAZY_IMPORTS:
         from .lazy_imports import resolve_lazy_imports
@@ -54,8 +54,8 @@ def _preload(payload: Payload) -> None:
 def _execute(payload: Payload) -> None:
     try:
         code, *args = payload.load()
-    except Exception as error:
-        raise failure_of("execute", "its arguments", error) from error
+    except BaseException as error:
+        raise _failure("execute", "its arguments", error) from error
     main = sys.modules["__main__"].__dict__
     name = f"<execute {len(_sources) + 1}>"
     _sources[name] = code
@@ -63,23 +63,33 @@ def _execute(payload: Payload) -> None:
     devices = GpuDevices()
     try:
         exec(compile(code, name, "exec"), main)
-    except Exception as error:
+    except BaseException as error:
         _show_sources()
-        raise failure_of("execute", name, error) from error
+        raise _failure("execute", name, error) from error
     devices.check("the code given to execute")
 
 
 def _prepare(payload: Payload) -> None:
     try:
         function, *args = payload.load_call()
-    except Exception as error:
-        raise failure_of("prepare", "its arguments", error) from error
+    except BaseException as error:
+        raise _failure("prepare", "its arguments", error) from error
     devices = GpuDevices()
     try:
         function(*args)
-    except Exception as error:
-        raise failure_of("prepare", function_name(function), error) from error
+    except BaseException as error:
+        raise _failure("prepare", function_name(function), error) from error
     devices.check(f"prepare({function_name(function)})")
+
+
+def _failure(step: str, subject: str, error: BaseException) -> Failure:
+    """Return the failure of a step by any exception of user code but SystemExit, which is raised again.
+
+    Some are no Exception: panics of libraries in Rust, cancellations of asyncio, outcomes of pytest.
+    """
+    if isinstance(error, SystemExit):
+        raise error
+    return failure_of(step, subject, error)
 
 
 _sources: dict[str, str] = {}  # the executed code, for the lines of a traceback

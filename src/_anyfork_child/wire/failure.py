@@ -43,7 +43,7 @@ class Failure(Exception):  # noqa: N818  # the owner makes an error of it
 def _one_line(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception as second:  # a __str__ of the user's that raises must not hide the error itself
+    except BaseException as second:  # a __str__ of the user's that raises must not hide the error itself
         text = f"<its __str__ raised {type(second).__name__}>"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -133,7 +133,7 @@ class _Loop:
             with scope:
                 try:
                     call = decode()
-                except Exception as error:
+                except BaseException as error:
                     self._serving.refuse(number, error)
                     return
                 await answer(number, call)
@@ -180,7 +180,9 @@ class _Loop:
                     await self._credits[number].acquire()
                     try:
                         server.send_value(ITEM, number, item)
-                    except Exception as error:
+                    except SystemExit:
+                        raise
+                    except BaseException as error:
                         server.send_error(number, BAD_RESULT, error)
                         return
             finally:

@@ -153,7 +153,7 @@ class JobLoop(Loop):
             return
         try:
             function = self._serving.function(detail)
-        except Exception as error:  # decoding a function by value may raise anything
+        except BaseException as error:  # decoding a function by value may raise anything, even SystemExit
             close_all(fds)
             self._serving.refuse(number, error)
             return
@@ -168,7 +168,7 @@ class JobLoop(Loop):
         else:
             try:
                 values = decode_values(flags, body, fds)
-            except Exception as error:  # decoding runs code of the values, which may raise anything
+            except BaseException as error:  # decoding runs code of the values, which may raise anything
                 self._serving.refuse(number, error)
             else:
                 self.answer(number, run_chunk if kind == CHUNK else apply, (function, *values))

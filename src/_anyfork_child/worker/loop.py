@@ -100,7 +100,9 @@ def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[WorkerServer, i
         if initializer is not None:
             named(initializer)(*sent, *initargs)
             keep_shared_data()
-    except Exception as error:
+    except SystemExit:
+        raise
+    except BaseException as error:
         server.send_error(0, RAISED, error, FAILED)
         raise SystemExit(1) from None
     server.send(HEADER.pack(0, 0, VERSION, READY, 0, 0))
@@ -240,7 +242,7 @@ class Loop:
         if type(function) in UNRESOLVED:
             try:
                 function = self._serving.function(detail)
-            except Exception as error:  # decoding a function by value may raise anything
+            except BaseException as error:  # decoding a function by value may raise anything
                 for number in numbers:
                     self._serving.refuse(number, error)
                 return
@@ -303,7 +305,7 @@ class Loop:
             return
         try:
             function, *args = self._serving.decode(detail, flags, body, fds)
-        except Exception as error:
+        except BaseException as error:
             self._serving.refuse(number, error)
             return
         self.answer(number, function, args)
@@ -328,7 +330,7 @@ class Loop:
         server = self._serving
         try:
             function, *args = server.decode(detail, flags, body, fds)
-        except Exception as error:
+        except BaseException as error:
             self._serving.refuse(number, error)
             return
         done, items = self._attempt(number, function, *args)

@@ -126,7 +126,7 @@ class WorkerServer:
         """Return a function and its arguments. Raises FunctionNotFoundError, and any exception of the decoding."""
         try:
             function = self.function(detail) if detail else None
-        except Exception:  # decoding a function by value may raise anything
+        except BaseException:  # decoding a function by value may raise anything
             close_all(fds)
             raise
         if self.serializer is not None:
@@ -270,7 +270,7 @@ class WorkerServer:
                 encoded = encode_error(error)
                 if self.remote and encoded.fds:
                     encoded = Encoded()
-            except Exception:  # pickling runs code of the exception, which may raise anything; the text must do
+            except BaseException:  # pickling runs code of the exception, which may raise anything; the text must do
                 encoded = Encoded()
         whole = in_pieces(len(described).to_bytes(4, "little"), described, *encoded.pieces)
         whole.fds = encoded.fds
@@ -281,7 +281,9 @@ class WorkerServer:
         """Send the result of a function, or the error of its encoding."""
         try:
             self.send_value(RESULT, number, result)
-        except Exception as error:  # encoding runs code of the result, which may raise anything
+        except SystemExit:
+            raise
+        except BaseException as error:  # encoding runs code of the result, which may raise anything
             self.send_error(number, BAD_RESULT, error)
 
     def send_size(self, number: int, kind: int) -> None:
@@ -290,7 +292,7 @@ class WorkerServer:
 
         self.send(HEADER.pack(8, number, 0, RESULT, 0, 0) + measure(kind).to_bytes(8, "little"))
 
-    def refuse(self, number: int, error: Exception) -> None:
+    def refuse(self, number: int, error: BaseException) -> None:
         """Send the error because of which a call does not run."""
         self.send_error(number, NO_FUNCTION if isinstance(error, FunctionNotFoundError) else BAD_ARGUMENT, error)
 
@@ -304,5 +306,5 @@ def text_of(error: BaseException) -> str:
     """Return the text of an exception, or a substitute if its ``__str__`` raises."""
     try:
         return str(error)
-    except Exception as second:  # a __str__ of the user's that raises must not hide the error itself
+    except BaseException as second:  # a __str__ of the user's that raises must not hide the error itself
         return f"<its __str__ raised {type(second).__name__}>"
