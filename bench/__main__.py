@@ -7,7 +7,21 @@ import json
 import sys
 from pathlib import Path
 
-from . import calls, create, create_aio, data, engines, growth, machine, memory, pools, remote, soak, soak_pool
+from . import (
+    calls,
+    create,
+    create_aio,
+    data,
+    engines,
+    growth,
+    machine,
+    memory,
+    pools,
+    programs,
+    remote,
+    soak,
+    soak_pool,
+)
 from .report import Settings, progress
 
 TYPE_CHECKING = False
@@ -24,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "growth": growth.run,
     "memory": memory.run,
     "pool": pools.run,
+    "programs": programs.run,
     "remote": remote.run,
     "soak": soak.run,
     "soak-pool": soak_pool.run,
@@ -38,7 +53,7 @@ def main() -> int:
     options = parser.parse_args()
     names = {
         name
-        for benchmark in (create, create_aio, calls, data, engines, growth, memory, pools, remote)
+        for benchmark in (create, create_aio, calls, data, engines, growth, memory, pools, programs, remote)
         for name in benchmark.NAMES
     }
     if unknown := set(options.only) - names:
