@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import subprocess
@@ -101,7 +102,9 @@ def test_pictures_are_those_that_the_code_draws_and_all_of_them_are_shown() -> N
         assert "prefers-color-scheme: dark" in styles or picture.name == "run.svg", "which is a terminal, always dark"
 
 
-DIRECTIVE = re.compile(r"^\.\. (?:py:)?(?:auto)?(?:class|function|exception|data):: (\S+)$", re.MULTILINE)
+DIRECTIVE = re.compile(
+    r"^\.\. (?:py:)?(?:auto)?(?:class|function|exception|data):: (?!anyfork\.contrib\.)(\S+)$", re.MULTILINE
+)
 EXAMPLE = re.compile(r"::\n\n((?: {4,}.*\n|\n)+)")
 MODULES = {"aio": anyfork.aio, "context": anyfork.context, "subprocess": anyfork.subprocess}
 
@@ -119,18 +122,61 @@ def test_the_reference_has_each_public_name_once_and_all_have_docstrings() -> No
     assert [name for name in sorted(public) if not documented(name)] == []
 
 
-def examples() -> Iterator[object]:
-    """Yield each example in a docstring of a public name: the block after two colons."""
-    for page in sorted((ROOT / "docs" / "reference").glob("*.md")):
-        for name in DIRECTIVE.findall(page.read_text()):
-            docstring = getdoc(attrgetter(name.removeprefix("anyfork."))(anyfork)) or ""
-            yield from (pytest.param(dedent(found), id=name) for found in EXAMPLE.findall(f"{docstring}\n"))
+# Public names whose docstrings have no example yet. A name that gets one leaves this list.
+WITHOUT_EXAMPLE = frozenset(
+    [
+        "anyfork.ConnectTimeoutError",
+        "anyfork.ConnectionLostError",
+        "anyfork.Descriptor.close",
+        "anyfork.Descriptor.detach",
+        "anyfork.Descriptor.fileno",
+        "anyfork.ForkError",
+        "anyfork.PeerError",
+        "anyfork.RemotePythonError",
+        "anyfork.subprocess.call",
+        "anyfork.subprocess.check_call",
+        "anyfork.subprocess.check_output",
+        "anyfork.subprocess.run",
+    ]
+)
+REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
+RUN_ALL = """\
+import json, sys, traceback
+for name, example in json.load(sys.stdin):
+    try:
+        exec(compile(example, name, "exec"), {"__name__": "__main__"})
+    except BaseException:
+        traceback.print_exc()
+"""
 
 
-@pytest.mark.parametrize("example", list(examples()))
-def test_the_examples_of_a_docstring_run(example: str) -> None:
-    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=PROGRAM_DEADLINE)
-    assert (done.returncode, done.stderr) == (0, "")
+def docstrings(page: Path) -> Iterator[tuple[str, str]]:
+    """Yield each public name on a page of the reference, methods and properties too, and its docstring."""
+    for name in DIRECTIVE.findall(page.read_text()):
+        found = attrgetter(name.removeprefix("anyfork."))(anyfork)
+        if callable(found):
+            yield name, getdoc(found) or ""
+        for member in vars(found) if isinstance(found, type) else ():
+            value = getattr(found, member)
+            if not member.startswith("_") and (callable(value) or isinstance(value, property)):
+                yield f"{name}.{member}", getdoc(value) or ""
+
+
+@pytest.mark.parametrize("page", REFERENCE, ids=lambda page: page.stem)
+def test_the_examples_of_docstrings_run(page: Path, tmp_path: Path) -> None:
+    """Run all examples of a page in one program, one after the other: interpreters take longer than examples."""
+    found = [(name, dedent(example)) for name, text in docstrings(page) for example in EXAMPLE.findall(f"{text}\n")]
+    command = [sys.executable, "-c", RUN_ALL]
+    text = json.dumps(found)
+    done = subprocess.run(
+        command, input=text, cwd=tmp_path, capture_output=True, text=True, timeout=PROGRAM_DEADLINE, check=True
+    )
+    assert done.stderr == ""
+
+
+def test_all_docstrings_but_those_of_the_list_have_an_example() -> None:
+    without = {name for page in REFERENCE for name, text in docstrings(page) if not EXAMPLE.search(f"{text}\n")}
+    assert without == WITHOUT_EXAMPLE
 
 
 def documented(name: str) -> bool:

@@ -49,6 +49,15 @@ class AnyforkError(Exception):
 
     ``remote_traceback`` is the text of the traceback in the other process, or empty. It is also a note of the error,
     so it is printed with the error.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.Template().preload("no_such_module").ready()
+        except anyfork.AnyforkError as error:
+            print(error, error.remote_traceback)
     """
 
     def __init__(self, message: str, *, remote_traceback: str = "", **details: object) -> None:
@@ -80,35 +89,108 @@ def _rebuild(cls: type[AnyforkError], args: tuple[object, ...], state: dict[str,
 
 
 class ArgumentError(AnyforkError, TypeError):
-    """A value cannot be handed to another process. Raised by the call that got the value; nothing was sent."""
+    """A value cannot be handed to another process. Raised by the call that got the value; nothing was sent.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.call(print, (one for one in "ab"))
+        except anyfork.ArgumentError as error:
+            print(error)
+    """
 
 
 class HandleError(AnyforkError):
-    """The handle cannot be used: it was closed, its process was taken over, or it belongs to another process."""
+    """The handle cannot be used: it was closed, its process was taken over, or it belongs to another process.
+
+    For example::
+
+        import anyfork
+
+        template = anyfork.Template()
+        template.close()
+        try:
+            template.fork()
+        except anyfork.HandleError as error:
+            print(error)
+    """
 
 
 class TemplateError(AnyforkError):
-    """A template could not be prepared. Every later use of the template and of its forks raises the same error."""
+    """A template could not be prepared. Every later use of the template and of its forks raises the same error.
+
+    For example::
+
+        import anyfork
+
+        template = anyfork.Template().execute("1 / 0")
+        try:
+            template.fork().run_code("pass")
+        except anyfork.TemplateError as error:
+            print(error)
+    """
 
 
 class PreloadError(TemplateError):
-    """A module could not be imported in the template; ``module`` is its name."""
+    """A module could not be imported in the template; ``module`` is its name.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.Template().preload("no_such_module").ready()
+        except anyfork.PreloadError as error:
+            assert error.module == "no_such_module"
+    """
 
     module: str
 
 
 class ExecuteError(TemplateError):
-    """Code given to ``execute`` raised an exception or cannot be compiled."""
+    """Code given to ``execute`` raised an exception or cannot be compiled.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.Template().execute("1 / 0").ready()
+        except anyfork.ExecuteError as error:
+            assert "ZeroDivisionError" in error.remote_traceback
+    """
 
 
 class PrepareError(TemplateError):
-    """A function given to ``prepare`` raised, was not found, or its arguments could not be decoded."""
+    """A function given to ``prepare`` raised, was not found, or its arguments could not be decoded.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.Template().prepare("math:sqrt", -1).ready()
+        except anyfork.PrepareError as error:
+            assert "ValueError" in error.remote_traceback
+    """
 
 
 class UnsafeTemplateError(TemplateError):
     """The template must not be forked: threads run in it, which ``threads`` names, or it has opened ``devices``.
 
     The devices are those of GPUs: what a library has set up on a GPU does not work in a forked process.
+
+    For example::
+
+        import anyfork
+
+        start = "import threading; threading.Thread(target=threading.Event().wait, name='poller', daemon=True).start()"
+        try:
+            anyfork.Template().execute(start).fork().ready()
+        except anyfork.UnsafeTemplateError as error:
+            assert error.threads == "poller"
     """
 
     threads: str = ""
@@ -116,7 +198,17 @@ class UnsafeTemplateError(TemplateError):
 
 
 class LaunchError(TemplateError):
-    """An interpreter could not be found or started; ``stderr`` is its error output."""
+    """An interpreter could not be found or started; ``stderr`` is its error output.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.Template.new_exec(python="/no/such/python").ready()
+        except anyfork.LaunchError as error:
+            print(error)
+    """
 
     stderr: str = ""
 
@@ -124,6 +216,15 @@ class LaunchError(TemplateError):
 class TemplateDiedError(TemplateError):
     """The template ended before it had done what it was asked; ``status`` says how, ``stderr`` is the end of its error
     output.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.Template().execute("import os; os._exit(7)").ready()
+        except anyfork.TemplateDiedError as error:
+            print(error)
     """
 
     status: ExitStatus
@@ -133,7 +234,17 @@ class TemplateDiedError(TemplateError):
 class RemoteTemplateError(TemplateError):
     """A template on another machine, ``host``, cannot be used.
 
-    ``stderr`` is the end of the error output on the way there."""
+    ``stderr`` is the end of the error output on the way there.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.RemoteTemplate(["false"]).ready()
+        except anyfork.RemoteTemplateError as error:
+            print(error.host, error.stderr)
+    """
 
     host: str
     stderr: str = ""
@@ -142,6 +253,15 @@ class RemoteTemplateError(TemplateError):
 class ConnectError(RemoteTemplateError):
     """The command that should open the connection could not be executed, or has ended: a refused login, for instance.
     Nothing has run on the other machine.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.RemoteTemplate(["false"]).ready()
+        except anyfork.ConnectError as error:
+            print(error)
     """
 
 
@@ -158,7 +278,17 @@ class ConnectionLostError(RemoteTemplateError):
 
 
 class StartError(AnyforkError):
-    """A process was not started. Nothing of its function has run, and nothing of the process is left."""
+    """A process was not started. Nothing of its function has run, and nothing of the process is left.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.Template().run("no_such_module:function")
+        except anyfork.StartError as error:
+            print(error)
+    """
 
 
 class ForkError(StartError, OSError):
@@ -166,26 +296,81 @@ class ForkError(StartError, OSError):
 
 
 class HookError(StartError):
-    """A hook of ``os.register_at_fork`` raised in the new process."""
+    """A hook of ``os.register_at_fork`` raised in the new process.
+
+    For example::
+
+        import anyfork
+
+        hook = "import os; os.register_at_fork(after_in_child=lambda: 1 / 0)"
+        try:
+            anyfork.Template().execute(hook).fork().ready()
+        except anyfork.HookError as error:
+            print(error)
+    """
 
 
 class AttributeRefusedError(StartError):
-    """An attribute could not be given to the new process; ``attribute`` is its name, ``errno`` the reason or 0."""
+    """An attribute could not be given to the new process; ``attribute`` is its name, ``errno`` the reason or 0.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.Template().fork(cwd="/no/such/directory").ready()
+        except anyfork.AttributeRefusedError as error:
+            assert error.attribute == "cwd"
+    """
 
     attribute: str
     errno: int
 
 
 class FunctionNotFoundError(StartError):
-    """The function to run is not where its name says."""
+    """The function to run is not where its name says.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.Template().run("math:no_such_function")
+        except anyfork.FunctionNotFoundError as error:
+            print(error)
+    """
 
 
 class ArgumentDecodeError(StartError):
-    """The function or its arguments could not be decoded in the new process."""
+    """The function or its arguments could not be decoded in the new process.
+
+    For example::
+
+        import anyfork
+
+        class Unloadable:
+            def __reduce__(self):
+                return int, ("no number",)
+
+        try:
+            anyfork.Template().run(print, Unloadable())
+        except anyfork.ArgumentDecodeError as error:
+            print(error)
+    """
 
 
 class ProgramError(StartError):
-    """A program could not be executed; ``program`` is its name, ``errno`` the reason."""
+    """A program could not be executed; ``program`` is its name, ``errno`` the reason.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.Template().run_program(["no-such-program"])
+        except anyfork.ProgramError as error:
+            assert error.program == "no-such-program"
+    """
 
     program: str
     errno: int
@@ -194,6 +379,19 @@ class ProgramError(StartError):
 class DiedBeforeReadyError(StartError):
     """The process ended before it entered its function; ``status`` says how, ``stderr`` is the end of its
     error output.
+
+    For example::
+
+        import anyfork
+
+        class Deadly:
+            def __reduce__(self):
+                return __import__("os")._exit, (7,)
+
+        try:
+            anyfork.Template().run(print, Deadly())
+        except anyfork.DiedBeforeReadyError as error:
+            assert error.status.code == 7
     """
 
     status: ExitStatus
@@ -205,13 +403,36 @@ class NotReadyError(StartError, TimeoutError):
 
     ``may_have_run`` is True for a process on another machine: it may have entered its function while the report of that
     was on its way here.
+
+    For example::
+
+        import anyfork
+
+        class Slow:
+            def __reduce__(self):
+                return __import__("time").sleep, (60,)
+
+        try:
+            anyfork.Template().run(print, Slow(), timeout=0.1)
+        except anyfork.NotReadyError as error:
+            assert not error.may_have_run
     """
 
     may_have_run: bool = False
 
 
 class CallError(AnyforkError):
-    """A call has no result. ``may_have_run`` says whether anything of the function may have run."""
+    """A call has no result. ``may_have_run`` says whether anything of the function may have run.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.call("os:_exit", 7)
+        except anyfork.CallError as error:
+            assert error.may_have_run
+    """
 
     may_have_run: bool = True
 
@@ -219,6 +440,15 @@ class CallError(AnyforkError):
 class WorkerDiedError(CallError):
     """The worker ended before it had answered; ``pid`` is its process id, and ``status`` says how it ended. ``stderr``
     is the end of its error output if that is known (with exec'ed templates).
+
+    For example::
+
+        import anyfork
+
+        with anyfork.Executor(max_workers=1) as executor:
+            error = executor.submit(eval, "__import__('os')._exit(7)").exception()
+            assert isinstance(error, anyfork.WorkerDiedError)
+            assert error.status.code == 7
     """
 
     pid: int | None
@@ -229,43 +459,149 @@ class WorkerDiedError(CallError):
 class CallTimeoutError(CallError, TimeoutError):
     """The deadline of a call passed. A running call has ended its worker, unless the worker runs several: then it goes
     on.
+
+    For example::
+
+        import anyfork
+
+        with anyfork.Worker() as worker:
+            worker.ready()
+            try:
+                worker.call("time:sleep", 60, timeout=0.1)
+            except anyfork.CallTimeoutError as error:
+                assert error.may_have_run
     """
 
 
 class CallCancelledError(CallError):
-    """The call was given up before it had a result."""
+    """The call was given up before it had a result.
+
+    For example::
+
+        import anyfork
+
+        executor = anyfork.Executor(max_workers=1)
+        future = executor.submit(eval, "__import__('time').sleep(60)")
+        executor.kill()
+        assert isinstance(future.exception(), anyfork.CallCancelledError)
+    """
 
 
 class QueueFullError(CallError):
-    """The pool's queue is full, and it accepts no job now. Nothing of the call has run."""
+    """The pool's queue is full, and it accepts no job now. Nothing of the call has run.
+
+    For example::
+
+        import anyfork
+
+        with anyfork.Executor(max_workers=1, max_queued=1, load=1, when_full="raise") as executor:
+            try:
+                for _ in range(100):
+                    executor.submit(eval, "__import__('time').sleep(0.01)")
+            except anyfork.QueueFullError as error:
+                assert not error.may_have_run
+    """
 
 
 class RemoteError(CallError):
-    """The function raised an exception that cannot be rebuilt here; ``type_name`` and ``text`` describe it."""
+    """The function raised an exception that cannot be rebuilt here; ``type_name`` and ``text`` describe it.
+
+    For example::
+
+        import anyfork
+
+        class Stubborn(Exception):
+            def __reduce__(self):
+                return int, ("no number",)
+
+        def fail():
+            raise Stubborn("cannot travel")
+
+        try:
+            anyfork.call(fail)
+        except anyfork.RemoteError as error:
+            print(error.type_name, error.text)
+    """
 
     type_name: str
     text: str
 
 
 class ResultError(CallError):
-    """The function has returned, but its result cannot travel or cannot be decoded here."""
+    """The function has returned, but its result cannot travel or cannot be decoded here.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.call("threading:Lock")
+        except anyfork.ResultError as error:
+            print(error)
+    """
 
 
 class InitializerError(CallError):
-    """The initializer of a worker raised. No call of this worker runs."""
+    """The initializer of a worker raised. No call of this worker runs.
+
+    For example::
+
+        import anyfork
+
+        class Unknown(Exception):
+            def __reduce__(self):
+                return int, ("no number",)
+
+        def initialize():
+            raise Unknown
+
+        try:
+            with anyfork.Worker(initializer=initialize) as worker:
+                worker.call(abs, -1)
+        except anyfork.InitializerError as error:
+            print(error)
+    """
 
 
 class OutputLimitError(AnyforkError):
     """Raised by ``communicate`` when a process has written more than its ``limit`` of bytes; the process goes on.
 
     ``stream`` is "stdout" or "stderr". The output so far is kept for the next ``communicate``.
+
+    For example::
+
+        import anyfork
+
+        with anyfork.Template().fork(stdout=anyfork.PIPE).run_code("print('x' * 10_000)") as process:
+            try:
+                process.communicate(limit=100)
+            except anyfork.OutputLimitError as error:
+                assert error.stream == "stdout"
+            process.kill()
     """
 
     stream: str
 
 
 class StatusUnknownError(AnyforkError):
-    """The process has ended, and its template was gone before it could learn how."""
+    """The process has ended, and its template was gone before it could learn how.
+
+    For example::
+
+        import os
+        import signal
+        import anyfork
+
+        template = anyfork.Template().ready()
+        process = template.fork().run_code("import signal; signal.pause()")
+        os.kill(template.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        try:
+            process.poll()
+        except anyfork.StatusUnknownError as error:
+            print(error)
+    """
 
 
 class PeerError(AnyforkError):

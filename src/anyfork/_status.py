@@ -68,6 +68,14 @@ class Usage(_UsageFields):
     """The resources that a process has used, as getrusage(2) counts them.
 
     Times are in seconds, ``max_rss`` is in KiB, the rest are counts.
+
+    For example::
+
+        import anyfork
+
+        with anyfork.Template().run_code("pass") as process:
+            usage = process.wait().usage
+        print(usage.user_time + usage.system_time, usage.max_rss)
     """
 
     __slots__ = ()
@@ -79,6 +87,14 @@ class ExitStatus(Record):
     ``usage`` are the resources it has used, or None if unknown. ``error`` is the traceback of the exception that ended
     its function, or says why the status is unknown: the process was never forked, or the connection to its machine is
     lost.
+
+    For example::
+
+        import anyfork
+
+        with anyfork.Template().run_code("raise SystemExit(3)") as process:
+            status = process.wait()
+        assert (status.code, status.signal, status.known) == (3, None, True)
     """
 
     __match_args__: tuple[str, ...] = ("code", "signal", "usage", "error")
@@ -101,12 +117,26 @@ class ExitStatus(Record):
 
     @property
     def known(self) -> bool:
-        """True when the status is known; False when the process has ended, but how is unknown."""
+        """True when the status is known; False when the process has ended, but how is unknown.
+
+        For example::
+
+            import anyfork
+
+            assert not anyfork.ExitStatus().known
+        """
         return self.code is not None or self.signal is not None
 
     @property
     def returncode(self) -> int | None:
-        """The code, or the negative number of the signal, as in subprocess; None when unknown."""
+        """The code, or the negative number of the signal, as in subprocess; None when unknown.
+
+        For example::
+
+            import anyfork
+
+            assert anyfork.ExitStatus(signal=9).returncode == -9
+        """
         return self.code if self.signal is None else -self.signal
 
     def __str__(self) -> str:

@@ -78,6 +78,15 @@ def install(
     >>> with multiprocessing.get_context("forkserver").Pool(1) as pool:
     ...     pool.map(abs, [-1, 2])
     [1, 2]
+
+    For example::
+
+        import multiprocessing
+        import anyfork.context
+
+        anyfork.context.install("forkserver")
+        with multiprocessing.get_context("forkserver").Pool(1) as pool:
+            assert pool.apply(abs, (-1,)) == 1
     """
     _check("install", template, main)
     if method not in REPLACEABLE:

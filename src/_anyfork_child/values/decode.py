@@ -58,6 +58,15 @@ class Descriptor:
     """A raw file descriptor that travels as such: ``Descriptor(fd)`` among the arguments arrives as a Descriptor.
 
     The number differs on the other side. Only ``close`` closes the descriptor; ``detach`` gives the number away.
+
+    For example::
+
+        import os
+        import anyfork
+
+        reading, writing = os.pipe()
+        anyfork.call(lambda end: os.write(end.fileno(), b"hello"), anyfork.Descriptor(writing))
+        assert os.read(reading, 100) == b"hello"
     """
 
     __slots__ = ("_fd",)

@@ -45,7 +45,17 @@ class _ProcessClass(type):
 
 
 class AnyforkProcess(process.BaseProcess):
-    """A multiprocessing.Process that is forked from a template."""
+    """A multiprocessing.Process that is forked from a template.
+
+    For example::
+
+        import anyfork
+
+        process = anyfork.get_context().Process(target=print, args=("hello",))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+    """
 
     _start_method: ClassVar[_StartMethod] = NAME
     _template: ClassVar[Any] = None  # the template of the context; None is the default template
@@ -57,7 +67,17 @@ class AnyforkProcess(process.BaseProcess):
         return find_function("anyfork._multiprocessing.popen:Popen")(process_obj, cls)
 
     def close(self) -> None:
-        """Close the Process object. Raises ValueError while the process runs."""
+        """Close the Process object. Raises ValueError while the process runs.
+
+        For example::
+
+            import anyfork
+
+            process = anyfork.get_context().Process(target=print, args=("hello",))
+            process.start()
+            process.join()
+            process.close()
+        """
         popen: Any = self._popen  # type: ignore[has-type]  # of the base class
         if popen is not None and not self._closed:  # type: ignore[has-type]  # as above
             code = popen.poll()
@@ -90,6 +110,17 @@ class AnyforkContext(context.BaseContext):
 
     ``anyfork.get_context`` makes one. In another process, a context arrives as the context of the default template
     there.
+
+    For example::
+
+        import anyfork
+
+        context = anyfork.get_context()
+        queue = context.Queue()
+        process = context.Process(target=lambda: queue.put(7))
+        process.start()
+        assert queue.get() == 7
+        process.join()
     """
 
     _name = NAME
@@ -112,6 +143,13 @@ class AnyforkContext(context.BaseContext):
         """Return a multiprocessing Pool, by default with one process for each CPU that this program may use.
 
         Raises StartError in a program whose threads are greenlets of gevent or eventlet.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.get_context().Pool(1) as pool:
+                assert pool.map(abs, [-1, -2]) == [1, 2]
         """
         find_function("anyfork._system.polling:check_threads")("Pool")
         usable_cpus: Callable[[], int] = find_function("anyfork._system.cpus:usable_cpus")  # type: ignore[assignment]  # it is
@@ -125,6 +163,13 @@ class AnyforkContext(context.BaseContext):
         ``on_error`` decides whether an ImportError is ignored, is a warning on the template's standard error, or fails
         the processes that are started afterwards. Raises ValueError if the context uses the default template instead of
         its own, and for any other ``on_error``; TypeError for names that are not strings.
+
+        For example::
+
+            import anyfork
+
+            context = anyfork.get_context(anyfork.Template())
+            context.set_forkserver_preload(["json"], on_error="fail")
         """
         if not all(type(name) is str for name in module_names):
             raise TypeError("set_forkserver_preload(): module_names must be a list of strings")

@@ -41,6 +41,16 @@ def emit(value: object) -> None:
 
     Only for functions that run in a worker: raises RuntimeError elsewhere, and any exception that the encoding of the
     value raises. Waits as long as the owner does not read.
+
+    For example::
+
+        import anyfork
+
+        def work():
+            anyfork.emit("half done")
+
+        with anyfork.Worker(on_event=print) as worker:
+            worker.call(work)
     """
     worker = _current("emit", "in a function that Worker.call or call runs")
     worker.send_value(EVENT, worker.number, value)
@@ -51,6 +61,13 @@ def retire() -> None:
 
     Another worker takes its place. Calling it again changes nothing; a worker that belongs to no pool just goes on.
     Only for functions that run in a worker: raises RuntimeError elsewhere.
+
+    For example::
+
+        import anyfork
+
+        with anyfork.Executor(max_workers=1) as executor:
+            executor.submit(anyfork.retire).result()
     """
     _current("retire", "in a function that a pool runs").send(HEADER.pack(0, 0, 0, RETIRE, 0, 0))
 

@@ -22,6 +22,13 @@ class LateImport(Record):
     """A module that processes have imported: how many, and what that has cost on average, with all that it imports.
 
     ``seconds`` is the time of the import, ``memory`` the number of bytes by which the process has grown.
+
+    For example::
+
+        import anyfork
+
+        for late in anyfork.advise(anyfork.Template()).imports:
+            print(late.module, late.processes, late.seconds)
     """
 
     __match_args__: tuple[str, ...] = ("module", "processes", "seconds", "memory")
@@ -44,6 +51,14 @@ class Advice:
     """What the processes of a template have imported since it is observed, in their order of total time.
 
     The template should preload these modules, unless they are not safe in a template (see ``anyfork.audit``).
+
+    For example::
+
+        import anyfork
+
+        advice = anyfork.advise(anyfork.Template())
+        for late in advice.imports:
+            print(late.module)
     """
 
     def __init__(self, template: TemplateHandle) -> None:
@@ -53,7 +68,17 @@ class Advice:
 
     @property
     def imports(self) -> list[LateImport]:
-        """The modules, as far as processes have imported them by now."""
+        """The modules, as far as processes have imported them by now.
+
+        For example::
+
+            import anyfork
+
+            template = anyfork.Template()
+            advice = anyfork.advise(template)
+            template.fork().run_code("import fractions").wait()
+            print([late.module for late in advice.imports])
+        """
         found: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         for line in self._read().splitlines():
             _, time, memory, module = line.split(" ", 3)
@@ -85,6 +110,15 @@ def advise(template: TemplateHandle) -> Advice:
 
     It grows as long as the processes run: print it when the program has done its usual work. Imports of observed
     processes are slower, by some microseconds each. Only on Linux, and for templates on this machine.
+
+    For example::
+
+        import anyfork
+
+        template = anyfork.Template()
+        advice = anyfork.advise(template)
+        template.fork().run_code("import fractions").wait()
+        print(advice)
     """
     check_template("advise", template)
     if sys.platform != "linux":

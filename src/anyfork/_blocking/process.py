@@ -62,6 +62,16 @@ class Process(ProcessHandle):
 
         With a ``timeout``, in seconds, raise NotReadyError when that is over: the process is killed, and has not
         entered its function. Any other StartError or TemplateError, too, means that nothing of the function has run.
+
+        For example::
+
+            import anyfork
+
+            def work(channel):
+                pass
+
+            process = anyfork.Template().start(work)
+            process.ready(timeout=60)
         """
         run(flows.enter(self._link, timeout))
         return self
@@ -82,6 +92,18 @@ class Process(ProcessHandle):
         """The connected stream socket to the process: the first argument of its function is the other end.
 
         Waits until the process is ready, and raises what ``ready`` raises.
+
+        For example::
+
+            import anyfork
+
+            def shout(channel):
+                with channel:
+                    channel.sendall(channel.recv(100).upper())
+
+            with anyfork.Template().start(shout) as process:
+                process.channel.sendall(b"hello")
+                assert process.channel.recv(100) == b"HELLO"
         """
         if self._channel is None:
             link = self._link
@@ -101,28 +123,72 @@ class Process(ProcessHandle):
 
         Raises TimeoutError when the timeout, in seconds, is over before; the process goes on. A status that is neither
         a code nor a signal is unknown: the template was killed before the process ended.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Template().run_code("raise SystemExit(3)") as process:
+                status = process.wait(timeout=60)
+            print(status.code, status.usage.max_rss)
         """
         return run(flows.end(self._link, timeout))
 
     def poll(self) -> int | None:
-        """Check whether the process has ended, and return ``returncode``."""
+        """Check whether the process has ended, and return ``returncode``.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Template().run_code("pass") as process:
+                print(process.poll())                      # None while it runs
+        """
         run(flows.look(self._link))
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the process. Nothing happens when it has ended."""
+        """Send a signal to the process. Nothing happens when it has ended.
+
+        For example::
+
+            import signal
+            import anyfork
+
+            with anyfork.Template().run_code("import signal; signal.pause()") as process:
+                process.send_signal(signal.SIGUSR1)
+                assert process.wait().signal == signal.SIGUSR1
+        """
         run(flows.signal(self._link, number))
 
     def fileno(self) -> int:
         """Return a descriptor that becomes readable when the process has ended. The handle still owns it.
 
         Raises HandleError once ``wait`` or ``poll`` has seen the end, which closes the descriptor.
+
+        For example::
+
+            import selectors
+            import anyfork
+
+            with anyfork.Template().run_code("pass") as process, selectors.DefaultSelector() as selector:
+                selector.register(process, selectors.EVENT_READ)
+                selector.select()                          # until it has ended
         """
         return run(flows.end_descriptor(self._link))
 
     @property
     def stdin(self) -> BufferedWriter | None:
-        """The file that writes to the standard input of the process, if that is a PIPE."""
+        """The file that writes to the standard input of the process, if that is a PIPE.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Template().fork(stdin=anyfork.PIPE).run_code("input()") as process:
+                process.stdin.write(b"a line")
+                process.stdin.close()
+        """
         streams = self._link.streams
         if streams is None:
             return None
@@ -132,12 +198,28 @@ class Process(ProcessHandle):
 
     @property
     def stdout(self) -> BufferedReader | None:
-        """The file that reads the standard output of the process, if that is a PIPE."""
+        """The file that reads the standard output of the process, if that is a PIPE.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Template().fork(stdout=anyfork.PIPE).run_code("print('hello')") as process:
+                assert process.stdout.readline().strip() == b"hello"
+        """
         return self._output("stdout")
 
     @property
     def stderr(self) -> BufferedReader | None:
-        """The file that reads the standard error of the process, if that is a PIPE."""
+        """The file that reads the standard error of the process, if that is a PIPE.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Template().fork(stderr=anyfork.PIPE).run_code("1 / 0") as process:
+                assert b"ZeroDivisionError" in process.stderr.read()
+        """
         return self._output("stderr")
 
     def _output(self, name: str) -> BufferedReader | None:
@@ -160,6 +242,14 @@ class Process(ProcessHandle):
         Return the output and the error output; None for a stream that is not a PIPE. Raises TimeoutError when the
         timeout, in seconds, is over before, and OutputLimitError when the process has written more than ``limit`` bytes
         to one of the streams. The process goes on then: a further call, without input, goes on too, and loses nothing.
+
+        For example::
+
+            import anyfork
+            from anyfork import PIPE
+
+            with anyfork.Template().fork(stdin=PIPE, stdout=PIPE).run_code("print(input()[::-1])") as process:
+                assert process.communicate(b"abc", timeout=60, limit=1000)[0].strip() == b"cba"
         """
         until = deadline(timeout)
         streams = self._link.streams
@@ -178,7 +268,15 @@ class Process(ProcessHandle):
         return done.result()
 
     def close(self) -> None:
-        """Close the channel and the streams, and release the process, which goes on. Closing twice is harmless."""
+        """Close the channel and the streams, and release the process, which goes on. Closing twice is harmless.
+
+        For example::
+
+            import anyfork
+
+            process = anyfork.Template().run_code("print('goes on')")
+            process.close()
+        """
         if self._channel is not None:
             self._channel.close()
         self._close_streams()

@@ -87,6 +87,15 @@ class RemoteTemplate(Unsupported, Template):
 
     ``pid`` is a process id of the other machine, and signals are sent there. Otherwise it works as ``Template`` does,
     without ``new_exec``, ``detach`` and ``from_socket``. Raises ArgumentError and LaunchError.
+
+    For example::
+
+        import math
+        import sys
+        import anyfork
+
+        with anyfork.RemoteTemplate([sys.executable]) as template:      # or ["ssh", "host", "python3"]
+            assert anyfork.call(math.gcd, 12, 18, template=template) == 6
     """
 
     __slots__ = ()

@@ -50,6 +50,15 @@ class Template(TemplateHandle):
         """Wait until the template has carried out all requests so far; raise what failed.
 
         With a ``timeout``, in seconds, raise TimeoutError when that is over; the template goes on.
+
+        For example::
+
+            import anyfork
+
+            try:
+                anyfork.Template().preload("no_such_module").ready()
+            except anyfork.PreloadError as error:
+                assert error.module == "no_such_module"
         """
         run(prepare(self._link, timeout))
         return self
@@ -84,6 +93,19 @@ class Template(TemplateHandle):
         it runs the function.
 
         An async function gets its channel as an AnyIO Unix socket stream, and runs under asyncio or the ``backend``.
+
+        For example::
+
+            import anyfork
+
+            def work(channel, number):
+                with channel:
+                    channel.sendall(b"x" * number)
+
+            processes = [anyfork.Template().start(work, number) for number in (1, 2)]
+            for process in processes:
+                with process:
+                    print(process.channel.makefile().read())
         """
         if keywords:
             raise refused_keywords("start", function, keywords, "backend")
@@ -134,6 +156,17 @@ class Template(TemplateHandle):
         """Call ``start``, and wait until the process has entered the function; raise why it has not.
 
         ``timeout`` is in seconds, as in ``Process.ready``.
+
+        For example::
+
+            import anyfork
+
+            def wait_for_a_byte(channel):
+                channel.recv(1)
+
+            template = anyfork.Template()
+            with template.fork(title="waits").run(wait_for_a_byte, timeout=60) as process:
+                process.channel.sendall(b"x")
         """
         if keywords:
             raise refused_keywords("run", function, keywords, "timeout, backend")
@@ -145,6 +178,13 @@ class Template(TemplateHandle):
         The program has the standard streams of the process; set them with ``fork(stdin=..., stdout=...)``, for example
         to CHANNEL. It gets no other descriptors and no arguments of ``send``. Raises ProgramError if it cannot be
         executed.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Template().fork(stdout=anyfork.PIPE).run_program(["echo", "hello"]) as process:
+                assert process.communicate()[0].split() == [b"hello"]
         """
         return self._take_over_by_program(Process._of, argv)._ready_or_gone(timeout)
 
@@ -155,21 +195,57 @@ class Template(TemplateHandle):
         environment are those of the process, which ``fork`` sets. It gets no other descriptors and no arguments of
         ``send``. What prevents it from running (no such module, a syntax error) is printed by the program, as a new
         interpreter prints it, and its exit status says so.
+
+        For example::
+
+            import anyfork
+
+            template = anyfork.Template().preload("calendar")
+            with template.fork().run_module("calendar", "2027", "1") as process:
+                assert process.wait().code == 0
         """
         return self._take_over_by_python(Process._of, "-m", name, argv)._ready_or_gone(timeout)
 
     def run_script(self, path: Argument, /, *argv: Argument, timeout: float | None = None) -> Process:
-        """Do what ``python path argv...`` does: run a file, a directory or a zip file. See ``run_module``."""
+        """Do what ``python path argv...`` does: run a file, a directory or a zip file. See ``run_module``.
+
+        For example::
+
+            import anyfork
+
+            with open("hello.py", "w") as script:
+                script.write("import sys; print('hello', *sys.argv[1:])")
+            with anyfork.Template().run_script("hello.py", "you") as process:
+                assert process.wait().code == 0
+        """
         return self._take_over_by_python(Process._of, "", path, argv)._ready_or_gone(timeout)
 
     def run_code(self, source: str, /, *argv: Argument, timeout: float | None = None) -> Process:
-        """Do what ``python -c source argv...`` does. See ``run_module``."""
+        """Do what ``python -c source argv...`` does. See ``run_module``.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Template().preload("fractions").run_code("from fractions import Fraction") as process:
+                assert process.wait().code == 0
+        """
         return self._take_over_by_python(Process._of, "-c", source, argv)._ready_or_gone(timeout)
 
     def detach(self) -> socket.socket:
         """Give up the handle: flush all requests, and return a socket that moves the template to another process.
 
         Send the socket there and use ``Template.from_socket``. Closing it instead ends the template.
+
+        For example::
+
+            import anyfork
+
+            def serve(channel, sock):                      # the template is this process's now
+                template = anyfork.Template.from_socket(sock)
+                template.run_code("print('hello')").wait()
+
+            anyfork.Template().run(serve, anyfork.Template().detach()).wait()
         """
         kind: type[socket.socket] = import_own("socket").socket
         return run(hand_over(self._movable(), kind))

@@ -38,6 +38,15 @@ class WarmReport(Record):
     ``modules`` are those that the template has, ``seconds`` is how long it took to load them, which each start saves.
     ``starts`` came from templates, and have saved ``saved`` seconds together. ``made`` templates were made until now,
     the last one because of ``why_made``. ``cold`` programs have started cold, the last one because of ``why_cold``.
+
+    For example::
+
+        import anyfork
+
+        with anyfork.Warm("json") as warm:
+            warm.run_code("import json").wait()
+            report = warm.report()
+        assert (report.starts, report.made, report.cold) == (1, 1, 0)
     """
 
     __match_args__: tuple[str, ...] = (
@@ -136,6 +145,13 @@ class Warm(TemplateSource):
         """Return the present template, ready and up to date. It stays with this object: fork it.
 
         Raises what prevents it from being made.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Warm("json") as warm:
+                assert warm.template() is warm.template()
         """
         return self._current("template").template
 
@@ -145,6 +161,13 @@ class Warm(TemplateSource):
         It has the environment, the directory and the streams that this program has now, and variables that modules have
         set when they were loaded. With ``make``, it has those of the template. Raises what prevents a template from
         being made.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Warm("json") as warm, warm.fork(cwd="/").run_code("import json") as process:
+                process.wait()
         """
         generation = self._current("fork")
         made = self._fork_of(generation, attributes)
@@ -157,29 +180,73 @@ class Warm(TemplateSource):
         """Do what ``python -m name argv...`` does; warm if possible. See ``Template.run_module``.
 
         The attributes are those of ``Template.fork``.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Warm("calendar") as warm:
+                warm.run_module("calendar", "2027", "1", stdout=anyfork.DEVNULL).wait()
         """
         return self._run("run_module", name, argv, timeout, attributes)
 
     def run_script(
         self, path: Argument, /, *argv: Argument, timeout: float | None = None, **attributes: Unpack[Attributes]
     ) -> Process:
-        """Do what ``python path argv...`` does. See ``run_module``."""
+        """Do what ``python path argv...`` does. See ``run_module``.
+
+        For example::
+
+            import anyfork
+
+            with open("hello.py", "w") as script:
+                script.write("print('hello')")
+            with anyfork.Warm("json") as warm:
+                warm.run_script("hello.py").wait()
+        """
         return self._run("run_script", path, argv, timeout, attributes)
 
     def run_code(
         self, source: str, /, *argv: Argument, timeout: float | None = None, **attributes: Unpack[Attributes]
     ) -> Process:
-        """Do what ``python -c source argv...`` does. See ``run_module``."""
+        """Do what ``python -c source argv...`` does. See ``run_module``.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Warm("fractions") as warm:
+                assert warm.run_code("from fractions import Fraction").wait().code == 0
+        """
         return self._run("run_code", source, argv, timeout, attributes)
 
     def report(self) -> WarmReport:
-        """Return what is loaded and what that has saved, why a template was last made, and why a program was cold."""
+        """Return what is loaded and what that has saved, why a template was last made, and why a program was cold.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Warm("json") as warm:
+                warm.run_code("import json").wait()
+                print(warm.report())
+        """
         modules, seconds = self._loaded
         why = self._why_made if self._made else ""
         return WarmReport(modules, seconds, self._starts, self._saved, self._made, why, self._cold, self._why_cold)
 
     def close(self) -> None:
-        """Let the template end; what was forked from it goes on. Closing twice is harmless."""
+        """Let the template end; what was forked from it goes on. Closing twice is harmless.
+
+        For example::
+
+            import anyfork
+
+            warm = anyfork.Warm("json")
+            process = warm.run_code("import json; print('goes on')")
+            warm.close()
+            process.wait()
+        """
         self._closed = True
         self._drop()
 

@@ -79,6 +79,13 @@ class Worker(WorkerHandle):
         """Wait until the worker has been started, and its initializer has run; raise what failed.
 
         Raises TimeoutError when the timeout, in seconds, is over; the worker goes on.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Worker() as worker:
+                worker.ready(timeout=60)
         """
         deadline = deadline_of(timeout)
         try:
@@ -133,6 +140,14 @@ class Worker(WorkerHandle):
         Raises what the function raises, with the remote traceback as cause. Raises ArgumentError at once if the
         function or an argument cannot travel, CallTimeoutError after the timeout, in seconds, WorkerDiedError, and the
         other kinds of CallError. ``on_event`` gets the values that this call emits.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Worker() as worker:
+                assert worker.call(pow, 2, 10, timeout=60) == 1024
+                assert worker.call("math:gcd", 12, 18) == 6
         """
         if keywords:
             raise refused_keywords("call", function, keywords, "timeout, on_event")
@@ -198,6 +213,13 @@ class Worker(WorkerHandle):
 
         At most ``window`` items are on their way at a time. The iterator raises what a call raises, and ends with that;
         closing it early cancels the items that have not begun.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Worker() as worker:
+                assert list(worker.map(abs, [-1, -2])) == [1, 2]
         """
         if keywords:
             raise refused_keywords("map", function, keywords, "window")
@@ -268,6 +290,16 @@ class Worker(WorkerHandle):
 
         The items come one by one; the worker produces only a limited number ahead. Closing the stream closes the
         generator.
+
+        For example::
+
+            import anyfork
+
+            def count(end):
+                yield from range(end)
+
+            with anyfork.Worker() as worker, worker.stream(count, 3) as numbers:
+                assert list(numbers) == [0, 1, 2]
         """
         if keywords:
             raise refused_keywords("stream", function, keywords, "on_event")
@@ -280,6 +312,14 @@ class Worker(WorkerHandle):
         """Wait until the worker has ended, and return its exit status. Events are handled meanwhile.
 
         Raises TimeoutError when the timeout, in seconds, is over.
+
+        For example::
+
+            import anyfork
+
+            worker = anyfork.Worker().ready()
+            worker.kill()
+            assert worker.wait().signal == 9
         """
         self._channel.check()
         if self._status is not None:
@@ -297,6 +337,14 @@ class Worker(WorkerHandle):
         """Let the worker answer all calls, then end it, and wait for its end. Closing twice is harmless.
 
         Streams that are still open are closed. In a forked copy of the owner nothing happens.
+
+        For example::
+
+            import anyfork
+
+            worker = anyfork.Worker()
+            worker.call(print, "hello")
+            worker.close()
         """
         if self._channel.foreign:
             return
@@ -366,7 +414,16 @@ class Worker(WorkerHandle):
 
 
 class Stream(StreamHandle[Item]):
-    """An iterator of the items of a generator in a worker. As a context manager it is closed at the end."""
+    """An iterator of the items of a generator in a worker. As a context manager it is closed at the end.
+
+    For example::
+
+        import anyfork
+
+        with anyfork.Worker() as worker:
+            for item in worker.stream(iter, "ab"):
+                print(item)
+    """
 
     _channel: BlockingWorkerChannel
 
@@ -388,7 +445,17 @@ class Stream(StreamHandle[Item]):
         return self._call.decode(item)  # type: ignore[no-any-return]  # an item may have any type
 
     def close(self) -> None:
-        """Close the generator in the worker, without waiting for it. Closing twice is harmless."""
+        """Close the generator in the worker, without waiting for it. Closing twice is harmless.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Worker() as worker:
+                endless = worker.stream("itertools:count")
+                assert next(endless) == 0
+                endless.close()
+        """
         if not self._channel.foreign:
             self._channel.do(self._close)
 

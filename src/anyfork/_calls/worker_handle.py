@@ -60,11 +60,28 @@ class WorkerHandle(Stays):
 
     @property
     def pid(self) -> int | None:
-        """The process id of the worker, known after ``ready`` or the first call; None before."""
+        """The process id of the worker, known after ``ready`` or the first call; None before.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Worker() as worker:
+                print(worker.ready().pid)
+        """
         return self._channel.process.pid
 
     def kill(self) -> None:
-        """Kill the worker now. Calls that have no answer yet fail."""
+        """Kill the worker now. Calls that have no answer yet fail.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Worker() as worker:
+                worker.ready()
+                worker.kill()
+        """
         if self._status is None and not self._channel.foreign:
             self._channel.process.kill()
 

@@ -96,6 +96,13 @@ class _Submitter(Stays, AnyExecutor):
         cannot be sent to a worker, the future has that error. Raises RuntimeError after ``shutdown``, BrokenExecutor or
         TemplateError if no worker can be started, QueueFullError with ``when_full="raise"``, and ArgumentError if
         ``fn`` is not a function.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Executor() as executor:
+                assert executor.submit(pow, 2, 10).result() == 1024
         """
         dispatcher = self._dispatcher
         dispatcher.check_owner("submit")
@@ -167,6 +174,13 @@ class _Submitter(Stays, AnyExecutor):
         time, and further ones are collected as results are taken. A result that is not there ``timeout`` seconds after
         this call raises TimeoutError. Each job is a chunk of ``chunksize`` items; small and quick items need no chunks,
         because several are sent together anyway. Closing the iterator cancels the items that have not begun.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Executor() as executor:
+                assert list(executor.map(pow, [2, 3], [4, 5])) == [16, 243]
         """
         if keywords:
             raise refused_keywords("map", fn, keywords, "timeout, chunksize, buffersize")
@@ -293,6 +307,14 @@ class Executor(_Submitter):
         that a job may run, without its time in the queue; ``math.inf`` means no limit. An ``idempotent`` job is run
         again, at most twice, when its worker dies. ``on_event`` is called with the values that the job emits. (These
         are not arguments of ``submit``, because all keyword arguments there belong to the function.)
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Executor() as executor:
+                urgent = executor.options(priority=1, timeout=60, idempotent=True)
+                urgent.submit(pow, 2, 10).result()
         """
         check_job_options("options", timeout, priority)
         submitter = _Submitter()
@@ -308,6 +330,15 @@ class Executor(_Submitter):
         With ``cancel_futures``, cancel the jobs that have not begun. With ``wait``, return when all of that is done.
         Calling it twice is harmless; in a forked copy of the owner it does nothing. Raises HandleError where it cannot
         wait: in a signal handler or a destructor that has interrupted another call.
+
+        For example::
+
+            import anyfork
+
+            executor = anyfork.Executor()
+            future = executor.submit(pow, 2, 10)
+            executor.shutdown()
+            assert future.done()
         """
         dispatcher = self._dispatcher
         if dispatcher.owner != os.getpid():
@@ -322,11 +353,28 @@ class Executor(_Submitter):
 
         Running jobs fail with WorkerDiedError when their worker ends. ProcessPoolExecutor has the same method in Python
         3.14.
+
+        For example::
+
+            import anyfork
+
+            executor = anyfork.Executor(max_workers=1)
+            executor.submit(pow, 2, 10).result()
+            executor.terminate_workers()
         """
         self._end_workers(SIGTERM)
 
     def kill_workers(self) -> None:
-        """Do the same as ``terminate_workers``, with SIGKILL."""
+        """Do the same as ``terminate_workers``, with SIGKILL.
+
+        For example::
+
+            import anyfork
+
+            executor = anyfork.Executor(max_workers=1)
+            executor.submit(pow, 2, 10).result()
+            executor.kill_workers()
+        """
         self._end_workers(SIGKILL)
 
     def _end_workers(self, signal: int) -> None:
@@ -335,7 +383,18 @@ class Executor(_Submitter):
             dispatcher.end_workers(signal)
 
     def kill(self) -> None:
-        """End the Executor now: kill its workers, and fail jobs that have no result yet with CallCancelledError."""
+        """End the Executor now: kill its workers, and fail jobs that have no result yet with CallCancelledError.
+
+        For example::
+
+            import time
+            import anyfork
+
+            executor = anyfork.Executor()
+            future = executor.submit(time.sleep, 1000)
+            executor.kill()
+            assert isinstance(future.exception(), anyfork.CallCancelledError)
+        """
         dispatcher = self._dispatcher
         if dispatcher.owner == os.getpid():
             dispatcher.kill()
@@ -352,6 +411,13 @@ class Executor(_Submitter):
 
         ``limits`` maps some of several templates to their new limits; ``max_workers`` is then the sum of all limits,
         unless it is given. Raises ArgumentError.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Executor(max_workers=1) as executor:
+                executor.resize(4, min_idle=1)
         """
         dispatcher = self._dispatcher
         dispatcher.check_owner("resize")
@@ -362,19 +428,44 @@ class Executor(_Submitter):
 
         Workers of the old template finish their jobs, and end. No job is lost or run twice. The old template is not
         closed. Raises ArgumentError.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Executor() as executor:
+                executor.replace_template(anyfork.Template().preload("json"))
         """
         dispatcher = self._dispatcher
         dispatcher.check_owner("replace_template")
         dispatcher.replace_template(new, old)
 
     def stats(self) -> PoolStats:
-        """Return the present numbers of jobs and workers, and the totals so far."""
+        """Return the present numbers of jobs and workers, and the totals so far.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Executor() as executor:
+                executor.submit(pow, 2, 10).result()
+                print(executor.stats())
+        """
         self._dispatcher.check_owner("stats")
         return self._dispatcher.read_stats()
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the workers, as far as they are known."""
+        """The process ids of the workers, as far as they are known.
+
+        For example::
+
+            import os
+            import anyfork
+
+            with anyfork.Executor(max_workers=1) as executor:
+                assert executor.submit(os.getpid).result() in executor.pids
+        """
         self._dispatcher.check_owner("pids")
         return self._dispatcher.list_pids()
 

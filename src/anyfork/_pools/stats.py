@@ -20,6 +20,15 @@ class PoolStats:
     is how many workers take jobs, and ``idle`` how many of these have none; ``starting`` and ``leaving`` workers are
     counted separately. ``running`` jobs may have begun, ``sent`` jobs wait in a worker, ``queued`` jobs wait in the
     pool.
+
+    For example::
+
+        import anyfork
+
+        with anyfork.Executor(max_workers=1) as executor:
+            executor.submit(pow, 2, 10).result()
+            stats = executor.stats()
+        print(stats.workers, stats.submitted)
     """
 
     workers: int

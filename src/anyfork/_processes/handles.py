@@ -128,6 +128,13 @@ class TemplateHandle(Stays):
         ANYFORK_PYTHON or the running one), ``flags`` are its options (by default those of this program), and
         ``attributes`` are those of ``fork``. Raises ArgumentError, and LaunchError if no interpreter is found;
         an interpreter that does not start is a LaunchError of ``ready`` or ``run``.
+
+        For example::
+
+            import anyfork
+
+            template = anyfork.Template.new_exec(flags=["-O"])
+            template.ready()
         """
         return cls._of(fork_exec(python, flags, attributes))
 
@@ -137,16 +144,38 @@ class TemplateHandle(Stays):
 
         ``sock`` is used up. The template ends when this process does. Raises ArgumentError for anything but a
         connected Unix stream socket.
+
+        For example::
+
+            import anyfork
+
+            sock = anyfork.Template().preload("json").detach()    # send it to another process, or
+            template = anyfork.Template.from_socket(sock)
         """
         return cls._of(adopt(sock))
 
     @property
     def pid(self) -> int | None:
-        """The template's process id, known after ``ready``; None before."""
+        """The template's process id, known after ``ready``; None before.
+
+        For example::
+
+            import anyfork
+
+            print(anyfork.Template().ready().pid)
+        """
         return self._link.session.pid
 
     def preload(self, *modules: str) -> Self:
-        """Import modules in the template. A failure is a PreloadError of the next ``ready`` or ``run``."""
+        """Import modules in the template. A failure is a PreloadError of the next ``ready`` or ``run``.
+
+        For example::
+
+            import anyfork
+
+            template = anyfork.Template().preload("json", "email.mime.text")
+            template.ready()
+        """
         check_modules("preload", modules)
         return self._send("preload", PRELOAD, encode_values("preload", modules))
 
@@ -155,6 +184,13 @@ class TemplateHandle(Stays):
 
         Functions defined there can be run by their name alone. A failure is an ExecuteError of the next ``ready``
         or ``run``.
+
+        For example::
+
+            import anyfork
+
+            template = anyfork.Template().execute("limit = args[0]", 100)
+            assert anyfork.call(eval, "__import__('__main__').limit", template=template) == 100
         """
         if not isinstance(code, str):
             raise ArgumentError(f"execute() needs code as a str, not {type(code).__name__}")
@@ -168,6 +204,13 @@ class TemplateHandle(Stays):
         """Call a function in the template: load a model, warm a cache. Its result is dropped.
 
         A failure is a PrepareError of the next ``ready`` or ``run``.
+
+        For example::
+
+            import anyfork
+
+            template = anyfork.Template().prepare("locale:setlocale", 0, "C")
+            template.ready()
         """
         if keywords:
             raise refused_keywords("prepare", function, keywords)
@@ -178,6 +221,18 @@ class TemplateHandle(Stays):
 
         Values are taken as they are now, descriptors are duplicated. Raises ArgumentError, which names the value that
         cannot travel.
+
+        For example::
+
+            import anyfork
+
+            def greet(channel, greeting, name):
+                with channel:
+                    channel.sendall(f"{greeting}, {name}!".encode())
+
+            template = anyfork.Template().send("Hello")
+            with template.fork().run(greet, "Ada") as process:
+                assert process.channel.recv(100) == b"Hello, Ada!"
         """
         return self._send("send", SEND, encode_values("send", args, self._link.receiver))
 
@@ -187,6 +242,14 @@ class TemplateHandle(Stays):
         Processes then share them even after they have used them, because nobody counts references to immortal objects
         any more. But nothing of it is freed or closed before the end of its process. Needs CPython 3.12, 3.13 or 3.15
         with a GIL; elsewhere it does nothing, and the log says so.
+
+        For example::
+
+            import sys
+            import anyfork
+
+            if sys.version_info[:2] in ((3, 12), (3, 13), (3, 15)):
+                template = anyfork.Template().preload("json").immortalize().ready()
         """
         return self._send("immortalize", IMMORTALIZE, NOTHING)
 
@@ -219,6 +282,14 @@ class TemplateHandle(Stays):
         ``contain=True`` everything that the process and its forks start, daemons included, is killed at its end. An
         attribute that the system refuses is an AttributeRefusedError of the next ``ready`` or ``run``; an invalid
         attribute is an ArgumentError now.
+
+        For example::
+
+            import anyfork
+
+            template = anyfork.Template().preload("json")
+            with template.fork(cwd="/", nice=5, stdout=anyfork.DEVNULL).run_code("print(1)") as process:
+                assert process.wait().code == 0
         """
         self._link.check("fork")
         if not attributes:
@@ -239,6 +310,15 @@ class TemplateHandle(Stays):
         """Let the template end. Queued work is still done, and processes forked from it go on.
 
         Closing twice is harmless. Dropping the last reference has the same effect.
+
+        For example::
+
+            import anyfork
+
+            template = anyfork.Template()
+            process = template.fork().run_code("print('goes on')")
+            template.close()
+            process.wait()
         """
         self._link.close_template()
         self._queued()
@@ -383,7 +463,15 @@ class ProcessHandle(Stays):
 
     @property
     def pid(self) -> int | None:
-        """The process id, known after ``ready``; None before."""
+        """The process id, known after ``ready``; None before.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Template().run_code("pass") as process:
+                print(process.pid)
+        """
         return self._link.session.pid
 
     @property
@@ -391,6 +479,14 @@ class ProcessHandle(Stays):
         """The exit code, or the negative number of the signal, as of the last ``wait`` or ``poll``; None before.
 
         Raises StatusUnknownError when the process has ended and its status is unknown.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Template().run_code("raise SystemExit(3)") as process:
+                process.wait()
+                assert process.returncode == 3
         """
         status = self._link.session.status
         if status is None:
@@ -425,7 +521,16 @@ class ProcessHandle(Stays):
         return link
 
     def terminate(self) -> None:
-        """Send SIGTERM to the process."""
+        """Send SIGTERM to the process.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Template().run_code("import signal; signal.pause()") as process:
+                process.terminate()
+                assert process.wait().signal == 15
+        """
         self.send_signal(SIGTERM)
 
     def kill(self, *, tree: bool = False) -> None:
@@ -433,6 +538,14 @@ class ProcessHandle(Stays):
 
         A descendant whose parent has ended before, as a daemon's has, is not found. Raises PermissionError if a
         descendant may not be killed.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Template().run_code("import signal; signal.pause()") as process:
+                process.kill(tree=True)
+                assert process.wait().signal == 9
         """
         if tree:
             self._kill_descendants()

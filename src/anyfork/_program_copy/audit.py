@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 class OpenDescriptor(Record):
     """An open descriptor: its number, its kind ("socket", "file", ...), its path or address, and whether it belongs to
     anyfork itself, in which case no template gets it.
+
+    For example::
+
+        import io
+        import anyfork
+
+        for one in anyfork.audit(file=io.StringIO()).descriptors:
+            print(one.fd, one.kind)
     """
 
     __match_args__: tuple[str, ...] = ("fd", "kind", "target", "own")
@@ -33,7 +41,18 @@ class OpenDescriptor(Record):
 
     @property
     def is_foreign_socket(self) -> bool:
-        """True for a socket of the program's, other than a standard stream."""
+        """True for a socket of the program's, other than a standard stream.
+
+        For example::
+
+            import io
+            import socket
+            import anyfork
+
+            with socket.socket():
+                report = anyfork.audit(file=io.StringIO())
+            assert all(one.is_foreign_socket for one in report.sockets)
+        """
         return self.kind == "socket" and not self.own and self.fd > 2
 
     def __str__(self) -> str:
@@ -48,6 +67,14 @@ class Audit(Record):
     loaded modules to the reasons why they do not survive a fork, ``interpreters`` are the interpreters beside the main
     one, ``gpus`` are the GPU devices that are open. ``obstacles`` are the reasons why ``fork_here`` refuses,
     ``hazards`` are its warnings.
+
+    For example::
+
+        import io
+        import anyfork
+
+        report = anyfork.audit(file=io.StringIO())
+        print(report.threads, report.hazards)
     """
 
     __match_args__: tuple[str, ...] = (
@@ -106,17 +133,45 @@ class Audit(Record):
 
     @property
     def sockets(self) -> tuple[OpenDescriptor, ...]:
-        """The open sockets of the program, which a copy of it would hold as well."""
+        """The open sockets of the program, which a copy of it would hold as well.
+
+        For example::
+
+            import io
+            import socket
+            import anyfork
+
+            with socket.socket():
+                assert anyfork.audit(file=io.StringIO()).sockets
+        """
         return tuple(one for one in self.descriptors if one.is_foreign_socket)
 
     @property
     def obstacles(self) -> tuple[str, ...]:
-        """The reasons why this process must not be copied."""
+        """The reasons why this process must not be copied.
+
+        For example::
+
+            import io
+            import anyfork
+
+            for obstacle in anyfork.audit(file=io.StringIO()).obstacles:
+                print(obstacle)
+        """
         return obstacles(self.threads, self.loops, self.main_interpreter, self.finalizing, self.interpreters)
 
     @property
     def hazards(self) -> tuple[str, ...]:
-        """The problems that a copy of this process may have."""
+        """The problems that a copy of this process may have.
+
+        For example::
+
+            import io
+            import anyfork
+
+            for hazard in anyfork.audit(file=io.StringIO()).hazards:
+                print(hazard)
+        """
         return hazards(self.native_threads, self.sockets, self.modules, self.gpus)
 
     def __str__(self) -> str:
@@ -205,6 +260,13 @@ def audit(file: TextIO | None = None) -> Audit:
 
     ``fork_here`` and ``import anyfork.early`` check the same things: they refuse because of the report's ``obstacles``
     and warn of its ``hazards``.
+
+    For example::
+
+        import anyfork
+
+        report = anyfork.audit()
+        print(report.obstacles)
     """
     report = take_audit()
     print(report, file=file)

@@ -43,7 +43,17 @@ if TYPE_CHECKING:
 
 
 class UnsafeForkWarning(RuntimeWarning):
-    """A part of the running program may not work in a template that is a copy of the program."""
+    """A part of the running program may not work in a template that is a copy of the program.
+
+    For example::
+
+        import warnings
+        import anyfork
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", anyfork.UnsafeForkWarning)
+            anyfork.fork_here().close()
+    """
 
     __module__ = "anyfork"
 

@@ -37,6 +37,14 @@ class Popen(StandardPopen):
     A command that begins with ``sys.executable`` starts warm: in a process forked from ``template`` or from the default
     one. If that cannot do what a new interpreter would, a new interpreter runs the command; a log record says why, once
     for each reason. All other commands are started by the standard module.
+
+    For example::
+
+        import sys
+        import anyfork.subprocess
+
+        with anyfork.subprocess.Popen([sys.executable, "-c", "print(1)"], stdout=anyfork.PIPE) as program:
+            assert program.communicate()[0].strip() == b"1"
     """
 
     __module__ = "anyfork.subprocess"
@@ -110,7 +118,18 @@ class Popen(StandardPopen):
         return self.returncode
 
     def send_signal(self, sig: int) -> None:
-        """Send a signal to the program. Nothing happens when it has ended."""
+        """Send a signal to the program. Nothing happens when it has ended.
+
+        For example::
+
+            import signal
+            import sys
+            import anyfork.subprocess
+
+            with anyfork.subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as program:
+                program.send_signal(signal.SIGTERM)
+            assert program.returncode == -signal.SIGTERM
+        """
         if self._process is None:
             super().send_signal(sig)
         elif self.poll() is None:

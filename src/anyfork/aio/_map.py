@@ -17,7 +17,20 @@ if TYPE_CHECKING:
 
 
 class PoolMap(Stays, Generic[Result]):
-    """An async iterator over the results of the calls for many items. ``aclose`` cancels calls that have not begun."""
+    """An async iterator over the results of the calls for many items. ``aclose`` cancels calls that have not begun.
+
+    For example::
+
+        import anyio
+        from anyfork import aio
+
+        async def main():
+            async with aio.Pool() as pool:
+                async for result in pool.map(abs, [-1, -2]):
+                    print(result)
+
+        anyio.run(main)
+    """
 
     _instead = "pass on its results"
     _pool_loop: PoolLoop
@@ -111,7 +124,21 @@ class PoolMap(Stays, Generic[Result]):
         pool_loop.decide()
 
     async def aclose(self) -> None:
-        """Collect no more items, and cancel the calls that have not begun."""
+        """Collect no more items, and cancel the calls that have not begun.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Pool() as pool:
+                    results = pool.map(abs, [-1, -2])
+                    assert await anext(results) == 1
+                    await results.aclose()
+
+            anyio.run(main)
+        """
         self._work.close()
 
     def __del__(self) -> None:

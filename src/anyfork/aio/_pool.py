@@ -133,6 +133,17 @@ class Pool(Stays):
         QueueFullError and the other kinds of CallError; and, if there is no worker, the error that prevents one. A call
         that is cancelled does not run if it has not begun; if it runs, it is ended together with its worker, or waited
         for with ``on_cancel="wait"``.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Pool() as pool:
+                    assert await pool.call(pow, 2, 10, timeout=60, priority=1) == 1024
+
+            anyio.run(main)
         """
         if keywords:
             raise refused_keywords("call", function, keywords, "timeout, priority, idempotent, on_event")
@@ -258,6 +269,17 @@ class Pool(Stays):
         ends with it; with ``return_exceptions``, such an exception takes the place of the result instead. ``progress``
         shows the progress on a terminal. Closing the iterator early (by ``aclose``, or at its end as an async context
         manager) cancels the items that have not begun. The other options are those of ``call``, for each item.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Pool() as pool:
+                    assert [result async for result in pool.map(abs, [-1, -2])] == [1, 2]
+
+            anyio.run(main)
         """
         if keywords:
             raise refused_keywords("map", function, keywords, MAP_OPTIONS)
@@ -277,11 +299,37 @@ class Pool(Stays):
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the workers, as far as they are known."""
+        """The process ids of the workers, as far as they are known.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Pool(max_workers=1) as pool:
+                    await pool.call(abs, -1)
+                    print(pool.pids)
+
+            anyio.run(main)
+        """
         return self._pool_loop.pids
 
     def stats(self) -> PoolStats:
-        """Return the present numbers of calls and workers, and the totals so far."""
+        """Return the present numbers of calls and workers, and the totals so far.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Pool() as pool:
+                    await pool.call(abs, -1)
+                    print(pool.stats())
+
+            anyio.run(main)
+        """
         return self._pool_loop.stats()
 
     def resize(
@@ -296,6 +344,17 @@ class Pool(Stays):
 
         ``limits`` maps some of several templates to their new limits; ``max_workers`` is then the sum of all limits,
         unless it is given. Raises ArgumentError.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Pool(max_workers=1) as pool:
+                    pool.resize(4, min_idle=1)
+
+            anyio.run(main)
         """
         self._pool_loop.resize(max_workers, min_idle=min_idle, load=load, limits=limits)
 
@@ -304,18 +363,54 @@ class Pool(Stays):
 
         Workers of the old template finish their calls, and end. No call is lost or run twice. The old template is not
         closed. Raises ArgumentError.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Template().preload("json") as new, aio.Pool() as pool:
+                    pool.replace_template(new)
+
+            anyio.run(main)
         """
         self._pool_loop.replace_template(new, old)
 
     # --- The end ---
 
     async def aclose(self) -> None:
-        """Finish all calls, let all workers end, and wait until they have ended. Closing twice is harmless."""
+        """Finish all calls, let all workers end, and wait until they have ended. Closing twice is harmless.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                pool = aio.Pool()
+                await pool.call(abs, -1)
+                await pool.aclose()
+
+            anyio.run(main)
+        """
         await self._pool_loop.end()
         await checkpoint()
 
     def kill(self) -> None:
-        """End the pool now: kill its workers, and fail calls that have no result yet with CallCancelledError."""
+        """End the pool now: kill its workers, and fail calls that have no result yet with CallCancelledError.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Pool() as pool:
+                    pool.kill()
+
+            anyio.run(main)
+        """
         self._pool_loop.kill()
 
     async def __aenter__(self) -> Self:

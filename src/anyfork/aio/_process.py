@@ -36,6 +36,17 @@ class Process(ProcessHandle):
     As an async context manager, it closes its channel and its streams at the end of the block and waits for the
     process; if that is cancelled, it kills the process. Dropping the handle leaves the process alone: the process goes
     on, and sees the end of its channel.
+
+    For example::
+
+        import anyio
+        from anyfork import aio
+
+        async def main():
+            async with await aio.Template().run_code("raise SystemExit(3)") as process:
+                assert (await process.wait()).code == 3
+
+        anyio.run(main)
     """
 
     __slots__ = ("_sock", "_stream")
@@ -58,6 +69,22 @@ class Process(ProcessHandle):
 
         Any StartError or TemplateError means that no part of the function has run. After a cancellation, ``ready`` can
         be awaited again.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def hello(channel):
+                async with channel:
+                    await channel.send(b"hello")
+
+            async def main():
+                async with aio.Template().start(hello) as process:
+                    await process.ready()
+                    assert await process.channel.receive() == b"hello"
+
+            anyio.run(main)
         """
         link = self._link
         await self._enter()
@@ -94,6 +121,21 @@ class Process(ProcessHandle):
         """The connected Unix socket stream to the process: the first argument of its function is the other end.
 
         Descriptors can be sent over it. Raises HandleError before ``ready`` has been awaited; ``run`` awaits it itself.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def hello(channel):
+                async with channel:
+                    await channel.send(b"hello")
+
+            async def main():
+                async with await aio.Template().run(hello) as process:
+                    assert await process.channel.receive() == b"hello"
+
+            anyio.run(main)
         """
         flows.check(self._link, "channel")
         if self._stream is None:
@@ -104,16 +146,54 @@ class Process(ProcessHandle):
         """Wait until the process has ended, and return its exit status. Any number of tasks may wait, and be cancelled.
 
         A status that is neither a code nor a signal is unknown: the template was killed before the process ended.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with await aio.Template().run_code("pass") as process:
+                    assert (await process.wait()).returncode == 0
+
+            anyio.run(main)
         """
         return await run(flows.end(self._link, None))
 
     def poll(self) -> int | None:
-        """Check whether the process has ended, and return ``returncode``."""
+        """Check whether the process has ended, and return ``returncode``.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with await aio.Template().run_code("pass") as process:
+                    await process.wait()
+                    assert process.poll() == 0
+
+            anyio.run(main)
+        """
         run_now(flows.look(self._link))
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the process, or do nothing if it has ended. An unborn process gets it at its birth."""
+        """Send a signal to the process, or do nothing if it has ended. An unborn process gets it at its birth.
+
+        For example::
+
+            import anyio
+            import signal
+            from anyfork import aio
+
+            async def main():
+                async with await aio.Template().run_code("import signal; signal.pause()") as process:
+                    process.send_signal(signal.SIGUSR1)
+                    assert (await process.wait()).signal == signal.SIGUSR1
+
+            anyio.run(main)
+        """
         flows.check(self._link, "send_signal")
         self._link.signal_now_or_at_birth(number)
 
@@ -122,24 +202,74 @@ class Process(ProcessHandle):
 
         Raises HandleError before ``ready`` has been awaited, and once ``wait`` or ``poll`` has seen the end of the
         process, and so has closed the descriptor.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with await aio.Template().run_code("pass") as process:
+                    await anyio.wait_readable(process)         # until it has ended
+
+            anyio.run(main)
         """
         return run_now(flows.end_descriptor(self._link))
 
     @property
     def stdin(self) -> SendPipe | None:
-        """The byte stream to the standard input of the process, if that is a PIPE."""
+        """The byte stream to the standard input of the process, if that is a PIPE.
+
+        For example::
+
+            import anyio
+            import anyfork
+            from anyfork import aio
+
+            async def main():
+                async with await aio.Template().fork(stdin=anyfork.PIPE).run_code("input()") as process:
+                    await process.stdin.send(b"a line")
+
+            anyio.run(main)
+        """
         streams = self._link.streams
         return None if streams is None else streams.open("stdin", SendPipe)
 
     @property
     def stdout(self) -> ReceivePipe | None:
-        """The byte stream of the standard output of the process, if that is a PIPE."""
+        """The byte stream of the standard output of the process, if that is a PIPE.
+
+        For example::
+
+            import anyio
+            import anyfork
+            from anyfork import aio
+
+            async def main():
+                async with await aio.Template().fork(stdout=anyfork.PIPE).run_code("print('hello')") as process:
+                    assert b"".join([part async for part in process.stdout]).strip() == b"hello"
+
+            anyio.run(main)
+        """
         streams = self._link.streams
         return None if streams is None else streams.open("stdout", ReceivePipe)
 
     @property
     def stderr(self) -> ReceivePipe | None:
-        """The byte stream of the standard error of the process, if that is a PIPE."""
+        """The byte stream of the standard error of the process, if that is a PIPE.
+
+        For example::
+
+            import anyio
+            import anyfork
+            from anyfork import aio
+
+            async def main():
+                async with await aio.Template().fork(stderr=anyfork.PIPE).run_code("1 / 0") as process:
+                    print(await process.stderr.receive())
+
+            anyio.run(main)
+        """
         streams = self._link.streams
         return None if streams is None else streams.open("stderr", ReceivePipe)
 
@@ -154,6 +284,19 @@ class Process(ProcessHandle):
         Return the output and the error output; None for a stream that is not a PIPE. Raises OutputLimitError when the
         process has written more than ``limit`` bytes to one of the streams; it goes on. After that, and after a
         cancellation, a further call, without input, goes on too, and loses nothing.
+
+        For example::
+
+            import anyio
+            from anyfork import PIPE
+            from anyfork import aio
+
+            async def main():
+                template = aio.Template().fork(stdin=PIPE, stdout=PIPE)
+                async with await template.run_code("print(input()[::-1])") as process:
+                    assert (await process.communicate(b"abc", limit=1000))[0].strip() == b"cba"
+
+            anyio.run(main)
         """
         streams = self._link.streams
         if streams is None:
@@ -170,7 +313,19 @@ class Process(ProcessHandle):
             await close(self._link.streams)
 
     async def aclose(self) -> None:
-        """Close the channel and the streams, and release the process, which goes on. Closing twice is harmless."""
+        """Close the channel and the streams, and release the process, which goes on. Closing twice is harmless.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                process = await aio.Template().run_code("print('goes on')")
+                await process.aclose()
+
+            anyio.run(main)
+        """
         try:
             await self._close_streams()
             if self._stream is not None:
@@ -182,11 +337,36 @@ class Process(ProcessHandle):
 
     @classmethod
     def from_blocking(cls, process: BlockingProcess) -> Self:
-        """Make an async handle of a blocking one, which is used up. ``channel`` can be used after ``ready``."""
+        """Make an async handle of a blocking one, which is used up. ``channel`` can be used after ``ready``.
+
+        For example::
+
+            import anyio
+            import anyfork
+            from anyfork import aio
+
+            async def main():
+                process = aio.Process.from_blocking(anyfork.Template().run_code("pass"))
+                await process.wait()
+
+            anyio.run(main)
+        """
         return cls._of(*process._give_up_both())
 
     async def to_blocking(self) -> BlockingProcess:
-        """Make a blocking handle of this one, which is used up. Raises HandleError."""
+        """Make a blocking handle of this one, which is used up. Raises HandleError.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                process = await (await aio.Template().run_code("pass")).to_blocking()
+                process.wait()
+
+            anyio.run(main)
+        """
         stream, channel = self._stream, self._sock
         if stream is not None:
             channel = stream.extra(SocketAttribute.raw_socket).dup()

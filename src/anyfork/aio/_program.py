@@ -121,6 +121,18 @@ async def open_process(
 
     A command that begins with ``sys.executable`` starts warm, in a process forked from ``template`` or from the default
     one; see ``anyfork.subprocess.Popen``. AnyIO starts all other commands.
+
+    For example::
+
+        import anyio
+        import sys
+        from anyfork import aio
+
+        async def main():
+            async with await aio.open_process([sys.executable, "-c", "print('hello')"]) as process:
+                assert b"".join([part async for part in process.stdout]).strip() == b"hello"
+
+        anyio.run(main)
     """
     if template is not None:
         check_local("open_process", Template, template)
@@ -166,6 +178,18 @@ async def run_process(
     """Run a command to its end, as ``anyio.run_process`` does, and start it as ``open_process``.
 
     Raises CalledProcessError if its exit status is not 0, unless ``check`` is false.
+
+    For example::
+
+        import anyio
+        import sys
+        from anyfork import aio
+
+        async def main():
+            done = await aio.run_process([sys.executable, "-c", "print('hello')"])
+            assert done.stdout.strip() == b"hello"
+
+        anyio.run(main)
     """
     if stdin is not None and input is not None:
         raise ValueError("run_process() takes only one of stdin and input")

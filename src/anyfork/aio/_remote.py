@@ -17,6 +17,18 @@ class RemoteTemplate(Unsupported, Template):
     """A template on another machine, at the other end of a command such as ``["ssh", "host", "python3"]``.
 
     It works like ``anyfork.RemoteTemplate``, and has the methods of ``anyfork.aio.Template``.
+
+    For example::
+
+        import anyio
+        import sys
+        from anyfork import aio
+
+        async def main():
+            async with aio.RemoteTemplate([sys.executable]) as template:      # or ["ssh", "host", "python3"]
+                assert await aio.call("math:gcd", 12, 18, template=template) == 6
+
+        anyio.run(main)
     """
 
     __slots__ = ()
@@ -34,5 +46,18 @@ class RemoteTemplate(Unsupported, Template):
         self._queued()
 
     def to_blocking(self) -> BlockingRemoteTemplate:
-        """Make a blocking handle of this one, which is used up. Raises HandleError."""
+        """Make a blocking handle of this one, which is used up. Raises HandleError.
+
+        For example::
+
+            import sys
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                template = await aio.RemoteTemplate([sys.executable]).ready()
+                template.to_blocking().close()
+
+            anyio.run(main)
+        """
         return BlockingRemoteTemplate._of(self._give_up("to_blocking"))

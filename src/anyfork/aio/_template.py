@@ -31,6 +31,18 @@ class Template(TemplateHandle):
     It works like ``anyfork.Template``. ``preload``, ``execute``, ``prepare``, ``send``, ``fork``, ``start`` and
     ``close`` are plain methods that never block; ``ready``, ``detach``, ``aclose`` and the methods that begin with
     ``run`` are awaited.
+
+    For example::
+
+        import anyio
+        from anyfork import aio
+
+        async def main():
+            async with aio.Template().preload("calendar") as template:
+                async with await template.fork().run_module("calendar", "2027", "1") as process:
+                    await process.wait()
+
+        anyio.run(main)
     """
 
     __slots__ = ()
@@ -51,6 +63,17 @@ class Template(TemplateHandle):
         """Wait until the template has done all that was asked of it; raise the error of a step that failed.
 
         After a cancellation, ``ready`` can be awaited again.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                template = await aio.Template().preload("json").ready()
+                await template.aclose()
+
+            anyio.run(main)
         """
         await run(prepare(self._link, None))
         return self
@@ -84,6 +107,22 @@ class Template(TemplateHandle):
         up. A template that has been forked is kept until its forks have ended, and a clone of it runs the function.
 
         An async function gets its channel as an AnyIO Unix socket stream, and runs under asyncio or the ``backend``.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def hello(channel):
+                async with channel:
+                    await channel.send(b"hello")
+
+            async def main():
+                async with aio.Template().start(hello) as process:
+                    await process.ready()
+                    assert await process.channel.receive() == b"hello"
+
+            anyio.run(main)
         """
         if keywords:
             raise refused_keywords("start", function, keywords, "backend")
@@ -116,6 +155,21 @@ class Template(TemplateHandle):
         """Do the same as ``start``, and wait until the function has been entered; raise the error if it was not.
 
         A cancellation leaves no process: either the function is never entered, or its process is killed.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def hello(channel):
+                async with channel:
+                    await channel.send(b"hello")
+
+            async def main():
+                async with await aio.Template().run(hello) as process:
+                    assert await process.channel.receive() == b"hello"
+
+            anyio.run(main)
         """
         if keywords:
             raise refused_keywords("run", function, keywords, "backend")
@@ -127,6 +181,17 @@ class Template(TemplateHandle):
         The program has the standard streams of the process: choose them with ``fork(stdin=..., stdout=...)``, for
         example CHANNEL. It gets no other descriptors, and no arguments of ``send``. Raises ProgramError if it cannot be
         executed. A cancellation leaves no process.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with await aio.Template().run_program(["true"]) as process:
+                    assert (await process.wait()).code == 0
+
+            anyio.run(main)
         """
         return await self._take_over_by_program(Process._of, argv)._ready_or_gone()
 
@@ -138,15 +203,51 @@ class Template(TemplateHandle):
         ``send``. What prevents it from running (no such module, a syntax error) is printed by the program, as a new
         interpreter prints it, and its exit status says so.
         A cancellation leaves no process.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with await aio.Template().run_module("calendar", "2027", "1") as process:
+                    assert (await process.wait()).code == 0
+
+            anyio.run(main)
         """
         return await self._take_over_by_python(Process._of, "-m", name, argv)._ready_or_gone()
 
     async def run_script(self, path: Argument, /, *argv: Argument) -> Process:
-        """Do what ``python path argv...`` does: run a file, a directory or a zip file. See ``run_module``."""
+        """Do what ``python path argv...`` does: run a file, a directory or a zip file. See ``run_module``.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                await anyio.Path("hello.py").write_text("print('hello')")
+                async with await aio.Template().run_script("hello.py") as process:
+                    assert (await process.wait()).code == 0
+
+            anyio.run(main)
+        """
         return await self._take_over_by_python(Process._of, "", path, argv)._ready_or_gone()
 
     async def run_code(self, source: str, /, *argv: Argument) -> Process:
-        """Do what ``python -c source argv...`` does. See ``run_module``."""
+        """Do what ``python -c source argv...`` does. See ``run_module``.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with await aio.Template().run_code("print(1)") as process:
+                    assert (await process.wait()).code == 0
+
+            anyio.run(main)
+        """
         return await self._take_over_by_python(Process._of, "-c", source, argv)._ready_or_gone()
 
     async def detach(self) -> socket.socket:
@@ -154,6 +255,18 @@ class Template(TemplateHandle):
 
         Send the socket there and use ``Template.from_socket``. Closing the socket instead ends the template. After a
         cancellation, this handle can still be used.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                sock = await aio.Template().preload("json").detach()
+                template = aio.Template.from_socket(sock)
+                await template.aclose()
+
+            anyio.run(main)
         """
         kind: type[socket.socket] = import_own("socket").socket
         return await run(hand_over(self._movable(), kind))
@@ -162,6 +275,17 @@ class Template(TemplateHandle):
         """Let the template end, and wait until its queue is delivered. Processes forked from it go on.
 
         Closing twice is harmless. ``close``, and dropping the last reference, do the same without waiting.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                template = aio.Template()
+                await template.aclose()
+
+            anyio.run(main)
         """
         link = self._link
         self.close()
@@ -169,11 +293,36 @@ class Template(TemplateHandle):
 
     @classmethod
     def from_blocking(cls, template: BlockingTemplate) -> Self:
-        """Make an async handle of a blocking one, which is used up. Raises HandleError."""
+        """Make an async handle of a blocking one, which is used up. Raises HandleError.
+
+        For example::
+
+            import anyio
+            import anyfork
+            from anyfork import aio
+
+            async def main():
+                template = aio.Template.from_blocking(anyfork.Template())
+                await template.aclose()
+
+            anyio.run(main)
+        """
         return cls._of(template._give_up("from_blocking"))
 
     def to_blocking(self) -> BlockingTemplate:
-        """Make a blocking handle of this one, which is used up. Raises HandleError."""
+        """Make a blocking handle of this one, which is used up. Raises HandleError.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                template = aio.Template().to_blocking()
+                template.close()
+
+            anyio.run(main)
+        """
         return BlockingTemplate._of(self._give_up("to_blocking"))
 
     async def __aenter__(self) -> Self:

@@ -46,6 +46,17 @@ class Worker(WorkerHandle):
     with "wait", the call cannot be cancelled. One of several concurrent calls is cancelled in the worker.
 
     As an async context manager, the worker is closed at the end of the block; if that is cancelled, it is killed.
+
+    For example::
+
+        import anyio
+        from anyfork import aio
+
+        async def main():
+            async with aio.Worker() as worker:
+                assert await worker.call(pow, 2, 10) == 1024
+
+        anyio.run(main)
     """
 
     _channel: AsyncWorkerChannel
@@ -59,7 +70,19 @@ class Worker(WorkerHandle):
         self._closing = Lock()
 
     async def ready(self) -> Self:
-        """Wait until the worker has been started and its initializer has run; raise the error if one of them fails."""
+        """Wait until the worker has been started and its initializer has run; raise the error if one of them fails.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Worker() as worker:
+                    await worker.ready()
+
+            anyio.run(main)
+        """
         channel = await self._connected("ready")
         calls = channel.calls
         await channel.wait(lambda: calls.ready or calls.failed)
@@ -106,6 +129,17 @@ class Worker(WorkerHandle):
 
         It works like ``anyfork.Worker.call``. A cancel scope has the same effect as ``timeout``, but only the error of
         ``timeout`` says whether the call may have run.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Worker() as worker:
+                    assert await worker.call(pow, 2, 10, timeout=60) == 1024
+
+            anyio.run(main)
         """
         if keywords:
             raise refused_keywords("call", function, keywords, "timeout, on_event")
@@ -185,6 +219,17 @@ class Worker(WorkerHandle):
         At most ``window`` items are in progress at a time. The iterator raises the exception of a call, and ends with
         it. Closing the iterator early (by ``aclose``, or at its end as an async context manager) cancels the calls that
         have not begun.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Worker() as worker:
+                    assert [result async for result in worker.map(abs, [-1, -2])] == [1, 2]
+
+            anyio.run(main)
         """
         if keywords:
             raise refused_keywords("map", function, keywords, "window")
@@ -209,6 +254,18 @@ class Worker(WorkerHandle):
         """Run a generator function, or an async one, in the worker. Return an async iterator of the items it yields.
 
         The worker produces only a limited number of items ahead. Closing the stream closes the generator.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Worker() as worker:
+                    async with await worker.stream(iter, "ab") as items:
+                        assert [item async for item in items] == ["a", "b"]
+
+            anyio.run(main)
         """
         if keywords:
             raise refused_keywords("stream", function, keywords, "on_event")
@@ -218,7 +275,20 @@ class Worker(WorkerHandle):
         return Stream(channel, call)
 
     async def wait(self) -> ExitStatus:
-        """Wait until the worker has ended, and return its exit status. Events are handled meanwhile."""
+        """Wait until the worker has ended, and return its exit status. Events are handled meanwhile.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                worker = await aio.Worker().ready()
+                worker.kill()
+                assert (await worker.wait()).signal == 9
+
+            anyio.run(main)
+        """
         self._channel.check()
         if self._status is not None:
             return self._status
@@ -230,6 +300,18 @@ class Worker(WorkerHandle):
         """Let the worker answer its calls, then end it, and wait for its end. Closing twice is harmless.
 
         Streams that are still open are closed. In a forked copy of the owner, do nothing.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                worker = aio.Worker()
+                await worker.call(print, "hello")
+                await worker.aclose()
+
+            anyio.run(main)
         """
         if self._channel.foreign:
             return
@@ -298,7 +380,20 @@ class Worker(WorkerHandle):
 
 
 class Map(Stays, Generic[Result]):
-    """An async iterator over the results of the calls for many items. ``aclose`` cancels calls that have not begun."""
+    """An async iterator over the results of the calls for many items. ``aclose`` cancels calls that have not begun.
+
+    For example::
+
+        import anyio
+        from anyfork import aio
+
+        async def main():
+            async with aio.Worker() as worker:
+                async for result in worker.map(abs, [-1, -2]):
+                    print(result)
+
+        anyio.run(main)
+    """
 
     _instead = "pass on its results"
 
@@ -368,7 +463,21 @@ class Map(Stays, Generic[Result]):
         self._channel.whole(partial(self._channel.send_batch, made))
 
     async def aclose(self) -> None:
-        """Collect no more items, and cancel the calls that have not begun."""
+        """Collect no more items, and cancel the calls that have not begun.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Worker() as worker:
+                    results = worker.map(abs, [-1, -2])
+                    assert await anext(results) == 1
+                    await results.aclose()
+
+            anyio.run(main)
+        """
         self._close()
 
     def _close(self) -> None:
@@ -392,7 +501,21 @@ class Map(Stays, Generic[Result]):
 
 
 class Stream(StreamHandle[Item]):
-    """An async iterator over the items of a generator in a worker. As a context manager, it is closed at the end."""
+    """An async iterator over the items of a generator in a worker. As a context manager, it is closed at the end.
+
+    For example::
+
+        import anyio
+        from anyfork import aio
+
+        async def main():
+            async with aio.Worker() as worker:
+                async with await worker.stream(iter, "ab") as items:
+                    async for item in items:
+                        print(item)
+
+        anyio.run(main)
+    """
 
     _channel: AsyncWorkerChannel
 
@@ -414,7 +537,21 @@ class Stream(StreamHandle[Item]):
         return self._call.decode(item)  # type: ignore[no-any-return]  # what came has any type
 
     async def aclose(self) -> None:
-        """Close the generator in the worker, without waiting for it. Closing twice is harmless."""
+        """Close the generator in the worker, without waiting for it. Closing twice is harmless.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Worker() as worker:
+                    endless = await worker.stream("itertools:count")
+                    assert await anext(endless) == 0
+                    await endless.aclose()
+
+            anyio.run(main)
+        """
         self._close()
 
     async def __aenter__(self) -> Self:
