@@ -178,6 +178,14 @@ def test_input_that_is_no_bytes_is_an_error_that_says_so(template, data):
         process.communicate(b"\n")
 
 
+@pytest.mark.parametrize("limit", ["1", 1.5, -1])
+def test_a_limit_that_is_no_number_of_bytes_is_an_error_that_says_so(template, limit):
+    with template.fork(stdout=PIPE).run_code("print(1)") as process:
+        with pytest.raises(anyfork.ArgumentError, match="a number of bytes"):
+            process.communicate(limit=limit)
+        assert process.communicate() == (b"1\n", None)
+
+
 def test_streams_in_use_stay_with_their_handle(template):
     with template.fork(stdout=PIPE).run_code("print(1)") as process:
         assert process.stdout.readline() == b"1\n"

@@ -49,6 +49,12 @@ def test_no_processes_have_no_first_end():
     assert anyfork.wait([]) == []
 
 
+def test_a_process_that_is_not_in_a_list_is_an_error_that_says_so(template):
+    with template.fork().run_code("pass") as process:
+        with pytest.raises(anyfork.ArgumentError, match=r"wait\(\[process\]\)"):
+            anyfork.wait(process)
+
+
 @pytest.mark.parametrize("wrong", [[3], [anyfork.Process]])
 def test_what_is_no_process_is_an_error(wrong):
     with pytest.raises(anyfork.ArgumentError, match="needs processes"):

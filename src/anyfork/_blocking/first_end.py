@@ -36,6 +36,8 @@ def wait(processes: Iterable[Process], timeout: float | None = None) -> list[Pro
                 processes.remove(process)
                 process.close()
     """
+    if not hasattr(processes, "__iter__"):
+        raise ArgumentError(f"wait() takes a list of processes, not {type(processes).__name__}: wait([process])")
     watched = list(processes)
     for process in watched:
         if not isinstance(process, Process):

@@ -8,7 +8,7 @@ from operator import add
 from select import PIPE_BUF, POLLIN, POLLOUT
 
 from .._errors import HandleError
-from .._system.exchange import Exchange
+from .._system.exchange import Exchange, check_limit
 from .._system.polling import new_poll
 from .._system.timeouts import one_wait, remaining
 
@@ -91,6 +91,7 @@ def exchange(streams: Streams, data: bytes | None, limit: int | None, until: flo
 
     Return None if the time is over before. Raises OutputLimitError, ArgumentError and HandleError.
     """
+    check_limit(limit)
     user = object()
     try:
         try:

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 PART = 1 << 16  # bytes to read at most at once: what a pipe holds
 
 
+def check_limit(limit: object) -> None:
+    """Raise ArgumentError for a limit of communicate() that is neither None nor a number of bytes."""
+    if limit is not None and not (isinstance(limit, int) and limit >= 0):
+        raise ArgumentError(f"communicate() takes a number of bytes, 0 or more, or None as limit, not {limit!r}")
+
+
 class Exchange:
     """The input of a process that is still to be written, and its output so far. It may go on after an interruption.
 

@@ -14,7 +14,7 @@ from anyio import (
 )
 
 from .._errors import HandleError
-from .._system.exchange import Exchange
+from .._system.exchange import Exchange, check_limit
 from ._pipes import ReceivePipe, SendPipe
 
 TYPE_CHECKING = False
@@ -31,6 +31,7 @@ async def exchange(streams: Streams, data: bytes | None, limit: int | None) -> E
 
     Raises OutputLimitError, ArgumentError and HandleError.
     """
+    check_limit(limit)
     user = object()
     try:
         try:
