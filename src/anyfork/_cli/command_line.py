@@ -22,6 +22,8 @@ Commands:
         Show the templates that "anyfork run" keeps, and the programs that run.
   stop
         Let these templates end. Programs that run go on to their end.
+  keep --socket PATH [--preload MODULE] [--watch PATH]
+        Start programs for a program in any language, which asks by lines of JSON.
   doctor
         Say what works on this machine, and what keeps programs from starting warm.
   report TIMELINE [-o PAGE]
@@ -80,6 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(rest, fail)
     elif command == "audit":
         from .audit import run
+
+        run(rest, fail)
+    elif command == "keep":
+        from .keep import run
 
         run(rest, fail)
     elif command == "run":

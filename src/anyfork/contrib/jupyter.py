@@ -10,16 +10,14 @@ import atexit
 import os
 import pathlib
 import sys
-from fcntl import F_SETOWN, fcntl
 from subprocess import PIPE
 
 from .._blocking.generation import NotWarmError
-from .._errors import AnyforkError, ArgumentError, ForkError
+from .._errors import ArgumentError
 from .._programs.command_line import NotAProgramError, take_apart
 from .._programs.kept_template import Recipe
 from .._programs.kept_templates import KeptTemplates
-from .._programs.popen import Popen
-from .._system.lifeline import open_lifeline
+from .._programs.owned_program import OwnedProgram, start_kept
 from ._engine import require
 
 require("jupyter_client", "8.6", "jupyter")
@@ -33,15 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from .._blocking.generation import Generation
-    from .._programs.command_line import CommandLine
 
 NEEDED = (
     "ipykernel.kernelapp", "ipykernel.zmqshell", "ipykernel.debugger", "tornado.platform.asyncio", "sqlite3", "psutil",
     "IPython.core.debugger", "IPython.core.completerlib", "IPython.core.oinspect", "IPython.extensions.storemagic",
 )  # fmt: skip
 # ipykernel reads this variable when it is imported. With the number of init, it does not watch its parent, which is the
-# template here: a kernel must outlive that, and ends with this process, as ``Kernel`` sees to.
+# template here: a kernel must outlive that, and ends with this process, as OwnedProgram sees to.
 WITHOUT_POLLER = {"JPY_PARENT_PID": "1"}
 # Variables for modules that read them when they are imported, which happens in the template.
 DEFAULTS = {
@@ -75,16 +71,18 @@ class Provisioner(LocalProvisioner):  # type: ignore[misc]  # the checker does n
         return self.connection_info  # type: ignore[no-any-return]  # of the base class
 
     def _start(self, templates: Templates, cmd: Sequence[str], keywords: dict[str, Any]) -> Kernel:
-        """Start a kernel in a template. Runs in a thread of its own. Raises what ``Templates.start`` raises."""
+        """Start a kernel in a template. Runs in a thread of its own. Raises what ``start_kept`` raises."""
         command = [*map(os.path.expanduser, cmd)]
         if command[0] != sys.executable:
             raise NotAProgramError(f"its interpreter, {command[0]!r}, is not that of this server")
         options = take_apart(command).options
         outlives = keywords.pop("independent", False)
         env = DEFAULTS | keywords.pop("env", os.environ) | ({} if outlives else WITHOUT_POLLER)
+        found = {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
+        kept = templates.kept.get(Recipe((*NEEDED, *self.preload), ()), options, found)
         stdin = keywords.pop("stdin", None)
         keywords = {**keywords, "stdin": PIPE if stdin is None else stdin, "start_new_session": True}
-        kernel = templates.start(Recipe((*NEEDED, *self.preload), ()), command, options, env, outlives, keywords)
+        kernel = start_kept(Kernel, kept, command, found, outlives=outlives, **keywords)
         if stdin is None and kernel.stdin is not None:
             kernel.stdin.close()
         self.process: Kernel | None = kernel  # here, for the caller may have given up
@@ -108,67 +106,9 @@ class Templates(SingletonConfigurable):  # type: ignore[misc]  # as above
         self.told: set[str] = set()
         atexit.register(self.kept.close)
 
-    def start(
-        self,
-        recipe: Recipe,
-        command: Sequence[str],
-        options: Sequence[str],
-        variables: dict[str, str],
-        outlives: bool,
-        keywords: dict[str, Any],
-    ) -> Kernel:
-        """Start a kernel, if need be in a new template. Raises NotWarmError, NotAProgramError and ArgumentError."""
-        env = {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
-        kept = self.kept.get(recipe, options, env)
-        made = kept.await_made(env)
-        try:
-            return Kernel(command, made, env, outlives, keywords)
-        except NotAProgramError as why:
-            if not _is_fault_of_template(why.__cause__):
-                raise
-        kept.discard(made)
-        return Kernel(command, kept.await_made(env), env, outlives, keywords)
 
-
-def _is_fault_of_template(error: BaseException | None) -> bool:
-    return isinstance(error, AnyforkError) and not isinstance(error, ForkError)
-
-
-class Kernel(Popen):
-    """A kernel in a process of a template. Unless it ``outlives`` this process, it ends with it.
-
-    ``Popen`` ends it by way of the template. But the template may be killed before; so the kernel also gets a lifeline.
-    """
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        made: Generation,
-        env: dict[bytes, bytes],
-        outlives: bool,
-        keywords: dict[str, Any],
-    ) -> None:
-        self._outlives = outlives
-        self.why_cold: str = ""
-        super().__init__(command, template=made.template, env=made.environment(env), **keywords)
-
-    def _start(self, line: CommandLine, pass_fds: Sequence[int], *rest: Any) -> None:
-        if self._outlives:
-            super()._start(line, pass_fds, *rest)
-            return
-        lifeline, follows = open_lifeline()
-        try:
-            super()._start(line, [*pass_fds, *lifeline.fds], *rest)
-            if follows:
-                fcntl(lifeline.fds[0], F_SETOWN, self.pid)  # whom the system tells that this process has ended
-        finally:
-            lifeline.close()
+class Kernel(OwnedProgram):
+    """A kernel in a process of a template, as Jupyter expects it."""
 
     def _internal_poll(self, _deadstate: int | None = UNKNOWN, **others: Any) -> int | None:
         return super()._internal_poll(_deadstate, **others)
-
-    def _start_cold(self, why: Exception, *_: Any) -> None:
-        raise why  # Jupyter's own provisioner starts it
-
-    def _tell_cold(self, why: str) -> None:
-        self.why_cold = why

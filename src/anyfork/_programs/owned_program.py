@@ -1,0 +1,89 @@
+"""Programs that end with this process, though they are not its children."""
+
+from __future__ import annotations
+
+from fcntl import F_SETOWN, fcntl
+
+from .._errors import AnyforkError, ForkError
+from .._system.lifeline import open_lifeline
+from .command_line import NotAProgramError
+from .popen import Popen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, TypeVar
+
+    from .._blocking.process import Process
+    from .._blocking.template import Template
+    from .command_line import CommandLine
+    from .kept_template import KeptTemplate
+
+    Program = TypeVar("Program", bound="OwnedProgram")
+
+
+class OwnedProgram(Popen):
+    """A program in a process of a template. Unless it ``outlives`` this process, it ends with it.
+
+    ``Popen`` ends it by way of the template. But the template may be killed before; so the program also gets a
+    lifeline. A command that no template can run raises NotAProgramError.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        template: Template | None,
+        env: Mapping[bytes, bytes],
+        *,
+        outlives: bool = False,
+        **keywords: Any,
+    ) -> None:
+        self._outlives = outlives
+        self.why_cold: str = ""
+        super().__init__(command, template=template, env=env, **keywords)
+
+    @property
+    def process(self) -> Process:
+        """The process that runs the program."""
+        assert self._process is not None  # otherwise there would be no object
+        return self._process
+
+    def _start(self, line: CommandLine, pass_fds: Sequence[int], *rest: Any) -> None:
+        if self._outlives:
+            super()._start(line, pass_fds, *rest)
+            return
+        lifeline, follows = open_lifeline()
+        try:
+            super()._start(line, [*pass_fds, *lifeline.fds], *rest)
+            if follows:
+                fcntl(lifeline.fds[0], F_SETOWN, self.pid)  # whom the system tells that this process has ended
+        finally:
+            lifeline.close()
+
+    def _start_cold(self, why: Exception, *_: Any) -> None:
+        raise why
+
+    def _tell_cold(self, why: str) -> None:
+        self.why_cold = why
+
+
+def start_kept(
+    make: type[Program], kept: KeptTemplate, command: Sequence[str], env: Mapping[bytes, bytes], **keywords: Any
+) -> Program:
+    """Start a program from a kept template, and from a new one if that is gone.
+
+    Raises NotWarmError, NotAProgramError, ArgumentError and OSError.
+    """
+    made = kept.await_made(env)
+    try:
+        return make(command, made.template, made.environment(env), **keywords)
+    except NotAProgramError as why:
+        if not _is_fault_of_template(why.__cause__):
+            raise
+    kept.discard(made)
+    made = kept.await_made(env)
+    return make(command, made.template, made.environment(env), **keywords)
+
+
+def _is_fault_of_template(error: BaseException | None) -> bool:
+    return isinstance(error, AnyforkError) and not isinstance(error, ForkError)
