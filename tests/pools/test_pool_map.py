@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import operator
 import os
-import pty
 import signal
-import sys
 
 import anyio
 import pool_functions as jobs
 import pytest
-from deadlines import DEADLINE
 from pool_side import until
 
 import anyfork
 from anyfork import aio
 from anyfork._pools.map import MOST, PER_JOB
-from anyfork._pools.progress import Progress
 
 pytestmark = pytest.mark.anyio
 
@@ -242,55 +237,3 @@ async def test_quick_items_travel_together_and_slow_ones_alone(pool):
     assert max(sizes) <= MOST
     results._work.learn(10 * PER_JOB)
     assert results._work._size == 1
-
-
-# --- Progress -------------------------------------------------------------------------------------------------------
-
-
-async def test_progress_is_shown_on_a_terminal(pool, monkeypatch):
-    master, slave = pty.openpty()
-    with os.fdopen(slave, "w") as terminal, os.fdopen(master, "rb", buffering=0) as shown:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        monkeypatch.setenv("TERM", "xterm")  # on a dumb one, nothing is drawn
-        assert len([x async for x in pool.map(operator.neg, range(500), progress=True)]) == 500
-        monkeypatch.undo()
-        text = ""
-        while not text.endswith("\r\n"):
-            text += shown.read(4000).decode()
-    assert "neg 100% [########################] 500/500" in text
-
-
-async def test_progress_is_silent_elsewhere(pool, monkeypatch):
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    assert len([x async for x in pool.map(operator.neg, range(50), progress=True)]) == 50
-    assert sys.stderr.getvalue() == ""
-    monkeypatch.setattr(sys, "stderr", None)
-    assert len([x async for x in pool.map(operator.neg, range(50), progress=True)]) == 50
-
-
-@pytest.mark.parametrize(
-    ("total", "done", "seconds", "columns", "line"),
-    [
-        (200, 50, 10, 80, "job  25% [######..................] 50/200 5.0/s 0:10 0:30 left"),
-        (None, 50, 10, 80, "job 50 5.0/s 0:10"),
-        (0, 0, 0, 80, "job 100% [########################] 0/0 0.0/s 0:00"),
-        (10, 10, 7322, 80, "job 100% [########################] 10/10 0.0/s 2:02:02"),
-        (None, 123_456, 1, 80, "job 123456 123k/s 0:01"),
-        (200, 50, 10, 20, "job  25% [######..."),
-    ],
-)
-async def test_what_progress_looks_like(total, done, seconds, columns, line):
-    progress = Progress("job", total, io.StringIO())
-    for _ in range(done):
-        progress.advance()
-    assert progress.line(seconds, columns) == line
-
-
-async def test_a_terminal_that_is_gone_does_not_disturb_the_map():
-    stream = io.StringIO()
-    progress = Progress("job", 2, stream)
-    stream.close()
-    progress.advance()
-    progress.close()
-    with anyio.fail_after(DEADLINE):
-        progress.close()

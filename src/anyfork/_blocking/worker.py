@@ -11,6 +11,7 @@ from _anyfork_child.wire.call_messages import CALL, STREAM
 
 from .._calls.batch import Batch
 from .._calls.call import DONE, State
+from .._calls.progress import progress_of
 from .._calls.worker_handle import StreamHandle, WorkerHandle, raise_given_up
 from .._calls.worker_options import WINDOW, Options, check_window
 from .._errors import AnyforkError, HandleError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from .._calls.call import Answer, Call, Handler
     from .._calls.known_functions import KnownFunction
+    from .._calls.progress import Progress, ProgressCallback
     from .._calls.worker_options import WorkerOptions
     from .._status import ExitStatus
     from .._system.signatures import Arguments, Items, Later, Result
@@ -181,6 +183,7 @@ class Worker(WorkerHandle):
         /,
         *,
         window: int = ...,
+        progress: bool | ProgressCallback = ...,
     ) -> Iterator[Result]: ...
     @overload
     def map(
@@ -190,6 +193,7 @@ class Worker(WorkerHandle):
         /,
         *,
         window: int = ...,
+        progress: bool | ProgressCallback = ...,
     ) -> Iterator[Result]: ...
     @overload
     def map(
@@ -199,6 +203,7 @@ class Worker(WorkerHandle):
         /,
         *,
         window: int = ...,
+        progress: bool | ProgressCallback = ...,
     ) -> Iterator[Any]: ...
     def map(
         self,
@@ -207,12 +212,15 @@ class Worker(WorkerHandle):
         /,
         *,
         window: int = WINDOW,
+        progress: bool | ProgressCallback = False,
         **keywords: object,
     ) -> Iterator[Any]:
         """Call ``function(item)`` in the worker for all items; return an iterator of the results, in their order.
 
         At most ``window`` items are on their way at a time. The iterator raises what a call raises, and ends with that;
-        closing it early cancels the items that have not begun.
+        closing it early cancels the items that have not begun. ``progress`` shows the progress on stderr, or is called
+        with the number of results that were taken and that of all items (None if it is not known), at most ten times a
+        second, and at the end.
 
         For example::
 
@@ -222,10 +230,12 @@ class Worker(WorkerHandle):
                 assert list(worker.map(abs, [-1, -2])) == [1, 2]
         """
         if keywords:
-            raise refused_keywords("map", function, keywords, "window")
+            raise refused_keywords("map", function, keywords, "window, progress")
         check_window(window)
         channel = self._connected("map")
-        return self._map(channel, channel.calls.take_function("map", function), iter(items), window)
+        shown = progress_of("map", progress, function, (items,))
+        results = self._map(channel, channel.calls.take_function("map", function), iter(items), window)
+        return results if shown is None else _shown(results, shown)
 
     def _map(
         self,
@@ -411,6 +421,18 @@ class Worker(WorkerHandle):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _shown(results: Iterator[Any], progress: Progress) -> Iterator[Any]:
+    """Yield the results of a map, and show how many there were."""
+    try:
+        for result in results:
+            progress.advance()
+            yield result
+            del result
+    finally:
+        results.close()  # type: ignore[attr-defined]  # a generator
+        progress.close()
 
 
 class Stream(StreamHandle[Item]):

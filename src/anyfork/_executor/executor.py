@@ -10,6 +10,7 @@ from math import inf
 
 from .._blocking.waiting import warn_in_loop
 from .._calls.labels import label_of
+from .._calls.progress import progress_of
 from .._errors import ArgumentError
 from .._pools.pool_options import check_job_options
 from .._processes.arguments import Stays, check_function, refused_keywords
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .._blocking.template import Template
     from .._blocking.warm import Warm
     from .._calls.call import Handler
+    from .._calls.progress import ProgressCallback
     from .._pools.pool_options import CommonOptions
     from .._pools.stats import PoolStats
     from .._system.signatures import Parameters, Result
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         timeout: float | None
         chunksize: int
         buffersize: int | None
+        progress: bool | ProgressCallback
 
     class ExecutorOptions(CommonOptions, total=False):
         """Options of an Executor."""
@@ -166,6 +169,7 @@ class _Submitter(Stays, AnyExecutor):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        progress: bool | ProgressCallback = False,
         **keywords: object,
     ) -> Iterator[Any]:
         """Call ``fn`` with the items of all iterables, combined as by ``zip``. Return an iterator of ordered results.
@@ -173,7 +177,9 @@ class _Submitter(Stays, AnyExecutor):
         All items are collected at once. With ``buffersize``, at most that many items, or chunks, are in progress at a
         time, and further ones are collected as results are taken. A result that is not there ``timeout`` seconds after
         this call raises TimeoutError. Each job is a chunk of ``chunksize`` items; small and quick items need no chunks,
-        because several are sent together anyway. Closing the iterator cancels the items that have not begun.
+        because several are sent together anyway. ``progress`` shows the progress on stderr, or is called in the
+        Executor's thread with the number of items that are done and that of all items (None if it is not known), at
+        most ten times a second, and at the end. Closing the iterator cancels the items that have not begun.
 
         For example::
 
@@ -183,7 +189,7 @@ class _Submitter(Stays, AnyExecutor):
                 assert list(executor.map(pow, [2, 3], [4, 5])) == [16, 243]
         """
         if keywords:
-            raise refused_keywords("map", fn, keywords, "timeout, chunksize, buffersize")
+            raise refused_keywords("map", fn, keywords, "timeout, chunksize, buffersize, progress")
         dispatcher = self._dispatcher
         dispatcher.check_owner("map")
         check_function("map", fn)
@@ -196,7 +202,8 @@ class _Submitter(Stays, AnyExecutor):
         deadline = deadline_of(timeout)
         priority, limit, idempotent = self._options
         options = {"priority": priority, "timeout": limit, "idempotent": idempotent}
-        work = ExecutorMap(dispatcher, fn, chunksize > 1, self._on_event, options)
+        shown = progress_of("map", progress, fn, iterables)
+        work = ExecutorMap(dispatcher, fn, chunksize > 1, self._on_event, options, shown)
         items: Iterator[Any] = zip(*iterables, strict=False)
         if chunksize > 1:
             items = _chunks(items, chunksize)

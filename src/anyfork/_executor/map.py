@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .._calls.call import Handler
     from .._calls.durations import JobDuration
     from .._calls.known_functions import KnownFunction
+    from .._calls.progress import Progress
     from .._pools.calls import PoolJob
     from .._pools.scheduler import Scheduler
     from .jobs import AnyJob, JobEncoder
@@ -72,6 +73,7 @@ class ExecutorMap:
         chunked: bool,
         on_event: Handler | None,
         options: dict[str, Any],
+        progress: Progress | None,
     ) -> None:
         self.dispatcher = dispatcher
         self.function: KnownFunction = dispatcher.encoder.functions.find_for_many(function)
@@ -86,6 +88,7 @@ class ExecutorMap:
         self.encoded: dict[int, ItemJob] = {}  # the jobs of items that are not small
         self.jobs: set[BatchJob | ItemJob] = set()  # submitted and not done
         self.closed = False
+        self._progress = progress
         self._callable = function
         self._count = 0
         # The index of the result that the thread of the map waits for, and the lock on which it waits. Only that thread
@@ -177,6 +180,8 @@ class ExecutorMap:
         """Store the result of an item, or a Raised in its place, and wake the thread that waits for it."""
         if self.closed:
             return
+        if self._progress is not None:
+            self._progress.advance(len(result) if self.kind == CHUNKS and type(result) is list else 1)
         self.results[index] = result
         awaited = self._awaited
         if awaited is not None and awaited[0] == index and awaited[1].locked():
@@ -225,6 +230,8 @@ class ExecutorMap:
     def close(self) -> None:
         """Close the map, and let the dispatcher's thread drop the items that have not begun."""
         self.closed = True
+        if self._progress is not None:
+            self._progress.close()
         if self.dispatcher.owner != this_process.pid:
             return
         self.dispatcher.post(self._withdraw)

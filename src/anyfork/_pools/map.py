@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from _anyfork_child.values.serializers import Serializer
     from _anyfork_child.wire import call_messages
 
+    from .._calls.progress import Progress
     from .calls import AnyFunction, WorkerQueue
     from .pool import PoolHandle
-    from .progress import Progress
 
     class FutureLike(Protocol):
         """A future that the consumer of a map waits for."""

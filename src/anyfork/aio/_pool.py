@@ -8,11 +8,11 @@ from anyio.lowlevel import checkpoint
 from _anyfork_child.values.message import Message
 
 from .._calls.labels import label_of
+from .._calls.progress import progress_of
 from .._calls.worker_options import check_window
 from .._pools.calls import CallJob
 from .._pools.map import MOST, MapJobs
 from .._pools.pool_options import check_job_options
-from .._pools.progress import Progress
 from .._pools.records import JobState
 from .._processes.arguments import Stays, refused_keywords
 from .._system.signatures import overload
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any, Literal, Self, TypedDict, Unpack
 
     from .._calls.call import Handler
+    from .._calls.progress import ProgressCallback
     from .._pools.calls import WorkerQueue
     from .._pools.pool_options import PoolOptions
     from .._pools.stats import PoolStats
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
         window: int | None
         ordered: bool
-        progress: bool
+        progress: bool | ProgressCallback
         timeout: float | None
         priority: float
         idempotent: bool
@@ -255,7 +256,7 @@ class Pool(Stays):
         *,
         window: int | None = None,
         ordered: bool = True,
-        progress: bool = False,
+        progress: bool | ProgressCallback = False,
         timeout: float | None = None,
         priority: float = 0,
         idempotent: bool = False,
@@ -267,8 +268,10 @@ class Pool(Stays):
         At most ``window`` items are in progress at a time (by default 64 for each call that workers may have at once).
         Several small and quick items are sent to a worker together. The iterator raises the exception of a call, and
         ends with it; with ``return_exceptions``, such an exception takes the place of the result instead. ``progress``
-        shows the progress on a terminal. Closing the iterator early (by ``aclose``, or at its end as an async context
-        manager) cancels the items that have not begun. The other options are those of ``call``, for each item.
+        shows the progress on stderr, or is called with the number of items that are done and that of all items (None if
+        it is not known), at most ten times a second, and at the end. Closing the iterator early (by ``aclose``, or at
+        its end as an async context manager) cancels the items that have not begun. The other options are those of
+        ``call``, for each item.
 
         For example::
 
@@ -290,7 +293,7 @@ class Pool(Stays):
         if window is None:
             window = MOST * max(1, limits.load * limits.max_workers)
         check_window(window)
-        shown = Progress.on_terminal(label_of(function), _length(items)) if progress else None
+        shown = progress_of("map", progress, function, (items,))
         options = (priority, pool_loop.timeout if timeout is None else timeout, idempotent)
         work = MapJobs(pool_loop, function, window, ordered, shown, options)
         return PoolMap._of(pool_loop, work, items, return_exceptions)
@@ -445,7 +448,3 @@ class _Call(CallJob):
     def wake(self) -> None:
         if not self.waiting.done():
             self.waiting.set_result(None)
-
-
-def _length(items: object) -> int | None:
-    return len(items) if hasattr(items, "__len__") else None

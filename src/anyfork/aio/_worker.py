@@ -11,6 +11,7 @@ from _anyfork_child.wire.call_messages import CALL, STREAM
 
 from .._calls.batch import Batch
 from .._calls.call import DONE, State
+from .._calls.progress import progress_of
 from .._calls.worker_handle import StreamHandle, WorkerHandle, raise_given_up
 from .._calls.worker_options import WINDOW, Options, check_window
 from .._errors import AnyforkError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from .._calls.call import Answer, Call, Handler
     from .._calls.known_functions import KnownFunction
+    from .._calls.progress import Progress, ProgressCallback
     from .._calls.worker_options import WorkerOptions
     from .._status import ExitStatus
     from .._system.signatures import Arguments, Items, Later
@@ -186,6 +188,7 @@ class Worker(WorkerHandle):
         /,
         *,
         window: int = ...,
+        progress: bool | ProgressCallback = ...,
     ) -> Map[Result]: ...
     @overload
     def map(
@@ -195,6 +198,7 @@ class Worker(WorkerHandle):
         /,
         *,
         window: int = ...,
+        progress: bool | ProgressCallback = ...,
     ) -> Map[Result]: ...
     @overload
     def map(
@@ -204,6 +208,7 @@ class Worker(WorkerHandle):
         /,
         *,
         window: int = ...,
+        progress: bool | ProgressCallback = ...,
     ) -> Map[Any]: ...
     def map(
         self,
@@ -212,13 +217,15 @@ class Worker(WorkerHandle):
         /,
         *,
         window: int = WINDOW,
+        progress: bool | ProgressCallback = False,
         **keywords: object,
     ) -> Map[Any]:
         """Call ``function(item)`` for all items. Return an async iterator of results, in the order of the items.
 
         At most ``window`` items are in progress at a time. The iterator raises the exception of a call, and ends with
         it. Closing the iterator early (by ``aclose``, or at its end as an async context manager) cancels the calls that
-        have not begun.
+        have not begun. ``progress`` shows the progress on stderr, or is called with the number of results that were
+        taken and that of all items (None if it is not known), at most ten times a second, and at the end.
 
         For example::
 
@@ -232,10 +239,11 @@ class Worker(WorkerHandle):
             anyio.run(main)
         """
         if keywords:
-            raise refused_keywords("map", function, keywords, "window")
+            raise refused_keywords("map", function, keywords, "window, progress")
         check_window(window)
         self._check("map")
-        return Map(self._channel, self._channel.calls.take_function("map", function), items, window)
+        shown = progress_of("map", progress, function, (items,))
+        return Map(self._channel, self._channel.calls.take_function("map", function), items, window, shown)
 
     @overload
     async def stream(
@@ -403,8 +411,10 @@ class Map(Stays, Generic[Result]):
         function: Callable[..., Any] | str | KnownFunction,
         items: Items[object],
         window: int,
+        progress: Progress | None,
     ) -> None:
         self._channel = channel
+        self._progress = progress
         self._function: Callable[..., Any] | str | KnownFunction = function
         self._later = items.__aiter__() if hasattr(items, "__aiter__") else None
         self._items = iter(items) if self._later is None else iter(())  # type: ignore[arg-type]  # it is one of the two
@@ -424,11 +434,14 @@ class Map(Stays, Generic[Result]):
         if self._more and len(ahead) <= self._window // 2:
             await self._fill()
         if not ahead:
+            self._end_progress()
             raise StopAsyncIteration
         call = ahead[0]
         if call.state is not DONE:
             await channel.wait_for(call)
         ahead.popleft()
+        if self._progress is not None:
+            self._progress.advance()
         try:
             return call.result()  # type: ignore[no-any-return]  # what came has any type
         except StopAsyncIteration as error:
@@ -480,8 +493,13 @@ class Map(Stays, Generic[Result]):
         """
         self._close()
 
+    def _end_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
+
     def _close(self) -> None:
         self._more = False
+        self._end_progress()
         if self._channel.foreign:
             return
         self._channel.whole(partial(self._channel.give_up_all, self._ahead))
