@@ -142,7 +142,7 @@ async def test_a_cancelled_wait_is_harmless(template):
         await process.aclose()
         return scope.cancel_called
 
-    assert await at_every_checkpoint(cancel) >= 2
+    assert await at_every_checkpoint(cancel) >= 1
 
 
 async def test_a_cancelled_detach_leaves_the_handle_usable(template):
@@ -155,7 +155,7 @@ async def test_a_cancelled_detach_leaves_the_handle_usable(template):
                 assert await peek(moved) == b"1"
         return scope.cancel_called
 
-    assert await at_every_checkpoint(cancel) >= 2
+    assert await at_every_checkpoint(cancel) >= 1
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
@@ -177,7 +177,7 @@ async def test_a_detach_that_asyncio_itself_cancels_leaves_the_handle_usable(tem
                 assert await peek(moved) == b"1"
         return len(cancelled) > came
 
-    assert await at_every_checkpoint(cancel) >= 2
+    assert await at_every_checkpoint(cancel) >= 1
 
 
 async def peek(template):
@@ -219,7 +219,7 @@ async def test_a_block_that_is_cancelled_ends_its_process(template):
         return scope.cancel_called
 
     before = set(descendants(template.pid))
-    assert await at_every_checkpoint(cancel) >= 4
+    assert await at_every_checkpoint(cancel) >= 3
 
 
 async def test_leaving_a_task_group_ends_what_was_started_in_it(template):
