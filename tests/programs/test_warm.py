@@ -335,7 +335,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_nothing_is_left_when_the_owner_is_killed():
-    with subprocess.Popen([sys.executable, "-I", "-c", OWNER], stdout=subprocess.PIPE, preexec_fn=os.getpid) as owner:
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, preexec_fn=os.getpid) as owner:
         pidfd = os.pidfd_open(int(owner.stdout.readline()))
     try:
         assert os.waitid(os.P_PIDFD, pidfd, os.WEXITED) is None
