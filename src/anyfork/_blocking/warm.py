@@ -344,20 +344,28 @@ class Warm(TemplateSource):
     def _run(
         self, call: str, target: Argument, argv: Sequence[Argument], timeout: float | None, attributes: Any
     ) -> Process:
+        found = self._begin(call, attributes)
+        if found is not None:
+            made, generation = found
+            try:
+                process: Process = getattr(made, call)(target, *argv, timeout=timeout)
+            except RemoteTemplateError:  # it was to run there
+                raise
+            except (TemplateError, ForkError) as error:
+                self._note_cold(str(error))
+            else:
+                self._count(generation)
+                return process
+        cold: Process = getattr(Template.new_exec(**attributes), call)(target, *argv, timeout=timeout)
+        return cold
+
+    def _begin(self, call: str, attributes: Any) -> tuple[Template, Generation] | None:
+        """Return a fork for a program, and the generation that it is of; None if the program has to start cold."""
         try:
             generation, env = self._for_program(call, attributes.get("env"))
-            made = self._fork_of(generation, attributes if env is None else {**attributes, "env": env})
-            process: Process = getattr(made, call)(target, *argv, timeout=timeout)
-            self._count(generation)
-            return process
-        except RemoteTemplateError:  # it was to run there
-            raise
         except NotWarmError:
-            pass
-        except (TemplateError, ForkError) as error:
-            self._note_cold(str(error))
-        process = getattr(Template.new_exec(**attributes), call)(target, *argv, timeout=timeout)
-        return process  # noqa: RET504  # getattr tells no type
+            return None
+        return self._fork_of(generation, attributes if env is None else {**attributes, "env": env}), generation
 
     def _for_program(self, call: str, env: Any) -> tuple[Generation, Any]:
         """Return the generation for a program, and the environment given for it, with what modules have set.

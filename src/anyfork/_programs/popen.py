@@ -81,7 +81,7 @@ class Popen(StandardPopen):
         template, warm = self._template, None
         if isinstance(template, Warm):
             warm = template
-            generation, env = _generation(warm, env)
+            generation, env = generation_for(warm, env)
             template = generation.template
         stdin, stdout, stderr = (None if fd == -1 else fd for fd in (p2cread, c2pwrite, errwrite))
         attributes = program_attributes(stdin, stdout, stderr, cwd, env, umask, uid, gid, gids, new_session)
@@ -136,7 +136,7 @@ class Popen(StandardPopen):
             self._process.send_signal(sig)
 
 
-def _generation(warm: Warm, env: Any) -> tuple[Generation, Any]:
+def generation_for(warm: Warm, env: Any) -> tuple[Generation, Any]:
     """Return the generation for a program, and the program's environment. Raises NotAProgramError."""
     try:
         generation, given = warm._for_program("Popen", env)

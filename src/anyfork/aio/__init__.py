@@ -12,6 +12,7 @@ from ._program import open_process as open_process
 from ._program import run_process as run_process
 from ._remote import RemoteTemplate as RemoteTemplate
 from ._template import Template as Template
+from ._warm import Warm as Warm
 from ._worker import Map as Map
 from ._worker import Stream as Stream
 from ._worker import Worker as Worker
@@ -24,6 +25,7 @@ for _name in (
     "RemoteTemplate",
     "Stream",
     "Template",
+    "Warm",
     "Worker",
     "call",
     "open_process",

@@ -15,6 +15,7 @@ from .._system.timeouts import seconds
 from ._process import Process
 from ._template import Template
 from ._waiting import limited, run
+from ._warm import Warm
 from ._worker_channel import AsyncWorkerChannel
 
 TYPE_CHECKING = False
@@ -31,7 +32,7 @@ async def call(
     function: Callable[[*Arguments], Result],
     /,
     *args: *Arguments,
-    template: Template | None = ...,
+    template: Template | Warm | None = ...,
     timeout: float | None = ...,
     on_event: Handler | None = ...,
 ) -> Result: ...
@@ -40,7 +41,7 @@ async def call(
     function: str,
     /,
     *args: object,
-    template: Template | None = ...,
+    template: Template | Warm | None = ...,
     timeout: float | None = ...,
     on_event: Handler | None = ...,
 ) -> Any: ...
@@ -48,7 +49,7 @@ async def call(
     function: Callable[..., Any] | str,
     /,
     *args: object,
-    template: Template | None = None,
+    template: Template | Warm | None = None,
     timeout: float | None = None,
     on_event: Handler | None = None,
     **keywords: object,
@@ -66,10 +67,8 @@ async def call(
     """
     if keywords:
         raise refused_keywords("call", function, keywords, "template, timeout, on_event")
-    if template is not None:
-        check_template("call", template)
     limit = seconds(timeout)
-    taken = Template() if template is None else template.fork()
+    taken = await _fork_of(template)
     process = start_one(Process._of, taken, function, args)
     taken._queued()
     channel = AsyncWorkerChannel(process, Calls(receiver=process._link.receiver))
@@ -89,3 +88,13 @@ async def call(
         with CancelScope(shield=True):
             await channel.drop()
     return asked.result()
+
+
+async def _fork_of(template: Template | Warm | None) -> Template:
+    """Return a fork of a template, or of the default one. Raises ArgumentError, and what prevents a new template."""
+    if template is None:
+        return Template()
+    if isinstance(template, Warm):
+        return await template.fork()
+    check_template("call", template)
+    return template.fork()

@@ -7,16 +7,18 @@ from subprocess import PIPE, CalledProcessError, CompletedProcess
 import anyio
 from anyio import BrokenResourceError, create_task_group
 from anyio.abc import Process as AnyProcess
+from anyio.to_thread import run_sync
 
 from _anyfork_child.wire.program_reports import FAILED
 
 from .._errors import ArgumentError
 from .._programs.command_line import NotAProgramError
-from .._programs.popen import python_line, tell_cold
+from .._programs.popen import generation_for, python_line, tell_cold
 from .._programs.start import check_local, errors_of_start, program_attributes, reason, request
 from ._pipes import ReceivePipe
 from ._process import Process
 from ._template import Template
+from ._warm import Warm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteReceiveStream, ByteSendStream
 
+    from .._processes.handles import TemplateHandle
     from .._programs.command_line import CommandLine
 
     Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -114,7 +117,7 @@ async def open_process(
     stdout: Stream = PIPE,
     stderr: Stream = PIPE,
     pass_fds: Sequence[int] = (),
-    template: Template | None = None,
+    template: Template | Warm | None = None,
     **options: Unpack[Options],
 ) -> AnyProcess:
     """Start a command, as ``anyio.open_process`` does: the same options, and ``template``.
@@ -134,28 +137,40 @@ async def open_process(
 
         anyio.run(main)
     """
-    if template is not None:
+    if template is not None and not isinstance(template, Warm):
         check_local("open_process", Template, template)
     try:
         line = python_line(command, options.get("cwd"), options.get("env"), pass_fds)
-        return await _start(template, line, program_attributes(stdin, stdout, stderr, **options), pass_fds)
+        if not isinstance(template, Warm):
+            attributes = program_attributes(stdin, stdout, stderr, **options)
+            return (await _start(template, line, attributes, pass_fds))[0]
+        warm = template._warm
+        generation, env = await run_sync(generation_for, warm, options.get("env"), abandon_on_cancel=True)
+        attributes = program_attributes(stdin, stdout, stderr, **{**options, "env": env})
+        program, why = await _start(generation.template, line, attributes, pass_fds)
+        warm._count(generation, why)
+        return program
     except (NotAProgramError, ArgumentError) as why:
         tell_cold(str(why))
     return await anyio.open_process(command, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, **options)
 
 
 async def _start(
-    template: Template | None, line: CommandLine, attributes: Mapping[str, object], passed: Sequence[int]
-) -> Program:
-    """Start a command line in a template. Raises NotAProgramError if nothing was started, ArgumentError and OSError."""
+    template: TemplateHandle | None, line: CommandLine, attributes: Mapping[str, object], passed: Sequence[int]
+) -> tuple[Program, str]:
+    """Start a command line in a template; return the program, and why a new interpreter runs it, if one does.
+
+    Raises NotAProgramError if nothing was started, ArgumentError and OSError.
+    """
     with errors_of_start(attributes):
         process, report = request(Template, Process._of, template, line, attributes, passed, None)
         await process._done_or_gone(process._enter())
     said = await process._done_or_gone(_read_all(ReceivePipe(report)))
     if said.startswith(FAILED):
         await process.wait()
-    tell_cold(reason(said))
-    return Program(process)
+    why = reason(said)
+    tell_cold(why)
+    return Program(process), why
 
 
 async def _read_all(stream: ByteReceiveStream) -> bytes:
@@ -172,7 +187,7 @@ async def run_process(
     stderr: Stream = PIPE,
     check: bool = True,
     pass_fds: Sequence[int] = (),
-    template: Template | None = None,
+    template: Template | Warm | None = None,
     **options: Unpack[Options],
 ) -> CompletedProcess[bytes]:
     """Run a command to its end, as ``anyio.run_process`` does, and start it as ``open_process``.

@@ -1,0 +1,106 @@
+"""Warm, for async programs: its templates are made in threads."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from anyio.to_thread import run_sync
+
+from .._blocking.warm import COOL_DOWN
+from .._blocking.warm import Warm as BlockingWarm
+from .._errors import ForkError, RemoteTemplateError, TemplateError
+from .._processes.arguments import Stays
+from ._template import Template
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, Self, Unpack
+
+    from .._blocking.template import Template as BlockingTemplate
+    from .._blocking.warm import WarmReport
+    from .._processes.arguments import Argument
+    from .._processes.attributes import Attributes
+    from ._process import Process
+
+
+class Warm(Stays):
+    """A template that takes care of itself, as ``anyfork.Warm``.
+
+    ``call``, ``open_process`` and ``run_process`` take it; give ``await warm.fork()`` to all else. A template is made,
+    and looked at, in a thread, while the event loop goes on; a cancelled caller does not wait for it. The function
+    ``make`` is called in that thread, and returns a template of the blocking face.
+    """
+
+    _instead = "make another one there"
+
+    def __init__(
+        self,
+        *preload: str,
+        make: Callable[[], BlockingTemplate] | None = None,
+        watch: Iterable[str | os.PathLike[str]] = (),
+        cool_down: float = COOL_DOWN,
+    ) -> None:
+        self._warm = BlockingWarm(*preload, make=make, watch=watch, cool_down=cool_down)
+
+    async def fork(self, **attributes: Unpack[Attributes]) -> Template:
+        """Return a fork of the present template; it takes the attributes of ``Template.fork``.
+
+        Raises what prevents a template from being made.
+        """
+        made = await run_sync(partial(self._warm.fork, **attributes), abandon_on_cancel=True)
+        return Template.from_blocking(made)
+
+    async def run_module(self, name: str, /, *argv: Argument, **attributes: Unpack[Attributes]) -> Process:
+        """Do what ``python -m name argv...`` does; warm if possible. See ``Template.run_module``.
+
+        The attributes are those of ``Template.fork``. A cancellation leaves no process.
+        """
+        return await self._run("run_module", name, argv, attributes)
+
+    async def run_script(self, path: Argument, /, *argv: Argument, **attributes: Unpack[Attributes]) -> Process:
+        """Do what ``python path argv...`` does. See ``run_module``."""
+        return await self._run("run_script", path, argv, attributes)
+
+    async def run_code(self, source: str, /, *argv: Argument, **attributes: Unpack[Attributes]) -> Process:
+        """Do what ``python -c source argv...`` does. See ``run_module``."""
+        return await self._run("run_code", source, argv, attributes)
+
+    def report(self) -> WarmReport:
+        """Return what is loaded and what that has saved, why a template was last made, and why a program was cold."""
+        return self._warm.report()
+
+    def close(self) -> None:
+        """Let the template end; what was forked from it goes on. Closing twice is harmless."""
+        self._warm.close()
+
+    async def aclose(self) -> None:
+        """Do the same as ``close``."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._warm)
+
+    async def _run(self, call: str, target: Argument, argv: Sequence[Argument], attributes: Any) -> Process:
+        warm = self._warm
+        found = await run_sync(warm._begin, call, attributes, abandon_on_cancel=True)
+        if found is not None:
+            made, generation = found
+            try:
+                process: Process = await getattr(Template.from_blocking(made), call)(target, *argv)
+            except RemoteTemplateError:  # it was to run there
+                raise
+            except (TemplateError, ForkError) as error:
+                warm._note_cold(str(error))
+            else:
+                warm._count(generation)
+                return process
+        cold: Process = await getattr(Template.new_exec(**attributes), call)(target, *argv)
+        return cold

@@ -1,0 +1,90 @@
+"""aio.Warm makes its template again when that is stale, and programs start cold without one."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import threading
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import pytest
+
+import anyfork
+from anyfork import aio
+
+pytestmark = pytest.mark.anyio
+
+SHOW = "import sys, shown; print(shown.value, 'fractions' in sys.modules)"
+
+
+@pytest.fixture
+def edit(tmp_path, monkeypatch):
+    """Return a function that gives the module ``shown`` a value."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+
+    def edit(value):
+        (tmp_path / "shown.py").write_text(f"value = {value}\ndef get(): return value")
+
+    edit(10)
+    return edit
+
+
+async def output(warm, source=SHOW):
+    async with await warm.run_code(source, stdout=anyfork.PIPE) as process:
+        return b"".join([part async for part in process.stdout])
+
+
+async def test_code_older_than_the_files_never_runs(edit):
+    async with aio.Warm("shown", "fractions") as warm:
+        assert await aio.call("shown:get", template=warm) == 10
+        edit(11)
+        assert await output(warm) == b"11 True\n"
+        edit(12)
+        options = await aio.call("_anyfork_child.program.options:own", template=warm)
+        done = await aio.run_process([sys.executable, *options, "-c", SHOW], template=warm)
+        assert done.stdout == b"12 True\n"
+        edit(13)
+        async with aio.Worker(await warm.fork()) as worker:
+            assert await worker.call("shown:get") == 13
+        report = warm.report()
+        assert (report.made, report.starts, report.cold) == (4, 5, 0)
+
+
+async def test_what_cannot_be_warm_starts_cold_or_raises(edit, caplog):
+    edit("1 / 0")
+    async with aio.Warm("shown") as warm:
+        assert await output(warm, "print('cold')") == b"cold\n"
+        done = await aio.run_process([sys.executable, "-c", "print('cold')"], template=warm)
+        assert done.stdout == b"cold\n"
+        for start in (aio.call(abs, -1, template=warm), warm.fork()):
+            with pytest.raises(anyfork.PreloadError):
+                await start
+        assert warm.report().cold == 2
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+
+
+async def test_a_cancelled_caller_does_not_wait():
+    release, ended = threading.Event(), threading.Event()
+
+    def make():
+        anyio.from_thread.run_sync(tasks.cancel_scope.cancel)
+        release.wait()
+        ended.set()
+        raise ZeroDivisionError
+
+    async with aio.Warm(make=make) as warm:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(warm.fork)
+        release.set()
+        await anyio.to_thread.run_sync(ended.wait)
+
+
+async def test_it_stays_in_its_process():
+    async with aio.Warm() as warm:
+        with pytest.raises(anyfork.ArgumentError, match="make another one there"):
+            pickle.dumps(warm)
+    with pytest.raises(anyfork.HandleError, match="was closed"):
+        await warm.run_code("pass")
