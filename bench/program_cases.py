@@ -96,6 +96,7 @@ _DJANGO = (
     "django.template.backends.django",
     "django.urls",
     "django.views.generic",
+    "runpy",
 )
 _PYTEST = (
     "pytest",
@@ -105,11 +106,15 @@ _PYTEST = (
     "_pytest.logging",
     "_pytest.terminal",
     "_pytest.unittest",
+    "runpy",
 )
 CASES = (
     Case("pass", "-c", "pass"),
     Case("line", "-c", "print('first')", begins_with_line=True),
-    Case("json.tool", "-m", "json.tool", ("data.json",), ("json.tool",), begins_with_line=True),
+    Case(
+        "json.tool", "-m", "json.tool", ("data.json",), ("json.tool", "locale", "runpy", "shutil"),
+        begins_with_line=True,
+    ),
     Case(
         "django", "-m", "django", ("check",), _DJANGO, needs="django",
         variables={"DJANGO_SETTINGS_MODULE": "settings"},
@@ -118,7 +123,7 @@ CASES = (
         "pytest", "-m", "pytest", ("test_one.py", "-p", "no:cacheprovider"), _PYTEST, needs="pytest",
         variables={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     ),
-    Case("black", "-m", "black", ("-c", "x=1"), ("black",), needs="black"),
+    Case("black", "-m", "black", ("-c", "x=1"), ("black", "runpy"), needs="black"),
     Case("pandas", "", "frames.py", (), ("pandas",), begins_with_line=True, needs="pandas"),
     Case("torch", "", "tensors.py", (), ("torch",), begins_with_line=True, needs="torch"),
 )  # fmt: skip

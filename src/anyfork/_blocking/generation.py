@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MAKING_TIMEOUT = 600.0  # seconds
 ATTEMPTS = 5  # to make a template from files that go on changing
 LOADED, NOTING = "_anyfork_child.program.loaded", "_anyfork_child.program.noting"
+RUNNER = "runpy"  # runs programs that are modules; it is never learned, because it is frozen into the interpreter
 OWN = "_anyfork_child"
 WROTE = "a module wrote something when it was loaded, which programs would not show"
 
@@ -119,7 +120,7 @@ def make(
     template = Template.new_exec(python=sys.executable, flags=flags, **given)
     try:
         if for_programs:
-            template.prepare(f"{LOADED}:use_path_of_start")
+            template.prepare(f"{LOADED}:use_path_of_start").preload(RUNNER)
         if refused is not None:
             failed = _ask(template, "try_loading", modules, refused)
             modules = [name for name in modules if name not in failed]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .._processes.arguments import Kind
 
 MEASURE = "_anyfork_child.program.imports:measure"
+USE_PATH = "_anyfork_child.program.loaded:use_path_of_start"
 WORTH = 0.001  # seconds that a module must take, to be worth a place in a template
 
 
@@ -202,7 +203,8 @@ def _try_template(audit: ImportAudit, options: Sequence[str]) -> None:
     while audit.preload:
         began = monotonic()
         try:
-            with Template.new_exec(python=sys.executable, flags=options).preload(*audit.preload).ready():
+            template = Template.new_exec(python=sys.executable, flags=options)
+            with template.prepare(USE_PATH).preload(*audit.preload).ready():
                 audit.template = monotonic() - began
                 return
         except PreloadError as error:
