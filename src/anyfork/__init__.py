@@ -122,6 +122,7 @@ if TYPE_CHECKING:
     from ._program_copy.audit import audit as audit
     from ._program_copy.fork_here import UnsafeForkWarning as UnsafeForkWarning
     from ._program_copy.fork_here import fork_here as fork_here
+    from ._system.process_memory import ProcessMemory as ProcessMemory
     from .context import get_context as get_context
 
 __version__ = "0.1.0"
@@ -162,6 +163,7 @@ __all__ = [
     "PreloadError",
     "PrepareError",
     "Process",
+    "ProcessMemory",
     "ProgramError",
     "QueueFullError",
     "RemoteError",

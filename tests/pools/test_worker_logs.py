@@ -7,8 +7,8 @@ import logging
 import os
 import time
 
-import log_functions as jobs
 import observed_faces
+import observed_functions as jobs
 import pytest
 from conftest import eventually
 from observed_faces import opened

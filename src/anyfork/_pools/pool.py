@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from copy import copy
+from dataclasses import replace
 from math import inf
 from time import monotonic
 
@@ -281,7 +282,7 @@ class PoolHandle:
 
     def stats(self) -> PoolStats:
         """Return the statistics of the pool at this moment."""
-        return self.scheduler.stats()
+        return replace(self.scheduler.stats(), pids=() if self.remote else tuple(self.pids))
 
     def resize(
         self,

@@ -321,6 +321,7 @@ class Scheduler:
     def ready(self, worker: WorkerRecord, now: float) -> None:
         """Give jobs to a worker from now on: it has been started."""
         if worker.state is WorkerState.STARTING:
+            self._counts.starting_seconds += now - worker.born
             worker.born = worker.idle_since = now
             self.workers.enter(worker)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .._system.process_memory import memory_of
 from .records import JobState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .._system.process_memory import ProcessMemory
     from .job_queue import JobQueue
     from .worker_table import WorkerTable
 
@@ -19,7 +21,8 @@ class PoolStats:
     ``workers`` to ``running`` are present numbers; the other fields count since the beginning of the pool. ``workers``
     is how many workers take jobs, and ``idle`` how many of these have none; ``starting`` and ``leaving`` workers are
     counted separately. ``running`` jobs may have begun, ``sent`` jobs wait in a worker, ``queued`` jobs wait in the
-    pool.
+    pool. ``starting_seconds`` is how long all starts together took until the workers were ready. ``pids`` are the
+    process ids of workers on this machine.
 
     For example::
 
@@ -49,6 +52,25 @@ class PoolStats:
     not_started: int
     retired: int
     died: int
+    starting_seconds: float
+    pids: tuple[int, ...]
+
+    @property
+    def memory(self) -> dict[int, ProcessMemory]:
+        """The memory of the workers by their process ids, measured when you read this.
+
+        Workers that have ended meanwhile are missing, and so are all workers on another machine.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Executor(max_workers=1) as executor:
+                executor.submit(abs, -1).result()
+                for pid, memory in executor.stats().memory.items():
+                    print(pid, memory.private, memory.pss)
+        """
+        return {pid: memory for pid in self.pids if (memory := memory_of(pid)) is not None}
 
 
 class Counts:
@@ -63,6 +85,7 @@ class Counts:
         "retired",
         "run_again",
         "started",
+        "starting_seconds",
         "submitted",
         "timed_out",
         "withdrawn",
@@ -72,6 +95,7 @@ class Counts:
         self.submitted = self.answered = self.failed = self.timed_out = self.withdrawn = 0
         self.moved = self.run_again = 0
         self.started = self.not_started = self.retired = self.died = 0
+        self.starting_seconds = 0.0
 
 
 def stats_of(workers: WorkerTable, queue: JobQueue, counts: Counts) -> PoolStats:
@@ -86,5 +110,6 @@ def stats_of(workers: WorkerTable, queue: JobQueue, counts: Counts) -> PoolStats
         queued=queue.length,
         sent=sent,
         running=len(jobs) - sent,
+        pids=(),
         **{name: getattr(counts, name) for name in Counts.__slots__},
     )

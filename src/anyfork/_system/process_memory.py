@@ -13,6 +13,15 @@ class ProcessMemory:
 
     ``private`` memory belongs to the process alone. ``pss`` also counts its share of the memory that it has in common
     with other processes, such as its template.
+
+    For example::
+
+        import anyfork
+
+        with anyfork.Executor(max_workers=1) as executor:
+            executor.submit(abs, -1).result()
+            (memory,) = executor.stats().memory.values()
+            assert 0 < memory.private <= memory.pss
     """
 
     private: int

@@ -13,6 +13,7 @@ WHERE = {
     "Audit": "._program_copy.audit",
     "OpenDescriptor": "._program_copy.audit",
     "PoolStats": "._pools.stats",
+    "ProcessMemory": "._system.process_memory",
     "RemoteTemplate": "._blocking.remote",
     "Stream": "._blocking.worker",
     "Warm": "._blocking.warm",

@@ -1,4 +1,4 @@
-"""What workers log in the tests of logs. Workers import this module by its name."""
+"""What workers do in the tests of logs and statistics. Workers import this module by its name."""
 
 from __future__ import annotations
 
@@ -76,3 +76,10 @@ def say_in_a_copy():
 class Thing:
     def __str__(self) -> str:
         return "a thing"
+
+
+kept = []
+
+
+def keep_memory(size):
+    kept.append(b"x" * size)
