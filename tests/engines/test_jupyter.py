@@ -280,7 +280,8 @@ def test_a_template_is_made_for_the_environment_and_again_when_its_files_have_ch
     Path("modules").mkdir()
     module = Path("modules/changing.py")
     module.write_text("import os\nVALUE = os.environ['OWN'] + ' old'\n")
-    variables = {"PYTHONPATH": os.path.abspath("modules"), "OWN": "mine", "OMP_NUM_THREADS": "1"}
+    places = filter(None, [os.path.abspath("modules"), os.environ.get("PYTHONPATH")])
+    variables = {"PYTHONPATH": os.pathsep.join(places), "OWN": "mine", "OMP_NUM_THREADS": "1"}
     name = specify("own", preload=["changing"], env=variables)
     look = "changing.VALUE, os.environ['OMP_NUM_THREADS'], changing.__name__ in before"
     for expected in ("mine old", "mine newer"):

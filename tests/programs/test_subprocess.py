@@ -135,6 +135,8 @@ def test_a_relative_directory_is_one_of_its_starter(directory, template, tmp_pat
     monkeypatch.chdir(tmp_path)
     done = start(template, "-c", f"import os; print(os.getcwd()); {WARM}", cwd=directory)
     assert done.stdout.split() == [str(tmp_path / "inner"), "True"]
+    with pytest.raises(FileNotFoundError):
+        start(template, "-c", WARM, cwd="")
 
 
 def test_a_program_outlives_its_starter(tmp_path):

@@ -290,7 +290,8 @@ def _absolute(attributes: Mapping[str, object]) -> Mapping[str, object]:
     directory = attributes.get("cwd")
     if not isinstance(directory, str | bytes | os.PathLike) or os.path.isabs(directory):
         return attributes
-    return {**attributes, "cwd": os.path.join(os.getcwdb(), os.fsencode(directory))}
+    name = os.fsencode(directory)
+    return {**attributes, "cwd": os.path.join(os.getcwdb(), name)} if name else attributes  # "" is no directory
 
 
 def adopt(sock: socket.socket) -> Link:
