@@ -64,6 +64,8 @@ CONTENDERS = (
     Contender("os-fork-20mb", "os.fork, owner of 20 MB", "os-fork", megabytes=20),
     Contender("posix-spawn", "os.posix_spawn /bin/true", "posix-spawn", measures=RATES),
     Contender("subprocess", "subprocess /bin/true", "subprocess", measures=RATES),
+    Contender("program", "anyfork: template.fork().run_program()", "program", measures=RATES),
+    Contender("program-heavy", "the same, numpy+pandas loaded", "program", preload=HEAVY, measures=RATES),
     Contender("mp-fork", "multiprocessing fork", "mp-fork"),
     Contender("mp-forkserver", "multiprocessing forkserver", "mp-forkserver"),
     Contender("anyfork-heavy", "anyfork, numpy+pandas loaded", "anyfork", preload=HEAVY),

@@ -159,6 +159,12 @@ def start_targets(samples: Samples, pinned: bool) -> list[Target]:
         ),
         at_least("64 in flight, owner of 2 GB x owner of 20 MB", 0.95, ratio("anyfork-2gb", "anyfork-20mb", IN_FLIGHT)),
         at_least("one at a time, x os.fork, both from 2 GB", 10, ratio("anyfork-2gb", "os-fork-2gb", SEQUENTIAL)),
+        at_least("programs one at a time, x subprocess", 1, ratio("program", "subprocess", SEQUENTIAL)),
+        at_least(
+            "programs one at a time, numpy+pandas loaded, x subprocess",
+            1,
+            ratio("program-heavy", "subprocess", SEQUENTIAL),
+        ),
     ]
 
 

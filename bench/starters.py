@@ -110,6 +110,16 @@ class AnyforkNew:
         pass
 
 
+class Program(Anyfork):
+    """Forks of one template that run /bin/true."""
+
+    def one(self) -> None:
+        self.end(self.start())
+
+    def start(self) -> anyfork.Process:
+        return self._template.fork().run_program([TRUE])
+
+
 class AnyforkExec(AnyforkNew):
     """A fresh interpreter for each process."""
 
@@ -280,6 +290,7 @@ KINDS: dict[str, Callable[[tuple[str, ...]], Starter[Any]]] = {
     "os-fork": OsFork,
     "posix-spawn": PosixSpawn,
     "subprocess": Subprocess,
+    "program": Program,
 }
 
 

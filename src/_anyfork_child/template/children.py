@@ -114,6 +114,9 @@ class Children(ABC):
         Return False if the process cannot be added: it is killed then, and ``lost`` has the reason.
         """
 
+    def obey_owner(self, pid: int) -> None:  # noqa: B027  # needed only with pidfds
+        """Send the process just added the signals that its owner has left on the status socket."""
+
     @abstractmethod
     def wait(self, timeout: float = -1) -> Sequence[int]:
         """Wait up to ``timeout`` seconds for an event, reap ended processes, return the own descriptors with input."""

@@ -114,7 +114,7 @@ class PidfdChildren(Children):
             except OSError as error:
                 retry(error, self._status_socket.sendmsg, frame, rights, SEND_FLAGS)
         except ConnectionError:  # the owner has dropped its handle, or is gone: no report is needed
-            self._obey_dropped(pid)
+            self.obey_owner(pid)
         except OSError as error:  # no memory, or too many descriptors in flight
             self._status_socket.shutdown(_socket.SHUT_RDWR)  # to close the other copy would not show the end
             del self.by_pidfd[pidfd]
@@ -123,8 +123,7 @@ class PidfdChildren(Children):
             return self.give_up(pid, error)
         return True
 
-    def _obey_dropped(self, pid: int) -> None:
-        """Send a process just forked the signals that its owner has left on the status socket."""
+    def obey_owner(self, pid: int) -> None:
         try:
             while len(header := self._status_socket.recv(HEADER.size, NOWAIT)) == HEADER.size:
                 _, kind, _, _, number = HEADER.unpack(header)

@@ -28,9 +28,9 @@ def use_compiled(template: Template) -> None:
     Raises ImportError if it is demanded and cannot be used.
     """
     fast = _load()
+    template.hooks = lists = find_lists()
     if fast is None:
         return
-    lists = find_lists()
     if lists is not None:
         template.choose_fork = lambda: choose_fork(fast, lists)
         template.compiled = CompiledLoop(fast)

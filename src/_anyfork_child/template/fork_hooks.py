@@ -64,7 +64,7 @@ def _is_needless(fast: ModuleType, hook: Hook) -> bool:
         return _asyncio_is_quiet(hook)
     if place == "random":
         return _random_is_plain(fast, hook)
-    return _is_of_executor(hook)
+    return is_of_executor(hook)
 
 
 def _random_is_plain(fast: ModuleType, hook: Any) -> bool:
@@ -121,7 +121,7 @@ def _asyncio_is_quiet(hook: Hook) -> bool:
     return hook is events.on_fork and events._event_loop_policy is None and events._get_running_loop() is None
 
 
-def _is_of_executor(hook: Hook) -> bool:
+def is_of_executor(hook: Hook) -> bool:
     """Return whether a hook is a method of the lock, or the queues, of ``concurrent.futures.thread``."""
     executor: Any = modules.get("concurrent.futures.thread")
     if executor is None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..wire.failure import Failure
     from ..wire.frames import Frame
     from .children import Children
+    from .fork_hooks import Lists
 
     class Loop(Protocol):
         """The compiled loop: see template.compiled_loop."""
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         forking: bool
         forks: int
         generation: int
+        hooks: Lists | None
         handler: Callable[[int, Any], None]
         immortal: bool
         hook_errors: tuple[Any, ...]

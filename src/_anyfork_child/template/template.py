@@ -32,6 +32,7 @@ from ..wire.frames import (
     FOLLOWED,
     FORK,
     FORK_DESCRIPTORS,
+    FORK_PROGRAM,
     IMMORTALIZE,
     IMPORTED,
     IN_FILE,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from ..birth.title import Title
     from ._fast import ChildTable
     from .children import Children
+    from .fork_hooks import Lists
     from .state import Loop
 
 
@@ -105,6 +107,7 @@ class Template:
         "generation",
         "handler",
         "hook_errors",
+        "hooks",
         "ignored",
         "immortal",
         "kept",
@@ -169,6 +172,7 @@ class Template:
         self.forking = False  # True between a fork and its bookkeeping
         self.told_to_end = 0  # the signal that came during that time
         self.hook_errors: tuple[Any, ...] = ()
+        self.hooks: Lists | None = None  # the interpreter's lists of its hooks, if they are known
         self.user_hook = sys.unraisablehook
         self.handler = lambda number, _frame: shutdown.terminated(self, number)
         self.ignored: Sequence[int] = ()  # signals that this template ignores, and its processes do not
@@ -230,6 +234,8 @@ class Template:
                 wipe(frame.body)  # otherwise the next process finds these attributes in its memory
         elif kind == PROGRAM:
             start_program(self, frame)
+        elif kind == FORK_PROGRAM:
+            self._fork_program(frame)
         elif kind == PING:
             self._answer()
         elif kind == CLOSE:
@@ -250,6 +256,22 @@ class Template:
         else:
             shutdown.reject(self, ProtocolError(f"a frame of kind {kind}, which is not for templates"))
         return None
+
+    def _fork_program(self, frame: Frame) -> None:
+        """Start a program without a fork of this template, or with one where only that can."""
+        if len(frame.fds) < FORK_DESCRIPTORS:
+            shutdown.reject(self, ProtocolError("a fork without its sockets"))
+        frame.fds = [*frame.fds]
+        try:
+            from .program_start import start_without_fork  # only now: few templates start programs
+        except ImportError:  # this process has become another user, or sees another root
+            started = False
+        else:
+            started = start_without_fork(self, frame)
+        if not started:
+            fork_for(self, frame.fds, frame.value, frame.body)
+        if frame.body:
+            wipe(frame.body)
 
     def _answer(self) -> None:
         if self.note:

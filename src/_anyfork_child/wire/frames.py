@@ -34,12 +34,13 @@ LOST_DESCRIPTOR = -1
 
 # Owner to process.
 INIT, FORK, PRELOAD, EXECUTE, PREPARE, SEND, PING = range(1, 8)
-START, PROGRAM, REVOKE, CLOSE, DETACH, ADOPT, SIGNAL, TRACK, IMMORTALIZE = range(8, 17)
+START, PROGRAM, REVOKE, CLOSE, DETACH, ADOPT, SIGNAL, TRACK, IMMORTALIZE, FORK_PROGRAM = range(8, 18)
 # Process to owner, on the control socket.
 READY, ENTERED, EXECUTING, FAILED, LOST, ADOPTED, IMPORTED = range(32, 39)
 # Template to owner, on the status socket of one process.
 BORN, DIED, NOTED = range(48, 51)
-KINDS = frozenset((*range(1, 17), *range(32, 39), *range(48, 51)))
+KINDS = frozenset((*range(1, 18), *range(32, 39), *range(48, 51)))
+# FORK_PROGRAM is a FORK of a process whose socket already holds the PROGRAM that takes it over.
 COMPILED, IN_PYTHON = b"compiled", b"python"  # the body of READY: which part serves the template
 # IMPORTED precedes ENTERED if the module of the function, its body, had to be imported; its value is the time in ns.
 # NOTED carries a text for the log of the owner about the template whose pid is its value.
@@ -135,8 +136,8 @@ class Decoder:
 
     @property
     def in_attributes(self) -> bool:
-        """True inside a FORK frame, whose body is the attributes of a process."""
-        return self._kind == FORK
+        """True inside a frame whose body is the attributes of a process."""
+        return self._kind in (FORK, FORK_PROGRAM)
 
     @property
     def idle(self) -> bool:

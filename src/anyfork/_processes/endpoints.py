@@ -171,6 +171,10 @@ class Endpoints:
         """Return the control socket as a source."""
         return self._control.fd, self.read_control
 
+    def has_news(self) -> bool:
+        """Return whether the process has sent something that nobody has read, or has ended."""
+        return is_ready(self._control.fd)
+
     def status_source(self) -> Source | None:
         """Return the source of the process's end: the status socket, or the pidfd if the template is gone."""
         status = self.status  # a signal handler that comes in between may close it
@@ -296,6 +300,8 @@ class Endpoints:
             return
         said: Once = vars(self).setdefault("_said_executed", Once())
         said.call(0, map(os.read, (self.executed,), (1 << 20,)))
+        if self.session.pid is None:  # the template has started the program, and has reported the birth before
+            self.read_status()
         self.session.take_executed(said[0])
         self._close_executed()
 
@@ -445,6 +451,15 @@ class Endpoints:
             self._signal(number)
         else:
             self._signals_at_birth = (*self._signals_at_birth, number)
+
+    def leave_signal(self, number: int) -> None:
+        """Leave a signal to the template that starts a program. It looks for it after the report of the birth."""
+        if self.status is not None:
+            try:
+                Channel(self.status.sock).send(Frame(SIGNAL, number))
+            except ConnectionError:  # the template is gone
+                pass
+            self.read_status()
 
     def _leave_signals(self) -> None:
         """Leave the signals kept for the birth to the template: from now on nobody here reads the report of the birth.

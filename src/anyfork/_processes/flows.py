@@ -156,6 +156,7 @@ def entered(link: Link, timeout: float | None) -> Flow[bool]:
 
 def birth(link: Link) -> Flow[None]:
     """Wait until the template has forked the process, or never will."""
+    link.release()
     if link.origin is not None:
         add_next_spare(link)
     if link.status is None:

@@ -100,14 +100,16 @@ class TemplateHandle(Stays):
     def __init__(self) -> None:
         self._link = fork_default({}, NOTHING)
         self._link.hold()
-        self._queued()
+        if self._link.held is None:
+            self._queued()
 
     @classmethod
     def _of(cls, link: Link) -> Self:
         template = cls.__new__(cls)
         template._link = link
         link.hold()
-        template._queued()
+        if link.held is None:
+            template._queued()
         return template
 
     def _queued(self) -> None:

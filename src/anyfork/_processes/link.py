@@ -15,7 +15,7 @@ from functools import partial
 from itertools import count
 
 from _anyfork_child.wire.channel import NOWAIT
-from _anyfork_child.wire.frames import CLOSE, DETACH, PING, REVOKE, Frame
+from _anyfork_child.wire.frames import CLOSE, DETACH, FORK, FORK_PROGRAM, PING, PROGRAM, REVOKE, Frame
 
 from .._errors import ArgumentError, HandleError
 from .._system import this_process
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from .._system.pipes import Streams
     from .._system.stderr import StderrTail
-    from .outbox import Closable
+    from .outbox import Closable, Message
     from .spares import Spares
 
     Channel = TypeVar("Channel", bound=socket.socket)
@@ -49,6 +49,18 @@ SCRAP = 4096  # bytes to read at once of data that is discarded
 # Links that hold sockets. Handles may be collected as part of a cycle, and then the collector must not close the
 # sockets before the handle has sent its last message over them.
 open_links: set[Link] = set()
+held_back: set[Link] = set()  # links to processes whose fork was not requested yet
+
+
+def _drop_held() -> None:
+    """Close the far ends of sockets in requests that were held back. Runs in a forked copy of the owner."""
+    for link in held_back:
+        if link.held is not None:
+            link.held.release()
+    held_back.clear()
+
+
+os.register_at_fork(after_in_child=_drop_held)
 
 
 class Link(Endpoints):
@@ -70,6 +82,8 @@ class Link(Endpoints):
     parent: Link | None = None
     spares: Spares[Link] | None = None  # if it is a template that was asked to keep some
     origin: Link | None = None  # the template that makes another spare when this process has entered its function
+    held: Message | None = None  # the request to fork this process, held back in the outbox of its parent
+    runs_programs = False  # whether a program has taken over its latest fork: the next request is held back then
     streams: Streams | None = None  # this program's ends of its standard streams, if they are pipes
     _owner = 0  # no process, until the constructor has come so far
     _dropped = False
@@ -153,6 +167,8 @@ class Link(Endpoints):
                 owner.close()
         if self.spares is not None:
             self.spares.end()
+        if self.held is not None:
+            self.release(FORK_PROGRAM if frame.kind == PROGRAM and not self.outbox else FORK)
         if pending():
             deliver()
 
@@ -168,8 +184,11 @@ class Link(Endpoints):
         self._push(frame, pieces)
 
     @locked
-    def send_fork(self, frame: Frame, child: Link, holders: Sequence[Closable]) -> None:
-        """Queue the request to fork ``child``; the first three descriptors belong to the ``holders``."""
+    def send_fork(self, frame: Frame, child: Link, holders: Sequence[Closable], hold_back: bool) -> None:
+        """Queue the request to fork ``child``; the first three descriptors belong to the ``holders``.
+
+        If it is held back, ``release`` of the child sends it, and so does any other request to this template.
+        """
         try:
             self.check("fork")  # again: another thread may have closed it
         except HandleError:
@@ -178,11 +197,46 @@ class Link(Endpoints):
             raise
         child.number = self.session.forks
         self.session.forks += 1
-        self._push(frame, (), holders, 3)
+        if hold_back:
+            held_back.add(child)
+            child.held = self.outbox.hold_back(frame, holders, 3)
+        else:
+            self._push(frame, (), holders, 3)
+
+    def release(self, kind: int = FORK) -> None:
+        """Send the request to fork this process, if it is held back, as a frame of this kind."""
+        if self.held is not None and self.parent is not None:
+            self.parent.send_held(self.held, kind)
+        self._forget_held()
+
+    def _forget_held(self) -> None:
+        self.held = None
+        held_back.discard(self)
 
     @locked
+    def send_held(self, message: Message, kind: int) -> None:
+        """Send a request that was held back, unless it was sent meanwhile."""
+        if message not in self.outbox:
+            return
+        if not message.begun:
+            message.data = message.data[:1] + bytes((kind,)) + message.data[2:]
+        if self in undelivered:
+            self.flush()
+            return
+        undelivered.add(self)
+        self.outbox.flush(message)  # others that are held back stay
+        if message not in self.outbox:
+            undelivered.discard(self)
+
     def ask(self) -> int:
         """Ask whether everything so far has been done; return the number of the answer."""
+        number = self._ask()
+        if self.held is not None:
+            self.release()
+        return number
+
+    @locked
+    def _ask(self) -> int:
         undelivered.add(self)  # first: no interrupt may come between queueing and this
         [self.session.pings] = self.outbox.queueing(self.outbox.messages_of(Frame(PING)), self._pings)
         number = self.session.pings
@@ -278,6 +332,8 @@ class Link(Endpoints):
         if not self.session.born and self.session.pid is not None:
             self._recognise(self.session.pid)
         self._signal_or_keep(SIGKILL)
+        if self.executed >= 0 and self.session.pid is None:
+            self.leave_signal(SIGKILL)
         self._close_executed()
 
     def abandon(self) -> None:
@@ -337,6 +393,9 @@ class Link(Endpoints):
         self._say_close()
         if self.spares is not None:
             self.spares.end()
+        if self.held is not None and self.parent is not None:
+            when_free(self.parent, partial(self.parent.send_held, self.held, FORK))
+            self._forget_held()
         if self.session.phase is CLOSED and not self.detaching:
             self.let_go()
         if pending():

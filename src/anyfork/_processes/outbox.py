@@ -173,6 +173,27 @@ class Outbox(deque[Message]):
                 self._withdraw(queue)
             raise
 
+    def hold_back(self, frame: Frame, holders: Sequence[Closable], held: int) -> Message | None:
+        """Queue a frame as ``push`` does, but do not send it yet; return its message.
+
+        The next flush sends it. Return None if it was sent at once, because it cannot wait.
+        """
+        queue = self.messages_of(frame)
+        message = queue[0]
+        message.holders = holders
+        message.lent -= held
+        try:
+            message.own()
+        except OSError as error:
+            if comes_from_outside(error):
+                raise
+            queue.clear()  # no descriptors are left for copies
+        if len(queue) != 1:
+            self.push(frame, (), holders, held)
+            return None
+        self.append(message)
+        return message
+
     @staticmethod
     def messages_of(frame: Frame) -> list[Message]:
         """Return the messages that carry a frame."""
@@ -192,9 +213,9 @@ class Outbox(deque[Message]):
             if id(message) in waiting:
                 message.own()
 
-    def flush(self) -> bool:
-        """Send what the socket takes. Return False when a reason other than a full socket stopped it, so that polling
-        is no use.
+    def flush(self, last: Message | None = None) -> bool:
+        """Send what the socket takes, up to the ``last`` message. Return False when a reason other than a full socket
+        stopped it, so that polling is no use.
         """
         while (message := self._first()) is not None:
             if message.fill is not None:
@@ -218,6 +239,8 @@ class Outbox(deque[Message]):
             else:
                 if sent:
                     self._remove(message)
+                    if message is last:
+                        return True
         return True
 
     def _fill(self, message: Message) -> bool:

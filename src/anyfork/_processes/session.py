@@ -117,7 +117,7 @@ class Session:
         if kind == LOST:
             return {"lost": {**self.lost, frame.value: Report(frame.body)}}
         if kind == EXECUTING:
-            return {"pid": _pid(frame)}
+            return {"pid": _pid(frame)} if frame.value else {}  # the template that starts a program reports its pid
         if kind == NOTED and self.answers < self.pings:
             return {"note": _note(frame)}
         if kind == IMPORTED and self.phase is STARTING:

@@ -11,7 +11,19 @@ from _anyfork_child.values.decode import change_places
 from _anyfork_child.values.encode import INLINE, Encoded, pickle_into
 from _anyfork_child.values.file_name import file_name
 from _anyfork_child.wire.descriptors import FIRST, lift, socket_pair
-from _anyfork_child.wire.frames import ADOPT, DETACHED, EXECUTES, FORK, MAX_BODY, PREPARE, SPARE, START, Frame
+from _anyfork_child.wire.frames import (
+    ADOPT,
+    DETACHED,
+    EXECUTES,
+    FORK,
+    MAX_BODY,
+    PREPARE,
+    PROGRAM,
+    SPARE,
+    START,
+    STDIO,
+    Frame,
+)
 from _anyfork_child.wire.memfd import new_file, write_stepwise
 from _anyfork_child.wire.own_imports import warm
 from _anyfork_child.wire.owned_descriptors import Owned
@@ -40,6 +52,9 @@ if TYPE_CHECKING:
 
 PAIR = (_socket.AF_UNIX, _socket.SOCK_STREAM)
 NOTHING, NO_FILE = Encoded(), Owned()
+# Attributes with which a template can start a program without a fork of itself. It cannot with an environment, which
+# may contain secrets: they must not stay in its memory.
+FOR_PROGRAMS = frozenset((*STDIO, "cwd", "umask", "new_session", "detached", "title"))
 
 
 def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded, more: int = 0) -> Link:
@@ -198,7 +213,10 @@ def _fork_over(
     if attributes.get("detached"):
         flags |= DETACHED
     fds = (far_control.fileno(), far_status.fileno(), *line.fds, *given)
-    parent.send_fork(Frame(FORK, flags | more, body, fds), link, (far_control, far_status, line))
+    hold_back = parent.runs_programs and not (more or parent.remote) and FOR_PROGRAMS.issuperset(attributes)
+    parent.send_fork(Frame(FORK, flags | more, body, fds), link, (far_control, far_status, line), hold_back)
+    if parent.held is not None:
+        parent.release()
     return link
 
 
@@ -220,6 +238,8 @@ def fork_default(attributes: Mapping[str, object], encoded: Encoded, more: int =
         return _fork_in(container, attributes, encoded, more)
     template = default_template.get()
     link = fork(template, attributes, encoded, more)
+    if link.held is not None and template.has_news():  # it may have ended
+        link.release()
     if template.outbox.broken:
         link.let_go()
         default_template.discard(template)
@@ -331,6 +351,8 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
     link.check_descriptors_stay_here(call, encoded)
     if _has_children(link):
         link = _replace_by_clone(link, call)
+    if link.parent is not None and link.parent.runs_programs != (kind == PROGRAM):
+        link.parent.runs_programs = kind == PROGRAM
     _inform(link, kind)
     try:
         if not do_locked(link.lock, _post_unless_forked, link, kind, encoded, call):

@@ -15,7 +15,7 @@ from _anyfork_child.wire.gpu_devices import GpuDevices
 from _anyfork_child.wire.threads import subinterpreters as subinterpreters
 from _anyfork_child.wire.threads import unsafe_threads
 
-from .._processes.link import open_links
+from .._processes.link import held_back, open_links
 from .._system.lifeline import lifeline_descriptors
 from .._system.polling import patched_by
 
@@ -113,6 +113,7 @@ def generators() -> list[str]:
 def own_descriptors() -> set[int]:
     """Return the descriptors that belong to anyfork in this program. A copy of the program cannot use them."""
     fds = {fd for held in [*open_links] for link in held.line() for fd in link.descriptors()}
+    fds.update(fd for link in [*held_back] if link.held is not None for fd in link.held.fds)
     template = sys.modules.get("_anyfork_child.template.template")  # loaded in processes that anyfork has started
     if template is not None:
         fds.update(template.held)
