@@ -41,6 +41,23 @@ def test_an_interrupt_is_the_status(template):
     assert ended(template.fork(stderr=anyfork.DEVNULL).run_code("raise KeyboardInterrupt")).signal == (signal.SIGINT)
 
 
+INTERRUPTED = """
+import os, signal, sys
+def interrupt(event, args):
+    if event == "cpython.run_module":
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(interrupt)
+"""
+
+
+def test_an_interrupt_before_a_program_begins_ends_it_without_a_word(template):
+    """Interrupt it while it is set up, which code of the program does not do."""
+    template.execute(INTERRUPTED)
+    with template.fork(stdout=anyfork.CHANNEL, stderr=anyfork.STDOUT).run_module("calendar") as process:
+        assert read_all(process.channel) == b""
+        assert process.wait(DEADLINE).signal == signal.SIGINT
+
+
 def test_an_exception_is_printed_without_lines_of_ours(template):
     text, code = said(template, "run_code", "import sys; sys.stderr = sys.stdout\ndef f(): 1 / 0\nf()")
     assert code == 1

@@ -576,3 +576,13 @@ def test_a_stopped_process_is_not_taken_for_ended():
     process.channel.close()
     assert process.wait(DEADLINE).code == 0
     process.close()
+
+
+@pytest.mark.parametrize("start", ["run", "run_code"])
+def test_an_interrupt_right_after_the_start_is_not_lost(start):
+    template = Template()
+    what = "import time\nwhile True: time.sleep(0.1)" if start == "run_code" else faulty.forever
+    for _ in range(10):
+        with getattr(template.fork(stderr=anyfork.DEVNULL), start)(what) as process:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(DEADLINE).code in (None, 1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from _signal import SIGINT
+from _signal import SIG_DFL, SIGINT, default_int_handler, getsignal, signal
 
 from ..birth import exit as birth
 from ..birth.last_words import UNTOLD, report
@@ -47,6 +47,7 @@ def run(
     ``ignored`` and ``blocked`` are the signals that the program's starter ignores and blocks. ``starter`` is for
     anyfork.subprocess: see ``starter.Starter``.
     """
+    signal(SIGINT, SIG_DFL)  # until the program begins: an interrupt ends this, as it ends an interpreter that starts
     template = templates.this
     _close_own(template, channel)
     line, options, *attributes = starter or ((), ())
@@ -122,6 +123,8 @@ class Program:
             begin_anew(command)
         streams.renew()
         self.starter.tell_begun()
+        if getsignal(SIGINT) == SIG_DFL:
+            signal(SIGINT, default_int_handler)
         return program
 
     def _load(self) -> Callable[[], object]:

@@ -992,6 +992,10 @@ enter(Loop *loop, int flags, PyObject *function, const char *name, Py_ssize_t si
     }
     if (loop->titled)
         show_title(loop, name, size);
+    if (set_signal(parts[NUMBER_INT], parts[SIG_DEFAULT]) < 0) { /* from the report on, none of the owner's gets lost */
+        Py_XDECREF(own_name);
+        return -1;
+    }
     Header header = {VERSION, ENTERED, 0, 0, getpid()};
     ssize_t sent = send(loop->control, &header, sizeof(header), MSG_NOSIGNAL);
     if (sent != sizeof(header)) { /* the owner does not listen: it may have revoked the start */

@@ -71,6 +71,7 @@ def enter(template: TemplateState, call: list[Any], name: bytes) -> list[Any]:
     if template.shows_function:
         template.title.show(name or function_name(call[0]).encode("utf-8", "replace"))
     sock = template.channel.sock
+    signal(SIGINT, SIG_DFL)  # which the template ignores: from the report on, none of the owner's gets lost
     try:
         sock.send(pack(VERSION, ENTERED, 0, 0, template.pid), NOSIGNAL)
     except ConnectionError:
