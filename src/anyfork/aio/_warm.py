@@ -31,6 +31,17 @@ class Warm(Stays):
     ``call``, ``open_process`` and ``run_process`` take it; give ``await warm.fork()`` to all else. A template is made,
     and looked at, in a thread, while the event loop goes on; a cancelled caller does not wait for it. The function
     ``make`` is called in that thread, and returns a template of the blocking face.
+
+    For example::
+
+        import anyio
+        from anyfork import aio
+
+        async def main():
+            async with aio.Warm("calendar") as warm:
+                assert await aio.call(pow, 2, 10, template=warm) == 1024
+
+        anyio.run(main)
     """
 
     _instead = "make another one there"
@@ -48,6 +59,17 @@ class Warm(Stays):
         """Return a fork of the present template; it takes the attributes of ``Template.fork``.
 
         Raises what prevents a template from being made.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Warm("json") as warm, await warm.fork(cwd="/") as template:
+                    await template.ready()
+
+            anyio.run(main)
         """
         made = await run_sync(partial(self._warm.fork, **attributes), abandon_on_cancel=True)
         return Template.from_blocking(made)
@@ -56,27 +78,103 @@ class Warm(Stays):
         """Do what ``python -m name argv...`` does; warm if possible. See ``Template.run_module``.
 
         The attributes are those of ``Template.fork``. A cancellation leaves no process.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Warm("calendar") as warm:
+                    async with await warm.run_module("calendar", "2027", "1") as process:
+                        assert (await process.wait()).code == 0
+
+            anyio.run(main)
         """
         return await self._run("run_module", name, argv, attributes)
 
     async def run_script(self, path: Argument, /, *argv: Argument, **attributes: Unpack[Attributes]) -> Process:
-        """Do what ``python path argv...`` does. See ``run_module``."""
+        """Do what ``python path argv...`` does. See ``run_module``.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                await anyio.Path("hello.py").write_text("print('hello')")
+                async with aio.Warm("json") as warm, await warm.run_script("hello.py") as process:
+                    assert (await process.wait()).code == 0
+
+            anyio.run(main)
+        """
         return await self._run("run_script", path, argv, attributes)
 
     async def run_code(self, source: str, /, *argv: Argument, **attributes: Unpack[Attributes]) -> Process:
-        """Do what ``python -c source argv...`` does. See ``run_module``."""
+        """Do what ``python -c source argv...`` does. See ``run_module``.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Warm("json") as warm, await warm.run_code("import json") as process:
+                    assert (await process.wait()).code == 0
+
+            anyio.run(main)
+        """
         return await self._run("run_code", source, argv, attributes)
 
     def report(self) -> WarmReport:
-        """Return what is loaded and what that has saved, why a template was last made, and why a program was cold."""
+        """Return what is loaded and what that has saved, why a template was last made, and why a program was cold.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Warm("json") as warm:
+                    await warm.fork()
+                    print(warm.report())
+
+            anyio.run(main)
+        """
         return self._warm.report()
 
     def close(self) -> None:
-        """Let the template end; what was forked from it goes on. Closing twice is harmless."""
+        """Let the template end; what was forked from it goes on. Closing twice is harmless.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                warm = aio.Warm("json")
+                template = await warm.fork()
+                warm.close()
+                await template.aclose()
+
+            anyio.run(main)
+        """
         self._warm.close()
 
     async def aclose(self) -> None:
-        """Do the same as ``close``."""
+        """Do the same as ``close``.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                warm = aio.Warm("json")
+                await warm.aclose()
+
+            anyio.run(main)
+        """
         self.close()
 
     async def __aenter__(self) -> Self:
