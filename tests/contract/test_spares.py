@@ -30,7 +30,7 @@ def spares_of(template):
     """Return the spares that a template keeps, and whose processes are there, once there are as many as it says."""
     wanted = int(re.search("spares=([0-9]+)", repr(template))[1])
     eventually(lambda: len(children(template.ready().pid)) == wanted, f"{template!r}")
-    return children(template.pid)
+    return children(template.ready().pid)  # and the births of all of them were reported
 
 
 def with_spares(template, number):
@@ -90,9 +90,17 @@ def test_functions_that_nobody_waits_for_are_followed_by_the_next_spare(template
 
 
 @both_faces
-def test_starts_without_a_pause_use_spares_that_are_not_born_yet(template):
+def test_starts_without_a_pause_do_not_wait_for_spares(template):
     template.keep_spares(2)
     assert len({ask(template.fork(), PID) for _ in range(8)}) == 8
+
+
+def test_a_process_has_no_descriptors_of_a_spare_that_it_overtakes(plain_template):
+    listed = "sorted(os.listdir('/proc/self/fd'))"
+    usual = ask(plain_template.fork(), listed)
+    for _ in range(3):
+        plain_template.keep_spares(0).keep_spares(2)
+        assert ask(plain_template.fork(umask=0o22), listed) == ask(plain_template.fork(), listed) == usual
 
 
 def test_calls_and_workers_are_spares(plain_template):

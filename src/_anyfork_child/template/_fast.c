@@ -432,7 +432,7 @@ enum { FRAME, LIFELINE, ENDED, WAIT, FORKED, BORN_HERE, FAILED, CHILDLESS }; /* 
 
 /* Of wire/frames.py. */
 enum { VERSION = 1, FORK = 2, START = 8, ENTERED = 33, BORN = 48, DIED = 49 };
-enum { DETACHED = 1, FOLLOWED = 2 };
+enum { DETACHED = 1, FOLLOWED = 2, SPARE = 8 };
 enum { FORK_DESCRIPTORS = 3, DESCRIPTORS_A_MESSAGE = 253 };
 
 typedef struct {
@@ -452,7 +452,7 @@ typedef struct __attribute__((packed)) {
 _Static_assert(sizeof(Header) == 16, "the header of a frame");
 _Static_assert(sizeof(Died) == 148, "a frame DIED");
 
-enum { EVENTS = 32, TURNS = 64, PATIENCE = 10 /* ms */ };
+enum { EVENTS = 32, TURNS = 64, PATIENCE = 10 /* ms */, REST = 2 /* ms */ };
 
 typedef struct {
     PyObject *template; /* a Template object */
@@ -1175,6 +1175,43 @@ fork_for(Loop *loop, const Message *message)
     return NULL;
 }
 
+/* A request for a spare waits until there has been nothing else to do for a moment: the process before it is just about
+   to start or to end. Usual requests for forks overtake it, all other frames have to wait for it. The twin in Python
+   does not put it off. */
+static Message later;
+static pid_t later_owner; /* the template that keeps it, 0 if there is none */
+
+static PyObject *
+fork_later(Loop *loop)
+{
+    later_owner = 0;
+    return fork_for(loop, &later);
+}
+
+static PyObject *
+put_off(Loop *loop, const Message *message)
+{
+    later.header = message->header;
+    later.size = message->size;
+    later.flags = message->flags;
+    later.count = message->count;
+    memcpy(later.fds, message->fds, FORK_DESCRIPTORS * sizeof(int));
+    later_owner = getpid();
+    if (later.fds[2] > loop->high)
+        loop->high = later.fds[2];
+    return NULL;
+}
+
+/* Return whether the next frame may be taken before the request that was put off. */
+static int
+overtakes(const Loop *loop)
+{
+    Header header = no_header;
+    ssize_t size = recv(loop->control, &header, sizeof(header), MSG_PEEK | MSG_DONTWAIT);
+    return size == sizeof(header) && header.version == VERSION && header.kind == FORK && header.length == 0 &&
+           header.count == FORK_DESCRIPTORS && !(header.value & SPARE);
+}
+
 /* Take what the control socket has. Return an event for Python unless it is a usual request for a fork. */
 static PyObject *
 take_frame(Loop *loop)
@@ -1187,7 +1224,7 @@ take_frame(Loop *loop)
     if (message.size == sizeof(Header) && header->version == VERSION && header->kind == FORK && header->length == 0 &&
         header->count == FORK_DESCRIPTORS && message.count == FORK_DESCRIPTORS && !(message.flags & MSG_CTRUNC) &&
         !hooks_changed())
-        return fork_for(loop, &message);
+        return header->value & SPARE ? put_off(loop, &message) : fork_for(loop, &message);
     return frame_event(loop, &message);
 }
 
@@ -1209,8 +1246,10 @@ turn(Loop *loop, const struct epoll_event *events, int count)
         if (child >= 0 && ((result = reap(loop, child)) != NULL || PyErr_Occurred()))
             return result; /* epoll reports the other events again */
     }
-    if (loop->several >= 0 && loop->forks >= loop->several && loop->table->count == 0)
+    if (loop->several >= 0 && loop->forks >= loop->several && loop->table->count == 0 && !later_owner)
         return event(loop, CHILDLESS, Py_NewRef(Py_None)); /* epoll reports the control socket again */
+    if (control && later_owner && !overtakes(loop))
+        return fork_later(loop); /* as above */
     return control ? take_frame(loop) : NULL;
 }
 
@@ -1221,9 +1260,11 @@ run_loop(Loop *loop)
     PyObject *result = NULL;
 
     for (unsigned turns = 0; result == NULL && !PyErr_Occurred(); turns++) {
-        int count = epoll_pwait(loop->epoll, events, EVENTS, -1, &loop->mask);
+        int count = epoll_pwait(loop->epoll, events, EVENTS, later_owner ? REST : -1, &loop->mask);
         if (count > 0)
             result = turn(loop, events, count);
+        else if (count == 0)
+            result = fork_later(loop);
         else if (count < 0 && errno != EINTR)
             return event(loop, FAILED, PyLong_FromLong(errno));
         if (count > 0 && turns % TURNS == 0) { /* signals come at last, even if there is always something to do */
@@ -1249,6 +1290,8 @@ serve(PyObject *module, PyObject *args)
                           &loop.usual, &loop.renews, &loop.titled, &loop.several, &loop.title, &loop.title_size, &loop.title_start,
                           &loop.title_room, &loop.title_shown))
         return NULL;
+    if (later_owner != getpid()) /* this process was forked while its template had put it off */
+        later_owner = 0;
     block_signals(&loop.mask);
     PyObject *result = PyErr_CheckSignals() < 0 ? NULL : run_loop(&loop);
     sigprocmask(SIG_SETMASK, &loop.mask, NULL);

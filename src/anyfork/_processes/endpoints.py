@@ -144,14 +144,11 @@ class Endpoints:
 
     def is_heard(self) -> bool:
         """Return whether the control socket has something to read, or has come to its end."""
-        try:
-            self._control.sock.recv(1, PEEK)
-        except BlockingIOError:
-            return False
-        except OSError as error:  # it has hung up, or another thread has closed it
-            if comes_from_outside(error):
-                raise
-        return True
+        return _has_input(self._control)
+
+    def is_reported(self) -> bool:
+        """Return whether the status socket has something to read, or has come to its end."""
+        return self.status is None or _has_input(self.status)
 
     def delivered(self) -> bool:
         """Return whether nothing is left to be sent."""
@@ -498,3 +495,14 @@ class Endpoints:
     def _close_executed(self) -> None:
         if self.executed >= 0:
             in_one_go(map(setattr, (self,), ("executed",), (-1,)), map(os.close, (self.executed,)))
+
+
+def _has_input(incoming: Incoming) -> bool:
+    try:
+        incoming.sock.recv(1, PEEK)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # it has hung up, or another thread has closed it
+        if comes_from_outside(error):
+            raise
+    return True

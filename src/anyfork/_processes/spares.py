@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         def flush(self) -> bool: ...
         def unsent_here(self) -> list[int]: ...
         def is_heard(self) -> bool: ...
+        def is_reported(self) -> bool: ...
         def ended(self) -> bool: ...
         def read_news(self, done: Callable[[], bool], /) -> bool: ...
         def let_go(self) -> None: ...
@@ -69,15 +70,19 @@ class Spares(Generic["Spare"]):
         self.end(self.maximum)  # a signal handler may have added others meanwhile
 
     def take(self, template: Spare) -> Spare | None:
-        """Remove and return the template's oldest spare; None if there is none. End those that are stale or lost."""
+        """Remove and return the template's oldest spare; None if it is not forked yet. End stale ones."""
         while self._links:
             try:
                 changes, spare = self._links.popleft()
             except IndexError:  # another thread has taken it
                 return None
-            if changes == self.changes and _lives(spare, template):
-                self.unused -= 1
-                return spare
+            if changes == self.changes:
+                if not spare.is_reported():  # nor forked: starts come faster than spares
+                    self._links.appendleft((changes, spare))
+                    return None
+                if _lives(spare, template):
+                    self.unused -= 1
+                    return spare
             _end(spare)
         return None
 
