@@ -185,25 +185,13 @@ def _body(parent: Link, encoded: Encoded) -> tuple[bytes, Owned]:
 def _fork(parent: Link, attributes: Mapping[str, object], body: bytes, given: Sequence[int], more: int) -> Link:
     if MODULE in sys.modules:
         share_tracker(parent)
-    ends = two_pairs()
+    control, far_control, status, far_status = two_pairs()
     try:
-        return _fork_over(ends, parent, attributes, body, given, more)
+        line, flags = open_lifeline()
     except BaseException:
-        for end in ends:
+        for end in (control, far_control, status, far_status):
             end.close()
         raise
-
-
-def _fork_over(
-    ends: Sequence[_socket.socket],
-    parent: Link,
-    attributes: Mapping[str, object],
-    body: bytes,
-    given: Sequence[int],
-    more: int,
-) -> Link:
-    control, far_control, status, far_status = ends
-    line, flags = open_lifeline()
     link = Link(control, status, parent)
     link.session.host = parent.session.host
     link.outbox.piecewise = parent.outbox.piecewise
