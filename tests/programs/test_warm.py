@@ -53,7 +53,7 @@ def shown(tmp_path, monkeypatch):
 @pytest.fixture
 def warm(shown):
     """Yield a Warm that shows in a program, as it has loaded what the program has not."""
-    with anyfork.Warm("shown", "fractions") as warm:
+    with anyfork.Warm("fractions", "shown") as warm:
         yield warm
 
 
@@ -132,6 +132,36 @@ def test_one_template_serves_as_long_as_nothing_changes(warm):
     assert report.saved == pytest.approx(3 * report.seconds)
     assert "3 starts were warm" in str(report)
     assert "first time" in str(report)
+
+
+def test_an_edit_of_the_project_loads_installed_modules_no_second_time(shown, tmp_path, monkeypatch):
+    counted, log = tmp_path / "site-packages", tmp_path / "log"
+    counted.mkdir()
+    log.write_text("")
+    (counted / "counted.py").write_text(
+        f"import os\nopen({str(log)!r}, 'a').write('.')\nos.environ['COUNTED'] = os.environ.get('GIVEN', '')"
+    )
+    monkeypatch.syspath_prepend(counted)
+    monkeypatch.setenv("GIVEN", "1")
+    source = "import os, shown; print(shown.value, os.environ['COUNTED'])"
+    with anyfork.Warm("counted", "shown") as warm:
+        assert output(warm, source) == "11 1"
+        loaded = log.read_text()
+        shown.edit()
+        assert output(warm, source) == "12 1"
+        shown.edit()
+        shown.edit("import os\nshown = os.environ['COUNTED']")
+        assert output(warm, source) == "14 1"
+        assert output(warm, source) == "14 1"
+        assert log.read_text() == loaded
+        assert warm.report().made == 3
+        assert {"counted", "shown"} <= {*warm.report().modules}
+        monkeypatch.setenv("GIVEN", "2")
+        assert output(warm, source) == "14 2"
+        (counted / "shown.py").write_text("value = 'hidden'")
+        assert output(warm, source) == "hidden 2"
+        assert len(log.read_text()) >= len(loaded) + 2
+        assert warm.report().cold == 0
 
 
 def test_a_module_and_a_script_start_warm(warm, tmp_path):
@@ -352,7 +382,7 @@ def test_it_works_in_its_owner_only_and_until_it_is_closed(warm):
     with pytest.raises(anyfork.HandleError, match="forked copy"):
         warm.fork()
     warm._owner -= 1
-    assert repr(warm) == "<Warm shown fractions not made made=0 starts=0>"
+    assert repr(warm) == "<Warm fractions shown not made made=0 starts=0>"
     warm.close()
     with pytest.raises(anyfork.HandleError, match="was closed"):
         warm.run_code("pass")

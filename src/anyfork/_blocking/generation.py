@@ -13,6 +13,7 @@ from _anyfork_child.wire.program_reports import VOLATILE
 
 from .._processes.flows import look
 from .._processes.session import PREPARING
+from .._processes.start import fork_present
 from .sources import Sources, expand
 from .template import Template
 from .waiting import run
@@ -108,16 +109,20 @@ def make(
     refused: Sequence[str] | None = None,
     distrusted: Collection[str] = (),
     for_programs: bool = False,
+    base: Generation | None = None,
 ) -> Generation:
     """Return a template that has loaded modules, ready. Raises AnyforkError and OSError.
 
     ``refused`` are modules that must not be loaded: other modules that need them, or that fail, are left out then.
     ``distrusted`` are source files whose byte code is not used. ``for_programs`` alone, modules are found where a new
-    interpreter finds them.
+    interpreter finds them. ``base`` is one whose template is forked, in place of a new interpreter.
     """
     began, at = time.time_ns(), time.monotonic()
     given: Any = {name: value for name, value in (("env", env), ("cwd", cwd)) if value is not None}
-    template = Template.new_exec(python=sys.executable, flags=flags, **given)
+    if base is None:
+        template = Template.new_exec(python=sys.executable, flags=flags, **given)
+    else:
+        template = Template._of(fork_present(base.template._link, "fork", {"env": base.environment(os.environb)}))
     try:
         if for_programs:
             template.prepare(f"{LOADED}:use_path_of_start").preload(RUNNER)
@@ -127,7 +132,7 @@ def make(
         template.prepare(f"{NOTING}:begin", sorted(distrusted)).preload(*modules).prepare(f"{NOTING}:end")
         template.ready(MAKING_TIMEOUT)
         seconds = time.monotonic() - at
-        return _generation(template, _ask(template, "report"), watch, began, seconds)
+        return _generation(template, _ask(template, "report"), watch, began, seconds, base)
     except BaseException:  # it may be in the middle of a long import
         template._link.signal_now_or_at_birth(SIGKILL)
         template._link.drop_process()
@@ -153,22 +158,34 @@ def adopt(function: Callable[[], Template], watch: Sequence[str]) -> Generation:
     return _generation(template, told, watch, began, seconds)
 
 
-def _generation(template: Template, told: Report, watch: Sequence[str], began: int, seconds: float) -> Generation:
-    watched, states = expand(watch), told.get("states", {})
-    sources = Sources(
-        [*told.get("files", ()), *states, *watched[0]], [*told.get("directories", ()), *watched[1]], began, states
-    )
-    modules = [name for name in told.get("modules", ()) if name.partition(".")[0] != OWN]
+def _generation(
+    template: Template,
+    told: Report,
+    watch: Sequence[str],
+    began: int,
+    seconds: float,
+    base: Generation | None = None,
+) -> Generation:
+    (files, directories), states = expand(watch), told.get("states", {})
+    files += [*told.get("files", ()), *states]
+    directories += told.get("directories", ())
+    read, changed, wrote = told.get("read", []), told.get("set", []), told.get("wrote", False)
+    read_all = told.get("read_all", False)
+    if base is not None:
+        set_before = {name for name, _ in base.settings}  # the program's own value is another one
+        read = [*base.variables, *(one for one in read if one[0] not in set_before)]
+        changed, wrote = [*base.settings, *changed], wrote or base.wrote
+        read_all, seconds = read_all or base.read_all, seconds + base.seconds
     return Generation(
         template,
-        modules,
-        sources,
-        told.get("read", []),
-        told.get("set", []),
-        told.get("read_all", False),
+        [name for name in told.get("modules", ()) if name.partition(".")[0] != OWN],
+        Sources(files, directories, began, states, None if base is None else base.sources),
+        read,
+        changed,
+        read_all,
         seconds,
         time.monotonic(),
-        told.get("wrote", False),
+        wrote,
         [*template._link.receiver.places()],
     )
 

@@ -27,15 +27,26 @@ class Sources:
     """A snapshot of files and directories, for a template whose making began at ``began`` (nanoseconds since 1970).
 
     Files are judged by inode, size and times, directories by the names in them. ``noted`` are the states of source
-    files from just before they were read.
+    files from just before they were read. ``base`` is the snapshot for the template that this one is a fork of.
     """
 
     def __init__(
-        self, files: Iterable[str], directories: Iterable[str], began: int, noted: Mapping[str, State] | None = None
+        self,
+        files: Iterable[str],
+        directories: Iterable[str],
+        began: int,
+        noted: Mapping[str, State] | None = None,
+        base: Sources | None = None,
     ) -> None:
-        self._noted = {} if noted is None else noted
-        self._files = {path: file_state(path) for path in files}
-        self._directories = {path: (file_state(path), _names(path)) for path in directories}
+        self._noted: dict[str, State] = {}
+        self._files: dict[str, State] = {}
+        self._directories: dict[str, tuple[State, frozenset[str]]] = {}
+        if base is not None:
+            self._noted, self._files, self._directories = {**base._noted}, {**base._files}, {**base._directories}
+        self._noted |= noted or {}
+        self._files |= {path: file_state(path) for path in files if path not in self._files}
+        known = self._directories
+        self._directories |= {path: (file_state(path), _names(path)) for path in directories if path not in known}
         self._began = began
 
     def unsettled(self) -> tuple[str, float] | None:

@@ -6,6 +6,8 @@ import os
 import sys
 from _thread import RLock
 from copy import copy
+from functools import partial
+from itertools import takewhile
 from time import monotonic, sleep
 
 from .._errors import AnyforkError, ArgumentError, ForkError, HandleError, RemoteTemplateError, TemplateError
@@ -13,6 +15,7 @@ from .._processes.handles import TemplateSource, check_modules
 from .._processes.start import fork_present
 from .._status import Record
 from .._system import this_process
+from .._system.import_path import is_installed
 from .._system.locks import do_locked
 from .._system.log import INFO, WARNING, logger_for
 from .generation import WROTE, Generation, NotWarmError, adopt, make, settled
@@ -90,7 +93,8 @@ class WarmReport(Record):
 class Warm(TemplateSource):
     """A template that takes care of itself: give it wherever a template is taken.
 
-    It loads the modules ``preload`` when it is first needed. It is made again when it has ended, and when it is stale:
+    It loads the modules ``preload`` when it is first needed; name installed packages first, which stay loaded when only
+    the project's own modules change. It is made again when it has ended, and when it is stale:
     a file of a loaded module has changed, a new file hides one, the interpreter, its installed packages, this program's
     module path or an environment variable that a module has read have changed, or a path of ``watch``: a file, or a
     directory with all below it. This is checked at each start, and code that is older than the files at the time of the
@@ -130,6 +134,7 @@ class Warm(TemplateSource):
         self._owner = os.getpid()
         self._closed = False
         self._generation: Generation | None = None
+        self._base: Generation | None = None  # with the installed modules alone, if there are others
         self._loaded: tuple[tuple[str, ...], float] = (), 0.0  # by the last one: modules, and seconds
         self._sources = Sources((), (), 0)  # of the last one, or what is known before there is one
         self._distrusted: set[str] = set()  # files that have changed, whose byte code may be older
@@ -309,7 +314,16 @@ class Warm(TemplateSource):
     def _attempt(self) -> Generation:
         if self._recipe is not None:
             return adopt(self._recipe, self._watch)
-        return make(self._preload, self._watch, distrusted=self._distrusted)
+        installed = [*takewhile(is_installed, self._preload)]
+        if not installed or len(installed) == len(self._preload):
+            return make(self._preload, self._watch, distrusted=self._distrusted)
+        base = self._base
+        if base is None or base.unusable() or base.outdated(os.environb):
+            base = self._base = settled(partial(self._load, installed), sleep)
+        return make(self._preload[len(installed) :], base=base, distrusted=self._distrusted)
+
+    def _load(self, names: Sequence[str]) -> Generation:
+        return make(names, self._watch, distrusted=self._distrusted)
 
     def _fail(self, error: Exception) -> None:
         """Note that no template can be made now."""
@@ -322,9 +336,10 @@ class Warm(TemplateSource):
         self._tell(WARNING, _why(error))
 
     def _drop(self) -> None:
-        now, self._generation = self._generation, None
-        if now is not None and self._owner == this_process.pid:
-            now.template.close()
+        present, self._generation, self._base = (self._generation, self._base), None, None
+        for one in present:
+            if one is not None and self._owner == this_process.pid:
+                one.template.close()
 
     def _fork_of(self, generation: Generation, attributes: Any) -> Template:
         """Return what ``fork`` returns, of this generation."""

@@ -151,3 +151,21 @@ def _is_same(spec: ModuleSpec, found: ModuleSpec) -> bool:
 ORDINARY = Receiver(
     is_importable, place_of=place_of, places=later_places
 )  # any process except those that are forked from a copy of this program
+
+
+def is_installed(name: str) -> bool:
+    """Return whether a module belongs to the standard library or to an installed package, and not to a project."""
+    try:
+        spec = _find(name.partition(".")[0], None)
+    except ImportError:
+        return False
+    if spec is None:
+        return False
+    if spec.origin in ("built-in", "frozen"):
+        return True
+    places = spec.submodule_search_locations or [spec.origin or ""]
+    return all(_is_for_installed(os.path.dirname(place)) for place in places)
+
+
+def _is_for_installed(directory: str) -> bool:
+    return directory.endswith("-packages") or is_standard_library(directory)
