@@ -155,7 +155,7 @@ async def interrupt_restart_and_shut_down(name):
         await client.wait_for_ready(timeout=SECONDS)
         pid = await async_value(client, "os.getpid()", "import os")
         parents.add(await async_value(client, "os.getppid()"))
-        client.execute("import time\nprint('begun')\ntime.sleep(1000)")
+        client.execute("import time\nprint('begun')\ntime.sleep(1000)", stop_on_error=False)
         while (await client.get_iopub_msg(timeout=SECONDS))["content"].get("text") != "begun\n":
             pass
         await manager.interrupt_kernel()
@@ -218,9 +218,9 @@ sys.stdin.readline()
 
 @in_program
 def test_kernels_end_when_their_manager_is_killed_even_if_their_template_was_killed_before():
-    specify("warm")
+    specify("warm", preload=["sched"])
     Path("hiding").mkdir()
-    Path("hiding/json.py").touch()  # a new interpreter runs the kernel there
+    Path("hiding/sched.py").touch()  # a new interpreter runs the kernel there
     with subprocess.Popen(
         [sys.executable, "-c", MANAGER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as manager:
