@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MODULE, CODE, SCRIPT = "-m", "-c", ""
+_kept: list[object] = []  # the template's finders: freeing them would copy the memory of all names in its directories
 
 
 class Command:
@@ -57,7 +58,8 @@ class Command:
         sys.orig_argv[:] = self.line
         sys.argv[:] = [self.kind or self.target, *self.argv]
         sys.path[:] = [*first, *self.start_path]
-        sys.path_importer_cache.clear()
+        _kept.append(sys.path_importer_cache)
+        sys.path_importer_cache = {}
         zipimport = sys.modules.get("zipimport")
         if zipimport is not None:
             zipimport._zip_directory_cache.clear()
