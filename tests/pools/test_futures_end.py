@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+import os
+import queue
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from textwrap import dedent
 import anyio
 import pool_functions as jobs
 import pytest
+from deadlines import DEADLINE
 from pool_side import until
 
 import anyfork
@@ -525,6 +528,24 @@ def test_futures_may_be_waited_for_in_a_signal_handler_that_interrupts_such_a_wa
     assert done == [set()]
     assert not futures.wait(jobs, SOON).not_done
     assert sorted(job.result() for job in futures.as_completed(jobs, SOON)) == [*range(20)]
+
+
+def test_a_callback_that_would_wait_for_a_later_job_for_ever_gets_an_error(executor):
+    """Callbacks run in the thread that would have to bring the result. A look at the result is no wait."""
+    told = queue.SimpleQueue()
+
+    def callback(_):
+        later = executor.submit(os.getpid)
+        for timeout in (None, DEADLINE, 0):
+            try:
+                later.result(timeout)
+            except Exception as error:
+                told.put(type(error))
+        told.put(later)
+
+    executor.submit(abs, -1).add_done_callback(callback)
+    assert [told.get(timeout=DEADLINE) for _ in range(3)] == [anyfork.HandleError, anyfork.HandleError, TimeoutError]
+    assert told.get(timeout=DEADLINE).result(DEADLINE) > 0
 
 
 @pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, GeneratorExit])

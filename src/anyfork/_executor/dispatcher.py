@@ -571,6 +571,13 @@ class Dispatcher(PoolHandle):
             self.watch.thread.join()
 
     def check_wait(self, call: str) -> None:
-        """Raise HandleError if this thread was interrupted while it held a lock that the Executor's thread needs."""
+        """Raise HandleError for a wait that would never end: in the Executor's thread, or in one that was interrupted
+        while it held a lock that the Executor's thread needs.
+        """
+        if self.watch.is_here:
+            raise HandleError(
+                f"{call} of a job that is not done, in a callback or event handler, which the Executor's thread runs: "
+                "the job cannot be done before that returns; use add_done_callback, or another thread"
+            )
         if self.lock.held or self.watch.held or any(map(is_held, self.scheduler.sources)):
             raise cannot_wait(call)

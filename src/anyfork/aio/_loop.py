@@ -241,9 +241,13 @@ class TaskWait:
                 self._finish()
             elif not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._finish)
-        else:
-            with suppress(sys.modules["trio"].RunFinishedError):
-                self._token.run_sync_soon(self._finish)
+            return
+        lowlevel = sys.modules["trio"].lowlevel
+        if lowlevel.in_trio_run() and lowlevel.current_trio_token() is self._token:
+            self._finish()  # now: the descriptor may be closed, and its number be another file's, in the next moment
+            return
+        with suppress(sys.modules["trio"].RunFinishedError):
+            self._token.run_sync_soon(self._finish)
 
     def _finish(self) -> None:
         if self._future.done():
