@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import runpy
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from shipped import CHECKS, DEFINITIONS, FIRST, SAYS, clean, outcome, program
+
+import anyfork
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(540)]
 BUILDING = 500  # seconds for one build
@@ -53,10 +57,8 @@ def installed(builds, request):
     (builds / "unpacking.py").write_text(UNPACKING)
     kind = "--onedir" if request.param == "folder" else "--onefile"
     options = ("--noconfirm", "--log-level=WARN", f"--workpath=work-{name}", f"--specpath=spec-{name}")
-    options += (
-        "--exclude-module=joblib",
-        "--exclude-module=numpy",
-    )  # two thirds of the time, and the program needs neither
+    # What AnyIO and cloudpickle can do with these would bring all of the tests' environment along.
+    options += tuple(f"--exclude-module={name}" for name in ("numpy", "pytest", "setuptools", "trio", "msgspec"))
     build(builds, name, "PyInstaller", kind, *options, f"--paths={builds}", str(source))
     return builds / "dist" / name / name if request.param == "folder" else builds / "dist" / name
 
@@ -69,6 +71,13 @@ UNPACKING = textwrap.dedent("""
     print(len(places), len([name for name in os.listdir(sys.argv[2]) if name.startswith("_MEI")]))
     print(anyfork.call(os.getenv, "LONELY", template=made[2]))
 """)
+
+
+def test_pyinstaller_takes_no_adapter_along_that_a_program_does_not_import():
+    pytest.importorskip("PyInstaller", reason="PyInstaller is not installed")
+    taken = runpy.run_path(str(Path(anyfork.__file__).with_name("_pyinstaller") / "hook-anyfork.py"))["hiddenimports"]
+    assert {"anyfork.aio._pool", "_anyfork_child.worker.server", "cloudpickle"} <= {*taken}
+    assert [name for name in taken if "contrib" in name or "joblib" in name] == []
 
 
 @pytest.mark.parametrize("kind", ["hook", "early", "bare"])
