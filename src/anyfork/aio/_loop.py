@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     Loop: TypeAlias = "AsyncioLoop | TrioLoop"
 
 
+def nothing() -> None:
+    """Do nothing: for a loop that only has to look at its tasks."""
+
+
 class AsyncioLoop:
     """A loop of asyncio, or another loop with the same interface."""
 
@@ -63,6 +67,11 @@ class AsyncioLoop:
     def at(self, when: float, action: Callable[[], None]) -> Handle:
         """Run an action at the given time of time.monotonic. Return a handle that cancels it."""
         return self.loop.call_later(max(0.0, when - monotonic()), action)
+
+    @property
+    def between_tasks(self) -> bool:
+        """True in a signal handler that has interrupted the loop itself; False if nobody can tell."""
+        return False
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
         """Run a function of this library as a task."""
@@ -114,6 +123,11 @@ class TrioLoop:
         """True if this is the loop that runs in the calling thread."""
         return self._trio.lowlevel.in_trio_run() and self._trio.lowlevel.current_trio_token() is self._token
 
+    @property
+    def between_tasks(self) -> bool:
+        """True in a signal handler that has interrupted the loop itself."""
+        return not self._trio.lowlevel.in_trio_task()
+
     def waiting(self) -> FutureLike:
         """Make an awaitable for one task."""
         return _TrioFuture()
@@ -141,17 +155,28 @@ class TrioLoop:
 
 
 class _TrioFuture:
-    __slots__ = ("_done", "_task")
+    __slots__ = ("_done", "_task", "_token")
 
     def __init__(self) -> None:
         self._done = False
         self._task: Any = None
+        self._token: Any = None
 
     def done(self) -> bool:
         return self._done
 
     def set_result(self, _: None, /) -> None:
         self._done = True
+        if self._task is None:
+            return
+        trio = sys.modules["trio"]
+        if _interrupts(self._task):
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._resume)
+        else:
+            self._resume()
+
+    def _resume(self) -> None:
         if self._task is not None:
             task, self._task = self._task, None
             sys.modules["trio"].lowlevel.reschedule(task)
@@ -160,17 +185,28 @@ class _TrioFuture:
         return self._wait().__await__()
 
     async def _wait(self) -> None:
-        trio = sys.modules["trio"]
-        if self._done:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+        lowlevel = sys.modules["trio"].lowlevel
+        self._token = lowlevel.current_trio_token()
+        self._task = lowlevel.current_task()
+        if self._done:  # now: a signal handler that comes later finds the task
+            self._task = None
+            await lowlevel.cancel_shielded_checkpoint()
             return
-        self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
+        await lowlevel.wait_task_rescheduled(self._abort)
 
     def _abort(self, _: object) -> Any:
         self._task = None
         self._done = True  # as a future that is cancelled
         return sys.modules["trio"].lowlevel.Abort.SUCCEEDED
+
+
+def _interrupts(task: object) -> bool:
+    """Return whether this is a signal handler that has interrupted trio itself or a task, or another thread.
+
+    What it changes in trio may be overwritten, or found only after the next event: it has to ask trio to call it.
+    """
+    lowlevel = sys.modules["trio"].lowlevel
+    return not lowlevel.in_trio_task() or lowlevel.current_task() is task
 
 
 def running_loop() -> Loop | None:
@@ -189,7 +225,7 @@ class TaskWait:
     It enters no cancel scope. An interrupt could leave a scope entered, and no scope around it could be left then.
     """
 
-    __slots__ = ("_fd", "_future", "_loop", "_readable", "_token")
+    __slots__ = ("_fd", "_future", "_loop", "_readable", "_task", "_token")
 
     def __init__(self) -> None:
         trio = sys.modules.get("trio")
@@ -197,9 +233,11 @@ class TaskWait:
         self._readable = False
         self._loop: AbstractEventLoop | None = None
         self._token: Any = None
+        self._task: Any = None
         self._future: FutureLike
         if trio is not None and trio.lowlevel.in_trio_task():
             self._token = trio.lowlevel.current_trio_token()
+            self._task = trio.lowlevel.current_task()
             self._future = _TrioFuture()
         else:
             self._loop = loop = sys.modules["asyncio"].get_running_loop()
@@ -236,24 +274,36 @@ class TaskWait:
 
     def wake(self) -> None:
         """End the wait. May be called from any thread and at any point."""
-        if self._loop is not None:
-            if sys.modules["asyncio"]._get_running_loop() is self._loop:
-                self._finish()
-            elif not self._loop.is_closed():
+        if self._loop is None:
+            self._wake_in_trio()
+        elif sys.modules["asyncio"]._get_running_loop() is not self._loop:
+            if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._finish)
-            return
-        lowlevel = sys.modules["trio"].lowlevel
-        if lowlevel.in_trio_run() and lowlevel.current_trio_token() is self._token:
-            self._finish()  # now: the descriptor may be closed, and its number be another file's, in the next moment
-            return
-        with suppress(sys.modules["trio"].RunFinishedError):
-            self._token.run_sync_soon(self._finish)
+        else:
+            self._finish()
+            if sys.modules["asyncio"].current_task(self._loop) is None:  # a signal handler, and the loop may sleep
+                self._loop.call_soon_threadsafe(nothing)
+
+    def _wake_in_trio(self) -> None:
+        trio = sys.modules["trio"]
+        here = trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self._token
+        if here:  # now: the descriptor may be closed, and its number be another file's, in the next moment
+            self._finish()
+        if not here or _interrupts(self._task):
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._finish_again)
 
     def _finish(self) -> None:
         if self._future.done():
             return
         self._future.set_result(None)
         if self._loop is None and self._fd >= 0:
+            sys.modules["trio"].lowlevel.notify_closing(self._fd)
+
+    def _finish_again(self) -> None:
+        """End a wait of trio that has begun since it was woken."""
+        self._finish()
+        if self._fd >= 0:
             sys.modules["trio"].lowlevel.notify_closing(self._fd)
 
     def leave(self) -> None:

@@ -16,7 +16,7 @@ from .._errors import AnyforkError, HandleError, PeerError
 from .._pools.pool import PoolHandle
 from .._pools.pooled_worker import PooledWorker
 from .._system.log import logger_for
-from ._loop import running_loop
+from ._loop import nothing, running_loop
 from ._process import Process
 from ._template import Template
 from ._worker_channel import AsyncWorkerChannel
@@ -182,11 +182,13 @@ class PoolLoop(PoolHandle):
             self.later(partial(self._change_now, action))
         else:
             action()
+            self.later(nothing)  # a signal handler may have come while the loop waits
 
     @property
     def _interrupted(self) -> bool:
-        """True in a signal handler that has interrupted a step of the pool."""
-        return self.busy and self._loop is not None and self._loop.runs
+        """True in a signal handler that has interrupted a step of the pool, or of the loop."""
+        loop = self._loop
+        return loop is not None and loop.runs and (self.busy or loop.between_tasks)
 
     def _change_now(self, action: Callable[[], None]) -> None:
         self.busy = False  # nothing is half done between the steps of the loop
