@@ -30,7 +30,9 @@ def spares_of(template):
     """Return the spares that a template keeps, and whose processes are there, once there are as many as it says."""
     wanted = int(re.search("spares=([0-9]+)", repr(template))[1])
     eventually(lambda: len(children(template.ready().pid)) == wanted, f"{template!r}")
-    return children(template.ready().pid)  # and the births of all of them were reported
+    spares = getattr(template, "_template", template)._link.spares
+    eventually(lambda: all(spare.is_reported() for _, spare in spares._links), f"{template!r}")
+    return children(template.pid)
 
 
 def with_spares(template, number):

@@ -243,7 +243,7 @@ def _queue(*messages):
 class Work:
     """A map, as far as its jobs know it."""
 
-    function, kind, on_event, options = FUNCTION_1, ITEMS, None, {}
+    function, kind, on_event, options, label = FUNCTION_1, ITEMS, None, {}, "work"
 
     def __init__(self, count):
         self.items = {n: (n,) for n in range(count)}

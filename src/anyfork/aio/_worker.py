@@ -502,9 +502,8 @@ class Map(Stays, Generic[Result]):
         self._end_progress()
         if self._channel.foreign:
             return
-        self._channel.whole(partial(self._channel.give_up_all, self._ahead))
-        self._ahead.clear()
         self._function = ""
+        self._channel.whole(partial(self._channel.give_up_all, self._ahead))
 
     @destructor
     def __del__(self) -> None:

@@ -27,7 +27,8 @@ from ._waiting import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections import deque
+    from collections.abc import Awaitable, Callable, Sequence
     from typing import Any, TypeVar
 
     from anyio import TaskInfo
@@ -125,9 +126,10 @@ class AsyncWorkerChannel(WorkerChannel):
         self._flush_rest()
         return started
 
-    def give_up_all(self, answers: Iterable[Answer]) -> None:
-        """Take back the calls of a map that have not begun."""
+    def give_up_all(self, answers: deque[Answer]) -> None:
+        """Take back the calls of a map that have not begun, and its function. Empties the queue, which holds it."""
         self.calls.give_up_all(answers)
+        answers.clear()
         self.calls.forget_functions()
         self._flush_rest()
 
