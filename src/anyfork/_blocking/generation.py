@@ -149,13 +149,15 @@ def adopt(function: Callable[[], Template], watch: Sequence[str]) -> Generation:
     template = function()
     if not isinstance(template, Template):
         raise TypeError(f"make= returned {type(template).__name__}: it has to return a Template")
-    template.ready(MAKING_TIMEOUT)
-    seconds = time.monotonic() - at
-    told: Report = {}
-    if not template._link.session.host:
-        told = _ask(template, "report")
-    told["read"], told["read_all"] = everything, True
-    return _generation(template, told, watch, began, seconds)
+    try:
+        template.ready(MAKING_TIMEOUT)
+        seconds = time.monotonic() - at
+        told: Report = {} if template._link.session.host else _ask(template, "report")
+        told["read"], told["read_all"] = everything, True
+        return _generation(template, told, watch, began, seconds)
+    except BaseException:
+        template.close()
+        raise
 
 
 def _generation(
