@@ -113,7 +113,8 @@ def merge_references() -> None:
         gc.collect()
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Leave out what does not concern templates on other machines; skip what needs a package that is not there."""
     for item in items:
         for package in _missing(item):
@@ -125,7 +126,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    _begin_with_what_waits(items)
+    yield
+    _begin_with_what_waits(items)  # last: what others take away afterwards would change the parts
 
 
 def _begin_with_what_waits(items: list[pytest.Item]) -> None:
