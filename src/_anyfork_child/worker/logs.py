@@ -12,6 +12,7 @@ import json
 import logging
 from _thread import RLock
 from collections import deque
+from contextlib import suppress
 
 from ..birth.claims import is_claimed
 from ..wire.call_messages import HEADER, LOG, MAX_BODY
@@ -52,7 +53,7 @@ class OwnerHandler(logging.Handler):
         self._server = server
         self._waiting: deque[bytes] = deque()
         self._size = 0  # bytes that wait, about
-        self._dropped = 0
+        self._dropped: deque[int] = deque()  # how many records, each time that their limit was reached
         self._gate = RLock()  # held while a message is sent
         self._send, self._send_message = server.send, server.send_message
         server.send = self.send  # type: ignore[method-assign]  # all messages go through here
@@ -82,9 +83,12 @@ class OwnerHandler(logging.Handler):
         self._try()
 
     def _drop(self) -> None:
-        while self._size > MOST // 2 and self._waiting:
-            self._size -= len(self._waiting.popleft())
-            self._dropped += 1
+        dropped = 0
+        with suppress(IndexError):  # another thread may send or drop the last ones
+            while self._size > MOST // 2:
+                self._size -= len(self._waiting.popleft())
+                dropped += 1
+        self._dropped.append(dropped)
 
     def _try(self) -> None:
         """Send the records that wait, as far as that is possible without waiting."""
@@ -92,48 +96,84 @@ class OwnerHandler(logging.Handler):
         if gate._is_owned() or not gate.acquire(blocking=False):  # type: ignore[attr-defined]  # missing in the stubs
             return
         try:
-            while self._waiting and len(self._waiting[0]) <= AT_ONCE and is_claimed(self._server.fd):
-                self._send_now(self._waiting[0])
-                self._size -= len(self._waiting.popleft())
+            while self._waiting and is_claimed(self._server.fd) and self._send_first():
+                pass
         except OSError:  # no room now, or the owner has ended
             return
         finally:
             gate.release()
+
+    def _send_first(self) -> bool:
+        """Send the oldest record; return False if it is too long for that, or was dropped. Raises OSError."""
+        try:
+            data = self._waiting.popleft()  # now: another thread may drop it meanwhile
+        except IndexError:
+            return False
+        try:
+            if len(data) <= AT_ONCE:
+                if self._dropped:
+                    self._tell_now()
+                self._send_now(data)
+                self._size -= len(data)
+                return True
+        except BaseException:
+            self._waiting.appendleft(data)
+            raise
+        self._waiting.appendleft(data)
+        return False
 
     def _send_now(self, data: bytes) -> None:
         sent = self._server.sock.send(data, NOWAIT | NOSIGNAL)
         if sent < len(data):  # on systems that send a part
             self._send(data[sent:])
 
+    def _tell_now(self) -> None:
+        """Send how many records were dropped. Raises OSError if there is no room now."""
+        dropped = self._count_dropped()
+        try:
+            self._send_now(_note(dropped))
+        except OSError:
+            self._dropped.append(dropped)
+            raise
+
+    def _count_dropped(self) -> int:
+        return sum(self._dropped.popleft() for _ in range(len(self._dropped)))
+
     def _take(self) -> bytes:
-        """Remove the records that wait, and return them as messages."""
-        taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        """Remove the records that wait, and return them as messages, after a note of how many were dropped."""
+        taken: list[bytes] = []
+        with suppress(IndexError):  # another thread may drop some
+            taken.extend(self._waiting.popleft() for _ in range(len(self._waiting)))
         self._size = 0
         if self._dropped:
-            text = f"{self._dropped} log records of this worker were dropped: the owner did not read them in time"
-            self._dropped = 0
-            body = encode(logging.LogRecord("anyfork", logging.WARNING, __file__, 0, text, (), None))
-            taken.insert(0, HEADER.pack(len(body), 0, 0, LOG, 0, 0) + body)
+            taken.insert(0, _note(self._count_dropped()))
         return b"".join(taken)
 
     def send(self, data: bytes) -> None:
         """Send a message of the worker, after the records that wait."""
         with self._gate:
-            self._send(self._take() + data if self._waiting else data)
+            self._send(self._take() + data if self._waiting or self._dropped else data)
         if self._waiting:
             self._try()
 
     def send_message(self, message: Message) -> None:
         """Send a message with descriptors and files, after the records that wait."""
         with self._gate:
-            if self._waiting:
+            if self._waiting or self._dropped:
                 self._send(self._take())
             self._send_message(message)
 
     def flush(self) -> None:
         """Send the records that wait at the end of the worker, which waits for its owner then."""
-        if self._waiting and not self._server.is_copy and not self._gate._is_owned():  # type: ignore[attr-defined]  # as above
+        unsent = self._waiting or self._dropped
+        if unsent and not self._server.is_copy and not self._gate._is_owned():  # type: ignore[attr-defined]  # as above
             self.send(b"")
+
+
+def _note(dropped: int) -> bytes:
+    text = f"{dropped} log records of this worker were dropped: the owner did not read them in time"
+    body = encode(logging.LogRecord("anyfork", logging.WARNING, __file__, 0, text, (), None))
+    return HEADER.pack(len(body), 0, 0, LOG, 0, 0) + body
 
 
 def encode(record: logging.LogRecord) -> bytes:

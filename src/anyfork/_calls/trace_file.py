@@ -73,8 +73,10 @@ class TraceFile:
     # --- Writing ---
 
     def open_track(self) -> None:
-        """Note that a worker needs the file."""
+        """Note that a worker needs the file. Keep it open from now on: its own workers may write to it before."""
         self.tracks += 1
+        if self._owner == this_process.pid:
+            try_locked(self._lock, self._begin_to_write)
 
     def close_track(self) -> None:
         """Note that a worker needs the file no more. Write the events, and close the file after the last worker."""
@@ -96,17 +98,25 @@ class TraceFile:
     def _write(self) -> None:
         self.wake_at = inf
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        if lines:
+            self._begin_to_write()
         if not lines or self._broken:
             return
         try:
-            if self._fd < 0:
-                self._open()
-                lines.insert(0, self._introduction())
             data = "".join(lines).encode()
             if os.write(self._fd, data) < len(data):
                 raise OSError(f"only a part of {len(data)} bytes could be written")
         except OSError as error:
             self._fail(error)
+
+    def _begin_to_write(self) -> None:
+        """Open the file, unless it is open."""
+        if self._fd < 0 and not self._broken:
+            try:
+                self._open()
+                os.write(self._fd, self._introduction().encode())
+            except OSError as error:
+                self._fail(error)
 
     def _introduction(self) -> str:
         program = os.path.basename(sys.argv[0] if sys.argv else "") or "python"
