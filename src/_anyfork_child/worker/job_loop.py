@@ -153,7 +153,7 @@ class JobLoop(Loop):
             return
         try:
             function = self._serving.function(detail)
-        except BaseException as error:  # decoding a function by value may raise anything, even SystemExit
+        except BaseException as error:  # decoding a function by value may raise anything
             close_all(fds)
             self._serving.refuse(number, error)
             return

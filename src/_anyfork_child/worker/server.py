@@ -293,7 +293,9 @@ class WorkerServer:
         self.send(HEADER.pack(8, number, 0, RESULT, 0, 0) + measure(kind).to_bytes(8, "little"))
 
     def refuse(self, number: int, error: BaseException) -> None:
-        """Send the error because of which a call does not run."""
+        """Send the error because of which a call does not run. Raises SystemExit, which ends the worker, again."""
+        if isinstance(error, SystemExit):
+            raise error
         self.send_error(number, NO_FUNCTION if isinstance(error, FunctionNotFoundError) else BAD_ARGUMENT, error)
 
     def send_failure(self, number: int, error: BaseException) -> None:
