@@ -117,8 +117,8 @@ OWN = textwrap.dedent("""
 """)
 TAKEN = [f"--include-package={name}" for name in ("anyfork", "_anyfork_child", "cloudpickle")]
 LEFT_OUT = (
-    "anyfork.aio,anyfork.contrib,anyfork.joblib,anyio,asyncio,attr,attrs,concurrent,doctest,email,http,joblib,msgspec,"
-    "numpy,pydoc,ssl,typing_extensions,unittest,urllib,xml"
+    "PyInstaller,anyfork._pyinstaller,anyfork.aio,anyfork.contrib,anyfork.joblib,anyio,asyncio,attr,attrs,concurrent,"
+    "doctest,email,http,joblib,msgspec,numpy,pydoc,pygments,rich,ssl,tqdm,typing_extensions,unittest,urllib,xml"
 )
 
 
