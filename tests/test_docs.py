@@ -162,6 +162,7 @@ def docstrings(page: Path) -> Iterator[tuple[str, str]]:
                 yield f"{name}.{member}", getdoc(value) or ""
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("page", REFERENCE, ids=lambda page: page.stem)
 def test_the_examples_of_docstrings_run(page: Path, tmp_path: Path) -> None:
     """Run all examples of a page in one program, one after the other: interpreters take longer than examples."""

@@ -45,6 +45,7 @@ def test_workers_of_loky_are_new_interpreters_and_one_that_dies_breaks_the_execu
     assert said == ["False", "TerminatedWorkerError TerminatedWorkerError", "TerminatedWorkerError"]
 
 
+@pytest.mark.untraced
 def test_a_worker_of_ours_that_dies_fails_its_own_job_and_others_have_what_the_template_has_loaded():
     with anyfork.Template().preload("fractions") as template, anyfork.Executor(template, max_workers=1) as executor:
         jobs = [executor.submit(os._exit, 7), executor.submit(abs, -1)]
@@ -98,6 +99,7 @@ class Boxed:
         self.value = value
 
 
+@pytest.mark.untraced
 def test_a_worker_takes_globals_closures_and_objects_and_tells_failures_as_they_are():
     local = 3
     with anyfork.Template().preload("fractions") as template, anyfork.Worker(template.fork()) as worker:

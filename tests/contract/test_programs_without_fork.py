@@ -47,6 +47,7 @@ def faults(process):
     return ended(process).usage.minor_faults
 
 
+@pytest.mark.untraced
 def test_the_template_is_not_forked():
     with anyfork.Template() as template:
         forked = faults(template.fork().run_program(["true"]))

@@ -254,6 +254,7 @@ def test_a_spare_that_was_killed_is_passed_by_and_replaced(template):
     assert len({*spares_of(template)} - {killed, other}) == 2
 
 
+@pytest.mark.untraced
 @both_faces
 def test_spares_of_a_killed_template_are_not_used(template):
     spares = with_spares(template, 2)

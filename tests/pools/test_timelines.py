@@ -142,6 +142,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.untraced
 def test_the_report_of_a_program_that_was_killed_is_one_page_that_needs_nothing_else(tmp_path, capsys):
     path = tmp_path / "run.json"
     subprocess.run([sys.executable, "-c", KILLED, path], timeout=PROGRAM_DEADLINE, check=False)

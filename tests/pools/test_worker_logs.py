@@ -121,6 +121,7 @@ def test_no_record_is_too_large_or_too_odd(extra):
     assert json.loads(body)["msg"].startswith("ää")
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("kind", observed_faces.POOLS)
 def test_a_pool_logs_what_it_does_and_why(kind, caplog):
     caplog.set_level(logging.DEBUG, "anyfork")
