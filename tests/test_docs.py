@@ -122,23 +122,6 @@ def test_the_reference_has_each_public_name_once_and_all_have_docstrings() -> No
     assert [name for name in sorted(public) if not documented(name)] == []
 
 
-# Public names whose docstrings have no example yet. A name that gets one leaves this list.
-WITHOUT_EXAMPLE = frozenset(
-    [
-        "anyfork.ConnectTimeoutError",
-        "anyfork.ConnectionLostError",
-        "anyfork.Descriptor.close",
-        "anyfork.Descriptor.detach",
-        "anyfork.Descriptor.fileno",
-        "anyfork.ForkError",
-        "anyfork.PeerError",
-        "anyfork.RemotePythonError",
-        "anyfork.subprocess.call",
-        "anyfork.subprocess.check_call",
-        "anyfork.subprocess.check_output",
-        "anyfork.subprocess.run",
-    ]
-)
 REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
 RUN_ALL = """\
 import json, sys, traceback
@@ -177,9 +160,9 @@ def test_the_examples_of_docstrings_run(page: Path, tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_all_docstrings_but_those_of_the_list_have_an_example() -> None:
+def test_all_docstrings_have_an_example() -> None:
     without = {name for page in REFERENCE for name, text in docstrings(page) if not EXAMPLE.search(f"{text}\n")}
-    assert without == WITHOUT_EXAMPLE
+    assert without == set()
 
 
 def documented(name: str) -> bool:

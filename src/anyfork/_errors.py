@@ -266,15 +266,52 @@ class ConnectError(RemoteTemplateError):
 
 
 class RemotePythonError(RemoteTemplateError):
-    """The command has led to no Python, or to one that is too old. Nothing has run there."""
+    """The command has led to no Python, or to one that is too old. Nothing has run there.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.RemoteTemplate(["sh", "-c", "no-such-python"]).ready()
+        except anyfork.RemotePythonError as error:
+            print(error)
+    """
 
 
 class ConnectTimeoutError(RemoteTemplateError, TimeoutError):
-    """The ``connect_timeout`` passed before a Python answered. The command was killed; nothing has run there."""
+    """The ``connect_timeout`` passed before a Python answered. The command was killed; nothing has run there.
+
+    For example::
+
+        import anyfork
+
+        try:
+            anyfork.RemoteTemplate(["sh", "-c", "sleep 60; python3"], connect_timeout=0.1).ready()
+        except anyfork.ConnectTimeoutError as error:
+            print(error)
+    """
 
 
 class ConnectionLostError(RemoteTemplateError):
-    """The connection to a remote template is lost. Everything there ends; processes started there may have run."""
+    """The connection to a remote template is lost. Everything there ends; processes started there may have run.
+
+    For example::
+
+        import os
+        import signal
+        import sys
+        import anyfork
+
+        command = ["sh", "-c", f"echo $$ > connection.pid; exec {sys.executable}"]      # in place of ssh
+        template = anyfork.RemoteTemplate(command).ready()
+        with open("connection.pid") as file:
+            os.kill(int(file.read()), signal.SIGKILL)
+        try:
+            template.execute("pass").ready()
+        except anyfork.ConnectionLostError as error:
+            print(error)
+    """
 
 
 class StartError(AnyforkError):
@@ -292,7 +329,19 @@ class StartError(AnyforkError):
 
 
 class ForkError(StartError, OSError):
-    """The system refused a fork or a resource for it; ``errno`` is the reason. Trying again later may help."""
+    """The system refused a fork or a resource for it; ``errno`` is the reason. Trying again later may help.
+
+    For example::
+
+        import errno
+        import anyfork
+
+        template = anyfork.Template().execute("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))")
+        try:
+            template.fork().run_code("pass")
+        except anyfork.ForkError as error:
+            assert error.errno == errno.EMFILE          # too many open files
+    """
 
 
 class HookError(StartError):
@@ -608,6 +657,18 @@ class PeerError(AnyforkError):
     """A process sent data that is not anyfork's protocol, and was killed.
 
     For a call, ``may_have_run`` says whether anything of its function may have run.
+
+    For example::
+
+        import socket
+        import anyfork
+
+        ours, theirs = socket.socketpair()
+        theirs.sendall(b"HTTP/1.1 400 Bad Request")
+        try:
+            anyfork.Template.from_socket(ours).ready()
+        except anyfork.PeerError as error:
+            print(error)
     """
 
     may_have_run: bool = True

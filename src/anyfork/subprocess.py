@@ -35,11 +35,48 @@ if TYPE_CHECKING:
 
 __all__ = [name for name in _standard.__all__ if name in globals() or isinstance(vars(_standard)[name], _FunctionType)]
 
+# What each function does, and an example.
+_FUNCTIONS = {
+    "run": (
+        "Run a command, and return a CompletedProcess",
+        'done = anyfork.subprocess.run([sys.executable, "-c", "print(1)"], capture_output=True, text=True)',
+        'assert (done.returncode, done.stdout) == (0, "1\\n")',
+    ),
+    "call": (
+        "Run a command, and return its exit code",
+        'assert anyfork.subprocess.call([sys.executable, "-c", "raise SystemExit(3)"]) == 3',
+    ),
+    "check_call": (
+        "Run a command, and raise CalledProcessError if it fails",
+        'anyfork.subprocess.check_call([sys.executable, "-c", "pass"])',
+    ),
+    "check_output": (
+        "Run a command, and return what it writes to standard output. Raise CalledProcessError if it fails",
+        'assert anyfork.subprocess.check_output([sys.executable, "-c", "print(1)"]) == b"1\\n"',
+    ),
+    "getstatusoutput": (
+        "Run a command in a shell, and return its exit code and its output",
+        'assert anyfork.subprocess.getstatusoutput("echo 1; exit 3") == (3, "1")',
+    ),
+    "getoutput": (
+        "Run a command in a shell, and return its output",
+        'assert anyfork.subprocess.getoutput("echo 1") == "1"',
+    ),
+}
+
+
+def _document(name: str) -> str:
+    what, *example = _FUNCTIONS[name]
+    lines = ["import sys", "import anyfork.subprocess", "", *example]
+    text = "\n".join(f"    {line}".rstrip() for line in lines)
+    return f"{what}.\n\nThe arguments are those of ``subprocess.{name}``. See Popen.\n\nFor example::\n\n{text}\n"
+
+
 # The functions of the standard module, with a Popen of ours and each other among their globals.
 _space = {**vars(_standard), "Popen": Popen}
-for _name in ("run", "call", "check_call", "check_output", "getstatusoutput", "getoutput"):
+for _name in _FUNCTIONS:
     _function = vars(_standard)[_name]
     _ours = _FunctionType(_function.__code__, _space, _name, _function.__defaults__, _function.__closure__)
-    _ours.__kwdefaults__, _ours.__doc__ = _function.__kwdefaults__, _function.__doc__
+    _ours.__kwdefaults__, _ours.__doc__ = _function.__kwdefaults__, _document(_name)
     _ours.__module__ = __name__
     globals()[_name] = _space[_name] = _ours

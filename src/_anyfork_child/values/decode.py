@@ -76,18 +76,48 @@ class Descriptor:
         self._fd = fd
 
     def fileno(self) -> int:
-        """Return the number in this process. Raises ValueError after close or detach."""
+        """Return the number in this process. Raises ValueError after close or detach.
+
+        For example::
+
+            import os
+            import anyfork
+
+            reading, writing = os.pipe()
+            end = anyfork.Descriptor(reading)
+            assert end.fileno() == reading
+        """
         if self._fd < 0:
             raise ValueError("this descriptor was closed or detached")
         return self._fd
 
     def detach(self) -> int:
-        """Return the number and forget it: the caller must close the descriptor."""
+        """Return the number and forget it: the caller must close the descriptor.
+
+        For example::
+
+            import os
+            import anyfork
+
+            reading, writing = os.pipe()
+            end = anyfork.Descriptor(reading)
+            os.close(end.detach())
+        """
         fd, self._fd = self.fileno(), -1
         return fd
 
     def close(self) -> None:
-        """Close the descriptor. Closing twice is harmless."""
+        """Close the descriptor. Closing twice is harmless.
+
+        For example::
+
+            import os
+            import anyfork
+
+            reading, writing = os.pipe()
+            end = anyfork.Descriptor(reading)
+            end.close()
+        """
         if self._fd >= 0:
             close(self.detach())
 
