@@ -449,7 +449,7 @@ def test_numpy_is_no_reason_to_warn(program):
 def test_a_refused_fork_is_an_error_with_its_reason_and_leaves_nothing(program):
     said = program("""
         import resource, errno
-        import anyfork._program_copy.fork_here, anyfork._system.lifeline
+        import anyfork._programs.program_copy.fork_here, anyfork._system.lifeline
         anyfork._system.lifeline.open_lifeline()
         before = len(os.listdir("/proc/self/fd"))
         os.setgid(65534); os.setuid(65534)

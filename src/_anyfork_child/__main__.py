@@ -15,7 +15,7 @@ from .wire import channel as channel
 from .wire.platform import forget_bind_now
 from .birth import attributes as attributes
 from .template import entry as entry
-from .template.fork_safety import note_threads
+from .template.fork_check import note_threads
 from .template import fork_loop as fork_loop
 from .wire.descriptors import open_stdio
 from .template.compiled import use_compiled

@@ -117,11 +117,11 @@ if TYPE_CHECKING:
     from ._blocking.worker import Worker as Worker
     from ._executor.executor import Executor as Executor
     from ._pools.stats import PoolStats as PoolStats
-    from ._program_copy.audit import Audit as Audit
-    from ._program_copy.audit import OpenDescriptor as OpenDescriptor
-    from ._program_copy.audit import audit as audit
-    from ._program_copy.fork_here import UnsafeForkWarning as UnsafeForkWarning
-    from ._program_copy.fork_here import fork_here as fork_here
+    from ._programs.program_copy.audit import Audit as Audit
+    from ._programs.program_copy.audit import OpenDescriptor as OpenDescriptor
+    from ._programs.program_copy.audit import audit as audit
+    from ._programs.program_copy.fork_here import UnsafeForkWarning as UnsafeForkWarning
+    from ._programs.program_copy.fork_here import fork_here as fork_here
     from ._system.process_memory import ProcessMemory as ProcessMemory
     from .context import get_context as get_context
 

@@ -10,11 +10,11 @@ from _anyfork_child.values.multiprocessing_context import AnyforkProcess as Anyf
 from _anyfork_child.values.multiprocessing_context import install as _install
 from _anyfork_child.values.multiprocessing_context import known_context
 
-from ._blocking.template import Template, is_template
-from ._errors import ArgumentError
-from ._multiprocessing import (
+from ._blocking.multiprocessing import (
     popen as popen,  # starts processes: loaded here, once, and not by several threads at their first process
 )
+from ._blocking.template import Template, is_template
+from ._errors import ArgumentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import sys
 if "_anyfork_child.template.template" not in sys.modules:  # loaded in templates; in a program not before this
     from ._processes.debugger import is_debugged
     from ._processes.default_template import default_template
-    from ._program_copy.fork_here import UnsafeForkWarning, copy_program
+    from ._programs.program_copy.fork_here import UnsafeForkWarning, copy_program
 
     if is_debugged():
         import warnings

@@ -69,7 +69,7 @@ def is_compiled():
     while frame is not None:
         names.add(frame.f_code.co_filename.rpartition("/")[2])
         frame = frame.f_back
-    return "compiled_loop.py" in names
+    return "compiled.py" in names
 """
 NATIVE_ID = """
 import os, threading

@@ -75,7 +75,9 @@ UNPACKING = textwrap.dedent("""
 
 def test_pyinstaller_takes_no_adapter_along_that_a_program_does_not_import():
     pytest.importorskip("PyInstaller", reason="PyInstaller is not installed")
-    taken = runpy.run_path(str(Path(anyfork.__file__).with_name("_pyinstaller") / "hook-anyfork.py"))["hiddenimports"]
+    taken = runpy.run_path(str(Path(anyfork.__file__).with_name("contrib") / "_pyinstaller" / "hook-anyfork.py"))[
+        "hiddenimports"
+    ]
     assert {"anyfork.aio._pool", "_anyfork_child.worker.server", "cloudpickle"} <= {*taken}
     assert [name for name in taken if "contrib" in name or "joblib" in name] == []
 
@@ -117,7 +119,7 @@ OWN = textwrap.dedent("""
 """)
 TAKEN = [f"--include-package={name}" for name in ("anyfork", "_anyfork_child", "cloudpickle")]
 LEFT_OUT = (
-    "PyInstaller,anyfork._pyinstaller,anyfork.aio,anyfork.contrib,anyfork.joblib,anyio,asyncio,attr,attrs,concurrent,"
+    "PyInstaller,anyfork.aio,anyfork.contrib,anyfork.joblib,anyio,asyncio,attr,attrs,concurrent,"
     "doctest,email,http,joblib,msgspec,numpy,pydoc,pygments,rich,ssl,tqdm,typing_extensions,unittest,urllib,xml"
 )
 

@@ -7,7 +7,7 @@ lookup. So ``__main__`` is never run again, and definitions that are made after 
 The same holds for modules that only the owner has, because it has loaded them by their path or made them itself.
 
 A question is one message, "module:name", or "module:" to ask whether there is such a module, with one end of a socket
-pair; the answer is one frame on that pair. The owner's side is anyfork._multiprocessing.main_lookup.
+pair; the answer is one frame on that pair. The owner's side is anyfork._blocking.multiprocessing.main_lookup.
 """
 
 from __future__ import annotations

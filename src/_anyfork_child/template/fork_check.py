@@ -1,31 +1,44 @@
-"""The check before a fork: finds reasons why a template cannot fork, and prepares it for forks.
+"""The check before a fork: finds reasons why a template cannot fork, and makes its forks safe and cheap.
 
-Runs in templates.
+Runs in templates, before the first fork after user code has run.
 """
 
 from __future__ import annotations
 
 import _signal
 import _socket
+import atexit
+import gc
+import os
 import sys
+from _thread import _count as count_threads  # Python threads beside the main one; threading need not be loaded
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
+from ..birth.exit import fence_copies, flush_stdio
 from ..birth.last_words import PARENT, report
+from ..birth.randomness import numpy_reset
 from ..values.decode import DescriptorsLostError
 from ..wire.channel import Channel, close_all, is_patched, public_socket
 from ..wire.failure import Failure, failure_of
 from ..wire.frames import FAILED, LOST, LOST_DESCRIPTOR, NOTED, Frame
 from ..wire.signals import default_actions, handled_signals, still_ignored
-from .fork_safety import settle
+from ..wire.threads import ignore_warnings, subinterpreters, unsafe_threads
 from .huge_pages import has_large_heap
-
-CHILDREN_DESCRIPTORS = 8  # at least the number of descriptors of Children
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from .state import TemplateState
+
+CHILDREN_DESCRIPTORS = 8  # at least the number of descriptors of Children
+FROM_THE_START = (
+    "the interpreter itself has started threads in the template, by sitecustomize, a .pth file or an option, and a "
+    'fork does not copy them; use Template.new_exec(flags=["-S"]) or ["-I"], which keeps them away'
+)
+
+started_with = 0  # threads beside the main one that ran before any code of anyfork
 
 
 def obstacle(template: TemplateState, fds: list[int], executes: int) -> Failure | None:
@@ -38,7 +51,7 @@ def obstacle(template: TemplateState, fds: list[int], executes: int) -> Failure 
         return Failure("fork", "", DescriptorsLostError())
     if template.failure is None and not template.settled:
         try:
-            _settle(template, fds)
+            _prepare(template, fds)
         except OSError as error:
             return Failure("fork", "", error)
         except Failure as failure:
@@ -76,7 +89,7 @@ def refuse(template: TemplateState, fds: Sequence[int], number: int, failure: Fa
     close_all(fds)
 
 
-def _settle(template: TemplateState, fds: list[int]) -> None:
+def _prepare(template: TemplateState, fds: list[int]) -> None:
     """Prepare a process for its first fork, and again for the next fork after any other request."""
     if template.children is None:
         _make_children(template, fds)
@@ -128,15 +141,116 @@ def _settle_changed(template: TemplateState) -> None:
         template.warm_up()
         template.show_idle()
     children.take_signals()  # the rehearsal has reset them
-    resets = settle(template.immortalize if template.immortal else None)
+    needed = _settle(template.immortalize if template.immortal else None)
     template.fork = template.choose_fork()
     template.ignored = still_ignored(template.ignored)
     template.signals = tuple(n for n in handled_signals() if _signal.getsignal(n) != template.handler)
     if template.signals:
-        resets.append(lambda: default_actions(template.signals))
+        needed.append(lambda: default_actions(template.signals))
     if patched:
-        resets.append(lambda: setattr(template, "changed", True))  # the process then makes its channel a public socket
-    template.resets = tuple(resets)
+        needed.append(lambda: setattr(template, "changed", True))  # the process then makes its channel a public socket
+    template.resets = tuple(needed)
     template.user_hook, sys.unraisablehook = sys.unraisablehook, template.unraisable
     template.collapses = has_large_heap()
     template.changed = False
+
+
+# --- Threads and garbage ------------------------------------------------------------------------------------
+
+
+def note_threads() -> None:
+    """Note the number of threads that this interpreter has started with."""
+    global started_with
+    started_with = count_threads()
+
+
+def check_threads() -> None:
+    """Raise Failure if a Python thread runs beside the main one: a fork would copy its locks without the thread.
+
+    Raise it also if there is a subinterpreter, with which os.fork does not return.
+    """
+    count = count_threads()
+    if count:
+        threading = sys.modules.get("threading")
+        others = [t.name for t in threading.enumerate() if t is not threading.main_thread()] if threading else []
+        summary = "threads run in the template, and a fork does not copy them"
+        raise Failure("threads", ", ".join(others) or "unknown", FROM_THE_START if count <= started_with else summary)
+    others = subinterpreters()
+    if others:
+        raise Failure("threads", ", ".join(others), "the template has subinterpreters, with which it cannot be forked")
+
+
+def _settle(immortalize: Callable[[], object] | None = None) -> list[Callable[[], object]]:
+    """Flush output, collect garbage and freeze the rest; return the resets that each new process must run.
+
+    Call ``immortalize`` when garbage is collected. Raises Failure if a native thread does not stop for a fork.
+    """
+    flush_stdio()
+    ignore_warnings()
+    _check_native_threads()
+    if atexit._ncallbacks():
+        fence_copies()
+    gc.collect()
+    if immortalize is not None:
+        immortalize()
+    gc.freeze()
+    return resets()
+
+
+def resets() -> list[Callable[[], object]]:
+    """Return the functions that a copy of this process must call to reset state that it must not share.
+
+    Exit handlers are not among it.
+    """
+    needed: list[Callable[[], object]] = []
+    modules = sys.modules
+    reseed_numpy = numpy_reset()
+    if reseed_numpy is not None:
+        needed.append(reseed_numpy)
+    if "multiprocessing.process" in modules:
+        needed.append(_reset_multiprocessing)
+    if "uuid" in modules:
+        needed.append(_reset_uuid)
+    if "weakref" in modules and modules["weakref"].finalize._registered_with_atexit:
+        needed.append(_reset_finalizers)
+    wakeup = _signal.set_wakeup_fd(-1)
+    if wakeup >= 0:
+        _signal.set_wakeup_fd(wakeup)
+        needed.append(_reset_wakeup)
+    return needed
+
+
+# --- Native threads ---------------------------------------------------------------------------------------------
+
+
+def _check_native_threads() -> None:
+    names = unsafe_threads()
+    if names:
+        raise Failure("threads", ", ".join(names), "native threads run in the template and do not stop for a fork")
+
+
+# --- State that a new process does not keep from its template ---------------------------------------------------
+
+
+def _reset_wakeup() -> None:
+    _signal.set_wakeup_fd(-1)
+
+
+def _reset_multiprocessing() -> None:
+    process: Any = sys.modules["multiprocessing.process"]
+    process.current_process().authkey = os.urandom(32)
+    process._children = set()  # the children of the template
+
+
+def _reset_uuid() -> None:
+    # The node, the clock sequence and libuuid's own state are the same in every fork; without them uuid1 draws anew.
+    uuid: Any = sys.modules["uuid"]
+    uuid._node = uuid._last_timestamp = uuid._generate_time_safe = None
+
+
+def _reset_finalizers() -> None:
+    # weakref.finalize registers with atexit once, in the template; and the objects to finalize are the template's.
+    finalize = sys.modules["weakref"].finalize
+    for info in finalize._registry.values():
+        info.atexit = False
+    finalize._registered_with_atexit = False

@@ -117,7 +117,7 @@ def _has_free_lock(logging: Any, handler: Any) -> bool:
 
 def _asyncio_is_quiet(hook: Hook) -> bool:
     events: Any = modules["asyncio.events"]
-    # The wakeup descriptor is reset by another function: see template.fork_safety.
+    # The wakeup descriptor is reset by another function: see template.fork_check.
     return hook is events.on_fork and events._event_loop_policy is None and events._get_running_loop() is None
 
 

@@ -21,7 +21,7 @@ from ..values.shared_main import inherit
 from ..wire import failure
 from ..wire.descriptors import lift, open_stdio
 from ..wire.signals import default_actions, handled_signals
-from .fork_safety import resets
+from .fork_check import resets
 from .template import Template
 from .top_frame import run
 

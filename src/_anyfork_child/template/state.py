@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .fork_hooks import Lists
 
     class Loop(Protocol):
-        """The compiled loop: see template.compiled_loop."""
+        """The compiled loop: see template.compiled."""
 
         collapse: Callable[[int, int], int]
         make_immortal: Callable[[list[object]], None] | None

@@ -54,8 +54,8 @@ from ..wire.resource_tracker import use as use_tracker
 from ..wire.signals import FROM_CHILDREN, ignore_defaults
 from . import shutdown
 from .entry import start_program, start_with_all
+from .fork_check import check_threads
 from .fork_loop import fork_for
-from .fork_safety import check_threads
 from .huge_pages import collapse_by_ctypes, collapse_heap
 
 TYPE_CHECKING = False

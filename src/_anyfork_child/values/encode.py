@@ -130,7 +130,7 @@ def encode(values: Sequence[object], receiver: Receiver = OWNER, out_of_band: bo
         _Pickler(encoded, encoded.take_buffer if out_of_band else None, receiver).dump(values)
     except (_ByValueNeededError, _pickle.PicklingError, TypeError, AttributeError) as error:
         if not isinstance(error, _ByValueNeededError):
-            from ..wire.signal_handlers import comes_from_outside
+            from ..wire.signals import comes_from_outside
 
             if comes_from_outside(error):
                 raise

@@ -1,7 +1,7 @@
 """The classes of the multiprocessing context.
 
 Both sides use them, because Process objects travel by pickle, with their class by its name. The owner starts processes
-(anyfork._multiprocessing.popen); _anyfork_child.multiprocessing.process is the beginning of a process.
+(anyfork._blocking.multiprocessing.popen); _anyfork_child.multiprocessing.process is the beginning of a process.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class AnyforkProcess(process.BaseProcess):
     @classmethod
     def _Popen(cls, process_obj: process.BaseProcess) -> Any:  # noqa: N802  # multiprocessing's name
         # A process of this context may start processes itself. It is their owner then, and needs the owner's modules.
-        return find_function("anyfork._multiprocessing.popen:Popen")(process_obj, cls)
+        return find_function("anyfork._blocking.multiprocessing.popen:Popen")(process_obj, cls)
 
     def close(self) -> None:
         """Close the Process object. Raises ValueError while the process runs.
@@ -190,7 +190,9 @@ class AnyforkContext(context.BaseContext):
                 "give the context a template of its own, get_context(Template().preload(...))"
             )
         else:
-            find_function("anyfork._multiprocessing.popen:preload_by_default")(list(module_names), on_error == "warn")
+            find_function("anyfork._blocking.multiprocessing.popen:preload_by_default")(
+                list(module_names), on_error == "warn"
+            )
 
     def __reduce__(self) -> tuple[object, ...]:
         return known_context, (str(self._name), self._name.main)

@@ -1,4 +1,6 @@
-"""Signal handlers and masks: those of a template, and those that it sets for the function or program it becomes."""
+"""Signal handlers and masks: those of a template, those that it sets for the function or program it becomes, and the
+errors that handlers of a program raise.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from _signal import SIG_DFL, SIG_IGN, SIGHUP, SIGINT, SIGUSR1, SIGUSR2, getsigna
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
+    from types import CodeType
 
 FROM_CHILDREN = (SIGHUP, SIGUSR1, SIGUSR2)  # what a process may send to its parent, to tell it something
 
@@ -59,3 +62,24 @@ def program_signals(ignored: Iterable[int]) -> None:
     """
     default_actions((*handled_signals(), *ignored, SIGINT, _signal.SIGPIPE, _signal.SIGXFSZ))
     unblock_all()
+
+
+def comes_from_outside(error: BaseException) -> bool:
+    """Return whether a signal handler has raised this error, in the middle of unrelated code."""
+    handlers = {code for number in _signal.valid_signals() if (code := _code_of(getsignal(number))) is not None}
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in handlers:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _code_of(handler: object) -> CodeType | None:
+    """Return the code of a handler: a function, a method, a callable object, or a partial of one of these."""
+    while hasattr(handler, "func"):
+        handler = handler.func
+    if not hasattr(handler, "__code__") and not hasattr(handler, "__func__"):
+        handler = vars(type(handler)).get("__call__")
+    code: CodeType | None = getattr(getattr(handler, "__func__", handler), "__code__", None)
+    return code

@@ -25,7 +25,7 @@ LOOK = 0.001  # seconds between two looks: no event tells of the end of a native
 FORKING = (
     "_anyfork_child.template.fork_loop",
     "_anyfork_child.wire.threads",
-    "anyfork._program_copy.fork_here",
+    "anyfork._programs.program_copy.fork_here",
 )  # the modules that fork
 FILTERS = [("ignore", None, DeprecationWarning, name, 0) for name in FORKING]
 

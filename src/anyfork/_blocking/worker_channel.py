@@ -22,7 +22,7 @@ from sys import modules
 from _anyfork_child.values.scalars import load_plain
 from _anyfork_child.wire.call_messages import READ_SIZE
 from _anyfork_child.wire.channel import CLOEXEC, ROOM
-from _anyfork_child.wire.signal_handlers import comes_from_outside
+from _anyfork_child.wire.signals import comes_from_outside
 
 from .._calls.call import State
 from .._calls.worker_channel import WORKER_END_TIMEOUT, WorkerChannel

@@ -11,7 +11,7 @@ from _anyfork_child.values.encode import INLINE, PROTOCOL, CannotTravelError, is
 from _anyfork_child.values.message import Message, in_pieces, message_of
 from _anyfork_child.values.scalars import FORMAT, SCALARS, dump_scalars
 from _anyfork_child.wire.call_messages import CALL, FORGET, FUNCTION, HEADER, SMALL_CALL
-from _anyfork_child.wire.signal_handlers import comes_from_outside
+from _anyfork_child.wire.signals import comes_from_outside
 
 from .._errors import ArgumentError
 from .._processes.arguments import check_function, encode_for

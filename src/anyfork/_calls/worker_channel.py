@@ -21,7 +21,7 @@ from _anyfork_child.wire.channel import (
     unpack_descriptors,
 )
 from _anyfork_child.wire.frames import ProtocolError
-from _anyfork_child.wire.signal_handlers import comes_from_outside
+from _anyfork_child.wire.signals import comes_from_outside
 
 from .._errors import AnyforkError, HandleError, PeerError, WorkerDiedError
 from .._system import this_process

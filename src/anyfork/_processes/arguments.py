@@ -6,7 +6,7 @@ import _signal
 import os
 
 from _anyfork_child.values.encode import CannotTravelError, Encoded, encode
-from _anyfork_child.wire.signal_handlers import comes_from_outside
+from _anyfork_child.wire.signals import comes_from_outside
 
 from .._errors import ArgumentError
 from .._system.import_path import ORDINARY

@@ -6,7 +6,7 @@ from functools import partial
 from types import FunctionType, MethodType, ModuleType
 
 from _anyfork_child.values.encode import PROTOCOL, CannotTravelError, encode
-from _anyfork_child.wire.signal_handlers import comes_from_outside
+from _anyfork_child.wire.signals import comes_from_outside
 
 from .._errors import ArgumentError
 

@@ -7,7 +7,7 @@ import os
 from _thread import RLock
 
 from .._system.locks import locked
-from .._system.reaper import reaper
+from .._system.this_process import reaper
 from .launch import initialise, launch
 
 TYPE_CHECKING = False

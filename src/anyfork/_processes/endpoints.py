@@ -19,7 +19,7 @@ from _anyfork_child.wire.descriptors import duplicates, lift
 from _anyfork_child.wire.frames import EXECUTING, IMPORTED, NOTED, SIGNAL, Frame, ProtocolError
 from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.platform import has_pidfds, signal_pidfd
-from _anyfork_child.wire.signal_handlers import comes_from_outside
+from _anyfork_child.wire.signals import comes_from_outside
 
 from .._status import UNKNOWN, exit_status
 from .._system.locks import Once, in_one_go, locked

@@ -19,7 +19,7 @@ from _anyfork_child.wire.descriptors import duplicate, duplicates
 from _anyfork_child.wire.frames import messages
 from _anyfork_child.wire.memfd import write_stepwise
 from _anyfork_child.wire.owned_descriptors import Owned
-from _anyfork_child.wire.signal_handlers import comes_from_outside
+from _anyfork_child.wire.signals import comes_from_outside
 
 from .._system.locks import Once
 

@@ -11,9 +11,8 @@ from _anyfork_child.wire.frames import START
 from .._system.import_path import is_importable
 from .arguments import encode_call
 from .attributes import EncodedAttributes, check_attributes
-from .launch import open_stderr
+from .launch import open_directory, open_stderr
 from .link import Link
-from .new_interpreter import open_directory
 from .start import fork_default, two_pairs
 
 TYPE_CHECKING = False

@@ -28,7 +28,7 @@ from _anyfork_child.wire.memfd import new_file, write_stepwise
 from _anyfork_child.wire.own_imports import warm
 from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.resource_tracker import MODULE
-from _anyfork_child.wire.signal_handlers import comes_from_outside
+from _anyfork_child.wire.signals import comes_from_outside
 
 from .._errors import AnyforkError, ArgumentError
 from .._system.import_path import changes
@@ -245,7 +245,7 @@ def fork_exec(
     """
     if python is None and flags is None and default_template.is_copy:
         return _fork_pristine(attributes)
-    from .new_interpreter import exec_attributes  # only now: few programs start interpreters of their own
+    from .launch import exec_attributes  # only now: few programs start interpreters of their own
 
     encoded, interpreter, output = exec_attributes(python, flags, attributes)
     try:
@@ -274,7 +274,7 @@ def fork_present(template: Link | None, call: str, attributes: Mapping[str, obje
     """Fork a template, or the default one, with all that a child of this process would inherit. Raises ArgumentError,
     LaunchError and OSError.
     """
-    from .new_interpreter import present_attributes
+    from .launch import present_attributes
 
     encoded = present_attributes(_absolute(attributes))
     try:

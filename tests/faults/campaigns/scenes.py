@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyfork
 from anyfork import Executor, RemoteTemplate, Template, Worker
-from anyfork._multiprocessing.popen import UNKNOWN
+from anyfork._blocking.multiprocessing.popen import UNKNOWN
 
 from . import deeds, state
 

@@ -21,10 +21,10 @@ from _anyfork_child.wire.failure import MISSING, UNSENT, Failure
 from _anyfork_child.wire.frames import FAILED, SEND, Frame
 from _anyfork_child.wire.memfd import write_stepwise
 
-from .._processes.inherited import encode_inherited
-from .._system.import_path import is_importable
-from .._system.locks import do_locked
-from .._system.polling import new_epoll, wait_for
+from ..._processes.inherited import encode_inherited
+from ..._system.import_path import is_importable
+from ..._system.locks import do_locked
+from ..._system.polling import new_epoll, wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ from _anyfork_child.wire.descriptors import duplicates
 from _anyfork_child.wire.frames import PREPARE
 from _anyfork_child.wire.owned_descriptors import Owned
 
-from .._blocking.template import Template
-from .._errors import HandleError, StatusUnknownError
-from .._processes.arguments import encode_call
-from .._processes.default_template import default_template
-from .._processes.handles import TemplateSource
-from .._processes.inherited import encode_inherited
-from .._processes.start import tell_path, warm_template
-from .._system.import_path import current_directory
-from .._system.timeouts import seconds
+from ..._errors import HandleError, StatusUnknownError
+from ..._processes.arguments import encode_call
+from ..._processes.default_template import default_template
+from ..._processes.handles import TemplateSource
+from ..._processes.inherited import encode_inherited
+from ..._processes.start import tell_path, warm_template
+from ..._system.import_path import current_directory
+from ..._system.timeouts import seconds
+from ..template import Template
 from .main_lookup import lookup
 
 TYPE_CHECKING = False
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from _anyfork_child.values.encode import Encoded
     from _anyfork_child.values.multiprocessing_context import AnyforkProcess
 
-    from .._blocking.process import Process
-    from .._blocking.warm import Warm
-    from .._processes.link import Link
+    from ..._processes.link import Link
+    from ..process import Process
+    from ..warm import Warm
 
 MODULE = "_anyfork_child.multiprocessing.process"  # what such a process runs
 UNKNOWN = 255  # the exit code if it is unknown; forkserver says the same

@@ -7,7 +7,7 @@ import sys
 
 from _anyfork_child.wire.unsafe_modules import unsafe_modules
 
-from .._status import Record
+from ..._status import Record
 from . import survey
 
 TYPE_CHECKING = False

@@ -15,9 +15,9 @@ from _anyfork_child.wire.gpu_devices import GpuDevices
 from _anyfork_child.wire.threads import subinterpreters as subinterpreters
 from _anyfork_child.wire.threads import unsafe_threads
 
-from .._processes.link import held_back, open_links
-from .._system.lifeline import lifeline_descriptors
-from .._system.polling import patched_by
+from ..._processes.link import held_back, open_links
+from ..._system.lifeline import lifeline_descriptors
+from ..._system.polling import patched_by
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

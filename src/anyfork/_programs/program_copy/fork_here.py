@@ -1,6 +1,6 @@
 """The running program as a template: a copy of it in which the program's own frames never go on.
 
-_anyfork_child.template.program_copy says what is copied, and what the copy does about it; _program_copy.audit decides
+_anyfork_child.template.program_copy says what is copied, and what the copy does about it; audit decides
 whether the program may be copied.
 """
 
@@ -21,12 +21,12 @@ from _anyfork_child.wire.platform import has_pidfds
 from _anyfork_child.wire.threads import Unwarned
 from _anyfork_child.wire.unsafe_modules import unsafe_modules
 
-from .._blocking.template import Template
-from .._errors import ArgumentError, ForkError, UnsafeTemplateError
-from .._processes.link import Link
-from .._system.import_path import is_importable, later_places, place_of
-from .._system.lifeline import open_lifeline
-from .._system.reaper import reaper
+from ..._blocking.template import Template
+from ..._errors import ArgumentError, ForkError, UnsafeTemplateError
+from ..._processes.link import Link
+from ..._system.import_path import is_importable, later_places, place_of
+from ..._system.lifeline import open_lifeline
+from ..._system.this_process import reaper
 from . import survey
 from .audit import hazards, list_descriptors, obstacles
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from _anyfork_child.values.shared_main import SharedMain
 
-    from .._processes.attributes import HasFileno
+    from ..._processes.attributes import HasFileno
     from .audit import OpenDescriptor
 
 
