@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 
 import pytest
 from conftest import children, descendants, eventually
@@ -192,6 +193,19 @@ def test_a_spare_knows_the_path_that_the_program_has_now(plain_template, tmp_pat
     monkeypatch.syspath_prepend(tmp_path)
     with plain_template.fork().run("found_late:f") as process:
         assert (process.channel.recv(5), [process.pid] == old) == (b"found", False)
+
+
+@pytest.fixture(scope="module")
+def _tracked():
+    """Start the resource tracker of multiprocessing, which stays for the rest of the program."""
+    resource_tracker.ensure_running()
+
+
+@pytest.mark.usefixtures("_tracked")
+@pytest.mark.parametrize("new_template", ["execed", "trio"], indirect=True)
+def test_a_spare_is_forked_after_its_template_was_given_the_resource_tracker(template):
+    first = with_spares(template, 1)
+    assert [ask(template.fork(), PID)] == first
 
 
 @both_faces

@@ -63,7 +63,7 @@ def fork(parent: Link, attributes: Mapping[str, object], encoded: Encoded, more:
 
     ``more`` are further bits of the frame's value. Raises ArgumentError for attributes that cannot travel.
     """
-    tell_path(parent)
+    _tell_news(parent)
     if parent.spares is not None:
         return _fork_with_spares(parent, parent.spares, attributes, encoded, more)
     return _fork_now(parent, attributes, encoded, more)
@@ -81,8 +81,6 @@ def _fork_with_spares(
     parent: Link, spares: Spares[Link], attributes: Mapping[str, object], encoded: Encoded, more: int
 ) -> Link:
     """Return a spare if there is one and no attributes are asked for; else ask for a fork."""
-    if MODULE in sys.modules:
-        share_tracker(parent)
     link = spares.take(parent) if encoded is NOTHING else None
     if link is None:
         link = _fork_now(parent, attributes, encoded, more)
@@ -113,7 +111,7 @@ def _add_spares(template: Link, spares: Spares[Link]) -> None:
         spares.end()
         return
     while len(spares) < spares.maximum and template.session.phase is PREPARING and not template.outbox.broken:
-        tell_path(template)
+        _tell_news(template)  # first: what it is told makes the spares before stale
         changes = spares.changes
         try:
             spare = _fork(template, {}, b"", (), SPARE)
@@ -183,8 +181,6 @@ def _body(parent: Link, encoded: Encoded) -> tuple[bytes, Owned]:
 
 
 def _fork(parent: Link, attributes: Mapping[str, object], body: bytes, given: Sequence[int], more: int) -> Link:
-    if MODULE in sys.modules:
-        share_tracker(parent)
     control, far_control, status, far_status = two_pairs()
     try:
         line, flags = open_lifeline()
@@ -401,6 +397,13 @@ def _inform(template: Link, kind: int) -> None:
 
         lead_debugger(template)
     if MODULE in sys.modules and kind == START:
+        share_tracker(template)
+
+
+def _tell_news(template: Link) -> None:
+    """Tell a template, before it forks, what has changed in this program since it was started."""
+    tell_path(template)
+    if MODULE in sys.modules:
         share_tracker(template)
 
 
