@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from concurrent import futures
+from functools import partial
 from textwrap import dedent
 
 import anyio
@@ -530,21 +531,25 @@ def test_futures_may_be_waited_for_in_a_signal_handler_that_interrupts_such_a_wa
     assert sorted(job.result() for job in futures.as_completed(jobs, SOON)) == [*range(20)]
 
 
-def test_a_callback_that_would_wait_for_a_later_job_for_ever_gets_an_error(executor):
-    """Callbacks run in the thread that would have to bring the result. A look at the result is no wait."""
+def test_a_callback_that_would_wait_for_a_later_job_for_ever_gets_an_error(executor, gate):
+    """Callbacks run in the thread that would have to bring the result. A wait with a limit comes to its limit."""
     told = queue.SimpleQueue()
 
     def callback(_):
         later = executor.submit(os.getpid)
-        for timeout in (None, DEADLINE, 0):
+        waits = [partial(later.result, timeout) for timeout in (None, math.inf, 0.001, 0)]
+        waits += [partial(next, executor.map(abs, [-1], timeout=timeout)) for timeout in (None, 0.001)]
+        for wait in waits:
             try:
-                later.result(timeout)
+                wait()
             except Exception as error:
                 told.put(type(error))
         told.put(later)
 
-    executor.submit(abs, -1).add_done_callback(callback)
-    assert [told.get(timeout=DEADLINE) for _ in range(3)] == [anyfork.HandleError, anyfork.HandleError, TimeoutError]
+    executor.submit(jobs.wait, gate.file).add_done_callback(callback)
+    gate.open()  # only now: the callback of a job that is done runs at once, in this thread
+    refused, late = anyfork.HandleError, TimeoutError
+    assert [told.get(timeout=DEADLINE) for _ in range(6)] == [refused, refused, late, late, refused, late]
     assert told.get(timeout=DEADLINE).result(DEADLINE) > 0
 
 

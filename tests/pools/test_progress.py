@@ -9,6 +9,7 @@ import operator
 import os
 import pty
 import sys
+import threading
 
 import observed_faces
 import pytest
@@ -68,6 +69,15 @@ def test_what_cannot_show_progress_is_refused(kind):
         pytest.raises(anyfork.ArgumentError, match="progress must be True, False, or a function"),
     ):
         face.map(abs, [1], progress="yes")
+
+
+@pytest.mark.parametrize("kind", observed_faces.ALL)
+def test_the_progress_of_a_map_whose_function_cannot_travel_is_shown_to_its_end(kind):
+    told = []
+    lock = threading.Lock()
+    with opened(kind) as face, pytest.raises(anyfork.ArgumentError):
+        face.map(lambda _: lock, [1], progress=lambda *counts: told.append(counts))
+    assert told == [(0, 1)]
 
 
 def test_the_display_has_its_own_pace():

@@ -11,7 +11,7 @@ from _anyfork_child.wire.call_messages import CALL, STREAM
 
 from .._calls.batch import Batch
 from .._calls.call import DONE, State
-from .._calls.progress import progress_of
+from .._calls.progress import UnlessStarted, progress_of
 from .._calls.worker_handle import StreamHandle, WorkerHandle, raise_given_up
 from .._calls.worker_options import WINDOW, Options, check_window
 from .._errors import AnyforkError, HandleError
@@ -233,9 +233,9 @@ class Worker(WorkerHandle):
             raise refused_keywords("map", function, keywords, "window, progress")
         check_window(window)
         channel = self._connected("map")
-        shown = progress_of("map", progress, function, (items,))
-        results = self._map(channel, channel.calls.take_function("map", function), iter(items), window)
-        return results if shown is None else _shown(results, shown)
+        with UnlessStarted(progress_of("map", progress, function, (items,))) as shown:
+            results = self._map(channel, channel.calls.take_function("map", function), iter(items), window)
+            return results if shown is None else _shown(results, shown)
 
     def _map(
         self,

@@ -67,6 +67,20 @@ class Progress:
             logging.getLogger("anyfork").warning("the progress of a map is not shown any more", exc_info=error)
 
 
+class UnlessStarted:
+    """A context manager for the start of a map: if it fails, the display of the progress is closed."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+
+    def __enter__(self) -> Progress | None:
+        return self._progress
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._progress is not None:
+            self._progress.close()
+
+
 class Callback:
     """A callback of the user's as a display."""
 

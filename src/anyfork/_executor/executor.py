@@ -10,7 +10,7 @@ from math import inf
 
 from .._blocking.waiting import warn_in_loop
 from .._calls.labels import label_of
-from .._calls.progress import progress_of
+from .._calls.progress import UnlessStarted, progress_of
 from .._errors import ArgumentError
 from .._pools.pool_options import check_job_options
 from .._processes.arguments import Stays, check_function, refused_keywords
@@ -202,13 +202,13 @@ class _Submitter(Stays, AnyExecutor):
         deadline = deadline_of(timeout)
         priority, limit, idempotent = self._options
         options = {"priority": priority, "timeout": limit, "idempotent": idempotent}
-        shown = progress_of("map", progress, fn, iterables)
-        work = ExecutorMap(dispatcher, fn, chunksize > 1, self._on_event, options, shown)
-        items: Iterator[Any] = zip(*iterables, strict=False)
-        if chunksize > 1:
-            items = _chunks(items, chunksize)
-        ahead = list(islice(items, buffersize))
-        work.add(ahead)
+        with UnlessStarted(progress_of("map", progress, fn, iterables)) as shown:
+            work = ExecutorMap(dispatcher, fn, chunksize > 1, self._on_event, options, shown)
+            items: Iterator[Any] = zip(*iterables, strict=False)
+            if chunksize > 1:
+                items = _chunks(items, chunksize)
+            ahead = list(islice(items, buffersize))
+            work.add(ahead)
         found = _results(work, items, len(ahead), deadline)
         return _flat(found) if chunksize > 1 else found
 

@@ -191,7 +191,8 @@ class ExecutorMap:
         """Wait until the item has a result. Raises TimeoutError."""
         self.dispatcher.check_owner("map")
         warn_in_loop()
-        self.dispatcher.check_wait("a result of map()")
+        if deadline is None:
+            self.dispatcher.check_wait("a result of map()")
         turn = _thread.allocate_lock()
         turn.acquire()
         self._awaited = index, turn

@@ -8,7 +8,7 @@ from anyio.lowlevel import checkpoint
 from _anyfork_child.values.message import Message
 
 from .._calls.labels import label_of
-from .._calls.progress import progress_of
+from .._calls.progress import UnlessStarted, progress_of
 from .._calls.worker_options import check_window
 from .._pools.calls import CallJob
 from .._pools.map import MOST, MapJobs
@@ -293,10 +293,10 @@ class Pool(Stays):
         if window is None:
             window = MOST * max(1, limits.load * limits.max_workers)
         check_window(window)
-        shown = progress_of("map", progress, function, (items,))
         options = (priority, pool_loop.timeout if timeout is None else timeout, idempotent)
-        work = MapJobs(pool_loop, function, window, ordered, shown, options)
-        return PoolMap._of(pool_loop, work, items, return_exceptions)
+        with UnlessStarted(progress_of("map", progress, function, (items,))) as shown:
+            work = MapJobs(pool_loop, function, window, ordered, shown, options)
+            return PoolMap._of(pool_loop, work, items, return_exceptions)
 
     # --- The pool as a whole ---
 

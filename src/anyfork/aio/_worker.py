@@ -11,7 +11,7 @@ from _anyfork_child.wire.call_messages import CALL, STREAM
 
 from .._calls.batch import Batch
 from .._calls.call import DONE, State
-from .._calls.progress import progress_of
+from .._calls.progress import UnlessStarted, progress_of
 from .._calls.worker_handle import StreamHandle, WorkerHandle, raise_given_up
 from .._calls.worker_options import WINDOW, Options, check_window
 from .._errors import AnyforkError
@@ -242,8 +242,8 @@ class Worker(WorkerHandle):
             raise refused_keywords("map", function, keywords, "window, progress")
         check_window(window)
         self._check("map")
-        shown = progress_of("map", progress, function, (items,))
-        return Map(self._channel, self._channel.calls.take_function("map", function), items, window, shown)
+        with UnlessStarted(progress_of("map", progress, function, (items,))) as shown:
+            return Map(self._channel, self._channel.calls.take_function("map", function), items, window, shown)
 
     @overload
     async def stream(
