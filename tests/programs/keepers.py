@@ -15,6 +15,7 @@ from cold_and_warm import DEADLINE, PLAIN
 from conftest import eventually
 
 from _anyfork_client import messages, place
+from anyfork._programs.learned import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,7 +92,11 @@ class CommandLine:
     def stop(self) -> None:
         """Let all keepers end, and wait until they have left nothing."""
         self.call("stop")
-        eventually(lambda: not self.directory.exists() or not [*self.directory.iterdir()], f"left: {self.directory}")
+        eventually(lambda: not self.directory.exists() or not self.left(), f"left: {self.directory}")
+
+    def left(self) -> list[Path]:
+        """Return the files of keepers, but for those of what they have learned, which stay for the next one."""
+        return [path for path in self.directory.iterdir() if path.suffix != SUFFIX]
 
 
 @contextmanager

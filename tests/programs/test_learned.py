@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from cold_and_warm import DEADLINE, PLAIN
@@ -12,7 +14,8 @@ from owner_side import output_of
 
 from _anyfork_child.program import loaded
 from _anyfork_child.program.starter import Starter
-from anyfork._blocking.generation import Generation
+from anyfork._blocking.generation import Generation, make
+from anyfork._blocking.learned_imports import INTERPRETER, Imports, LearnedImports
 from anyfork._blocking.sources import Sources
 from anyfork._programs import kept_template
 from anyfork._programs.learned import Learned
@@ -43,6 +46,30 @@ def test_a_recipe_grows_with_what_is_new(told):
     assert told() is None
     assert told("c", "a").preload == ("c", "a", "b")
     assert told.recipes() == [("c", "a", "b"), ("a", "b"), ()]
+
+
+def test_the_next_keeper_knows_what_this_one_has_learned(told, tmp_path):
+    recipe = told("a", "!b")
+    after = Learned(str(tmp_path / "keeper"))
+    assert after.recipes(REQUEST)[0] == after.latest("", "tool.py", []) == recipe
+    assert after.latest("-m", "tool.py", []) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 1, "interpreters": []}', '{"format": 2}', "format"])
+def test_a_file_that_is_none_of_ours_teaches_nothing(tmp_path, text):
+    (tmp_path / "keeper.learned").write_text(text)
+    assert Learned(str(tmp_path / "keeper")).latest("", "tool.py", []) is None
+
+
+def test_what_another_interpreter_has_learned_is_kept_and_not_used(tmp_path):
+    path = str(tmp_path / "learned.json")
+    LearnedImports(path).note(("-m", "tool"), Imports(("a",)))
+    text = Path(path).read_text()
+    Path(path).write_text(text.replace(json.dumps(INTERPRETER), '"another"'))
+    learned = LearnedImports(path)
+    assert not learned.programs
+    learned.note(("-m", "tool"), Imports(("b",)))
+    assert [one[0]["modules"] for one in json.loads(Path(path).read_text())["interpreters"].values()] == [["a"], ["b"]]
 
 
 def test_what_a_hook_has_rewritten_is_refused_for_ever(told):
@@ -107,15 +134,15 @@ def test_a_program_that_nothing_can_be_learned_from_ends_as_ever(tmp_path, monke
     assert not [*tmp_path.iterdir()]
 
 
-def made(*variables, read_all):
+def generation(*variables, read_all):
     return Generation(None, (), Sources([], [], 0), variables, (), read_all, 0.0, 0.0)
 
 
 def test_a_new_variable_counts_for_a_module_that_has_read_all():
     env = {b"A": b"1", b"SHLVL": b"3"}
-    assert made((b"A", b"1"), read_all=True).outdated(env) == ""
-    assert made((b"A", b"1"), read_all=False).outdated({**env, b"B": b"1"}) == ""
-    assert "B is new" in made((b"A", b"1"), read_all=True).outdated({**env, b"B": b"1"})
+    assert generation((b"A", b"1"), read_all=True).outdated(env) == ""
+    assert generation((b"A", b"1"), read_all=False).outdated({**env, b"B": b"1"}) == ""
+    assert "B is new" in generation((b"A", b"1"), read_all=True).outdated({**env, b"B": b"1"})
 
 
 def test_a_recipe_is_tried_again_after_no_thread_could_be_started(monkeypatch):
@@ -140,15 +167,37 @@ def test_the_files_that_name_places_of_modules_are_watched(tmp_path, monkeypatch
     assert str(tmp_path / "places.pth") in loaded._files()
 
 
-PROBE = """
-import socket, marshal
-from _anyfork_child.program.loaded import try_loading
-near, far = socket.socketpair()
-try_loading(far, ["fractions", "missing_module", "calendar"], ["locale"])
-print(marshal.loads(near.recv(1000)))
-"""
+def test_modules_that_need_a_refused_one_are_left_out():
+    made = make(["fractions", "missing_module", "calendar"], refused=["locale"])
+    with made.template:
+        assert {"missing_module", "calendar", "locale"} == made.left_out.keys()
+        assert made.left_out["calendar"] == "it imports locale"
+        assert "missing_module" in made.left_out["missing_module"]
 
 
-def test_modules_that_need_a_refused_one_are_found():
-    """Refuse locale, which calendar imports."""
-    assert output_of("-c", PROBE, env=PLAIN) == "['missing_module', 'calendar']\n"
+UNSAFE = {
+    "lasting_thread": "import threading\nthreading.Thread(target=threading.Event().wait, name='endless').start()",
+    "open_socket": "import socket\nsock = socket.socket()",
+    "noisy": "print('loaded')",
+    "needs_thread": "import lasting_thread",
+    "leaves": "raise SystemExit(3)",
+}
+REASONS = {
+    "lasting_thread": "has started the thread 'endless'",
+    "open_socket": "descriptor",
+    "noisy": "writes to standard output",
+    "needs_thread": "it imports lasting_thread",
+    "leaves": "its import raises SystemExit: 3",
+}
+
+
+def test_learned_modules_that_are_not_safe_in_a_template_are_left_out_and_named(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, source in UNSAFE.items():
+        (tmp_path / f"{name}.py").write_text(source)
+    made = make(["needs_thread", *UNSAFE, "fractions"], refused=["calendar"])
+    with made.template:
+        assert made.left_out.keys() == {*UNSAFE, "calendar"}
+        assert [name for name, text in REASONS.items() if text not in made.left_out[name]] == []
+        assert "fractions" in made.modules
+        assert not UNSAFE.keys() & {*made.modules}

@@ -222,6 +222,10 @@ def test_a_command_has_loaded_what_it_imported_before(tmp_path):
         (tmp_path / "sets.py").write_text(settings)
         for _ in range(3):
             assert line.run("sets.py", cwd=tmp_path).stdout == "False\n"
+        line.stop()
+        assert line.run("tool.py", cwd=tmp_path).stdout == "anyio fractions own\n"  # cold, as it starts a keeper
+        eventually(lambda: "imported before" in line.call("status"))
+        eventually(lambda: line.run("tool.py", cwd=tmp_path).stdout == "own\n")
 
 
 def test_a_program_that_systemd_has_given_sockets_starts_cold(shared):
@@ -512,7 +516,7 @@ def test_a_pipe_ends_when_the_program_closes_it(shared):
 def test_a_keeper_without_programs_leaves(own):
     own.options = ("--idle", "0.0001", *own.options)
     own.run("-c", "pass")
-    eventually(lambda: not [*own.directory.iterdir()])
+    eventually(lambda: not own.left())
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .noting import Noting
 
+PART = ".part"  # at the end of the name of a file that is being written
 # The first two want to come before what they patch, the last one before the objects that it looks for.
 BEFORE_OTHERS = {"gevent.monkey", "eventlet.patcher", "hypothesis"}
 
@@ -118,12 +119,14 @@ def write_installed(path: str, start_path: Sequence[str]) -> None:
     found = [*sys.modules.items()]
     rewritten = [REWRITTEN + name for name, module in found if _is_rewritten(module)]
     names = [name for name, module in found if comes_from(places, name, module)]
+    part = path + PART
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError:  # the program has become another user, or sees another root
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:  # the program has become another user, sees another root, or nobody wants to know any more
         return
     with open(fd, "wb") as file:
         file.write("\n".join([*names, *rewritten]).encode())
+    os.rename(part, path)
 
 
 def installed_places(start_path: Sequence[str]) -> tuple[str, ...]:
@@ -158,33 +161,3 @@ def _is_rewritten(module: object) -> bool:
         and os.path.isabs(origin)
         and type(loader) not in (SourceFileLoader, ExtensionFileLoader)
     )
-
-
-class RefusedError(BaseException):
-    """Raised by the import of a refused module; no ordinary handler takes it for a module that is missing."""
-
-
-class Refusal:
-    """A finder that refuses modules."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = {*names}
-
-    def find_spec(self, name: str, *_: object) -> None:
-        """Raise RefusedError for a module that is refused, and find no other."""
-        if name in self._names:
-            raise RefusedError(name)
-
-
-def try_loading(channel: _socket.socket, names: Sequence[str], refused: Sequence[str]) -> None:
-    """Send the names of modules that cannot be loaded, or only with others that are refused. Runs in a process of its
-    own.
-    """
-    sys.meta_path.insert(0, Refusal(refused))
-    failed = []
-    for name in names:
-        try:
-            __import__(name)
-        except (Exception, RefusedError):  # a module may raise anything while it is imported
-            failed.append(name)
-    channel.sendall(marshal.dumps(failed))

@@ -7,13 +7,15 @@ import os
 import sys
 import time
 from _signal import SIGKILL
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from _anyfork_child.wire.memfd import new_file
 from _anyfork_child.wire.program_reports import VOLATILE
 
 from .._processes.flows import look
 from .._processes.session import PREPARING
 from .._processes.start import fork_present
+from .learned_imports import REWRITTEN_BY
 from .sources import Sources, expand
 from .template import Template
 from .waiting import run
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 MAKING_TIMEOUT = 600.0  # seconds
 ATTEMPTS = 5  # to make a template from files that go on changing
-LOADED, NOTING = "_anyfork_child.program.loaded", "_anyfork_child.program.noting"
+LOADED, NOTING, TRIAL = (f"_anyfork_child.program.{name}" for name in ("loaded", "noting", "trial"))
 RUNNER = "runpy"  # runs programs that are modules; it is never learned, because it is frozen into the interpreter
 OWN = "_anyfork_child"
 WROTE = "a module wrote something when it was loaded, which programs would not show"
@@ -44,7 +46,8 @@ class Generation:
 
     ``variables`` are those that its modules have read, with their values then, ``settings`` those that they have set.
     ``read_all`` says that a module has read the whole environment, where a further variable counts as well; ``wrote``
-    says that one has written something. ``places`` are the directories that this program had put on its path.
+    says that one has written something. ``places`` are the directories that this program had put on its path,
+    ``left_out`` the learned modules that it has not loaded, with the reasons.
     """
 
     template: Template
@@ -57,6 +60,7 @@ class Generation:
     since: float
     wrote: bool = False
     places: Sequence[str] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def outdated(self, env: Mapping[bytes, bytes]) -> str:
         """Return why a program with this environment cannot use the template; empty if it can."""
@@ -113,7 +117,8 @@ def make(
 ) -> Generation:
     """Return a template that has loaded modules, ready. Raises AnyforkError and OSError.
 
-    ``refused`` are modules that must not be loaded: other modules that need them, or that fail, are left out then.
+    ``refused`` are modules that must not be loaded. If there is such a list, even an empty one, other modules that
+    need them are left out, and those that fail or are not safe in a template.
     ``distrusted`` are source files whose byte code is not used. ``for_programs`` alone, modules are found where a new
     interpreter finds them. ``base`` is one whose template is forked, in place of a new interpreter.
     """
@@ -126,13 +131,14 @@ def make(
     try:
         if for_programs:
             template.prepare(f"{LOADED}:use_path_of_start").preload(RUNNER)
+        left_out: dict[str, str] = {}
         if refused is not None:
-            failed = _ask(template, "try_loading", modules, refused)
-            modules = [name for name in modules if name not in failed]
+            left_out = _left_out(template, modules, refused)
+            modules = [name for name in modules if name not in left_out]
         template.prepare(f"{NOTING}:begin", sorted(distrusted)).preload(*modules).prepare(f"{NOTING}:end")
         template.ready(MAKING_TIMEOUT)
         seconds = time.monotonic() - at
-        return _generation(template, _ask(template, "report"), watch, began, seconds, base)
+        return _generation(template, _ask(template, "report"), watch, began, seconds, base, left_out)
     except BaseException:  # it may be in the middle of a long import
         template._link.signal_now_or_at_birth(SIGKILL)
         template._link.drop_process()
@@ -167,6 +173,7 @@ def _generation(
     began: int,
     seconds: float,
     base: Generation | None = None,
+    left_out: Mapping[str, str] | None = None,
 ) -> Generation:
     (files, directories), states = expand(watch), told.get("states", {})
     files += [*told.get("files", ()), *states]
@@ -189,6 +196,7 @@ def _generation(
         time.monotonic(),
         wrote,
         [*template._link.receiver.places()],
+        left_out or {},
     )
 
 
@@ -210,9 +218,24 @@ def settled(attempt: Callable[[], Generation], wait: Callable[[float], object]) 
     raise OSError(f"{path} has just changed")
 
 
-def _ask(template: Template, function: str, *args: object) -> Any:
+def _left_out(template: Template, modules: Sequence[str], refused: Sequence[str]) -> dict[str, str]:
+    """Return which modules a template must not load, and why. Raises AnyforkError and OSError."""
+    reasons = dict.fromkeys(refused, REWRITTEN_BY)
+    output = new_file()
+    try:
+        while True:  # once more without what is unsafe, as others need it
+            attributes = {"stdout": output.fd, "stderr": output.fd, "contain": True}
+            failed, unsafe = _ask(template, "try_loading", modules, [*reasons], module=TRIAL, **attributes)
+            if unsafe.keys() <= reasons.keys():
+                return {**failed, **reasons}
+            reasons = {**unsafe, **reasons}
+    finally:
+        output.close()
+
+
+def _ask(template: Template, function: str, *args: object, module: str = LOADED, **attributes: Any) -> Any:
     """Return what a function finds out in a fork of a template. Raises AnyforkError and OSError."""
-    with template.fork().run(f"{LOADED}:{function}", *args, timeout=MAKING_TIMEOUT) as process:
+    with template.fork(**attributes).run(f"{module}:{function}", *args, timeout=MAKING_TIMEOUT) as process:
         process.channel.settimeout(MAKING_TIMEOUT)
         data = b""
         while piece := process.channel.recv(1 << 16):

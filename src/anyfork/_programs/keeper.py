@@ -84,9 +84,12 @@ class Keeper:
         self._files = {self._path: os.stat(self._path), file_in(directory, name + LOCK): os.fstat(lock)}
 
     def begin(self, first: RunArguments) -> None:
-        """Make the template that the first client would have needed."""
+        """Make the templates that the first client would have needed."""
         self.idle = first.idle * 60
-        self._kept(Recipe(tuple(first.preload), tuple(first.watch))).prepare(os.environb)
+        learned = None if first.preload else self._learned.latest(first.kind, first.target, first.watch)
+        for recipe in (learned, Recipe(tuple(first.preload), tuple(first.watch))):
+            if recipe is not None:
+                self._kept(recipe).prepare(os.environb)
 
     def serve(self) -> None:
         """Answer clients, each in a thread of its own, until nobody has needed this keeper for a time."""

@@ -5,66 +5,70 @@ from __future__ import annotations
 import os
 from itertools import count
 
-from _anyfork_child.wire.program_reports import REWRITTEN
-
+from .._blocking.learned_imports import Imports, LearnedImports, read_told
 from .kept_template import Recipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any, TypeAlias
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
-    Command: TypeAlias = tuple[str, str, str]
+    from .._blocking.learned_imports import Program
 
-MOST = 1000  # commands that are remembered
+SUFFIX = ".learned"
 
 
 class Learned:
-    """The recipes of commands: the latest one, and the one before, which serves until the latest one is ready."""
+    """The recipes of commands: the latest one, and the one before, which serves until the latest one is ready.
+
+    What the keeper before this one has learned is in its file.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._numbers = count(1)
-        self._recipes: dict[Command, list[Recipe]] = {}
+        self._imports = LearnedImports(path + SUFFIX)
+        self._before: dict[Program, Imports] = {}
 
     def new_file(self) -> str:
         """Return the path of a file where a program may write what it has imported."""
         return f"{os.path.realpath(os.path.dirname(self._path))}/{os.path.basename(self._path)}.{next(self._numbers)}"
 
-    def recipes(self, request: dict[str, Any]) -> Sequence[Recipe]:
+    def recipes(self, request: Mapping[str, Any]) -> Sequence[Recipe]:
         """Return the recipes for a command, the best one first."""
-        plain = Recipe((), tuple(request["watch"]))
-        return [*self._recipes.get(_command(request), ()), plain]
+        program = _program(request)
+        known = [found[program] for found in (self._imports.programs, self._before) if program in found]
+        return [*(_recipe(request, one) for one in known), Recipe((), tuple(request["watch"]))]
 
-    def learn(self, request: dict[str, Any]) -> Recipe | None:
+    def latest(self, kind: str, target: str, watch: Sequence[str]) -> Recipe | None:
+        """Return the recipe of a command as it was learned last, in whichever directory; None if there is none."""
+        for program, imports in reversed(self._imports.programs.items()):
+            if program[:2] == (kind, target):
+                return _recipe({"directory": program[2], "watch": watch}, imports)
+        return None
+
+    def learn(self, request: Mapping[str, Any]) -> Recipe | None:
         """Read what a program has imported; return a recipe if there is something new."""
-        found = _read(request.get("imports_file", ""))
-        names = [name for name in found if not name.startswith(REWRITTEN)]
-        refused = {name.removeprefix(REWRITTEN) for name in found if name.startswith(REWRITTEN)}
-        before = self._recipes.get(_command(request), [])
-        known = before[0].preload if before else ()
+        program = _program(request)
+        before = self._imports.programs.get(program, Imports())
         own = request["target"] if request["kind"] == "-m" else ""
-        if before:
-            refused |= {*before[0].refused}
-        wanted = tuple(dict.fromkeys(name for name in (*names, *known) if name != own and name not in refused))
-        if {*wanted} <= {*known}:
+        now = before.with_further(read_told(request.get("imports_file", "")) or (), own)
+        if now is before:
             return None
-        recipe = Recipe(wanted, tuple(request["watch"]), True, request["directory"], tuple(sorted(refused)))
-        while len(self._recipes) >= MOST:
-            self._recipes.pop(next(iter(self._recipes)), None)
-        self._recipes[_command(request)] = [recipe, *before[:1]]
-        return recipe
+        self._before.pop(program, None)
+        if before.modules:
+            self._before[program] = before
+        try:
+            self._imports.note(program, now)
+        except OSError:  # no space left, for example: this keeper knows it nevertheless
+            pass
+        return _recipe(request, now)
 
 
-def _command(request: dict[str, Any]) -> Command:
+def _program(request: Mapping[str, Any]) -> Program:
+    """Return the kind of a command, its target and its directory."""
     return request["kind"], request["target"], request["directory"]
 
 
-def _read(path: str) -> list[str]:
-    """Read and remove the file of a program; return the names in it."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            os.unlink(path)
-            return file.read().split()
-    except OSError:  # the program has ended without it
-        return []
+def _recipe(request: Mapping[str, Any], imports: Imports) -> Recipe:
+    return Recipe(imports.modules, tuple(request["watch"]), True, request["directory"], imports.rewritten)

@@ -1,0 +1,117 @@
+"""What programs have imported, kept in a file by interpreter and program: what a template loads beforehand."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+
+from _anyfork_child.wire.program_reports import REWRITTEN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, TypeAlias
+
+    Program: TypeAlias = tuple[str, ...]  # as in a command line; the keeper's has the directory as well
+
+FORMAT = 1
+MOST = 1000  # programs that are remembered
+INTERPRETER = f"{sys.implementation.cache_tag} {sys.hexversion:x} {sys.prefix}"
+REWRITTEN_BY = "an import hook of the program has changed it"
+
+
+@dataclass(frozen=True, slots=True)
+class Imports:
+    """The installed modules that a program has imported, and those that a hook of the program has ``rewritten``."""
+
+    modules: tuple[str, ...] = ()
+    rewritten: tuple[str, ...] = ()
+
+    def with_further(self, found: Sequence[str], own: str = "") -> Imports:
+        """Return these and what a program has told, without its ``own`` module; the latest ones come first."""
+        rewritten = {*self.rewritten, *(name.removeprefix(REWRITTEN) for name in found if name.startswith(REWRITTEN))}
+        names = dict.fromkeys([*(name for name in found if not name.startswith(REWRITTEN)), *self.modules])
+        wanted = tuple(name for name in names if name != own and name not in rewritten)
+        return self if {*wanted} <= {*self.modules} else Imports(wanted, tuple(sorted(rewritten)))
+
+
+class LearnedImports:
+    """The imports of programs, in memory and in a file. A file that cannot be read or written is passed over."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.programs: dict[Program, Imports] = _of_interpreter(_read(path))
+
+    def note(self, program: Program, imports: Imports) -> None:
+        """Remember the imports of a program, with what other processes have learned meanwhile. Raises OSError."""
+        self.programs.pop(program, None)
+        self.programs[program] = imports
+        while len(self.programs) > MOST:
+            self.programs.pop(next(iter(self.programs)))
+        everything = _read(self.path)
+        for other, known in _of_interpreter(everything).items():
+            self.programs.setdefault(other, known)
+        everything[INTERPRETER] = [
+            {"program": [*one], "modules": [*known.modules], "rewritten": [*known.rewritten]}
+            for one, known in self.programs.items()
+        ]
+        _write(self.path, {"format": FORMAT, "interpreters": everything})
+
+    def all(self) -> Imports:
+        """Return the imports of all programs together."""
+        known = self.programs.values()
+        rewritten = {name for one in known for name in one.rewritten}
+        modules = dict.fromkeys(name for one in known for name in one.modules if name not in rewritten)
+        return Imports(tuple(modules), tuple(sorted(rewritten)))
+
+
+def read_told(path: str) -> list[str] | None:
+    """Read and remove the file that a program has written at its end; None if there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            os.unlink(path)
+            return file.read().split()
+    except OSError:  # the program goes on, or has ended without it
+        return None
+
+
+def _read(path: str) -> dict[str, Any]:
+    """Return what a file says of each interpreter; nothing if there is no such file, or it is none of ours."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+        interpreters = found["interpreters"] if found["format"] == FORMAT else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return interpreters if isinstance(interpreters, dict) else {}
+
+
+def _of_interpreter(everything: Mapping[str, Any]) -> dict[Program, Imports]:
+    try:
+        return {
+            _texts(one["program"]): Imports(_texts(one["modules"]), _texts(one["rewritten"]))
+            for one in everything.get(INTERPRETER, ())
+        }
+    except (KeyError, TypeError):  # somebody has edited the file
+        return {}
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError
+    return tuple(values)
+
+
+def _write(path: str, values: Mapping[str, Any]) -> None:
+    """Replace a file in one step, so that others read the old one or the new one. Raises OSError."""
+    part = f"{path}.{os.getpid()}.part"
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            json.dump(values, file, indent=1)
+        os.replace(part, path)
+    except BaseException:
+        if os.path.lexists(part):
+            os.unlink(part)
+        raise
