@@ -98,7 +98,7 @@ class Template:
     def immortalize(self) -> Template:
         return self._plain("immortalize")
 
-    def keep_spares(self, maximum: int) -> Template:
+    def keep_spares(self, maximum: int | None) -> Template:
         return self._plain("keep_spares", maximum)
 
     def fork(self, **attributes: Any) -> Template:

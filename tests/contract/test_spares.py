@@ -363,7 +363,73 @@ def test_there_are_none_on_one_cpu(plain_template):
     assert ask(plain_template.fork(), "v") == []
 
 
-@pytest.mark.parametrize("number", [-1, True, 1.5, "2", None])
+@pytest.mark.parametrize("number", [-1, True, 1.5, "2"])
 def test_anything_but_a_number_is_refused(plain_template, number):
     with pytest.raises(anyfork.ArgumentError, match="keep_spares\\(\\) needs a number"):
         plain_template.keep_spares(number)
+
+
+# --- As many as the starts ask for ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Give templates a time that passes only when a test says so: [seconds]."""
+    now = [1000.0]
+    monkeypatch.setattr("anyfork._processes.start.monotonic", lambda: now[0])
+    return now
+
+
+def start_after(clock, pause, template):
+    """Start a process of a template so many seconds after the last one; return its pid."""
+    clock[0] += pause
+    return ask(template.fork(), PID)
+
+
+@both_faces
+def test_starts_with_pauses_between_them_get_a_spare(template, clock):
+    template.keep_spares(None).ready()
+    for _ in range(2):
+        start_after(clock, 1, template)
+        assert "spares=0" in repr(template)
+    start_after(clock, 1, template)
+    assert "spares=1" in repr(template)
+    spares = spares_of(template)
+    assert start_after(clock, 1, template) in spares
+
+
+def test_a_burst_of_starts_gets_no_spares(plain_template, clock):
+    plain_template.keep_spares(None)
+    for _ in range(5):
+        start_after(clock, 0.001, plain_template)
+    assert "spares=0" in repr(plain_template)
+
+
+def test_the_spare_of_a_template_that_nobody_uses_ends_when_another_one_starts_something(plain_template, clock):
+    plain_template.keep_spares(None)
+    for _ in range(3):
+        start_after(clock, 1, plain_template)
+    [spare] = spares_of(plain_template)
+    with anyfork.Template().keep_spares(None) as other:
+        start_after(clock, 59, other)
+        assert "spares=1" in repr(plain_template)
+        start_after(clock, 2, other)
+    assert "spares=0" in repr(plain_template)
+    eventually(lambda: not alive(spare))
+
+
+def test_a_large_heap_has_two_starts_without_a_spare_to_move_to_huge_pages(plain_template, clock):
+    plain_template.keep_spares(None)
+    kept = []
+    for _ in range(10):
+        start_after(clock, 1, plain_template)
+        kept.append(len(spares_of(plain_template)))
+    assert kept == [0, 0, 1, 1, 1, 1, 1, 0, 0, 1]
+
+
+def test_the_statistics_of_a_pool_count_spares_that_are_no_workers(plain_template):
+    with_spares(plain_template, 2)
+    with anyfork.Executor(plain_template, 1) as executor:
+        assert executor.stats().spares == 2
+        pid = executor.submit(os.getpid).result()
+        assert executor.stats().pids == (pid,)

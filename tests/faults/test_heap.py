@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import sysconfig
+from functools import partial
 from pathlib import Path
 
 import child_side
 import pytest
+from conftest import eventually
 
 from _anyfork_child.template.huge_pages import SEVERAL, TRANSPARENT
 from anyfork import Template
@@ -66,6 +69,29 @@ def test_a_heap_that_processes_share_stays_where_it_is_until_they_have_ended(tem
         assert huge(template) == 0
     fork_often(template, 2)
     assert huge(template) >= 8
+
+
+@huge_pages
+def test_a_heap_moves_before_the_first_spare_is_forked(template):
+    template.execute(LOAD).ready()
+    template.keep_spares(1).ready()
+    assert huge(template) >= 8
+    fork_often(template)
+
+
+def spares_are_there(template):
+    return all(spare.is_reported() for _, spare in template._link.spares._links)
+
+
+@huge_pages
+def test_a_heap_moves_between_starts_that_have_a_spare_ready(template, monkeypatch):
+    monkeypatch.setattr("anyfork._processes.start.monotonic", itertools.count(1000).__next__)  # a second between two
+    template.execute(LOAD).keep_spares(None).ready()
+    for _ in range(SEVERAL + 2):
+        fork_often(template, 1)
+        eventually(partial(spares_are_there, template), "the spare is there")
+    assert huge(template) >= 8
+    assert "spares=1" in repr(template)
 
 
 def test_a_small_heap_stays_where_it_is(template):

@@ -113,6 +113,9 @@ def fork_for(template: TemplateState, fds: Sequence[int], flags: int, body: byte
     if not template.settled or LOST_DESCRIPTOR in fds:
         fds = [*fds]
         failure = obstacle(template, fds, flags & EXECUTES)
+        if failure is None and flags & SPARE and template.collapses and not len(template.children or ()):
+            template.collapse_heap()  # spares are kept: there may never again be a moment without a process
+            failure = obstacle(template, fds, flags & EXECUTES)
         if failure is not None:
             told = template.told or not flags & SPARE  # nobody may ever read why a spare was refused
             refuse(template, fds, number, failure)

@@ -14,6 +14,7 @@ from math import inf
 from time import monotonic
 
 from .._errors import ArgumentError, CallCancelledError, CallTimeoutError, HandleError, QueueFullError, TemplateError
+from .._processes.handles import count_spares
 from .._system import this_process
 from .._system.log import DEBUG, INFO, logger_for
 from .calls import Encoder, MemoryAnswer
@@ -282,7 +283,9 @@ class PoolHandle:
 
     def stats(self) -> PoolStats:
         """Return the statistics of the pool at this moment."""
-        return replace(self.scheduler.stats(), pids=() if self.remote else tuple(self.pids))
+        pids = () if self.remote else tuple(self.pids)
+        spares = sum(count_spares(source.key) for source in self.scheduler.sources)
+        return replace(self.scheduler.stats(), pids=pids, spares=spares)
 
     def resize(
         self,

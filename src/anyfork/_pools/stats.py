@@ -22,7 +22,8 @@ class PoolStats:
     is how many workers take jobs, and ``idle`` how many of these have none; ``starting`` and ``leaving`` workers are
     counted separately. ``running`` jobs may have begun, ``sent`` jobs wait in a worker, ``queued`` jobs wait in the
     pool. ``starting_seconds`` is how long all starts together took until the workers were ready. ``pids`` are the
-    process ids of workers on this machine.
+    process ids of workers on this machine. ``spares`` are the processes that the pool's templates keep ready (see
+    ``Template.keep_spares``): they are no workers.
 
     For example::
 
@@ -54,6 +55,7 @@ class PoolStats:
     died: int
     starting_seconds: float
     pids: tuple[int, ...]
+    spares: int = 0
 
     @property
     def memory(self) -> dict[int, ProcessMemory]:

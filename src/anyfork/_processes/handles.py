@@ -255,16 +255,28 @@ class TemplateHandle(Stays):
         """
         return self._send("immortalize", IMMORTALIZE, NOTHING)
 
-    def keep_spares(self, maximum: int) -> Self:
+    def keep_spares(self, maximum: int | None) -> Self:
         """Have this many forks ready before anybody asks for them, so that functions are entered sooner.
+
+        None means as many as the starts ask for: one spare while processes are started one at a time with pauses of
+        5 ms to a minute, and none during a burst, or when starts are rarer.
 
         ``fork`` without attributes hands out such a spare if there is one; the next spare is made once the function of
         that process has been entered and its handle is used. Spares end when the template is changed, and when it is
         closed; ``ready`` and later starts make new ones. There are none while the program has one CPU only, or little
         memory is left. 0, as at first, ends them. Raises ArgumentError.
+
+        For example::
+
+            import anyfork
+
+            template = anyfork.Template().preload("json").keep_spares(None)
+            with template.fork().run_code("pass") as process:
+                assert process.wait().code == 0
         """
-        if isinstance(maximum, bool) or not isinstance(maximum, int) or maximum < 0:
-            raise ArgumentError(f"keep_spares() needs a number of processes, 0 or more, not {maximum!r}")
+        number = isinstance(maximum, int) and not isinstance(maximum, bool) and maximum >= 0
+        if not (number or maximum is None):
+            raise ArgumentError(f"keep_spares() needs a number of processes, 0 or more, or None, not {maximum!r}")
         self._link.check("keep_spares")
         keep_spares(self._link, maximum)
         self._queued()
@@ -426,6 +438,12 @@ def _arguments(argv: Sequence[Argument]) -> list[bytes]:
     if not encoded:
         raise ArgumentError("run_program() needs at least the program's name")
     return encoded
+
+
+def count_spares(template: object) -> int:
+    """Return how many spares a template keeps; 0 for anything else that has templates."""
+    spares = template._link.spares if isinstance(template, TemplateHandle) else None
+    return 0 if spares is None else len(spares)
 
 
 class TemplateSource(Stays):

@@ -6,11 +6,16 @@ way (_processes.start).
 
 A spare is stale when its template was told something since that may change it: it ends then. So each spare is noted
 with the number of such changes before it.
+
+How many there are is a number that the user gives, or follows the starts (``maximum`` is None): one, while starts come
+one at a time with pauses between them. A burst gains nothing from spares, and starts that are rare are not worth one.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
+from math import inf
 from time import monotonic
 
 from .._system.cpus import usable_cpus
@@ -22,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _thread import RLock
     from collections.abc import Callable
-    from typing import Protocol, TypeVar
+    from typing import Any, Protocol, TypeVar
 
     from .session import Session
 
@@ -46,15 +51,26 @@ if TYPE_CHECKING:
 
 LOOKS = 1.0  # seconds between two looks at the CPUs and the memory, which cost more than a start
 FEWEST_CPUS = 2  # on one, to make the next spare delays the process that has just started
+# Seconds between two starts. After less than a pause the next spare would not be there in time; who waits for longer
+# than IDLE has less use of a spare than its memory costs.
+PAUSE, IDLE = 0.005, 60.0
+PAUSES = 2  # in a row, after which there is a spare
+# The forks of a template after which there is no spare for two starts: a large heap moves to huge pages if it has been
+# forked often enough, and only while the template has no processes.
+HEAP_MOVES = range(8, 10)
+
+following: set[Spares[Any]] = set()  # those that follow the starts and have spares now
+os.register_at_fork(after_in_child=following.clear)  # they belong to the process that has made them
 
 
 class Spares(Generic["Spare"]):
-    """The spares of one template: at most ``maximum``, none where CPUs or memory are short."""
+    """The spares of one template, as many as its ``maximum`` says; none where CPUs or memory are short."""
 
-    __slots__ = ("_links", "_look_again", "_scarce", "changes", "maximum", "unused")
+    __slots__ = ("_last_start", "_links", "_look_again", "_pauses", "_scarce", "changes", "maximum", "unused")
 
     def __init__(self) -> None:
-        self.maximum = 0
+        self.maximum: int | None = 0
+        self._last_start, self._pauses = -inf, 0
         self.changes = 0  # how often the template was told something that may change it
         self.unused = 0  # how many of its forks were spares that nobody has asked for
         self._links: deque[tuple[int, Spare]] = deque()
@@ -67,7 +83,25 @@ class Spares(Generic["Spare"]):
         """Keep a spare that was asked for after so many changes of its template."""
         self.unused += 1
         self._links.append((changes, spare))
-        self.end(self.maximum)  # a signal handler may have added others meanwhile
+        if self.maximum is None:
+            following.add(self)
+        else:
+            self.end(self.maximum)  # a signal handler may have added others meanwhile
+
+    def wanted(self, forks: int) -> int:
+        """Return how many spares there should be now, after so many forks of the template."""
+        if self.maximum is not None:
+            return self.maximum
+        return int(self._pauses >= PAUSES and forks not in HEAP_MOVES)
+
+    def note_start(self, now: float) -> None:
+        """Note that a process is asked for. End the spares of other templates that nobody has used for long."""
+        pause, self._last_start = now - self._last_start, now
+        self._pauses = self._pauses + 1 if PAUSE <= pause <= IDLE else 0
+        if following:
+            for spares in following.copy():
+                if now - spares._last_start > IDLE:
+                    spares.end()
 
     def take(self, template: Spare) -> Spare | None:
         """Remove and return the template's oldest spare; None if it is not forked yet. End stale ones."""
@@ -92,8 +126,10 @@ class Spares(Generic["Spare"]):
             try:
                 _, spare = self._links.pop()
             except IndexError:  # another thread has taken it
-                return
+                break
             _end(spare)
+        if not self._links:
+            following.discard(self)
 
     def scarce(self) -> bool:
         """Return whether CPUs or memory are too short for spares."""
@@ -106,7 +142,9 @@ class Spares(Generic["Spare"]):
 
 def _lives(spare: Kept, template: Kept) -> bool:
     """Return whether neither the spare nor its template, which reports its end, is known to have ended."""
-    if not (spare.is_heard() or template.is_heard()):  # a spare says nothing, and a socket hangs up with its process
+    if spare.is_heard():  # it has failed or ended, though its template may not have reported that yet
+        return False
+    if not template.is_heard():
         return True
     session = spare.session
     return not (spare.read_news(spare.ended) or session.status_ended or session.protocol_error)

@@ -6,6 +6,7 @@ import _socket
 import os
 import sys
 from functools import partial
+from time import monotonic
 
 from _anyfork_child.values.decode import change_places
 from _anyfork_child.values.encode import INLINE, Encoded, pickle_into
@@ -81,6 +82,8 @@ def _fork_with_spares(
     parent: Link, spares: Spares[Link], attributes: Mapping[str, object], encoded: Encoded, more: int
 ) -> Link:
     """Return a spare if there is one and no attributes are asked for; else ask for a fork."""
+    if spares.maximum is None:
+        spares.note_start(monotonic())
     link = spares.take(parent) if encoded is NOTHING else None
     if link is None:
         link = _fork_now(parent, attributes, encoded, more)
@@ -88,21 +91,21 @@ def _fork_with_spares(
     return link
 
 
-def keep_spares(template: Link, maximum: int) -> None:
-    """Have a template keep so many spares from now on."""
+def keep_spares(template: Link, maximum: int | None) -> None:
+    """Have a template keep so many spares from now on; None: as many as its starts ask for."""
     if template.spares is None:
-        if not maximum:
+        if maximum == 0:
             return
         template.spares = Spares()
     template.spares.maximum = maximum
-    template.spares.end(maximum)
+    template.spares.end(template.spares.wanted(template.session.forks))
     add_spares(template)
 
 
 def add_spares(template: Link) -> None:
     """Have a template make the spares that are missing, unless another thread is using its link: then later."""
     spares = template.spares
-    if spares is not None and len(spares) < spares.maximum and not template.foreign:
+    if spares is not None and len(spares) < spares.wanted(template.session.forks) and not template.foreign:
         try_locked(template.lock, partial(_add_spares, template, spares))
 
 
@@ -110,7 +113,8 @@ def _add_spares(template: Link, spares: Spares[Link]) -> None:
     if not template.remote and spares.scarce():
         spares.end()
         return
-    while len(spares) < spares.maximum and template.session.phase is PREPARING and not template.outbox.broken:
+    wanted = spares.wanted(template.session.forks)
+    while len(spares) < wanted and template.session.phase is PREPARING and not template.outbox.broken:
         _tell_news(template)  # first: what it is told makes the spares before stale
         changes = spares.changes
         try:
