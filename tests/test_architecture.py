@@ -195,7 +195,7 @@ def counts(path: Path) -> bool:
 
 
 def test_sub_packages_are_free_to_import():
-    """Importing one module of a folder must not load the others."""
+    # Importing one module of a folder must not load the others.
     for path in [path for package in PACKAGES for path in (SRC / package).rglob("*/__init__.py")]:
         if path.parent.name not in ("aio", "_pyinstaller"):
             assert len(ast.parse(path.read_text()).body) == 1, f"{path} has more than its docstring"

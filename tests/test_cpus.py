@@ -69,7 +69,7 @@ def test_affinity_counts():
 
 
 def test_all_pools_respect_the_quota_of_a_real_control_group():
-    """As in ``docker run --cpus=1``."""
+    # As in ``docker run --cpus=1``.
     group = f"/sys/fs/cgroup/cpu/anyfork-test-{os.getpid()}"
     quota = "cpu.cfs_quota_us", "100000"
     if not os.path.exists("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"):

@@ -157,7 +157,7 @@ def test_input_for_a_closed_stream_is_an_error(template):
 
 
 def test_a_second_communicate_while_one_is_under_way_is_an_error_and_harms_nothing(template):
-    """Both would write the same input, and each would read a part of the output."""
+    # Both would write the same input, and each would read a part of the output.
     read, write = os.pipe()
     with template.fork(stdin=read, stdout=PIPE).run_code("print(input())") as process, ThreadPoolExecutor() as threads:
         os.close(read)

@@ -144,7 +144,7 @@ def test_bytes_that_look_like_frames_are_frames_or_a_protocol_error(parts, cuts)
     CUTS,
 )
 def test_descriptors_at_any_byte_are_in_a_frame_or_with_the_decoder(parts, rights, cuts):
-    """Whoever drops the decoder closes them: none may be forgotten."""
+    # Whoever drops the decoder closes them: none may be forgotten.
     check_robust(b"".join(parts), rights, cuts)
 
 
@@ -171,7 +171,7 @@ def check_robust(data, rights, cuts):
 
 @given(frames(), st.data())
 def test_a_stream_goes_on_behind_a_message_that_lost_descriptors(frame, data):
-    """MSG_CTRUNC: what could not be installed is LOST_DESCRIPTOR, at the end of its message."""
+    # MSG_CTRUNC: what could not be installed is LOST_DESCRIPTOR, at the end of its message.
     decoder, expected, got = Decoder(), [], None
     for part, fds in messages(frame):
         kept = data.draw(st.integers(0, len(fds)))
@@ -259,7 +259,7 @@ def test_parts_of_attributes_are_wiped_when_they_are_put_together():
 
 
 def test_the_header_is_as_documented():
-    """version, kind, descriptors, length, value; little endian. What is on the wire must not change unnoticed."""
+    # version, kind, descriptors, length, value; little endian. What is on the wire must not change unnoticed.
     assert messages(Frame(PING, 0x0102, b"ab", [7])) == [
         (b"\x01\x07\x01\x00\x02\x00\x00\x00\x02\x01\x00\x00\x00\x00\x00\x00ab", [7])
     ]

@@ -89,7 +89,7 @@ class Terminal:
 
     @property
     def patience(self) -> int | None:
-        """How long to wait for events, in milliseconds; None for as long as it takes."""
+        """Return how many milliseconds to wait for events; None for as long as it takes."""
         return LOOK if self.program and self._passes_input and not self._is_raw else None
 
     def handle(self, ready: dict[int, int]) -> None:

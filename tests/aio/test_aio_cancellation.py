@@ -82,7 +82,7 @@ async def test_a_cancelled_run_program_leaves_no_process(template):
 
 
 async def test_a_program_that_runs_before_its_template_has_said_so_ends_with_a_cancelled_run(template):
-    """The template is held between the fork and its report, so that only the process itself has said who it is."""
+    # The template is held between the fork and its report, so that only the process itself has said who it is.
     before = set(descendants(template.pid))
     code = "import os\nos.register_at_fork(after_in_parent=lambda: os.read(args[0].fileno(), 1))"
     with pipe() as (held, release), pipe() as (said, out):
@@ -160,7 +160,7 @@ async def test_a_cancelled_detach_leaves_the_handle_usable(template):
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_a_detach_that_asyncio_itself_cancels_leaves_the_handle_usable(template):
-    """Such a cancellation comes even to a shielded checkpoint. None may follow once the socket is known."""
+    # Such a cancellation comes even to a shielded checkpoint. None may follow once the socket is known.
     task, cancelled = asyncio.current_task(), []
 
     def cancel_task(_):

@@ -80,7 +80,7 @@ async def test_a_process_may_be_started_and_awaited_later(template):
 
 
 async def test_a_wait_for_a_process_whose_end_nothing_can_report_any_more_is_over_at_once(template):
-    """An interrupt may have come between the end of the template and the note of it; nothing is polled for."""
+    # An interrupt may have come between the end of the template and the note of it; nothing is polled for.
     process = await template.run(child_side.echo)
     session = process._link.session
     pidfd, session.pidfd, session.status_ended = session.pidfd, -1, True

@@ -99,7 +99,7 @@ async def test_without_pipes_it_waits_and_takes_no_input(template):
 
 @pytest.mark.parametrize("stream", ["stdin", "stdout"])
 async def test_a_communicate_beside_other_uses_is_one_clear_error(template, stream):
-    """Not a group of errors of AnyIO; what is under way goes on."""
+    # Not a group of errors of AnyIO; what is under way goes on.
     async with await template.fork(**ALL).run_code(ECHO) as process, anyio.create_task_group() as tasks:
         use = partial(process.stdin.send, bytes(10**6)) if stream == "stdin" else process.stdout.receive
         with stopped(process.pid):

@@ -50,7 +50,7 @@ def resident(pid):
 
 
 def test_a_worker_that_emits_without_end_waits_for_its_owner(worker):
-    """10,000 events of 60 kB are far more than the socket holds: none of them may wait in the worker."""
+    # 10,000 events of 60 kB are far more than the socket holds: none of them may wait in the worker.
     seen = []
 
     def look(event):
@@ -161,7 +161,7 @@ async def test_tasks_wait_where_too_many_calls_are_queued(monkeypatch):
 
 @pytest.mark.anyio
 async def test_a_worker_that_does_not_read_never_stops_the_loop():
-    """Large arguments of several calls, to a worker that is stopped: other tasks go on."""
+    # Large arguments of several calls, to a worker that is stopped: other tasks go on.
     data = os.urandom(60_000)
     async with aio.Worker(concurrency=50) as worker:
         await worker.ready()
@@ -182,7 +182,7 @@ async def test_a_worker_that_does_not_read_never_stops_the_loop():
 
 
 def test_both_sides_flood_each_other(worker):
-    """Large arguments and large results, many under way: neither waits for the other to read."""
+    # Large arguments and large results, many under way: neither waits for the other to read.
     data = os.urandom(60_000)
     for number, result in enumerate(worker.map(call_functions.flood_back, [data] * 300)):
         assert result == data, number
@@ -234,7 +234,7 @@ CALLS = {
 
 @pytest.mark.parametrize("face", CALLS)
 def test_a_call_that_the_kernel_has_no_memory_for_is_sent_later_and_its_owner_waits_meanwhile(face, monkeypatch):
-    """The socket is writable all the time: an owner that only asked it would try again without a pause."""
+    # The socket is writable all the time: an owner that only asked it would try again without a pause.
     tries = []
 
     def refused(*args):

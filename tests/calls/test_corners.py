@@ -43,7 +43,7 @@ def worker(new_worker):
 
 
 def test_what_another_thread_could_not_send_is_written_on_by_the_one_that_reads(new_worker):
-    """The thread that reads waits for its own answer, which comes only after the last of the others' arguments."""
+    # The thread that reads waits for its own answer, which comes only after the last of the others' arguments.
     with new_worker(concurrency=30) as worker, pipe() as (read, write):
         worker.ready()
         results = []
@@ -171,7 +171,7 @@ def test_a_function_that_is_not_there_is_an_error_of_a_call_of_its_own_too():
 
 @pytest.mark.untraced  # a tracer makes each of the 200 turns long
 def test_an_interrupt_at_any_moment_leaves_a_worker_that_works_or_has_ended():
-    """And never one that hangs."""
+    # And never one that hangs.
     program = """
 import signal, sys, anyfork
 sys.path[:0] = PATH
@@ -311,7 +311,7 @@ def test_what_a_worker_says_beyond_what_was_asked_gets_it_killed(new_worker, sai
 
 
 def test_a_call_that_was_sent_may_have_run_whatever_comes_back(new_worker):
-    """The second call of a function takes the short way, and its answer is noise."""
+    # The second call of a function takes the short way, and its answer is noise.
     noise = """
 import _anyfork_child.worker.loop as worker
 def serve(channel, *given):
@@ -402,7 +402,7 @@ worker.serve = serve
 
 
 def test_the_death_of_a_worker_is_told_to_whoever_waits(new_worker):
-    """At once: the thread that waits is woken by the death, and asks nobody who might be busy."""
+    # At once: the thread that waits is woken by the death, and asks nobody who might be busy.
     with new_worker() as worker, pipe() as (read, _):
         worker.ready()
         killer = threading.Timer(0.1, os.kill, (worker.pid, signal.SIGKILL))

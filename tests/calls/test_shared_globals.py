@@ -89,7 +89,7 @@ FACES = {
 
 
 def test_a_job_sees_what_an_initializer_has_assigned():
-    """In every face; all in one program."""
+    # In every face; all in one program.
     body = f"""
 for name, face in {FACES!r}.items():
     exec(face)
@@ -132,7 +132,7 @@ FILLING = {
 
 
 def test_jobs_have_the_very_objects_that_an_initializer_has_changed_in_place():
-    """In every face, as in a ProcessPoolExecutor; all in one program."""
+    # In every face, as in a ProcessPoolExecutor; all in one program.
     body = f"""
 from functools import partial
 

@@ -278,7 +278,7 @@ def test_calls_may_be_made_while_a_map_is_read(worker):
 
 
 def test_large_items_of_a_map_do_not_lock_both_sides(worker):
-    """Neither side may wait for the other to read while the other waits for it."""
+    # Neither side may wait for the other to read while the other waits for it.
     data = os.urandom(60_000)
     for result in worker.map(call_functions.echo, [data] * 200):
         assert result == data

@@ -482,7 +482,7 @@ def test_a_thread_of_the_owner_may_start_and_another_wait(template):
 
 
 def test_a_collection_in_a_process_copies_none_of_the_objects_of_its_template(template):
-    """In free-threaded builds too, whose collector finds objects in another way."""
+    # In free-threaded builds too, whose collector finds objects in another way.
     template.prepare("processes_functions:fill", 100_000)
     before, after = ask(template, "__import__('processes_functions').private_around_a_collection()")
     assert after - before < 2 << 20 < 100_000 * sys.getsizeof([0])

@@ -118,7 +118,7 @@ class DropInMixin:
 
 
 def test_case(name: str, module_name: str) -> type:
-    """A class of upstream with our executor in it."""
+    # A class of upstream with our executor in it.
     tests = module(module_name)
     util = module("util")
     mixin = getattr(tests, name)
@@ -160,7 +160,7 @@ def _resource_tracker() -> None:
 
 
 def test_every_exception_is_a_test_of_this_version() -> None:
-    """The table holds nothing that has gone meanwhile."""
+    # The table holds nothing that has gone meanwhile.
     there = {test for names in CLASSES for name in CLASSES[names] for test in dir(getattr(module(names), name))}
     newer = {test for test, version in SINCE.items() if sys.version_info < version}
     assert set(EXCEPTIONS) - there <= newer

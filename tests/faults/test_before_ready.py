@@ -110,7 +110,7 @@ def test_run_raises_what_ready_would_raise(trace):
 
 
 def test_the_channel_of_a_process_that_died_before_it_was_ready_is_the_error(trace):
-    """Never a socket that leads nowhere."""
+    # Never a socket that leads nowhere.
     process = start(trace, (os._exit, 9))
     with pytest.raises(anyfork.DiedBeforeReadyError):
         _ = process.channel
@@ -126,7 +126,7 @@ def test_the_template_of_a_process_that_died_before_it_was_ready_works_on(trace)
 
 
 def test_an_exec_ed_interpreter_that_dies_at_its_start_is_an_error_with_what_it_wrote():
-    """Standard error is ours there, so its tail is in the error."""
+    # Standard error is ours there, so its tail is in the error.
     template = Template.new_exec(flags=["-X", "frozen_modules=neither-on-nor-off"])
     with pytest.raises(anyfork.LaunchError) as caught:
         template.ready(DEADLINE)
@@ -165,7 +165,7 @@ def test_a_passed_deadline_is_a_timeout_error_too():
 
 
 def test_a_stopped_template_never_enters_the_function_after_the_deadline_of_run(trace):
-    """Not even when it goes on and reads what is queued."""
+    # Not even when it goes on and reads what is queued.
     template = Template().ready()
     stop(template.pid)
     pid = template.pid
@@ -179,7 +179,7 @@ def test_a_stopped_template_never_enters_the_function_after_the_deadline_of_run(
 
 
 def test_a_fork_of_a_stopped_template_never_enters_the_function_after_the_deadline_of_run(trace):
-    """The process is not even born when the deadline passes, so nothing can be killed yet."""
+    # The process is not even born when the deadline passes, so nothing can be killed yet.
     with Template() as template:
         stop(template.ready().pid)
         with pytest.raises(anyfork.NotReadyError):
@@ -209,7 +209,7 @@ def test_a_program_never_runs_after_the_deadline_of_run_program(tmp_path):
 
 
 def test_ready_of_a_template_that_is_busy_times_out_and_the_template_goes_on():
-    """A template is not killed for being slow."""
+    # A template is not killed for being slow.
     read, write = os.pipe()
     with Template() as template:
         template.execute("import os; os.read(args[0].fileno(), 1)", Descriptor(read))
@@ -233,7 +233,7 @@ os.register_at_fork({}=hook)
 
 @pytest.mark.parametrize("where", ["before", "after_in_child"])
 def test_a_hook_that_raises_fails_the_new_process(where):
-    """Closed, not with a line on stderr and a half-made process."""
+    # Closed, not with a line on stderr and a half-made process.
     with Template() as template:
         template.execute(HOOK.format(where))
         with pytest.raises(anyfork.HookError, match="the hook does not like this"):
@@ -262,7 +262,7 @@ def test_the_template_lives_on_after_a_hook_has_raised(where):
 
 
 def test_a_hook_that_raises_in_the_template_does_not_fail_the_new_process():
-    """The hook after_in_parent runs too late to change anything."""
+    # The hook after_in_parent runs too late to change anything.
     with Template() as template:
         template.execute(HOOK.format("after_in_parent"))
         with template.fork().run(faulty.end_with, 6) as process:

@@ -35,7 +35,7 @@ def test_a_thousand_requests_of_sixteen_threads_each_get_their_own_answer():
 
 @pytest.mark.timeout(240)
 def test_a_thousand_requests_in_flight_are_all_answered():
-    """More than the socket takes at once, and none is waited for before the last is asked."""
+    # More than the socket takes at once, and none is waited for before the last is asked.
     with Template() as template:
         processes = [template.fork().start(faulty.end_with, number % 251) for number in range(REQUESTS)]
         codes = []
@@ -57,7 +57,7 @@ def test_many_requests_leave_no_descriptor_in_template_and_owner():
 
 
 def test_sixteen_threads_may_share_one_template_handle():
-    """Configuring it, forking it and asking whether it is ready."""
+    # Configuring it, forking it and asking whether it is ready.
     with Template() as template, ThreadPoolExecutor(THREADS) as pool:
 
         def use(number):
@@ -82,7 +82,7 @@ def test_sixteen_threads_may_wait_for_one_process():
 
 
 def test_sixteen_threads_may_make_the_first_template_at_once():
-    """There is one default template, not sixteen."""
+    # There is one default template, not sixteen.
     source = """
 from concurrent.futures import ThreadPoolExecutor
 barrier = threading.Barrier(16)
@@ -99,7 +99,7 @@ with ThreadPoolExecutor(16) as pool:
 
 
 def test_one_thread_wins_a_template_that_many_start_at_once():
-    """It is taken over once."""
+    # It is taken over once.
     template = Template().ready()
     barrier = threading.Barrier(THREADS)
 
@@ -118,7 +118,7 @@ def test_one_thread_wins_a_template_that_many_start_at_once():
 
 
 def test_requests_that_are_taken_back_do_not_harm_those_beside_them():
-    """Cancellation mid-request."""
+    # Cancellation mid-request.
     with Template() as template, ThreadPoolExecutor(THREADS) as pool:
 
         def use(number):
@@ -134,7 +134,7 @@ def test_requests_that_are_taken_back_do_not_harm_those_beside_them():
 
 
 def test_a_slow_consumer_does_not_hold_up_the_others():
-    """Its process waits on its own channel."""
+    # Its process waits on its own channel.
     with Template() as template:
         slow = template.fork().run(faulty.send_much, 10_000_000)
         assert [run_one(template, 3) for _ in range(10)] == [3] * 10
@@ -160,7 +160,7 @@ def test_processes_that_are_killed_in_a_crowd_each_have_their_own_status():
 
 
 def test_a_process_may_make_templates_of_its_own():
-    """In small: it is an owner as any other, and what it starts ends with it."""
+    # In small: it is an owner as any other, and what it starts ends with it.
     with Template().run(faulty.start_own) as process:
         grandchild = int(process.channel.recv(100))
         pidfd = os.pidfd_open(grandchild)

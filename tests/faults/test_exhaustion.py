@@ -53,14 +53,14 @@ def crowded():
 
 
 def test_a_fork_beyond_the_limit_of_processes_is_an_error_with_eagain(crowded):
-    """EAGAIN of fork is not mistaken for a socket that would block."""
+    # EAGAIN of fork is not mistaken for a socket that would block.
     with pytest.raises(anyfork.ForkError) as caught:
         crowded.fork().run(faulty.echo)
     assert caught.value.errno == errno.EAGAIN
 
 
 def test_forks_work_again_when_there_may_be_processes_again(crowded):
-    """One request failed, and nothing else."""
+    # One request failed, and nothing else.
     with pytest.raises(anyfork.ForkError):
         crowded.fork().run(faulty.echo)
     crowded.execute("import resource; resource.setrlimit(resource.RLIMIT_NPROC, (1000, 1000))")
@@ -98,14 +98,14 @@ def test_ready_of_a_fork_that_was_refused_is_the_same_error(crowded):
 
 
 def test_a_fork_of_a_fork_that_was_refused_says_that_nothing_has_run(crowded):
-    """The middle one never was."""
+    # The middle one never was.
     with crowded.fork() as fork, pytest.raises(anyfork.AnyforkError) as caught:
         fork.fork().run(faulty.echo)
     assert isinstance(caught.value, anyfork.ForkError | anyfork.TemplateDiedError)
 
 
 def test_what_is_queued_for_a_fork_that_was_refused_is_closed(crowded):
-    """Its descriptors, too."""
+    # Its descriptors, too.
     read, write = os.pipe()
     process = crowded.fork().start(faulty.write_to, Descriptor(write))
     os.close(write)
@@ -152,7 +152,7 @@ def test_forks_work_again_when_there_is_memory_again():
 
 
 def test_a_step_for_which_there_is_no_memory_is_its_error():
-    """MemoryError is one of the user's exceptions."""
+    # MemoryError is one of the user's exceptions.
     with Template() as template:
         restore = limit(template.ready().pid, resource.RLIMIT_AS, 1 << 29)
         template.execute("data = bytearray(1 << 30)")
@@ -194,7 +194,7 @@ def test_the_status_of_a_process_that_was_never_forked_says_why(make):
 @pytest.mark.parametrize("make", [Template, Template.new_exec], ids=["fork", "new_exec"])
 @pytest.mark.parametrize("room", range(16))
 def test_forks_work_again_when_the_template_has_descriptors_again(room, make):
-    """Wherever in the middle of a fork, or of what comes before the first, they ran out."""
+    # Wherever in the middle of a fork, or of what comes before the first, they ran out.
     with make() as template:
         template.ready()
         used = max(int(name) for name in os.listdir(f"/proc/{template.pid}/fd")) + 1
@@ -244,7 +244,7 @@ def test_running_processes_are_reported_although_their_template_has_no_descripto
 
 
 def test_a_template_without_descriptors_does_not_spin():
-    """The refused request is consumed."""
+    # The refused request is consumed.
     with Template() as template:
         limit(template.ready().pid, resource.RLIMIT_NOFILE, NONE_FREE)
         with pytest.raises(anyfork.ForkError):
@@ -261,7 +261,7 @@ def cpu_ticks(pid):
 
 
 def test_descriptors_that_do_not_fit_into_the_process_are_an_error():
-    """MSG_CTRUNC at the receiver is never passed over."""
+    # MSG_CTRUNC at the receiver is never passed over.
     files = [Descriptor(os.open("/dev/null", os.O_RDONLY)) for _ in range(100)]
     with Template() as template:
         limit(template.ready().pid, resource.RLIMIT_NOFILE, 60)
@@ -288,7 +288,7 @@ def test_descriptors_that_do_not_fit_into_a_template_are_an_error_of_what_they_w
 
 
 def test_a_process_without_descriptors_can_still_report_a_failure():
-    """The report needs a module that cannot be read any more."""
+    # The report needs a module that cannot be read any more.
     with Template() as template:
         limit(template.ready().pid, resource.RLIMIT_NOFILE, NONE_FREE)
         with pytest.raises(anyfork.FunctionNotFoundError, match="no_such_module"):
@@ -296,7 +296,7 @@ def test_a_process_without_descriptors_can_still_report_a_failure():
 
 
 def test_descriptors_that_did_not_fit_are_closed_where_they_did():
-    """The part of the message that came is closed, and the writing end of a pipe with it."""
+    # The part of the message that came is closed, and the writing end of a pipe with it.
     read, write = os.pipe()
     with Template() as template:
         limit(template.ready().pid, resource.RLIMIT_NOFILE, 60)
@@ -310,7 +310,7 @@ def test_descriptors_that_did_not_fit_are_closed_where_they_did():
 
 @pytest.mark.parametrize("count", [1, 252, 253, 254, 506, 507, 1000])
 def test_any_number_of_descriptors_arrives(count):
-    """More than 253 are split; none is inheritable."""
+    # More than 253 are split; none is inheritable.
     with socket.socket() as one:
         process = Template().run(faulty.count_descriptors, *[Descriptor(one.fileno()) for _ in range(count)])
         assert process.channel.recv(100) == b"%d" % count
@@ -387,7 +387,7 @@ ATTEMPTS = {
 
 @pytest.mark.parametrize("attempt", ATTEMPTS)
 def test_an_owner_without_descriptors_fails_clearly_and_works_again(attempt):
-    """Wherever in the middle of a request they ran out, nothing leaks, and the next request works."""
+    # Wherever in the middle of a request they ran out, nothing leaks, and the next request works.
     source = f"""
 results = [with_room(room, lambda: attempt({ATTEMPTS[attempt]})) for room in range(14)]
 worked = attempt({ATTEMPTS[attempt]})
@@ -401,7 +401,7 @@ say([results, worked, open_descriptors() - before])
 
 
 def test_a_process_whose_pidfd_had_no_room_in_the_owner_can_still_be_killed_and_waited_for():
-    """The descriptor is lost on its way, the process is not."""
+    # The descriptor is lost on its way, the process is not.
     source = """
 process = template.fork().run(faulty.forever)
 process.channel.recv(1)
@@ -434,7 +434,7 @@ for _ in range(45):
 
 @pytest.mark.usefixtures("alone_in_flight")
 def test_descriptors_beyond_the_limit_of_those_in_flight_wait_in_the_owner():
-    """ETOOMANYREFS is like a full socket, but one that cannot be polled."""
+    # ETOOMANYREFS is like a full socket, but one that cannot be polled.
     source = """
 process = template.start(faulty.count_descriptors)
 os.kill(pid, signal.SIGCONT)
@@ -445,7 +445,7 @@ say(process.channel.recv(100).decode())
 
 @pytest.mark.usefixtures("alone_in_flight")
 def test_a_call_that_finds_no_descriptor_to_queue_sends_nothing_later():
-    """What failed is not half done."""
+    # What failed is not half done.
     source = """
 refused = attempt(lambda: template.send(*[Descriptor(write) for _ in range(400)]))
 process = template.start(faulty.count_descriptors)
@@ -457,7 +457,7 @@ say([refused, process.channel.recv(100).decode()])
 
 @pytest.mark.usefixtures("alone_in_flight")
 def test_a_worker_waits_where_its_owner_does_not_take_its_descriptors():
-    """The kernel takes no more, and no result is lost."""
+    # The kernel takes no more, and no result is lost.
     source = """
 read, write = os.pipe()
 worker = anyfork.Worker(Template(), initializer=faulty.limit_descriptors, initargs=(Descriptor(write), 200))
@@ -485,7 +485,7 @@ worker.close()
 
 
 def test_no_call_blocks_on_a_stopped_template():
-    """What its socket does not take waits in the owner, and arrives in order."""
+    # What its socket does not take waits in the owner, and arrives in order.
     values = [bytes([number]) * 60_000 for number in range(200)]
     template = Template().ready()
     stop(pid := template.pid)
@@ -500,7 +500,7 @@ def test_no_call_blocks_on_a_stopped_template():
 
 @pytest.mark.parametrize("size", [1, 4096])
 def test_tiny_socket_buffers_lose_nothing(size):
-    """Frames arrive in pieces."""
+    # Frames arrive in pieces.
     values = [bytes([number]) * 60_000 for number in range(20)]
     template = Template().ready()
     template._link._control.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
@@ -513,7 +513,7 @@ def test_tiny_socket_buffers_lose_nothing(size):
 
 
 def test_tiny_socket_buffers_that_cannot_grow_lose_nothing():
-    """An ordinary user may not enlarge them beyond the system's limit."""
+    # An ordinary user may not enlarge them beyond the system's limit.
     source = """
 import hashlib
 template = Template().ready()
@@ -532,7 +532,7 @@ say(process.channel.recv(100) == hashlib.sha256(expected).digest())
 
 
 def test_a_queue_that_is_not_delivered_does_not_stop_other_templates():
-    """One stopped reader is nobody else's business."""
+    # One stopped reader is nobody else's business.
     with Template() as stopped, Template() as other:
         stop(stopped.ready().pid)
         for _ in range(300):
@@ -560,7 +560,7 @@ def test_a_handle_that_is_dropped_with_a_full_queue_gets_it_delivered():
 
 
 def test_a_template_does_not_wait_for_an_owner_that_reads_no_statuses():
-    """Each process's last words go to a socket of its own."""
+    # Each process's last words go to a socket of its own.
     with Template() as template:
         processes = [template.fork().start(faulty.fail, "x" * 100_000) for _ in range(40)]
         assert works(template)
@@ -570,7 +570,7 @@ def test_a_template_does_not_wait_for_an_owner_that_reads_no_statuses():
 
 
 def test_a_template_does_not_wait_for_an_owner_that_reads_no_failures():
-    """Even if their text is as long as it gets."""
+    # Even if their text is as long as it gets.
     with Template() as template:
         template.preload("x" * 500_000)
         forks = [template.fork() for _ in range(20)]
@@ -581,7 +581,7 @@ def test_a_template_does_not_wait_for_an_owner_that_reads_no_failures():
 
 
 def test_a_template_does_not_wait_for_an_owner_that_is_stopped():
-    """Children that end meanwhile are reaped all the same."""
+    # Children that end meanwhile are reaped all the same.
     source = """
 template = Template().ready()
 processes = [template.fork().run(faulty.end_when_told, 1) for _ in range(10)]
@@ -607,7 +607,7 @@ say([process.wait(5).signal for process in processes])
 
 @pytest.mark.parametrize("size", [65_000, 1 << 20, (1 << 20) + 1, 1 << 26])
 def test_arguments_of_any_size_arrive(size):
-    """More than a socket takes at once, more than a frame may hold."""
+    # More than a socket takes at once, more than a frame may hold.
     value = os.urandom(1 << 10) * (size >> 10) + bytes(size & 1023)
     process = Template().run(faulty.digest_of, value)
     assert process.channel.recv(100) == hashlib.sha256(value).digest()
@@ -616,7 +616,7 @@ def test_arguments_of_any_size_arrive(size):
 
 
 def test_large_arguments_are_each_clones_own():
-    """Clones share the file that carries them, and must not move each other's position in it."""
+    # Clones share the file that carries them, and must not move each other's position in it.
     value = os.urandom(1 << 21)
     with Template() as template:
         template.send(value)
@@ -628,6 +628,6 @@ def test_large_arguments_are_each_clones_own():
 
 
 def test_too_many_descriptors_for_one_call_are_an_error_at_the_call():
-    """The limit is explicit."""
+    # The limit is explicit.
     with Template() as template, socket.socket() as one, pytest.raises(anyfork.ArgumentError, match="65535"):
         template.send([Descriptor(one.fileno()) for _ in range(65_536)])

@@ -175,7 +175,7 @@ def test_an_error_of_a_hook_in_the_new_process_fails_the_start(template):
 
 
 def test_a_process_has_the_locks_that_a_fork_of_a_thread_holding_them_would_free(template):
-    """The hooks of logging are left out if the locks are free, and run otherwise."""
+    # The hooks of logging are left out if the locks are free, and run otherwise.
     template.execute("import logging\nhandler = logging.StreamHandler()\nlogging.getLogger().addHandler(handler)")
     free = "(h := __main__.handler.lock, h.acquire(blocking=False), h._is_owned(), h.release())[1:3]"
     assert answer(template, free) == "(True, True)"
@@ -184,7 +184,7 @@ def test_a_process_has_the_locks_that_a_fork_of_a_thread_holding_them_would_free
 
 
 def test_an_event_loop_of_a_template_is_that_of_its_processes_where_python_does_so(template):
-    """A hook of asyncio drops it since Python 3.12."""
+    # A hook of asyncio drops it since Python 3.12.
     template.execute("import asyncio\nloop = asyncio.new_event_loop()\nasyncio.set_event_loop(loop)")
     inherited = answer(template, "asyncio.events._event_loop_policy._local._loop is __main__.loop")
     assert inherited == str(sys.version_info < (3, 12))

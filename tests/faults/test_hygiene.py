@@ -64,8 +64,8 @@ def test_a_closed_channel_is_seen_by_its_process_while_siblings_live():
 
 @pytest.mark.parametrize("siblings", [0, 1, 20])
 def test_a_process_has_no_descriptors_but_its_own(siblings):
-    """Standard streams, channel, lifeline, the way of its last words; the listing itself is one more. And
-    the resource tracker of its owner, which another test may have started."""
+    # Standard streams, channel, lifeline, the way of its last words; the listing itself is one more. And
+    # the resource tracker of its owner, which another test may have started.
     with Template() as template:
         others = [template.fork().run(faulty.echo) for _ in range(siblings)]
         names = answer(template, "sorted(map(int, os.listdir('/proc/self/fd')))")
@@ -135,7 +135,7 @@ def memory_count(template, parts):
 
 @pytest.mark.parametrize("size", [0, 200_000])
 def test_the_arguments_of_one_process_are_not_in_the_memory_of_a_later_sibling(size):
-    """A template never sees them, however they travel."""
+    # A template never sees them, however they travel.
     first, second = secret()
     with Template() as template:
         template.fork().run(faulty.end_with_anything, first + second, bytes(size)).wait(DEADLINE)
@@ -144,7 +144,7 @@ def test_the_arguments_of_one_process_are_not_in_the_memory_of_a_later_sibling(s
 
 @pytest.mark.parametrize("compiled", ["0", ""])
 def test_the_environment_of_one_process_is_not_in_the_memory_of_a_later_sibling(compiled):
-    """Attributes carry secrets too. The compiled part does not use the memory again soon, so they are overwritten."""
+    # Attributes carry secrets too. The compiled part does not use the memory again soon, so they are overwritten.
     first, second = secret()
     with Template.new_exec(env={**os.environ, "ANYFORK_COMPILED": compiled}) as template:
         fork = template.fork(env={"TOKEN": (first + second).decode()})
@@ -153,7 +153,7 @@ def test_the_environment_of_one_process_is_not_in_the_memory_of_a_later_sibling(
 
 
 def test_arguments_that_were_sent_to_the_template_itself_are_in_its_forks():
-    """The search above finds what is there."""
+    # The search above finds what is there.
     first, second = secret()
     with Template() as template:
         template.send(first + second)
@@ -184,7 +184,7 @@ PRELOADS = ["random", "uuid", "secrets", "multiprocessing", "tempfile"]
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_two_processes_of_a_template_draw_different_randomness(source):
-    """With generators that were used in the template already."""
+    # With generators that were used in the template already.
     expression = SOURCES[source]
     with Template().preload(*PRELOADS, *["numpy"] * ("numpy" in expression)) as template:
         template.prepare(faulty.evaluate, expression)
@@ -214,7 +214,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_no_process_goes_on_with_the_random_stream_of_its_template(stream):
-    """With a seeded template: the next number of its stream is known."""
+    # With a seeded template: the next number of its stream is known.
     seeding, drawing = STREAMS[stream]
     names = ["numpy.random"] if "numpy" in seeding else ["random"]
     with Template().preload(*names) as template:
@@ -276,7 +276,7 @@ def test_exit_handlers_of_a_template_run_once_at_the_templates_own_end():
 
 
 def test_finalizers_of_the_template_do_not_run_in_its_processes():
-    """Weakref.finalize hooks into the exit, too."""
+    # Weakref.finalize hooks into the exit, too.
     code = """
 import os, weakref
 class Thing: pass

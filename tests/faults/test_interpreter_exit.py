@@ -49,7 +49,7 @@ lose()
 
 @pytest.mark.parametrize("scene", OPEN)
 def test_an_interpreter_that_exits_with_everything_open_says_nothing(scene):
-    """No warning, no traceback, nothing unraisable."""
+    # No warning, no traceback, nothing unraisable.
     with Program("say(1)" + "\n" + OPEN[scene].strip("\n"), flags=STRICT) as program:
         program.read()
         assert program.wait() == 0
@@ -69,7 +69,7 @@ HANDLES = ("template", "fork", "process", "other")
 
 @pytest.mark.parametrize("order", [*itertools.permutations(HANDLES)], ids="-".join)
 def test_handles_may_be_dropped_in_any_order(order):
-    """Whatever is left does what it did; conftest proves that nothing stays."""
+    # Whatever is left does what it did; conftest proves that nothing stays.
     handles = {"template": Template()}
     handles["fork"] = handles["template"].fork()
     handles["process"] = handles["fork"].fork().run(faulty.echo)
@@ -111,7 +111,7 @@ say(os.read(read, 100).decode())
 
 @pytest.mark.parametrize("how", ["dropped", "closed"])
 def test_a_process_sees_the_end_of_its_channel_when_its_handle_goes_before_anybody_has_waited(how):
-    """An end, not a reset of the connection for what it has reported and nobody has read."""
+    # An end, not a reset of the connection for what it has reported and nobody has read.
     read, write = os.pipe()
     process = Template().start(faulty.tell_end, Descriptor(write))
     os.close(write)
@@ -124,7 +124,7 @@ def test_a_process_sees_the_end_of_its_channel_when_its_handle_goes_before_anybo
 
 
 def test_a_channel_outlives_its_process_handle():
-    """It belongs to the caller."""
+    # It belongs to the caller.
     channel = Template().run(faulty.echo).channel
     channel.sendall(b"x")
     assert channel.recv(1) == b"x"
@@ -132,7 +132,7 @@ def test_a_channel_outlives_its_process_handle():
 
 
 def test_a_process_handle_that_is_dropped_closes_a_channel_that_nobody_else_has():
-    """The process sees its end; a ResourceWarning would be an error here."""
+    # The process sees its end; a ResourceWarning would be an error here.
     template = Template()
     process = template.fork().run(faulty.echo)
     process.channel.sendall(b"x")
@@ -142,7 +142,7 @@ def test_a_process_handle_that_is_dropped_closes_a_channel_that_nobody_else_has(
 
 
 def test_handles_in_a_cycle_are_collected():
-    """From inside the collector, in no particular order."""
+    # From inside the collector, in no particular order.
     import gc
 
     class Node:
@@ -160,7 +160,7 @@ def test_handles_in_a_cycle_are_collected():
 
 
 def test_a_handle_that_the_collector_drops_in_the_middle_of_a_call_harms_nobody():
-    """Collections at every allocation, so inside of everything that the library does."""
+    # Collections at every allocation, so inside of everything that the library does.
     source = """
 class Node: pass
 gc.set_threshold(1, 1, 1)

@@ -120,7 +120,7 @@ def test_a_process_that_raises_after_its_template_was_killed_prints_its_own_trac
 
 
 def test_a_process_that_raises_after_its_template_was_killed_ends_with_code_1():
-    """Whoever reaps it then sees that: here the program itself."""
+    # Whoever reaps it then sees that: here the program itself.
     with Program(ORPHAN) as program:
         assert program.read() == 1
 

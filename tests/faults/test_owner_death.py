@@ -168,7 +168,7 @@ def test_what_an_owner_has_started_ends_when_the_owner_is_killed(scene):
 
 @pytest.mark.parametrize("end", ENDS)
 def test_what_an_owner_has_started_ends_however_the_owner_ends(end):
-    """An owner that executes another program keeps its pid, and is gone all the same."""
+    # An owner that executes another program keeps its pid, and is gone all the same.
     source = f"""
         template = Template().ready()
         kept = template.fork().run(faulty.stubborn)
@@ -185,7 +185,7 @@ def test_what_an_owner_has_started_ends_however_the_owner_ends(end):
 
 @pytest.mark.parametrize("number", range(0, 40, 4))
 def test_nothing_is_left_of_an_owner_that_is_killed_while_it_starts_processes(number):
-    """In the middle of forks and starts: those that nobody has a handle of yet."""
+    # In the middle of forks and starts: those that nobody has a handle of yet.
     source = f"""
         template = Template().ready()
         nested = template.fork()
@@ -219,7 +219,7 @@ def test_a_detached_process_survives_its_owner():
 
 
 def test_a_detached_process_of_a_nested_template_survives_the_owner_and_all_templates():
-    """Each template above it ends, by the handle of none."""
+    # Each template above it ends, by the handle of none.
     source = """
         template = Template()
         for _ in range(3):
@@ -237,7 +237,7 @@ def test_a_detached_process_of_a_nested_template_survives_the_owner_and_all_temp
 
 
 def test_a_detached_process_sees_the_end_of_its_channel_when_the_owner_is_killed():
-    """Nothing but the owner holds the other end."""
+    # Nothing but the owner holds the other end.
     source = """
         kept = Template().fork(detached=True).run(faulty.end_when_told, 0)
         kept.channel.recv(1)
@@ -252,7 +252,7 @@ def test_a_detached_process_sees_the_end_of_its_channel_when_the_owner_is_killed
 
 @pytest.mark.parametrize("fault", ["SIGKILL", "SIGSTOP", "deaf"])
 def test_a_running_process_ends_with_its_owner_although_its_template_cannot_help(fault):
-    """The template was killed, or is stopped, or is busy, when the owner is killed."""
+    # The template was killed, or is stopped, or is busy, when the owner is killed.
     source = """
         template = Template.new_exec().ready()
         kept = template.fork().run(faulty.forever)
@@ -273,7 +273,7 @@ def test_a_running_process_ends_with_its_owner_although_its_template_cannot_help
 
 
 def test_the_owners_death_is_noticed_by_a_template_whose_socket_another_process_holds():
-    """End-of-file does not come while a copy of the owner has the socket open; the lifeline does."""
+    # End-of-file does not come while a copy of the owner has the socket open; the lifeline does.
     source = """
         template = Template().ready()
         read, write = os.pipe()

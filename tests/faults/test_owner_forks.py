@@ -69,13 +69,13 @@ def test_a_process_handle_refuses_in_a_forked_copy_of_its_owner(call):
 
 
 def test_the_refusal_names_both_processes():
-    """It says who is to blame."""
+    # It says who is to blame.
     with Template() as template:
         assert str(os.getpid()) in in_copy(template.ready)
 
 
 def test_handles_work_on_in_the_original_after_a_copy_has_used_dropped_and_closed_them():
-    """Closing in the copy does not end anything."""
+    # Closing in the copy does not end anything.
     with Template() as template, template.fork().run(faulty.echo) as process:
         handles = [template, process]
         in_copy(lambda: [handle.close() for handle in handles])
@@ -180,7 +180,7 @@ def test_async_handles_refuse_in_a_forked_copy_and_go_on_in_the_original():
 
 
 def test_a_copy_that_ends_does_not_end_the_templates_of_the_original():
-    """The lifeline is that of the owner."""
+    # The lifeline is that of the owner.
     with Template() as template:
         template.ready()
         for _ in range(3):
@@ -205,7 +205,7 @@ say([process.channel.recv(1).decode(), other.returncode])
 
 
 def test_a_copy_makes_templates_of_its_own():
-    """Gunicorn and celery fork their workers by hand."""
+    # Gunicorn and celery fork their workers by hand.
     source = """
 Template().ready()
 pid = os.fork()
@@ -219,7 +219,7 @@ say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def test_what_a_copy_has_started_ends_with_the_copy():
-    """It is an owner like any other."""
+    # It is an owner like any other.
     source = """
 template = Template().ready()
 from anyfork._processes.default_template import default_template
@@ -241,7 +241,7 @@ signal.pause()
 
 
 def test_a_queue_that_is_not_delivered_yet_is_delivered_by_the_original_only():
-    """Two writers on one socket would mix their frames."""
+    # Two writers on one socket would mix their frames.
     source = """
 from programs import PAUSE
 template = Template().ready()

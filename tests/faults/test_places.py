@@ -27,7 +27,7 @@ with Template() as template:
 
 @needs_root
 def test_an_owner_that_is_pid_1_works():
-    """Of a fresh pid namespace, as in a container."""
+    # Of a fresh pid namespace, as in a container.
     say = "say([os.getpid(), heard, process.returncode, other.returncode])"
     with Program(JOB + say, command=NAMESPACE) as program:
         assert program.read() == [1, "[1]", 0, 3]
@@ -35,7 +35,7 @@ def test_an_owner_that_is_pid_1_works():
 
 @needs_root
 def test_an_owner_that_is_pid_1_is_left_no_zombie():
-    """Templates reap what they fork, and end after it."""
+    # Templates reap what they fork, and end after it.
     source = """
 default = [pid for pid in os.listdir("/proc") if pid.isdigit()]
 
@@ -62,7 +62,7 @@ say(["Z" in states(), len(states())])
 
 @needs_root
 def test_a_template_that_is_pid_1_reaps_everything(tmp_path):
-    """Orphans of the whole namespace come to it, when the owner is outside and it is the init inside."""
+    # Orphans of the whole namespace come to it, when the owner is outside and it is the init inside.
     script = tmp_path / "python"
     script.write_text(f'#!/bin/sh\nexec unshare --pid --fork --mount-proc "{sys.executable}" "$@"\n')
     script.chmod(0o755)
@@ -81,7 +81,7 @@ with Template.new_exec(python=sys.argv[1]) as template:
 
 @needs_root
 def test_an_owner_without_proc_works():
-    """Titles and counts of threads need it, processes do not."""
+    # Titles and counts of threads need it, processes do not.
     say = "say([os.listdir('/proc'), heard, process.returncode, other.returncode])"
     with Program(JOB + say, command=NO_PROC) as program:
         assert program.read() == [[], "[1]", 0, 3]
@@ -96,7 +96,7 @@ def test_an_owner_without_proc_says_nothing_of_that_on_stderr():
 
 
 def test_an_owner_without_standard_streams_works():
-    """A daemon has closed them, so its own sockets get their numbers."""
+    # A daemon has closed them, so its own sockets get their numbers.
     source = """
 with Template().run(faulty.send_value, "[os.fstat(fd).st_rdev for fd in (0, 1, 2)]") as process:
     heard = process.channel.recv(100)
@@ -262,14 +262,14 @@ def deep(request):
 
 
 def test_the_stack_is_as_deep_in_generation_fifty_as_in_the_first(deep):
-    """It is unwound before user code runs."""
+    # It is unwound before user code runs.
     expression = "len(inspect.stack())"
     with Template().run(faulty.send_value, expression) as first, deep.fork().run(faulty.send_value, expression) as last:
         assert first.channel.recv(100) == last.channel.recv(100)
 
 
 def test_the_machine_stack_is_as_large_in_generation_fifty_as_in_the_first(deep):
-    """The interpreter's own frames, too, which inspect does not show."""
+    # The interpreter's own frames, too, which inspect does not show.
     with Template().run(faulty.send_stack_size) as first, deep.fork().run(faulty.send_stack_size) as last:
         assert abs(int(first.channel.recv(100)) - int(last.channel.recv(100))) <= 4096
 

@@ -19,7 +19,7 @@ from anyfork import Descriptor, Template
 
 
 def test_ctrl_c_leaves_idle_templates_alive():
-    """SIGINT goes to the whole group; what it means is the owner's decision."""
+    # SIGINT goes to the whole group; what it means is the owner's decision.
     source = """
 signal.signal(signal.SIGINT, lambda *_: None)
 templates = [Template().ready(), Template.new_exec().ready()]
@@ -52,7 +52,7 @@ say(template.ready().pid is not None)
 
 
 def test_ctrl_c_is_a_keyboard_interrupt_in_a_running_process():
-    """As in any other program in the foreground."""
+    # As in any other program in the foreground.
     source = """
 signal.signal(signal.SIGINT, lambda *_: None)
 process = Template().run(faulty.forever)
@@ -65,7 +65,7 @@ say([status.code, status.signal, "KeyboardInterrupt" in (status.error or "")])
 
 
 def test_ctrl_c_ends_an_owner_that_waits_and_nothing_is_left():
-    """KeyboardInterrupt in the middle of a run."""
+    # KeyboardInterrupt in the middle of a run.
     source = """
 say(1)
 template = Template().execute("import signal\\nwhile True: signal.pause()")
@@ -84,7 +84,7 @@ template.run(faulty.echo)
 
 
 def test_an_interrupted_run_leaves_no_process():
-    """At whatever moment the exception comes. The template goes on."""
+    # At whatever moment the exception comes. The template goes on.
     source = """
 class Enough(BaseException):
     pass
@@ -114,7 +114,7 @@ say([interrupted > 0, len(select.select([read], [], [], 5)[0])])
 
 
 def test_the_function_of_an_interrupted_run_is_never_entered():
-    """The request is taken back, although the template has not even read it."""
+    # The request is taken back, although the template has not even read it.
     source = """
 class Enough(BaseException):
     pass
@@ -180,7 +180,7 @@ def test_sigterm_ends_a_template_and_its_processes():
 
 
 def test_sigterm_in_the_middle_of_a_birth_ends_that_process_too():
-    """Between a fork and its bookkeeping, when the template does not know the process yet."""
+    # Between a fork and its bookkeeping, when the template does not know the process yet.
     with Template() as template:
         template.execute(
             "import os, signal\nos.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))"
@@ -191,7 +191,7 @@ def test_sigterm_in_the_middle_of_a_birth_ends_that_process_too():
 
 
 def test_a_second_sigterm_does_not_save_the_templates_processes():
-    """A signal during the teardown is no excuse."""
+    # A signal during the teardown is no excuse.
     template = Template().ready()
     process = template.fork().run(faulty.stubborn)
     process.channel.recv(1)
@@ -305,7 +305,7 @@ signal.signal(signal.SIGHUP, lambda *_: None)
 @pytest.mark.parametrize("code", ["", SETTINGS])
 @pytest.mark.parametrize("generations", [1, 3])
 def test_a_function_starts_with_the_signals_of_a_fresh_interpreter(code, generations):
-    """An empty mask, and no handler but that of Ctrl-C, whatever the template had."""
+    # An empty mask, and no handler but that of Ctrl-C, whatever the template had.
     template = Template().execute(code)
     for _ in range(generations - 1):
         template = template.fork()
@@ -314,7 +314,7 @@ def test_a_function_starts_with_the_signals_of_a_fresh_interpreter(code, generat
 
 
 def test_a_function_starts_with_an_empty_mask_although_the_owner_blocks_signals():
-    """In a default template that is started while they are blocked."""
+    # In a default template that is started while they are blocked.
     source = """
 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 with Template().run(faulty.describe_signals) as process:
@@ -335,7 +335,7 @@ def test_a_program_starts_with_default_signals():
 
 
 def test_a_signal_to_a_process_does_not_reach_the_wakeup_descriptor_of_its_template():
-    """An event loop in the template would otherwise take it for its own."""
+    # An event loop in the template would otherwise take it for its own.
     code = """
 import signal, socket
 ours, theirs = socket.socketpair()
@@ -355,7 +355,7 @@ signal.set_wakeup_fd(theirs.fileno())
 
 
 def test_the_owners_sigchld_handler_may_reap_everything():
-    """Waitpid(-1) in the application takes nothing that the library needs."""
+    # Waitpid(-1) in the application takes nothing that the library needs.
     source = """
 def reap(*_):
     try:
@@ -376,7 +376,7 @@ say(codes == list(range(30)))
 
 
 def test_a_default_template_that_the_application_reaps_is_replaced():
-    """It is the only child of the owner."""
+    # It is the only child of the owner.
     source = """
 from anyfork._processes.default_template import default_template
 Template().ready().close()
@@ -390,7 +390,7 @@ say(process.returncode)
 
 
 def test_an_owner_that_ignores_sigchld_gets_all_statuses():
-    """Its children vanish without a status; ours are not its children."""
+    # Its children vanish without a status; ours are not its children.
     source = """
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 with Template().run(faulty.end_with, 7) as process:
@@ -404,7 +404,7 @@ say([process.returncode, other.returncode])
 
 @pytest.mark.parametrize("first", ["", "signal.signal(signal.SIGCHLD, signal.SIG_IGN)"])
 def test_code_in_a_template_that_takes_a_status_leaves_it_unknown(first):
-    """The other way round: the template lives on."""
+    # The other way round: the template lives on.
     code = f"""
 import os, signal
 {first}
@@ -429,7 +429,7 @@ except ChildProcessError:  # that is what it raises where SIGCHLD is ignored
 
 
 def test_code_in_a_template_that_wants_sigpipe_does_not_end_it_when_handles_are_dropped():
-    """Reports to nobody are not worth a signal."""
+    # Reports to nobody are not worth a signal.
     code = "import signal; signal.signal(signal.SIGPIPE, signal.SIG_DFL)"
     with Template().execute(code) as template:
         for _ in range(10):
@@ -442,7 +442,7 @@ def test_code_in_a_template_that_wants_sigpipe_does_not_end_it_when_handles_are_
 
 
 def test_code_in_a_template_that_sets_handlers_does_not_change_what_signals_do_to_it():
-    """Many libraries set one for SIGINT or SIGTERM when they are imported."""
+    # Many libraries set one for SIGINT or SIGTERM when they are imported.
     code = "from signal import *; signal(SIGINT, default_int_handler); signal(SIGTERM, print)"
     with Template().execute(code) as template:
         process = template.fork().run(faulty.stubborn)
@@ -536,7 +536,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may make a p
 @needs_root
 @pytest.mark.parametrize("call", ["kill", "terminate"])
 def test_a_signal_to_a_process_that_has_ended_does_not_hit_who_has_its_pid_now(call):
-    """Signals go through the pidfd, whatever the number means by now."""
+    # Signals go through the pidfd, whatever the number means by now.
     source = f"""
 process.{call}()
 template.fork().run(faulty.end_with, 0).wait()
@@ -548,7 +548,7 @@ say([bystander == pid, os.waitpid(bystander, os.WNOHANG)[0]])
 
 @needs_root
 def test_a_template_that_ends_does_not_kill_who_has_the_pid_of_a_process_of_its_own():
-    """What was reaped is forgotten."""
+    # What was reaped is forgotten.
     source = """
 pidfd = os.pidfd_open(template.pid)
 os.kill(template.pid, signal.SIGTERM)
@@ -566,7 +566,7 @@ def test_the_status_of_a_process_is_its_own_although_its_pid_was_reused():
 
 
 def test_a_stopped_process_is_not_taken_for_ended():
-    """Only the end is reported."""
+    # Only the end is reported.
     process = Template().run(faulty.echo)
     os.kill(process.pid, signal.SIGSTOP)
     while state(process.pid) != "T":

@@ -46,7 +46,7 @@ def test_a_process_goes_on_when_its_template_is_killed(orphan):
 
 @needs_pidfds
 def test_a_process_that_lives_has_no_status_when_its_template_was_killed(orphan):
-    """Not a made-up 255."""
+    # Not a made-up 255.
     assert orphan.poll() is None
 
 
@@ -58,7 +58,7 @@ def test_wait_times_out_on_a_living_process_whose_template_was_killed(orphan):
 
 @needs_pidfds
 def test_kill_reaches_a_process_whose_template_was_killed(orphan):
-    """By the pidfd, which needs no template."""
+    # By the pidfd, which needs no template.
     orphan.kill()
     assert orphan.channel.recv(1) == b""
 
@@ -90,7 +90,7 @@ def test_the_descriptor_of_a_process_becomes_readable_when_it_ends_after_its_tem
 
 
 def test_the_status_of_a_process_that_ended_before_its_template_is_known():
-    """It was reported at once, so nothing of it is lost, although nobody has asked before."""
+    # It was reported at once, so nothing of it is lost, although nobody has asked before.
     template = Template.new_exec()
     process = template.fork().run(faulty.end_with, 7)
     assert select.select([process], [], [], DEADLINE)[0]
@@ -118,7 +118,7 @@ def test_a_fork_asked_of_a_killed_template_says_how_the_template_ended():
 
 
 def test_calls_on_a_killed_template_do_not_raise_before_ready():
-    """They only queue."""
+    # They only queue.
     template = Template()
     killed(template)
     template.preload("json").execute("x = 1").send(1).fork().close()
@@ -128,7 +128,7 @@ def test_calls_on_a_killed_template_do_not_raise_before_ready():
 
 
 def test_a_fork_that_was_made_before_its_template_was_killed_works_on():
-    """With a template in the place of the process."""
+    # With a template in the place of the process.
     template = Template()
     fork = template.fork().ready()
     killed(template)
@@ -140,7 +140,7 @@ def test_a_fork_that_was_made_before_its_template_was_killed_works_on():
 
 
 def test_a_process_run_in_a_fork_whose_template_was_killed_has_an_unknown_status():
-    """Its operating system's parent was the template that is gone."""
+    # Its operating system's parent was the template that is gone.
     template = Template()
     fork = template.fork().ready()
     killed(template)
@@ -151,7 +151,7 @@ def test_a_process_run_in_a_fork_whose_template_was_killed_has_an_unknown_status
 
 
 def test_a_template_that_is_killed_before_it_forks_leaves_no_process_that_was_started():
-    """It never read the request."""
+    # It never read the request.
     template = Template().ready()
     stop(template.pid)
     read, write = os.pipe()
@@ -170,7 +170,7 @@ DIES_AT_FORK = "import os\nos.register_at_fork(after_in_parent=lambda: os.kill(o
 
 
 def test_a_process_whose_template_is_killed_right_after_the_fork_is_told_from_none():
-    """It runs, and the handle knows its pid, although nobody could report its birth."""
+    # It runs, and the handle knows its pid, although nobody could report its birth.
     template = Template().execute(DIES_AT_FORK)
     process = template.fork().run(faulty.echo)
     process.channel.sendall(b"x")
@@ -184,7 +184,7 @@ def test_a_process_whose_template_is_killed_right_after_the_fork_is_told_from_no
 
 @needs_pidfds
 def test_a_process_whose_template_is_killed_right_after_the_fork_can_be_killed():
-    """There is a way to find and end it."""
+    # There is a way to find and end it.
     template = Template().execute(DIES_AT_FORK)
     process = template.fork().run(faulty.forever)
     process.channel.recv(1)
@@ -196,7 +196,7 @@ def test_a_process_whose_template_is_killed_right_after_the_fork_can_be_killed()
 
 
 def test_a_process_whose_template_is_killed_right_after_the_fork_ends_with_its_owner():
-    """The lifeline closes, so what was never taken over ends."""
+    # The lifeline closes, so what was never taken over ends.
     source = """
         template = Template().execute(sys.argv[1])
         fork = template.fork().ready()
@@ -211,7 +211,7 @@ def test_a_process_whose_template_is_killed_right_after_the_fork_ends_with_its_o
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM])
 def test_a_template_that_dies_in_a_step_answers_ready_with_the_signal(number):
-    """A preload that crashes the interpreter."""
+    # A preload that crashes the interpreter.
     template = Template().prepare(faulty.die_by, number)
     with pytest.raises(anyfork.TemplateDiedError) as caught:
         template.ready(DEADLINE)
@@ -244,7 +244,7 @@ def default_program(source):
 
 
 def test_a_killed_default_template_is_replaced_by_the_next_template():
-    """The caller is not affected."""
+    # The caller is not affected.
     with default_program(
         """
 Template().ready()
@@ -260,7 +260,7 @@ say(process.returncode)
 
 
 def test_a_default_template_may_be_killed_again_and_again():
-    """Descriptors and zombies of the dead ones do not pile up."""
+    # Descriptors and zombies of the dead ones do not pile up.
     with default_program(
         """
 def census():
@@ -316,7 +316,7 @@ say(process.returncode)
 
 
 def test_a_template_asked_of_a_default_template_that_is_killed_meanwhile_says_so():
-    """The request was on its way when it was killed; it is not known whether it was done, and never was."""
+    # The request was on its way when it was killed; it is not known whether it was done, and never was.
     with default_program(
         """
 Template().ready()

@@ -155,7 +155,7 @@ def test_an_executor_serves_jobs_maps_and_cancellations_of_many_threads_at_once(
 
 
 def test_large_functions_by_value_of_many_threads_are_told_apart():
-    """They have numbers of their own, which are given in the threads that submit."""
+    # They have numbers of their own, which are given in the threads that submit.
     with Executor(max_workers=2) as executor:
 
         def use(number):
@@ -259,8 +259,7 @@ def test_one_thread_wins_a_template_that_has_processes():
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_each_of_many_threads_may_run_an_event_loop_of_its_own(backend):
-    """Their pools and processes come from one default template."""
-
+    # Their pools and processes come from one default template.
     async def use(number):
         async with aio.Pool(max_workers=2) as pool, aio.Worker(aio.Template()) as worker:
             for turn in range(5):

@@ -36,32 +36,32 @@ def test_all_threads_that_a_preload_starts_are_named(module):
 
 
 def test_a_template_with_a_thread_is_not_forked(module):
-    """A copy would have its locks, and not the thread."""
+    # A copy would have its locks, and not the thread.
     with module(THREAD.format("x")) as template, pytest.raises(anyfork.UnsafeTemplateError):
         template.fork().run(faulty.echo)
 
 
 def test_a_template_with_a_thread_runs_nothing_itself(module):
-    """The failure is that of the template."""
+    # The failure is that of the template.
     with module(THREAD.format("x")) as template, pytest.raises(anyfork.UnsafeTemplateError):
         template.run(faulty.echo)
 
 
 def test_a_thread_that_has_ended_is_no_error(module):
-    """Only what still runs matters."""
+    # Only what still runs matters.
     with module("import threading; t = threading.Thread(target=len, args=('',)); t.start(); t.join()") as template:
         assert template.ready(DEADLINE) is template
 
 
 def test_a_low_level_thread_is_an_error_too(module):
-    """Threading does not know it."""
+    # Threading does not know it.
     code = "import _thread; lock = _thread.allocate_lock(); lock.acquire(); _thread.start_new_thread(lock.acquire, ())"
     with module(code) as template, pytest.raises(anyfork.UnsafeTemplateError):
         template.fork().run(faulty.echo)
 
 
 def test_native_threads_that_stop_for_a_fork_are_no_error():
-    """OpenBLAS, which numpy loads, stops its own."""
+    # OpenBLAS, which numpy loads, stops its own.
     with Template().preload("numpy") as template:
         with template.fork().run(faulty.send_value, "numpy.ones(3) @ numpy.ones(3)") as process:
             assert process.channel.recv(100) == b"3.0"
@@ -77,7 +77,7 @@ function(ctypes.byref(thread), None, ctypes.cast(body, ctypes.c_void_p), None)
 
 
 def test_the_thread_of_jemalloc_is_no_error():
-    """Pyarrow brings it, and so does pandas. jemalloc takes its locks around a fork."""
+    # Pyarrow brings it, and so does pandas. jemalloc takes its locks around a fork.
     with Template().preload("pyarrow") as template:
         for _ in range(10):
             with template.fork().run(faulty.send_value, "sum(pyarrow.array(range(1000)).to_pylist())") as process:
@@ -85,14 +85,14 @@ def test_the_thread_of_jemalloc_is_no_error():
 
 
 def test_a_native_thread_that_does_not_stop_for_a_fork_is_an_error():
-    """Python does not know it, /proc does."""
+    # Python does not know it, /proc does.
     with Template().execute(NATIVE) as template, pytest.raises(anyfork.UnsafeTemplateError):
         template.fork().run(faulty.echo)
 
 
 @pytest.mark.parametrize("lock", ["logging._lock", "threading.Lock()", "importlib._bootstrap._ModuleLock('x')"])
 def test_locks_that_threads_of_the_owner_hold_do_not_matter(lock):
-    """The owner is never forked."""
+    # The owner is never forked.
     source = f"""
 import importlib, logging
 lock = {lock}
@@ -130,14 +130,14 @@ def test_a_module_that_raises_is_an_error_with_the_remote_traceback(module):
 
 
 def test_a_step_may_write_ten_megabytes_to_stderr(tmp_path):
-    """Nobody has to drain it."""
+    # Nobody has to drain it.
     with open(tmp_path / "stderr", "wb") as file, Template().fork(stderr=file) as template:
         template.execute("import sys\nfor _ in range(10): sys.stderr.write('x' * (1 << 20))").ready(DEADLINE)
     assert (tmp_path / "stderr").stat().st_size == 10 << 20
 
 
 def test_an_interpreter_that_floods_stderr_before_it_is_ready_is_not_blocked():
-    """A site module that writes ten megabytes, before the template takes over."""
+    # A site module that writes ten megabytes, before the template takes over.
     flood = "import sys; sys.stderr.write('x' * (10 << 20))"
     source = f"""
 import tempfile
@@ -175,7 +175,7 @@ def test_a_step_that_calls_sys_exit_ends_the_template_with_the_code():
 
 
 def test_the_processes_of_a_template_that_calls_sys_exit_are_still_reaped_and_reported():
-    """It stays until the last of them has ended."""
+    # It stays until the last of them has ended.
     with Template() as template:
         process = template.fork().run(faulty.end_when_told, 4)
         process.channel.recv(1)
@@ -192,7 +192,7 @@ def test_a_preload_that_calls_sys_exit_ends_the_template_with_the_code(module):
 
 
 def test_a_step_that_raises_keyboard_interrupt_is_an_error():
-    """It is the user's exception, not a signal."""
+    # It is the user's exception, not a signal.
     with Template().execute("raise KeyboardInterrupt('by hand')") as template, pytest.raises(anyfork.TemplateError):
         template.ready(DEADLINE)
 
@@ -215,7 +215,7 @@ OWN_FORKS = {"returns": "", "calls sys.exit": "import sys; sys.exit(7)", "raises
 
 @pytest.mark.parametrize("end", OWN_FORKS)
 def test_a_copy_that_a_step_makes_by_itself_never_becomes_a_second_template(end):
-    """It would read from the same socket; it ends with the step."""
+    # It would read from the same socket; it ends with the step.
     code = f"import os\npid = os.fork()\nif pid == 0:\n    {OWN_FORKS[end] or 'pass'}\nelse:\n    os.waitpid(pid, 0)"
     with Template() as template:
         template.fork().ready().close()  # so that there is something to share by mistake: what watches its processes
@@ -227,7 +227,7 @@ def test_a_copy_that_a_step_makes_by_itself_never_becomes_a_second_template(end)
 
 
 def test_a_step_may_use_subprocesses():
-    """Their end is theirs to wait for."""
+    # Their end is theirs to wait for.
     with Template().execute("import subprocess; subprocess.run(['true'], check=True)") as template:
         with template.fork().run(faulty.end_with, 5) as process:
             pass
@@ -235,7 +235,7 @@ def test_a_step_may_use_subprocesses():
 
 
 def test_a_step_that_leaves_a_subprocess_behind_does_not_confuse_the_statuses():
-    """The template reaps what it has forked, by pid."""
+    # The template reaps what it has forked, by pid.
     with Template().execute("import subprocess; p = subprocess.Popen(['sleep', '0.01'])") as template:
         for code in range(10):
             with template.fork().run(faulty.end_with, code) as process:
@@ -270,7 +270,7 @@ def test_the_collector_is_on_in_a_process_of_an_untouched_template():
 
 
 def test_threads_of_a_running_process_are_joined_before_its_end():
-    """A running process is free to have threads."""
+    # A running process is free to have threads.
     with Template().run(faulty.answer_from_thread) as process:
         assert process.channel.recv(100) == b"from a thread"
     assert process.returncode == 0

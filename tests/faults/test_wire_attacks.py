@@ -142,7 +142,7 @@ CUT = sorted(set(ATTACKS) - KEPT)
 
 @pytest.mark.parametrize("attack", CUT)
 def test_what_is_no_frame_leaves_the_templates_processes_running(attack):
-    """Nothing else ends."""
+    # Nothing else ends.
     with attacked(attack) as (_, sock, process):
         read_to_end(sock)
         assert not select.select([process], [], [], 0)[0]
@@ -152,7 +152,7 @@ def test_what_is_no_frame_leaves_the_templates_processes_running(attack):
 
 @pytest.mark.parametrize("attack", CUT)
 def test_what_is_no_frame_is_answered_with_a_failure(attack):
-    """With a clear error, unless the stream was cut by the owner in the middle of a frame."""
+    # With a clear error, unless the stream was cut by the owner in the middle of a frame.
     with attacked(attack) as (_, sock, _):
         data = read_to_end(sock)
         assert data[:2] == bytes([VERSION, FAILED]), data
@@ -160,7 +160,7 @@ def test_what_is_no_frame_is_answered_with_a_failure(attack):
 
 @pytest.mark.parametrize("attack", CUT)
 def test_what_is_no_frame_ends_the_template_after_its_processes(attack):
-    """Somebody must reap them; then it goes."""
+    # Somebody must reap them; then it goes.
     with attacked(attack) as (pid, sock, process):
         read_to_end(sock)
         pidfd = os.pidfd_open(pid)
@@ -173,7 +173,7 @@ def test_what_is_no_frame_ends_the_template_after_its_processes(attack):
 
 @pytest.mark.parametrize("attack", sorted(KEPT))
 def test_a_step_that_cannot_be_decoded_is_the_templates_failure(attack):
-    """The frame is whole, so the stream goes on, and the next question is answered with the failure."""
+    # The frame is whole, so the stream goes on, and the next question is answered with the failure.
     data, _ = ATTACKS[attack]
     template = Template().ready()
     sock = template.detach()
@@ -185,7 +185,7 @@ def test_a_step_that_cannot_be_decoded_is_the_templates_failure(attack):
 
 @pytest.mark.parametrize("attack", ["fewer descriptors than announced", "descriptors that were not announced"])
 def test_descriptors_of_a_malformed_frame_are_closed(attack):
-    """The other end of a pipe sees it, although the template still waits for its process."""
+    # The other end of a pipe sees it, although the template still waits for its process.
     data, count = ATTACKS[attack]
     template = Template().ready()
     process = template.fork().run(faulty.echo)
@@ -203,7 +203,7 @@ def test_descriptors_of_a_malformed_frame_are_closed(attack):
 
 
 def test_a_frame_that_comes_byte_by_byte_is_understood():
-    """Every read may bring one byte."""
+    # Every read may bring one byte.
     sock = Template().ready().detach()
     for byte in header(PING) * 3:
         sock.sendall(bytes([byte]))
@@ -213,7 +213,7 @@ def test_a_frame_that_comes_byte_by_byte_is_understood():
 
 
 def test_descriptors_come_with_any_byte_of_a_header():
-    """They are never lost to a plain read."""
+    # They are never lost to a plain read.
     sock = Template().ready().detach()
     with socket.socket() as one:
         data = header(SEND, descriptors=1) + header(PING)
@@ -226,7 +226,7 @@ def test_descriptors_come_with_any_byte_of_a_header():
 
 
 def test_a_silent_peer_does_not_stop_other_templates():
-    """One that has sent half a frame and says nothing more."""
+    # One that has sent half a frame and says nothing more.
     sock = Template().ready().detach()
     sock.sendall(header(SEND, length=1000) + b"x")
     with Template().run(faulty.end_with, 3) as process:
@@ -236,7 +236,7 @@ def test_a_silent_peer_does_not_stop_other_templates():
 
 
 def test_bytes_behind_a_close_are_not_looked_at():
-    """After it nothing is accepted, and nothing is harmed."""
+    # After it nothing is accepted, and nothing is harmed.
     template = Template().ready()
     process = template.fork().run(faulty.end_when_told, 4)
     process.channel.recv(1)
@@ -250,7 +250,7 @@ def test_bytes_behind_a_close_are_not_looked_at():
 
 
 def test_a_received_descriptor_is_not_inherited_by_a_program():
-    """Neither by the template's programs nor by those of the process."""
+    # Neither by the template's programs nor by those of the process.
     with socket.socket() as one, Template() as template:
         process = template.send(one).run(faulty.list_descriptors_of_a_program)
         seen = process.channel.recv(10_000).decode()
@@ -300,7 +300,7 @@ def adopted(peer):
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_a_peer_that_answers_with_what_is_no_frame_is_an_error(adopted, answer):
-    """Seen from the owner."""
+    # Seen from the owner.
     template, ours = adopted
     ours.sendall(ANSWERS[answer])
     ours.shutdown(socket.SHUT_WR)
@@ -339,7 +339,7 @@ def test_descriptors_that_a_peer_sends_with_garbage_are_closed(adopted):
 
 
 def test_a_failure_of_an_unknown_kind_is_a_peer_error(adopted):
-    """A newer template may fail in ways that this owner does not know."""
+    # A newer template may fail in ways that this owner does not know.
     template, ours = adopted
     texts = [b"a new kind", b"", b"0", b"it failed", b""]
     body = b"".join(struct.pack("<I", len(text)) + text for text in texts)
@@ -349,13 +349,13 @@ def test_a_failure_of_an_unknown_kind_is_a_peer_error(adopted):
 
 
 def test_from_socket_of_a_socket_that_is_no_templates_end_is_an_error_at_the_call():
-    """Nothing but a connected Unix stream socket can be one."""
+    # Nothing but a connected Unix stream socket can be one.
     with socket.socket() as tcp, pytest.raises(anyfork.ArgumentError):
         Template.from_socket(tcp)
 
 
 def test_processes_have_no_socket_that_anybody_could_connect_to():
-    """Nothing is bound to a path or an abstract name."""
+    # Nothing is bound to a path or an abstract name.
     with Template() as template, template.fork().run(faulty.echo) as process:
         template.ready()
         inodes = set()

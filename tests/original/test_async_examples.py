@@ -29,7 +29,7 @@ def inode(pipe: Pipe) -> int:
 
 
 async def test_run_calls_back_with_the_socket_when_the_process_is_there():
-    """Unlike the original: the program goes on at once, and is called when the function has been entered, not before."""
+    # Unlike the original: the program goes on at once, and is called when the function has been entered, not before.
     order: list[str] = []
 
     async def run(template: aio.Template, function: str, callback) -> None:
@@ -49,7 +49,7 @@ async def test_run_calls_back_with_the_socket_when_the_process_is_there():
 
 
 async def test_the_end_of_the_socket_is_the_sign_that_a_process_is_gone():
-    """As in the manual: wait until the socket is readable and ends."""
+    # As in the manual: wait until the socket is readable and ends.
     async with aio.Template() as template:
         process = await template.run("original_functions:answer_once")
         gone = anyio.Event()
@@ -70,7 +70,7 @@ async def test_the_end_of_the_socket_is_the_sign_that_a_process_is_gone():
 
 @pytest.mark.slow
 async def test_a_thousand_processes_are_asked_for_before_any_is_awaited():
-    """All of them answer."""
+    # All of them answer.
     async with aio.Template() as template:
         template.preload("original_functions")
         for chunk in range(4):  # each takes three descriptors
@@ -84,7 +84,7 @@ async def test_a_thousand_processes_are_asked_for_before_any_is_awaited():
 
 
 async def test_ten_processes_are_prepared_forked_and_run_without_a_single_wait():
-    """The manual's template for a process pool: all is queued, nothing is awaited until the workers answer."""
+    # The manual's template for a process pool: all is queued, nothing is awaited until the workers answer.
     with Pipe() as first, Pipe() as second:
         template = aio.Template().preload("original_functions").send("before", first.write)
         pool = template.fork().send("after", second.write)

@@ -329,7 +329,7 @@ process.wait()
 
 
 def test_a_client_of_the_owner_sees_its_connection_close_although_the_default_template_started_meanwhile():
-    """The manual: a leaked connection stays open in the first process executed, and the client waits forever."""
+    # The manual: a leaked connection stays open in the first process executed, and the client waits forever.
     read, write = os.pipe()
     with other_owner(SERVER_WITH_LEAK, stdin=read) as owner:
         os.close(read)

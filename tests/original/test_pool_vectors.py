@@ -66,7 +66,7 @@ async def tasks(anyio_backend) -> AsyncIterator[anyio.abc.TaskGroup]:
 
 
 async def test_p1_workers_are_added_one_by_one_up_to_max_while_all_are_full(template, gate, tasks):
-    """20 jobs with the original's default: 1, 2, 3, 4 workers. When each comes is a table in test_scheduler."""
+    # 20 jobs with the original's default: 1, 2, 3, 4 workers. When each comes is a table in test_scheduler.
     seen, grown = Seen(), []
     async with aio.Pool(template, max_workers=4, on_event=seen) as pool:
         asked = [ask(tasks, pool.call, jobs.tell_and_wait, gate.file) for _ in range(20)]
@@ -147,7 +147,7 @@ async def test_p7_when_one_of_two_workers_dies_five_of_six_jobs_are_done(templat
 
 
 async def test_p8_an_async_worker_does_ten_jobs_at_once(template, gate, tasks):
-    """! How many a worker runs at once is its concurrency here; the load is how many it is given."""
+    # ! How many a worker runs at once is its concurrency here; the load is how many it is given.
     seen = Seen()
     async with aio.Pool(template, max_workers=1, concurrency=10, on_event=seen) as pool:
         asked = [ask(tasks, pool.call, jobs.tell_and_wait_later, gate.file) for _ in range(10)]
@@ -157,7 +157,7 @@ async def test_p8_an_async_worker_does_ten_jobs_at_once(template, gate, tasks):
 
 
 async def test_upstream_01_basic(template):
-    """30 jobs, each of which lets its worker retire or not; the pool is closed: 30 runs, 30 results, then the end."""
+    # 30 jobs, each of which lets its worker retire or not; the pool is closed: 30 runs, 30 results, then the end.
     seen, results = Seen(), []
     chance = random.Random(1)
     pool = aio.Pool(template, on_event=seen)
@@ -237,7 +237,7 @@ async def test_defect_4_dead_workers_are_replaced_and_no_other_job_is_lost(templ
 
 
 async def test_defect_5_how_many_workers_there_are_does_not_depend_on_what_cpuinfo_says(template):
-    """! There is no ncpu: the default is 4, or the CPUs that this process may use if those are fewer."""
+    # ! There is no ncpu: the default is 4, or the CPUs that this process may use if those are fewer.
     async with aio.Pool(template) as pool:
         assert pool._pool_loop.scheduler.limits.max_workers == min(4, usable_cpus())
     async with aio.Pool({template: 2, template.fork(): 3}) as pool:

@@ -106,7 +106,7 @@ def test_requests_of_several_threads_are_all_answered(remover, tmp_path):
 
 
 def test_an_illegal_command_is_an_error_of_that_request_alone(remover, directories):
-    """! In the original it is fatal."""
+    # ! In the original it is fatal.
     with pytest.raises(ValueError, match="illegal command 'format'"):
         remover.remove("format", directories[0])
     remover.remove("rmdir", directories[0])
@@ -157,14 +157,14 @@ def count_three(backend: str) -> tuple[list[str], dict[int, list[int]]]:
 
 @BACKENDS
 def test_three_timers_asked_for_from_3_to_1_end_from_1_to_3(backend):
-    """2. Each result says which timers had ended by then."""
+    # 2. Each result says which timers had ended by then.
     _, results = count_three(backend)
     assert results == {1: [1], 2: [1, 2], 3: [1, 2, 3]}
 
 
 @BACKENDS
 def test_all_three_timers_report_while_the_others_run_each_in_its_order(backend):
-    """2."""
+    # 2.
     events, _ = count_three(backend)
     assert sorted(events[:3]) == [f"starting to count up to {number}" for number in (1, 2, 3)]
     for number in (1, 2, 3):
@@ -217,7 +217,7 @@ def logged(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_log_records_of_a_worker_are_logged_by_its_owner_with_level_and_text(logged):
-    """4."""
+    # 4.
     assert [(record.levelno, record.message.splitlines()[0]) for record in logged] == [
         (logging.DEBUG, "began with 'worker.log'"),
         (logging.ERROR, "1 thing went wrong"),
@@ -225,13 +225,12 @@ def test_log_records_of_a_worker_are_logged_by_its_owner_with_level_and_text(log
 
 
 def test_the_traceback_of_an_exception_that_a_worker_logs_is_in_the_log_of_its_owner(logged):
-    """4."""
+    # 4.
     assert "KeyError: 'lost'" in logged[-1].message
 
 
 def test_the_owner_decides_by_logger_what_it_keeps_of_the_records_of_a_worker(caplog):
-    """4: levels and handlers are those of its own loggers."""
-
+    # 4: levels and handlers are those of its own loggers.
     def forward(record: logging.LogRecord) -> None:
         log = logging.getLogger(record.name)
         if log.isEnabledFor(record.levelno):

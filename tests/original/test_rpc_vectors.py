@@ -95,7 +95,7 @@ class Events:
 
 
 def test_three_calls_bring_event_and_result_by_turns_in_the_order_of_the_calls():
-    """R1."""
+    # R1.
     log: list[Any] = []
     with anyfork.Worker(on_event=lambda number: log.append(f"event {number}")) as worker:
         for number in ("1", "2", "3"):
@@ -105,7 +105,7 @@ def test_three_calls_bring_event_and_result_by_turns_in_the_order_of_the_calls()
 
 
 def test_a_worker_dropped_while_calls_are_queued_answers_them_in_order_and_ends():
-    """R1, 01_sync: what was asked for holds it until it has answered."""
+    # R1, 01_sync: what was asked for holds it until it has answered.
     events = Events()
     worker = anyfork.Worker(on_event=events).ready()
     with Watch(worker.pid) as process:
@@ -120,7 +120,7 @@ def test_a_worker_dropped_while_calls_are_queued_answers_them_in_order_and_ends(
 
 
 def test_a_worker_closed_while_calls_are_queued_answers_them_in_order_and_ends_well():
-    """R1, 01_sync: on_destroy is the return of close here, and wait says how it ended."""
+    # R1, 01_sync: on_destroy is the return of close here, and wait says how it ended.
     events = Events()
     worker = anyfork.Worker(on_event=events)
     results = worker.map(rpc.announce, [1, 2, 3, 4])
@@ -132,7 +132,7 @@ def test_a_worker_closed_while_calls_are_queued_answers_them_in_order_and_ends_w
 
 @every_kind
 def test_a_worker_that_was_asked_nothing_ends_when_it_is_dropped(options):
-    """R1: on_destroy comes to unused ones too."""
+    # R1: on_destroy comes to unused ones too.
     worker = anyfork.Worker(**options).ready()
     with Watch(worker.pid) as process:
         del worker
@@ -142,7 +142,7 @@ def test_a_worker_that_was_asked_nothing_ends_when_it_is_dropped(options):
 
 @every_kind
 def test_a_worker_whose_owner_wants_nothing_more_runs_its_exit_handlers(options, pipe):
-    """2.6: at the end of what comes the interpreter ends as usual."""
+    # 2.6: at the end of what comes the interpreter ends as usual.
     with anyfork.Worker(**options) as worker:
         worker.call(rpc.say_at_exit, pipe.write)
         assert not pipe.readable()
@@ -150,7 +150,7 @@ def test_a_worker_whose_owner_wants_nothing_more_runs_its_exit_handlers(options,
 
 
 def test_a_worker_can_be_called_before_it_is_there():
-    """2.3: making one does not wait for it."""
+    # 2.3: making one does not wait for it.
     template = anyfork.Template().ready()
     with Watch(template.pid):
         stop(template.pid)
@@ -162,14 +162,14 @@ def test_a_worker_can_be_called_before_it_is_there():
 
 
 def test_a_worker_takes_its_template_over():
-    """2.1: as run does."""
+    # 2.1: as run does.
     template = anyfork.Template()
     with anyfork.Worker(template), pytest.raises(anyfork.HandleError):
         template.fork()
 
 
 def test_a_worker_of_a_template_without_forks_is_that_very_process():
-    """2.1."""
+    # 2.1.
     template = anyfork.Template().ready()
     pid = template.pid
     with anyfork.Worker(template) as worker:
@@ -177,26 +177,26 @@ def test_a_worker_of_a_template_without_forks_is_that_very_process():
 
 
 def test_a_result_is_one_value_whatever_it_is():
-    """! 2.3: the original hands a list of values to its callback; a function here returns one."""
+    # ! 2.3: the original hands a list of values to its callback; a function here returns one.
     with anyfork.Worker() as worker:
         assert worker.call(rpc.several, 1, "two") == (1, "two")
         assert worker.call(rpc.several) == ()
 
 
 def test_the_title_of_a_worker_begins_with_the_pid_of_its_owner():
-    """2.6."""
+    # 2.6.
     with anyfork.Worker() as worker:
         assert title(worker.ready().pid).startswith(f"{os.getpid()} ")
 
 
 def test_calls_of_many_threads_run_one_after_the_other(begin):
-    """2.6: a slow one blocks those behind it."""
+    # 2.6: a slow one blocks those behind it.
     with working() as worker:
         assert {call.result() for call in [begin(worker.call, rpc.overlap) for _ in range(50)]} == {1}
 
 
 def test_a_worker_that_runs_one_call_at_a_time_loads_no_event_loop_and_nothing_of_the_owners_side():
-    """2.6: it is a small process."""
+    # 2.6: it is a small process.
     with anyfork.Worker(anyfork.Template.new_exec()) as worker:
         loaded = worker.call(rpc.modules)
     assert not {"asyncio", "anyio", "trio", "anyfork", "multiprocessing"} & set(loaded)
@@ -207,7 +207,7 @@ def test_a_worker_that_runs_one_call_at_a_time_loads_no_event_loop_and_nothing_o
 
 @concurrent_kinds
 def test_calls_that_run_at_once_return_out_of_order_each_after_its_event(options, begin):
-    """R2: when the result of one comes the later ones are still running, so no clock is needed to know the order."""
+    # R2: when the result of one comes the later ones are still running, so no clock is needed to know the order.
     events = Events()
     with working(on_event=events, **options) as worker:
         calls = {number: begin(worker.call, rpc.wait_for_turn, number) for number in (3, 2, 1)}
@@ -220,7 +220,7 @@ def test_calls_that_run_at_once_return_out_of_order_each_after_its_event(options
 
 @concurrent_kinds
 def test_events_reach_the_handler_of_the_call_they_belong_to(options, begin):
-    """! 2.8: the original's events belong to the process; here a call may have a handler of its own."""
+    # ! 2.8: the original's events belong to the process; here a call may have a handler of its own.
     handlers = {number: Events() for number in (1, 2, 3)}
     with working(on_event=pytest.fail, **options) as worker:
         calls = [
@@ -234,7 +234,7 @@ def test_events_reach_the_handler_of_the_call_they_belong_to(options, begin):
 
 @concurrent_kinds
 def test_an_event_at_once_and_three_by_timers_come_before_the_result_although_the_worker_is_closed(options, begin):
-    """02_async: it is closed before the call is done."""
+    # 02_async: it is closed before the call is done.
     events = Events()
     with working(on_event=events, **options) as worker:
         call = begin(worker.call, rpc.announce_in_steps, "counting")
@@ -246,7 +246,7 @@ def test_an_event_at_once_and_three_by_timers_come_before_the_result_although_th
 
 @concurrent_kinds
 def test_no_more_calls_run_at_once_than_concurrency_says(options, begin):
-    """! 2.7: the original starts all that it has read, and leaves limiting to the user."""
+    # ! 2.7: the original starts all that it has read, and leaves limiting to the user.
     with working(**options) as worker:
         calls = [begin(worker.call, rpc.meet, options["concurrency"]) for _ in range(8)]
         assert max(call.result(DEADLINE) for call in calls) == options["concurrency"]
@@ -256,7 +256,7 @@ def test_no_more_calls_run_at_once_than_concurrency_says(options, begin):
 
 
 def test_each_outstanding_call_of_a_worker_that_dies_raises_and_says_whether_it_may_have_run(begin, gate):
-    """! R3: the original calls on_error once, and the callbacks never."""
+    # ! R3: the original calls on_error once, and the callbacks never.
     events = Events()
     with working(on_event=events) as worker:
         running = begin(worker.call, rpc.wait_and_die, gate.read, 3)
@@ -271,7 +271,7 @@ def test_each_outstanding_call_of_a_worker_that_dies_raises_and_says_whether_it_
 
 @concurrent_kinds
 def test_all_running_calls_of_a_worker_that_dies_raise(options, begin):
-    """! R3."""
+    # ! R3.
     events = Events()
     with working(on_event=events, **options) as worker:
         calls = [begin(worker.call, rpc.wait_for_turn, number) for number in (1, 2)]
@@ -283,7 +283,7 @@ def test_all_running_calls_of_a_worker_that_dies_raise(options, begin):
 
 
 def test_calls_after_the_death_of_a_worker_raise_the_same_and_have_not_run():
-    """! R3: on_error("Broken pipe") in the original, each time."""
+    # ! R3: on_error("Broken pipe") in the original, each time.
     with anyfork.Worker() as worker:
         with pytest.raises(anyfork.WorkerDiedError):
             worker.call(rpc.last_words_and_exit, 3)
@@ -295,7 +295,7 @@ def test_calls_after_the_death_of_a_worker_raise_the_same_and_have_not_run():
 
 @every_kind
 def test_an_exception_of_a_function_is_raised_by_its_call_and_the_worker_goes_on(options):
-    """! R3, 2.6, 2.7, 2.10: the original transports none: its worker dies, or the call never ends."""
+    # ! R3, 2.6, 2.7, 2.10: the original transports none: its worker dies, or the call never ends.
     function = rpc.fail_later if options else rpc.fail
     with anyfork.Worker(**options) as worker:
         pid = worker.ready().pid
@@ -307,7 +307,7 @@ def test_an_exception_of_a_function_is_raised_by_its_call_and_the_worker_goes_on
 
 @concurrent_kinds
 def test_an_exception_of_one_of_several_calls_leaves_the_others_alone(options, begin):
-    """! 2.7."""
+    # ! 2.7.
     events = Events()
     with working(on_event=events, **options) as worker:
         other = begin(worker.call, rpc.wait_for_turn, 1)
@@ -319,7 +319,7 @@ def test_an_exception_of_one_of_several_calls_leaves_the_others_alone(options, b
 
 
 def test_a_call_that_takes_too_long_raises_and_ends_its_worker(gate):
-    """! 2.3: the original has no timeouts."""
+    # ! 2.3: the original has no timeouts.
     with anyfork.Worker(on_event=lambda _: None) as worker:
         worker.ready()
         with pytest.raises(anyfork.CallTimeoutError) as caught:
@@ -333,7 +333,7 @@ def test_a_call_that_takes_too_long_raises_and_ends_its_worker(gate):
 
 @every_kind
 def test_wait_tells_how_an_idle_worker_has_ended(options):
-    """! R4: on_destroy in the original, as if it had been dropped."""
+    # ! R4: on_destroy in the original, as if it had been dropped.
     with anyfork.Worker(**options) as worker:
         os.kill(worker.ready().pid, signal.SIGKILL)
         assert worker.wait(DEADLINE).signal == signal.SIGKILL
@@ -341,7 +341,7 @@ def test_wait_tells_how_an_idle_worker_has_ended(options):
 
 @every_kind
 def test_a_call_to_a_worker_that_was_killed_while_it_was_idle_raises_with_pid_and_status(options):
-    """! R4: on_error("Broken pipe") in the original."""
+    # ! R4: on_error("Broken pipe") in the original.
     with anyfork.Worker(**options) as worker, Watch(worker.ready().pid) as process:
         process.kill()
         process.wait()
@@ -351,7 +351,7 @@ def test_a_call_to_a_worker_that_was_killed_while_it_was_idle_raises_with_pid_an
 
 
 def test_a_call_after_the_end_of_a_worker_was_waited_for_has_not_run():
-    """! R4."""
+    # ! R4.
     with anyfork.Worker() as worker:
         os.kill(worker.ready().pid, signal.SIGKILL)
         worker.wait(DEADLINE)
@@ -364,7 +364,7 @@ def test_a_call_after_the_end_of_a_worker_was_waited_for_has_not_run():
 
 
 def test_errors_are_raised_and_are_no_events():
-    """! R5: without on_error the original gives errors to on_event, or to the log."""
+    # ! R5: without on_error the original gives errors to on_event, or to the log.
     events = Events()
     with anyfork.Worker(on_event=events) as worker:
         with pytest.raises(anyfork.WorkerDiedError):
@@ -373,7 +373,7 @@ def test_errors_are_raised_and_are_no_events():
 
 
 def test_errors_are_raised_and_not_logged(caplog):
-    """! R5."""
+    # ! R5.
     with anyfork.Worker() as worker:
         os.kill(worker.ready().pid, signal.SIGKILL)
         with pytest.raises(anyfork.WorkerDiedError):
@@ -383,7 +383,7 @@ def test_errors_are_raised_and_not_logged(caplog):
 
 @every_kind
 def test_an_event_that_nobody_asked_for_is_logged_and_the_result_still_comes(options, caplog):
-    """! R6: the original gives it to on_error."""
+    # ! R6: the original gives it to on_error.
     with anyfork.Worker(**options) as worker:
         assert worker.call(rpc.announce, 7) == 7
     assert [(record.name, record.levelno) for record in caplog.records] == [("anyfork", logging.WARNING)]
@@ -391,8 +391,7 @@ def test_an_event_that_nobody_asked_for_is_logged_and_the_result_still_comes(opt
 
 
 def test_an_exception_of_a_handler_of_a_worker_is_logged_and_its_calls_go_on(caplog):
-    """! 2.5: the original's event loop prints and ignores those of its callbacks."""
-
+    # ! 2.5: the original's event loop prints and ignores those of its callbacks.
     def handle(value: int) -> None:
         raise ZeroDivisionError(f"cannot take {value}")
 
@@ -402,8 +401,7 @@ def test_an_exception_of_a_handler_of_a_worker_is_logged_and_its_calls_go_on(cap
 
 
 def test_an_exception_of_a_handler_of_a_call_is_raised_by_that_call():
-    """! 2.5: the worker lives on."""
-
+    # ! 2.5: the worker lives on.
     def handle(value: int) -> None:
         raise ZeroDivisionError(f"cannot take {value}")
 
@@ -415,8 +413,7 @@ def test_an_exception_of_a_handler_of_a_call_is_raised_by_that_call():
 
 @concurrent_kinds
 def test_an_exception_of_the_handler_of_one_call_leaves_other_calls_alone(options, begin):
-    """! 2.5: whichever thread reads it."""
-
+    # ! 2.5: whichever thread reads it.
     def handle(value: int) -> None:
         raise ZeroDivisionError(f"cannot take {value}")
 
@@ -435,7 +432,7 @@ def test_an_exception_of_the_handler_of_one_call_leaves_other_calls_alone(option
 
 @every_kind
 def test_the_initializer_gets_all_that_was_sent_and_then_its_own_arguments(options, pipe):
-    """R7: without the channel; its own arguments are ours."""
+    # R7: without the channel; its own arguments are ours.
     template = anyfork.Template().send("a1", "a2").send(pipe.write)
     with anyfork.Worker(template, initializer=rpc.keep, initargs=("a3",), **options) as worker:
         assert worker.call(rpc.tell_kept) == ["a1", "a2", os.fstat(pipe.write.fileno()).st_ino, "a3"]
@@ -443,7 +440,7 @@ def test_the_initializer_gets_all_that_was_sent_and_then_its_own_arguments(optio
 
 @every_kind
 def test_an_initializer_may_emit(options):
-    """! R7: an exception in the original, which has no events yet."""
+    # ! R7: an exception in the original, which has no events yet.
     events = Events()
     with anyfork.Worker(on_event=events, initializer=rpc.several, initargs=("early", 1), **options) as worker:
         worker.ready()
@@ -452,14 +449,14 @@ def test_an_initializer_may_emit(options):
 
 @every_kind
 def test_an_initializer_may_define_the_functions_that_are_called(options):
-    """R7: it runs before their names are looked up."""
+    # R7: it runs before their names are looked up.
     with anyfork.Worker(initializer=rpc.define, initargs=("defined_late",), **options) as worker:
         assert worker.call("defined_late") == "defined_late is there"
 
 
 @every_kind
 def test_an_initializer_that_raises_is_an_error_of_each_call_of_which_none_has_run(options):
-    """! R7: in the original it ends the process."""
+    # ! R7: in the original it ends the process.
     with anyfork.Worker(initializer=rpc.fail, initargs=("no model",), **options) as worker:
         for ask in (worker.ready, lambda: worker.call(rpc.echo, 1)):
             with pytest.raises(anyfork.InitializerError, match="no model") as caught:
@@ -468,13 +465,13 @@ def test_an_initializer_that_raises_is_an_error_of_each_call_of_which_none_has_r
 
 
 def test_functions_get_nothing_of_what_was_sent_to_the_template(pipe):
-    """2.1: the original cuts it off, too."""
+    # 2.1: the original cuts it off, too.
     with anyfork.Worker(anyfork.Template().send("a1", pipe.write)) as worker:
         assert worker.call(rpc.several) == ()
 
 
 def test_a_function_that_does_not_exist_fails_its_call_and_no_other():
-    """! 2.2: the original's worker dies."""
+    # ! 2.2: the original's worker dies.
     with anyfork.Worker() as worker:
         with pytest.raises(anyfork.FunctionNotFoundError, match="nothing_of_that_name"):
             worker.call("rpc_functions:nothing_of_that_name")
@@ -485,7 +482,7 @@ def test_a_function_that_does_not_exist_fails_its_call_and_no_other():
 
 
 def test_a_worker_whose_template_failed_raises_why_at_every_use():
-    """The on_error("connection failed") in the original."""
+    # The on_error("connection failed") in the original.
     with anyfork.Worker(anyfork.Template().execute("1 / 0"), on_event=pytest.fail) as worker:
         for ask in (worker.ready, lambda: worker.call(rpc.echo, 1), worker.wait):
             with pytest.raises(anyfork.ExecuteError, match="ZeroDivisionError"):
@@ -493,7 +490,7 @@ def test_a_worker_whose_template_failed_raises_why_at_every_use():
 
 
 def test_a_worker_whose_template_failed_can_be_dropped_at_once():
-    """The object is gone before it is known."""
+    # The object is gone before it is known.
     worker = anyfork.Worker(anyfork.Template().execute("1 / 0"))
     del worker
 
@@ -513,7 +510,7 @@ def test_a_worker_whose_process_died_before_it_was_one_raises_how():
 @every_kind
 @pytest.mark.parametrize("function", [rpc.last_words_and_exit, rpc.last_words_and_leave], ids=["_exit", "SystemExit"])
 def test_an_event_sent_just_before_the_end_arrives_and_then_the_error_with_the_exit_code(options, function):
-    """04_flush, without a flush: emit returns when the event is on the wire."""
+    # 04_flush, without a flush: emit returns when the event is on the wire.
     events = Events()
     with anyfork.Worker(on_event=events, **options) as worker:
         with pytest.raises(anyfork.WorkerDiedError) as caught:
@@ -522,13 +519,13 @@ def test_an_event_sent_just_before_the_end_arrives_and_then_the_error_with_the_e
 
 
 def test_emit_outside_a_worker_is_an_error():
-    """2.8: the original does not even declare it there."""
+    # 2.8: the original does not even declare it there.
     with pytest.raises(RuntimeError, match="only in a worker"):
         anyfork.emit(1)
 
 
 def test_emit_in_a_process_that_is_no_worker_is_an_error():
-    """2.8."""
+    # 2.8.
     process = anyfork.Template().execute("import anyfork\ndef run(channel):\n    anyfork.emit(1)").run("run")
     with process:
         assert "RuntimeError: emit() works only in a worker" in process.wait(DEADLINE).error
@@ -539,7 +536,7 @@ def test_emit_in_a_process_that_is_no_worker_is_an_error():
 
 @every_kind
 def test_a_second_result_for_one_call_is_no_protocol_and_the_worker_is_killed(options):
-    """R8: on_error("unexpected data from child") in the original, which lets the process live."""
+    # R8: on_error("unexpected data from child") in the original, which lets the process live.
     with anyfork.Worker(**options) as worker:
         assert worker.call(rpc.answer_twice) == "first"
         with pytest.raises(anyfork.PeerError, match="does not expect it"):
@@ -548,7 +545,7 @@ def test_a_second_result_for_one_call_is_no_protocol_and_the_worker_is_killed(op
 
 
 def test_a_worker_of_another_version_is_told_apart_at_once():
-    """2.1: by `use Backend 2` in the original."""
+    # 2.1: by `use Backend 2` in the original.
     template = anyfork.Template().prepare(rpc.replace_loop, "speak_version_99")
     with anyfork.Worker(template) as worker, pytest.raises(anyfork.PeerError, match="version 99"):
         worker.call(rpc.echo, 1)
@@ -560,7 +557,7 @@ def test_a_worker_of_another_version_is_told_apart_at_once():
 @every_kind
 @pytest.mark.parametrize("serializer", ["pickle", "raw"])
 def test_32_megabytes_are_echoed_intact(options, serializer):
-    """R9."""
+    # R9.
     sent = os.urandom(MEGABYTE) * 32
     with anyfork.Worker(serializer=serializer, **options) as worker:
         assert worker.call(rpc.echo, sent) == sent
@@ -579,7 +576,7 @@ def made_at_rest(worker: anyfork.Worker, meter: IO[bytes]) -> int:
 @SIZES
 @pytest.mark.parametrize("options", [SYNC, {"concurrency": 200}], ids=["sync", "asyncio"])
 def test_a_worker_stops_while_its_owner_takes_no_results(options, count, size):
-    """! R10: the original's async worker goes on, and queues all in its memory; its sync one stops after 4 of 100 kB."""
+    # ! R10: the original's async worker goes on, and queues all in its memory; its sync one stops after 4 of 100 kB.
     with tempfile.TemporaryFile(buffering=0) as meter:
         with working(initializer=rpc.keep, initargs=(meter,), **options) as worker:
             results = worker.map(rpc.reply, [size] * count, window=count)
@@ -592,7 +589,7 @@ def test_a_worker_stops_while_its_owner_takes_no_results(options, count, size):
 @SIZES
 @every_kind
 def test_a_worker_stops_while_its_owner_takes_no_events(options, count, size):
-    """! R10: for those of a single call."""
+    # ! R10: for those of a single call.
     made: list[int] = []
     seen: list[int] = []
 
@@ -609,7 +606,7 @@ def test_a_worker_stops_while_its_owner_takes_no_events(options, count, size):
 
 
 def test_a_map_takes_no_more_of_an_endless_source_than_its_window():
-    """! 2.5: the original takes any number of requests into its memory."""
+    # ! 2.5: the original takes any number of requests into its memory.
     numbers = count()
     with working() as worker:
         results = worker.map(rpc.echo, numbers, window=8)
@@ -659,7 +656,7 @@ FRAMES = {
 @pytest.mark.parametrize("concurrency", [None, 4], ids=["sync", "asyncio"])
 @pytest.mark.parametrize("what", FRAMES)
 def test_the_frames_of_a_worker_are_exactly_these_bytes(what, concurrency):
-    """! R11: little endian, one format for both backends, kinds of messages where the original has ids alone."""
+    # ! R11: little endian, one format for both backends, kinds of messages where the original has ids alone.
     request, answer = FRAMES[what]
     options = (VERSION, Raw(), concurrency, "asyncio", None, (), None, None)
     with anyfork.Template().run("_anyfork_child.worker.loop:serve", options) as process:
@@ -670,7 +667,7 @@ def test_the_frames_of_a_worker_are_exactly_these_bytes(what, concurrency):
 
 
 def test_the_frames_of_an_owner_are_exactly_these_bytes():
-    """! R11: a function is named once, and called by its number from then on."""
+    # ! R11: a function is named once, and called by its number from then on.
     template = anyfork.Template().prepare(rpc.replace_loop, "show_requests")
     with anyfork.Worker(template, serializer="raw") as worker:
         worker.call(rpc.echo, b"a", b"bc")
@@ -686,7 +683,7 @@ def test_the_frames_of_an_owner_are_exactly_these_bytes():
 
 @every_kind
 def test_an_idle_worker_survives_a_signal_that_its_code_handles(options, pipe):
-    """! 2.6: any interrupted read ends the original's."""
+    # ! 2.6: any interrupted read ends the original's.
     with anyfork.Worker(**options) as worker:
         worker.call(rpc.handle_signal, signal.SIGUSR1, pipe.write)
         for _ in range(3):
@@ -697,7 +694,7 @@ def test_an_idle_worker_survives_a_signal_that_its_code_handles(options, pipe):
 
 
 def test_a_running_call_goes_on_after_a_signal_that_its_code_handles(pipe, gate, begin):
-    """! 2.6."""
+    # ! 2.6.
     events = Events()
     with working(on_event=events) as worker:
         worker.call(rpc.handle_signal, signal.SIGUSR1, pipe.write)
@@ -725,7 +722,7 @@ def test_a_running_call_goes_on_after_a_signal_that_its_code_handles(pipe, gate,
     ids=["raw", "json", "pickle", "msgpack", "one of the user's"],
 )
 def test_values_travel_by_each_serializer(options, serializer, value):
-    """2.9: STRING, JSON, Storable, CBOR, and one that the user brings."""
+    # 2.9: STRING, JSON, Storable, CBOR, and one that the user brings.
     if serializer == "msgpack":
         pytest.importorskip("msgspec")
     events = Events()
@@ -735,7 +732,7 @@ def test_values_travel_by_each_serializer(options, serializer, value):
 
 
 def test_a_value_that_contains_itself_keeps_its_shape():
-    """2.9: with CBOR's sharing in the original."""
+    # 2.9: with CBOR's sharing in the original.
     with anyfork.Worker() as worker:
         ring = worker.call(rpc.echo, rpc.Ring())
     assert ring.next is ring
@@ -743,7 +740,7 @@ def test_a_value_that_contains_itself_keeps_its_shape():
 
 @pytest.mark.parametrize("value", ["größer", None, ["a"]], ids=["text", "None", "a list"])
 def test_what_the_raw_serializer_cannot_express_is_an_error_at_the_call(value):
-    """! 2.5: wide characters make the original loop for ever, None becomes empty, a reference its printed form."""
+    # ! 2.5: wide characters make the original loop for ever, None becomes empty, a reference its printed form.
     with anyfork.Worker(serializer="raw") as worker:
         with pytest.raises(anyfork.ArgumentError, match="raw"):
             worker.call(rpc.echo, value)
@@ -751,7 +748,7 @@ def test_what_the_raw_serializer_cannot_express_is_an_error_at_the_call(value):
 
 
 def test_a_result_that_its_serializer_cannot_express_fails_its_call_and_no_other():
-    """! 2.9."""
+    # ! 2.9.
     with anyfork.Worker(serializer="raw") as worker:
         with pytest.raises(anyfork.ResultError, match="takes bytes, not int"):
             worker.call(rpc.pid)
@@ -763,7 +760,7 @@ def test_a_result_that_its_serializer_cannot_express_fails_its_call_and_no_other
 
 @every_kind
 def test_a_descriptor_travels_in_any_call(options, pipe):
-    """! 2.10: the original needs a second socket, made before, and a protocol of the user's for it."""
+    # ! 2.10: the original needs a second socket, made before, and a protocol of the user's for it.
     with anyfork.Worker(**options) as worker:
         assert worker.call(rpc.write_to, pipe.write, b"one ") == 4
         assert worker.call(rpc.write_to, pipe.write, b"two") == 3
@@ -772,7 +769,7 @@ def test_a_descriptor_travels_in_any_call(options, pipe):
 
 @every_kind
 def test_a_descriptor_travels_in_a_result(options):
-    """! 2.10: nothing brings one back in the original."""
+    # ! 2.10: nothing brings one back in the original.
     with anyfork.Worker(**options) as worker, worker.call(rpc.open_pipe, b"from there") as file:
         assert read_to_end(file) == b"from there"
 
@@ -806,7 +803,7 @@ SCENES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_worker_vanishes_with_an_owner_that_is_killed(scene):
-    """The original's busy sync worker finishes its job before."""
+    # The original's busy sync worker finishes its job before.
     read, write = os.pipe()
     try:
         with other_owner(OWNER, json.dumps(SCENES[scene]), stdin=read) as owner:
@@ -830,5 +827,5 @@ print(worker.call(abs, -5))
 
 @every_kind
 def test_a_worker_says_nothing_when_its_owner_simply_exits(options):
-    """! 2.7: the original's async one complains that its parent is gone."""
+    # ! 2.7: the original's async one complains that its parent is gone.
     assert output_of("-W", "error", "-c", LEAVING.replace("OPTIONS", repr(options))) == "5\n"

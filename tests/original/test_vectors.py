@@ -77,14 +77,14 @@ def test_a_template_whose_handle_is_dropped_unused_says_nothing(tmp_path):
 
 
 def test_a_template_whose_handle_is_dropped_ends_as_an_interpreter_does_with_its_exit_handlers(pipe):
-    """Its exit code 0 is known to its template alone; that its handlers run shows that the end is a normal one."""
+    # Its exit code 0 is known to its template alone; that its handlers run shows that the end is a normal one.
     template = anyfork.Template.new_exec().execute(SAY_AT_EXIT, pipe.write, b"bye")
     del template
     assert pipe.take() == b"bye"
 
 
 def test_work_asked_for_is_done_after_the_handle_was_dropped(make, pipe, gate):
-    """The code is still waiting when its handle goes."""
+    # The code is still waiting when its handle goes.
     template = make().ready()
     with Watch(template.pid) as process:
         template.execute(WAIT_THEN_SAY, pipe.write, gate.read)
@@ -107,14 +107,14 @@ def test_output_printed_by_code_is_written_out_when_the_template_ends_after_its_
 
 
 def test_queued_work_is_done_without_any_further_call(pipe):
-    """Unlike the original: where the original waits for an event loop, we write at once what the socket takes."""
+    # Unlike the original: where the original waits for an event loop, we write at once what the socket takes.
     template = anyfork.Template().execute(SAY, pipe.write, b"done")
     del template
     assert pipe.take() == b"done"
 
 
 def test_work_that_no_socket_takes_at_once_is_done_with_later_calls_although_its_handle_was_dropped(pipe):
-    """Unlike the original: what does not fit is written on by whatever call comes next, on any handle."""
+    # Unlike the original: what does not fit is written on by whatever call comes next, on any handle.
     template = anyfork.Template().ready()
     with Watch(template.pid) as process:
         stop(template.pid)
@@ -137,7 +137,7 @@ def test_work_that_no_socket_takes_at_once_is_done_with_later_calls_although_its
 
 
 def test_code_that_raises_is_an_execute_error_with_the_remote_traceback(make):
-    """Unlike the original: an exception in the owner, where the original writes a line to standard error and exits with 0."""
+    # Unlike the original: an exception in the owner, where the original writes a line to standard error and exits with 0.
     with make().execute("def f():\n    raise KeyError('lost')\nf()") as template:
         with pytest.raises(anyfork.ExecuteError, match="KeyError: 'lost'") as caught:
             template.ready()
@@ -145,7 +145,7 @@ def test_code_that_raises_is_an_execute_error_with_the_remote_traceback(make):
 
 
 def test_code_that_is_not_python_is_an_execute_error_that_shows_where(make):
-    """Unlike the original, on purpose."""
+    # Unlike the original, on purpose.
     with make().execute("x = 1\nx = = 2") as template:
         with pytest.raises(anyfork.ExecuteError, match="SyntaxError") as caught:
             template.ready()
@@ -153,7 +153,7 @@ def test_code_that_is_not_python_is_an_execute_error_that_shows_where(make):
 
 
 def test_a_missing_module_is_a_preload_error_that_names_it(make):
-    """Unlike the original, on purpose."""
+    # Unlike the original, on purpose.
     with make().preload("json", "no_module_of_that_name") as template:
         with pytest.raises(anyfork.PreloadError, match="no_module_of_that_name") as caught:
             template.ready()
@@ -161,7 +161,7 @@ def test_a_missing_module_is_a_preload_error_that_names_it(make):
 
 
 def test_a_function_is_not_run_in_a_template_that_could_not_be_prepared(pipe):
-    """Unlike the original: the original runs nothing either, but its callback gets a socket as if it had."""
+    # Unlike the original: the original runs nothing either, but its callback gets a socket as if it had.
     process = anyfork.Template().execute("1 / 0").send(pipe.write).start("original_functions:note", b"ran")
     with pytest.raises(anyfork.ExecuteError, match="ZeroDivisionError"):
         process.ready()
@@ -169,7 +169,7 @@ def test_a_function_is_not_run_in_a_template_that_could_not_be_prepared(pipe):
 
 
 def test_code_that_exits_ends_its_template_and_the_owner_learns_the_exit_code(make):
-    """The code is the original's; ours reaches the owner as an error too."""
+    # The code is the original's; ours reaches the owner as an error too.
     template = make().execute("raise SystemExit(7)")
     with pytest.raises(anyfork.TemplateDiedError) as caught:
         template.ready()
@@ -187,19 +187,19 @@ def test_code_that_kills_its_template_shows_the_owner_the_signal(make):
 
 
 def test_running_a_function_that_does_not_exist_raises_in_the_owner(make):
-    """Unlike the original: an error; the original's callback gets a socket that ends."""
+    # Unlike the original: an error; the original's callback gets a socket that ends.
     template = make().preload("original_functions")
     with pytest.raises(anyfork.FunctionNotFoundError, match="nothing_of_that_name"):
         template.run("original_functions:nothing_of_that_name")
 
 
 def test_a_process_whose_function_does_not_exist_ends_with_code_1():
-    """Unlike the original: 255 in the original, which is Perl's code; 1 is Python's."""
+    # Unlike the original: 255 in the original, which is Perl's code; 1 is Python's.
     assert anyfork.Template().start("original_functions:nothing_of_that_name").wait().code == 1
 
 
 def test_a_process_whose_function_raises_ends_with_code_1_and_the_owner_learns_why(tmp_path):
-    """Unlike the original: 255 in the original, and only its standard error knows why."""
+    # Unlike the original: 255 in the original, and only its standard error knows why.
     with open(tmp_path / "said", "w") as file, anyfork.Template() as template:
         status = template.fork(stderr=file).run("original_functions:fail").wait()
     assert status.code == 1
@@ -225,7 +225,7 @@ def test_a_channel_is_given_for_functions_that_return_and_for_functions_that_rai
 
 
 def test_start_returns_before_a_stopped_template_has_entered_the_function(pipe):
-    """Unlike the original: start never blocks and promises nothing."""
+    # Unlike the original: start never blocks and promises nothing.
     template = anyfork.Template().preload("original_functions").ready()
     stop(template.pid)
     process = template.start("original_functions:note", pipe.write, b"entered")
@@ -237,7 +237,7 @@ def test_start_returns_before_a_stopped_template_has_entered_the_function(pipe):
 
 
 def test_a_process_is_ready_only_when_its_function_has_been_entered(gate, pipe):
-    """Unlike the original: the original calls back when the kernel has the bytes; ready waits for the function itself."""
+    # Unlike the original: the original calls back when the kernel has the bytes; ready waits for the function itself.
     process = anyfork.Template().execute(WAIT_THEN_SAY, pipe.write, gate.read).start("original_functions:until_end")
     before = process.pid
     gate.write.write(b"!")
@@ -249,7 +249,7 @@ def test_a_process_is_ready_only_when_its_function_has_been_entered(gate, pipe):
 
 
 def test_a_process_killed_before_it_has_entered_its_function_is_an_error_with_the_signal(pipe):
-    """Unlike the original: the original calls back for a killed process as for any other."""
+    # Unlike the original: the original calls back for a killed process as for any other.
     template = anyfork.Template().ready()
     stop(template.pid)
     process = template.start("original_functions:note", pipe.write, b"entered")
@@ -315,7 +315,7 @@ def test_a_template_keeps_its_arguments_when_it_is_forked(family):
 
 
 def test_a_process_works_after_its_template_was_dropped_and_keeps_it_as_its_parent():
-    """Unlike the original: its parent is not init, since the dropped template stays to reap it."""
+    # Unlike the original: its parent is not init, since the dropped template stays to reap it.
     template = anyfork.Template().preload("original_functions").ready()
     with template.fork().run("original_functions:tell_pids") as process:
         pid = template.pid
@@ -325,7 +325,7 @@ def test_a_process_works_after_its_template_was_dropped_and_keeps_it_as_its_pare
 
 
 def test_a_dropped_template_ends_with_the_last_of_its_processes():
-    """Unlike the original, on purpose."""
+    # Unlike the original, on purpose.
     template = anyfork.Template().preload("original_functions").ready()
     with Watch(template.pid) as watch:
         process = template.fork().run("original_functions:until_end")
@@ -355,7 +355,7 @@ def test_bytes_arrive_intact_whatever_their_length_and_values(make, data):
 
 
 def test_bytes_of_64_megabytes_reach_every_clone_of_a_template_intact():
-    """After a fork, the clones share what was sent."""
+    # After a fork, the clones share what was sent.
     data = os.urandom(MEGABYTE) * 64
     with anyfork.Template().send(data) as template:
         processes = [template.fork().start("original_functions:digest") for _ in range(3)]
@@ -364,18 +364,18 @@ def test_bytes_of_64_megabytes_reach_every_clone_of_a_template_intact():
 
 @pytest.mark.parametrize("text", ["", "ÿ", "€", "Ελληνικά", "\U0001f40d\0\n", "\udc80"])
 def test_text_arrives_as_the_same_text(text):
-    """Unlike the original: strings travel as text, beyond the 255th character too, where the original loops forever."""
+    # Unlike the original: strings travel as text, beyond the 255th character too, where the original loops forever.
     assert answer_of(anyfork.Template().send(text).run("original_functions:tell_arguments"))["arguments"] == [text]
 
 
 def test_what_cannot_travel_is_an_error_at_the_call_that_names_the_argument():
-    """Unlike the original, on purpose."""
+    # Unlike the original, on purpose.
     with anyfork.Template() as template, pytest.raises(anyfork.ArgumentError, match=r"argument 2 of send\(\)"):
         template.send("fine", (n for n in range(3)))
 
 
 def test_arguments_are_sent_on_by_a_template_after_one_of_them_was_refused():
-    """Unlike the original: the error concerns one call."""
+    # Unlike the original: the error concerns one call.
     template = anyfork.Template().send(1)
     with pytest.raises(anyfork.ArgumentError):
         template.send(2, (n for n in range(3)))
@@ -390,13 +390,13 @@ def test_what_the_owner_writes_behind_the_start_is_exactly_what_the_function_rea
 
 
 def test_what_the_function_writes_first_is_exactly_what_the_owner_reads(make):
-    """The other way round, and with bytes that look like frames."""
+    # The other way round, and with bytes that look like frames.
     with make().run("original_functions:speak_first") as process:
         assert receive_all(process.channel) == bytes(range(256)) * 4
 
 
 def test_a_file_closed_by_the_caller_right_after_send_arrives_open(tmp_path):
-    """Unlike the original: descriptors are duplicated at the call; the original sends standard input instead."""
+    # Unlike the original: descriptors are duplicated at the call; the original sends standard input instead.
     (tmp_path / "file").write_text("")
     file = open(tmp_path / "file")
     inode = os.fstat(file.fileno()).st_ino
@@ -406,7 +406,7 @@ def test_a_file_closed_by_the_caller_right_after_send_arrives_open(tmp_path):
 
 
 def test_a_file_closed_while_it_waits_in_the_queue_of_a_stopped_template_arrives_open(tmp_path):
-    """Unlike the original: also when another file has got its number meanwhile."""
+    # Unlike the original: also when another file has got its number meanwhile.
     template = anyfork.Template().ready()
     stop(template.pid)
     for _ in range(PIECES):
@@ -423,7 +423,7 @@ def test_a_file_closed_while_it_waits_in_the_queue_of_a_stopped_template_arrives
 
 
 def test_a_file_that_is_closed_already_is_an_error_at_the_call(tmp_path):
-    """Unlike the original, on purpose."""
+    # Unlike the original, on purpose.
     file = open(tmp_path / "file", "w")
     file.close()
     with anyfork.Template() as template, pytest.raises(anyfork.ArgumentError, match=r"argument 1 of send\(\).*closed"):
@@ -431,7 +431,7 @@ def test_a_file_that_is_closed_already_is_an_error_at_the_call(tmp_path):
 
 
 def test_code_in_a_template_sees_its_own_arguments_and_leaves_those_of_the_function_alone():
-    """Unlike the original: there is no run_args. What was sent belongs to the function, and code gets arguments of its own."""
+    # Unlike the original: there is no run_args. What was sent belongs to the function, and code gets arguments of its own.
     template = anyfork.Template().send("for the function")
     template.execute("import original_functions; original_functions.generation = args", "for", "the code")
     assert answer_of(template.run("original_functions:tell_arguments")) == {
@@ -441,7 +441,7 @@ def test_code_in_a_template_sees_its_own_arguments_and_leaves_those_of_the_funct
 
 
 def test_arguments_are_decoded_in_the_process_that_runs_the_function_and_not_in_its_template():
-    """Unlike the original: a template cannot look at what was sent, since it never decodes it."""
+    # Unlike the original: a template cannot look at what was sent, since it never decodes it.
     with anyfork.Template().send(PidOnArrival()) as template:
         processes = [template.fork().start("original_functions:tell_value") for _ in range(2)]
     for process in processes:
@@ -453,13 +453,13 @@ def test_arguments_are_decoded_in_the_process_that_runs_the_function_and_not_in_
 
 
 def test_the_title_of_an_executed_template_is_the_owners_pid_and_anyfork_exec():
-    """Unlike the original, on purpose."""
+    # Unlike the original, on purpose.
     with anyfork.Template.new_exec().ready() as template:
         eventually(lambda: title(template.pid) == f"{os.getpid()} anyfork/exec")
 
 
 def test_the_title_of_a_forked_template_is_the_owners_pid_and_anyfork():
-    """Unlike the original, on purpose."""
+    # Unlike the original, on purpose.
     with anyfork.Template().ready() as template:
         eventually(lambda: title(template.pid) == f"{os.getpid()} anyfork")
 
@@ -470,13 +470,13 @@ def test_the_title_of_a_fork_of_a_fork_begins_with_the_pid_of_the_same_owner():
 
 
 def test_the_title_of_a_running_process_is_the_owners_pid_and_the_function(make):
-    """Unlike the original: with the module."""
+    # Unlike the original: with the module.
     with make().run("original_functions:until_end") as process:
         assert title(process.pid) == f"{os.getpid()} original_functions:until_end"
 
 
 def test_the_short_name_of_a_process_is_the_beginning_of_the_title_that_was_asked_for():
-    """Unlike the original: the kernel keeps 15 bytes for programs like top; without title= they are left as they were."""
+    # Unlike the original: the kernel keeps 15 bytes for programs like top; without title= they are left as they were.
     with (
         anyfork.Template() as template,
         template.fork(title="a title of our own").run("original_functions:until_end") as process,
@@ -485,7 +485,7 @@ def test_the_short_name_of_a_process_is_the_beginning_of_the_title_that_was_aske
 
 
 def test_the_owners_end_of_a_channel_blocks_and_is_closed_by_exec(make):
-    """Unlike the original: it blocks, as this is the blocking face; the original's does not."""
+    # Unlike the original: it blocks, as this is the blocking face; the original's does not.
     with make().run("original_functions:do_nothing") as process:
         assert (process.channel.getblocking(), os.get_blocking(process.channel.fileno())) == (True, True)
         assert not os.get_inheritable(process.channel.fileno())
@@ -559,7 +559,7 @@ print(len(set(pids([MAKE for _ in range(1000)]))))
 )
 @pytest.mark.parametrize("what", ["anyfork.Template().execute(CODE)", "pool.fork()"], ids=["Template", "fork"])
 def test_a_thousand_processes_asked_for_in_a_row_all_answer(what):
-    """Nothing is waited for between them."""
+    # Nothing is waited for between them.
     with other_owner(THOUSAND.replace("MAKE", what)) as owner:
         assert owner.stdout.read() == b"1000\n"
     assert owner.returncode == 0
@@ -574,7 +574,7 @@ def default_template_pid() -> int:
 
 
 def test_a_killed_default_template_is_replaced_by_the_next_template_of_the_program():
-    """Unlike the original: the original's next process has a socket that never ends."""
+    # Unlike the original: the original's next process has a socket that never ends.
     killed = default_template_pid()
     os.kill(killed, signal.SIGKILL)
     os.waitid(os.P_PID, killed, os.WEXITED | os.WNOWAIT)
@@ -583,7 +583,7 @@ def test_a_killed_default_template_is_replaced_by_the_next_template_of_the_progr
 
 
 def test_a_killed_default_template_leaves_no_zombie_when_it_is_replaced():
-    """Unlike the original, on purpose."""
+    # Unlike the original, on purpose.
     killed = default_template_pid()
     os.kill(killed, signal.SIGKILL)
     os.waitid(os.P_PID, killed, os.WEXITED | os.WNOWAIT)
@@ -592,7 +592,7 @@ def test_a_killed_default_template_leaves_no_zombie_when_it_is_replaced():
 
 
 def test_what_a_default_template_had_not_done_when_it_was_killed_is_an_error_and_no_endless_wait():
-    """Unlike the original, on purpose."""
+    # Unlike the original, on purpose.
     killed = default_template_pid()
     stop(killed)
     template = anyfork.Template()
@@ -605,7 +605,7 @@ def test_what_a_default_template_had_not_done_when_it_was_killed_is_an_error_and
 
 
 def test_processes_of_a_killed_default_template_go_on_and_their_status_is_unknown():
-    """Unlike the original: a status is never invented."""
+    # Unlike the original: a status is never invented.
     killed = default_template_pid()
     process = anyfork.Template().run("original_functions:shout")
     os.kill(killed, signal.SIGKILL)
@@ -621,7 +621,7 @@ def test_processes_of_a_killed_default_template_go_on_and_their_status_is_unknow
 
 
 def test_an_idle_template_survives_a_signal_that_its_code_handles(make, pipe):
-    """Unlike the original: the original's ends without a word."""
+    # Unlike the original: the original's ends without a word.
     handle = "import os, signal; signal.signal(signal.SIGUSR1, lambda *_, fd=args[0].fileno(): os.write(fd, b'!'))"
     with make().execute(handle, pipe.write).ready() as template:
         for _ in range(3):
@@ -643,7 +643,7 @@ def test_an_idle_template_is_detached_and_goes_on_behind_its_socket():
 
 
 def test_a_busy_template_is_detached_without_waiting_for_its_work(pipe, gate):
-    """Unlike the original: all that was queued is delivered when detach returns; the work itself need not be done."""
+    # Unlike the original: all that was queued is delivered when detach returns; the work itself need not be done.
     template = anyfork.Template().execute(WAIT_THEN_SAY, pipe.write, gate.read).send("still there")
     sock = template.detach()
     assert not pipe.readable()
@@ -654,7 +654,7 @@ def test_a_busy_template_is_detached_without_waiting_for_its_work(pipe, gate):
 
 
 def test_a_detached_handle_refuses_further_use():
-    """Unlike the original: an error, where the original's object does what it likes."""
+    # Unlike the original: an error, where the original's object does what it likes.
     template = anyfork.Template().ready()
     with template.detach(), pytest.raises(anyfork.HandleError):
         template.send(1)
@@ -694,7 +694,7 @@ def open_descriptors() -> list[int]:
 
 @pytest.mark.parametrize("free", range(4))
 def test_a_program_at_its_limit_of_descriptors_gets_an_error_at_the_call_and_loses_none(no_descriptors, free):
-    """A template needs two pairs of sockets, so four descriptors."""
+    # A template needs two pairs of sockets, so four descriptors.
     for _ in range(free):
         os.close(no_descriptors.pop())
     before = open_descriptors()
@@ -705,7 +705,7 @@ def test_a_program_at_its_limit_of_descriptors_gets_an_error_at_the_call_and_los
 
 
 def test_a_program_that_was_at_its_limit_of_descriptors_goes_on_when_there_is_room_again(no_descriptors):
-    """Unlike the original, on purpose."""
+    # Unlike the original, on purpose.
     with pytest.raises(OSError, match="Too many open files"):
         anyfork.Template()
     while no_descriptors:
@@ -777,8 +777,8 @@ sys.stdin.read()
 
 
 def test_a_running_process_can_clean_up_when_its_owner_is_killed():
-    """Unlike the original: SIGTERM comes first, here from the kernel; the template, which would send SIGKILL after a
-    time of grace, stands still."""
+    # Unlike the original: SIGTERM comes first, here from the kernel; the template, which would send SIGKILL after a
+    # time of grace, stands still.
     read, write = os.pipe()
     with other_owner(CLEANING, stdin=read) as owner:
         os.close(read)
@@ -804,7 +804,7 @@ sys.stdin.read()
 
 
 def test_a_detached_process_survives_an_owner_that_is_killed():
-    """Unlike the original, on purpose."""
+    # Unlike the original, on purpose.
     read, write = os.pipe()
     with other_owner(DETACHED, stdin=read) as owner:
         os.close(read)

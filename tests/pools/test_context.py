@@ -521,7 +521,7 @@ def test_an_executor_of_the_standard_library_takes_the_context(ctx):
 
 
 def test_a_loader_of_samples_uses_what_torch_uses(ctx):
-    """Daemons with a queue each, one queue for all results, an event that ends them, and samples in shared memory."""
+    # Daemons with a queue each, one queue for all results, an event that ends them, and samples in shared memory.
     dataset = [3, 1, 4, 1, 5, 9]
     done, ready = ctx.Event(), ctx.Queue()
     queues = [ctx.Queue() for _ in range(2)]
@@ -614,7 +614,7 @@ def test_a_context_and_its_process_arrive_elsewhere_as_those_of_the_default_temp
 
 
 def test_a_process_may_be_started_while_others_are(default):
-    """From many threads at once, as executors do."""
+    # From many threads at once, as executors do.
     failures = []
 
     def start_some():

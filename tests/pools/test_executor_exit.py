@@ -165,7 +165,7 @@ def test_what_main_defines_goes_to_workers_as_it_is(tmp_path):
 
 
 def test_it_works_where_there_is_no_file(tmp_path):
-    """As in a notebook, or an interpreter that is talked to: main is no module that could be found again."""
+    # As in a notebook, or an interpreter that is talked to: main is no module that could be found again.
     said = subprocess.run(
         [sys.executable, "-i", "-W", "error"],
         input="import anyfork\ndef f(x):\n    return x + 1\n\nwith anyfork.Executor(max_workers=2) as e:\n    print(list(e.map(f, range(5))))\n\n",

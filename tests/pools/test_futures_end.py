@@ -429,8 +429,7 @@ def test_a_future_whose_lock_is_kept_for_ever_stops_nobody_else(executor):
 @pytest.mark.untraced
 @pytest.mark.parametrize("asked", [False, True], ids=["new condition", "old condition"])
 def test_a_wait_that_begins_while_a_future_ends_hears_of_it_once(asked):
-    """What as_completed and wait do first: they read the state and join the waiters, with the condition held."""
-
+    # What as_completed and wait do first: they read the state and join the waiters, with the condition held.
     class Waiter:
         def __init__(self):
             self.told = 0
@@ -532,7 +531,7 @@ def test_futures_may_be_waited_for_in_a_signal_handler_that_interrupts_such_a_wa
 
 
 def test_a_callback_that_would_wait_for_a_later_job_for_ever_gets_an_error(executor, gate):
-    """Callbacks run in the thread that would have to bring the result. A wait with a limit comes to its limit."""
+    # Callbacks run in the thread that would have to bring the result. A wait with a limit comes to its limit.
     told = queue.SimpleQueue()
 
     def callback(_):

@@ -29,7 +29,7 @@ def kill(pid: int) -> bool:
 
 
 async def test_every_job_ends_once_although_workers_are_killed_all_the_time(template, tmp_path):
-    """A random worker is killed after every so many results, whatever it is doing."""
+    # A random worker is killed after every so many results, whatever it is doing.
     path = tmp_path / "ran"
     chance = random.Random(7)
     results: dict[int, int | None] = {}

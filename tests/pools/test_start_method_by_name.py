@@ -100,7 +100,7 @@ def test_main_is_run_in_each_process_that_imports_it_and_in_no_other(program):
 
 @pytest.mark.parametrize(("module", "seen_as"), [("package", "__main__"), ("package.program", "__mp_main__")])
 def test_a_module_that_runs_as_the_program_is_imported_by_its_name(tmp_path, module, seen_as):
-    """A file __main__.py has no guard as a rule: as in multiprocessing, it is not imported."""
+    # A file __main__.py has no guard as a rule: as in multiprocessing, it is not imported.
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__init__.py").touch()
     source = """

@@ -158,7 +158,7 @@ def test_a_program_outlives_its_starter(tmp_path):
 
 
 def test_a_program_that_starts_cold_outlives_its_starter(template):
-    """The starter may be gone before the program says why it starts cold."""
+    # The starter may be gone before the program says why it starts cold.
     line = command_line.take_apart([sys.executable, "-O", "-c", "raise SystemExit(7)"])
     held = template.fork(env=PLAIN, stdin=standard.PIPE).prepare(os.read, 0, 1)
     process, report = take_over(held, Process._of, line)

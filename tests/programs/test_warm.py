@@ -439,5 +439,5 @@ print(noting._may_use_byte_code(path), noting._may_use_byte_code(os.__file__), n
 
 
 def test_byte_code_of_a_file_that_has_changed_is_not_used():
-    """The owner has seen the change, perhaps long ago."""
+    # The owner has seen the change, perhaps long ago.
     assert output_of("-c", NOTES, logging.__file__) == "False True False\n"

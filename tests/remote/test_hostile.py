@@ -216,7 +216,7 @@ def test_results_and_exceptions_that_are_traps_stay_where_they_are(remote, seria
 
 
 def test_with_pickle_the_other_side_is_trusted_which_is_why_there_are_others(remote, tmp_path):
-    """So that the tests above can fail."""
+    # So that the tests above can fail.
     with anyfork.Worker(remote) as worker:
         worker.call(far_side.return_trap, str(tmp_path / "evil"))
     assert (tmp_path / "evil").exists()

@@ -84,7 +84,7 @@ def test_pyinstaller_takes_no_adapter_along_that_a_program_does_not_import():
 
 @pytest.mark.parametrize("kind", ["hook", "early", "bare"])
 def test_a_program_of_pyinstaller(installed, kind):
-    """The hook that comes with anyfork takes along what is imported by name, and puts in the line that is documented."""
+    # The hook that comes with anyfork takes along what is imported by name, and puts in the line that is documented.
     assert outcome([installed, kind]) == SAYS
 
 

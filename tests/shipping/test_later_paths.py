@@ -115,7 +115,7 @@ PLAIN = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
 
 
 def test_a_template_with_another_encoding_finds_the_same_files(tmp_path, monkeypatch):
-    """Text means another file there: what travels are the bytes of a name."""
+    # Text means another file there: what travels are the bytes of a name.
     place = tmp_path / "später"
     place.mkdir()
     (place / "im_spaeter.py").write_text("def answer():\n    return __file__\n")

@@ -108,7 +108,7 @@ def test_a_suite_of_pytest(suite, options, package, left_out):
 
 
 def test_what_is_defined_in_a_module_that_only_the_program_has_goes_by_value(tmp_path):
-    """As plug-ins are loaded: from a file, or out of nothing, under a name that no import finds."""
+    # As plug-ins are loaded: from a file, or out of nothing, under a name that no import finds.
     (tmp_path / "plugin.py").write_text(
         "import json\nclass Found(Exception): pass\ndef find(x):\n    raise Found(json.dumps(x))\n"
     )
@@ -254,7 +254,7 @@ def test_a_signal_that_shows_the_stack_may_be_registered_in_a_template():
 
 
 def test_a_watchdog_of_the_program_is_not_in_the_way():
-    """It is a thread of its own, of which Python does not know."""
+    # It is a thread of its own, of which Python does not know.
     said = errors_of("""
         import anyfork, faulthandler
         faulthandler.dump_traceback_later(1000)

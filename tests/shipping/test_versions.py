@@ -122,7 +122,7 @@ def named_in_latin_1(place):
 def test_names_of_files_and_texts_do_not_depend_on_the_default_encoding_of_the_other_side(
     owner, template, locale, tmp_path
 ):
-    """In this locale, 3.15 uses UTF-8 by default and 3.11 does not."""
+    # In this locale, 3.15 uses UTF-8 by default and 3.11 does not.
     pythons = [find_python(version, tmp_path) for version in (owner, template)]
     directory = named_in_latin_1(tmp_path)
     env = {**locale, "PYTHONPATH": os.pathsep.join([PATH, directory])}

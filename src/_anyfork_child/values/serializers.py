@@ -13,16 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Protocol
 
-    class Serializer(Protocol):
-        """The interface of a serializer other than pickle."""
+    class Decoder(Protocol):
+        """The interface of what reads the bytes of a serializer."""
 
         name: str
 
-        def dumps(self, values: Sequence[Any], /) -> bytes:
-            """Return the bytes for these values. Raises any exception for values that it cannot express."""
-
         def loads(self, data: bytes, /) -> Sequence[Any]:
             """Return the values. Raises any exception for bytes that are not from ``dumps``; must be safe for any."""
+
+    class Serializer(Decoder, Protocol):
+        """The interface of a serializer other than pickle."""
+
+        def dumps(self, values: Sequence[Any], /) -> bytes:
+            """Return the bytes for these values. Raises any exception for values that it cannot express."""
 
 
 class Json:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, Protocol
 
     from _anyfork_child.values.message import Message
-    from _anyfork_child.values.serializers import Serializer
+    from _anyfork_child.values.serializers import Decoder, Serializer
     from _anyfork_child.wire import call_messages
 
     Handler = Callable[[Any], object]
@@ -150,23 +150,23 @@ class Call(Answer):
 class Event:
     """A value that a worker has emitted, for its handler."""
 
-    __slots__ = ("_call", "_message", "_serializer", "handler")
+    __slots__ = ("_call", "_decoder", "_message", "handler")
 
     def __init__(
         self,
         message: call_messages.Message,
-        serializer: Serializer | None,
+        decoder: Decoder | None,
         handler: Handler | None,
         call: Answer | None,
     ) -> None:
         self.handler: Handler | None = handler
         self._message = message
-        self._serializer = serializer
+        self._decoder = decoder
         self._call = call
 
     def value(self) -> Any:
         """Return the value. Raises ResultError."""
-        return decode_value(self._serializer, self._message)
+        return decode_value(self._decoder, self._message)
 
     def drop(self) -> None:
         """Close the descriptors of an event that will not be handled."""

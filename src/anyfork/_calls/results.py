@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from _anyfork_child.values.serializers import Serializer
+    from _anyfork_child.values.serializers import Decoder
     from _anyfork_child.wire import call_messages
 
 
@@ -33,13 +33,13 @@ class RemoteTraceback(Exception):  # noqa: N818  # not an error itself, but the 
         return f'\n"""\n{self.text}"""'
 
 
-def decode_value(serializer: Serializer | None, message: call_messages.Message) -> Any:
+def decode_value(decoder: Decoder | None, message: call_messages.Message) -> Any:
     """Decode the value in a message of a worker. Raises ResultError."""
     _, _, detail, flags, body, fds = message
     try:
-        if serializer is not None:
+        if decoder is not None:
             data = read_all(fds[0], MAX_IN_FILE) if flags & IN_FILE else body
-            (value,) = serializer.loads(data)
+            (value,) = decoder.loads(data)
             return value
         value = decode_values(flags, body, fds)
         return value[0] if detail else value

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Records:
-    """How records travel: as JSON, which does nothing when it is read."""
+    """The decoder of records, which travel as JSON: to read that runs no code. The owner sends none."""
 
     name = "log records"
 
@@ -24,11 +24,6 @@ class Records:
     def loads(data: bytes) -> tuple[Any]:
         """Return the only value."""
         return (loads(data),)
-
-    @staticmethod
-    def dumps(_: object) -> bytes:
-        """Raise NotImplementedError: the owner sends no records."""
-        raise NotImplementedError
 
 
 def levels() -> tuple[dict[str, int], int]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .kept_template import Recipe
 
 BACKLOG = 128
-PAUSE = 0.1  # seconds
+PAUSE = 0.1  # seconds until there may be a descriptor for a connection again
 ENDING = SIGTERM, SIGINT, SIGHUP  # signals that end the keeper
 
 

@@ -90,7 +90,7 @@ class ImportAudit:
 
     @property
     def all_modules(self) -> list[ImportedModule]:
-        """All modules, each before those that it imports."""
+        """Return all modules, each before those that it imports."""
         return [one for root in self.modules for one in root.walk()]
 
     def plain(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 BACKLOG = 128
 REQUEST_TIMEOUT = 10.0  # seconds for a client to say what it wants
 LOOK_AROUND = 5.0  # seconds between two looks whether the keeper is still needed
-PAUSE = 0.1  # seconds
+PAUSE = 0.1  # seconds until there may be a descriptor for a connection again
 UNLIMITED = (
     resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE,
     resource.RLIMIT_NPROC,

@@ -6,5 +6,5 @@ import os
 
 
 def hook_directories() -> list[str]:
-    """Where the hooks are."""
+    """Return the directory of the hooks."""
     return [os.path.dirname(__file__)]
