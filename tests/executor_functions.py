@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -50,6 +51,11 @@ def odd(value):
 
 def exits_when_decoded():
     return ExitsWhenDecoded()
+
+
+def end_when_told(reading):
+    """Let this process end only after it has read a byte."""
+    atexit.register(reading.read, 1)
 
 
 def capture(*args, **kwargs):

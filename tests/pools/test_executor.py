@@ -506,6 +506,17 @@ def test_a_worker_that_has_grown_leaves():
         assert list(executor.map(operator.neg, range(50))) == [-n for n in range(50)]
 
 
+def test_a_worker_that_has_done_its_last_job_no_longer_counts(pipe):
+    options = {"initializer": executor_functions.end_when_told, "initargs": (pipe[0],)}
+    with Executor(max_workers=1, max_calls=2, **options) as executor:
+        first, again, second = (executor.submit(os.getpid).result(SOON) for _ in range(3))
+        assert first == again != second
+        assert executor.pids == [second]  # though the process of the first is still there
+        assert executor.stats().workers == 1
+        assert first in descendants()
+        pipe[1].write(b"xx")
+
+
 def test_idle_workers_leave_when_that_is_wanted():
     with Executor(max_workers=2, idle_timeout=0) as executor:
         pids = {executor.submit(os.getpid).result(SOON) for _ in range(3)}

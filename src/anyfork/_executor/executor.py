@@ -463,7 +463,7 @@ class Executor(_Submitter):
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the workers, as far as they are known.
+        """The process ids of the workers, as far as they are known, without workers that have done their last job.
 
         For example::
 

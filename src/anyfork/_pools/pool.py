@@ -197,8 +197,12 @@ class PoolHandle:
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the workers, as far as they are known."""
-        return [pooled_worker.pid for pooled_worker in self.pooled_workers if pooled_worker.pid is not None]
+        """The process ids of the workers that count against the limits, as far as they are known.
+
+        A worker that has done its last job is not one of them: its process ends while the next worker starts.
+        """
+        here = [pooled_worker for pooled_worker in self.pooled_workers if pooled_worker.worker.counts]
+        return [pooled_worker.pid for pooled_worker in here if pooled_worker.pid is not None]
 
     # --- Steps ---
 

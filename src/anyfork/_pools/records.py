@@ -92,6 +92,11 @@ class WorkerRecord:
         self.track: Track | None = None  # in a pool with a timeline
         self.why = ""  # it was started; later, why it leaves or was killed
 
+    @property
+    def counts(self) -> bool:
+        """Return whether the worker counts against the limits: it has jobs, or may get some."""
+        return self.state <= WorkerState.WORKING or bool(self.jobs)
+
 
 class TemplateRecord:
     """A template for workers of a pool: the ``key``. ``limit`` is how many workers it may have.

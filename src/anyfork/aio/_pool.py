@@ -302,7 +302,7 @@ class Pool(Stays):
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the workers, as far as they are known.
+        """The process ids of the workers, as far as they are known, without workers that have done their last job.
 
         For example::
 
