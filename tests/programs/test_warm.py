@@ -441,3 +441,48 @@ print(noting._may_use_byte_code(path), noting._may_use_byte_code(os.__file__), n
 def test_byte_code_of_a_file_that_has_changed_is_not_used():
     # The owner has seen the change, perhaps long ago.
     assert output_of("-c", NOTES, logging.__file__) == "False True False\n"
+
+
+BEFORE = "import sys; print('fractions' in sys.modules); import fractions"
+
+
+def test_a_first_program_teaches_the_next_template_and_the_next_owner(tmp_path):
+    with anyfork.Warm("json", learn=tmp_path / "learned.json") as warm:
+        assert [output(warm, BEFORE) for _ in range(3)] == ["False", "True", "True"]
+        report = warm.report()
+        assert (report.made, report.why_made) == (2, "programs have imported further modules")
+        assert "fractions" in report.modules
+    with anyfork.Warm(learn=tmp_path / "learned.json") as warm:
+        assert output(warm, BEFORE) == "True"
+        assert warm.report().made == 1
+    assert os.listdir(tmp_path) == ["learned.json"]
+
+
+def test_a_learned_module_that_is_not_safe_is_left_out_and_named(tmp_path, monkeypatch):
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    (packages / "has_socket.py").write_text("import socket, fractions\nsock = socket.socket()")
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.setenv("PYTHONPATH", str(packages), prepend=os.pathsep)
+    source = "import sys; print('fractions' in sys.modules, 'has_socket' in sys.modules); import has_socket"
+    with anyfork.Warm("json", learn=tmp_path / "learned.json") as warm:
+        assert [output(warm, source) for _ in range(2)] == ["False False", "True False"]
+        [(name, why)] = warm.report().left_out
+        assert name == "has_socket"
+        assert "open: socket" in why
+        assert f"has_socket is left out: {why}" in str(warm.report())
+
+
+def test_a_file_that_cannot_be_written_changes_nothing_for_programs(tmp_path):
+    with anyfork.Warm("json", learn=tmp_path / "missing" / "learned.json") as warm:
+        assert [output(warm, BEFORE) for _ in range(2)] == ["False", "True"]
+
+
+def test_a_program_that_a_new_interpreter_runs_counts_as_cold():
+    with anyfork.Warm("json") as warm:
+        env = {**os.environ, "PYTHONHASHSEED": "7"}
+        with warm.run_code("pass", env=env) as process:
+            process.wait(DEADLINE)
+        report = warm.report()
+        assert (report.starts, report.saved, report.cold) == (0, 0.0, 1)
+        assert "PYTHONHASHSEED" in report.why_cold

@@ -185,6 +185,7 @@ def _generation(
         read = [*base.variables, *(one for one in read if one[0] not in set_before)]
         changed, wrote = [*base.settings, *changed], wrote or base.wrote
         read_all, seconds = read_all or base.read_all, seconds + base.seconds
+        left_out = {**base.left_out, **(left_out or {})}
     return Generation(
         template,
         [name for name in told.get("modules", ()) if name.partition(".")[0] != OWN],

@@ -6,11 +6,20 @@ import os
 import sys
 from _thread import RLock
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 from time import monotonic, sleep
 
-from .._errors import AnyforkError, ArgumentError, ForkError, HandleError, RemoteTemplateError, TemplateError
+from .._errors import (
+    AnyforkError,
+    ArgumentError,
+    ForkError,
+    HandleError,
+    PreloadError,
+    RemoteTemplateError,
+    TemplateError,
+)
 from .._processes.handles import TemplateSource, check_modules
 from .._processes.start import fork_present
 from .._status import Record
@@ -19,20 +28,30 @@ from .._system.import_path import is_installed
 from .._system.locks import do_locked
 from .._system.log import INFO, WARNING, logger_for
 from .generation import WROTE, Generation, NotWarmError, adopt, make, settled
+from .learning import Learning
+from .process import Process
 from .sources import Sources, expand
 from .template import Template
+from .warm_starts import KINDS, WarmStarts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any, Self, Unpack
+    from typing import Any, Self, TypeVar, Unpack
+
+    from _anyfork_child.wire.owned_descriptors import Owned
 
     from .._processes.arguments import Argument
     from .._processes.attributes import Attributes
-    from .process import Process
+    from .._processes.handles import TemplateHandle
+    from .._processes.link import Link
+    from .learned_imports import Imports
+
+    Made = TypeVar("Made")
 
 COOL_DOWN = 10.0  # seconds
 FIRST = "it was needed for the first time"
+NEWS = "programs have imported further modules"
 
 
 class WarmReport(Record):
@@ -41,6 +60,7 @@ class WarmReport(Record):
     ``modules`` are those that the template has, ``seconds`` is how long it took to load them, which each start saves.
     ``starts`` came from templates, and have saved ``saved`` seconds together. ``made`` templates were made until now,
     the last one because of ``why_made``. ``cold`` programs have started cold, the last one because of ``why_cold``.
+    ``left_out`` are learned modules that are not loaded, because they are not safe in a template, with the reasons.
 
     For example::
 
@@ -53,7 +73,7 @@ class WarmReport(Record):
     """
 
     __match_args__: tuple[str, ...] = (
-        "modules", "seconds", "starts", "saved", "made", "why_made", "cold", "why_cold",
+        "modules", "seconds", "starts", "saved", "made", "why_made", "cold", "why_cold", "left_out",
     )  # fmt: skip
     __slots__ = __match_args__
     modules: tuple[str, ...]
@@ -64,6 +84,7 @@ class WarmReport(Record):
     why_made: str
     cold: int
     why_cold: str
+    left_out: tuple[tuple[str, str], ...]
 
     def __init__(
         self,
@@ -75,8 +96,9 @@ class WarmReport(Record):
         why_made: str,
         cold: int,
         why_cold: str,
+        left_out: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        self._set(modules, seconds, starts, saved, made, why_made, cold, why_cold)
+        self._set(modules, seconds, starts, saved, made, why_made, cold, why_cold, left_out)
 
     def __str__(self) -> str:
         lines = [
@@ -87,6 +109,7 @@ class WarmReport(Record):
             lines.append(f"{self.made} templates were made, the last one because {self.why_made}")
         if self.cold:
             lines.append(f"{self.cold} programs started cold, the last one because {self.why_cold}")
+        lines += [f"{name} is left out: {why}" for name, why in self.left_out]
         return "\n".join(lines)
 
 
@@ -100,6 +123,10 @@ class Warm(TemplateSource):
     directory with all below it. This is checked at each start, and code that is older than the files at the time of the
     call never runs. With ``make``, a function makes the template; its ``watch`` and the files of its modules count, and
     each environment variable of this program. The files of a template on another machine are not looked at.
+
+    With ``learn``, programs of ``run_module``, ``run_script`` and ``run_code`` tell at their end which installed
+    modules they have imported. The file of this path keeps that, and the next template loads them, as does that of
+    the next program that uses the file. Modules that are not safe in a template are left out.
 
     If the template cannot be made, ``run_module``, ``run_script``, ``run_code`` and ``anyfork.subprocess`` start their
     programs cold; the log says why. Everything else raises the error. It is tried again after ``cool_down`` seconds, or
@@ -120,16 +147,21 @@ class Warm(TemplateSource):
         make: Callable[[], Template] | None = None,
         watch: Iterable[str | os.PathLike[str]] = (),
         cool_down: float = COOL_DOWN,
+        learn: str | os.PathLike[str] | None = None,
     ) -> None:
         check_modules("Warm", preload)
         if make is not None and (preload or not callable(make)):
             raise ArgumentError("Warm() needs names of modules, or make= with a function that returns a template")
+        if make is not None and learn is not None:
+            raise ArgumentError("Warm() has learn= for modules that it loads itself, not together with make=")
         if isinstance(watch, str | bytes):
             raise ArgumentError(f"Warm() needs watch= as a list of paths, not {watch!r}")
         self._preload = preload
         self._recipe = make
         self._watch = [os.path.abspath(os.fspath(path)) for path in watch]
         self._cool_down = cool_down
+        self._learning = None if learn is None else Learning(os.path.abspath(os.fspath(learn)))
+        self._left_out: dict[str, str] = {}  # learned modules that could be tried, but not loaded
         self._lock = RLock()  # reentrant: a signal handler may use it in the middle of a making
         self._owner = os.getpid()
         self._closed = False
@@ -142,6 +174,7 @@ class Warm(TemplateSource):
         self._not_before = 0.0
         self._told: set[str] = set()  # reasons that were logged since the last template was made
         self._starts = self._made = self._cold = 0
+        self._begun = WarmStarts()
         self._saved = 0.0
         self._why_made = FIRST
         self._why_cold = ""
@@ -236,9 +269,12 @@ class Warm(TemplateSource):
                 warm.run_code("import json").wait()
                 print(warm.report())
         """
+        self._recount()
         modules, seconds = self._loaded
+        left_out = tuple(self._generation.left_out.items()) if self._generation is not None else ()
         why = self._why_made if self._made else ""
-        return WarmReport(modules, seconds, self._starts, self._saved, self._made, why, self._cold, self._why_cold)
+        saved, cold = self._saved, self._cold
+        return WarmReport(modules, seconds, self._starts, saved, self._made, why, cold, self._why_cold, left_out)
 
     def close(self) -> None:
         """Let the template end; what was forked from it goes on. Closing twice is harmless.
@@ -254,6 +290,10 @@ class Warm(TemplateSource):
         """
         self._closed = True
         self._drop()
+        self._recount()
+        self._begun.close()
+        if self._learning is not None and self._owner == this_process.pid:
+            self._learning.close()
 
     def __enter__(self) -> Self:
         return self
@@ -283,9 +323,11 @@ class Warm(TemplateSource):
 
     def _get(self, call: str) -> Generation:
         self._check(call)
+        self._recount()
         now, why = self._generation, self._why_made
+        news = self._news(now)
         if now is not None:
-            why = now.unusable() or now.outdated(os.environb)
+            why = news or now.unusable() or now.outdated(os.environb)
             if not why:
                 return now
             self._distrusted.update(now.sources.changes())
@@ -294,6 +336,17 @@ class Warm(TemplateSource):
         if self._failure is not None and monotonic() < self._not_before and not self._sources.changed():
             raise _again(self._failure)
         return self._make(call)
+
+    def _news(self, now: Generation | None) -> str:
+        """Return why programs have taught that the template should be made again; empty if they have not."""
+        learning = self._learning
+        if learning is None or not learning.take_news():
+            return ""
+        known = () if now is None else (*now.modules, *now.left_out)
+        if {*known}.issuperset(learning.imports.all().modules):
+            return ""
+        self._base = None  # its last user closes it
+        return NEWS
 
     def _make(self, call: str) -> Generation:
         try:
@@ -315,15 +368,31 @@ class Warm(TemplateSource):
         if self._recipe is not None:
             return adopt(self._recipe, self._watch)
         installed = [*takewhile(is_installed, self._preload)]
-        if not installed or len(installed) == len(self._preload):
+        rest = self._preload[len(installed) :]
+        if self._learning is None and not (installed and rest):
             return make(self._preload, self._watch, distrusted=self._distrusted)
         base = self._base
         if base is None or base.unusable() or base.outdated(os.environb):
             base = self._base = settled(partial(self._load, installed), sleep)
-        return make(self._preload[len(installed) :], base=base, distrusted=self._distrusted)
+        return make(rest, base=base, distrusted=self._distrusted) if rest else base
 
     def _load(self, names: Sequence[str]) -> Generation:
-        return make(names, self._watch, distrusted=self._distrusted)
+        made = make(names, self._watch, distrusted=self._distrusted)
+        return made if self._learning is None else self._with_learned(made, self._learning.imports.all())
+
+    def _with_learned(self, base: Generation, imports: Imports) -> Generation:
+        """Return a generation that has loaded learned modules as well, without those that cannot be loaded."""
+        while names := [name for name in imports.modules if name not in self._left_out]:
+            try:
+                made = make(names, base=base, distrusted=self._distrusted, refused=imports.rewritten)
+            except PreloadError as error:
+                failed = [error.module] if error.module in names else names
+                self._left_out.update(dict.fromkeys(failed, str(error)))
+            except (AnyforkError, OSError) as error:
+                self._left_out.update(dict.fromkeys(names, str(error)))
+            else:
+                return replace(made, left_out={**self._left_out, **made.left_out})
+        return replace(base, left_out=self._left_out)
 
     def _fail(self, error: Exception) -> None:
         """Note that no template can be made now."""
@@ -363,16 +432,36 @@ class Warm(TemplateSource):
         if found is not None:
             made, generation = found
             try:
-                process: Process = getattr(made, call)(target, *argv, timeout=timeout)
+                process, report = self._take_over(made, Process._of, call, target, argv)
+                process._ready_or_gone(timeout)
             except RemoteTemplateError:  # it was to run there
                 raise
             except (TemplateError, ForkError) as error:
                 self._note_cold(str(error))
             else:
-                self._count(generation)
+                self._note_start(generation, report)
                 return process
         cold: Process = getattr(Template.new_exec(**attributes), call)(target, *argv, timeout=timeout)
         return cold
+
+    def _take_over(
+        self, made: TemplateHandle, make: Callable[[Link], Made], call: str, target: Argument, argv: Sequence[Argument]
+    ) -> tuple[Made, Owned | None]:
+        """Let a program take over a process; return its handle, and the pipe over which it reports how it begins."""
+        file = self._learning.new_file(KINDS[call], os.fsdecode(target)) if self._learning is not None else ""
+        return self._begun.begin(made, make, call, target, argv, file)
+
+    def _note_start(self, generation: Generation, report: Owned | None) -> None:
+        """Count a start; it may still turn out to be a cold one."""
+        self._count(generation)
+        self._begun.await_report(report, generation)
+
+    def _recount(self) -> None:
+        """Count programs as cold that have reported that a new interpreter runs them."""
+        for generation, why in self._begun.cold():
+            self._starts -= 1
+            self._saved -= generation.seconds
+            self._note_cold(why)
 
     def _begin(self, call: str, attributes: Any) -> tuple[Template, Generation] | None:
         """Return a fork for a program, and the generation that it is of; None if the program has to start cold."""

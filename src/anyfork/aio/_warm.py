@@ -10,6 +10,7 @@ from .._blocking.warm import COOL_DOWN
 from .._blocking.warm import Warm as BlockingWarm
 from .._errors import ForkError, RemoteTemplateError, TemplateError
 from .._processes.arguments import Stays
+from ._process import Process
 from ._template import Template
 
 TYPE_CHECKING = False
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from .._blocking.warm import WarmReport
     from .._processes.arguments import Argument
     from .._processes.attributes import Attributes
-    from ._process import Process
 
 
 class Warm(Stays):
@@ -52,8 +52,9 @@ class Warm(Stays):
         make: Callable[[], BlockingTemplate] | None = None,
         watch: Iterable[str | os.PathLike[str]] = (),
         cool_down: float = COOL_DOWN,
+        learn: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._warm = BlockingWarm(*preload, make=make, watch=watch, cool_down=cool_down)
+        self._warm = BlockingWarm(*preload, make=make, watch=watch, cool_down=cool_down, learn=learn)
 
     async def fork(self, **attributes: Unpack[Attributes]) -> Template:
         """Return a fork of the present template; it takes the attributes of ``Template.fork``.
@@ -192,13 +193,14 @@ class Warm(Stays):
         if found is not None:
             made, generation = found
             try:
-                process: Process = await getattr(Template.from_blocking(made), call)(target, *argv)
+                process, report = warm._take_over(Template.from_blocking(made), Process._of, call, target, argv)
+                await process._ready_or_gone()
             except RemoteTemplateError:  # it was to run there
                 raise
             except (TemplateError, ForkError) as error:
                 warm._note_cold(str(error))
             else:
-                warm._count(generation)
+                warm._note_start(generation, report)
                 return process
         cold: Process = await getattr(Template.new_exec(**attributes), call)(target, *argv)
         return cold
