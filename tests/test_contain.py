@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -20,12 +22,41 @@ TREES = {
     "a daemon": DAEMON,
     "a daemon with children": DAEMON.replace("signal.pause()", "os.fork(), os.fork(), signal.pause()"),
     "many daemons": f"[{DAEMON} for _ in range(20)]",
+    "many children": "os.fork() or ([os.fork() for _ in range(5)], signal.pause())",
+    "a stopped daemon": DAEMON.replace("signal.pause()", "os.kill(os.getpid(), signal.SIGSTOP)"),
     "nothing": "0",
 }
 CODE = "import os, signal, sys; {}; sys.exit(7)"
 
 
-template = pytest.fixture(forked_template)
+ROLLING = "os.fork() or (os.setsid(), [os.fork() and os._exit(0) for _ in iter(int, 1)])"  # never the same pid
+
+HIDE = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+private, recursive, new_mounts = 1 << 18, 1 << 14, 0x20000
+if (
+    libc.unshare(new_mounts)
+    or libc.mount(b"none", b"/", None, private | recursive, None)
+    or libc.mount(b"none", b"/sys/fs/cgroup", b"tmpfs", 0, None)
+):
+    raise OSError(ctypes.get_errno(), "no mount namespace")
+"""
+
+plain = pytest.fixture(forked_template)
+
+
+@pytest.fixture(params=["as the system allows it", "without control groups"])
+def template(request, plain):
+    if request.param == "without control groups":
+        _may_hide_control_groups()
+        plain.execute(HIDE)
+    return plain
+
+
+def _may_hide_control_groups():
+    if os.geteuid() or subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not make a mount namespace")
 
 
 @pytest.mark.parametrize("tree", TREES)
@@ -35,8 +66,8 @@ def test_what_a_process_leaves_ends_with_it(template, tree):
         assert process.communicate(timeout=0) == (b"", None)  # nobody has the pipe any more
 
 
-def test_what_another_process_leaves_goes_on(template):
-    with template.fork(stdout=PIPE).run_code(f"import os, signal; {DAEMON}; print(os.getpid())") as process:
+def test_what_another_process_leaves_goes_on(plain):
+    with plain.fork(stdout=PIPE).run_code(f"import os, signal; {DAEMON}; print(os.getpid())") as process:
         assert process.wait(DEADLINE).code == 0
         with pytest.raises(TimeoutError):
             process.communicate(timeout=0)
@@ -65,6 +96,44 @@ def test_a_killed_process_takes_all_with_it(template):
         assert process.communicate(timeout=0)[0] is not None
 
 
+def test_the_log_says_how_it_is_contained(template, caplog, request):
+    caplog.set_level(logging.INFO)
+    with template.fork(contain=True, stdout=PIPE).run_code("print(open('/proc/self/cgroup').read())") as process:
+        groups = process.communicate(timeout=DEADLINE)[0]
+        process.wait(DEADLINE)
+    text = "the control group /" if b"/anyfork-" in groups else "adopting orphans, without a control group"
+    assert f"contains what its process starts by {text}" in caplog.text
+    if "without" in request.node.name:
+        assert b"/anyfork-" not in groups
+
+
+def test_a_fork_bomb_does_not_escape_a_control_group(plain):
+    code = f"import os\nif '/anyfork-' in open('/proc/self/cgroup').read():\n  [{ROLLING} for _ in range(3)]"
+    with plain.fork(contain=True, stdout=PIPE).run_code(code) as process:
+        assert process.wait(DEADLINE).code == 0
+        assert process.communicate(timeout=0) == (b"", None)
+
+
+@pytest.mark.parametrize("generations", [1, 2])
+def test_the_end_of_a_container_is_the_end_of_all_that_it_contains(template, generations):
+    code = f"import os, signal; {DAEMON}; print('up', flush=True); signal.pause()"
+    with template.fork(contain=True, stdout=PIPE).run_code(code) as process:
+        assert process.stdout.readline() == b"up\n"
+        container = process.pid
+        for _ in range(generations):
+            container = _parent(container)
+        os.kill(container, signal.SIGKILL)
+        if generations == 2:  # the inner one goes on
+            process.kill()
+        assert process.wait(DEADLINE).code is None
+        assert process.communicate(timeout=DEADLINE) == (b"", None)
+
+
+def _parent(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+
+
 @pytest.mark.anyio
 async def test_it_works_in_the_async_face(anyio_backend):
     async with aio.Template() as template:
@@ -73,8 +142,8 @@ async def test_it_works_in_the_async_face(anyio_backend):
             assert process.returncode == 7
 
 
-def test_it_is_a_template_as_others_are(template):
-    with template.preload("fractions").fork(contain=True, stdout=PIPE, cwd="/") as contained:
+def test_it_is_a_template_as_others_are(plain):
+    with plain.preload("fractions").fork(contain=True, stdout=PIPE, cwd="/") as contained:
         contained.ready(DEADLINE)
         with contained.fork().run_code(f"import os, signal; {DAEMON}") as process:
             assert process.wait(DEADLINE).code == 0
@@ -88,15 +157,15 @@ def test_a_new_interpreter_can_be_contained():
         assert process.returncode == 7
 
 
-def test_a_function_is_contained(template):
-    with template.fork(contain=True, stdout=PIPE).run(_leave_daemon_and_end, 3) as process:
+def test_a_function_is_contained(plain):
+    with plain.fork(contain=True, stdout=PIPE).run(_leave_daemon_and_end, 3) as process:
         assert process.wait(DEADLINE).code == 3
         assert process.communicate(timeout=0) == (b"", None)
 
 
-def test_a_worker_s_leftovers_end_with_it(template):
+def test_a_worker_s_leftovers_end_with_it(plain):
     read, write = os.pipe()
-    with anyfork.Worker(template.fork(contain=True)) as worker:
+    with anyfork.Worker(plain.fork(contain=True)) as worker:
         worker.call(_leave_daemon_with, anyfork.Descriptor(write))
     os.close(write)
     with open(read, "rb") as end:
@@ -146,7 +215,7 @@ def test_on_another_machine_too(tmp_path):
         assert end.read() == b""  # None while a process has the other end
 
 
-def test_a_wrong_value_is_an_error(template):
+def test_a_wrong_value_is_an_error(plain):
     with pytest.raises(anyfork.ArgumentError, match="contain="):
-        template.fork(contain="yes")
-    template.fork(contain=False).close()
+        plain.fork(contain="yes")
+    plain.fork(contain=False).close()

@@ -2,8 +2,11 @@
 
 The orphans of a process, daemons and those with a session of their own included, become children of the nearest
 ancestor that has asked the kernel for them (PR_SET_CHILD_SUBREAPER). The container is that ancestor. It reaps them, and
-kills them when its process has ended, before it reports that end to the owner. Only a program that kills the container
-itself gets away.
+kills them when its process has ended, before it reports that end to the owner. There are two containers, one in the
+other, because one of them may be killed: the orphans become children of the other then. Only a program that kills both
+gets away. Where the system allows it, the inner one forks its process in a control group, which the outer one has made.
+Both kill that group first, which no process escapes, however fast it starts others. (A PID namespace would hold even
+against a program that kills both. But it changes what the program sees: its pid, /proc, and who may signal whom.)
 """
 
 from __future__ import annotations
@@ -13,21 +16,55 @@ import sys
 
 from ..wire.own_imports import import_own
 from ..wire.process_tree import kill_descendants
+from .control_group import ControlGroup
 
 PR_SET_CHILD_SUBREAPER = 36
 
 _container = 0  # the pid of the container that this process is, or was forked from
+_group: ControlGroup | None = None  # of that container
+_inside = False  # whether this process is in that group
+_means = ""  # how this process contains others, for the owner's log
 
 
-def become_container() -> None:
-    """Make this process a container. Raises OSError where the system has none."""
+def become_container() -> str:
+    """Make this process a container. Return how it contains others, or "" if another container in it will do that.
+
+    Raises OSError where the system has no containers.
+    """
     global _container
     if sys.platform != "linux":
         raise OSError(f"only Linux gives orphans to an ancestor, and this is {sys.platform}")
     ctypes = import_own("ctypes")
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+    is_inner = _container == os.getppid()
     _container = os.getpid()
+    if not is_inner:
+        _make_group()
+        return ""
+    _join_group()
+    return _means
+
+
+def _make_group() -> None:
+    global _group, _inside, _means
+    _group, _inside = None, False
+    try:
+        _group = ControlGroup()
+        _means = f"the control group {_group.directory}"
+    except OSError as error:
+        _means = f"adopting orphans, without a control group: {error}"
+
+
+def _join_group() -> None:
+    global _group, _inside, _means
+    if _group is None:
+        return
+    try:
+        _group.join()
+        _inside = True
+    except OSError as error:
+        _group, _means = None, f"adopting orphans, without a control group: {error}"
 
 
 def is_container() -> bool:
@@ -40,6 +77,7 @@ def end_contained() -> None:
     if not is_container():
         return
     wait = 0
+    _kill_group()
     try:
         kill_descendants(os.getpid())
     except OSError as error:  # not permitted, above all
@@ -49,4 +87,20 @@ def end_contained() -> None:
         while os.waitpid(-1, wait)[0]:
             pass
     except ChildProcessError:  # none is left
+        pass
+    if _group is not None:
+        _group.remove()
+
+
+def _kill_group() -> None:
+    """Kill all processes in the control group, if there is one, but not this process."""
+    global _inside
+    if _group is None:
+        return
+    try:
+        if _inside:
+            _group.leave()
+            _inside = False
+        _group.kill()
+    except OSError:  # the other container has removed it, above all; whatever is left is killed one by one
         pass

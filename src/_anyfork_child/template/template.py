@@ -502,7 +502,9 @@ class Template:
         from ..birth.container import become_container
         from .children_by_signal import SignalChildren
 
-        become_container()
+        means = become_container()
+        if means:
+            self.note = f"contains what its process starts by {means}"
         self.container, usual = self.pid, self.new_children
 
         def new_children(*own: int) -> Children:

@@ -11,7 +11,7 @@ import time
 from _anyfork_client.arguments import interpreter_options
 from _anyfork_client.place import UnusableError, open_directory
 
-from .. import AnyforkError, Template
+from .. import PIPE, AnyforkError, Template
 from .._system.interpreter import find_python
 
 TYPE_CHECKING = False
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     Finding: TypeAlias = tuple[bool, str]
 
 READY_TIMEOUT = 30.0  # seconds
-CONTROL_GROUPS = "/sys/fs/cgroup"
 
 
 def run() -> None:
@@ -96,12 +95,15 @@ def _limits() -> Finding:
 
 
 def _control_groups() -> Finding:
-    if not os.path.exists(f"{CONTROL_GROUPS}/cgroup.controllers"):
-        return False, "there are none of version 2"
-    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-        own = next((line.rstrip("\n").split("::", 1)[1] for line in file if line.startswith("0::")), "/")
-    may = os.access(CONTROL_GROUPS + own, os.W_OK)
-    return may, f"{own}, where this user may {'' if may else 'not '}make more"
+    show = "print(open('/proc/self/cgroup').read())"
+    try:
+        with Template().fork(contain=True, stdout=PIPE).run_code(show) as process:
+            groups = process.communicate(timeout=READY_TIMEOUT)[0]
+    except (AnyforkError, OSError) as error:
+        return False, f"contain=True does not work: {error}"
+    if groups is not None and b"/anyfork-" in groups:
+        return True, "contain=True uses one"
+    return False, "contain=True adopts orphans instead: this user may make none (of version 2, since Linux 5.14)"
 
 
 def _keepers() -> Finding:

@@ -146,8 +146,17 @@ def add_next_spare(process: Link) -> None:
 
 def fork_contained(parent: Link, attributes: Mapping[str, object], encoded: Encoded, more: int = 0) -> Link:
     """Ask a template for a fork in a container; the arguments are those of ``fork``."""
-    detached = {"detached": attributes.get("detached")}
-    return _fork_in(fork(parent, detached, _container()), attributes, encoded, more)
+    return _fork_guarded(fork(parent, _detached(attributes), _container()), attributes, encoded, more)
+
+
+def _fork_guarded(guard: Link, attributes: Mapping[str, object], encoded: Encoded, more: int) -> Link:
+    """Ask a container for another one, and that for the fork: each of them ends everything if the other is killed."""
+    container = _fork_in(guard, _detached(attributes), _container(), 0)
+    return _fork_in(container, attributes, encoded, more)
+
+
+def _detached(attributes: Mapping[str, object]) -> Mapping[str, object]:
+    return {"detached": attributes.get("detached")}
 
 
 def _container() -> Encoded:
@@ -222,8 +231,7 @@ def two_pairs() -> list[_socket.socket]:
 def fork_default(attributes: Mapping[str, object], encoded: Encoded, more: int = 0) -> Link:
     """Fork the default template; if it is gone, start a new one and fork that. Raises LaunchError."""
     if attributes.get("contain"):
-        container = fork_default({"detached": attributes.get("detached")}, _container())
-        return _fork_in(container, attributes, encoded, more)
+        return _fork_guarded(fork_default(_detached(attributes), _container()), attributes, encoded, more)
     template = default_template.get()
     link = fork(template, attributes, encoded, more)
     if link.held is not None and template.has_news():  # it may have ended
