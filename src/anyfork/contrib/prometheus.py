@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 CONTENT_TYPE: str = "text/plain; version=0.0.4; charset=utf-8"
-GAUGES = {"workers", "idle", "starting", "leaving", "queued", "sent", "running"}  # the other fields only grow
+GAUGES = {"workers", "idle", "starting", "leaving", "queued", "sent", "running", "spares"}  # the other fields only grow
 WHAT = {
     "workers": "Workers that take jobs.",
     "idle": "Workers that take jobs and have none.",
@@ -32,6 +32,7 @@ WHAT = {
     "retired": "Workers that have retired.",
     "died": "Workers that died.",
     "starting_seconds": "Time that all starts of workers took.",
+    "spares": "Processes that the templates keep ready, which are no workers.",
 }
 ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})  # of the values of labels
 
