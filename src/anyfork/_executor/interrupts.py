@@ -1,8 +1,7 @@
 """Interrupts of an Executor's calls: what is refused in the middle of another call, and recovery of a torn decision.
 
-The state of the scheduler may be half written after an interrupt has stopped a thread in the middle of a decision. But
-the jobs of each worker are recorded in steps that no interrupt splits (see _system.locks), and the dispatcher has a
-list of all jobs. The scheduler's state is rebuilt from these two. No worker ends, and no job is lost.
+The scheduler's state is rebuilt as _pools.recovery says. The jobs of each worker are recorded in steps that no
+interrupt splits (see _system.locks). So no worker ends, and no job is lost.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from time import monotonic
 
 from .._errors import HandleError
 from .._pools.records import WorkerState
+from .._pools.recovery import adopt_all
 from .._processes.default_template import default_template
 from .jobs import BatchJob
 from .map import ItemJob
@@ -41,16 +41,9 @@ def recover(dispatcher: Torn) -> None:
     """Rebuild the scheduler's state. Runs in the dispatcher's thread, under its lock, where no interrupt comes."""
     dispatcher.scheduler = scheduler = dispatcher.scheduler.anew()
     dispatcher.admission.count()
-    now, waiting = monotonic(), dict(dispatcher.open)
-    for pooled_worker in dispatcher.workers.pooled_workers:
-        if pooled_worker.worker.state is WorkerState.GONE:
-            continue
-        jobs = pooled_worker.calls.list_jobs()
-        scheduler.adopt(pooled_worker.worker, jobs, dispatcher.open, now)
-        for job in jobs:
-            waiting.pop(job, None)
-        pooled_worker.flush_again()
-    scheduler.requeue(waiting)
+    workers = dispatcher.workers.pooled_workers
+    present = [pooled_worker for pooled_worker in workers if pooled_worker.worker.state is not WorkerState.GONE]
+    adopt_all(scheduler, present, dispatcher.open, monotonic())
     _complete_maps(dispatcher)
 
 

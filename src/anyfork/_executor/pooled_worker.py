@@ -128,6 +128,10 @@ class ExecutorWorker(PooledWorker):
         if calls.out and self.channel.sock is not None:
             self.channel.flush()
 
+    def list_jobs(self) -> tuple[list[AnyJob], bool]:  # type: ignore[override]  # other jobs
+        """Return the jobs of the worker after an interrupt, in order. Each but the first has surely not begun."""
+        return self.calls.list_jobs(), False
+
     def flush_again(self) -> None:
         """Resume sending after an interrupt, which may have come at any step of it."""
         self.channel.forget_writes()

@@ -13,6 +13,7 @@ from .._calls.call import DONE, Answer, State
 from .._calls.labels import label_of
 from .._errors import PeerError, WorkerDiedError
 from .calls import PoolJob
+from .records import JobState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -253,8 +254,10 @@ class MapJobs:
     def submit(self) -> None:
         """Submit the jobs for the added items to the scheduler."""
         self._close_batch()
+        self.pool.maps.add(self)
         for job in self._made:
-            self.pool.scheduler.submit(job)
+            if job.state is JobState.NEW:
+                self.pool.scheduler.submit(job)
         self._made.clear()
 
     def drop_unwritten(self) -> None:
@@ -285,6 +288,11 @@ class MapJobs:
         if waiting is not None and (not self._ordered or item is self._ahead[0]) and not waiting.done():
             waiting.set_result(None)
 
+    def recover(self) -> None:
+        """Let the consumer look again after an interrupt, which may have come before it was woken."""
+        if self.waiting is not None and not self.waiting.done():
+            self.waiting.set_result(None)
+
     @property
     def empty(self) -> bool:
         """Return whether no item is under way."""
@@ -301,6 +309,7 @@ class MapJobs:
     def close(self) -> None:
         """End the map: cancel the items that have not begun, and ignore the answers to all others."""
         self.closed = self.exhausted = True
+        self.pool.maps.discard(self)
         self._function = None
         jobs, self.jobs = self.jobs, set()
         self._made.clear()

@@ -55,6 +55,7 @@ class PoolHandle:
         self.memory: int | None = settings.memory  # the kind of memory that is measured after each job
         self.concurrent: bool = settings.limits.concurrent
         self.pooled_workers: set[PooledWorker] = set()  # of all workers that have a process, or may get one
+        self.maps: set[Any] = set()  # of MapJobs with jobs here, for recovery
         self._settings = settings
         self.timeout: float | None = settings.timeout
         self._closed = False
@@ -149,7 +150,7 @@ class PoolHandle:
                     job.release()
 
     def _give_up(self, job: PoolJob, worker: WorkerRecord | None) -> None:
-        if worker is not None and worker.pooled_worker is not None:
+        if worker is not None and worker.pooled_worker is not None and not worker.pooled_worker.channel.torn:
             job.give_up(worker.pooled_worker.calls)
             worker.pooled_worker.flush()
 

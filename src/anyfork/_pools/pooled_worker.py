@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._system.log import DEBUG, INFO
-from .records import WorkerState
+from .records import JobState, WorkerState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,23 +47,54 @@ class PooledWorker:
         The rest is sent when the socket is readable or writable.
         """
         calls = self.calls
-        for job in jobs:
-            job.send(calls)
-        calls.gather()
-        self.channel.flush()
+        try:
+            for job in jobs:
+                job.send(calls)
+            calls.gather()
+            self.channel.flush()
+        except BaseException as error:
+            self.channel.tear(error)
+            raise
 
     def flush(self) -> None:
         """Send the calls that were begun meanwhile."""
-        self.calls.gather()
-        if self.calls.out and self.channel.sock is not None:
-            self.channel.flush()
+        try:
+            self.calls.gather()
+            if self.calls.out and self.channel.sock is not None:
+                self.channel.flush()
+        except BaseException as error:
+            self.channel.tear(error)
+            raise
 
     def take_back(self) -> list[PoolJob]:
         """Take back and return the jobs that the worker has not begun, and will not begin now.
 
         The caller has to tell the scheduler.
         """
-        return self.calls.take_back()
+        try:
+            return self.calls.take_back()
+        except BaseException as error:
+            self.channel.tear(error)
+            raise
+
+    def list_jobs(self) -> tuple[list[PoolJob], bool]:
+        """Return the jobs of the worker after an interrupt, and whether all of them may have begun.
+
+        If it is not known what was sent or received, the worker was killed. Jobs that it has begun fail then.
+        """
+        if not self.channel.torn:
+            return self.calls.list_jobs(), False
+        self.worker.state = WorkerState.KILLED
+        back = {*self.calls.take_back()}
+        begun = [job for job in self.worker.jobs if job.state in (JobState.SENT, JobState.RUNNING)]
+        jobs: dict[Any, None] = dict.fromkeys([*begun, *self.calls.list_jobs()])
+        return [job for job in jobs if job not in back], True
+
+    def flush_again(self) -> None:
+        """Resume sending after an interrupt, unless the worker was killed because of it."""
+        self.channel.forget_writes()
+        if not self.channel.torn:
+            self.flush()
 
     def leave(self) -> None:
         """Let the worker end, which has nothing to do. Kill it if it is not ready yet."""
@@ -84,7 +115,11 @@ class PooledWorker:
 
         Return False when the worker has ended, and everything from it was read.
         """
-        return self.channel.came() is not False
+        try:
+            return not self.channel.torn and self.channel.came() is not False
+        except BaseException as error:
+            self.channel.tear(error)
+            raise
 
     def take(self) -> tuple[Event, Any] | None:
         """Handle all messages that were read, up to an event whose handler has to be awaited.
@@ -94,7 +129,11 @@ class PooledWorker:
         """
         channel = self.channel
         while channel.incoming:
-            event = channel.take()
+            try:
+                event = channel.take()
+            except BaseException as error:
+                channel.tear(error)
+                raise
             if event is not None:
                 answer = channel.handle(event)
                 if hasattr(answer, "__await__"):

@@ -103,10 +103,13 @@ class Scheduler:
     def _like(self) -> Scheduler:
         return Scheduler(self.limits, self.sources)
 
-    def adopt(self, worker: WorkerRecord, jobs: Sequence[Job], wanted: Container[Job], now: float) -> None:
+    def adopt(
+        self, worker: WorkerRecord, jobs: Sequence[Job], wanted: Container[Job], now: float, *, begun: bool = False
+    ) -> None:
         """Take over a worker of an earlier scheduler with its jobs, in the order in which it runs them.
 
-        ``wanted`` holds the jobs that are still wanted. The worker begins with the first job.
+        ``wanted`` holds the jobs that are still wanted. The worker begins with the first job; with ``begun``, it may
+        have begun all of them.
         """
         worker.jobs = dict.fromkeys(jobs)
         worker.slow = sum(not job.depth for job in jobs)
@@ -114,13 +117,14 @@ class Scheduler:
             job.worker = worker
             if job not in wanted:
                 job.state = JobState.GIVEN_UP
-            elif number or job.state is not JobState.RUNNING:
+            elif job.state is not JobState.RUNNING or (number and not begun and not self.limits.concurrent):
                 job.state = JobState.SENT
             if job.deadline is not None:
                 self._deadlines.set(job, job.deadline)
         self.workers.adopt(worker)
-        if jobs and jobs[0].deadline is None:
-            self._begin(jobs[0], now)
+        for job in jobs if begun or self.limits.concurrent else jobs[:1]:
+            if job.deadline is None:
+                self._begin(job, now)
         if worker.state is WorkerState.KILLED:
             self._steps.kill.append(worker)
         elif worker.state is WorkerState.LEAVING and not jobs:

@@ -123,6 +123,10 @@ class PoolCalls(Calls):
                     answer.state = State.GIVEN_UP
         return list(jobs)
 
+    def list_jobs(self) -> list[PoolJob]:
+        """Return all jobs that the worker has, in order."""
+        return [*dict.fromkeys(answer.job for answer in self._sent.values())]  # type: ignore[attr-defined]  # as above
+
     def _detail(self, function: AnyFunction | None) -> int:
         """Return the number of a function, which the worker learns before its first call.
 

@@ -115,13 +115,10 @@ class PoolMap(Stays, Generic[Result]):
                 needs = work.add(item)
                 if needs is not None:
                     await write_files(needs)
+            pool_loop.request(work.submit)
         except BaseException:
             work.close()
             raise
-        pool_loop.busy = True
-        work.submit()
-        pool_loop.busy = False
-        pool_loop.decide()
 
     async def aclose(self) -> None:
         """Collect no more items, and cancel the calls that have not begun.

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from anyio import CancelScope
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from _anyfork_child.values.message import Message
 
 from .._calls.labels import label_of
 from .._calls.progress import UnlessStarted, progress_of
 from .._calls.worker_options import check_window
-from .._pools.calls import CallJob
 from .._pools.map import MOST, MapJobs
 from .._pools.pool_options import check_job_options
 from .._pools.records import JobState
 from .._processes.arguments import Stays, refused_keywords
 from .._system.signatures import overload
 from ._map import PoolMap
-from ._pool_loop import PoolLoop
+from ._pool_loop import PoolLoop, WaitingCall
 from ._worker_channel import write_files
 
 TYPE_CHECKING = False
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from .._pools.pool_options import PoolOptions
     from .._pools.stats import PoolStats
     from .._system.signatures import Arguments, Item, Items, Later, Result
-    from ._loop import FutureLike
     from ._template import Template
 
     class CallOptions(TypedDict, total=False):
@@ -166,14 +166,18 @@ class Pool(Stays):
         if pool_loop.traced:
             job.label = label_of(function)
         job.waiting = waiting = loop.waiting()
-        scheduler = pool_loop.scheduler
-        pool_loop.busy = True
-        scheduler.submit(job)
-        pool_loop.busy = False
-        if not pool_loop.asked and scheduler.unsettled:
-            pool_loop.decide_soon()
         try:
+            pool_loop.open[job] = None
+            if pool_loop.busy:
+                pool_loop.request_soon(partial(pool_loop.submit, job))
+            else:
+                pool_loop.busy = True
+                pool_loop.scheduler.submit(job)
+                pool_loop.busy = False
+                if not pool_loop.asked and pool_loop.scheduler.unsettled:
+                    pool_loop.decide_soon()
             await waiting
+            pool_loop.open.pop(job, None)
         except BaseException:
             await self._abandon(job)
             raise
@@ -182,6 +186,8 @@ class Pool(Stays):
     async def _abandon(self, job: _Call) -> None:
         """Withdraw a call whose task was interrupted; with ``on_cancel="wait"``, wait for it first if it runs."""
         pool_loop = self._pool_loop
+        if pool_loop.waits and pool_loop.busy:
+            await cancel_shielded_checkpoint()  # so that the loop can recover the pool from an interrupt
         if pool_loop.waits and job.worker is not None and job.state is JobState.SENT:
             pool_loop.take_back(job.worker)
             pool_loop.decide_soon()
@@ -435,9 +441,8 @@ class Pool(Stays):
         return repr(self._pool_loop)
 
 
-class _Call(CallJob):
-    __slots__ = ("waiting",)
-    waiting: FutureLike
+class _Call(WaitingCall):
+    __slots__ = ()
 
     def send(self, calls: WorkerQueue) -> None:
         if self.waiting.done():  # cancelled before anything could be sent

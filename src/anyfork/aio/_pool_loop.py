@@ -10,11 +10,16 @@ from math import inf
 
 from anyio import Event
 
+from _anyfork_child.wire.signals import comes_from_outside
+
 from .._calls.durations import CallDuration
 from .._calls.permits import Permits
 from .._errors import AnyforkError, HandleError, PeerError
+from .._pools.calls import CallJob
 from .._pools.pool import PoolHandle
 from .._pools.pooled_worker import PooledWorker
+from .._pools.records import JobState, WorkerState
+from .._pools.recovery import adopt_all
 from .._system.log import logger_for
 from ._loop import nothing, running_loop
 from ._process import Process
@@ -34,6 +39,13 @@ if TYPE_CHECKING:
     from ._loop import FutureLike, Handle, Loop
 
 
+class WaitingCall(CallJob):
+    """A call for whose answer a task waits."""
+
+    __slots__ = ("waiting",)
+    waiting: FutureLike
+
+
 class PoolLoop(PoolHandle):
     """The state and the tasks of one async pool, without its public interface."""
 
@@ -42,7 +54,11 @@ class PoolLoop(PoolHandle):
         self._durations: dict[Callable[..., Any] | str, CallDuration] = {}
         self._loop: Loop | None = None
         self.asked = False  # decide will be called soon
-        self.busy = False  # a step is half done: a signal handler that interrupts it leaves changes to the loop
+        # A step is half done. A signal handler that interrupts it leaves changes to the loop. If this is True when the
+        # loop begins another step, an exception of a signal handler has stopped the step before.
+        self.busy = False
+        self.open: dict[WaitingCall, None] = {}  # calls whose callers wait
+        self._unwanted: dict[PoolJob, None] = {}  # jobs that are withdrawn soon
         self._failure: AnyforkError | None = None  # the unexpected error that has ended the pool
         self._timer: Handle | None = None
         self._timer_at = inf
@@ -105,20 +121,23 @@ class PoolLoop(PoolHandle):
     async def wait_for_room(self) -> None:
         """Wait in turn until there is space for a job, which has to be submitted right afterwards."""
         assert self._loop is not None
-        scheduler, waiting = self.scheduler, self._loop.waiting()
-        scheduler.waiters += 1
-        self._waiters.append(waiting)
-        self.decide_soon()
+        waiting = self._loop.waiting()
         try:
+            self._waiters.append(waiting)
+            self._count_waiters()
+            self.decide_soon()
             await waiting
         finally:
-            scheduler.waiters -= 1
             if waiting in self._waiters:
                 self._waiters.remove(waiting)
-            if waiting in self._promised:
-                self._promised.remove(waiting)
-                scheduler.promised -= 1
+            self._promised.discard(waiting)
+            self._count_waiters()
             self.decide_soon()
+
+    def _count_waiters(self) -> None:
+        scheduler = self.scheduler
+        scheduler.promised = len(self._promised)
+        scheduler.waiters = len(self._waiters) + scheduler.promised
 
     # --- Deciding ---
 
@@ -135,17 +154,77 @@ class PoolLoop(PoolHandle):
 
     def _decide_now(self) -> None:
         self.asked = False
+        self._recover()
         self.decide()
 
     def decide(self) -> None:
-        """Carry out what the scheduler decides now, and admit tasks that wait."""
-        before, self.busy = self.busy, True
+        """Carry out what the scheduler decides, and admit tasks that wait: now, or soon if a step is half done."""
+        if self.busy:
+            self.decide_soon()
+            return
+        self.busy = True
+        self._decide()
+        self.busy = False
+
+    def _decide(self) -> None:
         try:
             super().decide()
             self._admit()
         except Exception as error:  # otherwise tasks would wait for ever
+            if comes_from_outside(error):
+                raise
             self._collapse(error)
-        self.busy = before
+
+    # --- Requests of tasks ---
+
+    def submit(self, job: PoolJob) -> None:
+        """Submit a job to the scheduler, unless its caller has withdrawn it."""
+        if job.state is JobState.NEW and job in self.open:
+            self.scheduler.submit(job)
+
+    def request(self, action: Callable[[], object]) -> None:
+        """Run an action of a task, and decide: now, or soon if a step is half done."""
+        if self.busy:
+            self.request_soon(action)
+        else:
+            self._change(action)
+
+    def request_soon(self, action: Callable[[], object]) -> None:
+        """Run an action in the loop, where no step is half done."""
+        self.later(partial(self._change_now, action))
+
+    # --- Recovery ---
+
+    def _recover(self) -> None:
+        """Rebuild the state of the pool if an interrupt has stopped a step. Runs at the beginning of a step."""
+        if not self.busy:
+            return
+        killed = self.scheduler.killed
+        self.scheduler = self.scheduler.anew()
+        self._count_waiters()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = None, inf
+        self.open = {job: None for job in self.open if not job.waiting.done()}
+        submitted: list[PoolJob] = [job for job in self.open if not job.done]
+        submitted += [*(job for work in self.maps for job in work.jobs), *self._unwanted]
+        wanted = dict.fromkeys(job for job in submitted if job.state is not JobState.NEW)
+        present = [each for each in self.pooled_workers if each.worker.state is not WorkerState.GONE]
+        adopt_all(self.scheduler, present, wanted, self.now())
+        self._wake_done()
+        if killed:
+            self.scheduler.kill()
+        self.busy = False
+        self.decide_soon()
+
+    def _wake_done(self) -> None:
+        """Wake the callers of jobs that are done, as far as no worker has still to be measured for them."""
+        measured = {job for each in self.pooled_workers for job in each.worker.jobs}
+        for job in self.open:
+            if job.done and job not in measured:
+                job.settle()
+        for work in self.maps:
+            work.recover()
 
     def _collapse(self, error: Exception) -> None:
         """Fail all present and future jobs, because of an unexpected error in the pool itself."""
@@ -167,11 +246,12 @@ class PoolLoop(PoolHandle):
     def _admit(self) -> None:
         scheduler = self.scheduler
         while self._waiters and scheduler.has_room:
-            waiting = self._waiters.popleft()
+            waiting = self._waiters[0]
             if not waiting.done():  # or it was cancelled, and its task has not run yet
-                scheduler.promised += 1
                 self._promised.add(waiting)
                 waiting.set_result(None)
+            self._waiters.popleft()  # last: an interrupt may come before
+            self._count_waiters()
         if self._gone and scheduler.finished and not self.pooled_workers:
             for event in self._gone:
                 event.set()
@@ -179,10 +259,12 @@ class PoolLoop(PoolHandle):
     def change(self, action: Callable[[], None]) -> None:
         """Change the pool now; in a signal handler that has interrupted a step of it, change it soon in the loop."""
         if self._interrupted:
-            self.later(partial(self._change_now, action))
+            self.request_soon(action)
         else:
-            action()
-            self.later(nothing)  # a signal handler may have come while the loop waits
+            try:
+                self._change(action)
+            finally:
+                self.later(nothing)  # a signal handler may have come while the loop waits
 
     @property
     def _interrupted(self) -> bool:
@@ -190,9 +272,20 @@ class PoolLoop(PoolHandle):
         loop = self._loop
         return loop is not None and loop.runs and (self.busy or loop.between_tasks)
 
-    def _change_now(self, action: Callable[[], None]) -> None:
-        self.busy = False  # nothing is half done between the steps of the loop
+    def _change_now(self, action: Callable[[], object]) -> None:
+        try:
+            self._recover()  # nothing is half done between the steps of the loop
+            self._change(action)
+        except Exception as error:
+            if comes_from_outside(error):
+                raise
+            self._collapse(error)
+
+    def _change(self, action: Callable[[], object]) -> None:
+        self.busy = True
         action()
+        self._decide()
+        self.busy = False
 
     def kill(self) -> None:
         """End the pool now: kill its workers, and fail calls that have no result yet with CallCancelledError."""
@@ -201,9 +294,20 @@ class PoolLoop(PoolHandle):
 
     def withdraw(self, job: PoolJob, *, kill: bool = True) -> bool:
         """Withdraw a job as PoolHandle.withdraw does. A signal handler cannot change the pool meanwhile."""
-        before, self.busy = self.busy, True
+        if self.busy:
+            self._unwanted[job] = None
+            self.request_soon(partial(self._withdraw, job, kill))
+            return True
+        self.busy = True
+        may_have_run = self._withdraw(job, kill)
+        self._decide()
+        self.busy = False
+        return may_have_run
+
+    def _withdraw(self, job: PoolJob, kill: bool) -> bool:
         may_have_run = super().withdraw(job, kill=kill)
-        self.busy = before
+        self.open.pop(job, None)  # type: ignore[call-overload]  # it may be a job of a map
+        self._unwanted.pop(job, None)
         return may_have_run
 
     def resize(
@@ -238,6 +342,7 @@ class PoolLoop(PoolHandle):
 
     def _time_has_come(self) -> None:
         self._timer, self._timer_at = None, inf
+        self._recover()
         self.decide()
 
     def _write_log(self, level: int, text: str) -> None:
@@ -262,9 +367,15 @@ class PoolLoop(PoolHandle):
         attend()
         calls = self._calls(permits)
         pooled_worker = PooledWorker(self, worker, AsyncWorkerChannel(Process._of(link), calls), calls)
-        self.pooled_workers.add(pooled_worker)
         assert self._loop is not None
-        self._loop.spawn(self._attend, pooled_worker)
+        try:
+            self.pooled_workers.add(pooled_worker)
+            self._loop.spawn(self._attend, pooled_worker)
+        except BaseException:  # its task may not run
+            worker.state = WorkerState.GONE
+            self.pooled_workers.discard(pooled_worker)
+            pooled_worker.kill()
+            raise
 
     async def _attend(self, pooled_worker: PooledWorker) -> None:
         """Serve one worker from its start to its end."""
@@ -274,6 +385,7 @@ class PoolLoop(PoolHandle):
             try:
                 await channel.connect()
             except (AnyforkError, OSError) as error:
+                self._recover()
                 pooled_worker.not_started(error)
             else:
                 self.entered(pooled_worker.worker)
@@ -281,7 +393,7 @@ class PoolLoop(PoolHandle):
         except Exception as error:
             self._collapse(error)
         except BaseException:  # this task is cancelled only when the loop ends
-            self.busy = False
+            self._recover()
             self.kill()
             raise
         finally:
@@ -302,12 +414,13 @@ class PoolLoop(PoolHandle):
 
         def come() -> bool:
             nonlocal awaited, ended
+            self._recover()
             self.busy = True
             if pooled_worker.read():
                 awaited = pooled_worker.take()
             else:
                 ended = True
-            self.decide()
+            self._decide()
             if channel.stalled:
                 channel.retry_soon(loop)
             self.busy = False
@@ -317,9 +430,12 @@ class PoolLoop(PoolHandle):
             await loop.read(channel.watch.fileno(), come)
             while awaited is not None:
                 await channel.await_handler(*awaited)
+                self._recover()
                 awaited = pooled_worker.take()
                 self.decide()
-        pooled_worker.ended(await channel.fate())
+        status = await channel.fate()
+        self._recover()
+        pooled_worker.ended(status)
 
     # --- The end ---
 
@@ -329,7 +445,7 @@ class PoolLoop(PoolHandle):
         self.scheduler.close()
         if self._loop is None:
             return
-        if self.pooled_workers or not self.scheduler.finished:
+        if self.pooled_workers or self.busy or not self.scheduler.finished:
             if not self._loop.runs:
                 raise HandleError("aclose() of a pool that belongs to another event loop: await it there")
             event = Event()

@@ -54,6 +54,11 @@ def test_a_worker_whose_close_is_interrupted_ends_as_it_would_have_when_it_is_cl
     check(run("interrupt", "worker", trials))
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_async_pool_goes_on_after_an_interrupt_in_the_middle_of_a_decision(loop):
+    check(run("interrupt", loop, [Trial("Pool.map", "", (7, MANY, 103)), Trial("Pool.resize", "", (5, MANY, 31))]))
+
+
 def test_a_request_waits_while_the_kernel_has_no_memory_for_it():
     check(run("failure", "template", [Trial("fork(attributes)", "owner ENOMEM", (1, MANY, 1))]))
 
