@@ -138,6 +138,7 @@ class FlowRunner:
         self.reader: object = self  # takes the place of a thread, see _processes.endpoints.Waiter
         self.fd = -1  # the descriptor that the flow waits for
         self._need: Need | None = None
+        self._error: OSError | None = None  # why nothing could be read
         self._deadline: float | None = None
         self._reads = False  # True if the descriptor is watched here, and by no other thread
         self.pollable = True
@@ -150,6 +151,9 @@ class FlowRunner:
             while True:
                 if self._need is None:
                     self._want(next(self._flow))
+                if self._error is not None:
+                    error, self._error = self._error, None
+                    self._want(self._flow.throw(error))
                 came = self._came()
                 if came is None:
                     return True
@@ -197,8 +201,12 @@ class FlowRunner:
         assert self._need is not None
         link, _, source, _ = self._need
         with link.lock:
-            watched = source()
-            if self._reads and self.fd in ready and watched is not None and watched[0] == self.fd:
-                watched[1]()
-            link.end_wait(self)
-            link.close_finished()
+            try:
+                watched = source()
+                if self._reads and self.fd in ready and watched is not None and watched[0] == self.fd:
+                    watched[1]()
+            except OSError as error:  # out of memory or descriptors: this flow fails, and no other
+                self._error = error
+            finally:
+                link.end_wait(self)
+                link.close_finished()
