@@ -48,7 +48,7 @@ OWNER = {
     "context": {"_blocking"},
     "early": {"_programs", "_processes"},
     "frozen": {"_processes", "_system"},
-    "_cli": {"context", "_programs", "_processes", "_system", ""},
+    "_cli": {"context", "_programs", "_pools", "_processes", "_system", ""},
     "__main__": {"_cli"},
     "joblib": {"_executor", "_blocking"},
     "contrib": {"_executor", "_pools", "_blocking", "_programs", "_system", "frozen"},
@@ -112,7 +112,7 @@ def allowed(module: Module, other: Module) -> bool:
     if module.name == "_anyfork_client.__main__":
         return other.name == "anyfork._cli.command_line"
     if other.package == "_anyfork_client":
-        return module.folder in ("_programs", "_cli")
+        return module.folder in ("_programs", "_cli", "_pools")
     return module.package == "anyfork" and other.folder in ("wire", "values", "")
 
 

@@ -116,6 +116,7 @@ if TYPE_CHECKING:
     from ._blocking.worker import Stream as Stream
     from ._blocking.worker import Worker as Worker
     from ._executor.executor import Executor as Executor
+    from ._pools.observation import observe as observe
     from ._pools.stats import PoolStats as PoolStats
     from ._programs.program_copy.audit import Audit as Audit
     from ._programs.program_copy.audit import OpenDescriptor as OpenDescriptor
@@ -192,6 +193,7 @@ __all__ = [
     "emit",
     "fork_here",
     "get_context",
+    "observe",
     "retire",
     "subprocess",
     "wait",

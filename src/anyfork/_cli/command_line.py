@@ -28,6 +28,9 @@ Commands:
         Say what works on this machine, and what keeps programs from starting warm.
   report TIMELINE [-o PAGE]
         Draw the timeline that trace= or ANYFORK_TRACE has written, as a page of HTML.
+  top [PID] [--once] [--json]
+        Show the pools, templates and processes of a program that has called
+        anyfork.observe(), or was started with ANYFORK_STATUS=1.
   audit [--json] -m MODULE | SCRIPT | -c CODE
         Say what the imports of a program cost, which of them a template should load,
         and which are not safe there. The program itself does not run.
@@ -82,6 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(rest, fail)
     elif command == "audit":
         from .audit import run
+
+        run(rest, fail)
+    elif command == "top":
+        from .top import run
 
         run(rest, fail)
     elif command == "keep":

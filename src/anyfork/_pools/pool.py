@@ -18,6 +18,7 @@ from .._processes.handles import count_spares
 from .._system import this_process
 from .._system.log import DEBUG, INFO, logger_for
 from .calls import Encoder, MemoryAnswer
+from .observation import observation
 from .pool_options import PoolSettings, check_number, check_template
 from .records import JobState, WorkerRecord, WorkerState
 from .scheduler import Scheduler
@@ -49,6 +50,7 @@ class PoolHandle:
 
     def __init__(self, call: str, template: Templates, options: PoolOptions, boosts_load: bool = False) -> None:
         settings = PoolSettings(call, template, options, boosts_load)
+        self._kind = call
         self.scheduler: Scheduler = self._new_scheduler(call, settings)
         self.encoder: Encoder = Encoder(settings.worker.serializer, settings.receiver)
         self.serializer: Serializer | None = settings.worker.serializer
@@ -63,12 +65,27 @@ class PoolHandle:
         self._owner = os.getpid()
 
     def _new_scheduler(self, call: str, settings: PoolSettings) -> Scheduler:
-        self.traced: bool = settings.trace is not None  # jobs need labels
+        observed = observation.is_on()
+        if observed:
+            observation.add(self)
+        self.traced: bool = observed or settings.trace is not None  # jobs need labels
         if settings.trace is None:
-            return Scheduler(settings.limits, settings.sources)
+            if not observed:
+                return Scheduler(settings.limits, settings.sources)
+            from .snapshot import TimedScheduler
+
+            return TimedScheduler(settings.limits, settings.sources)
         from .observed import ObservedScheduler
 
         return ObservedScheduler(settings.limits, settings.sources, settings.trace, call, settings.receiver.remote)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state of the pool as plain values. Any thread may call it."""
+        from .snapshot import snapshot_of
+
+        state = snapshot_of(self.scheduler, self._kind, self._settings.name, monotonic())
+        state["stats"]["spares"] = self._count_spares()
+        return state
 
     def entered(self, worker: WorkerRecord) -> None:
         """Note that the process of a worker runs."""
@@ -289,8 +306,10 @@ class PoolHandle:
     def stats(self) -> PoolStats:
         """Return the statistics of the pool at this moment."""
         pids = () if self.remote else tuple(self.pids)
-        spares = sum(count_spares(source.key) for source in self.scheduler.sources)
-        return replace(self.scheduler.stats(), pids=pids, spares=spares)
+        return replace(self.scheduler.stats(), pids=pids, spares=self._count_spares())
+
+    def _count_spares(self) -> int:
+        return sum(count_spares(source.key) for source in self.scheduler.sources)
 
     def resize(
         self,

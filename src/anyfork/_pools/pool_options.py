@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         on_event: Handler | None
         trace: str | os.PathLike[str] | None
         logs: bool
+        name: str
 
     class PoolOptions(CommonOptions, total=False):
         """The options of a pool of the async face."""
@@ -79,6 +80,7 @@ DEFAULTS: PoolOptions = {
     "on_event": None,
     "trace": None,
     "logs": False,
+    "name": "",
     "serializer": "pickle",
     "concurrency": None,
     "backend": "asyncio",
@@ -133,6 +135,9 @@ class PoolSettings:
         self.timeout: float | None = options["timeout"]
         self.memory: int | None = None if options["max_memory"] is None else _CHOICES["memory"].index(options["memory"])
         self.raises = options["when_full"] == "raise"
+        self.name: str = options["name"]
+        if not isinstance(self.name, str):
+            raise ArgumentError(f"{call}(): name must be a string, not {self.name!r}")
         self.trace: TraceFile | None = find_trace(call, options["trace"])
 
     def load_of(self, load: int) -> int:

@@ -66,6 +66,7 @@ class WorkerRecord:
     """A worker, as the scheduler sees it. ``jobs`` are in the order in which they were given to it."""
 
     __slots__ = (
+        "began",
         "born",
         "calls",
         "generation",
@@ -87,6 +88,7 @@ class WorkerRecord:
         self.calls = 0  # calls that the worker was given
         self.slow = 0  # how many of its jobs are not known to be quick
         self.born = now
+        self.began = now  # the job that it runs, in a pool that is observed
         self.idle_since = now
         self.pooled_worker: Any = None  # the face's data
         self.track: Track | None = None  # in a pool with a timeline

@@ -102,7 +102,7 @@ class Counts:
 
 def stats_of(workers: WorkerTable, queue: JobQueue, counts: Counts) -> PoolStats:
     """Return the statistics of this moment."""
-    jobs = [job for worker in (*workers.working, *workers.leaving) for job in worker.jobs]
+    jobs = [job for worker in (*workers.working, *workers.leaving) for job in [*worker.jobs]]  # any thread may read
     sent = sum(job.state is JobState.SENT for job in jobs)
     return PoolStats(
         workers=len(workers.working),

@@ -29,6 +29,7 @@ WHERE = {
     "fork_here": "._programs.program_copy.fork_here",
     "get_context": ".context",
     "retire": "_anyfork_child.wire.current_worker",
+    "observe": "._pools.observation",
     "wait": "._blocking.first_end",
 }
 MODULES = ("aio", "context", "subprocess")  # their contents may be used after ``import anyfork``

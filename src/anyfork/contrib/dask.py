@@ -31,19 +31,20 @@ class TemplatePlugin(WorkerPlugin):  # type: ignore[misc]  # the checker does no
     Workers that join later get it, too. Tasks use it if they are annotated with ``executor=name``. Each worker makes
     its template itself: it calls ``make``, or takes a clean one, and imports the modules of ``preload`` there.
 
-    There are as many processes as the worker has threads, unless ``max_workers`` is given; further options are those of
-    Executor. If a process dies, its task fails with WorkerDiedError, and ``retries=`` of Dask run it again.
+    ``name`` is "anyfork" unless it is given. There are as many processes as the worker has threads, unless
+    ``max_workers`` is given; further options are those of Executor. If a process dies, its task fails with
+    WorkerDiedError, and ``retries=`` of Dask run it again.
     """
 
     def __init__(
         self,
         *preload: str,
         make: Callable[[], Template] = Template,
-        name: str = "anyfork",
         max_workers: int | None = None,
         **options: Unpack[ExecutorOptions],
     ) -> None:
-        self.name: str = name  # Dask's own, too: a second plug-in with this name replaces the first
+        # Dask's own, too: a second plug-in with this name replaces the first
+        self.name: str = options.setdefault("name", "anyfork")
         self._preload = preload
         self._make = make
         self._max_workers = max_workers

@@ -1,0 +1,136 @@
+"""The private socket where a program tells ``anyfork top`` what its pools do, if it is asked to."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from socket import socket
+    from typing import Any, Protocol
+    from weakref import ref
+
+    class Observable(Protocol):
+        """A pool, as this module sees it."""
+
+        def snapshot(self) -> dict[str, Any]: ...
+
+
+SUFFIX = ".status"  # of the socket's name, which begins with the pid
+BACKLOG = 8
+TIMEOUT = 2.0  # seconds for a client to read
+VARIABLE = "ANYFORK_STATUS"
+
+
+class Observation:
+    """The socket of this process, and the pools that it tells about. Pools are not kept alive."""
+
+    def __init__(self) -> None:
+        self.pools: list[ref[Observable]] = []
+        self._listener: socket | None = None
+        self._directory = -1
+        self._registered = False
+
+    def is_on(self) -> bool:
+        """Return whether the program offers its state; begin with it if the environment asks for it. Raises OSError."""
+        if self._listener is None and os.environ.get(VARIABLE):
+            self.begin()
+        return self._listener is not None
+
+    def add(self, pool: Observable) -> None:
+        """Tell about this pool, too, as long as it exists."""
+        from weakref import ref
+
+        self.pools.append(ref(pool, self.pools.remove))
+
+    def begin(self) -> None:
+        """Listen at the socket, in a thread. Raises OSError."""
+        if self._listener is not None:
+            return
+        import atexit
+        import threading
+        from socket import AF_UNIX, SOCK_STREAM, socket
+
+        from _anyfork_client.place import UnusableError, file_in, open_directory
+
+        try:
+            self._directory = open_directory()
+        except UnusableError as error:
+            raise OSError(f"observe() cannot offer a socket: {error}") from error
+        self._unlink()  # of an earlier process with this pid
+        listener = socket(AF_UNIX, SOCK_STREAM)
+        try:
+            listener.bind(file_in(self._directory, f"{os.getpid()}{SUFFIX}"))
+            listener.listen(BACKLOG)
+            threading.Thread(target=self._serve, args=(listener,), name="anyfork status", daemon=True).start()
+        except BaseException:
+            listener.close()
+            raise
+        self._listener = listener
+        if not self._registered:
+            self._registered = True
+            atexit.register(self._end)
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _serve(self, listener: socket) -> None:
+        """Answer each client. Runs in a thread of its own."""
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:  # the program ends
+                return
+            with client:
+                try:
+                    self._answer(client)
+                except OSError:  # the client has ended
+                    pass
+
+    def _answer(self, client: socket) -> None:
+        import json
+
+        from _anyfork_client.messages import peer
+
+        client.settimeout(TIMEOUT)
+        if peer(client)[1] == os.geteuid():
+            pools = [pool.snapshot() for known in [*self.pools] if (pool := known()) is not None]
+            client.sendall(json.dumps({"pid": os.getpid(), "pools": pools}).encode())
+
+    def _unlink(self) -> None:
+        try:
+            os.unlink(f"{os.getpid()}{SUFFIX}", dir_fd=self._directory)
+        except FileNotFoundError:
+            pass
+
+    def _end(self) -> None:
+        """Remove the socket at the end of the program."""
+        if self._listener is not None:
+            self._unlink()
+            self._forget()
+
+    def _forget(self) -> None:
+        """Close the socket without removing it. Runs in a forked copy of the owner, too, which has pools of its own."""
+        listener, self._listener = self._listener, None
+        self.pools.clear()
+        if listener is not None:
+            listener.close()
+            os.close(self._directory)
+
+
+observation = Observation()
+
+
+def observe() -> None:
+    """Offer ``anyfork top`` the state of this program, at a socket that only programs of the same user can reach.
+
+    It tells about the pools that are made from now on. Calling it twice is harmless. Setting the variable
+    ``ANYFORK_STATUS`` to 1 does the same when the program makes its first pool. Raises OSError.
+
+    For example::
+
+        import anyfork
+
+        anyfork.observe()
+        with anyfork.Executor(max_workers=2, name="resize") as executor:
+            executor.submit(pow, 2, 10).result()
+    """
+    observation.begin()

@@ -1,0 +1,83 @@
+"""``anyfork top`` shows what the pools of a program do, if the program offers it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import anyfork
+
+PROGRAM = """
+import os, sys, time
+import anyfork
+{observe}
+def hold(path):
+    with open(path, "rb") as pipe:
+        pipe.read()
+
+with anyfork.Executor(max_workers=1, name="resize") as executor:
+    future = executor.submit(hold, sys.argv[1])
+    gate = open(sys.argv[1], "wb")
+    print(executor.pids[0], flush=True)
+    sys.stdin.read()
+    gate.close()
+    future.result()
+"""
+
+
+def top(directory, *arguments):
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
+    command = [sys.executable, "-m", "anyfork", "top", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=50, check=False)
+
+
+@pytest.mark.parametrize("way", ["observe", "variable", "off"])
+def test_top_shows_what_workers_run(way, tmp_path):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)} | ({"ANYFORK_STATUS": "1"} if way == "variable" else {})
+    source = PROGRAM.format(observe="anyfork.observe()" if way == "observe" else "")
+    command = [sys.executable, "-c", source, str(gate)]
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        worker = int(program.stdout.readline())
+        states = json.loads(top(tmp_path, "--json").stdout)
+        text = top(tmp_path, str(program.pid)).stdout
+        program.stdin.close()
+        assert program.wait() == 0
+    if way == "off":
+        assert states == []
+        assert "does not offer its state" in text
+        assert not (tmp_path / "anyfork").exists() or not [*(tmp_path / "anyfork").iterdir()]
+        return
+    (state,) = states
+    (pool,) = state["pools"]
+    (facts,) = pool["workers"]
+    assert (state["pid"], pool["name"], pool["stats"]["running"]) == (program.pid, "resize", 1)
+    assert (facts["pid"], facts["running"], facts["calls"]) == (worker, ["hold"], 1)
+    assert 0 <= facts["seconds"] <= facts["age"]
+    assert worker in pids(state["process"])
+    assert f"worker of Executor resize {worker} " in text
+    assert "working, runs hold for " in text
+    assert [*(tmp_path / "anyfork").iterdir()] == [], "the socket is removed at the end"
+
+
+def pids(process):
+    return {process["pid"]}.union(*(pids(child) for child in process["children"]))
+
+
+def test_the_socket_of_a_killed_program_is_removed(tmp_path):
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    source = "import os, anyfork; anyfork.observe(); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", source], env=env, timeout=50, check=False)
+    assert len([*(tmp_path / "anyfork").iterdir()]) == 1
+    assert top(tmp_path, "--once").stdout.startswith("no program offers its state")
+    assert [*(tmp_path / "anyfork").iterdir()] == []
+
+
+def test_a_name_that_is_no_text_is_refused():
+    with pytest.raises(anyfork.ArgumentError, match="name must be a string"):
+        anyfork.Executor(name=5)
