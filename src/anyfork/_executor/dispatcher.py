@@ -41,12 +41,12 @@ from .workers import ALL, STALL, Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias, TypeVar
 
     from .._blocking.template import Template
     from .._calls.permits import Permits
-    from .._pools.pool_options import PoolOptions, Templates
+    from .._pools.pool_options import NewLimits, PoolOptions, Templates
     from .._pools.records import TemplateRecord, WorkerRecord
     from .._pools.scheduler import Scheduler
     from .._pools.stats import PoolStats
@@ -476,22 +476,15 @@ class Dispatcher(PoolHandle):
         if self.scheduler.hopeless and isinstance(error, AnyforkError):
             self.broken = error
 
-    def resize(
-        self,
-        max_workers: int | None = None,
-        *,
-        min_idle: int | None = None,
-        load: int | None = None,
-        limits: Mapping[Any, int] | None = None,
-    ) -> None:
+    def resize(self, new: NewLimits) -> None:
         """Change limits as PoolHandle.resize does: now, under the lock, or later in the thread."""
-        if load is not None and self.in_single_file:
+        if new.load is not None and self.in_single_file:
             raise ArgumentError(
                 "resize(): load= cannot change, because its workers get one job at a time; make one with load="
             )
-        self._check_resize(max_workers, min_idle, load, limits)
-        self._change("resize", partial(self._resize, max_workers, min_idle, load, limits))
-        if load is not None:
+        self._check_resize(new)
+        self._change("resize", partial(self._resize, new))
+        if new.load is not None:
             self.workers.adaptive = False
 
     def replace_template(self, new: TemplateHandle, old: TemplateHandle | None = None) -> None:

@@ -12,7 +12,7 @@ from .._blocking.waiting import warn_in_loop
 from .._calls.labels import label_of
 from .._calls.progress import UnlessStarted, progress_of
 from .._errors import ArgumentError
-from .._pools.pool_options import check_job_options
+from .._pools.pool_options import NewLimits, check_job_options
 from .._processes.arguments import Stays, check_function, refused_keywords
 from .._processes.handles import TemplateSource
 from .._system.cpus import usable_cpus
@@ -430,7 +430,7 @@ class Executor(_Submitter):
         """
         dispatcher = self._dispatcher
         dispatcher.check_owner("resize")
-        dispatcher.resize(max_workers, min_idle=min_idle, load=load, limits=limits)
+        dispatcher.resize(NewLimits(max_workers, min_idle, load, limits))
 
     def replace_template(self, new: Template, old: Template | None = None) -> None:
         """Fork workers from another template from now on, in place of ``old`` if there are several.

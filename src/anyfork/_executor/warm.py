@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from _thread import RLock
+from dataclasses import replace
 
 from .._blocking.generation import why_gone
 from .._blocking.warm import Warm
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from .._blocking.generation import Generation
     from .._blocking.template import Template
-    from .._pools.pool_options import PoolOptions
+    from .._pools.pool_options import NewLimits, PoolOptions
     from .._processes.handles import TemplateHandle
     from .jobs import AnyJob
     from .map import ExecutorMap
@@ -65,18 +66,11 @@ class WarmDispatcher(Dispatcher):
                 super().replace_template(template, followed.template)
                 followed.generation, followed.template = generation, template
 
-    def resize(
-        self,
-        max_workers: int | None = None,
-        *,
-        min_idle: int | None = None,
-        load: int | None = None,
-        limits: Mapping[Any, int] | None = None,
-    ) -> None:
+    def resize(self, new: NewLimits) -> None:
         """Do the same as ``Dispatcher.resize``; the limits may be those of a Warm."""
-        if limits is not None:
-            limits = {self._present(one): limit for one, limit in limits.items()}
-        super().resize(max_workers, min_idle=min_idle, load=load, limits=limits)
+        if new.limits is not None:
+            new = replace(new, limits={self._present(one): limit for one, limit in new.limits.items()})
+        super().resize(new)
 
     def replace_template(self, new: TemplateHandle, old: Any = None) -> None:
         """Do the same as ``Dispatcher.replace_template``, and do not follow the Warm that is replaced any longer."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .._calls.permits import Permits
     from .._processes.handles import TemplateHandle
     from .calls import PoolJob
-    from .pool_options import PoolOptions, Templates
+    from .pool_options import NewLimits, PoolOptions, Templates
     from .pooled_worker import PooledWorker
     from .records import TemplateRecord
     from .stats import PoolStats
@@ -311,50 +311,38 @@ class PoolHandle:
     def _count_spares(self) -> int:
         return sum(count_spares(source.key) for source in self.scheduler.sources)
 
-    def resize(
-        self,
-        max_workers: int | None = None,
-        *,
-        min_idle: int | None = None,
-        load: int | None = None,
-        limits: Mapping[Any, int] | None = None,
-    ) -> None:
+    def resize(self, new: NewLimits) -> None:
         """Change the limits of the pool while it runs. Workers above them finish their jobs, and leave.
 
-        ``limits`` maps some of several templates to new limits; if ``max_workers`` is not given, it becomes the sum of
-        the limits of all templates. Raises ArgumentError.
+        Raises ArgumentError.
         """
-        self._check_resize(max_workers, min_idle, load, limits)
+        self._check_resize(new)
         self._check("resize")
-        self._resize(max_workers, min_idle, load, limits)
+        self._resize(new)
 
-    def _check_resize(
-        self, max_workers: int | None, min_idle: int | None, load: int | None, limits: Mapping[Any, int] | None
-    ) -> None:
-        for name, value in (("max_workers", max_workers), ("min_idle", min_idle), ("load", load)):
+    def _check_resize(self, new: NewLimits) -> None:
+        for name, value in (("max_workers", new.max_workers), ("min_idle", new.min_idle), ("load", new.load)):
             if value is not None:
                 check_number("resize", name, value)
-        if load is not None and self.concurrent:
+        if new.load is not None and self.concurrent:
             raise ArgumentError(
                 "resize(): load= cannot change in a pool with concurrency=, which sets the load: make another pool"
             )
         templates = [source.key for source in self.scheduler.sources]
-        for template, limit in ({} if limits is None else limits).items():
+        for template, limit in ({} if new.limits is None else new.limits).items():
             check_number("resize", "max_workers", limit)
             if template not in templates:
                 raise ArgumentError(
                     "resize(): limits= has a template that is not the pool's: give those that the pool was made with"
                 )
 
-    def _resize(
-        self, max_workers: int | None, min_idle: int | None, load: int | None, limits: Mapping[Any, int] | None
-    ) -> None:
-        if limits is not None:
-            self._limit(limits)
+    def _resize(self, new: NewLimits) -> None:
+        max_workers = new.max_workers
+        if new.limits is not None:
+            self._limit(new.limits)
             max_workers = self._sum() if max_workers is None else max_workers
-        if load is not None:
-            load = self._settings.load_of(load)
-        self.scheduler.resize(max_workers=max_workers, min_idle=min_idle, load=load)
+        load = None if new.load is None else self._settings.load_of(new.load)
+        self.scheduler.resize(max_workers=max_workers, min_idle=new.min_idle, load=load)
         self.decide()
 
     def _limit(self, limits: Mapping[Any, int]) -> None:

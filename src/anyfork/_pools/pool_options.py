@@ -62,6 +62,20 @@ if TYPE_CHECKING:
         on_cancel: Literal["kill", "wait"]
 
 
+@dataclass(frozen=True, slots=True)
+class NewLimits:
+    """The limits that a running pool is to have; None leaves one as it is.
+
+    ``limits`` maps some of several templates to new limits; if ``max_workers`` is not given, it becomes the sum of the
+    limits of all templates.
+    """
+
+    max_workers: int | None
+    min_idle: int | None
+    load: int | None
+    limits: Mapping[Any, int] | None
+
+
 DEFAULTS: PoolOptions = {
     "max_workers": None,
     "min_idle": 0,

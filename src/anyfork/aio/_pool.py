@@ -13,7 +13,7 @@ from .._calls.labels import label_of
 from .._calls.progress import UnlessStarted, progress_of
 from .._calls.worker_options import check_window
 from .._pools.map import MOST, MapJobs
-from .._pools.pool_options import check_job_options
+from .._pools.pool_options import NewLimits, check_job_options
 from .._pools.records import JobState
 from .._processes.arguments import Stays, refused_keywords
 from .._system.signatures import overload
@@ -366,7 +366,7 @@ class Pool(Stays):
 
             anyio.run(main)
         """
-        self._pool_loop.resize(max_workers, min_idle=min_idle, load=load, limits=limits)
+        self._pool_loop.resize(NewLimits(max_workers, min_idle, load, limits))
 
     def replace_template(self, new: Template, old: Template | None = None) -> None:
         """Fork workers from another template from now on, in place of ``old`` if there are several.

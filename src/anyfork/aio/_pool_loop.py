@@ -29,11 +29,11 @@ from ._writer_task import attend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any
 
     from .._pools.calls import PoolJob
-    from .._pools.pool_options import PoolOptions, Templates
+    from .._pools.pool_options import NewLimits, PoolOptions, Templates
     from .._pools.records import WorkerRecord
     from .._processes.handles import TemplateHandle
     from ._loop import FutureLike, Handle, Loop
@@ -310,18 +310,11 @@ class PoolLoop(PoolHandle):
         self._unwanted.pop(job, None)
         return may_have_run
 
-    def resize(
-        self,
-        max_workers: int | None = None,
-        *,
-        min_idle: int | None = None,
-        load: int | None = None,
-        limits: Mapping[Any, int] | None = None,
-    ) -> None:
+    def resize(self, new: NewLimits) -> None:
         """Change limits as PoolHandle.resize does; in a signal handler that has interrupted the pool, do it soon."""
-        self._check_resize(max_workers, min_idle, load, limits)
+        self._check_resize(new)
         self._check("resize")
-        self.change(partial(self._resize, max_workers, min_idle, load, limits))
+        self.change(partial(self._resize, new))
 
     def replace_template(self, new: TemplateHandle, old: TemplateHandle | None = None) -> None:
         """Replace a template as PoolHandle.replace_template does; in such a signal handler, do it soon."""
