@@ -120,7 +120,7 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
         """Wait until the future has ended. Raises TimeoutError, and HandleError if the wait would never end."""
         deadline = deadline_of(timeout)
         self._check_owner(call)
-        if self._job is not None and deadline is None:
+        if self._job is not None and timeout != 0:
             self._dispatcher.check_wait(f"{call}()")
         turn = _thread.allocate_lock()
         turn.acquire()

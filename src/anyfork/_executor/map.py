@@ -191,8 +191,7 @@ class ExecutorMap:
         """Wait until the item has a result. Raises TimeoutError."""
         self.dispatcher.check_owner("map")
         warn_in_loop()
-        if deadline is None:
-            self.dispatcher.check_wait("a result of map()")
+        self.dispatcher.check_wait("a result of map()")
         turn = _thread.allocate_lock()
         turn.acquire()
         self._awaited = index, turn
