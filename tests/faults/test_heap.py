@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import sys
 import sysconfig
 from functools import partial
@@ -11,9 +13,10 @@ from pathlib import Path
 import child_side
 import pytest
 from conftest import eventually
+from programs import stop
 
 from _anyfork_child.template.huge_pages import SEVERAL, TRANSPARENT
-from anyfork import Template
+from anyfork import CallCancelledError, Executor, Template
 
 LOAD = "kept = [bytes(1000) for _ in range(20_000)]\ndef end(channel): pass"
 
@@ -162,3 +165,15 @@ def test_the_log_says_that_objects_cannot_be_immortal_and_processes_start_as_eve
 def test_processes_start_where_neither_compiled_part_nor_ctypes_can_make_objects_immortal(template, part):
     template.execute("import sys; sys.modules['_ctypes'] = None\n" + WALK).execute(MADE).immortalize()
     assert (grown(template) > 500) == (part == "python")
+
+
+def test_a_worker_whose_template_has_a_note_first_is_killed_at_its_birth(template):
+    template.execute("import sys; sys.modules['_ctypes'] = None").ready()
+    stop(template.pid)
+    template.immortalize()
+    with Executor(template, 1) as executor:
+        job = executor.submit(signal.pause)
+        eventually(lambda: executor._dispatcher.pooled_workers)  # the template is asked for one
+        executor.kill()
+        assert isinstance(job.exception(60), CallCancelledError)
+        os.kill(template.pid, signal.SIGCONT)

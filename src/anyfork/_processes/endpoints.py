@@ -321,9 +321,10 @@ class Endpoints:
                     self._was_born()
                 if session.pidfd < 0 and frame.fds and session.pid is not None:  # it could not be received (EMFILE)
                     self._open_pidfd(session.pid)
-                self._send_late_signals()
                 if frame.kind == NOTED:  # the news of the process comes after this note
                     self.read_status()
+                else:
+                    self._send_late_signals()
                 return
         except BlockingIOError:
             return
