@@ -105,12 +105,15 @@ class Watch:
     def _wait_for_flows(self, left: float | None) -> None:
         poller = new_poll()
         poller.register(self.epoll, POLLIN)
-        for flow in self._flows:
-            most = flow.register(poller)
-            left = most if left is None else left if most is None else min(left, most)
-        ready = {fd for fd, _ in poller.poll(None if left is None else left * 1000)}
-        for flow in self._flows:
-            flow.look(ready)
+        ready: set[int] = set()
+        try:
+            for flow in self._flows:
+                most = flow.register(poller)
+                left = most if left is None else left if most is None else min(left, most)
+            ready = {fd for fd, _ in poller.poll(None if left is None else left * 1000)}
+        finally:  # also after an error: what is waited for is not closed
+            for flow in self._flows:
+                flow.look(ready)
 
     def close(self) -> None:
         """Close the descriptors, because the thread is about to end."""
