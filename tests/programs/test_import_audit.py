@@ -82,6 +82,7 @@ def test_an_import_that_ends_the_process_is_named_and_the_others_are_examined(pr
     assert [one.name for one in found.modules] == ["csv", "opened"]
 
 
+@pytest.mark.untraced
 def test_nothing_is_recommended_that_imports_something_unsafe(project):
     package = project / "package"
     package.mkdir()

@@ -95,16 +95,16 @@ PROGRAMS = {
 }
 
 
-QUICK = ("state", "module", "exit text", "killed")
+QUICK = ("module", "exit text", "killed")
+MARKS = {"state": pytest.mark.untraced} | dict.fromkeys(QUICK, ())  # a tracer tells its processes by a variable
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PROGRAMS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, pytest.mark.slow)) for name in PROGRAMS])
 def test_a_program_behaves_as_cold(shared, tmp_path, name):
     CommandRuns(tmp_path / "here", shared).both(PROGRAMS[name], b"typed\n")
 
 
+@pytest.mark.untraced
 def test_a_program_inherits_as_cold(shared, tmp_path):
     """Compare the umask, limits, priority, ignored and blocked signals, and further descriptors."""
 
