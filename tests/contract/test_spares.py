@@ -419,6 +419,16 @@ def test_the_spare_of_a_template_that_nobody_uses_ends_when_another_one_starts_s
     eventually(lambda: not alive(spare))
 
 
+def test_a_dropped_template_ends_with_the_spare_that_its_starts_asked_for(clock):
+    template = anyfork.Template().keep_spares(None)
+    for _ in range(3):
+        start_after(clock, 1, template)
+    [spare] = spares_of(template)
+    del template
+    gc.collect()
+    eventually(lambda: not alive(spare))
+
+
 def test_a_large_heap_has_two_starts_without_a_spare_to_move_to_huge_pages(plain_template, clock):
     plain_template.keep_spares(None)
     kept = []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -76,6 +78,59 @@ def test_the_socket_of_a_killed_program_is_removed(tmp_path):
     assert len([*(tmp_path / "anyfork").iterdir()]) == 1
     assert top(tmp_path, "--once").stdout.startswith("no program offers its state")
     assert [*(tmp_path / "anyfork").iterdir()] == []
+
+
+def test_a_program_that_cannot_offer_its_state_goes_on_and_says_why(tmp_path):
+    (tmp_path / "anyfork").mkdir(mode=0o755)
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "ANYFORK_STATUS": "1"}
+    source = "import anyfork\nfor _ in range(2): print(anyfork.Executor(max_workers=1).submit(abs, -1).result())"
+    done = subprocess.run(
+        [sys.executable, "-c", source], env=env, capture_output=True, text=True, timeout=50, check=True
+    )
+    assert done.stdout == "1\n1\n"
+    assert done.stderr.count("ANYFORK_STATUS has no effect in this program: ") == 1
+
+
+def test_an_answer_that_breaks_off_is_told(tmp_path):
+    (tmp_path / "anyfork").mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "anyfork" / "1.status"))
+        listener.listen()
+
+        def answer():
+            with listener.accept()[0] as client:
+                client.sendall(b'{"pid": 1, "po')
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        done = top(tmp_path, "--once")
+        thread.join()
+    assert (done.returncode, done.stderr.startswith("anyfork top: program 1 does not answer: ")) == (0, True)
+
+
+STARVED = """
+import os, resource, select, socket, sys
+import anyfork
+anyfork.observe()
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+path = f"{os.environ['XDG_RUNTIME_DIR']}/anyfork/{os.getpid()}.status"
+clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+for client in clients:
+    client.connect(path)  # the first one may get the descriptor that accept() has waited with
+select.select(clients[:1], [], [], 0.1)  # it never answers if there was none
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+answers = [client.makefile().read() for client in clients[1:]]
+print(answers[-1])
+"""
+
+
+def test_a_program_without_free_descriptors_answers_later(tmp_path):
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", STARVED], env=env, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (json.loads(done.stdout)["pools"], done.stderr) == ([], "")
 
 
 def test_a_name_that_is_no_text_is_refused():

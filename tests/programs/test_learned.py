@@ -72,6 +72,17 @@ def test_what_another_interpreter_has_learned_is_kept_and_not_used(tmp_path):
     assert [one[0]["modules"] for one in json.loads(Path(path).read_text())["interpreters"].values()] == [["a"], ["b"]]
 
 
+def test_the_oldest_programs_are_forgotten_whoever_has_noted_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("anyfork._blocking.learned_imports.MOST", 3)
+    path = str(tmp_path / "learned.json")
+    for number in range(3):
+        one, other = LearnedImports(path), LearnedImports(path)
+        one.note(("-m", f"one{number}"), Imports(("a",)))
+        other.note(("-m", f"other{number}"), Imports(("a",)))
+    known = [target for _, target in LearnedImports(path).programs]
+    assert known == ["other1", "one2", "other2"]
+
+
 def test_what_a_hook_has_rewritten_is_refused_for_ever(told):
     assert told("a", "!b").refused == ("b",)
     assert told("a", "b", "c").preload == ("a", "c")

@@ -47,12 +47,11 @@ class LearnedImports:
     def note(self, program: Program, imports: Imports) -> None:
         """Remember the imports of a program, with what other processes have learned meanwhile. Raises OSError."""
         self.programs.pop(program, None)
-        self.programs[program] = imports
+        everything = _read(self.path)
+        # The newest ones come last; what this process knows of a program is as new as the file.
+        self.programs = {**self.programs, **_of_interpreter(everything), **self.programs, program: imports}
         while len(self.programs) > MOST:
             self.programs.pop(next(iter(self.programs)))
-        everything = _read(self.path)
-        for other, known in _of_interpreter(everything).items():
-            self.programs.setdefault(other, known)
         everything[INTERPRETER] = [
             {"program": [*one], "modules": [*known.modules], "rewritten": [*known.rewritten]}
             for one, known in self.programs.items()

@@ -77,14 +77,14 @@ def _ask(directory: int, name: str) -> dict[str, Any] | None:
             sock.connect(file_in(directory, name))
             if peer(sock)[1] != os.geteuid():
                 return None
-            data = b"".join(iter(lambda: sock.recv(1 << 16), b""))
+            answer: dict[str, Any] = json.loads(b"".join(iter(lambda: sock.recv(1 << 16), b"")))
         except ConnectionRefusedError:  # it was killed, and could not remove the socket
             os.unlink(name, dir_fd=directory)
             return None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # it is stopped, or was killed in the middle of its answer
             print(f"anyfork top: program {name.removesuffix(SUFFIX)} does not answer: {error}", file=sys.stderr)
             return None
-    return json.loads(data) if data else None
+    return answer
 
 
 def processes() -> dict[int, dict[str, Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from _thread import RLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 SUFFIX = ".status"  # of the socket's name, which begins with the pid
 BACKLOG = 8
 TIMEOUT = 2.0  # seconds for a client to read
+PAUSE = 0.1  # seconds until there may be a descriptor for a client again
 VARIABLE = "ANYFORK_STATUS"
 
 
@@ -27,14 +30,21 @@ class Observation:
 
     def __init__(self) -> None:
         self.pools: list[ref[Observable]] = []
+        self._lock = RLock()
         self._listener: socket | None = None
         self._directory = -1
-        self._registered = False
+        self._registered = self._refused = False
 
     def is_on(self) -> bool:
-        """Return whether the program offers its state; begin with it if the environment asks for it. Raises OSError."""
-        if self._listener is None and os.environ.get(VARIABLE):
-            self.begin()
+        """Return whether the program offers its state; begin with it if the environment asks for it."""
+        if self._listener is None and not self._refused and os.environ.get(VARIABLE, "0") not in ("", "0"):
+            try:
+                self.begin()
+            except (OSError, RuntimeError) as error:  # the program has not asked for it, and goes on
+                import logging
+
+                self._refused = True
+                logging.getLogger("anyfork").warning("%s has no effect in this program: %s", VARIABLE, error)
         return self._listener is not None
 
     def add(self, pool: Observable) -> None:
@@ -44,20 +54,37 @@ class Observation:
         self.pools.append(ref(pool, self.pools.remove))
 
     def begin(self) -> None:
-        """Listen at the socket, in a thread. Raises OSError."""
-        if self._listener is not None:
-            return
-        import atexit
-        import threading
-        from socket import AF_UNIX, SOCK_STREAM, socket
+        """Listen at the socket, in a thread. Raises OSError, and RuntimeError if no thread can be started."""
+        with self._lock:
+            if self._listener is None:
+                self._begin()
 
-        from _anyfork_client.place import UnusableError, file_in, open_directory
+    def _begin(self) -> None:
+        import atexit
+
+        from _anyfork_client.place import UnusableError, open_directory
 
         try:
             self._directory = open_directory()
         except UnusableError as error:
             raise OSError(f"observe() cannot offer a socket: {error}") from error
-        self._unlink()  # of an earlier process with this pid
+        try:
+            self._unlink()  # of an earlier process with this pid
+            self._listener = self._listen()
+        except BaseException:
+            os.close(self._directory)
+            raise
+        if not self._registered:
+            self._registered = True
+            atexit.register(self._end)
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _listen(self) -> socket:
+        import threading
+        from socket import AF_UNIX, SOCK_STREAM, socket
+
+        from _anyfork_client.place import file_in
+
         listener = socket(AF_UNIX, SOCK_STREAM)
         try:
             listener.bind(file_in(self._directory, f"{os.getpid()}{SUFFIX}"))
@@ -65,24 +92,24 @@ class Observation:
             threading.Thread(target=self._serve, args=(listener,), name="anyfork status", daemon=True).start()
         except BaseException:
             listener.close()
+            self._unlink()
             raise
-        self._listener = listener
-        if not self._registered:
-            self._registered = True
-            atexit.register(self._end)
-            os.register_at_fork(after_in_child=self._forget)
+        return listener
 
     def _serve(self, listener: socket) -> None:
         """Answer each client. Runs in a thread of its own."""
         while True:
             try:
                 client, _ = listener.accept()
-            except OSError:  # the program ends
-                return
+            except OSError:  # the client has ended, or there is no descriptor for it
+                if listener.fileno() < 0:  # the program ends
+                    return
+                time.sleep(PAUSE)
+                continue
             with client:
                 try:
                     self._answer(client)
-                except OSError:  # the client has ended
+                except (OSError, ImportError):  # the client has ended, or there is no descriptor to load a module
                     pass
 
     def _answer(self, client: socket) -> None:
@@ -109,6 +136,7 @@ class Observation:
 
     def _forget(self) -> None:
         """Close the socket without removing it. Runs in a forked copy of the owner, too, which has pools of its own."""
+        self._lock = RLock()  # another thread may have held it
         listener, self._listener = self._listener, None
         self.pools.clear()
         if listener is not None:
@@ -123,7 +151,8 @@ def observe() -> None:
     """Offer ``anyfork top`` the state of this program, at a socket that only programs of the same user can reach.
 
     It tells about the pools that are made from now on. Calling it twice is harmless. Setting the variable
-    ``ANYFORK_STATUS`` to 1 does the same when the program makes its first pool. Raises OSError.
+    ``ANYFORK_STATUS`` to 1 does the same when the program makes its first pool. Raises OSError, and
+    RuntimeError if no thread can be started.
 
     For example::
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from itertools import count
 
-from .._blocking.learned_imports import Imports, LearnedImports, read_told
+from .._blocking.learned_imports import MOST, Imports, LearnedImports, read_told
 from .kept_template import Recipe
 
 TYPE_CHECKING = False
@@ -58,6 +58,8 @@ class Learned:
         self._before.pop(program, None)
         if before.modules:
             self._before[program] = before
+            if len(self._before) > MOST:
+                self._before.pop(next(iter(self._before)))
         try:
             self._imports.note(program, now)
         except OSError:  # no space left, for example: this keeper knows it nevertheless
