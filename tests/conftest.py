@@ -228,7 +228,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     def left() -> dict[int, str]:
         return {pid: text for pid, text in descendants().items() if pid not in processes and pid not in replaced}
 
-    eventually(lambda: not left(), f"processes are left: {left()}")
+    eventually(lambda: merge_references() or not left(), f"processes are left: {left()}")
     eventually(lambda: settled(len(before)), f"descriptors are left: {new_descriptors(before)}")
     eventually(lambda: own_threads() <= threads, f"threads are left: {own_threads() - threads}")
     anyfork.Template().ready(DEADLINE).close()
