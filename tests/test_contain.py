@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from conftest import eventually
 from deadlines import DEADLINE
 from owner_side import forked_template, run_python
 
 import anyfork
+from _anyfork_child.birth.control_group import MOUNTS
 from anyfork import PIPE, aio
 
 # A daemon: a session of its own, and its parent has ended. It keeps the standard output open.
@@ -108,10 +111,38 @@ def test_the_log_says_how_it_is_contained(template, caplog, request):
 
 
 def test_a_fork_bomb_does_not_escape_a_control_group(plain):
-    code = f"import os\nif '/anyfork-' in open('/proc/self/cgroup').read():\n  [{ROLLING} for _ in range(3)]"
+    code = f"import os\nif '/anyfork-' in open('/proc/self/cgroup').read():\n  [{ROLLING} for _ in range(3)]\nelse: exit(3)"
     with plain.fork(contain=True, stdout=PIPE).run_code(code) as process:
-        assert process.wait(DEADLINE).code == 0
+        code = process.wait(DEADLINE).code
         assert process.communicate(timeout=0) == (b"", None)
+    if code == 3:
+        pytest.skip("this user may make no control group")
+    assert code == 0
+
+
+def _group_of(process):
+    said = process.stdout.readline().decode().split("::")[-1].strip()
+    if "/anyfork-" not in said:
+        process.kill()
+        pytest.skip("this user may make no control group")
+    mounts = [mount for mount in MOUNTS if os.path.exists(f"{mount}/cgroup.controllers")]
+    return mounts[0] + said
+
+
+def test_the_control_group_of_killed_containers_is_removed_by_the_next_one(plain):
+    show = "print(next(line for line in open('/proc/self/cgroup') if line.startswith('0::')), end='', flush=True)"
+    with plain.fork(contain=True, stdout=PIPE).run_code(f"import signal; {show}; signal.pause()") as process:
+        group = _group_of(process)
+        inner = _parent(process.pid)
+        outer = _parent(inner)
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # none may clean up after another one
+            for pid in (outer, inner, process.pid):
+                os.kill(pid, number)
+        process.wait(DEADLINE)
+    eventually(lambda: not Path(group, "cgroup.procs").read_text() and not Path(f"/proc/{outer}").exists())
+    with plain.fork(contain=True).run_code("pass") as process:
+        process.wait(DEADLINE)
+    assert not os.path.exists(group)
 
 
 @pytest.mark.parametrize("generations", [1, 2])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+PREFIX = "anyfork-"  # of the names, which go on with the pid of the container
 MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")  # the second where version 1 has the first
 
 
@@ -16,7 +17,8 @@ class ControlGroup:
 
     def __init__(self) -> None:
         self._above = _own_directory()
-        self.directory = f"{self._above}/anyfork-{os.getpid()}-{os.urandom(4).hex()}"
+        _remove_left(self._above)
+        self.directory = f"{self._above}/{PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
         os.mkdir(self.directory)
         if not os.path.exists(f"{self.directory}/cgroup.kill"):
             self.remove()
@@ -36,11 +38,7 @@ class ControlGroup:
 
     def remove(self) -> None:
         """Remove the group and those below it, as far as they are empty."""
-        for directory, _, _ in os.walk(self.directory, topdown=False):
-            try:
-                os.rmdir(directory)
-            except OSError:  # somebody else has removed it, or a process in it was not permitted to be killed
-                pass
+        _remove(self.directory)
 
 
 def _own_directory() -> str:
@@ -51,6 +49,22 @@ def _own_directory() -> str:
         if own and os.path.exists(f"{mount}/cgroup.controllers"):
             return mount + own[0].rstrip("/")
     raise OSError("there are no control groups of version 2")
+
+
+def _remove_left(above: str) -> None:
+    """Remove the groups of containers that were killed, as far as they are empty."""
+    for name in os.listdir(above):
+        maker = name.removeprefix(PREFIX).partition("-")[0]
+        if name.startswith(PREFIX) and not os.path.exists(f"/proc/{maker}"):
+            _remove(f"{above}/{name}")
+
+
+def _remove(group: str) -> None:
+    for directory, _, _ in os.walk(group, topdown=False):
+        try:
+            os.rmdir(directory)
+        except OSError:  # somebody else has removed it, or there are processes in it
+            pass
 
 
 def _write(path: str, text: str) -> None:
