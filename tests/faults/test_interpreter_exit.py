@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import subprocess
+import sys
 
 import faulty
 import pytest
@@ -181,3 +183,13 @@ say(codes)
         assert program.read() == [3] * 5
         assert program.wait() == 0
         assert program.errors() == ""
+
+
+def test_a_failure_that_nobody_has_waited_for_is_told_while_the_program_runs():
+    source = "import anyfork; anyfork.Template().preload('no_such_module').close(); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", source], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        said = program.stderr.readline()
+        program.communicate("\n")
+    assert said.startswith("anyfork: a template that nobody waited for failed: ModuleNotFoundError")

@@ -15,6 +15,7 @@ from conftest import eventually
 from hosts import host_keeper, is_there
 
 from anyfork._programs.host_requests import LONGEST
+from anyfork._programs.owned_program import follow
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,13 @@ def keeper():
 def host(keeper):
     with keeper.host() as host:
         yield host
+
+
+def test_a_program_that_has_ended_before_it_could_follow_the_keeper_is_no_error():
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    with socket.socket() as lifeline:
+        follow(lifeline.fileno(), ended.pid)
 
 
 SHOW = "import os, sys; print('fractions' in sys.modules, sys.argv, os.getcwd(), os.environ.get('OWN'), input())"

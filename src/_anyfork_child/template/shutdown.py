@@ -16,6 +16,7 @@ from ..birth.exit import exit_code as exit_code
 from ..birth.last_words import ENDING, report
 from ..wire.failure import Failure
 from ..wire.frames import FAILED, Frame
+from ..wire.own_imports import import_own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 GRACE = 0.05  # seconds from SIGTERM to SIGKILL after the owner's end, of the 0.1 that everything may take
 JUST_BORN = 0.005  # seconds after which a process follows the owner by itself, at the latest when it does anything
 TURN = 0.4  # seconds for a template that has forked to be scheduled; one that is stopped or stuck never is
+LAST_CLOSE = 0.2  # seconds from the end of one descriptor of a process that ends to that of another
 PATIENCE = 2.0  # seconds for a template that has reported ENDING: its own grace, on a very busy machine
 
 
@@ -43,10 +45,19 @@ def finish(template: TemplateState, code: int) -> NoReturn:
 
 
 def close(template: TemplateState) -> NoReturn:
-    """End the template because its handle is gone. Print to standard error a failure that was not reported yet."""
-    if template.failure is not None and not template.told:
+    """End the template because its handle is gone. Print to standard error a failure that was not reported yet, unless
+    the owner ends.
+    """
+    if template.failure is not None and not template.told and not _owner_ends(template):
         print(f"anyfork: a template that nobody waited for failed: {template.failure.summary}", file=sys.stderr)
     finish(template, 0)
+
+
+def _owner_ends(template: TemplateState) -> bool:
+    """Return whether the owner ends now: the system closes its sockets one after the other, and the lifeline too."""
+    poller = import_own("select").poll()
+    poller.register(template.lifeline)
+    return bool(poller.poll(LAST_CLOSE * 1000))
 
 
 def fail(template: TemplateState, failure: Failure) -> NoReturn:

@@ -56,7 +56,7 @@ class OwnedProgram(Popen):
         try:
             super()._start(line, [*pass_fds, *lifeline.fds], *rest)
             if follows:
-                fcntl(lifeline.fds[0], F_SETOWN, self.pid)  # whom the system tells that this process has ended
+                follow(lifeline.fds[0], self.pid)
         finally:
             lifeline.close()
 
@@ -65,6 +65,14 @@ class OwnedProgram(Popen):
 
     def _tell_cold(self, why: str) -> None:
         self.why_cold = why
+
+
+def follow(lifeline: int, pid: int) -> None:
+    """Have the system tell a program when this process has ended, unless the program has ended already."""
+    try:
+        fcntl(lifeline, F_SETOWN, pid)
+    except ProcessLookupError:
+        pass
 
 
 def start_kept(
