@@ -476,6 +476,32 @@ def test_a_template_that_is_broken_for_good_fails_all_at_once() -> None:
     assert third.state is JobState.RUNNING
 
 
+def test_jobs_wait_while_a_template_that_has_ended_is_made_again() -> None:
+    play = Play(max_workers=2, load=1, start_after=0)
+    play.at_once = False
+    (first, second) = play.submit(2)
+    source, starting = play.sources[0], [*play.started]
+    assert [play.scheduler.template_lost(worker) for worker in (*starting, starting[0])] == [True, True, False]
+    play.wait(1000)
+    assert len(play.started) == 2, "nothing starts before there is a template"
+    play.at_once = True
+    play.scheduler.renew(source)
+    play.decide()
+    assert first.state is second.state is JobState.RUNNING
+
+
+def test_jobs_fail_when_a_template_that_has_ended_cannot_be_made_again() -> None:
+    play = Play()
+    play.at_once = False
+    (job,) = play.submit(1)
+    play.scheduler.template_lost(play.started[0])
+    play.decide()
+    assert not play.ends[job]
+    play.sources[0].not_renewed(RuntimeError())
+    play.decide()
+    assert play.ends[job] == [FailureReason.NO_WORKER]
+
+
 def test_jobs_fail_when_the_last_worker_leaves_and_the_template_is_broken() -> None:
     play = Play(max_workers=2, min_idle=2, load=0, start_after=0, idle_timeout=0)
     play.at_once = False

@@ -224,10 +224,42 @@ def test_a_template_that_has_ended_is_made_again(warm):
 def test_a_pool_whose_own_template_has_ended_gets_another(warm):
     with anyfork.Executor(warm, 1) as executor:
         assert executor.submit(get, 0).result() == 11
-        [followed] = executor._dispatcher._followed.values()
+        [followed] = executor._dispatcher.followed.values()
         kill(followed.template.ready())
         assert executor.submit(get, 0).result() == 11
     assert warm.report().made == 1
+
+
+def test_jobs_that_wait_while_the_template_is_killed_run_in_the_next_one(warm):
+    read, write = os.pipe()
+    with open(read, "rb", 0) as gate, anyfork.Executor(warm, 1, max_calls=1) as executor:
+        first = executor.submit(gate_opens, gate)
+        waiting = [executor.submit(get, 0), executor.submit(get, 0)]  # each in a worker of its own
+        [followed] = executor._dispatcher.followed.values()
+        kill(followed.template.ready())
+        kill(warm.template())
+        os.close(write)
+        assert [first.result(DEADLINE), *(each.result(DEADLINE) for each in waiting)] == [b"", 11, 11]
+    assert (warm.report().made, executor.stats().failed) == (2, 0)
+
+
+def test_jobs_that_wait_for_a_template_that_cannot_be_made_fail(warm, shown):
+    read, write = os.pipe()
+    with open(read, "rb", 0) as gate, anyfork.Executor(warm, 1, max_calls=1) as executor:
+        first, waiting = executor.submit(gate_opens, gate), executor.submit(get, 0)
+        [followed] = executor._dispatcher.followed.values()
+        kill(followed.template.ready())
+        shown.edit("1 / 0")
+        os.close(write)
+        assert first.result(DEADLINE) == b""
+        with pytest.raises(anyfork.PreloadError):
+            waiting.result(DEADLINE)
+        shown.edit()
+        assert executor.submit(get, 0).result(DEADLINE) == 13
+
+
+def gate_opens(gate):
+    return gate.read()
 
 
 def test_a_change_of_the_module_path_counts(warm, tmp_path, monkeypatch):

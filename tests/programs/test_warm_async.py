@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 import sys
 import threading
 
@@ -10,6 +12,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
+from pool_side import Gate, until
 
 import anyfork
 from anyfork import aio
@@ -32,6 +35,13 @@ def edit(tmp_path, monkeypatch):
     return edit
 
 
+@pytest.fixture
+def gate():
+    gate = Gate()
+    yield gate
+    gate.close()
+
+
 async def output(warm, source=SHOW):
     async with await warm.run_code(source, stdout=anyfork.PIPE) as process:
         return b"".join([part async for part in process.stdout])
@@ -51,6 +61,72 @@ async def test_code_older_than_the_files_never_runs(edit):
             assert await worker.call("shown:get") == 13
         report = warm.report()
         assert (report.made, report.starts, report.cold) == (4, 5, 0)
+
+
+async def test_a_pool_moves_to_the_template_that_is_up_to_date(edit):
+    async with aio.Warm("shown") as warm, aio.Template() as other:
+        async with aio.Pool({warm: 1, other: 0}) as pool:
+            assert await pool.call("shown:get") == 10
+            [pid] = pool.pids
+            assert await pool.call(os.getpid) == pid  # one worker, as long as nothing changes
+            edit(11)
+            assert [found async for found in pool.map(get, range(3))] == [11, 11, 11]
+            edit(12)
+            async with anyio.create_task_group() as tasks:  # one look serves all of them
+                found = []
+                for _ in range(20):
+                    tasks.start_soon(collect, found, pool)
+            assert found == [12] * 20
+            pool.resize(limits={warm: 2})
+            edit("1 / 0")
+            with pytest.raises(anyfork.PreloadError, match="shown"):
+                await pool.call("shown:get")
+            pool.replace_template(other, warm)
+            assert await pool.call(abs, -1) == 1  # it does not follow the Warm any longer
+        assert warm.report().made == 3
+
+
+def get(_):
+    import shown
+
+    return shown.get()
+
+
+async def collect(found, pool):
+    found.append(await pool.call("shown:get"))
+
+
+async def test_calls_that_wait_while_the_template_is_killed_run_in_the_next_one(edit, gate):
+    async with aio.Warm("shown") as warm, aio.Pool(warm, max_workers=1, max_calls=1) as pool:
+        found = []
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pool.call, read, gate.file)
+            await until(lambda: pool.stats().running == 1)
+            tasks.start_soon(collect, found, pool)
+            tasks.start_soon(collect, found, pool)
+            await until(lambda: pool.stats().queued == 2)
+            [followed] = pool._pool_loop.followed.values()
+            await followed.template.ready()
+            os.kill(followed.template.pid, signal.SIGKILL)
+            with pytest.raises(anyfork.TemplateError):
+                await followed.template.ready()
+            edit(11)
+            gate.open()
+        assert found == [11, 11]
+        assert pool.stats().failed == 0
+
+
+async def test_a_pool_on_another_machine_needs_to_know_it_beforehand():
+    async with aio.Warm(make=lambda: anyfork.RemoteTemplate([sys.executable])) as warm:
+        async with aio.Pool(warm) as pool:
+            with pytest.raises(anyfork.ArgumentError, match="another machine"):
+                await pool.call(abs, -1)
+        async with aio.Pool(warm) as pool:
+            assert await pool.call(abs, -1) == 1
+
+
+def read(gate):
+    return gate.read(1)
 
 
 async def test_what_cannot_be_warm_starts_cold_or_raises(edit, caplog):

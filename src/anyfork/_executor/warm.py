@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from _thread import RLock
-from dataclasses import replace
+from functools import partial
 
 from .._blocking.generation import why_gone
 from .._blocking.warm import Warm
-from .._system.locks import do_locked
+from .._errors import AnyforkError
+from .._pools.following import Followed, FollowingPool
+from .._system.locks import do_locked, try_locked
 from .dispatcher import Dispatcher
 
 TYPE_CHECKING = False
@@ -17,64 +20,73 @@ if TYPE_CHECKING:
 
     from .._blocking.generation import Generation
     from .._blocking.template import Template
-    from .._pools.pool_options import NewLimits, PoolOptions
+    from .._pools.pool_options import PoolOptions
     from .._processes.handles import TemplateHandle
     from .jobs import AnyJob
     from .map import ExecutorMap
 
 
-class Followed:
-    """A Warm, its generation that the pool has moved to, and the fork of that which is the pool's template."""
-
-    def __init__(self, warm: Warm) -> None:
-        self.warm = warm
-        self.generation, self.template = self.latest()
-
-    def latest(self) -> tuple[Generation, Template]:
-        """Return the present generation with a fork of it. Raises what prevents it from being made."""
-        generation = self.warm._current("Executor")
-        return generation, self.warm._fork_of(generation, {})
-
-    def is_latest(self) -> bool:
-        """Return whether the pool's template may serve new jobs."""
-        return self.warm._current("submit") is self.generation and not why_gone(self.template)
-
-
-class WarmDispatcher(Dispatcher):
+class WarmDispatcher(FollowingPool, Dispatcher):
     """A Dispatcher that sees to it that no job runs in a worker with code older than the files at its submission."""
 
     def __init__(self, given: Any, options: PoolOptions, adaptive: bool) -> None:
         self._following = RLock()
         several: Mapping[Any, int] = given if hasattr(given, "items") else {given: 0}
-        self._followed = {one: Followed(one) for one in several if isinstance(one, Warm)}
+        self.followed = {one: Followed(one, *_latest(one)) for one in several if isinstance(one, Warm)}
         present = {self._present(one): limit for one, limit in several.items()}
         super().__init__(present if several is given else next(iter(present)), options, adaptive)
 
-    def _present(self, template: Any) -> Any:
-        followed = self._followed.get(template)
-        return template if followed is None else followed.template
-
     def _accept(self, action: Callable[[Any], None], who: AnyJob | ExecutorMap) -> None:
         if self._end_of_it() is None:
-            do_locked(self._following, self._follow)
+            if self.lock.held:  # a signal handler in the middle of a decision, for which another thread may wait
+                try_locked(self._following, self._follow)
+            else:
+                do_locked(self._following, self._follow)
         super()._accept(action, who)
 
     def _follow(self) -> None:
-        for followed in self._followed.values():
-            if not followed.is_latest():
-                generation, template = followed.latest()
-                super().replace_template(template, followed.template)
-                followed.generation, followed.template = generation, template
+        for followed in [*self.followed.values()]:
+            if not _is_latest(followed):
+                self._move(followed, *_latest(followed.warm))
 
-    def resize(self, new: NewLimits) -> None:
-        """Do the same as ``Dispatcher.resize``; the limits may be those of a Warm."""
-        if new.limits is not None:
-            new = replace(new, limits={self._present(one): limit for one, limit in new.limits.items()})
-        super().resize(new)
+    def _make_next(self, followed: Followed, error: BaseException) -> None:
+        maker = threading.Thread(target=self._run_maker, args=(followed, error), name="anyfork maker")
+        try:
+            maker.start()
+        except RuntimeError:  # there can be no more threads now
+            self._no_next(followed, error)
 
-    def replace_template(self, new: TemplateHandle, old: Any = None) -> None:
-        """Do the same as ``Dispatcher.replace_template``, and do not follow the Warm that is replaced any longer."""
-        super().replace_template(new, self._present(old))
-        for warm in [*self._followed]:
-            if old is None or old is warm:
-                del self._followed[warm]
+    def _run_maker(self, followed: Followed, error: BaseException) -> None:
+        """Have a template made in place of one that has ended. Runs in a thread of its own: that may take long."""
+        try:
+            do_locked(self._following, self._make, followed, error)
+        except Exception as failure:  # a function that makes templates may raise anything
+            self.post(partial(self._no_next, followed, failure))
+
+    def _make(self, followed: Followed, error: BaseException) -> None:
+        if _is_latest(followed):  # a submission was faster, or there is another reason
+            raise error
+        self.post(partial(self._take_next, followed, followed.template, *_latest(followed.warm)))
+
+    def _take_next(self, followed: Followed, lost: TemplateHandle, generation: Generation, template: Template) -> None:
+        """Move to another template. Runs in the dispatcher's thread, under the lock."""
+        source = self._source_of(followed)
+        if source is not None and followed.template is lost:
+            followed.generation, followed.template = generation, template
+            self._replace(source, template)
+
+    def _no_next(self, followed: Followed, error: BaseException) -> None:
+        super()._no_next(followed, error)
+        if self.scheduler.hopeless and isinstance(error, AnyforkError):
+            self.broken = error
+
+
+def _is_latest(followed: Followed) -> bool:
+    """Return whether the pool's template may serve new jobs. Raises what prevents another one from being made."""
+    return followed.warm._current("submit") is followed.generation and not why_gone(followed.template)  # type: ignore[arg-type]  # of this face
+
+
+def _latest(warm: Warm) -> tuple[Generation, Template]:
+    """Return the present generation with a fork of it. Raises what prevents it from being made."""
+    generation = warm._current("Executor")
+    return generation, warm._fork_of(generation, {})

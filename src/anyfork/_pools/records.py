@@ -106,7 +106,9 @@ class TemplateRecord:
     Each ``generation`` is another template; the face sets the key then.
     """
 
-    __slots__ = ("broken", "count", "error", "failures", "generation", "key", "limit", "not_before", "stillborn")
+    __slots__ = (
+        "awaited", "broken", "count", "error", "failures", "generation", "key", "limit", "not_before", "stillborn",
+    )  # fmt: skip
 
     def __init__(self, key: Any, limit: float) -> None:
         self.key = key
@@ -123,6 +125,7 @@ class TemplateRecord:
         self.stillborn = 0  # how many of the failures were starts that gave no living worker
         self.not_before = 0.0
         self.broken = False  # the template will never give a living worker
+        self.awaited = False  # the template has ended, and the face makes another one: jobs wait for that
         self.error: BaseException | None = None  # why the last start has failed
 
     def succeeded(self) -> None:
@@ -143,7 +146,11 @@ class TemplateRecord:
         self.error = error
         self.broken = permanent
 
+    def not_renewed(self, error: BaseException) -> None:
+        """Note that no other template can be made, and why."""
+        self.awaited, self.broken, self.error = False, True, error
+
     @property
     def hopeless(self) -> bool:
         """Return whether jobs that wait for a worker of the template should be told that there is none."""
-        return self.broken or self.stillborn >= MAX_TRIES
+        return not self.awaited and (self.broken or self.stillborn >= MAX_TRIES)

@@ -334,14 +334,29 @@ class Scheduler:
 
         ``permanent`` says that no other worker of its template can be started either.
         """
-        if worker.state is not WorkerState.STARTING:  # given up before
-            return
+        if self._remove_starting(worker):
+            worker.source.not_started(now, error, permanent)
+            if self._growth.hopeless:
+                self._fail_all()
+
+    def template_lost(self, worker: WorkerRecord) -> bool:
+        """Note that a worker was not started because its template has ended; return False if it was given up before.
+
+        Otherwise the face makes another template, and calls ``renew``, or ``not_renewed`` of the source. No worker of
+        the source starts before.
+        """
+        lost = self._remove_starting(worker)
+        worker.source.awaited |= lost
+        return lost
+
+    def _remove_starting(self, worker: WorkerRecord) -> bool:
+        """Remove a worker that was not started; return False if it was given up before."""
+        if worker.state is not WorkerState.STARTING:
+            return False
         self.workers.remove(worker)
         self._counts.not_started += 1
         self._growth.replacements_due += 1
-        worker.source.not_started(now, error, permanent)
-        if self._growth.hopeless:
-            self._fail_all()
+        return True
 
     def died(self, worker: WorkerRecord, now: float) -> None:
         """Note that a worker has ended. Everything that it had sent must have been reported before."""

@@ -88,7 +88,7 @@ class WorkerCount:
         if self._workers.count >= limits.max_workers:
             return None
         for source in self._sources:
-            if source.count >= source.limit or source.broken or (source.hopeless and not waiting):
+            if source.count >= source.limit or source.broken or source.awaited or (source.hopeless and not waiting):
                 continue
             if now >= source.not_before:
                 return source

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Literal, NoReturn, Self, TypeAlias, TypeVar, Unpack
 
+    from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.values.encode import Encoded
 
     from .._system.signatures import Arguments
@@ -86,6 +87,20 @@ class _Moved:
     drop_process = close_template
 
 
+class _Unmade(_Moved):
+    """The link of a handle whose template is still to be made: it passes all checks, and nobody uses it."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        super().__init__()
+        self.receiver = receiver
+
+    def check(self, call: str) -> None:  # type: ignore[override]  # it raises nothing
+        """Do nothing."""
+
+    def check_descriptors_stay_here(self, call: str, encoded: Encoded) -> None:
+        """Do nothing."""
+
+
 def _moved() -> Link:
     return _Moved()  # type: ignore[return-value]  # it has all that a handle uses of such a link
 
@@ -110,6 +125,13 @@ class TemplateHandle(Stays):
         link.hold()
         if link.held is None:
             template._queued()
+        return template
+
+    @classmethod
+    def _unmade(cls, receiver: Receiver) -> Self:
+        """Return a handle that stands for a template that is still to be made."""
+        template = cls.__new__(cls)
+        template._link = _Unmade(receiver)  # type: ignore[assignment]  # it has all that is used of it
         return template
 
     def _queued(self) -> None:

@@ -100,6 +100,7 @@ class PoolMap(Stays, Generic[Result]):
         work, pool_loop = self._work, self._pool_loop
         pool_loop.here("map")
         try:
+            await pool_loop.follow()
             if work.empty and not pool_loop.scheduler.has_room:
                 await pool_loop.wait_for_room()
             work.begin()

@@ -18,7 +18,8 @@ from .._pools.records import JobState
 from .._processes.arguments import Stays, refused_keywords
 from .._system.signatures import overload
 from ._map import PoolMap
-from ._pool_loop import PoolLoop, WaitingCall
+from ._pool_loop import WaitingCall
+from ._warm_pool import pool_loop_for
 from ._worker_channel import write_files
 
 TYPE_CHECKING = False
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .._pools.stats import PoolStats
     from .._system.signatures import Arguments, Item, Items, Later, Result
     from ._template import Template
+    from ._warm import Warm
 
     class CallOptions(TypedDict, total=False):
         """Options of a call."""
@@ -59,9 +61,10 @@ MAP_OPTIONS = "window, ordered, progress, timeout, priority, idempotent, return_
 class Pool(Stays):
     """A pool of workers that are forked from a template when needed, with one queue of calls for all of them.
 
-    Each worker is a fork of ``template``, which stays yours; None is the default template. Several templates are given
-    as a mapping of each template to its maximum number of workers; they are used in this order. Times are in seconds,
-    defaults in parentheses, and zero is valid everywhere:
+    Each worker is a fork of ``template``, which stays yours; None is the default template. With a Warm, a call runs in
+    a worker of the template that is up to date at the call, and ``min_idle`` counts from the first call on. Several
+    templates are given as a mapping of each template to its maximum number of workers; they are used in this order.
+    Times are in seconds, defaults in parentheses, and zero is valid everywhere:
 
     There are at most ``max_workers`` workers (4, or one for each usable CPU if there are fewer, or the sum of the
     templates' limits). ``min_idle`` (0) idle workers are kept; others end after they were idle for ``idle_timeout``
@@ -97,9 +100,11 @@ class Pool(Stays):
     _instead = "make a Pool there, or call its functions here"
 
     def __init__(
-        self, template: Template | Mapping[Template, int] | None = None, **options: Unpack[PoolOptions]
+        self,
+        template: Template | Warm | Mapping[Template | Warm, int] | None = None,
+        **options: Unpack[PoolOptions],
     ) -> None:
-        self._pool_loop = PoolLoop(template, options)
+        self._pool_loop = pool_loop_for(template, options)
 
     # --- Calls ---
 

@@ -110,8 +110,12 @@ class PoolLoop(PoolHandle):
 
     # --- Admission to the queue ---
 
+    async def follow(self) -> None:
+        """Move to the templates that are up to date, before jobs are submitted. See aio._warm_pool."""
+
     async def enter_queue(self) -> None:
         """Wait in turn until there is space in the queue. Raises QueueFullError with ``when_full="raise"``."""
+        await self.follow()
         if not self._waiters and self.scheduler.has_room:
             return
         if self._settings.raises:

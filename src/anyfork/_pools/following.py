@@ -1,0 +1,101 @@
+"""Pools whose templates are made again when they are stale: the pool moves to the latest, and its jobs wait for it.
+
+Nothing here waits: the faces look at the templates, and make the next one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .._errors import HandleError, TemplateError
+from .._system.log import INFO
+from .pool import PoolHandle
+from .records import MAX_TRIES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .._processes.handles import TemplateHandle
+    from .pool_options import NewLimits
+    from .records import TemplateRecord, WorkerRecord
+
+
+class Followed:
+    """A Warm of a pool, its generation that the pool has moved to, and the pool's own template of that generation.
+
+    ``lost`` is how many of these templates have ended in a row, each before one of its workers began.
+    """
+
+    def __init__(self, warm: Any, generation: object, template: TemplateHandle) -> None:
+        self.warm = warm
+        self.generation = generation
+        self.template = template
+        self.lost = 0
+
+
+class FollowingPool(PoolHandle):
+    """A pool with Warms among its templates: ``followed`` holds these."""
+
+    followed: dict[Any, Followed]
+
+    def _present(self, template: Any) -> Any:
+        """Return the present template of a Warm; a template stands for itself."""
+        followed = self.followed.get(template)
+        return template if followed is None else followed.template
+
+    def _move(self, followed: Followed, generation: object, template: TemplateHandle) -> None:
+        """Move to the next generation: workers of the one before finish their jobs, and leave."""
+        super().replace_template(template, followed.template)
+        followed.generation, followed.template = generation, template
+
+    def resize(self, new: NewLimits) -> None:
+        """Do the same as ``PoolHandle.resize``; the limits may be those of a Warm."""
+        if new.limits is not None:
+            new = replace(new, limits={self._present(one): limit for one, limit in new.limits.items()})
+        super().resize(new)
+
+    def replace_template(self, new: TemplateHandle, old: Any = None) -> None:
+        """Do the same as ``PoolHandle.replace_template``, and do not follow the Warm that is replaced any longer."""
+        super().replace_template(new, self._present(old))
+        for warm in [*self.followed]:
+            if old is None or old is warm:
+                del self.followed[warm]
+
+    # --- A template that has ended ---
+
+    def entered(self, worker: WorkerRecord) -> None:
+        """Note that the process of a worker runs: its template works."""
+        super().entered(worker)
+        followed = self._followed_by(worker.source)
+        if followed is not None:
+            followed.lost = 0
+
+    def not_started(self, worker: WorkerRecord, error: BaseException) -> None:
+        """Note that a worker will never be ready. If its template has ended, its jobs wait for the next one."""
+        followed = self._followed_by(worker.source)
+        if followed is None or not isinstance(error, TemplateError | HandleError) or followed.lost >= MAX_TRIES:
+            super().not_started(worker, error)
+            return
+        if self.scheduler.template_lost(worker):
+            followed.lost += 1
+            self._again = True
+            self.tell(INFO, "has lost a template", str(error))
+            self._make_next(followed, error)
+
+    def _make_next(self, followed: Followed, error: BaseException) -> None:
+        """Move to the next template soon, or call ``_no_next``. Each face implements this."""
+        raise NotImplementedError
+
+    def _no_next(self, followed: Followed, error: BaseException) -> None:
+        """Note that there is no next template: jobs that wait for it fail with this error."""
+        source = self._source_of(followed)
+        if source is not None and source.awaited:
+            source.not_renewed(error)
+            self.decide()
+
+    def _followed_by(self, source: TemplateRecord) -> Followed | None:
+        return next((one for one in self.followed.values() if one.template is source.key), None)
+
+    def _source_of(self, followed: Followed) -> TemplateRecord | None:
+        return next((one for one in self.scheduler.sources if one.key is followed.template), None)

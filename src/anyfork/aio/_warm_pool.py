@@ -1,0 +1,154 @@
+"""An async pool with templates that are made again when they are stale: it moves to their latest."""
+
+from __future__ import annotations
+
+from copy import copy
+from functools import partial
+
+from anyio.to_thread import run_sync
+
+from .._errors import AnyforkError, ArgumentError, CallCancelledError
+from .._pools.following import Followed, FollowingPool
+from .._processes.flows import look
+from .._system.import_path import ORDINARY
+from ._pool_loop import PoolLoop
+from ._template import Template
+from ._waiting import run
+from ._warm import Warm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, TypeAlias
+
+    from .._blocking.generation import Generation
+    from .._blocking.template import Template as BlockingTemplate
+    from .._blocking.warm import Warm as BlockingWarm
+    from .._pools.pool_options import PoolOptions
+    from ._loop import FutureLike
+
+    Made: TypeAlias = tuple[Generation, BlockingTemplate]
+
+
+class _Asking:
+    """A task that waits until the pool has looked at its templates, and why that has failed."""
+
+    __slots__ = ("error", "waiting")
+
+    def __init__(self, waiting: FutureLike) -> None:
+        self.waiting = waiting
+        self.error: Exception | None = None
+
+    def answer(self, error: Exception | None) -> None:
+        if not self.waiting.done():  # or it was cancelled
+            self.error = copy(error) if isinstance(error, AnyforkError) else error
+            self.waiting.set_result(None)
+
+
+class WarmPoolLoop(FollowingPool, PoolLoop):
+    """A PoolLoop that sees to it that no call runs in a worker with code older than the files at the call.
+
+    It looks in a thread, while the event loop goes on. One look serves all calls that were made before it began.
+    """
+
+    def __init__(self, given: Any, options: PoolOptions) -> None:
+        several: Mapping[Any, int] = given if hasattr(given, "items") else {given: 0}
+        self.followed = {one: Followed(one, None, _unmade(one)) for one in several if isinstance(one, Warm)}
+        self._asking: list[_Asking] = []
+        self._looks = False  # a task looks at the templates
+        present = {self._present(one): limit for one, limit in several.items()}
+        super().__init__(present if several is given else next(iter(present)), options)
+        self.bounded = True  # so each call enters the queue by ``enter_queue``, which looks first
+        for source in self.scheduler.sources:
+            source.awaited = self._followed_by(source) is not None
+
+    async def follow(self) -> None:
+        """Wait for a look at the templates that begins after this call. Raises what prevents a template."""
+        loop = self.here("call")
+        asking = _Asking(loop.waiting())
+        self._asking.append(asking)
+        if not self._looks:
+            self._looks = True
+            loop.spawn(self._look)
+        await asking.waiting
+        if asking.error is not None:
+            raise asking.error
+
+    async def _look(self) -> None:
+        """Look at the templates as long as somebody asks for it."""
+        asking: list[_Asking] = []
+        try:
+            while self._asking:
+                asking, self._asking = self._asking, []
+                error = await self._move_on()
+                for one in asking:
+                    one.answer(error)
+            self._looks = False
+        except BaseException:  # this task is cancelled only when the loop ends
+            self._looks = False
+            why = "the pool was interrupted when it looked at its templates; nothing of the call has run"
+            for one in (*asking, *self._asking):
+                one.answer(CallCancelledError(why, may_have_run=False))
+            raise
+
+    async def _move_on(self) -> Exception | None:
+        """Move to the latest templates; return what prevents that."""
+        try:
+            for followed in [*self.followed.values()]:
+                made = await self._find_newer(followed)
+                if made is not None:
+                    self._take(followed, made)
+        except Exception as error:  # a function that makes templates may raise anything
+            return error
+        return None
+
+    async def _find_newer(self, followed: Followed) -> Made | None:
+        """Return the latest generation with a fork of it; None if the pool has it. Raises what prevents one."""
+        known = followed.generation
+        if known is not None:
+            link = followed.template._link
+            await run(look(link))
+            known = known if link.session.status is None else None
+        return await run_sync(_newer_than, known, followed.warm._warm, abandon_on_cancel=True)
+
+    def _take(self, followed: Followed, made: Made) -> None:
+        generation, template = made
+        if template._link.receiver.remote is not self.remote and len(self.scheduler.sources) == 1:
+            raise ArgumentError(
+                "Pool() could not know that its Warm makes templates on another machine: "
+                "have the first one made before, by await (await warm.fork()).aclose()"
+            )
+        self._move(followed, generation, Template.from_blocking(template))
+
+    def _make_next(self, followed: Followed, error: BaseException) -> None:
+        assert self._loop is not None
+        self._loop.spawn(self._replace_lost, followed, followed.template, error)
+
+    async def _replace_lost(self, followed: Followed, lost: Template, error: BaseException) -> None:
+        """Move to a template in place of one that has ended."""
+        made = None
+        try:
+            made = await self._find_newer(followed)
+            if made is not None and followed.template is lost:
+                self._take(followed, made)
+        except Exception as failure:  # as in ``_move_on``
+            made, error = None, failure
+        if made is None:
+            self.request(partial(self._no_next, followed, error))
+
+
+def _unmade(warm: Warm) -> Template:
+    """Return a handle that stands for the template that a Warm makes, or has made."""
+    generation = warm._warm._generation
+    return Template._unmade(ORDINARY if generation is None else generation.template._link.receiver)
+
+
+def _newer_than(known: object, warm: BlockingWarm) -> Made | None:
+    generation = warm._current("Pool")
+    return None if generation is known else (generation, warm._fork_of(generation, {}))
+
+
+def pool_loop_for(template: Any, options: PoolOptions) -> PoolLoop:
+    """Return the part of a pool that runs in the loop, for a template, a Warm or a mapping. Raises ArgumentError."""
+    several = template if hasattr(template, "items") else (template,)
+    return (WarmPoolLoop if any(isinstance(one, Warm) for one in several) else PoolLoop)(template, options)
