@@ -51,7 +51,7 @@ OWNER = {
     "_cli": {"context", "_programs", "_pools", "_processes", "_system", ""},
     "__main__": {"_cli"},
     "joblib": {"_executor", "_blocking"},
-    "contrib": {"_executor", "_pools", "_blocking", "_programs", "_system", "frozen"},
+    "contrib": {"aio", "_executor", "_pools", "_blocking", "_calls", "_processes", "_programs", "_system", "frozen"},
     "subprocess": {"_programs", "_blocking"},
     "": {"_blocking", "_executor", "_pools", "_processes", "_programs", "_system", "aio", "context", "subprocess"},
 }

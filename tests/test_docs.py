@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-NOT_FOR_ALL_TESTS = ("fastapi", "jupyter_client", "django")  # they have no wheels for some interpreters
+NOT_FOR_ALL_TESTS = ("fastapi", "jupyter_client", "django", "opentelemetry")  # not every environment has them
 ENGINES = {
     "dask.md": "distributed",
     "rq.md": "rq",

@@ -75,6 +75,18 @@ def call(
     """
     if keywords:
         raise refused_keywords("call", function, keywords, "template, timeout, on_event")
+    return run_alone(template, function, *args, timeout=timeout, on_event=on_event)
+
+
+def run_alone(
+    template: Template | Warm | None,
+    function: Callable[..., Any] | str,
+    /,
+    *args: object,
+    timeout: float | None,
+    on_event: Handler | None,
+) -> Any:
+    """Run a call in a process of its own, as ``call`` says."""
     deadline = deadline_of(timeout)
     process = start_one(Process._of, fork_of("call", template), function, args)
     channel = BlockingWorkerChannel(process, Calls(receiver=process._link.receiver))

@@ -77,7 +77,7 @@ NAMES = (
 )
 
 
-class _Submitter(Stays, AnyExecutor):
+class Submitter(Stays, AnyExecutor):
     """An object with ``submit`` and ``map``: an Executor, or a view of one with other options for its jobs."""
 
     _instead = "make an Executor there, or submit its jobs here"
@@ -247,7 +247,7 @@ def _flat(chunks: Iterator[list[Any]]) -> Iterator[Any]:
             yield chunk.pop()
 
 
-class Executor(_Submitter):
+class Executor(Submitter):
     """A pool of workers that are forked from a template when needed, with the interface of concurrent.futures.
 
     It replaces ProcessPoolExecutor, and any thread may use it. Each worker is a fork of ``template``, which stays
@@ -326,7 +326,7 @@ class Executor(_Submitter):
                 urgent.submit(pow, 2, 10).result()
         """
         check_job_options("options", timeout, priority)
-        submitter = _Submitter()
+        submitter = Submitter()
         submitter._dispatcher = self._dispatcher
         submitter._executor = self  # keeps it alive: an Executor ends when it is deleted
         submitter._options = priority, self._options[1] if timeout is None else timeout, idempotent

@@ -67,6 +67,18 @@ async def call(
     """
     if keywords:
         raise refused_keywords("call", function, keywords, "template, timeout, on_event")
+    return await run_alone(template, function, *args, timeout=timeout, on_event=on_event)
+
+
+async def run_alone(
+    template: Template | Warm | None,
+    function: Callable[..., Any] | str,
+    /,
+    *args: object,
+    timeout: float | None,
+    on_event: Handler | None,
+) -> Any:
+    """Run a call in a process of its own, as ``call`` says."""
     limit = seconds(timeout)
     taken = await _fork_of(template)
     process = start_one(Process._of, taken, function, args)
