@@ -8,10 +8,13 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 
 import pytest
+from screen import Screen
 
 import anyfork
+from anyfork._cli.top_lines import lines_of
 
 PROGRAM = """
 import os, sys, time
@@ -69,6 +72,52 @@ def test_top_shows_what_workers_run(way, tmp_path):
 
 def pids(process):
     return {process["pid"]}.union(*(pids(child) for child in process["children"]))
+
+
+WITHOUT_RICH = "import sys; sys.modules['rich'] = None; from anyfork._cli.command_line import main; main(sys.argv[1:])"
+LEAVES_THE_SCREEN = "\x1b[?25h\x1b[?1049l"
+
+
+@pytest.mark.parametrize(
+    ("command", "ending"),
+    [(["-m", "anyfork"], "ctrl-c"), (["-m", "anyfork"], "end of program"), (["-c", WITHOUT_RICH], "terminated")],
+)
+def test_a_terminal_shows_the_state_again_and_again_and_is_as_it_was_afterwards(command, ending, tmp_path):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "TERM": "xterm"}
+    program = [sys.executable, "-c", PROGRAM.format(observe="anyfork.observe()"), str(gate)]
+    with subprocess.Popen(program, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watched:
+        watched.stdout.readline()
+        with Screen([sys.executable, *command, "top", str(watched.pid)], env=env) as screen:
+            before = screen.attributes()
+            screen.expect("runs hold for ")
+            screen.resize(5, 30)
+            screen.expect(f"program {watched.pid} [")
+            if ending == "ctrl-c":
+                screen.type("\x03")
+            elif ending == "terminated":
+                screen.process.terminate()
+            else:
+                watched.stdin.close()
+            status = screen.end()
+            assert screen.attributes() == before
+        watched.stdin.close()
+        assert watched.wait() == 0
+    after = screen.shown.decode().rpartition(LEAVES_THE_SCREEN)
+    assert after[1], after[2]
+    expected = {
+        "ctrl-c": (0, ""),
+        "terminated": (143, ""),
+        "end of program": (0, f"program {watched.pid} has ended\r\n"),
+    }
+    assert (status, after[2]) == expected[ending]
+
+
+def test_what_programs_are_called_does_not_control_the_terminal():
+    pool = {"kind": "Executor", "name": "\x1b[2J", "error": "", "workers": [], "stats": defaultdict(int)}
+    (line,) = lines_of([{"pid": 7, "pools": [pool], "process": None}], None)
+    assert line.below[0].text.startswith("Executor ?[2J: workers 0 ")
 
 
 def test_the_socket_of_a_killed_program_is_removed(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from time import sleep
 
 from _anyfork_client.messages import peer
@@ -12,16 +13,15 @@ from _anyfork_client.place import UnusableError, file_in, open_directory
 
 from .._pools.observation import SUFFIX
 from .._system.process_memory import memory_of
+from .top_lines import Line, as_text, lines_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
 TIMEOUT = 2.0  # seconds for an answer
 PAUSE = 1.0  # seconds between two looks
-CLEAR = "\x1b[H\x1b[J"  # of the terminal
-NONE = "no program offers its state: call anyfork.observe() in it, or set ANYFORK_STATUS=1"
 
 
 def run(arguments: Sequence[str], fail: Callable[[str], NoReturn]) -> None:
@@ -32,24 +32,64 @@ def run(arguments: Sequence[str], fail: Callable[[str], NoReturn]) -> None:
         fail("top takes the pid of a program, --once and --json")
     wanted = int(pids[0]) if pids else None
     if "--json" in options:
-        print(json.dumps(states(wanted)))
-    elif "--once" in options or not sys.stdout.isatty():
-        print(described(states(wanted), wanted))
+        print(json.dumps(states(wanted, _tell)))
+    elif "--once" in options or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        print(as_text(lines_of(states(wanted, _tell), wanted)))
     else:
         _watch(wanted)
 
 
+def _tell(problem: str) -> None:
+    print(f"anyfork top: {problem}", file=sys.stderr)
+
+
 def _watch(wanted: int | None) -> None:
+    """Show states until Ctrl-C, or until the only program has ended."""
+    from .top_screen import open_screen
+
+    shares = Shares()
     try:
-        while True:
-            print(CLEAR + described(states(wanted), wanted), flush=True)
-            sleep(PAUSE)
+        with open_screen() as screen:
+            while True:
+                problems: list[str] = []
+                answers = states(wanted, problems.append)
+                if wanted is not None and not answers and not problems:
+                    break
+                shares.note(answers)
+                screen.show([*lines_of(answers, wanted), *(Line("error", problem) for problem in problems)])
+                sleep(PAUSE)
     except KeyboardInterrupt:
-        pass
+        return
+    print(f"program {wanted} has ended" if shares.known else as_text(lines_of((), wanted)))
 
 
-def states(wanted: int | None) -> list[dict[str, Any]]:
-    """Return the states of the programs of this user that offer them, or of one. Raises SystemExit."""
+class Shares:
+    """The shares of a processor that processes have used between two looks."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, tuple[float, float]] = {}  # CPU seconds and age by process ids, at the last look
+
+    def note(self, answers: list[dict[str, Any]]) -> None:
+        """Add the ``share`` of each process that was there at the last look, too."""
+        before, self.known = self.known, {}
+        for answer in answers:
+            if answer["process"]:
+                self._note(answer["process"], before)
+
+    def _note(self, process: dict[str, Any], before: dict[int, tuple[float, float]]) -> None:
+        cpu, age = before.get(process["pid"], (0.0, process["age"]))
+        if process["age"] > age:
+            process["share"] = (process["cpu"] - cpu) / (process["age"] - age)
+        self.known[process["pid"]] = process["cpu"], process["age"]
+        for child in process["children"]:
+            self._note(child, before)
+
+
+def states(wanted: int | None, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Return the states of the programs of this user that offer them, or of one. Raises SystemExit.
+
+    ``tell`` is called with a sentence about each program that does not answer.
+    """
     try:
         directory = open_directory()
     except UnusableError as error:
@@ -58,7 +98,7 @@ def states(wanted: int | None) -> list[dict[str, Any]]:
         names = [name for name in sorted(os.listdir(f"/proc/self/fd/{directory}")) if name.endswith(SUFFIX)]
         if wanted is not None:
             names = [name for name in names if name == f"{wanted}{SUFFIX}"]
-        answers = [answer for name in names if (answer := _ask(directory, name)) is not None]
+        answers = [answer for name in names if (answer := _ask(directory, name, tell)) is not None]
     finally:
         os.close(directory)
     table = processes()
@@ -67,7 +107,7 @@ def states(wanted: int | None) -> list[dict[str, Any]]:
     return answers
 
 
-def _ask(directory: int, name: str) -> dict[str, Any] | None:
+def _ask(directory: int, name: str, tell: Callable[[str], None]) -> dict[str, Any] | None:
     """Return the answer of a program. Return None, and remove its socket, if it has ended."""
     from socket import AF_UNIX, SOCK_STREAM, socket
 
@@ -79,12 +119,19 @@ def _ask(directory: int, name: str) -> dict[str, Any] | None:
                 return None
             answer: dict[str, Any] = json.loads(b"".join(iter(lambda: sock.recv(1 << 16), b"")))
         except ConnectionRefusedError:  # it was killed, and could not remove the socket
-            os.unlink(name, dir_fd=directory)
+            _unlink(directory, name)
+            return None
+        except FileNotFoundError:  # it has just ended
             return None
         except (OSError, ValueError) as error:  # it is stopped, or was killed in the middle of its answer
-            print(f"anyfork top: program {name.removesuffix(SUFFIX)} does not answer: {error}", file=sys.stderr)
+            tell(f"program {name.removesuffix(SUFFIX)} does not answer: {error}")
             return None
     return answer
+
+
+def _unlink(directory: int, name: str) -> None:
+    with suppress(FileNotFoundError):  # somebody else has removed it
+        os.unlink(name, dir_fd=directory)
 
 
 def processes() -> dict[int, dict[str, Any]]:
@@ -123,53 +170,3 @@ def tree(pid: int, table: dict[int, dict[str, Any]]) -> dict[str, Any] | None:
         "pss": None if memory is None else memory.pss,
         "children": [child for child in below if child is not None],
     }
-
-
-def described(answers: list[dict[str, Any]], wanted: int | None) -> str:
-    """Return states as lines of text."""
-    lines = [line for answer in answers for line in _program(answer)]
-    missing = NONE if wanted is None else f"program {wanted} does not offer its state: {NONE.partition(': ')[2]}"
-    return "\n".join(lines or [missing])
-
-
-def _program(answer: dict[str, Any]) -> Iterator[str]:
-    workers = {}
-    process = answer["process"]
-    yield f"program {_process(process)}" if process else f"program {answer['pid']}"
-    for pool in answer["pools"]:
-        name = f"{pool['kind']} {pool['name']}".rstrip()
-        stats = pool["stats"]
-        yield (
-            f"  {name}: workers {stats['workers']} ({stats['idle']} idle), starting {stats['starting']}, "
-            f"queued {stats['queued']}, running {stats['running']}, "
-            f"submitted {stats['submitted']}, died {stats['died']}, spares {stats['spares']}"
-        )
-        if pool["error"]:
-            yield f"    last error: {pool['error'].splitlines()[0]}"
-        workers.update({worker["pid"]: (name, worker) for worker in pool["workers"]})
-    for child in process["children"] if process else ():
-        yield from _below(child, workers, "  ")
-
-
-def _below(process: dict[str, Any], workers: dict[int, tuple[str, dict[str, Any]]], indent: str) -> Iterator[str]:
-    """Yield lines for a process and its descendants."""
-    if process["pid"] in workers:
-        name, worker = workers[process["pid"]]
-        yield f"{indent}worker of {name} {_process(process)}"
-        yield f"{indent}  {_work(worker)}"
-    else:
-        yield f"{indent}process {_process(process)}"
-    for child in process["children"]:
-        yield from _below(child, workers, indent + "  ")
-
-
-def _work(worker: dict[str, Any]) -> str:
-    running = f"runs {', '.join(worker['running'])}" if worker["running"] else "idle"
-    since = "" if worker["seconds"] is None else f" for {worker['seconds']:.1f} s"
-    return f"{worker['state']}, {running}{since}, calls {worker['calls']}, generation {worker['generation']}"
-
-
-def _process(process: dict[str, Any]) -> str:
-    mebibytes = [process[name] / (1 << 20) for name in ("private", "pss") if process[name] is not None]
-    memory = ", private {:.1f} MiB, PSS {:.1f} MiB".format(*mebibytes) if mebibytes else ""
-    return f"{process['pid']} [{process['title'][:60]}]: age {process['age']:.1f} s, CPU {process['cpu']:.1f} s{memory}"
