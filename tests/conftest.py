@@ -22,7 +22,9 @@ from owner_side import KINDS, REMOTE, connected, disconnect
 
 import anyfork
 from anyfork import aio
+from anyfork._blocking.waiting import run
 from anyfork._processes.default_template import default_template
+from anyfork._processes.flows import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,15 +66,23 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def pids_below(pid: int) -> set[int]:
+    """Return the pids of the processes below one, zombies included."""
+    below: set[int] = set()
+    ahead = children(pid)
+    while ahead:
+        child = ahead.pop()
+        below.add(child)
+        ahead += children(child)
+    return below
+
+
 def descendants(pid: int | None = None) -> dict[int, str]:
     """Return the processes below one, zombies included: their state and command line, by pid."""
     below: dict[int, str] = {}
-    ahead = children(pid or os.getpid())
-    while ahead:
-        child = ahead.pop()
+    for child in pids_below(pid or os.getpid()):
         with contextlib.suppress(OSError):
             below[child] = state_and_command(child)
-            ahead += children(child)
     return below
 
 
@@ -88,13 +98,20 @@ def owned(owner: int) -> dict[int, str]:
     return found
 
 
-def eventually(condition: Callable[[], object], what: str = "", deadline: float = DEADLINE) -> None:
-    """Wait until a condition outside this process holds, for which there is nothing to wait on."""
+def eventually(condition: Callable[[], object], what: str | Callable[[], str] = "", deadline: float = DEADLINE) -> None:
+    """Wait until a condition outside this process holds, for which there is nothing to wait on.
+
+    If it does not hold at the end, the error says ``what``, or what that returns then.
+    """
     end = time.monotonic() + deadline
     pause = threading.Event()
     while not condition():
-        assert time.monotonic() < end, what or f"it did not happen within {deadline} seconds"
+        assert time.monotonic() < end, _text(what) or f"it did not happen within {deadline} seconds"
         pause.wait(0.002)
+
+
+def _text(what: str | Callable[[], str]) -> str:
+    return what if isinstance(what, str) else what()
 
 
 def pytest_configure() -> None:
@@ -192,9 +209,14 @@ def warm_templates() -> None:
         make.warm()
 
 
-def new_descriptors(before: dict[int, str]) -> dict[int, str]:
+def open_numbers() -> set[str]:
+    """Return the numbers of the open descriptors of this process, and one that was open for listing them."""
+    return {*os.listdir("/proc/self/fd")}
+
+
+def new_descriptors(before: set[str]) -> dict[int, str]:
     """Return what is open now and was not before."""
-    return {fd: text for fd, text in descriptors().items() if fd not in before}
+    return {fd: text for fd, text in descriptors().items() if str(fd) not in before}
 
 
 def own_threads() -> set[threading.Thread]:
@@ -206,32 +228,45 @@ def settled(count: int) -> bool:
     """Return whether no more than so many descriptors are open. Collects garbage if not: what one pass finalizes may
     be what keeps the next one from a cycle.
     """
-    if len(descriptors()) <= count:
+    if len(open_numbers()) <= count:
         return True
     gc.collect()
     return False
 
 
+def default_template_answers() -> None:
+    """See that the default template answers, or the one that replaces it if the test has ended it."""
+    try:
+        run(prepare(default_template.get(), DEADLINE))
+    except anyfork.TemplateError:
+        anyfork.Template().ready(DEADLINE).close()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Prove that the test has left nothing, and that the default template still answers."""
+    """Prove that the test has left nothing, and that the default template still answers.
+
+    It looks at every test: it asks the system for numbers alone, and for what they stand for where something is left.
+    """
     if _is_remote(request.node):
         connect()
-    before, threads = descriptors(), own_threads()
-    processes = descendants()
+    before, threads = open_numbers(), own_threads()
+    processes = pids_below(os.getpid())
     yield
     gc.collect()
     # A test may have made the library replace its default template, which then has another pid and descriptors.
     link = default_template._link
-    replaced = {link.session.pid} if link is not None else set()
+    allowed = processes if link is None else processes | {link.session.pid}
 
     def left() -> dict[int, str]:
-        return {pid: text for pid, text in descendants().items() if pid not in processes and pid not in replaced}
+        return {pid: text for pid, text in descendants().items() if pid not in allowed}
 
-    eventually(lambda: merge_references() or not left(), f"processes are left: {left()}")
-    eventually(lambda: settled(len(before)), f"descriptors are left: {new_descriptors(before)}")
-    eventually(lambda: own_threads() <= threads, f"threads are left: {own_threads() - threads}")
-    anyfork.Template().ready(DEADLINE).close()
+    eventually(
+        lambda: merge_references() or pids_below(os.getpid()) <= allowed, lambda: f"processes are left: {left()}"
+    )
+    eventually(lambda: settled(len(before)), lambda: f"descriptors are left: {new_descriptors(before)}")
+    eventually(lambda: own_threads() <= threads, lambda: f"threads are left: {own_threads() - threads}")
+    default_template_answers()
     gc.freeze()
 
 

@@ -6,6 +6,7 @@ import ast
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,9 @@ class Module:
         return self.name.partition(".")[2].partition(".")[0]
 
 
-def read() -> dict[str, Module]:
+@cache  # and not at the import: each process of pytest-xdist imports this, and one of them runs it
+def modules() -> dict[str, Module]:
+    """Return the modules of src, by name."""
     paths = {}
     for path in sorted(path for package in PACKAGES for path in (SRC / package).rglob("*.py")):
         parts = path.relative_to(SRC).with_suffix("").parts
@@ -98,8 +101,10 @@ def imported(name: str, path: Path, known: set[str]) -> Iterator[str]:
                     yield inner if inner in known else base
 
 
-MODULES = read()
-ARROWS = [(MODULES[name], MODULES[other]) for name in MODULES for other in MODULES[name].imports if other != name]
+def arrows() -> list[tuple[Module, Module]]:
+    """Return each module with each other one that it imports."""
+    known = modules()
+    return [(known[name], known[other]) for name in known for other in known[name].imports if other != name]
 
 
 def allowed(module: Module, other: Module) -> bool:
@@ -117,12 +122,12 @@ def allowed(module: Module, other: Module) -> bool:
 
 
 def test_imports_run_along_the_arrows():
-    broken = {(module.name, other.name) for module, other in ARROWS if not allowed(module, other)}
+    broken = {(module.name, other.name) for module, other in arrows() if not allowed(module, other)}
     assert sorted(broken) == [], "these imports are not allowed: see docs/architecture.md"
 
 
 def test_every_folder_has_its_arrows():
-    folders = {(module.package, module.folder) for module in MODULES.values() if module.package != "_anyfork_client"}
+    folders = {(module.package, module.folder) for module in modules().values() if module.package != "_anyfork_client"}
     assert folders == {("_anyfork_child", name) for name in CHILD} | {("anyfork", name) for name in OWNER}
 
 
@@ -136,12 +141,14 @@ def test_the_arrows_between_folders_form_no_circle(rules):
 
 
 def test_the_child_imports_nothing_of_the_owner():
-    assert [arrow for arrow in ARROWS if arrow[0].package == "_anyfork_child" and arrow[1].package == "anyfork"] == []
+    assert [arrow for arrow in arrows() if arrow[0].package == "_anyfork_child" and arrow[1].package == "anyfork"] == []
 
 
 def test_the_client_imports_nothing_of_the_library_when_it_runs_a_program():
     broken = [
-        (arrow[0].name, arrow[1].name) for arrow in ARROWS if arrow[0].package == "_anyfork_client" != arrow[1].package
+        (arrow[0].name, arrow[1].name)
+        for arrow in arrows()
+        if arrow[0].package == "_anyfork_client" != arrow[1].package
     ]
     assert broken == [("_anyfork_client.__main__", "anyfork._cli.command_line")]
 
@@ -165,9 +172,9 @@ def described(circle: list[str]) -> str:
 
 def circles() -> list[list[str]]:
     """Find the modules that reach each other along imports, type-checking ones included."""
-    after = {name: reachable(name) for name in MODULES}
+    after = {name: reachable(name) for name in modules()}
     groups: dict[frozenset[str], list[str]] = defaultdict(list)
-    for name in MODULES:
+    for name in modules():
         if name in after[name]:
             groups[frozenset(other for other in after[name] if name in after[other])].append(name)
     return [*groups.values()]
@@ -177,7 +184,7 @@ def reachable(name: str) -> set[str]:
     found: set[str] = set()
     ahead = [name]
     while ahead:
-        new = {other for other in MODULES[ahead.pop()].imports if other in MODULES} - found
+        new = {other for other in modules()[ahead.pop()].imports if other in modules()} - found
         found |= new
         ahead += new
     return found

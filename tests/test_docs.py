@@ -75,7 +75,7 @@ def test_code_in_the_documentation_runs_and_prints_what_it_says(code: str, said:
     assert (process.returncode, errors) == (0, "")
     if said is not None:
         assert output == said
-    eventually(lambda: not owned(process.pid), f"the block left processes: {owned(process.pid)}")
+    eventually(lambda: not owned(process.pid), lambda: f"the block left processes: {owned(process.pid)}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -50,7 +50,7 @@ def test_an_example_does_what_it_shows_and_leaves_nothing(program: Path, tmp_pat
         output, errors = process.communicate(timeout=PROGRAM_DEADLINE)
     assert (process.returncode, errors) == (0, "")
     assert re.fullmatch(SAYS[program.stem], output), output
-    eventually(lambda: not owned(process.pid), f"the example left processes: {owned(process.pid)}")
+    eventually(lambda: not owned(process.pid), lambda: f"the example left processes: {owned(process.pid)}")
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def server() -> Iterator[int]:
         process.terminate()
         output, _ = process.communicate(timeout=PROGRAM_DEADLINE)
     assert (output, process.returncode) == ("", -signal.SIGTERM)
-    eventually(lambda: not owned(process.pid), f"the server left processes: {owned(process.pid)}")
+    eventually(lambda: not owned(process.pid), lambda: f"the server left processes: {owned(process.pid)}")
 
 
 def listens(port: int) -> bool:

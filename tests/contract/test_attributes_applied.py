@@ -295,7 +295,7 @@ def test_an_idle_template_says_whose_it_is(new_template):
     with new_template().ready() as template:
         kind = "anyfork/exec" if "new_exec" in repr(new_template.__code__.co_names) else "anyfork"
         owner = owner_of(new_template)
-        eventually(lambda: shown(template.pid)[0] == f"{owner} {kind}", f"{shown(template.pid)}")
+        eventually(lambda: shown(template.pid)[0] == f"{owner} {kind}", lambda: f"{shown(template.pid)}")
 
 
 def test_a_running_process_shows_its_function(new_template):

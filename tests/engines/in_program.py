@@ -46,6 +46,6 @@ def in_program(test: Callable[[], None]) -> Callable[[], None]:
                     os.killpg(program.pid, signal.SIGKILL)  # brokers and workers as well
                     said, _ = program.communicate()
         assert program.returncode == 0, said
-        eventually(lambda: not owned(program.pid), f"the program left processes: {owned(program.pid)}")
+        eventually(lambda: not owned(program.pid), lambda: f"the program left processes: {owned(program.pid)}")
 
     return run

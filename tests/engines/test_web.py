@@ -52,7 +52,7 @@ def serving(command):
             finally:
                 server.terminate()
                 server.wait(PROGRAM_DEADLINE)
-    eventually(lambda: not owned(server.pid), f"the server left processes: {owned(server.pid)}")
+    eventually(lambda: not owned(server.pid), lambda: f"the server left processes: {owned(server.pid)}")
 
 
 @pytest.mark.parametrize("name", SERVERS)

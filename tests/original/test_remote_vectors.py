@@ -162,7 +162,7 @@ def test_no_zombie_of_a_command_is_left():
         except anyfork.ConnectError:
             pass
         del template
-    eventually(lambda: not zombies(), f"zombies: {zombies()}")
+    eventually(lambda: not zombies(), lambda: f"zombies: {zombies()}")
     assert all(Path(f"/proc/{pid}").exists() for pid in children(os.getpid()))
 
 

@@ -563,5 +563,5 @@ def test_a_killed_program_leaves_nothing(tmp_path):
         assert len(tracker) == 1
         assert len(owned(process.pid)) >= 6
         process.send_signal(signal.SIGKILL)
-    eventually(lambda: not owned(process.pid), f"processes are left: {owned(process.pid)}")
+    eventually(lambda: not owned(process.pid), lambda: f"processes are left: {owned(process.pid)}")
     eventually(lambda: not os.path.exists(f"/proc/{tracker[0]}"), "the resource tracker is left")

@@ -322,7 +322,7 @@ def test_the_end_of_the_owner_ends_everything_on_both_sides(number):
         owner.wait(DEADLINE)
         with contextlib.suppress(BrokenPipeError):
             owner.stdin.close()
-    eventually(lambda: not any(map(alive, pids)), f"left: {[pid for pid in pids if alive(pid)]}")
+    eventually(lambda: not any(map(alive, pids)), lambda: f"left: {[pid for pid in pids if alive(pid)]}")
 
 
 def test_the_end_of_the_owner_ends_a_command_that_has_not_connected(tmp_path):
