@@ -12,19 +12,25 @@ PATCH = {
     "gevent": "from gevent import monkey; monkey.patch_all()",
     "eventlet": "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch()",
 }
-# Another greenlet counts while anyfork waits: nothing stops the whole program.
-COUNTER = """
-import threading, time
-def count():
+# Another greenlet opens the gate that a process waits for: nothing stops the whole program.
+HELPERS = """
+import os, tempfile, threading, time
+def open_gates():
     while not over:
-        counted.append(1)
+        while gates:
+            open(gates.pop(), "x").close()
         time.sleep(0.001)
-counted, over = [], []
-threading.Thread(target=count).start()
+gates, over = [], []
+directory = tempfile.TemporaryDirectory()
+threading.Thread(target=open_gates).start()
 def meanwhile(wait):
-    before = len(counted)
-    value = wait()
-    return value if len(counted) - before > 5 else "everything else stood still"
+    gate = os.path.join(directory.name, str(len(os.listdir(directory.name))))
+    gates.append(gate)
+    return wait(gate)
+def passed(gate, value):
+    while not os.path.exists(gate):
+        time.sleep(0.001)
+    return value
 def nap(value):
     time.sleep(0.05)
     return value
@@ -40,7 +46,7 @@ def run(library, source, order="patched before the import"):
     """Run a program to its end; return what it printed."""
     if find_spec(library) is None:  # not imported here: eventlet warns of every fork then
         pytest.skip(f"{library} has no wheel for this interpreter")
-    program = ORDERS[order].format(patch=PATCH[library]) + COUNTER + dedent(source) + "\nover.append(1)\n"
+    program = ORDERS[order].format(patch=PATCH[library]) + HELPERS + dedent(source) + "\nover.append(1)\n"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PROGRAM_DEADLINE)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -50,12 +56,12 @@ def run(library, source, order="patched before the import"):
 @pytest.mark.parametrize("library", PATCH)
 def test_all_blocking_faces_work_and_let_other_greenlets_run(library, order):
     source = """
-    seen = [meanwhile(lambda: anyfork.call(nap, 1))]
+    seen = [meanwhile(lambda gate: anyfork.call(passed, gate, 1))]
     with anyfork.Template().run("builtins:print", 1) as process:
         pass
     seen.append(process.returncode)
     with anyfork.Worker() as worker:
-        seen += [meanwhile(lambda: worker.call(nap, 2)), worker.call(len, bytes(1 << 20)), len(worker.call(bytes, 1 << 20))]
+        seen += [meanwhile(lambda gate: worker.call(passed, gate, 2)), worker.call(len, bytes(1 << 20)), len(worker.call(bytes, 1 << 20))]
         both = [threading.Thread(target=lambda: seen.append(worker.call(nap, 3))) for _ in range(2)]
         for one in both:
             one.start()
@@ -66,7 +72,7 @@ def test_all_blocking_faces_work_and_let_other_greenlets_run(library, order):
         except anyfork.CallTimeoutError:
             seen.append("late")
     with globals().get("first") or anyfork.Executor(max_workers=2) as executor:
-        seen += [meanwhile(lambda: executor.submit(nap, 4).result()), list(executor.map(abs, range(-3, 0)))]
+        seen += [meanwhile(lambda gate: executor.submit(passed, gate, 4).result()), list(executor.map(abs, range(-3, 0)))]
     print(seen)
     """
     said = run(library, source, order).splitlines()

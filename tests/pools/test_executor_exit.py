@@ -53,7 +53,9 @@ STATES = {
         """
 kept = anyfork.Executor(1)
 async def main():
-    return await asyncio.get_running_loop().run_in_executor(kept, double, 4)
+    loop = asyncio.get_running_loop()
+    loop.slow_callback_duration = 60  # in development mode, a loop tells what took long
+    return await loop.run_in_executor(kept, double, 4)
 print(asyncio.run(main()))""",
         ["8"],
     ),
