@@ -15,7 +15,7 @@ from anyfork._calls.durations import CallDuration
 from anyfork._pools.job_queue import JobQueue
 from anyfork._pools.pool_options import Limits
 from anyfork._pools.records import LAST_DELAY, MAX_TRIES, Job, JobState, TemplateRecord, WorkerRecord, WorkerState
-from anyfork._pools.scheduler import MAX_RUNS, Scheduler
+from anyfork._pools.scheduler import MAX_RUNS, STALL, Scheduler
 from anyfork._pools.steps import FailureReason, Steps
 
 
@@ -45,14 +45,19 @@ class Play:
         self.killed += steps.kill
         for job, why, _ in steps.fail:
             self.ends[job].append(why)
+        for worker in steps.unblock:
+            self.take_back(worker)
         for worker, job in steps.abort:
             self.take_back(worker)
             self.scheduler.abort(job)
         if self.at_once:
             for worker in steps.start:
                 self.scheduler.ready(worker, self.now)
-        if steps.abort or (self.at_once and steps.start):
-            self.decide()
+        if steps.abort or steps.unblock or (self.at_once and steps.start):
+            further = self.decide()
+            steps.assign += further.assign
+            steps.stop += further.stop
+            steps.kill += further.kill
         return steps
 
     def take_back(self, worker: WorkerRecord | None) -> None:
@@ -306,6 +311,62 @@ def test_who_says_the_load_means_it() -> None:
     play.scheduler.resize(load=3)
     quick(play, 20, 30)
     assert play.loads() == [3]
+
+
+# --- Jobs behind a long one ---
+
+
+def test_a_job_behind_a_long_one_goes_to_another_worker() -> None:
+    play = Play(max_workers=2, load=2, start_after=0.1, adaptive=True)
+    long, behind = play.submit(2)
+    assert play.where(long, behind) == [1, 1]
+    play.wait(STALL)
+    assert behind.state is JobState.QUEUED
+    play.wait(0.1)
+    assert play.where(long, behind) == [1, 2]
+    assert play.scheduler.stats().moved == 1
+
+
+def test_a_worker_with_a_long_job_gets_the_next_ones_when_it_has_done_it() -> None:
+    play = Play(max_workers=1, load=2, adaptive=True, max_queued=1)
+    jobs = play.submit(3)
+    play.wait(STALL)
+    jobs += play.submit(1)
+    assert [job.state for job in jobs] == [JobState.RUNNING, *[JobState.QUEUED] * 3]
+    assert not play.scheduler.has_room
+    assert play.scheduler.wake_at == inf, "nothing is left to look at"
+    play.answer(jobs[0])
+    assert [job.state for job in jobs[1:]] == [JobState.RUNNING, JobState.SENT, JobState.QUEUED]
+
+
+def test_a_worker_that_has_begun_all_its_jobs_is_looked_at_once() -> None:
+    play = Play(max_workers=1, load=2, adaptive=True)
+    play.begun = 2
+    play.submit(2)
+    play.wait(1.0)
+    assert play.loads() == [2]
+
+
+def test_jobs_that_have_not_begun_go_to_a_worker_that_is_idle_for_long() -> None:
+    play = Play(max_workers=2, min_idle=2, load=4, adaptive=True)
+    play.decide()
+    jobs = play.submit(8)
+    mine, others = jobs[::2], jobs[1::2]
+    play.answer(*others)
+    for job in mine[:2]:
+        play.wait(0.9 * STALL)
+        play.answer(job)
+    play.wait(0.2 * STALL)
+    assert play.where(*mine[2:]) == [1, 2]
+
+
+@pytest.mark.parametrize(("adaptive", "resized"), [(False, None), (True, 2)])
+def test_where_the_load_is_given_jobs_stay_behind_a_long_one(adaptive: bool, resized: int | None) -> None:
+    play = Play(max_workers=1, load=2, adaptive=adaptive)
+    play.scheduler.resize(load=resized)
+    play.submit(2)
+    play.wait(1.0)
+    assert play.loads() == [2]
 
 
 @pytest.mark.parametrize(
@@ -834,6 +895,7 @@ class Machine(RuleBasedStateMachine):
             max_age=st.sampled_from([None, None, 0, 5.0]),
             concurrent=st.booleans(),
             boosts_load=st.booleans(),
+            adaptive=st.booleans(),
         ),
         templates=st.lists(st.integers(0, 3), min_size=1, max_size=3),
     )
@@ -986,9 +1048,10 @@ class Machine(RuleBasedStateMachine):
         assert sum(source.count for source in scheduler.sources) == workers.count
         for load, level in enumerate(workers.by_load):
             assert all(len(worker.jobs) == load for worker in level)
-        assert {worker for level in workers.by_load for worker in level} == set(workers.working)
+        assert {worker for level in workers.by_load for worker in level} == workers.working.keys() - workers.paused
+        assert all(worker.jobs for worker in workers.paused), "each will be resumed"
         if scheduler.queue.length and scheduler.limits.load:
-            assert all(len(worker.jobs) >= scheduler.limits.load for worker in workers.working)
+            assert all(len(worker.jobs) >= scheduler.limits.load for level in workers.by_load for worker in level)
         assert workers.beyond_load == sum(max(0, len(worker.jobs) - workers.load) for worker in workers.working)
         for worker in workers.working:
             if scheduler.limits.boosts_load:

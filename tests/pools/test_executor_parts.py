@@ -234,6 +234,18 @@ def test_a_job_alone_needs_no_permit_and_those_behind_it_do():
     assert sent.outstanding == 1
 
 
+def test_the_first_job_after_jobs_that_were_taken_back_needs_a_permit():
+    _, sent = calls()
+    sent.add([EncodedJob((FUNCTION_1, SMALL_CALL, b"x")) for _ in range(2)])
+    assert written(sent)[1] == [2]
+    sent.taken_back([2])
+    sent.take_answers(_queue((RESULT, 1, 0, 0, b"", ())), [])
+    for permits in ([3], []):
+        sent.add([EncodedJob((FUNCTION_1, SMALL_CALL, b"x"))])
+        assert written(sent)[1] == permits
+        sent.jobs.clear()
+
+
 def _queue(*messages):
     from collections import deque
 

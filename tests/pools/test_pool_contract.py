@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import anyio
 import pool_functions as jobs
@@ -18,6 +20,9 @@ from pool_side import Seen, ask, ask_in_turn, until
 
 import anyfork
 from anyfork import aio
+from anyfork._calls.permits import Permits
+from anyfork._pools.map import ItemsJob, MapItem
+from anyfork._pools.worker_queue import PoolCalls
 
 pytestmark = pytest.mark.anyio
 
@@ -120,7 +125,10 @@ async def test_each_worker_has_at_most_its_load_and_the_least_loaded_gets_the_ne
 
 
 @pytest.mark.parametrize(("options", "sent"), [({}, 9), ({"load": 2}, 1), ({"max_memory": 1 << 40}, 1)])
-async def test_a_worker_is_given_more_quick_calls_unless_the_load_is_said(template, gate, tasks, options, sent):
+async def test_a_worker_is_given_more_quick_calls_unless_the_load_is_said(
+    template, gate, tasks, options, sent, monkeypatch
+):
+    monkeypatch.setattr("anyfork._pools.scheduler.STALL", DEADLINE)
     async with aio.Pool(template, max_workers=1, **options) as pool:
         await pool.call(jobs.keep_gate, gate.file)
         pool._pool_loop.duration_of(jobs.wait_at_gate).saw(0.0)  # as if it had been quick so far
@@ -129,6 +137,41 @@ async def test_a_worker_is_given_more_quick_calls_unless_the_load_is_said(templa
         assert (pool.stats().sent, pool.stats().queued) == (sent, 9 - sent)
         gate.open(10)
         await until(lambda: pool.stats().idle == 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_memory": 1 << 40}])
+async def test_no_call_waits_behind_a_long_one(template, gate, tasks, options):
+    async with aio.Pool(template, max_workers=2, **options) as pool:
+        (long,) = await ask_in_turn(tasks, pool, 1, jobs.tell_and_wait, gate.file)
+        behind = await pool.call(jobs.pid)
+        gate.open()
+        assert behind != await long.outcome()
+        assert pool.stats().moved
+
+
+def test_the_first_call_after_calls_that_were_taken_back_needs_a_permit():
+    permits = Permits()
+    calls = PoolCalls(permits=permits)
+
+    work = SimpleNamespace(options=(0, None, False), pool=None, label="", jobs=set())
+
+    def begin() -> ItemsJob:
+        job = ItemsJob(work, [MapItem(None)], None, None)  # type: ignore[arg-type]  # what a job needs of a map
+        calls.begin(job.items[0], "operator:neg", b"")
+        calls.gather()
+        return job
+
+    with contextlib.closing(permits):
+        begin()
+        assert calls.take_back() == []
+        behind = begin()
+        assert calls.take_back() == [behind]
+        calls._sent.clear()  # the answer of the first has come
+        begin()
+        assert permits.take_back(1) == [3]
+        calls._sent.clear()
+        begin()
+        assert permits.take_back(1) == []
 
 
 async def test_how_quick_calls_are_is_learned(template):

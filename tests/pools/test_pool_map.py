@@ -186,7 +186,7 @@ async def test_items_share_the_workers_with_calls(pool):
 
 @pytest.mark.parametrize("max_queued", [0, 1, 5])
 async def test_a_map_stays_within_a_bounded_queue(template, max_queued):
-    async with aio.Pool(template, max_workers=1, max_queued=max_queued) as pool:
+    async with aio.Pool(template, max_workers=1, load=2, max_queued=max_queued) as pool:  # no job is taken back
         got, queued = [], 0
         async for x in pool.map(operator.neg, range(500)):
             got.append(x)

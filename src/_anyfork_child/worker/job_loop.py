@@ -4,7 +4,9 @@ The owner sends several jobs ahead, so that a worker never waits for the next on
 (HELD), a permit, which is the number of the job, is in a pipe that the owner can read, too. The side that reads the
 permit has the job: the worker to begin it, the owner to give it to another worker. So no job is stuck behind a long
 one, and the owner of a worker that has died knows for certain which jobs had not begun. The owner writes the permit
-before it sends the job: if the worker finds no permit, the owner has taken back all jobs that the worker holds.
+before it sends the job: if the worker finds no permit, the owner has taken back all jobs that the worker holds. The
+first job after those is held, too: otherwise the worker would find the permit of a later job before it has begun this
+one, and the owner could not take back the later job.
 """
 
 from __future__ import annotations

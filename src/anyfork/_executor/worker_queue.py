@@ -45,6 +45,7 @@ class JobCalls(Calls):
         self.record = self.out.extend, self.jobs.update, self.permits.extend, self.unwritten.__delitem__
         self._defined = {0}  # the numbers of functions by name that the worker knows
         self._next = 1
+        self._drops = False  # the worker has jobs without permits before the next one: that needs a permit, too
 
     # --- Sending ---
 
@@ -62,8 +63,9 @@ class JobCalls(Calls):
         for job in self.unwritten:
             if len(jobs) + job.size > MOST - present and (present or jobs):
                 break
-            self._write(job, written, HELD if present or jobs or job.size > 1 else 0)
+            self._write(job, written, HELD if present or jobs or job.size > 1 or self._drops else 0)
         written.note(self)
+        self._drops = self._drops and not jobs
 
     def _write(self, job: AnyJob, written: _Written, held: int) -> None:
         count, function = job.size, job.function.number
@@ -127,6 +129,8 @@ class JobCalls(Calls):
 
     def taken_back(self, numbers: Sequence[int]) -> list[tuple[AnyJob, int]]:
         """Remove calls that will not begin; return their jobs and numbers."""
+        if numbers:
+            self._drops = True
         if self.out:
             self.drop_unsent(numbers)
         return [(self.jobs.pop(number), number) for number in numbers if number in self.jobs]  # type: ignore[misc]  # jobs

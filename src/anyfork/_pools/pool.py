@@ -48,8 +48,8 @@ class PoolHandle:
     what = "a pool"
     now = staticmethod(monotonic)
 
-    def __init__(self, call: str, template: Templates, options: PoolOptions, boosts_load: bool = False) -> None:
-        settings = PoolSettings(call, template, options, boosts_load)
+    def __init__(self, call: str, template: Templates, options: PoolOptions, adaptive: bool = False) -> None:
+        settings = PoolSettings(call, template, options, adaptive)
         self._kind = call
         self.scheduler: Scheduler = self._new_scheduler(call, settings)
         self.encoder: Encoder = Encoder(settings.worker.serializer, settings.receiver)
@@ -70,11 +70,7 @@ class PoolHandle:
             observation.add(self)
         self.traced: bool = observed or settings.trace is not None  # jobs need labels
         if settings.trace is None:
-            if not observed:
-                return Scheduler(settings.limits, settings.sources)
-            from .snapshot import TimedScheduler
-
-            return TimedScheduler(settings.limits, settings.sources)
+            return Scheduler(settings.limits, settings.sources)
         from .observed import ObservedScheduler
 
         return ObservedScheduler(settings.limits, settings.sources, settings.trace, call, settings.receiver.remote)
@@ -233,9 +229,9 @@ class PoolHandle:
             steps = scheduler.decide(monotonic())
             if steps.assign:
                 self._assign(steps.assign)  # type: ignore[arg-type]  # all jobs here are PoolJobs
-            if steps.abort or steps.fail or steps.start or steps.stop or steps.kill:
+            if steps.abort or steps.unblock or steps.fail or steps.start or steps.stop or steps.kill:
                 # Parts of failed jobs may be in the queue again, and so may jobs that a worker had not begun.
-                self._again |= bool(steps.fail or steps.abort)
+                self._again |= bool(steps.fail or steps.abort or steps.unblock)
                 self._apply(steps)
         self._wake_at(scheduler.wake_at)
 
@@ -269,6 +265,8 @@ class PoolHandle:
             if worker.pooled_worker is not None:
                 self.tell(DEBUG, f"lets worker {worker.pooled_worker.pid} end", worker.why)
                 worker.pooled_worker.leave()
+        for worker in steps.unblock:
+            self.take_back(worker)
         for worker, job in steps.abort:
             if worker.pooled_worker is not None:
                 self.take_back(worker)

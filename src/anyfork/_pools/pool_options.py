@@ -113,7 +113,7 @@ _CHOICES = {"memory": ("private", "pss"), "when_full": ("wait", "raise")}
 class PoolSettings:
     """The checked options of a pool. Raises ArgumentError, which names the ``call`` that got them."""
 
-    def __init__(self, call: str, template: Templates, given: PoolOptions, boosts_load: bool) -> None:
+    def __init__(self, call: str, template: Templates, given: PoolOptions, adaptive: bool) -> None:
         unknown = given.keys() - DEFAULTS.keys()
         if unknown:
             raise ArgumentError(f"{call}() has no option {min(unknown)!r}; there are {', '.join(DEFAULTS)}")
@@ -136,15 +136,13 @@ class PoolSettings:
         for source in self.sources:
             self.worker.check_descriptors_stay_here(call, None if source.key is None else source.key._link)
         concurrency: int | None = options["concurrency"]
+        adaptive = adaptive and concurrency is None and self.load_of(2) > 1
         self.limits = Limits(
             load=self.load_of(options["load"]) if concurrency is None else concurrency,
             concurrent=concurrency is not None,
-            boosts_load=boosts_load
-            and concurrency is None
-            and options["max_memory"] is None
-            and self.load_of(2) > 1
-            and options["load"] != 0,
-            **{name: options[name] for name in Limits.__slots__ if name not in ("load", "concurrent", "boosts_load")},
+            adaptive=adaptive,
+            boosts_load=adaptive and options["max_memory"] is None,
+            **{name: options[name] for name in Limits.__slots__ if name in DEFAULTS and name != "load"},
         )
         self.timeout: float | None = options["timeout"]
         self.memory: int | None = None if options["max_memory"] is None else _CHOICES["memory"].index(options["memory"])
@@ -235,6 +233,7 @@ class Limits:
     max_queued: int | None = None
     # A worker may have more jobs than ``load`` as long as all of them are quick, see Job.depth.
     boosts_load: bool = False
+    adaptive: bool = False  # jobs that wait behind a long one are taken back
     concurrent: bool = False  # workers run all their jobs at once
 
     def ends(self, worker: WorkerRecord, size: int, now: float) -> str:

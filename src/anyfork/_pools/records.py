@@ -72,6 +72,7 @@ class WorkerRecord:
         "generation",
         "idle_since",
         "jobs",
+        "paused",
         "pooled_worker",
         "slow",
         "source",
@@ -88,7 +89,8 @@ class WorkerRecord:
         self.calls = 0  # calls that the worker was given
         self.slow = 0  # how many of its jobs are not known to be quick
         self.born = now
-        self.began = now  # the job that it runs, in a pool that is observed
+        self.began = now  # the job that it runs
+        self.paused = False  # gets no jobs until it has done the one that it runs, see _pools.scheduler
         self.idle_since = now
         self.pooled_worker: Any = None  # the face's data
         self.track: Track | None = None  # in a pool with a timeline

@@ -12,6 +12,11 @@ Theory
     of the queue. The face must therefore give a worker its jobs in the order of the steps, and report ``answered`` for
     all answers of a worker before it reports ``died``. With ``concurrent`` workers all jobs of a worker are running.
 
+    With ``adaptive`` no job waits behind a long one. As long as workers have jobs that have not begun, the scheduler
+    looks each STALL seconds at how they get on. It takes back (``unblock``) the jobs behind one that has run for that
+    time, and that worker gets no other job until it has done this one (``paused``). It also takes back the jobs that
+    wait in a worker while another one has been idle for that time. All these jobs go to the front of the queue.
+
     While all workers are full and jobs wait, one worker is started every ``start_after`` seconds. If there is no
     worker, the first starts at once. A replacement also starts at once for each worker that has died, or has left for
     its age, size or count of calls. Workers that are being started count as room for jobs, so that a slow initializer
@@ -65,6 +70,7 @@ if TYPE_CHECKING:
     from .stats import PoolStats
 
 MAX_RUNS = 3  # runs of an idempotent job
+STALL = 0.01  # seconds that a job may run until the jobs behind it are taken back from its worker
 CLOSING = "the pool is closed"  # why a worker leaves
 
 
@@ -87,6 +93,7 @@ class Scheduler:
         self._growth = WorkerCount(self.workers, self.sources, limits.min_idle)
         self._steps = Steps()
         self._deadlines = Deadlines()
+        self._progress_at = inf  # when the workers with jobs that have not begun are looked at
         self._wears = limits.max_calls is not None or limits.max_age is not None
         self._counts = Counts()
 
@@ -165,7 +172,7 @@ class Scheduler:
     @property
     def wake_at(self) -> float:
         """The latest time for the next call of ``decide`` if no event comes before; infinity for never."""
-        wake = min(self._deadlines.next, self._growth.wake_at)
+        wake = min(self._deadlines.next, self._growth.wake_at, self._progress_at)
         idle = self.workers.idle
         if len(idle) > self.limits.min_idle:
             wake = min(wake, next(iter(idle)).idle_since + self.limits.idle_timeout)
@@ -192,7 +199,7 @@ class Scheduler:
         workers, limits = self.workers, self.limits
         if not workers.count:
             return limits.load if limits.max_workers else 0
-        taken = sum(min(len(worker.jobs), limits.load) for worker in workers.working)
+        taken = sum(limits.load if worker.paused else min(len(worker.jobs), limits.load) for worker in workers.working)
         return (len(workers.working) + len(workers.starting)) * limits.load - taken
 
     def stats(self) -> PoolStats:
@@ -227,6 +234,8 @@ class Scheduler:
         if job.state is not JobState.GIVEN_UP:
             self._counts.answered += 1
         job.state = JobState.DONE
+        if worker.paused:
+            self.workers.resume(worker)
         self.workers.remove_job(worker, job)
         if self.limits.boosts_load and not job.depth:
             worker.slow -= 1
@@ -265,6 +274,8 @@ class Scheduler:
             worker.calls -= job.size
             if self.limits.boosts_load and not job.depth:
                 worker.slow -= 1
+            if worker.paused and len(worker.jobs) == 1:
+                self.workers.resume(worker)
             self.workers.remove_job(worker, job)
             self._released(worker, now)
         self._counts.moved += len(back)
@@ -394,6 +405,7 @@ class Scheduler:
             min_idle=limits.min_idle if min_idle is None else min_idle,
             load=limits.load if load is None else load,
             boosts_load=limits.boosts_load and load is None,
+            adaptive=limits.adaptive and load is None,
         )
         if load is not None:
             self.workers.resize(load)
@@ -408,7 +420,7 @@ class Scheduler:
 
     def _dismiss(self, limit: float, source: TemplateRecord | None) -> None:
         workers = self.workers
-        present = [*(worker for level in workers.by_load for worker in level), *workers.starting]
+        present = [*(worker for level in workers.by_load for worker in level), *workers.paused, *workers.starting]
         if source is not None:
             present = [worker for worker in present if worker.source is source]
         present.sort(key=lambda worker: (worker.state is WorkerState.WORKING, len(worker.jobs)))
@@ -452,7 +464,10 @@ class Scheduler:
         """Return the steps to carry out now."""
         if now >= self._deadlines.next:
             self._expire(now)
-        if self.queue.length and not self._steps.abort:  # after an abort, jobs that are taken back go first
+        if now >= self._progress_at:
+            self._unblock(now)
+        steps = self._steps
+        if self.queue.length and not (steps.abort or steps.unblock):  # the jobs that are taken back go first
             self._assign(now)
         if not self.killed:
             self._grow(now)
@@ -490,18 +505,39 @@ class Scheduler:
             job.state = JobState.SENT
             if alone or limits.concurrent:
                 self._begin(job, now)
+            elif limits.adaptive and self._progress_at == inf:
+                self._progress_at = now + STALL
             assign.append((worker, job))
             if limits.max_calls is not None and worker.calls >= limits.max_calls:
                 self.retire(worker, "it has had max_calls calls")
 
     def _begin(self, job: Job, now: float) -> None:
         """Note that the worker of a job may run it from now on."""
+        if job.state is not JobState.RUNNING:
+            job.worker.began = now  # type: ignore[union-attr]  # a job that begins has a worker
         if job.state is JobState.SENT:
             job.state = JobState.RUNNING
             job.runs += 1
         if job.timeout is None:
             return
         self._deadlines.set(job, now + job.timeout)
+
+    def _unblock(self, now: float) -> None:
+        """Ask for the jobs that wait behind a long one, and for jobs that wait while another worker is idle."""
+        workers = self.workers
+        before = now - STALL
+        one_is_idle = any(worker.idle_since <= before for worker in workers.idle)
+        self._progress_at = inf
+        for worker in (*workers.working, *workers.leaving):
+            if len(worker.jobs) < 2 or worker.paused:
+                continue
+            stalled = worker.began <= before
+            if stalled and worker.state is WorkerState.WORKING:
+                workers.pause(worker)
+            if stalled or one_is_idle:
+                self._steps.unblock.append(worker)
+            else:
+                self._progress_at = min(self._progress_at, worker.began + STALL)
 
     def _grow(self, now: float) -> None:
         """Start workers, as far as they are wanted and it is time."""

@@ -5,25 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from .records import JobState
-from .scheduler import Scheduler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .records import Job, WorkerRecord
-
-
-class TimedScheduler(Scheduler):
-    """A scheduler that notes when the job of each worker began."""
-
-    def _like(self) -> Scheduler:
-        return TimedScheduler(self.limits, self.sources)
-
-    def _begin(self, job: Job, now: float) -> None:
-        assert job.worker is not None
-        job.worker.began = now
-        super()._begin(job, now)
+    from .records import WorkerRecord
+    from .scheduler import Scheduler
 
 
 def snapshot_of(scheduler: Scheduler, kind: str, name: str, now: float) -> dict[str, Any]:
@@ -38,13 +26,12 @@ def snapshot_of(scheduler: Scheduler, kind: str, name: str, now: float) -> dict[
 def _worker(worker: WorkerRecord, concurrent: bool, now: float) -> dict[str, Any]:
     jobs = [*worker.jobs]
     running = [job.label for job in jobs if job.state in (JobState.RUNNING, JobState.GIVEN_UP)]
-    began = worker.began if worker.track is None else worker.track.began
     pooled_worker = worker.pooled_worker
     return {
         "pid": None if pooled_worker is None else pooled_worker.pid,
         "state": worker.state.name.lower(),
         "running": running,
-        "seconds": now - began if running and not concurrent else None,
+        "seconds": now - worker.began if running and not concurrent else None,
         "waiting": len(jobs) - len(running),
         "calls": worker.calls,
         "age": now - worker.born,

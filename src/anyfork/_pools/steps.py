@@ -28,6 +28,7 @@ class Steps:
     assign  worker, job   sends the job, and later reports ``answered(job)``: for any answer, and also for jobs given up
     stop    worker        lets the worker end, which has nothing to do; a worker that is being started is given up
     kill    worker        kills the worker, and reports ``died`` once everything that it has sent is read
+    unblock worker        takes back the jobs that the worker has not begun (``taken_back``)
     abort   worker, job   takes back the jobs that the worker has not begun (``taken_back``), then calls ``abort(job)``
     fail    job, why, of  fails the job for its caller; ``of`` is the worker (DIED, TIMED_OUT) or the error (NO_WORKER).
                           A job that TIMED_OUT in a concurrent worker has to be cancelled there; its ``answered`` still
@@ -36,15 +37,16 @@ class Steps:
     A step may be carried out later. So it contains all that it needs, and the face reads nothing that may have changed.
     """
 
-    __slots__ = ("abort", "assign", "fail", "kill", "start", "stop")
+    __slots__ = ("abort", "assign", "fail", "kill", "start", "stop", "unblock")
 
     def __init__(self) -> None:
         self.assign: list[tuple[WorkerRecord, Job]] = []
         self.start: list[WorkerRecord] = []
         self.stop: list[WorkerRecord] = []
         self.kill: list[WorkerRecord] = []
+        self.unblock: list[WorkerRecord] = []
         self.abort: list[tuple[WorkerRecord, Job]] = []
         self.fail: list[tuple[Job, FailureReason, WorkerRecord | BaseException | None]] = []
 
     def __bool__(self) -> bool:
-        return bool(self.assign or self.start or self.stop or self.kill or self.abort or self.fail)
+        return bool(self.assign or self.start or self.stop or self.kill or self.unblock or self.abort or self.fail)

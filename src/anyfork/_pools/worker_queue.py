@@ -48,14 +48,16 @@ class PoolCalls(Calls):
         super().__init__(serializer, None, on_event, receiver)
         self._permits = permits
         self._held: list[int] = []  # the permits to give before the begun calls are sent
+        self._drops = False  # the worker has calls without permits before the next one: that needs a permit, too
         self._requests = Requests(serializer, receiver, inf)
         self._parts: list[bytes] = []
 
     def begin(self, answer: Answer, function: AnyFunction | None, body: bytes) -> None:
         """Begin a call with a plain pickle of its arguments."""
         detail = self._detail(function)
-        if self._sent and self._permits is not None:
+        if (self._sent or self._drops) and self._permits is not None:
             detail |= HELD
+            self._drops = False
         number = self._begin(answer)
         if detail >= HELD:
             self._held.append(number)
@@ -63,7 +65,7 @@ class PoolCalls(Calls):
 
     def begin_items(self, answers: Sequence[Answer], function: AnyFunction | None, items: Sequence[Any]) -> None:
         """Begin several calls with one small argument each. They run in their order."""
-        detail, behind = self._detail(function), bool(self._sent)
+        detail, behind = self._detail(function), bool(self._sent) or self._drops
         numbers = [self._begin(answer) for answer in answers]
         body = dumps((numbers, items), PROTOCOL)
         detail |= self._hold(numbers[0], behind)
@@ -74,7 +76,7 @@ class PoolCalls(Calls):
 
         The message stays as it is, because it may have to be sent to another worker too.
         """
-        detail, behind = self._detail(function), bool(self._sent)
+        detail, behind = self._detail(function), bool(self._sent) or self._drops
         number = self._begin(answer)
         detail |= self._hold(number, behind)
         data = bytes(encoded.data)
@@ -99,6 +101,7 @@ class PoolCalls(Calls):
         """
         if not behind or self._permits is None:
             return 0
+        self._drops = False
         self._held.append(number)
         return HELD
 
@@ -117,6 +120,7 @@ class PoolCalls(Calls):
                     del self._sent[one]
                     self._running -= 1
         if jobs:
+            self._drops = True
             self.drop_unsent(numbers)
             for answer in self._sent.values():  # the sizes after these jobs, which the worker sends nevertheless
                 if answer.job in jobs:  # type: ignore[attr-defined]  # as above

@@ -15,7 +15,7 @@ class WorkerTable:
     ``by_load[n]`` are the WORKING workers that have n jobs, in the order in which they came to have n.
     """
 
-    __slots__ = ("beyond_load", "by_load", "leaving", "load", "lowest", "starting", "working")
+    __slots__ = ("beyond_load", "by_load", "leaving", "load", "lowest", "paused", "starting", "working")
 
     def __init__(self, load: int, most: int = 0) -> None:
         self.load = load
@@ -23,6 +23,7 @@ class WorkerTable:
         self.starting: dict[WorkerRecord, None] = {}
         self.leaving: dict[WorkerRecord, None] = {}  # with jobs; killed ones too
         self.working: dict[WorkerRecord, None] = {}
+        self.paused: dict[WorkerRecord, None] = {}  # working, and not in ``by_load``
         self.by_load: list[dict[WorkerRecord, None]] = [{} for _ in range(max(load, most) + 1)]
         self.lowest = 0  # no worker has fewer jobs
 
@@ -76,13 +77,27 @@ class WorkerTable:
         jobs = worker.jobs
         if worker.state is WorkerState.WORKING:
             by_load, load = self.by_load, len(jobs)
-            del by_load[load][worker]
-            by_load[load - 1][worker] = None
             if load > self.load:
                 self.beyond_load -= 1
-            if load <= self.lowest:
-                self.lowest = load - 1
+            if not worker.paused:
+                del by_load[load][worker]
+                by_load[load - 1][worker] = None
+                if load <= self.lowest:
+                    self.lowest = load - 1
         del jobs[job]
+
+    def pause(self, worker: WorkerRecord) -> None:
+        """Give no jobs to a working worker until ``resume``."""
+        del self.by_load[len(worker.jobs)][worker]
+        self.paused[worker] = None
+        worker.paused = True
+
+    def resume(self, worker: WorkerRecord) -> None:
+        """Give jobs to a paused worker again. Does nothing if it leaves meanwhile."""
+        worker.paused = False
+        if self.paused.pop(worker, self) is None:
+            self.by_load[len(worker.jobs)][worker] = None
+            self.lowest = min(self.lowest, len(worker.jobs))
 
     def start(self, worker: WorkerRecord) -> None:
         """Add a worker that is being started."""
@@ -102,7 +117,7 @@ class WorkerTable:
         if worker.state is WorkerState.STARTING:
             self.start(worker)
             return
-        count = len(worker.jobs)
+        count, worker.paused = len(worker.jobs), False
         if worker.state is WorkerState.WORKING:
             self.by_load += [{} for _ in range(count + 2 - len(self.by_load))]
             self.working[worker] = self.by_load[count][worker] = None
@@ -133,7 +148,8 @@ class WorkerTable:
             del self.starting[worker]
         elif worker.state is WorkerState.WORKING:
             del self.working[worker]
-            del self.by_load[len(worker.jobs)][worker]
+            if self.paused.pop(worker, self) is self:
+                del self.by_load[len(worker.jobs)][worker]
             self.beyond_load -= max(0, len(worker.jobs) - self.load)
         else:
             return self.leaving.pop(worker, self) is None
@@ -149,6 +165,7 @@ class WorkerTable:
         most = max([load, *(len(worker.jobs) for worker in self.working)])
         self.by_load = [{} for _ in range(most + 1)]
         for worker in self.working:
-            self.by_load[len(worker.jobs)][worker] = None
+            if not worker.paused:
+                self.by_load[len(worker.jobs)][worker] = None
         self.beyond_load = sum(max(0, len(worker.jobs) - load) for worker in self.working)
         self.lowest = 0

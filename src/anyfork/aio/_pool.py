@@ -70,15 +70,15 @@ class Pool(Stays):
     templates' limits). ``min_idle`` (0) idle workers are kept; others end after they were idle for ``idle_timeout``
     (10). ``load`` (2) is the number of calls that a worker is given at once: it runs one, and the others wait there. If
     ``load`` is not given, it may be greater for functions whose calls have taken less than 0.2 milliseconds so far: as
-    many calls as take about one millisecond. While all workers have their load and calls wait, one worker is started
-    every ``start_after`` (0.1). A worker retires after ``max_calls`` calls, after a call that leaves it with
-    ``max_memory`` bytes (``memory``: "private" or "pss") or ``max_age`` old, or when it has called ``retire``. A call
-    that runs longer than ``timeout`` is ended together with its worker. At most ``max_queued`` calls wait for workers;
-    a further one waits for space in the queue, or raises QueueFullError with ``when_full="raise"``. ``on_event``,
-    ``serializer``, ``initializer``, ``initargs``, ``concurrency`` (which is then the ``load``, too), ``backend`` and
-    ``on_cancel`` are the options of Worker. ``trace`` names a file for a timeline in Chrome's trace format.
-    With ``logs``, log records of workers come to the loggers of this program. ``name`` is what ``anyfork top`` calls
-    the pool.
+    many calls as take about one millisecond; and no call waits behind a long one, because the pool takes it back. While
+    all workers have their load and calls wait, one worker is started every ``start_after`` (0.1). A worker retires
+    after ``max_calls`` calls, after a call that leaves it with ``max_memory`` bytes (``memory``: "private" or "pss") or
+    ``max_age`` old, or when it has called ``retire``. A call that runs longer than ``timeout`` is ended together with
+    its worker. At most ``max_queued`` calls wait for workers; a further one waits for space in the queue, or raises
+    QueueFullError with ``when_full="raise"``. ``on_event``, ``serializer``, ``initializer``, ``initargs``,
+    ``concurrency`` (which is then the ``load``, too), ``backend`` and ``on_cancel`` are the options of Worker.
+    ``trace`` names a file for a timeline in Chrome's trace format. With ``logs``, log records of workers come to the
+    loggers of this program. ``name`` is what ``anyfork top`` calls the pool.
 
     The pool runs in the event loop beside your tasks, from its first use until it is closed; no task group is needed.
     As an async context manager, the pool is closed at the end of the block. It is killed instead if an exception leaves
