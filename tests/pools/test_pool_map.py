@@ -202,7 +202,7 @@ async def test_maps_with_every_kind_of_worker(template, options):
 
 
 async def test_an_item_that_takes_too_long_ends_its_worker_alone(template, gate):
-    async with aio.Pool(template, max_workers=1, timeout=0.2) as pool:
+    async with aio.Pool(template, max_workers=1, timeout=1) as pool:
 
         def wait_or_not(item):
             return item if isinstance(item, int) else jobs.wait(item)
