@@ -316,6 +316,16 @@ def test_a_map_raises_where_the_function_has(executor):
             executor.map(pow, [1], [1], buffersize=wrong)
 
 
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_a_map_may_return_exceptions_in_place_of_results(executor, chunksize):
+    long = "x" * 2000  # an item that is sent alone
+    got = list(executor.map(int, ["1", "two", "3", long], chunksize=chunksize, return_exceptions=True))
+    assert got[::2] == [1, 3]
+    assert [type(error) for error in got[1::2]] == [ValueError] * 2
+    with pytest.raises(SystemExit):
+        list(executor.map(call_functions.leave, [3], return_exceptions=True))
+
+
 def test_a_map_has_a_deadline(executor, pipe):
     found = executor.map(call_functions.wait_for, [pipe[0]], timeout=0.05)
     with pytest.raises(TimeoutError):

@@ -21,7 +21,7 @@ from .._system.timeouts import deadline as deadline_of
 from .dispatcher import Dispatcher
 from .errors import drop_in
 from .future import FutureJob, JobFuture
-from .map import ExecutorMap
+from .map import ExecutorMap, flat, in_chunks, results_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Three = TypeVar("Three")
 
     class MapOptions(TypedDict, total=False):
-        """Options of ``map``."""
+        """Options of ``map``, without ``return_exceptions``."""
 
         timeout: float | None
         chunksize: int
@@ -75,6 +75,9 @@ NAMES = (
     "logs",
     "name",
 )
+
+
+MAP_OPTIONS = "timeout, chunksize, buffersize, progress, return_exceptions"
 
 
 class Submitter(Stays, AnyExecutor):
@@ -162,6 +165,19 @@ class Submitter(Stays, AnyExecutor):
     ) -> Iterator[Result]: ...
     @overload
     def map(self, fn: str, /, *iterables: Iterable[Any], **options: Unpack[MapOptions]) -> Iterator[Any]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., Result],
+        /,
+        *iterables: Iterable[Any],
+        return_exceptions: bool,
+        **options: Unpack[MapOptions],
+    ) -> Iterator[Result | Exception]: ...
+    @overload
+    def map(
+        self, fn: str, /, *iterables: Iterable[Any], return_exceptions: bool, **options: Unpack[MapOptions]
+    ) -> Iterator[Any]: ...
     def map(
         self,
         fn: Callable[..., Any] | str,
@@ -171,6 +187,7 @@ class Submitter(Stays, AnyExecutor):
         chunksize: int = 1,
         buffersize: int | None = None,
         progress: bool | ProgressCallback = False,
+        return_exceptions: bool = False,
         **keywords: object,
     ) -> Iterator[Any]:
         """Call ``fn`` with the items of all iterables, combined as by ``zip``. Return an iterator of ordered results.
@@ -180,7 +197,9 @@ class Submitter(Stays, AnyExecutor):
         this call raises TimeoutError. Each job is a chunk of ``chunksize`` items; small and quick items need no chunks,
         because several are sent together anyway. ``progress`` shows the progress on stderr, or is called in the
         Executor's thread with the number of items that are done and that of all items (None if it is not known), at
-        most ten times a second, and at the end. Closing the iterator cancels the items that have not begun.
+        most ten times a second, and at the end. The iterator raises the exception of a call, and ends with it; with
+        ``return_exceptions``, such an exception takes the place of the result instead, and there are no chunks. Closing
+        the iterator cancels the items that have not begun.
 
         For example::
 
@@ -188,9 +207,10 @@ class Submitter(Stays, AnyExecutor):
 
             with anyfork.Executor() as executor:
                 assert list(executor.map(pow, [2, 3], [4, 5])) == [16, 243]
+                print(list(executor.map(int, ["1", "two"], return_exceptions=True)))
         """
         if keywords:
-            raise refused_keywords("map", fn, keywords, "timeout, chunksize, buffersize, progress")
+            raise refused_keywords("map", fn, keywords, MAP_OPTIONS)
         dispatcher = self._dispatcher
         dispatcher.check_owner("map")
         check_function("map", fn)
@@ -201,50 +221,18 @@ class Submitter(Stays, AnyExecutor):
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         deadline = deadline_of(timeout)
+        chunked = chunksize > 1 and not return_exceptions
         priority, limit, idempotent = self._options
         options = {"priority": priority, "timeout": limit, "idempotent": idempotent}
         with UnlessStarted(progress_of("map", progress, fn, iterables)) as shown:
-            work = ExecutorMap(dispatcher, fn, chunksize > 1, self._on_event, options, shown)
+            work = ExecutorMap(dispatcher, fn, chunked, self._on_event, options, shown, return_exceptions)
             items: Iterator[Any] = zip(*iterables, strict=False)
-            if chunksize > 1:
-                items = _chunks(items, chunksize)
+            if chunked:
+                items = in_chunks(items, chunksize)
             ahead = list(islice(items, buffersize))
             work.add(ahead)
-        found = _results(work, items, len(ahead), deadline)
-        return _flat(found) if chunksize > 1 else found
-
-
-def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while chunk := list(islice(items, size)):
-        yield chunk
-
-
-def _results(work: ExecutorMap, items: Iterator[Any], count: int, deadline: float | None) -> Iterator[Any]:
-    """Yield the results in order. Collect and submit further items, several at once, as results are taken."""
-    index, bound, more = 0, count, True
-    some = max(1, count // 4)
-    try:
-        while index < count:
-            if index not in work.results:
-                work.wait(index, deadline)
-            if more and count - index <= bound - some + 1:
-                ahead = list(islice(items, some))
-                more = len(ahead) == some
-                if ahead:
-                    work.add(ahead)
-                    count += len(ahead)
-            index += 1
-            yield work.take(index - 1)
-    finally:
-        work.close()
-
-
-def _flat(chunks: Iterator[list[Any]]) -> Iterator[Any]:
-    """Yield the results in the chunks, keeping no reference to them."""
-    for chunk in chunks:
-        chunk.reverse()
-        while chunk:
-            yield chunk.pop()
+        found = results_of(work, items, len(ahead), deadline)
+        return flat(found) if chunked else found
 
 
 class Executor(Submitter):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 from collections import deque
 from concurrent.futures import CancelledError
+from itertools import islice
 from time import monotonic
 
 from _anyfork_child.values.scalars import load_plain
@@ -25,7 +26,7 @@ from .simple_pickle import simple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _thread import LockType
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, Protocol
 
     from _anyfork_child.wire import call_messages
@@ -74,6 +75,7 @@ class ExecutorMap:
         on_event: Handler | None,
         options: dict[str, Any],
         progress: Progress | None,
+        return_exceptions: bool,
     ) -> None:
         self.dispatcher = dispatcher
         self.function: KnownFunction = dispatcher.encoder.functions.find_for_many(function)
@@ -89,6 +91,7 @@ class ExecutorMap:
         self.jobs: set[BatchJob | ItemJob] = set()  # submitted and not done
         self.closed = False
         self._progress = progress
+        self._return_exceptions = return_exceptions
         self._callable = function
         self._count = 0
         # The index of the result that the thread of the map waits for, and the lock on which it waits. Only that thread
@@ -202,11 +205,13 @@ class ExecutorMap:
                 raise TimeoutError
 
     def take(self, index: int) -> Any:
-        """Remove and return the result of an item, or raise the error of its call."""
+        """Remove and return the result of an item, or raise or return the error of its call."""
         if self.dispatcher.owner != this_process.pid:
             self.dispatcher.check_owner("map")
         result = self.results.pop(index)
         if type(result) is Raised:
+            if self._return_exceptions and isinstance(result.error, Exception):
+                return drop_in(result.error)
             try:
                 raise drop_in(result.error)
             finally:
@@ -257,6 +262,40 @@ class ExecutorMap:
             self.dispatcher.withdraw(one, kill=False)  # type: ignore[arg-type]  # a job of ours
         self.dispatcher.works.discard(self)
         self.results.clear()
+
+
+def in_chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    """Yield the items in lists of this size; the last one may be shorter."""
+    while chunk := list(islice(items, size)):
+        yield chunk
+
+
+def results_of(work: ExecutorMap, items: Iterator[Any], count: int, deadline: float | None) -> Iterator[Any]:
+    """Yield the results in order. Collect and submit further items, several at once, as results are taken."""
+    index, bound, more = 0, count, True
+    some = max(1, count // 4)
+    try:
+        while index < count:
+            if index not in work.results:
+                work.wait(index, deadline)
+            if more and count - index <= bound - some + 1:
+                ahead = list(islice(items, some))
+                more = len(ahead) == some
+                if ahead:
+                    work.add(ahead)
+                    count += len(ahead)
+            index += 1
+            yield work.take(index - 1)
+    finally:
+        work.close()
+
+
+def flat(chunks: Iterator[list[Any]]) -> Iterator[Any]:
+    """Yield the results in the chunks, keeping no reference to them."""
+    for chunk in chunks:
+        chunk.reverse()
+        while chunk:
+            yield chunk.pop()
 
 
 class ItemJob(EncodedJob):

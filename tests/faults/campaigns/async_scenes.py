@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import operator
+import time
 from typing import TYPE_CHECKING
 
 import anyio
 
 from anyfork import aio
+from anyfork._pools.scheduler import STALL
 
 from . import deeds
 from .scenes import SECONDS, World, equal, scene
@@ -263,6 +265,19 @@ async def _(world: World) -> Acts:
         async def act() -> None:
             async with pool.map(operator.neg, range(20)) as results:
                 equal([result async for result in results], [-n for n in range(20)])
+
+        yield act
+        await pooled(pool)
+
+
+@async_scene("Pool.map with a long item", strict=True)
+async def _(world: World) -> Acts:
+    async with await served(world) as template, aio.Pool(template, max_workers=1) as pool:
+        await pooled(pool)
+
+        async def act() -> None:  # the items behind the long one are taken back
+            async with pool.map(time.sleep, [2 * STALL, 0, 0]) as results:
+                equal([result async for result in results], [None] * 3)
 
         yield act
         await pooled(pool)
