@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
+from operator import attrgetter
 from time import monotonic
 
 import observed_faces
@@ -16,6 +18,7 @@ from deadlines import PROGRAM_DEADLINE
 from observed_faces import opened
 
 import anyfork
+from anyfork._calls.labels import label_of
 from anyfork._calls.trace_file import TraceFile
 from anyfork._calls.track import NEXT_LANE, Track
 from anyfork._cli.command_line import main
@@ -106,6 +109,22 @@ def test_a_file_is_begun_anew_unless_this_program_has_begun_it_or_others_write_t
 def test_a_path_that_cannot_be_written_is_refused_at_once(tmp_path):
     with pytest.raises(anyfork.ArgumentError, match=r"Executor\(\): the timeline .* cannot be written: .*No such file"):
         anyfork.Executor(trace=tmp_path / "missing" / "run.json")
+
+
+@pytest.mark.parametrize(
+    ("function", "label"),
+    [
+        (events, "events"),
+        (abs, "abs"),
+        (partial(partial(events, 1), 2), "events"),
+        ("os:getpid", "os:getpid"),
+        (TraceFile, "TraceFile"),
+        (Track.close, "Track.close"),
+        (attrgetter("x"), "attrgetter"),
+    ],
+)
+def test_a_function_has_a_label(function, label):
+    assert label_of(function) == label
 
 
 def test_quick_jobs_share_an_event_and_jobs_at_the_same_time_have_tracks_of_their_own(tmp_path):

@@ -39,6 +39,7 @@ class ObservedScheduler(Scheduler):
         self._file = file
         self._kind = kind
         self._remote = remote  # the memory of other machines is out of reach
+        self._concurrent = limits.concurrent
         self._look_at = 0.0  # when the counters are drawn again
         self._shown: tuple[int, int] | None = None
         self._measure_at = 0.0
@@ -51,7 +52,7 @@ class ObservedScheduler(Scheduler):
     # --- Jobs ---
 
     def _begin(self, job: Job, now: float) -> None:
-        if self.limits.concurrent:
+        if self._concurrent:
             self._running[job] = now
         elif (track := job.worker.track) is not None:  # type: ignore[union-attr]  # a job that begins has a worker
             track.began = now
@@ -65,7 +66,7 @@ class ObservedScheduler(Scheduler):
             and job in worker.jobs
             and (track := worker.track) is not None
             # In as few steps as possible for a quick job of the same function.
-            and (self.limits.concurrent or job.label is not track.label or not track.extend(now, job.size))
+            and (self._concurrent or job.label != track.label or not track.extend(now, job.size))
         ):
             self._draw(worker, job, now, "")
         answered(self, job, now)
