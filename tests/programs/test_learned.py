@@ -14,13 +14,25 @@ from owner_side import output_of
 
 from _anyfork_child.program import loaded
 from _anyfork_child.program.starter import Starter
+from _anyfork_client.launch import take_lock
+from _anyfork_client.place import PATH
 from anyfork._blocking.generation import Generation, make
 from anyfork._blocking.learned_imports import INTERPRETER, Imports, LearnedImports
 from anyfork._blocking.sources import Sources
+from anyfork._blocking.told_imports import ToldImports
 from anyfork._programs import kept_template
 from anyfork._programs.learned import Learned
+from anyfork._programs.unused_files import remove_unused
 
 REQUEST = {"kind": "", "target": "tool.py", "directory": "/", "watch": []}
+
+
+def tell(address, names):
+    """Tell names as a program does."""
+    *place, number = address.split("/")
+    with open(loaded._open_pipe(*place), "wb", 0) as pipe:
+        for line in loaded._lines(number, names):
+            pipe.write(line.encode())
 
 
 @pytest.fixture
@@ -29,14 +41,14 @@ def told(tmp_path):
     learned = Learned(str(tmp_path / "keeper"))
 
     def learn(*names):
-        request = dict(REQUEST, imports_file=learned.new_file())
+        request = dict(REQUEST, imports_to=learned.new_address())
         if names:
-            with open(request["imports_file"], "x") as file:
-                file.write("\n".join(names))
+            tell(request["imports_to"], names)
         return learned.learn(request)
 
     learn.recipes = lambda: [recipe.preload for recipe in learned.recipes(REQUEST)]
-    return learn
+    yield learn
+    learned._told.close()
 
 
 def test_a_recipe_grows_with_what_is_new(told):
@@ -53,6 +65,22 @@ def test_the_next_keeper_knows_what_this_one_has_learned(told, tmp_path):
     after = Learned(str(tmp_path / "keeper"))
     assert after.recipes(REQUEST)[0] == after.latest("", "tool.py", []) == recipe
     assert after.latest("-m", "tool.py", []) is None
+
+
+def test_files_that_no_keeper_uses_any_longer_are_removed(tmp_path):
+    for name in ("used", "old", "killed", "alive"):
+        LearnedImports(str(tmp_path / f"{name}.learned")).note(("-m", "tool"), Imports(("a",)))
+    directory = os.open(tmp_path, PATH)
+    alive, killed = (take_lock(directory, f"{name}.lock") for name in ("alive", "killed"))
+    os.close(killed)
+    (tmp_path / "killed.socket").touch()
+    for path in tmp_path.iterdir():
+        os.utime(path, (1, 1))
+    Learned(str(tmp_path / "used"))
+    remove_unused(directory)
+    for fd in (alive, directory):
+        os.close(fd)
+    assert {*os.listdir(tmp_path)} == {"used.learned", "alive.lock"}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 1, "interpreters": []}', '{"format": 2}', "format"])
@@ -116,33 +144,49 @@ CHANGES = """
 import os, sys
 from _anyfork_child.program import loaded
 from _anyfork_child.program.noting import set_data
+from anyfork._blocking.told_imports import ToldImports
+told = ToldImports()
 def learns(what):
     plain = os.environ._data
     loaded.note_changes()
     what()
-    loaded.write_installed(sys.argv[1], sys.path)
+    loaded.tell_installed(told.new_address(), sys.path)
     set_data(plain)
-    try:
-        os.unlink(sys.argv[1])
-    except FileNotFoundError:
-        return False
-    return True
+    return bool(told.take_all())
 print(learns(lambda: os.environ.get("A")), learns(os.environ.copy))
 print(learns(lambda: (os.environ.update(NEW="1"), os.environ.pop("NEW"))), learns(lambda: os.environ.pop("GIVEN")))
 """
 
 
-def test_nothing_is_learned_from_a_program_that_sets_a_variable_only_for_a_time(tmp_path):
-    said = output_of("-c", CHANGES, str(tmp_path / "imports"), env={**PLAIN, "GIVEN": "1"})
+def test_nothing_is_learned_from_a_program_that_sets_a_variable_only_for_a_time():
+    said = output_of("-c", CHANGES, env={**PLAIN, "GIVEN": "1"})
     assert said == "True True\nFalse False\n"
 
 
-def test_a_program_that_nothing_can_be_learned_from_ends_as_ever(tmp_path, monkeypatch):
-    starter = Starter()
-    starter.imports_file, starter.process = str(tmp_path / "imports"), os.getpid()
+def test_a_program_that_nothing_can_be_learned_from_ends_as_ever(monkeypatch):
+    told, starter = ToldImports(), Starter()
+    starter.imports_to, starter.process = told.new_address(), os.getpid()
     monkeypatch.setattr(os, "environb", None)
     starter.tell_imports(sys.path)
-    assert not [*tmp_path.iterdir()]
+    assert not told.take_all()
+    told.close()
+
+
+def test_what_several_programs_tell_at_once_is_told_apart_and_no_other_pipe_gets_it():
+    told = ToldImports()
+    one, other = told.new_address(), told.new_address()
+    many = [f"package.module{number}" for number in range(1000)]
+    tell(one, many)
+    tell(other, ["a"])
+    assert (told.take(other), told.take(one), told.take(one)) == (["a"], many, None)
+    pid, fd, *_ = one.split("/")
+    read, write = os.pipe()
+    told.close()
+    os.dup2(write, int(fd))  # somebody else has the number now
+    for file in (read, write, int(fd)):
+        with pytest.raises(FileNotFoundError):
+            tell(one, ["a"])
+        os.close(file)
 
 
 def generation(*variables, read_all):

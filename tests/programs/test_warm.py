@@ -71,9 +71,14 @@ def of_a_worker(warm):
         return worker.call("shown:get")
 
 
+def options_of(warm):
+    return anyfork.call("_anyfork_child.program.options:own", template=warm)
+
+
 def of_popen(warm):
-    options = anyfork.call("_anyfork_child.program.options:own", template=warm)
-    done = subprocess.run([sys.executable, *options, "-c", SHOW], template=warm, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *options_of(warm), "-c", SHOW], template=warm, capture_output=True, text=True
+    )
     value, loaded = done.stdout.split()
     assert loaded == "True"
     return int(value)
@@ -389,15 +394,19 @@ def test_an_interrupt_while_it_is_made_leaves_nothing(warm, shown, monkeypatch):
 
 
 OWNER = """
-import anyfork, os, signal
-warm = anyfork.Warm("fractions")
+import anyfork, os, signal, sys
+warm = anyfork.Warm("fractions", learn=sys.argv[1])
+warm.run_code("pass").wait()
 print(warm.template().pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_nothing_is_left_when_the_owner_is_killed():
-    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, preexec_fn=os.getpid) as owner:
+def test_nothing_is_left_when_the_owner_is_killed(tmp_path):
+    command = [sys.executable, "-c", OWNER, str(tmp_path / "learned.json")]
+    (tmp_path / "tmp").mkdir()
+    env = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=os.getpid, env=env) as owner:
         pidfd = os.pidfd_open(int(owner.stdout.readline()))
     try:
         assert os.waitid(os.P_PIDFD, pidfd, os.WEXITED) is None
@@ -405,6 +414,7 @@ def test_nothing_is_left_when_the_owner_is_killed():
         pass
     finally:
         os.close(pidfd)
+    assert not os.listdir(tmp_path / "tmp")
 
 
 def test_it_works_in_its_owner_only_and_until_it_is_closed(warm):
@@ -488,6 +498,13 @@ def test_a_first_program_teaches_the_next_template_and_the_next_owner(tmp_path):
         assert output(warm, BEFORE) == "True"
         assert warm.report().made == 1
     assert os.listdir(tmp_path) == ["learned.json"]
+
+
+def test_commands_teach_as_well(tmp_path):
+    with anyfork.Warm("json", learn=tmp_path / "learned.json") as warm:
+        command = [sys.executable, *options_of(warm), "-c", BEFORE]
+        for known in ("False", "True"):
+            assert subprocess.check_output(command, template=warm, text=True).strip() == known
 
 
 def test_a_learned_module_that_is_not_safe_is_left_out_and_named(tmp_path, monkeypatch):

@@ -129,6 +129,15 @@ def read(gate):
     return gate.read(1)
 
 
+async def test_commands_teach_what_they_have_imported(tmp_path):
+    async with aio.Warm("json", learn=tmp_path / "learned.json") as warm:
+        options = await aio.call("_anyfork_child.program.options:own", template=warm)
+        source = "import sys; print('fractions' in sys.modules); import fractions"
+        for known in (b"False\n", b"True\n"):
+            done = await aio.run_process([sys.executable, *options, "-c", source], template=warm)
+            assert done.stdout == known
+
+
 async def test_what_cannot_be_warm_starts_cold_or_raises(edit, caplog):
     edit("1 / 0")
     async with aio.Warm("shown") as warm:

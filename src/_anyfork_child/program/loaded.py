@@ -14,11 +14,11 @@ from .noting import noted, set_data
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from .noting import Noting
 
-PART = ".part"  # at the end of the name of a file that is being written
+LINE = 4096  # bytes: as much as the kernel writes into a pipe in one piece
 # The first two want to come before what they patch, the last one before the objects that it looks for.
 BEFORE_OTHERS = {"gevent.monkey", "eventlet.patcher", "hypothesis"}
 
@@ -106,10 +106,10 @@ def _directories() -> set[str]:
     return found
 
 
-def write_installed(path: str, start_path: Sequence[str]) -> None:
-    """Write the names of the loaded modules that are installed with this interpreter, in the order of their import.
+def tell_installed(address: str, start_path: Sequence[str]) -> None:
+    """Tell the names of the loaded modules that are installed with this interpreter, in the order of their import.
 
-    Write none if the program may have prepared the interpreter for them, so that they must not be loaded before it
+    Tell none if the program may have prepared the interpreter for them, so that they must not be loaded before it
     runs: it has changed its environment, if only for the time of an import, or functions of the standard library.
     """
     data = os.environb._data  # type: ignore[attr-defined]  # as above
@@ -119,14 +119,33 @@ def write_installed(path: str, start_path: Sequence[str]) -> None:
     found = [*sys.modules.items()]
     rewritten = [REWRITTEN + name for name, module in found if _is_rewritten(module)]
     names = [name for name, module in found if comes_from(places, name, module)]
-    part = path + PART
-    try:
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError:  # the program has become another user, sees another root, or nobody wants to know any more
-        return
-    with open(fd, "wb") as file:
-        file.write("\n".join([*names, *rewritten]).encode())
-    os.rename(part, path)
+    *place, number = address.split("/")
+    with open(_open_pipe(*place), "wb", 0) as pipe:
+        for line in _lines(number, [*names, *rewritten]):
+            pipe.write(line.encode())
+
+
+def _open_pipe(pid: str, fd: str, device: str, inode: str) -> int:
+    """Open the pipe of another process. Raises OSError if it is not there any more, or not for this user.
+
+    It is opened for reading as well: so a write raises no SIGPIPE when the other process closes it.
+    """
+    path = f"/proc/{pid}/fd/{fd}"
+    found = os.stat(path)
+    if (found.st_dev, found.st_ino) != (int(device), int(inode)):
+        raise FileNotFoundError(path)
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _lines(number: str, names: Sequence[str]) -> Iterator[str]:
+    """Yield lines of names that are short enough to arrive whole, beside those of other programs."""
+    line = number
+    for name in names:
+        if len(line) + len(name) + 2 > LINE:
+            yield f"{line}\n"
+            line = number
+        line = f"{line} {name}"
+    yield f"{line}\n"
 
 
 def installed_places(start_path: Sequence[str]) -> tuple[str, ...]:

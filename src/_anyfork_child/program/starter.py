@@ -18,7 +18,7 @@ class Starter:
     """The end of a pipe, if there is a starter that waits until the program has begun."""
 
     report = -1
-    imports_file = ""  # where to write what the program has imported; empty if nobody wants to know
+    imports_to = ""  # the address to tell what the program has imported; empty if nobody wants to know
     process = 0
 
     def obey(
@@ -27,13 +27,13 @@ class Starter:
         passed: Sequence[tuple[int, Descriptor]],
         group: int | None,
         terminal: Descriptor | None = None,
-        imports_file: str = "",
+        imports_to: str = "",
     ) -> None:
         """Give the process the numbered descriptors, the process group and the terminal that the starter wants."""
-        if imports_file:
+        if imports_to:
             from .loaded import note_changes
 
-            self.imports_file, self.process = imports_file, os.getpid()
+            self.imports_to, self.process = imports_to, os.getpid()
             note_changes()
         if terminal is not None:
             _take_terminal(terminal.detach())
@@ -64,14 +64,14 @@ class Starter:
             os.close(self.report)
 
     def tell_imports(self, start_path: Sequence[str]) -> None:
-        """Write what the program has imported, at its end. Copies of the process, which have come here too, do not."""
-        if not self.imports_file or self.process != os.getpid():
+        """Tell what the program has imported, at its end. Copies of the process, which have come here too, do not."""
+        if not self.imports_to or self.process != os.getpid():
             return
         try:
-            from .loaded import write_installed
+            from .loaded import tell_installed
 
-            write_installed(self.imports_file, start_path)
-        except Exception:  # the program may have changed anything, or the disk is full: it ends as it ends all the same
+            tell_installed(self.imports_to, start_path)
+        except Exception:  # nobody listens any more, or the program may not, or has changed anything: it ends as ever
             pass
 
 

@@ -66,16 +66,6 @@ class LearnedImports:
         return Imports(tuple(modules), tuple(sorted(rewritten)))
 
 
-def read_told(path: str) -> list[str] | None:
-    """Read and remove the file that a program has written at its end; None if there is none."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            os.unlink(path)
-            return file.read().split()
-    except OSError:  # the program goes on, or has ended without it
-        return None
-
-
 def _read(path: str) -> dict[str, Any]:
     """Return what a file says of each interpreter; nothing if there is no such file, or it is none of ours."""
     try:

@@ -2,52 +2,47 @@
 
 from __future__ import annotations
 
-import os
-import weakref
-from itertools import count
-
-from .._system import this_process
-from .learned_imports import Imports, LearnedImports, read_told
+from .learned_imports import Imports, LearnedImports
+from .told_imports import ToldImports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .._processes.arguments import Kind
     from .learned_imports import Program
 
+MOST = 10000  # programs that may still tell something
+
 
 class Learning:
-    """The file of what programs have imported, and the programs that have not told it yet."""
+    """The file of what programs have imported, and the programs that may still tell it."""
 
     def __init__(self, path: str) -> None:
         self.imports = LearnedImports(path)
-        self._numbers = count(1)
-        self._directory = ""  # where programs tell what they have imported
+        self._told = ToldImports()
         self._awaited: dict[str, Program] = {}
 
-    def new_file(self, kind: Kind, target: str) -> str:
-        """Return the path of a file where a program may write what it has imported; empty if there can be none."""
-        try:
-            path = os.path.join(self._directory or self._make_directory(), str(next(self._numbers)))
-        except OSError:  # no space left, for example
-            return ""
-        self._awaited[path] = (kind, "" if kind == "-c" else target)
-        return path
+    def new_address(self, kind: Kind, target: str) -> str:
+        """Return the address where a program may tell what it has imported; empty if there can be none."""
+        address = self._told.new_address()
+        if address:
+            self._awaited[address] = (kind, "" if kind == "-c" else target)
+            if len(self._awaited) > MOST:  # programs that are killed tell nothing
+                self._awaited.pop(next(iter(self._awaited)), None)
+        return address
 
     def take_news(self) -> bool:
         """Read what programs have told since the last look; return whether that is new."""
         news = False
-        for path, program in [*self._awaited.items()]:
-            told = read_told(path)
-            if told is not None:
-                self._awaited.pop(path, None)
+        for address, told in self._told.take_all().items():
+            program = self._awaited.pop(address, None)
+            if program is not None:
                 news = self._note(program, told) or news
         return news
 
     def close(self) -> None:
-        """Read what programs have told, and remove the directory; programs that go on tell nothing any more."""
+        """Read what programs have told; programs that go on tell nothing any more."""
         self.take_news()
-        _remove(self._directory, os.getpid())
-        self._directory = ""
+        self._told.close()
         self._awaited.clear()
 
     def _note(self, program: Program, told: list[str]) -> bool:
@@ -61,17 +56,3 @@ class Learning:
         except OSError:  # this Warm knows it nevertheless
             pass
         return not known.issuperset(self.imports.all().modules)
-
-    def _make_directory(self) -> str:
-        from tempfile import mkdtemp
-
-        self._directory = mkdtemp(prefix="anyfork-")  # a new name beside the file may lie on the module path
-        weakref.finalize(self, _remove, self._directory, os.getpid())
-        return self._directory
-
-
-def _remove(directory: str, owner: int) -> None:
-    if directory and this_process.pid == owner:
-        from shutil import rmtree
-
-        rmtree(directory, ignore_errors=True)

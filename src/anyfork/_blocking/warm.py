@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from _anyfork_child.wire.owned_descriptors import Owned
 
-    from .._processes.arguments import Argument
+    from .._processes.arguments import Argument, Kind
     from .._processes.attributes import Attributes
     from .._processes.handles import TemplateHandle
     from .._processes.link import Link
@@ -124,9 +124,9 @@ class Warm(TemplateSource):
     call never runs. With ``make``, a function makes the template; its ``watch`` and the files of its modules count, and
     each environment variable of this program. The files of a template on another machine are not looked at.
 
-    With ``learn``, programs of ``run_module``, ``run_script`` and ``run_code`` tell at their end which installed
-    modules they have imported. The file of this path keeps that, and the next template loads them, as does that of
-    the next program that uses the file. Modules that are not safe in a template are left out.
+    With ``learn``, programs of ``run_module``, ``run_script``, ``run_code`` and ``anyfork.subprocess`` tell at their
+    end which installed modules they have imported. The file of this path keeps that, and the next template loads them,
+    as does that of the next program that uses the file. Modules that are not safe in a template are left out.
 
     If the template cannot be made, ``run_module``, ``run_script``, ``run_code`` and ``anyfork.subprocess`` start their
     programs cold; the log says why. Everything else raises the error. It is tried again after ``cool_down`` seconds, or
@@ -448,8 +448,11 @@ class Warm(TemplateSource):
         self, made: TemplateHandle, make: Callable[[Link], Made], call: str, target: Argument, argv: Sequence[Argument]
     ) -> tuple[Made, Owned | None]:
         """Let a program take over a process; return its handle, and the pipe over which it reports how it begins."""
-        file = self._learning.new_file(KINDS[call], os.fsdecode(target)) if self._learning is not None else ""
-        return self._begun.begin(made, make, call, target, argv, file)
+        return self._begun.begin(made, make, call, target, argv, self._imports_to(KINDS[call], os.fsdecode(target)))
+
+    def _imports_to(self, kind: Kind, target: str) -> str:
+        """Return the address where a program tells what it has imported; empty if nothing is learned."""
+        return "" if self._learning is None else self._learning.new_address(kind, target)
 
     def _note_start(self, generation: Generation, report: Owned | None) -> None:
         """Count a start; it may still turn out to be a cold one."""

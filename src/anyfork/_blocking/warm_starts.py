@@ -38,7 +38,7 @@ class WarmStarts:
         call: str,
         target: Argument,
         argv: Sequence[Argument],
-        imports_file: str,
+        imports_to: str,
     ) -> tuple[Made, Owned | None]:
         """Let a program take over a process; return its handle, and the pipe over which it reports how it begins.
 
@@ -48,7 +48,7 @@ class WarmStarts:
             return handle._take_over_by_python(make, KINDS[call], target, argv), None
         report, far = open_pipe()
         try:
-            starter = ((), (), Descriptor(far.fd), (), None, None, imports_file)
+            starter = ((), (), Descriptor(far.fd), (), None, None, imports_to)
             return handle._take_over_by_python(make, KINDS[call], target, argv, starter), report
         finally:
             far.close()

@@ -22,6 +22,7 @@ from .kept_program import run
 from .kept_template import Recipe
 from .kept_templates import KeptTemplates
 from .learned import Learned
+from .unused_files import remove_unused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,9 +51,11 @@ def main(arguments: Sequence[str]) -> None:
         signal(number, SIG_IGN)
     for limit in UNLIMITED:  # each program has its client's; the keeper would run into them later
         resource.setrlimit(limit, (resource.getrlimit(limit)[1],) * 2)
-    keeper = Keeper(os.open(place, PATH), name, int(lock))
+    directory = os.open(place, PATH)
+    keeper = Keeper(directory, name, int(lock))
     try:
         keeper.begin(RunArguments(first))
+        remove_unused(directory)
         keeper.serve()
     finally:
         keeper.close()
@@ -176,7 +179,7 @@ class Keeper:
         try:
             kept, made = self._choose(recipes, request["env"])
             if learns:
-                request["imports_file"] = self._learned.new_file()
+                request["imports_to"] = self._learned.new_address()
             run(sock, kept, made, request, self._programs)
         except NotWarmError as why:
             send(sock, ("cold", str(why)))

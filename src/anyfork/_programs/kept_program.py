@@ -102,9 +102,9 @@ def _begin(
     line = CommandLine(request["options"], request["kind"], request["target"], request["argv"], request["line"])
     signals = request["ignored"], [number for number in request["blocked"] if number in valid_signals()]
     terminal = terminals[0] if terminals else None
-    imports_file = request.get("imports_file", "")
+    imports_to = request.get("imports_to", "")
     try:
-        process, report = take_over(handle, Process._of, line, passed, None, signals, terminal, imports_file)
+        process, report = take_over(handle, Process._of, line, passed, None, signals, terminal, imports_to)
         return process._ready_or_gone(None), report
     except (AnyforkError, OSError) as error:
         raise NotWarmError(f"the template cannot start it: {error}") from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from itertools import count
 
-from .._blocking.learned_imports import MOST, Imports, LearnedImports, read_told
+from .._blocking.learned_imports import MOST, Imports, LearnedImports
+from .._blocking.told_imports import ToldImports
 from .kept_template import Recipe
 
 TYPE_CHECKING = False
@@ -25,14 +25,17 @@ class Learned:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._numbers = count(1)
+        self._told = ToldImports()
         self._imports = LearnedImports(path + SUFFIX)
+        try:
+            os.utime(path + SUFFIX)  # it is in use
+        except OSError:  # there is none, or it belongs to somebody else
+            pass
         self._before: dict[Program, Imports] = {}
 
-    def new_file(self) -> str:
-        """Return the path of a file where a program may write what it has imported."""
-        return f"{os.path.realpath(os.path.dirname(self._path))}/{os.path.basename(self._path)}.{next(self._numbers)}"
+    def new_address(self) -> str:
+        """Return the address where a program may tell what it has imported; empty if there can be none."""
+        return self._told.new_address()
 
     def recipes(self, request: Mapping[str, Any]) -> Sequence[Recipe]:
         """Return the recipes for a command, the best one first."""
@@ -52,7 +55,7 @@ class Learned:
         program = _program(request)
         before = self._imports.programs.get(program, Imports())
         own = request["target"] if request["kind"] == "-m" else ""
-        now = before.with_further(read_told(request.get("imports_file", "")) or (), own)
+        now = before.with_further(self._told.take(request.get("imports_to", "")) or (), own)
         if now is before:
             return None
         self._before.pop(program, None)

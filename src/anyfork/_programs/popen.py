@@ -78,15 +78,15 @@ class Popen(StandardPopen):
     def _start(self, line: CommandLine, pass_fds: Sequence[int], cwd: Any, env: Any, *more: Any) -> None:
         """Start a command in the template. Raises NotAProgramError if that is impossible, and OSError."""
         p2cread, _, _, c2pwrite, _, errwrite, _restore, gid, gids, uid, umask, new_session, group = more
-        template, warm = self._template, None
+        template, warm, imports_to = self._template, None, ""
         if isinstance(template, Warm):
             warm = template
             generation, env = generation_for(warm, env)
-            template = generation.template
+            template, imports_to = generation.template, warm._imports_to(line.kind, line.target)
         stdin, stdout, stderr = (None if fd == -1 else fd for fd in (p2cread, c2pwrite, errwrite))
         attributes = program_attributes(stdin, stdout, stderr, cwd, env, umask, uid, gid, gids, new_session)
         attributes["detached"] = self._outlives
-        self._process, why = start_warm(template, line, attributes, pass_fds, None if group < 0 else group)
+        self._process, why = start_warm(template, line, attributes, pass_fds, None if group < 0 else group, imports_to)
         if warm is not None:
             warm._count(generation, why)
         self.pid: int = self._process.pid or 0

@@ -38,14 +38,16 @@ def start_warm(
     attributes: Mapping[str, object],
     passed: Sequence[int],
     group: int | None,
+    imports_to: str = "",
 ) -> tuple[Process, str]:
     """Start a command line; return its process, and why a new interpreter runs it, if one does.
 
-    ``passed`` are descriptors that it gets under their numbers, ``group`` the process group that it joins. Raises
+    ``passed`` are descriptors that it gets under their numbers, ``group`` the process group that it joins. It tells
+    the address ``imports_to`` what it has imported. Raises
     NotAProgramError if nothing was started, and OSError if the system has refused an attribute.
     """
     with errors_of_start(attributes):
-        handle, report = request(Template, Process._of, template, line, attributes, passed, group)
+        handle, report = request(Template, Process._of, template, line, attributes, passed, group, imports_to)
         process = handle._ready_or_gone(None)
     said = read_report(report)
     if said.startswith(FAILED):
@@ -61,6 +63,7 @@ def request(
     attributes: Mapping[str, object],
     passed: Sequence[int],
     group: int | None,
+    imports_to: str = "",
 ) -> tuple[Made, Owned]:
     """Request the start of a command line; return its handle, and the pipe over which it reports how it begins.
 
@@ -69,7 +72,8 @@ def request(
     """
     _check_streams(attributes)
     handle = _fork(face, template, attributes)
-    return take_over(handle, make, line, [(fd, fd) for fd in sorted({*map(int, passed)})], group)
+    numbered = [(fd, fd) for fd in sorted({*map(int, passed)})]
+    return take_over(handle, make, line, numbered, group, imports_to=imports_to)
 
 
 def take_over(
@@ -80,18 +84,18 @@ def take_over(
     group: int | None = None,
     signals: Signals | None = None,
     terminal: int | None = None,
-    imports_file: str = "",
+    imports_to: str = "",
 ) -> tuple[Made, Owned]:
     """Let a command line take over a process; return its handle, and the pipe over which it reports how it begins.
 
     ``passed`` are numbers with the descriptors that the program gets under them. It joins the process group ``group``,
-    gets ``terminal`` as its controlling one, and writes into ``imports_file`` what it has imported.
+    gets ``terminal`` as its controlling one, and tells the address ``imports_to`` what it has imported.
     """
     report, far = open_pipe()
     try:
         numbered = [(number, Descriptor(fd)) for number, fd in passed]
         own_terminal = None if terminal is None else Descriptor(terminal)
-        starter = (line.line, line.options, Descriptor(far.fd), numbered, group, own_terminal, imports_file)
+        starter = (line.line, line.options, Descriptor(far.fd), numbered, group, own_terminal, imports_to)
         return handle._take_over_by_python(make, line.kind, line.target, line.argv, starter, signals), report
     finally:
         far.close()

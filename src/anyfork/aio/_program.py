@@ -147,7 +147,9 @@ async def open_process(
         warm = template._warm
         generation, env = await run_sync(generation_for, warm, options.get("env"), abandon_on_cancel=True)
         attributes = program_attributes(stdin, stdout, stderr, **{**options, "env": env})
-        program, why = await _start(generation.template, line, attributes, pass_fds)
+        program, why = await _start(
+            generation.template, line, attributes, pass_fds, warm._imports_to(line.kind, line.target)
+        )
         warm._count(generation, why)
         return program
     except (NotAProgramError, ArgumentError) as why:
@@ -156,14 +158,18 @@ async def open_process(
 
 
 async def _start(
-    template: TemplateHandle | None, line: CommandLine, attributes: Mapping[str, object], passed: Sequence[int]
+    template: TemplateHandle | None,
+    line: CommandLine,
+    attributes: Mapping[str, object],
+    passed: Sequence[int],
+    imports_to: str = "",
 ) -> tuple[Program, str]:
     """Start a command line in a template; return the program, and why a new interpreter runs it, if one does.
 
     Raises NotAProgramError if nothing was started, ArgumentError and OSError.
     """
     with errors_of_start(attributes):
-        process, report = request(Template, Process._of, template, line, attributes, passed, None)
+        process, report = request(Template, Process._of, template, line, attributes, passed, None, imports_to)
         await process._done_or_gone(process._enter())
     said = await process._done_or_gone(_read_all(ReceivePipe(report)))
     if said.startswith(FAILED):
