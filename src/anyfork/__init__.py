@@ -106,7 +106,9 @@ if TYPE_CHECKING:
     from . import context as context
     from . import subprocess as subprocess
     from ._blocking.advice import Advice as Advice
+    from ._blocking.advice import FilledCache as FilledCache
     from ._blocking.advice import LateImport as LateImport
+    from ._blocking.advice import LatePattern as LatePattern
     from ._blocking.advice import advise as advise
     from ._blocking.call import call as call
     from ._blocking.first_end import wait as wait
@@ -149,12 +151,14 @@ __all__ = [
     "ExecuteError",
     "Executor",
     "ExitStatus",
+    "FilledCache",
     "ForkError",
     "FunctionNotFoundError",
     "HandleError",
     "HookError",
     "InitializerError",
     "LateImport",
+    "LatePattern",
     "LaunchError",
     "NotReadyError",
     "OpenDescriptor",

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..values.decode import Descriptor
-
 OWN = "_anyfork_child"
+IMPORT = "import"
 _importlib: Any = _bootstrap  # its functions are not in the stubs
 MOST = 16 << 20  # bytes of notes; further imports are not noted
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -27,12 +26,13 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 class ImportWatch:
     """The function that loads modules, which notes each load that is not part of another one."""
 
-    def __init__(self, file: int, template: int) -> None:
-        self._file, self._template = file, template
+    def __init__(self, file: int) -> None:
+        self._file, self._template = file, os.getpid()
         found = os.fstat(file)
         self._identity = found.st_dev, found.st_ino
         self._load: Callable[..., Any] = _importlib._find_and_load
         self._inside = False
+        _importlib._find_and_load = self
 
     def __call__(self, name: str, import_: Callable[..., Any]) -> Any:
         if self._inside or name in sys.modules or os.getpid() == self._template:
@@ -46,14 +46,20 @@ class ImportWatch:
         if not name.startswith(OWN):
             time, after = monotonic_ns() - began, resident()
             grown = (after - before) * PAGE if before and after else 0
-            self._note(f"{os.getpid()} {time} {grown} {name}\n")
+            self.note(IMPORT, time, grown, name)
         return module
 
-    def _note(self, line: str) -> None:
+    @property
+    def is_idle(self) -> bool:
+        """True outside of the load of a module."""
+        return not self._inside
+
+    def note(self, kind: str, time: int, size: int, name: str) -> None:
+        """Write down something that this process has done, with its nanoseconds and its size, of which kind it is."""
         try:
             found = os.fstat(self._file)
             if (found.st_dev, found.st_ino) == self._identity and found.st_size < MOST:
-                os.write(self._file, line.encode())
+                os.write(self._file, f"{kind} {os.getpid()} {time} {size} {name}\n".encode("utf-8", "backslashreplace"))
         except OSError:  # the program has closed it
             pass
 
@@ -65,8 +71,3 @@ def resident() -> int:
             return int(file.read().split()[1])
     except OSError:  # the import that is measured must go on
         return 0
-
-
-def watch(file: Descriptor) -> None:
-    """Note the imports of all processes that are forked from this template from now on."""
-    _importlib._find_and_load = ImportWatch(file.detach(), os.getpid())

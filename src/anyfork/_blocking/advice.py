@@ -1,4 +1,4 @@
-"""Advice on what a template should have loaded, from what its processes import."""
+"""Advice on what a template should have loaded and computed, from what its processes do."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from _anyfork_child.values.decode import Descriptor
 from _anyfork_child.wire.memfd import new_file
 
 from .._errors import ArgumentError
-from .._processes.handles import TemplateHandle, check_template
+from .._processes.handles import HasTemplates, check_template
 from .._status import Record
 
-WATCH = "_anyfork_child.birth.import_watch:watch"
+WATCH = "_anyfork_child.birth.first_calls:watch"
+IMPORT, PATTERN, CACHE, UNSHARED = "import", "pattern", "cache", "unshared"  # the kinds of notes, as written there
 MEGABYTE = 1 << 20
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .._processes.handles import TemplateHandle
 
 
 class LateImport(Record):
@@ -43,14 +50,63 @@ class LateImport(Record):
 
     def __str__(self) -> str:
         cost = f"{self.seconds * 1000:.1f} ms and {self.memory / MEGABYTE:.1f} MB"
-        count = "1 process" if self.processes == 1 else f"{self.processes} processes"
-        return f"{self.module}: {count}, {cost} each"
+        return f"{self.module}: {_count(self.processes)}, {cost} each"
+
+
+class LatePattern(Record):
+    """A regular expression that processes have compiled: how many, and the seconds that it has taken on average.
+
+    For example::
+
+        import anyfork
+
+        for late in anyfork.advise(anyfork.Template()).patterns:
+            print(late.pattern, late.processes, late.seconds)
+    """
+
+    __match_args__: tuple[str, ...] = ("pattern", "processes", "seconds")
+    __slots__ = __match_args__
+    pattern: str
+    processes: int
+    seconds: float
+
+    def __init__(self, pattern: str, processes: int, seconds: float) -> None:
+        self._set(pattern, processes, seconds)
+
+    def __str__(self) -> str:
+        return f"re.compile({self.pattern}): {_count(self.processes)}, {self.seconds * 1000:.1f} ms each"
+
+
+class FilledCache(Record):
+    """A cache of functools that processes have filled: its function, how many, and their further entries on average.
+
+    For example::
+
+        import anyfork
+
+        for late in anyfork.advise(anyfork.Template()).caches:
+            print(late.function, late.processes, late.entries)
+    """
+
+    __match_args__: tuple[str, ...] = ("function", "processes", "entries")
+    __slots__ = __match_args__
+    function: str
+    processes: int
+    entries: float
+
+    def __init__(self, function: str, processes: int, entries: float) -> None:
+        self._set(function, processes, entries)
+
+    def __str__(self) -> str:
+        return f"the cache of {self.function}: {_count(self.processes)}, {self.entries:.1f} further entries each"
 
 
 class Advice:
-    """What the processes of a template have imported since it is observed, in their order of total time.
+    """What the processes of a template do since it is observed, that their template could have done for them.
 
-    The template should preload these modules, unless they are not safe in a template (see ``anyfork.audit``).
+    Modules that they import should be preloaded, unless they are not safe in a template (see ``anyfork.audit``). What
+    they compute at their first calls can be done by ``prepare``. Only modules, regular expressions and caches of
+    functools are seen; the last two as far as the template had loaded their modules at the fork.
 
     For example::
 
@@ -61,14 +117,15 @@ class Advice:
             print(late.module)
     """
 
-    def __init__(self, template: TemplateHandle) -> None:
+    def __init__(self, templates: Iterable[TemplateHandle]) -> None:
         self._file = new_file()
         fcntl(self._file.fd, F_SETFL, fcntl(self._file.fd, F_GETFL) | os.O_APPEND)  # all processes write to its end
-        template.prepare(WATCH, Descriptor(self._file.fd))
+        for template in templates:
+            template.prepare(WATCH, Descriptor(self._file.fd))
 
     @property
     def imports(self) -> list[LateImport]:
-        """The modules, as far as processes have imported them by now.
+        """The modules, as far as processes have imported them by now; the greatest total time comes first.
 
         For example::
 
@@ -79,12 +136,71 @@ class Advice:
             template.fork().run_code("import fractions").wait()
             print([late.module for late in advice.imports])
         """
+        late = [LateImport(*one) for one in self._averages(IMPORT)]
+        return sorted(late, key=lambda one: one.seconds * one.processes, reverse=True)
+
+    @property
+    def patterns(self) -> list[LatePattern]:
+        """The regular expressions that processes have compiled by now; the greatest total time comes first.
+
+        For example::
+
+            import anyfork
+
+            template = anyfork.Template().preload("re")
+            advice = anyfork.advise(template)
+            template.fork().run_code("import re; re.match('a+', 'aa')").wait()
+            assert [late.pattern for late in advice.patterns] == ["'a+'"]
+        """
+        late = [LatePattern(pattern, count, seconds) for pattern, count, seconds, _ in self._averages(PATTERN)]
+        return sorted(late, key=lambda one: one.seconds * one.processes, reverse=True)
+
+    @property
+    def caches(self) -> list[FilledCache]:
+        """The caches that processes had filled when they ended; the greatest total number of entries comes first.
+
+        Processes that were killed have not said it.
+
+        For example::
+
+            import anyfork
+
+            template = anyfork.Template().preload("fnmatch")
+            advice = anyfork.advise(template)
+            template.fork().run_code("import fnmatch; fnmatch.fnmatch('a', '*')").wait()
+            print([late.function for late in advice.caches])
+        """
+        late = [FilledCache(function, count, entries) for function, count, _, entries in self._averages(CACHE)]
+        return sorted(late, key=lambda one: one.entries * one.processes, reverse=True)
+
+    @property
+    def unshared(self) -> int | None:
+        """How many bytes of the template's memory a process had written to at its end, and so owned, on average.
+
+        None if no process has said it. It is an estimate: memory that a process has given back makes it too large.
+        ``Template.immortalize`` lets processes write less.
+
+        For example::
+
+            import anyfork
+
+            template = anyfork.Template()
+            advice = anyfork.advise(template)
+            template.fork().run_code("pass").wait()
+            assert advice.unshared > 0
+        """
+        for _, _, _, size in self._averages(UNSHARED):
+            return int(size)
+        return None
+
+    def _averages(self, kind: str) -> list[tuple[str, int, float, int]]:
+        """Return names with how many processes have noted them, and the average of their seconds and sizes."""
         found: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         for line in self._read().splitlines():
-            _, time, memory, module = line.split(" ", 3)
-            found[module].append((int(time), int(memory)))
-        late = [_late(module, costs) for module, costs in found.items()]
-        return sorted(late, key=lambda one: one.seconds * one.processes, reverse=True)
+            of, _, time, size, name = line.split(" ", 4)
+            if of == kind:
+                found[name].append((int(time), int(size)))
+        return [_average(name, notes) for name, notes in found.items()]
 
     def _read(self) -> str:
         size = os.fstat(self._file.fd).st_size
@@ -92,24 +208,36 @@ class Advice:
         return text[: text.rfind("\n") + 1]
 
     def __str__(self) -> str:
-        late = self.imports
-        if not late:
-            return "no process has imported a module that its template had not loaded"
-        names = ", ".join(repr(one.module) for one in late)
-        return "\n".join([*map(str, late), f"to save that: preload({names})"])
+        late, calls, unshared = self.imports, [*self.patterns, *self.caches], self.unshared
+        if late:
+            names = ", ".join(repr(one.module) for one in late)
+            lines = [*map(str, late), f"to save that: preload({names})"]
+        else:
+            lines = ["no process has imported a module that its template had not loaded"]
+        if calls:
+            lines += [*map(str, calls), "to save that: call the same once in the template, by prepare()"]
+        if unshared:
+            lines.append(f"each process has written to {unshared / MEGABYTE:.1f} MB of its template's memory")
+        return "\n".join(lines)
 
 
-def _late(module: str, costs: list[tuple[int, int]]) -> LateImport:
-    times, memories = zip(*costs, strict=True)
-    count = len(costs)
-    return LateImport(module, count, sum(times) / count / 1e9, max(0, sum(memories) // count))
+def _average(name: str, notes: list[tuple[int, int]]) -> tuple[str, int, float, int]:
+    times, sizes = zip(*notes, strict=True)
+    count = len(notes)
+    return name, count, sum(times) / count / 1e9, max(0, sum(sizes) // count)
 
 
-def advise(template: TemplateHandle) -> Advice:
-    """Observe what the processes import that are forked from a template from now on; return the advice.
+def _count(processes: int) -> str:
+    return "1 process" if processes == 1 else f"{processes} processes"
 
-    It grows as long as the processes run: print it when the program has done its usual work. Imports of observed
-    processes are slower, by some microseconds each. Only on Linux, and for templates on this machine.
+
+def advise(template: TemplateHandle | HasTemplates) -> Advice:
+    """Observe the processes that are forked from a template from now on; return the advice.
+
+    Given a pool, an Executor or a Warm, it observes workers and processes of its present templates; those that run
+    already, and those of a template that is made later, are not observed.
+    It grows as long as the processes run: print it when the program has done its usual work. Starts and imports of
+    observed processes are slower. Only on Linux, and for templates on this machine.
 
     For example::
 
@@ -120,7 +248,11 @@ def advise(template: TemplateHandle) -> Advice:
         template.fork().run_code("import fractions").wait()
         print(advice)
     """
-    check_template("advise", template)
+    if isinstance(template, HasTemplates):
+        templates = template._templates("advise")
+    else:
+        check_template("advise", template)
+        templates = [template]
     if sys.platform != "linux":
         raise ArgumentError(f"advise() reads the size of processes from /proc, which {sys.platform} has not")
-    return Advice(template)
+    return Advice(templates)

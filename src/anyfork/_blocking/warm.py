@@ -321,6 +321,9 @@ class Warm(TemplateSource):
         self._check(call)
         return do_locked(self._lock, self._get, call)
 
+    def _templates(self, call: str) -> Sequence[Template]:
+        return [self._current(call).template]
+
     def _get(self, call: str) -> Generation:
         self._check(call)
         self._recount()

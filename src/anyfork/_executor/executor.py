@@ -14,7 +14,7 @@ from .._calls.progress import UnlessStarted, progress_of
 from .._errors import ArgumentError
 from .._pools.pool_options import NewLimits, check_job_options
 from .._processes.arguments import Stays, check_function, refused_keywords
-from .._processes.handles import TemplateSource
+from .._processes.handles import HasTemplates, TemplateSource
 from .._system.cpus import usable_cpus
 from .._system.signatures import overload
 from .._system.timeouts import deadline as deadline_of
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .._calls.progress import ProgressCallback
     from .._pools.pool_options import CommonOptions
     from .._pools.stats import PoolStats
+    from .._processes.handles import TemplateHandle
     from .._system.signatures import Parameters, Result
 
     One = TypeVar("One")
@@ -235,7 +236,7 @@ class Submitter(Stays, AnyExecutor):
         return flat(found) if chunked else found
 
 
-class Executor(Submitter):
+class Executor(Submitter, HasTemplates):
     """A pool of workers that are forked from a template when needed, with the interface of concurrent.futures.
 
     It replaces ProcessPoolExecutor, and any thread may use it. Each worker is a fork of ``template``, which stays
@@ -436,6 +437,10 @@ class Executor(Submitter):
         dispatcher = self._dispatcher
         dispatcher.check_owner("replace_template")
         dispatcher.replace_template(new, old)
+
+    def _templates(self, call: str) -> list[TemplateHandle]:
+        self._dispatcher.check_owner(call)
+        return self._dispatcher.templates(call)
 
     def stats(self) -> PoolStats:
         """Return the present numbers of jobs and workers, and the totals so far.

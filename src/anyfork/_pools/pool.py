@@ -389,6 +389,13 @@ class PoolHandle:
         self.scheduler.renew(source)
         self.decide()
 
+    def templates(self, call: str) -> list[TemplateHandle]:
+        """Return the present templates. Raises ArgumentError if one is the default template, which nobody prepares."""
+        found = [source.key for source in self.scheduler.sources]
+        if None in found:
+            raise ArgumentError(f"{call}(): the pool has the default template; make it with a template of your own")
+        return found
+
     def kill(self) -> None:
         """End the pool now: kill all workers. Calls that have no result yet fail with CallCancelledError."""
         if self._owner == os.getpid():

@@ -468,7 +468,17 @@ def count_spares(template: object) -> int:
     return 0 if spares is None else len(spares)
 
 
-class TemplateSource(Stays):
+class HasTemplates(Stays):
+    """An object with templates of its own: a pool, or a ``Warm``."""
+
+    __slots__ = ()
+
+    def _templates(self, call: str) -> Sequence[TemplateHandle]:
+        """Return the present templates. Raises ArgumentError if one cannot be prepared, and what prevents one."""
+        raise NotImplementedError
+
+
+class TemplateSource(HasTemplates):
     """What has a new template at hand whenever one is needed: the common base of ``Warm`` in the faces."""
 
     __slots__ = ()

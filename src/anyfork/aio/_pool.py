@@ -15,7 +15,8 @@ from .._calls.worker_options import check_window
 from .._pools.map import MOST, MapJobs
 from .._pools.pool_options import NewLimits, check_job_options
 from .._pools.records import JobState
-from .._processes.arguments import Stays, refused_keywords
+from .._processes.arguments import refused_keywords
+from .._processes.handles import HasTemplates
 from .._system.signatures import overload
 from ._map import PoolMap
 from ._pool_loop import WaitingCall
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .._pools.calls import WorkerQueue
     from .._pools.pool_options import PoolOptions
     from .._pools.stats import PoolStats
+    from .._processes.handles import TemplateHandle
     from .._system.signatures import Arguments, Item, Items, Later, Result
     from ._template import Template
     from ._warm import Warm
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
 MAP_OPTIONS = "window, ordered, progress, timeout, priority, idempotent, return_exceptions"
 
 
-class Pool(Stays):
+class Pool(HasTemplates):
     """A pool of workers that are forked from a template when needed, with one queue of calls for all of them.
 
     Each worker is a fork of ``template``, which stays yours; None is the default template. With a Warm, a call runs in
@@ -391,6 +393,9 @@ class Pool(Stays):
             anyio.run(main)
         """
         self._pool_loop.replace_template(new, old)
+
+    def _templates(self, call: str) -> list[TemplateHandle]:
+        return self._pool_loop.templates(call)
 
     # --- The end ---
 

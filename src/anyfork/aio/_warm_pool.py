@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .._blocking.template import Template as BlockingTemplate
     from .._blocking.warm import Warm as BlockingWarm
     from .._pools.pool_options import PoolOptions
+    from .._processes.handles import TemplateHandle
     from ._loop import FutureLike
 
     Made: TypeAlias = tuple[Generation, BlockingTemplate]
@@ -61,6 +62,14 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
         self.bounded = True  # so each call enters the queue by ``enter_queue``, which looks first
         for source in self.scheduler.sources:
             source.awaited = self._followed_by(source) is not None
+
+    def templates(self, call: str) -> list[TemplateHandle]:
+        """Do the same as ``PoolHandle.templates``. Raises ArgumentError, too, before the first call of the pool."""
+        if any(followed.generation is None for followed in self.followed.values()):
+            raise ArgumentError(
+                f"{call}(): the pool makes the template of its Warm at its first call: call a function before"
+            )
+        return super().templates(call)
 
     async def follow(self) -> None:
         """Wait for a look at the templates that begins after this call. Raises what prevents a template."""
