@@ -353,6 +353,12 @@ def interrupted():
     signal.pause()
 
 
+def interrupted_at_once():
+    """Be interrupted as by Ctrl-C; return who was."""
+    signal.raise_signal(signal.SIGINT)
+    return os.getpid()
+
+
 def forward_logs():
     import logging
     import logging.handlers

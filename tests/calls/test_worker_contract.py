@@ -649,6 +649,14 @@ def test_ctrl_c_is_the_running_calls_and_the_worker_goes_on(plain_worker):
     assert plain_worker.call(call_functions.echo, 1) == 1
 
 
+def test_an_initializer_may_ignore_ctrl_c(new_worker, options):
+    with new_worker(initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN), **options) as worker:
+        pid = worker.call(os.getpid)
+        os.kill(pid, signal.SIGINT)
+        assert worker.call(signal.getsignal, signal.SIGINT) == signal.SIG_IGN
+        assert worker.call(call_functions.interrupted_at_once) == pid
+
+
 # --- Begin and end --------------------------------------------------------------------------------------------------
 
 

@@ -193,6 +193,14 @@ def test_more_functions_than_have_numbers():
         assert executor.submit(operator.neg, 1).result(SOON) == -1
 
 
+def test_an_initializer_may_ignore_ctrl_c():
+    with Executor(max_workers=1, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as executor:
+        pid = executor.submit(os.getpid).result(SOON)
+        os.kill(pid, signal.SIGINT)
+        assert executor.submit(os.kill, pid, signal.SIGINT).result(SOON) is None
+        assert executor.submit(os.getpid).result(SOON) == pid
+
+
 # --- Futures ----------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ loop goes on: backpressure from a slow owner stops the worker, as it stops a wor
 from __future__ import annotations
 
 from _pickle import loads
-from _signal import SIG_IGN, SIGINT, signal
+from _signal import SIG_IGN
 from contextvars import ContextVar
 from functools import partial
 
@@ -32,7 +32,7 @@ from ..wire.call_messages import (
     VALUE,
 )
 from ..wire.channel import NOWAIT
-from .server import WorkerServer
+from .server import WorkerServer, handle_interrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class AsyncWorkerServer(WorkerServer):
 
 def serve_concurrently(server: WorkerServer, backend: str) -> None:
     """Answer calls until the owner closes the channel, or a call raises SystemExit, which is raised here."""
-    signal(SIGINT, SIG_IGN)  # the owner decides about its workers
+    handle_interrupts(SIG_IGN)  # the owner decides about its workers
     server.__class__ = AsyncWorkerServer
     loop = _Loop(server)
     anyio.run(loop.run, backend=backend)

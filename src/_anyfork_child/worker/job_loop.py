@@ -12,7 +12,6 @@ one, and the owner could not take back the later job.
 from __future__ import annotations
 
 from _pickle import loads
-from _signal import SIGINT, signal
 from collections import deque
 from time import monotonic_ns
 
@@ -37,7 +36,7 @@ from ..wire.call_messages import (
 )
 from ..wire.channel import close_all
 from .loop import Loop, begin, pack
-from .server import NobodyListensError
+from .server import NobodyListensError, handle_interrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class JobLoop(Loop):
 
     def run(self) -> None:
         """Answer jobs until the owner closes the channel."""
-        signal(SIGINT, self._interrupted)
+        handle_interrupts(self._interrupted)
         held = self._held
         while self._read():
             while held:

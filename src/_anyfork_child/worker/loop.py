@@ -10,7 +10,6 @@ calls back. So it knows for certain which calls a worker has not begun when it e
 from __future__ import annotations
 
 from _pickle import loads
-from _signal import SIGINT, signal
 from collections import deque
 from fcntl import F_GETOWN, fcntl
 from os import read
@@ -50,7 +49,7 @@ from ..wire.call_messages import (
 )
 from ..wire.channel import NOWAIT, close_all
 from ..wire.current_worker import become
-from .server import WorkerServer
+from .server import WorkerServer, handle_interrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ class Loop:
 
     def run(self) -> None:
         """Answer calls until the owner closes the channel."""
-        signal(SIGINT, self._interrupted)
+        handle_interrupts(self._interrupted)
         server, waiting = self._serving, self._waiting
         while (messages := self._next()) is not None:
             self._accept(messages)

@@ -6,6 +6,7 @@ Runs in workers of all kinds, see worker.loop, worker.job_loop and worker.async_
 from __future__ import annotations
 
 from _pickle import dumps
+from _signal import SIGINT, default_int_handler, getsignal, signal
 from _thread import _count as other_threads
 from _thread import allocate_lock
 from fcntl import F_GETOWN, fcntl
@@ -302,6 +303,12 @@ class WorkerServer:
         """Send the exception of a function, without the first frame of its traceback, which is anyfork's own."""
         error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)  # a class may refuse the assignment
         self.send_error(number, RAISED, error)
+
+
+def handle_interrupts(handler: Callable[..., object] | int) -> None:
+    """Let this handler receive Ctrl-C, unless the initializer has set another one."""
+    if getsignal(SIGINT) is default_int_handler:
+        signal(SIGINT, handler)
 
 
 def text_of(error: BaseException) -> str:
