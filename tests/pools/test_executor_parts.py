@@ -96,7 +96,11 @@ def test_a_permit_is_given_once_the_oldest_first():
     permits.give([1, 2, 3, 4, 5])
     assert os.read(permits.reading, 4) == (1).to_bytes(4, "little")
     assert permits.take_back(2) == [2, 3]
+    assert permits.take_back(0) == permits.take_back(100) == [2, 3]  # as after an interrupt
+    permits.forget()
+    assert permits.take_back(0) == []
     assert permits.take_back(100) == [4, 5]
+    permits.forget()
     assert permits.take_back(100) == []
     permits.close()
     permits.close()
@@ -227,7 +231,7 @@ def test_a_job_alone_needs_no_permit_and_those_behind_it_do():
         (SMALL_CALL, 3, 1 | HELD),
     ]
     assert permits == [2, 3]
-    assert sent.taken_back([2]) == [(jobs[1], 2)]
+    assert sent.taken_back([2]) == ([jobs[1]], [])
     answers = []
     sent.take_answers(_queue((RESULT, 1, 0, 0, b"", ())), answers)
     assert [job for job, _ in answers] == [jobs[0]]
@@ -268,7 +272,7 @@ def test_a_batch_of_items_can_be_divided():
     sent.add([batch])
     assert written(sent) == ([(ITEMS, 1, 1 | HELD)], [1, 2, 3, 4, 5])
     assert batch.answered((RESULT, 1, 6, 0, b"", ())) == 0
-    part = batch.split([3, 4])
+    (_, [part]) = sent.taken_back([3, 4])
     assert (part.open(), batch.open(), batch.left) == ([2, 3], [1, 4], 2)
     batch.begin()
     sent.add([batch])

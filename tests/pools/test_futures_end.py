@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import math
 import os
@@ -25,6 +26,7 @@ from pool_side import until
 import anyfork
 from anyfork import Executor, aio
 from anyfork._executor.future import JobFuture
+from anyfork._pools import map as map_module
 
 SOON = 20.0  # seconds: a deadline, for what is there at once
 
@@ -638,16 +640,57 @@ def test_a_result_that_would_never_come_is_an_error_in_the_middle_of_a_submit(ex
 
 
 @pytest.mark.untraced
-def test_a_cancellation_that_is_torn_out_leaves_no_future_that_never_ends(warm):
+@pytest.mark.parametrize("options", [{}, {"load": 300}], ids=["waiting", "sent ahead"])
+def test_a_cancellation_that_is_torn_out_leaves_no_future_that_never_ends(options, warm):
     def interrupt():
         raise KeyboardInterrupt
 
-    with Executor(warm, max_workers=1) as executor:
+    with Executor(warm, max_workers=1, **options) as executor:
         executor.submit(time.sleep, 0.2)
-        jobs = [executor.submit(abs, -1) for _ in range(40)]
+        jobs = [executor.submit(abs, -1) for _ in range(150 if options else 40)]
         for at, job in enumerate(jobs):
             try:
                 Line(interrupt, at).run(job.cancel)
             except KeyboardInterrupt:
                 pass
         assert not futures.wait(jobs, SOON).not_done
+
+
+class Torn(BaseException):
+    """An exception of a signal handler."""
+
+
+class LineOfMap(Line):
+    """Raises an exception at a certain line of what a pool does for an answer to an item of a map."""
+
+    def __init__(self, at):
+        super().__init__(self.interrupt, at)
+
+    def interrupt(self):
+        sys.settrace(None)
+        raise Torn
+
+    def _trace(self, frame, event, argument):
+        code = frame.f_code
+        if code.co_filename == map_module.__file__ and code.co_name in ("settle", "came", "fail_items", "line_up"):
+            super()._trace(frame, event, argument)
+        return self._trace
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the loop goes on after such an exception
+async def test_an_unordered_map_loses_no_item_by_an_interrupt_of_the_loop(anyio_backend, warm):
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    line, at = LineOfMap(-1), 1
+    async with aio.Template.from_blocking(warm.fork()) as template, aio.Pool(template, max_workers=1) as pool:
+        while line.left < 0:
+            line = LineOfMap(at)
+            results = pool.map(jobs.die_at_13, range(11, 15), ordered=False, return_exceptions=True)
+            sys.settrace(line._trace)
+            try:
+                with anyio.fail_after(SOON):
+                    found = [result async for result in results]
+            finally:
+                sys.settrace(None)
+            assert len(found) == 4
+            at += 7

@@ -73,7 +73,7 @@ def test_a_job_that_was_taken_back_leaves_nothing_in_the_queue_of_its_worker():
     calls.add([first, second, EncodedJob(encoder.encode(abs, (1,), {}))])
     calls.write()
     numbers = {job: number for number, job in calls.jobs.items()}
-    assert calls.taken_back([numbers[second]]) == [(second, numbers[second])]
+    assert calls.taken_back([numbers[second]]) == ([second], [])
     assert [bool(message.fds) for message in calls.out] == [False, True, False]  # the function, one, and the small one
     first.release()
     calls.drop_out()
@@ -132,6 +132,36 @@ def test_a_job_that_was_taken_back_is_cancelled_with_a_task(taken_back):
 
     asyncio.run(main())
     assert all(future.cancelled() for future in behind)
+
+
+@pytest.mark.parametrize("size", [3, 200_000], ids=["small", "large"])
+def test_a_job_that_was_sent_ahead_and_has_not_begun_can_be_cancelled(size, pipes):
+    gate, start, told, tell = pipes
+    with Executor(max_workers=1, load=30) as executor:
+        first = executor.submit(say_pid_and_wait, tell, gate)
+        behind = [executor.submit(len, b"x" * size) for _ in range(20)]
+        told.readline()
+        eventually(lambda: executor.stats().sent == len(behind))
+        assert [future.cancel() for future in behind[1::2]] == [True] * 10
+        assert not first.cancel()
+        start.write(b"\n")
+        assert first.result(SOON)
+        assert [future.result(SOON) for future in behind[::2]] == [size] * 10
+        assert executor.stats().answered == 11
+
+
+def test_items_of_a_map_that_were_sent_ahead_are_cancelled_when_it_is_closed(pipes):
+    gate, start, told, tell = pipes
+    with Executor(max_workers=1, load=30) as executor:
+        results = executor.map(say_pid_and_wait, [tell] * 4, [gate] * 4)
+        told.readline()
+        start.write(b"\n")
+        next(results)
+        told.readline()
+        results.close()
+        eventually(lambda: executor.stats().withdrawn)
+        start.write(b"\n")
+        assert executor.submit(abs, -1).result(SOON) == 1  # otherwise the next item would wait at the gate
 
 
 @pytest.mark.parametrize("size", [3, 200_000], ids=["small", "large"])

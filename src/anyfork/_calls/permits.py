@@ -21,9 +21,10 @@ MOST = 512  # permits that fit into any pipe: two pages if the user has many pip
 class Permits:
     """A pipe of permits, both ends. A permit belongs to the process that reads it first: the worker, or its owner."""
 
-    __slots__ = ("_writing", "reading")
+    __slots__ = ("_taken", "_writing", "reading")
 
     def __init__(self) -> None:
+        self._taken: list[bytes] = []  # the permits that were read back last, until ``forget``
         self.reading, self._writing = map(lift, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
 
     def give(self, numbers: list[int]) -> None:
@@ -34,14 +35,21 @@ class Permits:
     def take_back(self, most: int) -> list[int]:
         """Read up to ``most`` permits back; return the numbers of jobs that have not begun, and will not now, the
         oldest first.
+
+        ``forget`` must follow once the jobs are recorded as taken back. If an interrupt comes before, the next call
+        returns the same numbers, also with 0.
         """
-        if self.reading < 0:
-            return []
-        try:
-            data = os.read(self.reading, most * SIZE)
-        except BlockingIOError:
-            return []
-        return array(NUMBER, data).tolist()
+        taken = self._taken
+        if most > 0 and not taken and self.reading >= 0:
+            try:
+                taken.extend(map(os.read, (self.reading,), (most * SIZE,)))  # in one step, see _system.locks
+            except BlockingIOError:
+                return []
+        return array(NUMBER, b"".join(taken)).tolist()
+
+    def forget(self) -> None:
+        """Note that the jobs of the last ``take_back`` are recorded as taken back."""
+        self._taken.clear()
 
     def close(self) -> None:
         """Close both ends. Closing twice is harmless."""

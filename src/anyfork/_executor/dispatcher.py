@@ -213,19 +213,25 @@ class Dispatcher(PoolHandle):
         self.scheduler.submit(job)
 
     def take_out(self, job: AnyJob) -> bool:
-        """Remove a queued job, so that it does not run.
+        """Remove a job that has not begun, so that it does not run; take it back from its worker if it was sent ahead.
 
-        Return False if a worker has it, if it cannot be removed now, or in a forked copy of the owner.
+        Return False if it has begun, if it cannot be removed now, or in a forked copy of the owner.
         """
         if self._owner != os.getpid():
             return False
         return self.lock.do(unchecked, self._take_out, job) is True
 
     def _take_out(self, job: AnyJob) -> bool:
+        if job.state in (JobState.SENT, JobState.RUNNING):
+            assert job.worker is not None
+            self.take_back(job.worker)
+            self._wake()  # to give the others out again: not here, because they are often cancelled next
+        elif self.scheduler.waiters or self.scheduler.closing:
+            self._wake()
         if job.state is not JobState.QUEUED:
             return False
         self.open.pop(job, None)
-        self.withdraw(job)  # type: ignore[arg-type]  # a job of ours
+        self._drop(job, kill=False)  # type: ignore[arg-type]  # a job of ours
         return True
 
     def signal_job(self, job: AnyJob, number: int) -> None:

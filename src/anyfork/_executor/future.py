@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .._calls.known_functions import KnownFunction
     from .dispatcher import Dispatcher
 
-NEW = JobState.NEW
+NEW, QUEUED, RUNS = JobState.NEW, JobState.QUEUED, JobState.RUNNING
 MOMENT = 0.01  # seconds to wait for the lock of a future
 UNUSED = "unused"  # replaces the condition of a future that ended before its condition was needed
 
@@ -71,9 +71,9 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
         return guard  # type: ignore[no-any-return]  # it is one
 
     def cancel(self) -> bool:
-        """Cancel the job if no worker has it. Return True if the future is cancelled."""
+        """Cancel the job if it has not begun. Return True if the future is cancelled."""
         job = self._job
-        if job is not None and job.state is JobState.QUEUED:
+        if job is not None and QUEUED <= job.state <= RUNS:
             try:
                 if self._dispatcher.take_out(job):
                     self.end_cancelled()  # whatever its state: a worker may have had it before

@@ -5,6 +5,7 @@ from __future__ import annotations
 from _pickle import dumps
 from _thread import RLock
 from concurrent.futures import CancelledError
+from itertools import repeat
 from weakref import WeakKeyDictionary, ref
 
 from _anyfork_child.values.encode import INLINE, PROTOCOL
@@ -40,7 +41,7 @@ from .simple_pickle import simple, simple_arguments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, Protocol, TypeAlias
 
     from _anyfork_child.values.by_name_or_value import Receiver
@@ -334,13 +335,15 @@ class BatchJob(Job):
 
     unwanted = False  # the job is never deferred: its map is
 
-    def split(self, numbers: list[int]) -> BatchJob:
-        """Move the items of these calls, which have not begun, to a new job, and return that."""
-        taken = [self._indexes[number - self._first] for number in numbers]
-        for number in numbers:
-            self._indexes[number - self._first] = GONE
-        self.left -= len(taken)
-        return BatchJob(self.work, taken)
+    def split(self, numbers: list[int]) -> tuple[BatchJob, Sequence[Iterable[object]]]:
+        """Return a new job for the items of these calls, which have not begun, and the steps that remove them here.
+
+        The steps must run all or not at all, see ``in_one_go``.
+        """
+        places = [number - self._first for number in numbers]
+        remove = map(self._indexes.__setitem__, places, repeat(GONE))
+        count = map(setattr, (self,), ("left",), (self.left - len(places),))
+        return BatchJob(self.work, [self._indexes[place] for place in places]), (remove, count)
 
     def fail(self, error: BaseException) -> None:
         """Deliver an error for all items that have no answer."""

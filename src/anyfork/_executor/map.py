@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .._calls.known_functions import KnownFunction
     from .._calls.progress import Progress
     from .._pools.calls import PoolJob
+    from .._pools.records import WorkerRecord
     from .._pools.scheduler import Scheduler
     from .jobs import AnyJob, JobEncoder
 
@@ -56,7 +57,8 @@ if TYPE_CHECKING:
         def check_owner(self, call: str) -> None: ...
         def check_wait(self, call: str) -> None: ...
         def post(self, action: Callable[[], None]) -> None: ...
-        def withdraw(self, job: PoolJob, *, kill: bool = True) -> bool: ...
+        def take_back(self, worker: WorkerRecord) -> None: ...
+        def withdraw(self, *jobs: PoolJob, kill: bool = True) -> bool: ...
 
 
 TOGETHER = 256  # items whose size is checked together
@@ -256,10 +258,12 @@ class ExecutorMap:
             job.release()
         self.encoded.clear()
         self.waiting.clear()
+        for worker in {one.worker for one in self.jobs if one.worker is not None}:
+            self.dispatcher.take_back(worker)  # which may add parts of jobs
         jobs, self.jobs = self.jobs, set()
         for one in jobs:
             self.dispatcher.open.pop(one, None)
-            self.dispatcher.withdraw(one, kill=False)  # type: ignore[arg-type]  # a job of ours
+        self.dispatcher.withdraw(*jobs, kill=False)  # type: ignore[arg-type]  # jobs of ours
         self.dispatcher.works.discard(self)
         self.results.clear()
 

@@ -11,7 +11,6 @@ from _anyfork_child.wire.frames import ProtocolError
 from .._calls.worker_channel import WorkerChannel
 from .._pools.pooled_worker import PooledWorker
 from .._system.polling import is_ready
-from .jobs import BatchJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from .._calls.permits import Permits
     from .._pools.calls import Pool
     from .._pools.records import WorkerRecord
-    from .jobs import AnyJob
+    from .jobs import AnyJob, BatchJob
     from .worker_queue import JobCalls
 
     class Watched(Pool, Protocol):
@@ -129,7 +128,11 @@ class ExecutorWorker(PooledWorker):
             self.channel.flush()
 
     def list_jobs(self) -> tuple[list[AnyJob], bool]:  # type: ignore[override]  # other jobs
-        """Return the jobs of the worker after an interrupt, in order. Each but the first has surely not begun."""
+        """Return the jobs of the worker after an interrupt, in order. Each but the first has surely not begun.
+
+        Jobs that were being taken back are no longer among them: recovery queues them, and the items of parts.
+        """
+        self.take_back(0)
         return self.calls.list_jobs(), False
 
     def flush_again(self) -> None:
@@ -142,29 +145,21 @@ class ExecutorWorker(PooledWorker):
     def take_back(self, most: int) -> tuple[list[AnyJob], list[BatchJob]]:  # type: ignore[override]  # other jobs
         """Take back ``most`` calls, or as many as have not begun. Return whole jobs, and parts of other jobs.
 
-        The caller has to tell the scheduler.
+        The caller has to tell the scheduler. With 0, only complete what an interrupt has stopped.
         """
-        unwritten = self.calls.unwritten
+        calls, permits = self.calls, self.permits
         whole: list[AnyJob] = []
-        while unwritten and most > 0:
-            job = unwritten.pop(0)
+        for job in calls.unwritten:
+            if most <= 0:
+                break
             whole.append(job)
             most -= job.size
-        numbers = self.not_begun(most) if most > 0 and self.calls.jobs else []
-        by_job: dict[AnyJob, list[int]] = {}
-        for job, number in self.calls.taken_back(numbers):
-            by_job.setdefault(job, []).append(number)
-        parts: list[BatchJob] = []
-        for job, of_it in by_job.items():
-            if isinstance(job, BatchJob) and len(of_it) < job.left:
-                parts.append(job.split(of_it))
-            else:
-                whole.append(job)
-        return whole, parts
-
-    def not_begun(self, most: int) -> list[int]:
-        """Take back the permits of at most ``most`` written calls; return their numbers. They will not begin."""
-        return [] if self.permits is None else self.permits.take_back(most)
+        del calls.unwritten[: len(whole)]
+        if permits is None:
+            return whole, []
+        written, parts = calls.taken_back(permits.take_back(most if calls.jobs else 0))
+        permits.forget()
+        return whole + written, parts
 
     def close(self) -> None:
         """Close the permits, the channel and the process handle, after the worker has ended."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+
 from _anyfork_child.values.message import Message
 from _anyfork_child.wire.call_messages import CANCELLED, ERROR, EVENT, HEADER, HELD, KIND, MEASURE, NUMBER, RESULT
 
@@ -9,7 +11,8 @@ from .._calls.call import Event
 from .._calls.calls import LAST_NUMBER, Calls
 from .._calls.known_functions import FIRST_BY_VALUE
 from .._calls.permits import MOST
-from .._system.locks import call_all
+from .._system.locks import call_all, in_one_go
+from .jobs import BatchJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,13 +130,28 @@ class JobCalls(Calls):
         handler = None if job is None or type(job) is MemoryRequest else job.on_event  # type: ignore[union-attr]  # no MemoryRequest
         return Event(message, None, handler or self._on_event, None)
 
-    def taken_back(self, numbers: Sequence[int]) -> list[tuple[AnyJob, int]]:
-        """Remove calls that will not begin; return their jobs and numbers."""
+    def taken_back(self, numbers: Sequence[int]) -> tuple[list[AnyJob], list[BatchJob]]:
+        """Remove calls that will not begin, in one step. Return whole jobs, and parts of other jobs."""
         if numbers:
             self._drops = True
         if self.out:
             self.drop_unsent(numbers)
-        return [(self.jobs.pop(number), number) for number in numbers if number in self.jobs]  # type: ignore[misc]  # jobs
+        by_job: dict[Any, list[int]] = {}
+        for number in numbers:
+            if number in self.jobs:
+                by_job.setdefault(self.jobs[number], []).append(number)
+        whole: list[AnyJob] = []
+        parts: list[BatchJob] = []
+        steps: list[Iterable[object]] = [map(self.jobs.pop, numbers, repeat(None))]
+        for job, of_it in by_job.items():
+            if isinstance(job, BatchJob) and len(of_it) < job.left:
+                part, split = job.split(of_it)
+                parts.append(part)
+                steps += split
+            else:
+                whole.append(job)
+        in_one_go(*steps)
+        return whole, parts
 
     def list_jobs(self) -> list[AnyJob]:
         """Return all jobs that the worker has or will get, in order."""

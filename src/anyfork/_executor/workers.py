@@ -1,6 +1,6 @@
 """The workers of an Executor: their starts and ends, their messages, and how many jobs each is given at once.
 
-All functions run in the dispatcher's thread, under its lock.
+All functions run under the dispatcher's lock, and in its thread; ``take_back`` in any thread.
 """
 
 from __future__ import annotations
@@ -221,6 +221,9 @@ class Workers:
         whole, parts = pooled_worker.take_back(most)
         if whole:
             self._dispatcher.scheduler.taken_back(whole, monotonic())
+            for job in whole:
+                if job.state is JobState.DONE:  # nobody waits for it
+                    job.release()
         if parts:
             for part in parts:
                 self._dispatcher.open[part] = None

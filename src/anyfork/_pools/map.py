@@ -7,11 +7,13 @@ of its own. So when a worker dies, the pool knows of each item whether it was do
 from __future__ import annotations
 
 from collections import deque
+from itertools import repeat
 
 from .._calls.batch import is_short
 from .._calls.call import DONE, Answer, State
 from .._calls.labels import label_of
 from .._errors import PeerError, WorkerDiedError
+from .._system.locks import in_one_go
 from .calls import PoolJob
 from .records import JobState
 
@@ -68,6 +70,8 @@ class MapItem(Answer):
     def settle(self) -> None:
         """Complete the item, whose answer or error is known, and the job with its last item."""
         wanted, job = self.state is SENT, self.job
+        if wanted:
+            job.work.line_up(self)  # before it is done: an interrupt in between is noticed, see MapJobs.recover
         self.state = DONE
         self.value = None
         job.left -= 1
@@ -82,10 +86,15 @@ class MapItem(Answer):
 class ItemsJob(PoolJob):
     """A job for several small items of a map, or for one item that was encoded separately."""
 
-    __slots__ = ("began", "items", "left", "work")
+    __slots__ = ("began", "error", "items", "left", "work")
 
     def __init__(
-        self, work: MapJobs, items: list[MapItem], function: AnyFunction | None, body: bytes | Message | None
+        self,
+        work: MapJobs,
+        items: list[MapItem],
+        function: AnyFunction | None,
+        body: bytes | Message | None,
+        state: JobState = JobState.NEW,
     ) -> None:
         priority, timeout, idempotent = work.options
         super().__init__(work.pool, function, body, None, priority, timeout, idempotent, len(items))
@@ -94,9 +103,9 @@ class ItemsJob(PoolJob):
         self.items = items
         self.left = len(items)
         self.began = 0.0  # when it was sent
-        for item in items:
-            item.job = self
-        work.jobs.add(self)
+        self.error: BaseException | None = None  # with which it fails
+        self.state = state
+        in_one_go(map(setattr, items, repeat("job"), repeat(self)), map(work.jobs.add, (self,)))
 
     def send(self, calls: WorkerQueue) -> None:
         """Begin the items that have no answer yet."""
@@ -113,7 +122,7 @@ class ItemsJob(PoolJob):
         return [item.number for item in self._open()]
 
     def _open(self) -> list[MapItem]:
-        return [item for item in self.items if item.state is not DONE]
+        return [item for item in self.items if item.state is not DONE and item.job is self]
 
     def answered(self) -> None:
         """Complete the job, of which all items have answers, and learn how long an item took."""
@@ -131,18 +140,25 @@ class ItemsJob(PoolJob):
 
         When a plain worker has died, only the first of them fails: the others have not begun, and become another job.
         """
-        items = self._open()
-        self.work.jobs.discard(self)
+        rest = self.fail_items(error)
+        if rest is not None:
+            self.pool.scheduler.put_back([rest])
+
+    def fail_items(self, error: BaseException) -> ItemsJob | None:
+        """Do what ``fail`` does, and return the other job. If an interrupt stops this, a second call does the rest."""
+        self.error = error
+        items, rest, work = self._open(), None, self.work
         if len(items) > 1 and isinstance(error, WorkerDiedError | PeerError) and error.may_have_run:
-            self.pool.scheduler.put_back([ItemsJob(self.work, items[1:], self.function, None)])
-            items = items[:1]
-        else:
-            self.release()
-        self.items = []
-        for item in items:
+            rest = ItemsJob(work, items[1:], self.function, None, JobState.QUEUED)
+        for item in items if rest is None else items[:1]:
             item.error = item.error or error
+            work.line_up(item)
             item.state = DONE
-            self.work.came(item)
+            work.came(item)
+        self.release()
+        self.items = []
+        work.jobs.discard(self)
+        return rest
 
     def give_up(self, calls: WorkerQueue) -> None:
         """Give up the calls of the job: no caller waits for their answers any more."""
@@ -276,19 +292,30 @@ class MapJobs:
         wanted = self._most if seconds * self._most <= PER_JOB else max(1, int(PER_JOB / seconds))
         self._size = min(wanted, 4 * self._size)
 
+    def line_up(self, item: MapItem) -> None:
+        """Let the consumer take an item that is about to be done, in the order in which items are done."""
+        if not (self._ordered or self.closed):
+            self._ahead.append(item)
+
     def came(self, item: MapItem) -> None:
         """Note that an item is done: show the progress, and wake the consumer if it can take an item now."""
         if self._progress is not None:
             self._progress.advance()
         if self.closed:
             return
-        if not self._ordered:
-            self._ahead.append(item)
         waiting = self.waiting
         if waiting is not None and (not self._ordered or item is self._ahead[0]) and not waiting.done():
             waiting.set_result(None)
 
-    def recover(self) -> None:
+    def complete(self) -> None:
+        """Complete after an interrupt what it has stopped: items that were about to be done, and jobs that failed."""
+        if not self._ordered:
+            self._ahead = deque(item for item in self._ahead if item.state is DONE)
+        for job in [*self.jobs]:
+            if job.error is not None:
+                job.fail_items(job.error)  # the job of the rest is queued with all others
+
+    def wake(self) -> None:
         """Let the consumer look again after an interrupt, which may have come before it was woken."""
         if self.waiting is not None and not self.waiting.done():
             self.waiting.set_result(None)
@@ -318,7 +345,6 @@ class MapJobs:
             item.drop()
         self._ahead.clear()
         self._under_way = 0
-        for job in jobs:
-            self.pool.withdraw(job, kill=False)
+        self.pool.withdraw(*jobs, kill=False)
         if self._progress is not None:
             self._progress.close()

@@ -140,17 +140,26 @@ class PoolHandle:
         )
         return QueueFullError(text, may_have_run=False)
 
-    def withdraw(self, job: PoolJob, *, kill: bool = True) -> bool:
-        """Withdraw a job whose caller no longer waits for it. Return False if it has surely not run, and will not."""
-        worker = job.worker
-        if kill and worker is not None and job.state in (JobState.SENT, JobState.RUNNING):
-            self.take_back(worker)
+    def withdraw(self, *jobs: PoolJob, kill: bool = True) -> bool:
+        """Withdraw jobs whose caller no longer waits for them. Return False if they have surely not run, and will not.
+
+        A job that was sent ahead is taken back. With ``kill``, the plain worker of a job that has begun is killed.
+        """
+        with_worker = [job for job in jobs if job.state in (JobState.SENT, JobState.RUNNING)]
+        for worker in dict.fromkeys(job.worker for job in with_worker):
+            if worker is not None:
+                self.take_back(worker)
+        may_have_run = [self._drop(job, kill) for job in jobs]
+        self.decide()
+        return any(may_have_run)
+
+    def _drop(self, job: PoolJob, kill: bool) -> bool:
+        """Withdraw a job that cannot be taken back, or waits. Return as ``withdraw`` does. ``decide`` must follow."""
         may_have_run = self.scheduler.withdraw(job, kill=kill)
         if job.state is JobState.GIVEN_UP:
-            self._give_up(job, worker)
+            self._give_up(job, job.worker)
         else:
             job.release()
-        self.decide()
         return may_have_run
 
     def take_back(self, worker: WorkerRecord) -> None:

@@ -83,6 +83,7 @@ class PooledWorker:
         If it is not known what was sent or received, the worker was killed. Jobs that it has begun fail then.
         """
         if not self.channel.torn:
+            self.calls.take_back(0)
             return self.calls.list_jobs(), False
         self.worker.state = WorkerState.KILLED
         back = {*self.calls.take_back()}

@@ -13,6 +13,7 @@ from .._calls.call import State
 from .._calls.calls import Calls
 from .._calls.requests import Requests
 from .._system.import_path import ORDINARY
+from .._system.locks import in_one_go
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,26 +106,30 @@ class PoolCalls(Calls):
         self._held.append(number)
         return HELD
 
-    def take_back(self) -> list[PoolJob]:
+    def take_back(self, most: int = ALL) -> list[PoolJob]:
         """Take back and return the jobs that the worker has not begun, and will not begin now.
 
-        The caller has to tell the scheduler.
+        The caller has to tell the scheduler. With ``most=0``, only complete what an interrupt has stopped.
         """
-        numbers = [] if self._permits is None else self._permits.take_back(ALL)
+        if self._permits is None:
+            return []
+        numbers = self._permits.take_back(most)
         jobs: dict[PoolJob, None] = {}
+        gone: list[int] = []
         for number in numbers:
             if number in self._sent:
                 job = self._sent[number].job  # type: ignore[attr-defined]  # all answers here are those of jobs
                 jobs[job] = None
-                for one in job.numbers(number):
-                    del self._sent[one]
-                    self._running -= 1
+                gone += job.numbers(number)
         if jobs:
             self._drops = True
             self.drop_unsent(numbers)
-            for answer in self._sent.values():  # the sizes after these jobs, which the worker sends nevertheless
-                if answer.job in jobs:  # type: ignore[attr-defined]  # as above
+            for number, answer in self._sent.items():  # the sizes after these jobs, which the worker sends nevertheless
+                if answer.job in jobs and number not in gone:  # type: ignore[attr-defined]  # as above
                     answer.state = State.GIVEN_UP
+            in_one_go(map(self._sent.pop, gone))
+            self._running -= len(gone)
+        self._permits.forget()
         return list(jobs)
 
     def list_jobs(self) -> list[PoolJob]:

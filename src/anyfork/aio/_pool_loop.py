@@ -29,7 +29,7 @@ from ._writer_task import attend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from .._pools.calls import PoolJob
@@ -210,6 +210,8 @@ class PoolLoop(PoolHandle):
             self._timer.cancel()
         self._timer, self._timer_at = None, inf
         self.open = {job: None for job in self.open if not job.waiting.done()}
+        for work in self.maps:
+            work.complete()
         submitted: list[PoolJob] = [job for job in self.open if not job.done]
         submitted += [*(job for work in self.maps for job in work.jobs), *self._unwanted]
         wanted = dict.fromkeys(job for job in submitted if job.state is not JobState.NEW)
@@ -228,7 +230,7 @@ class PoolLoop(PoolHandle):
             if job.done and job not in measured:
                 job.settle()
         for work in self.maps:
-            work.recover()
+            work.wake()
 
     def _collapse(self, error: Exception) -> None:
         """Fail all present and future jobs, because of an unexpected error in the pool itself."""
@@ -296,22 +298,23 @@ class PoolLoop(PoolHandle):
         self._closed = self._closed or self._owner == os.getpid()
         self.change(super().kill)
 
-    def withdraw(self, job: PoolJob, *, kill: bool = True) -> bool:
-        """Withdraw a job as PoolHandle.withdraw does. A signal handler cannot change the pool meanwhile."""
+    def withdraw(self, *jobs: PoolJob, kill: bool = True) -> bool:
+        """Withdraw jobs as PoolHandle.withdraw does. A signal handler cannot change the pool meanwhile."""
         if self.busy:
-            self._unwanted[job] = None
-            self.request_soon(partial(self._withdraw, job, kill))
+            self._unwanted.update(dict.fromkeys(jobs))
+            self.request_soon(partial(self._withdraw, jobs, kill))
             return True
         self.busy = True
-        may_have_run = self._withdraw(job, kill)
+        may_have_run = self._withdraw(jobs, kill)
         self._decide()
         self.busy = False
         return may_have_run
 
-    def _withdraw(self, job: PoolJob, kill: bool) -> bool:
-        may_have_run = super().withdraw(job, kill=kill)
-        self.open.pop(job, None)  # type: ignore[call-overload]  # it may be a job of a map
-        self._unwanted.pop(job, None)
+    def _withdraw(self, jobs: Sequence[PoolJob], kill: bool) -> bool:
+        may_have_run = super().withdraw(*jobs, kill=kill)
+        for job in jobs:
+            self.open.pop(job, None)  # type: ignore[call-overload]  # it may be a job of a map
+            self._unwanted.pop(job, None)
         return may_have_run
 
     def resize(self, new: NewLimits) -> None:
