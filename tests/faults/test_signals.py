@@ -83,6 +83,34 @@ template.run(faulty.echo)
         program.wait_for(())
 
 
+@pytest.mark.parametrize(
+    "template", ["Template.new_exec(new_session=True)", "Template().ready().fork(new_session=True)"]
+)
+def test_signals_to_the_group_of_the_owner_do_not_reach_a_template_with_a_session_of_its_own(template):
+    source = f"""
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: None)
+template = {template}
+running = template.fork().run(faulty.forever)
+running.channel.recv(1)
+inside = Template().run(faulty.forever)
+inside.channel.recv(1)
+os.killpg(0, signal.SIGINT)
+os.killpg(0, signal.SIGTERM)
+say(inside.wait(10).code)
+with template.fork().run(faulty.end_with, 3) as process:
+    pass
+running.kill()
+say([process.returncode, running.wait(10).signal])
+hear()
+"""
+    with Program(source, start_new_session=True) as program:
+        assert program.read() in (1, None)  # by either signal
+        assert program.read() == [3, signal.SIGKILL]
+        program.kill()
+        program.wait_for(())
+
+
 def test_an_interrupted_run_leaves_no_process():
     # At whatever moment the exception comes. The template goes on.
     source = """

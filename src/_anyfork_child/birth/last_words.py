@@ -57,15 +57,15 @@ class Reports(dict[int, tuple[set[int], bytes]]):
         return {pid for pid, (marks, _) in self.items() if mark in marks}
 
     def _listen(self, pid: int, fd: int) -> None:
-        marks, words = self.get(pid) or (set(), b"")
-        for kind, text in _receive(fd):
+        received = [*_receive(fd)]
+        marks, _ = self.setdefault(pid, (set(), b""))  # afterwards: the handler of SIGTERM may listen in between
+        for kind, text in received:
             if kind == WORDS:
-                words = text
+                self[pid] = marks, text
             elif kind == CHILDLESS:
                 marks.discard(PARENT)
             else:
                 marks.add(kind)
-        self[pid] = marks, words
 
 
 def _receive(fd: int) -> Iterator[tuple[int, bytes]]:

@@ -169,11 +169,25 @@ class Children(ABC):
         """Return whether a process that is not detached is alive."""
         return any(not flags & DETACHED for _, flags, _ in self.living())
 
+    def in_other_groups(self) -> set[int]:
+        """Return the processes that are in another process group than this template."""
+        group, found = os.getpgrp(), set[int]()
+        for pid, _, _ in self.living():
+            try:
+                if os.getpgid(pid) != group:
+                    found.add(pid)
+            except ProcessLookupError:  # it has just been reaped: the handler of SIGTERM runs in the middle of that
+                continue
+        return found
+
     def kill_attached(self, number: int, spare: Container[int] = ()) -> None:
         """Send a signal to all processes that are not detached, except those in ``spare``."""
         for pid, flags, _ in self.living():
             if not flags & DETACHED and pid not in spare:
-                os.kill(pid, number)  # not reaped yet, so the pid is not reused
+                try:
+                    os.kill(pid, number)  # not reaped yet, so the pid is not reused
+                except ProcessLookupError:  # as above
+                    continue
 
     # --- Descriptors ---
 

@@ -14,6 +14,7 @@ from ..birth.exit import end as end
 from ..birth.exit import end_copy as end_copy
 from ..birth.exit import exit_code as exit_code
 from ..birth.last_words import ENDING, report
+from ..birth.owner_watch import has_ended
 from ..wire.failure import Failure
 from ..wire.frames import FAILED, Frame
 from ..wire.own_imports import import_own
@@ -91,10 +92,17 @@ def owner_gone(template: TemplateState) -> NoReturn:
 
 
 def terminated(template: TemplateState, number: int) -> None:
-    """Handle SIGTERM, which tells a template in a long step of the owner's end: end its processes, then die of it."""
+    """Handle SIGTERM, which tells a template in a long step of the owner's end: end its processes, then die of it.
+
+    If the owner goes on, the signal may have been for the process group. Then a template whose processes may have left
+    the group goes on, too.
+    """
     mine = os.getpid() == template.pid  # False in a new process that is not complete yet
     if mine and template.forking:
         template.told_to_end = number  # the signal came between a fork and its bookkeeping: see template.fork_loop
+        return
+    template.told_to_end = 0
+    if mine and not _has_ended(template.lifeline) and _goes_on(template):
         return
     signal(number, SIG_IGN)  # a second signal must not start this again
     if mine:
@@ -102,6 +110,29 @@ def terminated(template: TemplateState, number: int) -> None:
         _end_contained(template)
     signal(number, SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+def _has_ended(lifeline: int) -> bool:
+    try:
+        return has_ended(lifeline)
+    except OSError:  # user code has closed it
+        return True
+
+
+def _goes_on(template: TemplateState) -> bool:
+    """Return whether processes of other groups may need this template; pass SIGTERM on to the processes of its group.
+
+    It is handled in the middle of anything, so no process is reaped here. Templates below may have processes of other
+    groups, and decide about these themselves.
+    """
+    children = template.children
+    if children is None:
+        return False
+    others = children.in_other_groups()
+    if not (others or children.parents()):
+        return False
+    children.kill_attached(SIGTERM, spare=others)
+    return True
 
 
 def _end_children(template: TemplateState) -> None:
