@@ -35,6 +35,11 @@ for _number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # whi
     if signal.getsignal(_number) == signal.SIG_IGN:  # by nohup, or in the background of a shell
         signal.signal(_number, signal.SIG_DFL)
 
+# The fixtures and parameters by which one text of a test holds for each kind of template, worker and loop.
+KIND_NAMES = ("new_template", "new_worker", "made", "made_for_others", "anyio_backend")
+# Kinds whose parts are those of others: a fork of a fork, and a loop that tests/aio is about.
+COMPOSED = ("twice_forked", "fork of twice_forked", "uvloop")
+
 PACKAGES = {"uvloop": "uvloop", "pool-uvloop": "uvloop", "msgpack": "msgspec"}  # by the parameter of tests that need it
 
 
@@ -138,13 +143,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"{package} has no wheel for this interpreter"))
     left_out = [item for item in items if _is_remote(item) and not _concerns_remote(item)]
     for item in items:
-        if _is_remote(item):  # what is special about them has tests of its own
+        if _is_remote(item) or _is_of_the_product(item):  # what is special about them has tests of its own
             item.add_marker(pytest.mark.slow)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     yield
     _begin_with_what_waits(items)  # last: what others take away afterwards would change the parts
+
+
+def _is_of_the_product(item: pytest.Item) -> bool:
+    """Return whether a test is for the whole product of kinds and cases, which is in the slow group.
+
+    The others run each case with the first kind, and each kind with the first case: what a case asks for is done by
+    code that does not know the kind. Attributes are the exception, which a new interpreter gets in its own way.
+    """
+    parameters = getattr(item, "callspec", None)
+    if parameters is None:
+        return False
+    kinds = [name for name in parameters.indices if name in KIND_NAMES]
+    if any(parameters.params[name] in COMPOSED for name in kinds) and item.path.parent.name != "aio":
+        return True
+    another_case = any(index for name, index in parameters.indices.items() if name not in KIND_NAMES)
+    return another_case and any(parameters.indices[name] and parameters.params[name] != "new_exec" for name in kinds)
 
 
 def _begin_with_what_waits(items: list[pytest.Item]) -> None:

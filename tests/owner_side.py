@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -12,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import faces
 import pytest
+from asking import ask as ask
+from asking import ended as ended
+from asking import read_all as read_all
+from asking import result_of as result_of
 from deadlines import DEADLINE
 from early_program import early_program
 
@@ -19,10 +22,9 @@ import anyfork
 from anyfork import aio
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator, Mapping
 
-    from anyfork import ExitStatus, Process, Template
+    from anyfork import Template
 
 
 # Leads to another Python here, for which this program is on another machine. It finds the modules of the tests.
@@ -77,32 +79,6 @@ def disconnect() -> None:
     """Close those connections, when all tests have run."""
     while _connections:
         _connections.popitem()[1].close()
-
-
-def read_all(channel: socket.socket) -> bytes:
-    """Return all bytes up to the end of the stream."""
-    with channel.makefile("rb") as file:
-        return file.read()
-
-
-def result_of(process: Process) -> Any:
-    """Return what a process sends back pickled, once it has ended well."""
-    with process:
-        said = read_all(process.channel)
-        status = process.wait(DEADLINE)
-    assert status.code == 0, f"{status}: {status.error}"
-    return pickle.loads(said)
-
-
-def ask(template: Template, expression: str, *values: object) -> Any:
-    """Return the value of an expression in a process of this template; ``v`` are the values sent before and these."""
-    return result_of(template.start("child_side:answer", *values, expression))
-
-
-def ended(process: Process) -> ExitStatus:
-    """Return how a process has ended, and close its handle."""
-    with process:
-        return process.wait(DEADLINE)
 
 
 def run_python(

@@ -22,7 +22,7 @@ from multiprocessing import resource_tracker
 import child_side
 import pytest
 from arguments_functions import closed_file, closed_socket
-from owner_side import ask, output_of, pipe, run_python
+from owner_side import ask, output_of, pipe, result_of, run_python
 
 import anyfork
 from _anyfork_child.values.by_name_or_value import OWNER
@@ -296,8 +296,6 @@ def test_a_decorated_function_goes_as_what_its_name_means(template):
     @functools.wraps(child_side.answer)
     def wrapper(channel, *values):
         channel.sendall(pickle.dumps("wrapped"))
-
-    from owner_side import result_of
 
     assert result_of(template.run(wrapper)) == "wrapped"
 

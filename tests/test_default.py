@@ -20,7 +20,7 @@ def in_another_program(body, *arguments, **options):
         import os, signal, sys, threading
         sys.path.insert(0, sys.argv[1])
         import anyfork, child_side
-        from owner_side import ask, ended
+        from asking import ask, ended
 
         def children():
             with open(f"/proc/self/task/{os.getpid()}/children") as file:

@@ -15,7 +15,7 @@ HEAD = """
     import os, select, signal, sys
     sys.path.insert(0, sys.argv[1])
     import anyfork
-    from owner_side import ask, read_all
+    from asking import ask, read_all
     from anyfork._processes.default_template import default_template
 
     def children():

@@ -19,7 +19,7 @@ HEAD = """
     import os, signal, sys
     sys.path.insert(0, sys.argv[1])
     import anyfork
-    from owner_side import ask, ended, read_all, result_of
+    from asking import ask, ended, read_all, result_of
     from child_side import until_closed
 
     def report(channel, function, *args):

@@ -6,9 +6,11 @@ import ast
 import json
 import os
 import sys
+from functools import cache
 
 import child_side
 import pytest
+from conftest import COMPOSED
 from owner_side import KINDS, ask, output_of, result_of
 
 import anyfork
@@ -27,7 +29,9 @@ HEAVY = {
 }
 
 
-CLEAN = [kind for kind in KINDS if kind != "early"]  # a copy of a program that has imported anyfork has it too
+CLEAN = [
+    kind for kind in KINDS if kind not in ("early", *COMPOSED)
+]  # a copy of a program that has imported anyfork has it too
 
 
 def loaded_by(code):
@@ -73,21 +77,28 @@ def test_making_templates_and_processes_loads_nothing_heavy_in_the_program():
     assert loaded_by(program) & {"asyncio", "anyio", "multiprocessing", "cloudpickle", "logging"} == set()
 
 
-def in_another_program(kind, modules):
-    """Return the modules that an expression finds in a template of this kind, of a program that did nothing else.
+@cache
+def in_another_program(kind):
+    """Return the modules of a template of this kind and of a process of it, in a program that did nothing else.
 
     Functions that went by value make the template they were forked from load cloudpickle, the default one as well.
     """
-    head = f"import sys; sys.path.insert(0, {HERE!r}); import owner_side; from owner_side import ask\n"
-    program = f"{head}template = owner_side.KINDS[{kind!r}]()\nprint(sorted({modules}))"
-    return set(ast.literal_eval(output_of("-c", program)))
+    program = f"""
+import sys; sys.path.insert(0, {HERE!r})
+import owner_side
+template = owner_side.KINDS[{kind!r}]()
+seen = "import sys; seen = list(sys.modules)"
+for each, expression in (template, "list(sys.modules)"), (template.execute(seen), "sys.modules['__main__'].seen"):
+    print(sorted(owner_side.ask(each.fork(), expression)))
+"""
+    of_process, of_template = map(ast.literal_eval, output_of("-c", program).splitlines())
+    return set(of_template), set(of_process)
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[kind for kind in KINDS if kind not in COMPOSED])
 def modules(request):
     """Return the modules of an idle template, as it sees them itself."""
-    seen = "template.execute('import sys; seen = list(sys.modules)')"
-    return in_another_program(request.param, f"""ask({seen}, "sys.modules['__main__'].seen")""")
+    return in_another_program(request.param)[0]
 
 
 @pytest.mark.parametrize("modules", CLEAN, indirect=True)
@@ -128,10 +139,10 @@ def test_a_process_that_got_a_function_by_value_has_nothing_of_anyfork(kind):
 
 
 @pytest.mark.untraced
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in COMPOSED])
 def test_a_process_has_nothing_of_asyncio_and_its_like(kind):
     unwanted = {"asyncio", "anyio", "multiprocessing", "cloudpickle", "subprocess"}
-    assert in_another_program(kind, "ask(template, 'list(sys.modules)')") & unwanted == set()
+    assert in_another_program(kind)[1] & unwanted == set()
 
 
 def test_a_process_may_import_anyfork_itself():

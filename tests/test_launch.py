@@ -104,7 +104,7 @@ def test_a_fresh_interpreter_has_the_options_of_the_program():
         import sys
         sys.path.insert(0, sys.argv[1])
         import anyfork
-        from owner_side import ask
+        from asking import ask
         expression = "(sys.flags.optimize, sys.flags.dont_write_bytecode, sys.flags.utf8_mode)"
         print(ask(anyfork.Template.new_exec(), expression), ask(anyfork.Template(), expression))
     """)
@@ -116,7 +116,7 @@ def test_an_isolated_interpreter_works_too():
         import sys
         sys.path[:0] = sys.argv[1:]
         import anyfork
-        from owner_side import ask
+        from asking import ask
         expression = "(sys.flags.isolated, sys.flags.safe_path)"
         print(ask(anyfork.Template.new_exec(), expression), ask(anyfork.Template(), expression))
     """)
@@ -217,7 +217,7 @@ BROKEN_DEFAULT = textwrap.dedent("""
     import os, sys
     sys.path.insert(0, sys.argv[1])
     import anyfork
-    from owner_side import ask
+    from asking import ask
     os.environ["ANYFORK_PYTHON"] = sys.argv[2]
     try:
         anyfork.Template().ready(10)
@@ -288,7 +288,7 @@ def test_a_program_whose_directory_was_removed_has_templates(tmp_path):
         import os, sys
         sys.path.insert(1, sys.argv[1])
         import anyfork
-        from owner_side import ask
+        from asking import ask
         os.mkdir("gone")
         os.chdir("gone")
         os.rmdir("../gone")
@@ -308,7 +308,7 @@ def test_a_daemon_without_standard_streams_has_templates(closed, tmp_path):
         for fd in map(int, sys.argv[2]):
             os.close(fd)
         import anyfork
-        from owner_side import ask
+        from asking import ask
         expression = "[os.path.exists(f'/proc/self/fd/{fd}') for fd in (0, 1, 2)]"
         result = [ask(anyfork.Template(), expression), ask(anyfork.Template.new_exec(), expression)]
         with open(sys.argv[3], "w") as file:

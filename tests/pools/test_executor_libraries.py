@@ -20,11 +20,7 @@ import anyfork.joblib  # noqa: E402  # it registers the backend
 @pytest.fixture(scope="module")
 def ready_for_joblib():
     """Yield a template that has loaded joblib: importing it takes longer than most tests."""
-    with (
-        Template()
-        .preload("joblib.parallel", "anyfork.joblib", "sklearn.tree", "sklearn.model_selection")
-        .ready(60) as template
-    ):
+    with Template().preload("joblib.parallel", "anyfork.joblib").ready(60) as template:
         yield template
 
 
@@ -83,6 +79,7 @@ class TestJoblib:
         sums = joblib.Parallel()(joblib.delayed(numpy.sum)(array * n) for n in range(3))
         assert sums == [array.sum() * n for n in range(3)]
 
+    @pytest.mark.slow
     def test_scikit_learn_searches(self):
         sklearn = pytest.importorskip("sklearn")
         from sklearn.datasets import load_iris

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
-from cold_and_warm import PLAIN, TEMPLATES, Runs, preloaded
+from cold_and_warm import DEADLINE, PLAIN, TEMPLATES, Runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,15 +41,22 @@ def empty(place):
     """Leave the directory of a program empty."""
 
 
+@pytest.fixture(scope="module")
+def templates():
+    """Provide one template of each kind for all tests: what it preloads takes longer than most of them."""
+    with contextlib.ExitStack() as stack:
+        yield {name: stack.enter_context(make().ready(DEADLINE)) for name, make in TEMPLATES.items()}
+
+
 @pytest.fixture(params=TEMPLATES)
-def runs_of_both(request, tmp_path):
-    with TEMPLATES[request.param]() as template:
+def runs_of_both(request, templates, tmp_path):
+    with templates[request.param].fork() as template:
         yield Runs(tmp_path / "here", empty, template)
 
 
 @pytest.fixture
-def runs(tmp_path):
-    with preloaded() as template:
+def runs(templates, tmp_path):
+    with templates["preloaded"].fork() as template:
         yield Runs(tmp_path / "here", empty, template)
 
 
