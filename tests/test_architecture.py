@@ -60,9 +60,10 @@ OWNER = {
 
 @dataclass(frozen=True)
 class Module:
-    """One module of src: its dotted name, and the modules of src that it imports anywhere."""
+    """One module of src: its dotted name, its file, and the modules of src that it imports anywhere."""
 
     name: str
+    path: Path
     imports: frozenset[str]
 
     @property
@@ -84,12 +85,18 @@ def modules() -> dict[str, Module]:
         parts = path.relative_to(SRC).with_suffix("").parts
         if all(part.isidentifier() for part in parts):  # hooks of PyInstaller are no modules
             paths[".".join(parts).removesuffix(".__init__")] = path
-    return {name: Module(name, frozenset(imported(name, path, {*paths}))) for name, path in paths.items()}
+    return {name: Module(name, path, frozenset(imported(name, path, {*paths}))) for name, path in paths.items()}
+
+
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """Return all nodes of a module's code."""
+    return [*ast.walk(ast.parse(path.read_text()))]
 
 
 def imported(name: str, path: Path, known: set[str]) -> Iterator[str]:
     package = name if path.stem == "__init__" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom):
@@ -221,3 +228,56 @@ def test_the_page_on_the_architecture_names_modules_that_are_there():
         if not any((place / name).is_dir() or (place / f"{name}.py").exists() for place in places)
     ]
     assert gone == []
+
+
+PLATFORM = "_anyfork_child.wire.platform"
+# Who else may ask what the system or this version of Python has, and why.
+MAY_ASK = {
+    "_anyfork_child.program.errors": "does what each version of the interpreter does",
+    "_anyfork_child.program.main_module": "does what each version of the interpreter does",
+    "_anyfork_child.birth.lazy_imports": "lazy imports are its subject",
+    "_anyfork_child.template.fork_hooks": "asks about a state of the program, which may change",
+    "_anyfork_child.template.immortality": "immortal objects are its subject",
+    "_anyfork_child.template.program_start": "a function of CPython has other parameters in another version",
+    "_anyfork_child.wire.memfd": "files in memory are its subject",
+    "_anyfork_client.messages": "the client imports nothing of the library",
+    "_anyfork_client.place": "the client imports nothing of the library",
+    "anyfork": "asks before anything else is imported",
+    "anyfork._cli.doctor": "tells users what their system has",
+    "anyfork._processes.launch": "a fault of one version of the interpreter",
+    "anyfork._system.interpreter": "the executable of a program is its subject",
+    "anyfork._system.locks": "locks are its subject",
+    "anyfork._system.polling": "asks what gevent and eventlet have left of the module, at each use",
+}
+SYSTEM_MODULES = {
+    *("fcntl", "mmap", "os", "posix", "resource", "select", "signal", "socket", "sys", "thread", "threading", "time"),
+    *("types", "RLock"),
+}
+EVERYWHERE = {"argv", "excepthook", "fsencode", "stderr", "stdout"}  # a program may delete them or misuse them
+
+
+def probes(code: list[ast.AST]) -> Iterator[ast.AST]:
+    """Find where a module asks for the system, for the version of Python, or for a name that not each of them has."""
+    for node in code:
+        match node:
+            case ast.Attribute(ast.Name("sys"), "platform") | ast.Attribute(ast.Name("os"), "name" | "uname"):
+                yield node
+            case ast.Compare() if "sys.version_info" in ast.unparse(node):
+                yield from (part for part in ast.walk(node) if isinstance(part, ast.Tuple))
+            case ast.Call(ast.Name("hasattr" | "getattr"), [ast.Name(module), ast.Constant(name), *_]):
+                if module.removeprefix("_") in SYSTEM_MODULES and name not in EVERYWHERE:
+                    yield node
+            case ast.Try(body, handlers) if any("AttributeError" in ast.unparse(handler) for handler in handlers):
+                yield from (part for statement in body for part in ast.walk(statement) if is_of_system(part))
+
+
+def is_of_system(node: ast.AST) -> bool:
+    match node:
+        case ast.Attribute(ast.Name(module), name):
+            return module.removeprefix("_") in SYSTEM_MODULES and name not in EVERYWHERE
+    return False
+
+
+def test_only_the_platform_module_asks_what_the_system_has():
+    ask = {module.name for module in modules().values() if any(probes(nodes(module.path)))}
+    assert ask == {PLATFORM, *MAY_ASK}

@@ -15,6 +15,7 @@ import os
 import sys
 
 from ..wire.own_imports import import_own
+from ..wire.platform import LINUX, SYSTEM
 from ..wire.process_tree import kill_descendants
 from .control_group import ControlGroup
 
@@ -32,8 +33,8 @@ def become_container() -> str:
     Raises OSError where the system has no containers.
     """
     global _container
-    if sys.platform != "linux":
-        raise OSError(f"only Linux gives orphans to an ancestor, and this is {sys.platform}")
+    if not LINUX:
+        raise OSError(f"only Linux gives orphans to an ancestor, and this is {SYSTEM}")
     ctypes = import_own("ctypes")
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")

@@ -9,13 +9,11 @@ from ..wire.failure import Failure, failure_of
 from ..wire.frames import EXECUTE, INIT, PRELOAD, PREPARE
 from ..wire.gpu_devices import GpuDevices
 from ..wire.own_imports import import_own, is_standard_library
+from ..wire.platform import LAZY_IMPORTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-LAZY_IMPORTS = hasattr(sys, "set_lazy_imports")  # Python 3.15
 
 
 def _initialise(payload: Payload) -> None:

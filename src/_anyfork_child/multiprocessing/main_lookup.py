@@ -19,9 +19,10 @@ from _thread import RLock
 from importlib.machinery import ModuleSpec
 
 from ..values.decode import Payload, keep_shared_data
-from ..wire.channel import NOSIGNAL, RIGHTS, Channel, pack_descriptors
+from ..wire.channel import RIGHTS, Channel, pack_descriptors
 from ..wire.failure import MISSING, unpack_texts
 from ..wire.frames import FAILED
+from ..wire.platform import NOSIGNAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from ..template.template import Template
 from ..template.top_frame import run
 from ..wire.frames import CLOSE, DETACHED, FORK, Frame, ProtocolError
 from ..wire.lifeline import open_anew, open_pipe
+from ..wire.platform import pidfd_open
 from .protocol import BYE
 from .relay import SPEAKS, Relay, settle_in
 from .stream import CONTROL
@@ -84,10 +85,11 @@ def _relay(incoming: int, outgoing: int, root: _socket.socket, pid: int, lifelin
 
 def _watch(relay: Relay, pid: int) -> None:
     """Let the end of a process wake the relay, which otherwise notices the end at its next tick."""
-    try:
-        relay.watch(os.pidfd_open(pid), lambda _event: None)
-    except (AttributeError, OSError):  # the system has no pidfds, or no descriptor is left
-        pass
+    if pidfd_open is not None:
+        try:
+            relay.watch(pidfd_open(pid), lambda _event: None)
+        except OSError:  # no descriptor is left
+            pass
 
 
 def _take_stdio() -> tuple[int, int]:

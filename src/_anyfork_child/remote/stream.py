@@ -10,10 +10,11 @@ import os
 from collections import deque
 from select import POLLIN, POLLOUT
 
-from ..wire.channel import NOSIGNAL, NOWAIT, Channel, close_all, send_some
+from ..wire.channel import NOWAIT, Channel, close_all, send_some
 from ..wire.descriptors import duplicate
 from ..wire.frames import messages
 from ..wire.memfd import new_file
+from ..wire.platform import NOSIGNAL
 from .protocol import WINDOW
 
 TYPE_CHECKING = False

@@ -6,15 +6,16 @@ A relay waits with epoll if there is one, because its cost does not grow with th
 from __future__ import annotations
 
 import os
-import select
 from abc import ABC, abstractmethod
 from select import POLLIN, POLLOUT, poll
 from time import monotonic
 
+from ..wire.platform import epoll
 from .protocol import BEAT, message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import select
     from collections.abc import Callable, Sequence
 
 
@@ -146,9 +147,9 @@ class EpollPoller(Poller):
     """The poller of Linux, by epoll."""
 
     def __init__(self) -> None:
-        epoll = select.epoll()
-        self.add, self.change, self.remove = epoll.register, epoll.modify, epoll.unregister
-        self._poll = epoll.poll
+        events: select.epoll = epoll()
+        self.add, self.change, self.remove = events.register, events.modify, events.unregister
+        self._poll = events.poll
 
     def wait(self, seconds: float) -> Sequence[tuple[int, int]]:
         return self._poll(seconds, EVENTS)
@@ -158,13 +159,13 @@ class PollPoller(Poller):
     """The poller of every other system, by poll."""
 
     def __init__(self) -> None:
-        poll = select.poll()
-        self.add = self.change = poll.register
-        self.remove = poll.unregister
-        self._poll = poll.poll
+        events = poll()
+        self.add = self.change = events.register
+        self.remove = events.unregister
+        self._poll = events.poll
 
     def wait(self, seconds: float) -> Sequence[tuple[int, int]]:
         return self._poll(seconds * 1000)
 
 
-make_poller: Callable[[], Poller] = EpollPoller if hasattr(select, "epoll") else PollPoller
+make_poller: Callable[[], Poller] = PollPoller if epoll is None else EpollPoller

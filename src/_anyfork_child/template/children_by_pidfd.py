@@ -13,8 +13,9 @@ from os import O_CLOEXEC, O_RDONLY, close, dup2, kill, open, pidfd_open, wait4  
 from select import EPOLLIN, epoll
 from time import monotonic
 
-from ..wire.channel import NOSIGNAL, NOWAIT
+from ..wire.channel import NOWAIT
 from ..wire.frames import BORN, HEADER, SIGNAL, VERSION
+from ..wire.platform import NOSIGNAL
 from .children import Children, retry
 
 TYPE_CHECKING = False

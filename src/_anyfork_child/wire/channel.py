@@ -15,6 +15,7 @@ from time import sleep
 
 from .frames import DESCRIPTORS_A_MESSAGE, HEADER_SIZE, Decoder, Frame, messages, wipe
 from .own_imports import import_own
+from .platform import CLOEXEC, NOSIGNAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 RIGHTS = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
 ROOM = _socket.CMSG_SPACE(DESCRIPTORS_A_MESSAGE * 4)
-CLOEXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)  # macOS has none
-NOSIGNAL = getattr(_socket, "MSG_NOSIGNAL", 0)
 NOWAIT = _socket.MSG_DONTWAIT
 WAITALL = _socket.MSG_WAITALL
 TRUNCATED = _socket.MSG_CTRUNC

@@ -12,10 +12,9 @@ from _signal import SIGTERM
 
 from .descriptors import duplicate, lift
 from .frames import FOLLOWED
+from .platform import ASYNC, F_SETSIG
 
-F_SETSIG: int | None = getattr(fcntl, "F_SETSIG", None)  # Linux
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-ASYNC = os.O_NONBLOCK | getattr(fcntl, "FASYNC", 0)
 
 
 def open_pipe() -> tuple[int, int]:

@@ -8,7 +8,7 @@ uses the ``map`` up: its calls are made once, even if a signal handler interrupt
 from __future__ import annotations
 
 from .descriptors import FIRST, duplicates
-from .original_select import original_select
+from .platform import epoll, kqueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 # A class written in C whose objects close any descriptor when they are deleted, without a warning. A destructor in
 # Python could lose an interrupt, because the interpreter drops the exceptions of destructors.
 # macOS has no epoll, but objects of its kqueue hold a descriptor just as well.
-_select: Any = original_select()
-_Holder = _select.epoll if hasattr(_select, "epoll") else _select.kqueue
+_Holder: Any = epoll or kqueue
 
 
 class Owned:

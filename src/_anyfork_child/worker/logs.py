@@ -16,7 +16,8 @@ from contextlib import suppress
 
 from ..birth.claims import is_claimed
 from ..wire.call_messages import HEADER, LOG, MAX_BODY
-from ..wire.channel import NOSIGNAL, NOWAIT
+from ..wire.channel import NOWAIT
+from ..wire.platform import NOSIGNAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..wire.platform import RSS_UNIT
+
 PRIVATE, PSS = range(2)
 FIELDS = (b"Private_Clean:", b"Private_Dirty:"), (b"Pss:",)
 
@@ -21,7 +23,6 @@ def measure(kind: int) -> int:
 
 
 def _most() -> int:
-    import sys
     from resource import RUSAGE_SELF, getrusage
 
-    return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return getrusage(RUSAGE_SELF).ru_maxrss * RSS_UNIT

@@ -34,17 +34,10 @@ from ..wire.call_messages import (
     RESULT,
     Inbox,
 )
-from ..wire.channel import (
-    CLOEXEC,
-    ROOM,
-    TRUNCATED,
-    close_all,
-    plain_socket,
-    send_all,
-    unpack_descriptors,
-)
+from ..wire.channel import ROOM, TRUNCATED, close_all, plain_socket, send_all, unpack_descriptors
 from ..wire.failure import format_error, pack_texts
 from ..wire.memfd import read_all
+from ..wire.platform import CLOEXEC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

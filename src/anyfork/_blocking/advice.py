@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import defaultdict
 from fcntl import F_GETFL, F_SETFL, fcntl
 
 from _anyfork_child.values.decode import Descriptor
 from _anyfork_child.wire.memfd import new_file
+from _anyfork_child.wire.platform import LINUX, SYSTEM
 
 from .._errors import ArgumentError
 from .._processes.handles import HasTemplates, check_template
@@ -253,6 +253,6 @@ def advise(template: TemplateHandle | HasTemplates) -> Advice:
     else:
         check_template("advise", template)
         templates = [template]
-    if sys.platform != "linux":
-        raise ArgumentError(f"advise() reads the size of processes from /proc, which {sys.platform} has not")
+    if not LINUX:
+        raise ArgumentError(f"advise() reads the size of processes from /proc, which {SYSTEM} has not")
     return Advice(templates)

@@ -13,6 +13,7 @@ from select import POLLIN, POLLOUT
 from sys import _getframe, modules
 
 from _anyfork_child.wire.owned_descriptors import Owned
+from _anyfork_child.wire.platform import eventfd
 
 from .._processes.undelivered import RETRY
 from .._system.locks import locked
@@ -193,9 +194,9 @@ def new_alarm(count: int) -> Owned:
 
     Return an empty Owned if the system has no such descriptors, or none are left.
     """
-    if hasattr(os, "eventfd"):
+    if eventfd is not None:
         try:
-            return Owned(map(os.eventfd, (count,), (os.EFD_CLOEXEC | os.EFD_NONBLOCK,))).lifted()
+            return Owned(map(eventfd, (count,), (os.EFD_CLOEXEC | os.EFD_NONBLOCK,))).lifted()
         except OSError:  # out of descriptors
             pass
     return Owned()

@@ -21,7 +21,8 @@ from sys import modules
 
 from _anyfork_child.values.scalars import load_plain
 from _anyfork_child.wire.call_messages import READ_SIZE
-from _anyfork_child.wire.channel import CLOEXEC, ROOM
+from _anyfork_child.wire.channel import ROOM
+from _anyfork_child.wire.platform import CLOEXEC
 from _anyfork_child.wire.signals import comes_from_outside
 
 from .._calls.call import State

@@ -9,9 +9,7 @@ from select import POLLIN, POLLOUT
 from _anyfork_child.values.message import Message
 from _anyfork_child.wire.call_messages import FDS, HEADER, HEADER_SIZE, MAX_BODY, MAX_IN_FILE, READ_SIZE, RESULT, Inbox
 from _anyfork_child.wire.channel import (
-    CLOEXEC,
     LATER,
-    NOSIGNAL,
     NOWAIT,
     ROOM,
     TRUNCATED,
@@ -21,6 +19,7 @@ from _anyfork_child.wire.channel import (
     unpack_descriptors,
 )
 from _anyfork_child.wire.frames import ProtocolError
+from _anyfork_child.wire.platform import CLOEXEC, NOSIGNAL
 from _anyfork_child.wire.signals import comes_from_outside
 
 from .._errors import AnyforkError, HandleError, PeerError, WorkerDiedError

@@ -12,6 +12,8 @@ from _anyfork_client.launch import LOCK, take_lock
 from _anyfork_client.messages import LostError, peer, receive, send
 from _anyfork_client.place import SUFFIX, UnusableError, connect, file_in, open_directory
 
+from .._system.process_memory import memory_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 TIMEOUT = 2.0  # seconds for an answer
 START_TIMEOUT = 10.0  # seconds for a keeper that is starting
 PAUSE = 0.02  # seconds
+MEGABYTE = 1 << 20
 
 
 def show() -> None:
@@ -143,12 +146,8 @@ def _template(facts: dict[str, Any]) -> Iterator[str]:
 
 def _memory(pid: int) -> str:
     """Return the memory of a process, proportionally where it is shared."""
-    try:
-        with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8", errors="replace") as file:
-            kilobytes = next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
-    except (OSError, StopIteration):
-        return "memory unknown"
-    return f"{kilobytes / 1024:.1f} MiB"
+    found = memory_of(pid)
+    return "memory unknown" if found is None else f"{found.pss / MEGABYTE:.1f} MiB"
 
 
 def _duration(seconds: float) -> str:

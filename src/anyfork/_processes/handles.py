@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from _signal import SIGKILL, SIGSTOP, SIGTERM
 from _thread import RLock
 
 from _anyfork_child.wire.frames import EXECUTE, IMMORTALIZE, PRELOAD, PREPARE, PROGRAM, SEND, START
+from _anyfork_child.wire.platform import LINUX
 from _anyfork_child.wire.process_tree import kill_descendants
 
 from .._errors import AnyforkError, ArgumentError, HandleError, StatusUnknownError
@@ -605,7 +605,7 @@ class ProcessHandle(Stays):
 
     def _kill_descendants(self) -> None:
         link = self._link
-        if link.remote or sys.platform != "linux":
+        if link.remote or not LINUX:
             where = link.session.host or "this system"
             raise ArgumentError(f"kill(tree=True) cannot find the processes on {where}: use kill(), for one process")
         self.send_signal(SIGSTOP)

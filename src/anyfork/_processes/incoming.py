@@ -5,8 +5,9 @@ Received data stays until everything that the frame means was noted: see _system
 
 from __future__ import annotations
 
-from _anyfork_child.wire.channel import CLOEXEC, NOWAIT, ROOM, TRUNCATED, close_all, unpack_descriptors
+from _anyfork_child.wire.channel import NOWAIT, ROOM, TRUNCATED, close_all, unpack_descriptors
 from _anyfork_child.wire.frames import HEADER_SIZE, Decoder, usual_frame
+from _anyfork_child.wire.platform import CLOEXEC
 
 from .._system.locks import Once
 

@@ -22,7 +22,7 @@ from _anyfork_child.wire.descriptors import duplicates, is_standard_stream, sock
 from _anyfork_child.wire.frames import INIT, STDIO
 from _anyfork_child.wire.memfd import new_file
 from _anyfork_child.wire.owned_descriptors import Owned
-from _anyfork_child.wire.platform import OLDEST, bind_now
+from _anyfork_child.wire.platform import OLDEST, affinity, bind_now
 
 from .._errors import ArgumentError, LaunchError
 from .._system.import_path import current_directory, note_given, places
@@ -182,11 +182,8 @@ def _inherited(encoded: Encoded) -> dict[str, object]:
         "limits": {number: resource.getrlimit(number) for number in numbers},
         "priority": os.getpriority(os.PRIO_PROCESS, 0),
     }
-    if hasattr(os, "sched_getaffinity"):
-        values["affinity"] = os.sched_getaffinity(0)
-    umask = _umask()
-    if umask is not None:
-        values["umask"] = umask
+    known = {"affinity": affinity(), "umask": _umask()}
+    values |= {name: value for name, value in known.items() if value is not None}
     for fd, name in enumerate(STDIO):
         values[name] = encoded.add_descriptor(fd, fd) if is_standard_stream(fd) else os.devnull
     values["cwd"] = encoded.add_made(open_directory())

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from math import ceil, inf
+
+from _anyfork_child.wire.platform import allowed_cpus
 
 from .control_groups import PROC, group_directories
 
 
 def usable_cpus() -> int:
     """Return how many CPUs this program can keep busy: its affinity, or the quota of its control groups if less."""
-    return max(1, min(_allowed(), ceil(min(cpu_quota(), 1e6))))
-
-
-def _allowed() -> int:
-    count = getattr(os, "process_cpu_count", None)  # Python 3.13
-    if count is not None:
-        return count() or 1
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return max(1, min(allowed_cpus(), ceil(min(cpu_quota(), 1e6))))
 
 
 def cpu_quota(proc: str = PROC) -> float:

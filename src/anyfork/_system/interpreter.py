@@ -18,6 +18,8 @@ from __future__ import annotations
 import os
 import sys
 
+from _anyfork_child.wire.platform import LAZY_IMPORTS
+
 from .._errors import LaunchError
 from .import_path import ORDINARY
 
@@ -184,9 +186,9 @@ def lazy_imports() -> tuple[str, str | None] | None:
 
     A filter that is not a function of a module has no name, and so is not passed on.
     """
-    if not hasattr(sys, "get_lazy_imports"):  # Python 3.15
+    if not LAZY_IMPORTS:
         return None
-    mode: str = sys.get_lazy_imports()
+    mode: str = sys.get_lazy_imports()  # type: ignore[attr-defined]  # Python 3.15
     chosen = sys.get_lazy_imports_filter()  # type: ignore[attr-defined]  # it exists where the mode does
     name = None if chosen is None else ORDINARY.name_of(chosen)
     return None if mode == "normal" and name is None else (mode, name)

@@ -10,8 +10,9 @@ import os
 from _thread import RLock
 
 from _anyfork_child.wire.descriptors import duplicates
-from _anyfork_child.wire.lifeline import F_SETSIG, READ, follow, open_pipe, path_of
+from _anyfork_child.wire.lifeline import READ, follow, open_pipe, path_of
 from _anyfork_child.wire.owned_descriptors import Owned
+from _anyfork_child.wire.platform import F_SETSIG
 
 from .locks import do_locked
 

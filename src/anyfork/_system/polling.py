@@ -13,17 +13,14 @@ import sys
 from select import POLLIN, POLLOUT
 
 from _anyfork_child.wire.descriptors import FIRST, duplicate
-from _anyfork_child.wire.original_select import original_select
+from _anyfork_child.wire.platform import epoll as _epoll
+from _anyfork_child.wire.platform import poll as _poll
 
 from .._errors import StartError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-
-# The original functions, whether the program is patched or not.
-_epoll, _poll = (getattr(original_select(), name, None) for name in ("epoll", "poll"))
 
 
 def patched_by() -> str:
@@ -74,7 +71,7 @@ def new_poll() -> select.poll:
 
 def is_ready(fd: int, events: int = POLLIN) -> bool:
     """Return whether a descriptor is ready, without waiting."""
-    poller: select.poll = _poll()  # type: ignore[misc]  # every system with processes of ours has it
+    poller: select.poll = _poll()
     poller.register(fd, events)
     return bool(poller.poll(0))
 

@@ -15,11 +15,12 @@ from _thread import RLock
 from select import POLLIN
 from types import ModuleType
 
-from _anyfork_child.wire.channel import CLOEXEC, NOWAIT, ROOM, Channel, close_all, unpack_descriptors
+from _anyfork_child.wire.channel import NOWAIT, ROOM, Channel, close_all, unpack_descriptors
 from _anyfork_child.wire.descriptors import socket_pair
 from _anyfork_child.wire.failure import MISSING, UNSENT, Failure
 from _anyfork_child.wire.frames import FAILED, SEND, Frame
 from _anyfork_child.wire.memfd import write_stepwise
+from _anyfork_child.wire.platform import CLOEXEC
 
 from ..._processes.inherited import encode_inherited
 from ..._system.import_path import is_importable
