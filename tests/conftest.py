@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import faces
-import hypothesis  # noqa: F401  # before garbage is frozen: its hook for trio looks for references in what is not
+import hypothesis  # before garbage is frozen: its hook for trio looks for references in what is not
 import pytest
 from deadlines import DEADLINE
 from early_program import early_program
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 for _number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # which Python ignores
     if signal.getsignal(_number) == signal.SIG_IGN:  # by nohup, or in the background of a shell
         signal.signal(_number, signal.SIG_DFL)
+
+# No test asserts a duration, because machines are loaded.
+hypothesis.settings.register_profile("loaded", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("loaded")
 
 # The fixtures and parameters by which one text of a test holds for each kind of template, worker and loop.
 KIND_NAMES = ("new_template", "new_worker", "made", "made_for_others", "anyio_backend")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from _anyfork_child.wire.frames import (
@@ -25,9 +25,6 @@ from _anyfork_child.wire.frames import (
     messages,
     usual_frame,
 )
-
-settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
-settings.load_profile("no deadline")
 
 BOUNDARIES = [0, 1, 2, 252, 253, 254, 505, 506, 507, 759, 760]  # numbers of descriptors around the kernel's limit
 NUMBERS = st.integers(-(1 << 63), (1 << 63) - 1)
