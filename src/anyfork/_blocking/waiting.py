@@ -24,26 +24,14 @@ from .._system.timeouts import deadline as deadline_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _thread import RLock
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
+    from typing import Any
 
     from .._processes.endpoints import Source
-    from .._processes.flows import Flow, Result
+    from .._processes.flows import Result
     from .._processes.link import Link
 
 UNALARMED = 0.1  # seconds between looks of a thread that cannot be woken, because descriptors have run out
-
-
-def run(flow: Flow[Result]) -> Result:
-    """Run a flow: wait for everything that it needs, and return its result. Raises what it raises."""
-    try:
-        need = next(flow)
-        while True:
-            need = flow.send(_wait(*need))
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]  # StopIteration does not know its type
-    except BaseException:
-        flow.close()  # now, not when the last reference to the exception goes
-        raise
 
 
 def warn_in_loop() -> None:
@@ -62,7 +50,9 @@ def warn_in_loop() -> None:
     warnings.warn(text, RuntimeWarning, stacklevel=level)
 
 
-def _wait(link: Link, done: Callable[[], bool], source: Callable[[], Source | None], timeout: float | None) -> bool:
+def wait_for_process(
+    link: Link, done: Callable[[], bool], source: Callable[[], Source | None], timeout: float | None
+) -> bool:
     """Read the source whenever it is readable, until ``done`` is true.
 
     Return False when the timeout, in seconds, is over before.
@@ -77,6 +67,19 @@ def _wait(link: Link, done: Callable[[], bool], source: Callable[[], Source | No
             waiter.leave()
     except BaseException:
         waiter.leave()  # again: an interrupt may have come in the middle of it
+        raise
+
+
+def run(flow: Generator[Any, bool, Result], wait: Callable[..., bool] = wait_for_process) -> Result:
+    """Run a flow: wait for everything that it needs, by ``wait``, and return its result. Raises what it raises."""
+    try:
+        need = next(flow)
+        while True:
+            need = flow.send(wait(*need))
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]  # StopIteration does not know its type
+    except BaseException:
+        flow.close()  # now, not when the last reference to the exception goes
         raise
 
 

@@ -9,6 +9,7 @@ from sys import is_finalizing
 
 from _anyfork_child.wire.call_messages import CALL, STREAM
 
+from .._calls import flows
 from .._calls.batch import Batch
 from .._calls.call import DONE, State
 from .._calls.progress import UnlessStarted, progress_of
@@ -91,14 +92,12 @@ class Worker(WorkerHandle):
         """
         deadline = deadline_of(timeout)
         try:
-            channel = self._connected("ready", deadline)
-            calls = channel.calls
-            channel.wait(lambda: calls.ready or calls.failed, deadline)
+            self._check("ready")
+            self._channel.run(flows.ready(self._channel, deadline), deadline)
         except TimeoutError:
             raise TimeoutError(
                 f"worker {self.pid} was not ready within {timeout} seconds; it goes on: wait again"
             ) from None
-        calls.check()
         return self
 
     @overload
@@ -336,8 +335,7 @@ class Worker(WorkerHandle):
             return self._status
         deadline = deadline_of(timeout)
         try:
-            self._channel.connect(deadline)
-            return self._channel.listen(deadline)
+            return self._channel.run(flows.listen(self._channel, deadline), deadline)
         except TimeoutError:
             raise TimeoutError(
                 f"worker {self.pid} has not ended within {timeout} seconds: close() lets it end, kill() ends it"
@@ -378,7 +376,7 @@ class Worker(WorkerHandle):
             self._status = UNKNOWN
             channel.process.close()
             return
-        status = channel.finish()
+        status = channel.run(flows.finish(channel))
         if self._status is None:
             self._status = status
         channel.drop()

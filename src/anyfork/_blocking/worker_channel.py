@@ -15,7 +15,7 @@ import _thread
 from _socket import SO_RCVTIMEO, SOL_SOCKET
 from _struct import Struct
 from _thread import RLock
-from functools import wraps
+from functools import partial, wraps
 from select import POLLIN
 from sys import modules
 
@@ -25,17 +25,16 @@ from _anyfork_child.wire.channel import ROOM
 from _anyfork_child.wire.platform import CLOEXEC
 from _anyfork_child.wire.signals import comes_from_outside
 
+from .._calls import flows
 from .._calls.call import State
-from .._calls.worker_channel import WORKER_END_TIMEOUT, WorkerChannel
+from .._calls.worker_channel import WorkerChannel
 from .._errors import HandleError
-from .._processes.flows import entered
 from .._processes.undelivered import RETRY, destructor
-from .._status import UNKNOWN
 from .._system import this_process
 from .._system.locks import do_locked, held, locked, release_to, try_locked
 from .._system.polling import wait_for
 from .._system.timeouts import one_wait, remaining
-from .waiting import new_alarm, run, warn_in_loop
+from .waiting import new_alarm, run, wait_for_process, warn_in_loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,20 +134,28 @@ class BlockingWorkerChannel(WorkerChannel):
         )
 
     def connect(self, deadline: float | None = None) -> None:
-        """Wait until the worker has been started, and use its channel.
+        """Wait until the worker has been started, and use its channel; see ``flows.connect``."""
+        if self.sock is None:
+            self.run(flows.connect(self, deadline))
+        else:
+            self.check()
 
-        Raises why the worker has not been started, and TimeoutError; the worker goes on then.
-        """
-        self.check()
-        if self.sock is not None:
-            return
-        if deadline is not None and not run(entered(self.process._link, remaining(deadline))):
-            raise TimeoutError
-        sock = self.process.channel
-        self._connect(sock, self.find_end())
+    def run(self, flow: flows.Flow[Result], deadline: float | None = None) -> Result:
+        """Run a flow of this worker. Raises what the flow raises, and TimeoutError."""
+        return run(flow, partial(self._wait_for, deadline))
+
+    def _wait_for(self, deadline: float | None, first: Any, *rest: Any) -> bool:
+        if rest:
+            return wait_for_process(first, *rest)
+        self.wait(first, deadline)
+        return True
+
+    def open_channel(self) -> None:
+        """Use the channel of a worker that has been started, unless that was done."""
+        self._open(self.process.channel, self.find_end())
 
     @section
-    def _connect(self, sock: socket.socket, end: int) -> None:
+    def _open(self, sock: socket.socket, end: int) -> None:
         if self.sock is None:
             sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, SOON)
             self.use(sock, end)
@@ -449,44 +456,23 @@ class BlockingWorkerChannel(WorkerChannel):
     # --- The end ---
 
     def _bury(self) -> None:
-        """Learn how the worker has ended, and fail its calls. Kill it if it has not ended after WORKER_END_TIMEOUT."""
-        try:
-            status = self.process.wait(WORKER_END_TIMEOUT)
-        except TimeoutError:  # it goes on without its channel, or its template is stopped
-            self.process.kill()
-            status = UNKNOWN
-        self._fail(status)
+        """Learn how the worker has ended, and fail its calls."""
+        self._fail(self.run(flows.fate(self)))
 
     @locked
     def _fail(self, status: ExitStatus) -> None:
         self.died(status)
         self._received.clear()
 
-    def finish(self) -> ExitStatus:
-        """Wait for all answers, let the worker end, and return its exit status."""
-        calls = self.calls
-        if calls.streams:
-            self._give_up_streams()
-        if not calls.failed:
-            self.wait(lambda: not calls.outstanding or calls.failed)
-            self._shut()
-        return self.listen(None)
-
     @section
-    def _give_up_streams(self) -> None:
-        self.calls.give_up_streams()
-        self.flush()
+    def give_up_streams(self) -> None:
+        """Give up all streams that are open."""
+        super().give_up_streams()
 
     @locked
-    def _shut(self) -> None:
+    def end_input(self) -> None:
         """Tell the worker to end. Telling it twice is harmless."""
-        self._shutting = True
-        self.shut()
-
-    def listen(self, deadline: float | None) -> ExitStatus:
-        """Take messages until the worker has ended; return its exit status. Raises TimeoutError."""
-        self.wait(lambda: self.calls.failed, deadline)
-        return self.process.wait(remaining(deadline))
+        super().end_input()
 
     def drop(self) -> None:
         """Release the process, the channel and its descriptors."""

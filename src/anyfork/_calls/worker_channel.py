@@ -50,6 +50,7 @@ class WorkerChannel:
     """A worker's channel, with the messages that have arrived over it and were not processed yet."""
 
     process: ProcessHandle
+    open_channel: Callable[[], None]  # of the faces: use the channel of a worker that has been started
     end: int = -1
 
     def __init__(self, process: ProcessHandle, calls: Calls) -> None:
@@ -343,6 +344,16 @@ class WorkerChannel:
         self.watch = None
         if self.sock is not None:
             self.sock.close()
+
+    def give_up_streams(self) -> None:
+        """Give up all streams that are open."""
+        self.calls.give_up_streams()
+        self.flush()
+
+    def end_input(self) -> None:
+        """Tell the worker to end. Telling it twice is harmless."""
+        self._shutting = True
+        self.shut()
 
     def shut(self) -> None:
         """Shut down the sending direction, so that the worker sees the end of its input."""

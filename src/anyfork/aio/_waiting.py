@@ -16,29 +16,13 @@ from ._writer_task import attend, delivered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Generator
     from contextlib import AbstractContextManager
+    from typing import Any
 
     from .._processes.endpoints import Source
     from .._processes.flows import Flow, Result
     from .._processes.link import Link
-
-
-async def run(flow: Flow[Result]) -> Result:
-    """Run a flow to its end, and wait for everything that it needs. Raises the exceptions of the flow.
-
-    A cancellation leaves the link as it is: the same flow can be started again.
-    """
-    await checkpoint()  # none follows: asyncio's own cancellation comes even to a shielded one, and drops the result
-    attend()
-    try:
-        need = next(flow)
-        while True:
-            need = flow.send(await _wait(*need))
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]  # StopIteration does not know its type
-    finally:
-        flow.close()
 
 
 def limited(limit: float | None) -> AbstractContextManager[object]:
@@ -69,7 +53,7 @@ def _look(link: Link, done: Callable[[], bool], source: Callable[[], Source | No
     return done()
 
 
-async def _wait(
+async def wait_for_process(
     link: Link, done: Callable[[], bool], source: Callable[[], Source | None], timeout: float | None
 ) -> bool:
     """Read the source whenever it is readable, until ``done()`` is true. Return False after ``timeout`` seconds."""
@@ -79,6 +63,23 @@ async def _wait(
         with move_on_after(timeout):
             await _wait_long(link, done, source)
     return done()
+
+
+async def run(flow: Generator[Any, bool, Result], wait: Callable[..., Awaitable[bool]] = wait_for_process) -> Result:
+    """Run a flow to its end, and wait for everything that it needs, by ``wait``. Raises the exceptions of the flow.
+
+    A cancellation leaves the link as it is: the same flow can be started again.
+    """
+    await checkpoint()  # none follows: asyncio's own cancellation comes even to a shielded one, and drops the result
+    attend()
+    try:
+        need = next(flow)
+        while True:
+            need = flow.send(await wait(*need))
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]  # StopIteration does not know its type
+    finally:
+        flow.close()
 
 
 async def _wait_long(link: Link, done: Callable[[], bool], source: Callable[[], Source | None]) -> None:

@@ -9,6 +9,7 @@ from anyio import CancelScope, Lock, get_current_task
 
 from _anyfork_child.wire.call_messages import CALL, STREAM
 
+from .._calls import flows
 from .._calls.batch import Batch
 from .._calls.call import DONE, State
 from .._calls.progress import UnlessStarted, progress_of
@@ -85,10 +86,8 @@ class Worker(WorkerHandle):
 
             anyio.run(main)
         """
-        channel = await self._connected("ready")
-        calls = channel.calls
-        await channel.wait(lambda: calls.ready or calls.failed)
-        calls.check()
+        self._check("ready")
+        await self._channel.run(flows.ready(self._channel, None))
         return self
 
     @overload
@@ -300,9 +299,7 @@ class Worker(WorkerHandle):
         self._channel.check()
         if self._status is not None:
             return self._status
-        channel = self._channel
-        await channel.connect()
-        return await channel.listen()
+        return await self._channel.run(flows.listen(self._channel, None))
 
     async def aclose(self) -> None:
         """Let the worker answer its calls, then end it, and wait for its end. Closing twice is harmless.
@@ -343,7 +340,7 @@ class Worker(WorkerHandle):
         except AnyforkError:  # it was never started
             self._status = UNKNOWN
         else:
-            self._status = await channel.finish()
+            self._status = await channel.run(flows.finish(channel))
         await channel.drop()
 
     def _release(self) -> None:

@@ -17,13 +17,12 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if
 from _anyfork_child.values.scalars import load_plain
 from _anyfork_child.wire.channel import NOWAIT
 
+from .._calls import flows
 from .._calls.call import DONE
-from .._calls.worker_channel import WORKER_END_TIMEOUT, WorkerChannel
-from .._processes import flows
+from .._calls.worker_channel import WorkerChannel
 from .._processes.undelivered import RETRY, destructor
-from .._status import UNKNOWN
 from ._loop import Readiness
-from ._waiting import run
+from ._waiting import run, wait_for_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,19 +60,29 @@ class AsyncWorkerChannel(WorkerChannel):
         self._channel: socket.socket | None = None
 
     async def connect(self) -> None:
-        """Wait until the worker has been started. Raises the error if it has not."""
-        self.check()
-        if self.sock is not None:
-            return
-        link = self.process._link
-        await run(flows.enter(link, None))
-        await run(flows.birth(link))
-        if self.sock is not None:  # another task was first
-            return
-        end = self.find_end()
-        link.give_control(socket.socket, self, "_channel")
-        assert self._channel is not None
-        self.use(self._channel, end)
+        """Wait until the worker has been started, and use its channel; see ``flows.connect``."""
+        if self.sock is None:
+            await self.run(flows.connect(self, None))
+        else:
+            self.check()
+
+    async def run(self, flow: flows.Flow[Result]) -> Result:
+        """Run a flow of this worker. Raises the exceptions of the flow."""
+        return await run(flow, self._wait_for)
+
+    async def _wait_for(self, first: Any, *rest: Any) -> bool:
+        if rest:
+            return await wait_for_process(first, *rest)
+        await self.wait(first)
+        return True
+
+    def open_channel(self) -> None:
+        """Use the channel of a worker that has been started, unless another task has done so."""
+        if self.sock is None:
+            end = self.find_end()
+            self.process._link.give_control(socket.socket, self, "_channel")
+            assert self._channel is not None
+            self.use(self._channel, end)
 
     def _watching(self) -> Readiness:
         if self._readiness is None:
@@ -308,29 +317,10 @@ class AsyncWorkerChannel(WorkerChannel):
         """Record the end of the worker, after the end of its channel."""
         self.died(await self.fate())
 
-    async def fate(self) -> ExitStatus:
+    async def fate(self) -> ExitStatus:  # type: ignore[return]  # a shield swallows no exception
         """Return the worker's exit status after its channel has ended; kill it if none is known in time."""
-        status = UNKNOWN
-        with move_on_after(WORKER_END_TIMEOUT, shield=True):
-            status = await self.process.wait()
-        if not status.known:  # the worker runs on without its channel, or its template is stopped
-            self.process.kill()
-        return status
-
-    async def finish(self) -> ExitStatus:
-        """Wait for all answers, let the worker end, and return its exit status when it has ended."""
-        calls = self.calls
-        calls.give_up_streams()
-        self.flush()
-        await self.wait(lambda: not calls.outstanding or calls.failed)
-        self._shutting = True
-        self.shut()
-        return await self.listen()
-
-    async def listen(self) -> ExitStatus:
-        """Process messages until the worker has ended; return its exit status."""
-        await self.wait(lambda: self.calls.failed)
-        return await self.process.wait()
+        with CancelScope(shield=True):
+            return await self.run(flows.fate(self))
 
     async def drop(self) -> None:
         """Release the channel and the process handle."""
