@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from screen import Screen
@@ -49,10 +50,12 @@ def test_top_shows_what_workers_run(way, tmp_path):
     command = [sys.executable, "-c", source, str(gate)]
     with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
         worker = int(program.stdout.readline())
+        shown = title_of(worker)
         states = json.loads(top(tmp_path, "--json").stdout)
         text = top(tmp_path, str(program.pid)).stdout
         program.stdin.close()
         assert program.wait() == 0
+    assert shown == (f"{program.pid} resize" + ": hold" * (way != "off"), f"{program.pid}-resize"[:15])
     if way == "off":
         assert states == []
         assert "does not offer its state" in text
@@ -68,6 +71,43 @@ def test_top_shows_what_workers_run(way, tmp_path):
     assert f"worker of Executor resize {worker} " in text
     assert "working, runs hold for " in text
     assert [*(tmp_path / "anyfork").iterdir()] == [], "the socket is removed at the end"
+
+
+def title_of(pid):
+    """Return what ``ps`` shows of a process: its command line, and its short name."""
+    directory = Path(f"/proc/{pid}")
+    return (directory / "cmdline").read_text().rstrip("\0"), (directory / "comm").read_text().strip()
+
+
+TITLES = """
+import asyncio, os
+import anyfork
+from anyfork import aio
+from observed_functions import own_title
+anyfork.observe()
+
+with anyfork.Executor(max_workers=1, name="a b") as executor:
+    found = {executor.submit(own_title).result(), executor.submit(own_title, _=1).result()}
+    print(*{*found, *executor.map(own_title, [1, 2]), *executor.map(own_title, [1, 2], chunksize=2)}, sep="\\n")
+
+async def main():
+    async with aio.Pool(max_workers=1, name="c") as pool:
+        print(*{await pool.call(own_title), *[title async for title in pool.map(own_title, [1, 2])]}, sep="\\n")
+        pool_title = f"{os.getpid()} c"
+        while open(f"/proc/{pool.pids[0]}/cmdline").read().rstrip("\\0") != pool_title:  # which is at the last job
+            await asyncio.sleep(0.001)
+        print(pool_title)
+
+asyncio.run(main())
+"""
+
+
+def test_the_title_of_an_observed_worker_has_the_function_while_it_runs(tmp_path):
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", TITLES], env=env, stdout=subprocess.PIPE, text=True) as program:
+        said = program.communicate(timeout=50)[0]
+    own = program.pid
+    assert said.splitlines() == [f"{own} a b: own_title", f"{own} c: own_title", f"{own} c"]
 
 
 def pids(process):

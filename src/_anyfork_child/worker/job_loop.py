@@ -56,8 +56,11 @@ LONGEST = (1 << 32) - 2  # the longest time that the detail of a result can hold
 
 def serve(channel: socket.socket, *given: Any) -> None:
     """Run this process as a worker of an Executor; the arguments are those of worker.loop.serve."""
-    server, _, _, permits = begin(channel, given)
-    JobLoop(server, permits).run()
+    server, _, _, permits, title = begin(channel, given)
+    loop = JobLoop(server, permits)
+    if title is not None:
+        title.follow(loop, apply, run_chunk)
+    loop.run()
 
 
 def run_chunk(function: Callable[..., Any], chunk: Sequence[Sequence[Any]]) -> list[Any]:

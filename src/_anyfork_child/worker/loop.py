@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
     from ..values.decode import Descriptor
     from ..wire import call_messages
+    from .title import PoolTitle
 
 pack, unpack_from = HEADER.pack, HEADER.unpack_from
 UNRESOLVED = frozenset({str, tuple})  # types of the placeholders for a function until its first call
@@ -71,26 +72,35 @@ class WorkerVersionError(Exception):
 
 def serve(channel: socket.socket, *given: Any) -> None:
     """Run this process as a worker; the last argument has its settings, the others go to its initializer."""
-    server, concurrency, backend, permits = begin(channel, given)
+    server, concurrency, backend, permits, title = begin(channel, given)
     if concurrency is None:
-        Loop(server, permits).run()
+        loop = Loop(server, permits)
+        if title is not None:
+            title.follow(loop)
+        loop.run()
     else:
         from .async_loop import serve_concurrently
 
         serve_concurrently(server, backend)
 
 
-def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[WorkerServer, int | None, str, Descriptor | None]:
+def begin(
+    channel: socket.socket, given: Sequence[Any]
+) -> tuple[WorkerServer, int | None, str, Descriptor | None, PoolTitle | None]:
     """Run the initializer and report that this worker is ready. Return what it was started with.
 
     If the version differs or the initializer fails, send the error and raise SystemExit.
     """
-    *sent, (version, serializer, concurrency, backend, initializer, initargs, permits, logs) = given
+    *sent, (version, serializer, concurrency, backend, initializer, initargs, permits, logs, title) = given
     server = become(WorkerServer(channel, serializer))
     if logs is not None:
         from .logs import send_logs
 
         send_logs(server, *logs)
+    if title is not None:
+        from .title import PoolTitle
+
+        title = PoolTitle(*title)
     if permits is not None:
         claim(permits.fileno())
     try:
@@ -105,7 +115,7 @@ def begin(channel: socket.socket, given: Sequence[Any]) -> tuple[WorkerServer, i
         server.send_error(0, RAISED, error, FAILED)
         raise SystemExit(1) from None
     server.send(HEADER.pack(0, 0, VERSION, READY, 0, 0))
-    return server, concurrency, backend, permits
+    return server, concurrency, backend, permits, title
 
 
 def serve_one(channel: socket.socket, *given: Any) -> None:

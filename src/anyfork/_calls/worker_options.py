@@ -15,6 +15,7 @@ from _anyfork_child.wire.frames import START
 from .._errors import ArgumentError
 from .._processes.arguments import check_function, encode_call, encode_for
 from .._processes.start import take_over, warm_parent
+from .._system import this_process
 from .._system.import_path import ORDINARY
 
 TYPE_CHECKING = False
@@ -58,6 +59,7 @@ DEFAULTS: WorkerOptions = {
 }
 MODULE = "_anyfork_child.worker.loop"
 LOGS_MODULE = "_anyfork_child.worker.logs"
+TITLE_MODULE = "_anyfork_child.worker.title"
 WINDOW = 64  # calls of a map that are under way to a worker at the same time
 
 
@@ -78,6 +80,7 @@ class Options:
         self.on_cancel: str = options["on_cancel"]
         self.trace: str | os.PathLike[str] | None = options["trace"]
         self.logs = bool(options["logs"])
+        self.title: tuple[str, bool] | None = None  # the pool's name, and whether the running function is shown too
         if self.concurrency is not None and self.concurrency < 1:
             raise ArgumentError(f"Worker(): concurrency must be 1 or more, not {self.concurrency}")
         if self.backend not in BACKENDS:
@@ -91,8 +94,9 @@ class Options:
         """Return the arguments of ``_anyfork_child.worker.loop.serve``."""
         reading = None if permits is None else Descriptor(permits.reading)
         levels = _levels() if self.logs else None
+        title = None if self.title is None else (this_process.pid, *self.title)
         call = self.concurrency, self.backend, self.initializer, self.initargs
-        return VERSION, self.serializer, *call, reading, levels
+        return VERSION, self.serializer, *call, reading, levels, title
 
     def check_descriptors_stay_here(self, call: str, link: Link | None) -> None:
         """Check that the initializer can travel to a worker of this template, or of the default template for None.
@@ -121,6 +125,8 @@ class Options:
         warm_parent(link, module)
         if self.logs:
             warm_parent(link, LOGS_MODULE)
+        if self.title is not None:
+            warm_parent(link, TITLE_MODULE)
         return take_over(link, "Worker", START, encoded)
 
 

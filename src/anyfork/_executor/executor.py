@@ -255,7 +255,7 @@ class Executor(Submitter, HasTemplates):
     or raises QueueFullError with ``when_full="raise"``. ``initializer(*initargs)`` is called in each worker.
     ``on_event`` is called with the values that jobs ``emit``, in the Executor's own thread. ``trace`` names a file for
     a timeline in Chrome's trace format. With ``logs``, log records of workers come to the loggers of this program.
-    ``name`` is what ``anyfork top`` calls the Executor.
+    ``name`` is what ``anyfork top`` calls the Executor, and ``ps`` its workers.
 
     When a worker dies, the job that it was running fails with WorkerDiedError, which is also a BrokenExecutor; no other
     job fails. Raises ArgumentError, and ValueError if ``max_workers`` is below 1.

@@ -69,6 +69,8 @@ class PoolHandle:
         if observed:
             observation.add(self)
         self.traced: bool = observed or settings.trace is not None  # jobs need labels
+        if settings.name:
+            settings.worker.title = settings.name, observed
         if settings.trace is None:
             return Scheduler(settings.limits, settings.sources)
         from .observed import ObservedScheduler

@@ -80,7 +80,7 @@ class Pool(HasTemplates):
     QueueFullError with ``when_full="raise"``. ``on_event``, ``serializer``, ``initializer``, ``initargs``,
     ``concurrency`` (which is then the ``load``, too), ``backend`` and ``on_cancel`` are the options of Worker.
     ``trace`` names a file for a timeline in Chrome's trace format. With ``logs``, log records of workers come to the
-    loggers of this program. ``name`` is what ``anyfork top`` calls the pool.
+    loggers of this program. ``name`` is what ``anyfork top`` calls the pool, and ``ps`` its workers.
 
     The pool runs in the event loop beside your tasks, from its first use until it is closed; no task group is needed.
     As an async context manager, the pool is closed at the end of the block. It is killed instead if an exception leaves
