@@ -11,7 +11,7 @@ from math import inf
 import pytest
 from conftest import eventually
 
-from anyfork._system.cpus import cpu_quota, usable_cpus
+from anyfork._system.limits import cpu_quota, usable_cpus
 
 V1 = "4:memory:/a\n2:cpu,cpuacct:{}\n1:name=systemd:/x\n"
 V2 = "0::{}\n"
@@ -26,8 +26,9 @@ def quota(tmp_path):
 
     def read(groups, mount, root, files):
         directory = tmp_path / "groups"
-        (tmp_path / "cgroup").write_text(groups)
-        (tmp_path / "mountinfo").write_text(OTHERS + mount.format(root=root, directory=directory))
+        (tmp_path / "self").mkdir()
+        (tmp_path / "self" / "cgroup").write_text(groups)
+        (tmp_path / "self" / "mountinfo").write_text(OTHERS + mount.format(root=root, directory=directory))
         for name, text in files.items():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (directory / name).write_text(text)
@@ -64,7 +65,7 @@ def test_without_proc_there_is_no_quota(tmp_path):
 
 
 def test_affinity_counts():
-    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); from anyfork._system.cpus import usable_cpus as n; print(n())"
+    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); from anyfork._system.limits import usable_cpus as n; print(n())"
     assert subprocess.check_output([sys.executable, "-c", code]) == b"1\n"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anyfork._system.memory import memory_is_short
+from anyfork._system.limits import memory_is_short
 
 MEMINFO = "MemTotal:       1000000 kB\nMemFree:          20000 kB\nMemAvailable:   {} kB\nHugePages_Total:       0\n"
 MOUNT_V1 = "33 31 0:30 / {} rw,relatime - cgroup cgroup rw,memory\n"

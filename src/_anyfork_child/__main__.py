@@ -17,7 +17,7 @@ from .birth import attributes as attributes
 from .template import entry as entry
 from .template.fork_check import note_threads
 from .template import fork_loop as fork_loop
-from .wire.descriptors import open_stdio
+from .wire.descriptors import close_all_but, open_stdio
 from .template.compiled import use_compiled
 from .template.template import Template
 from .birth.last_words import to_nobody
@@ -42,7 +42,7 @@ def main(*arguments: str) -> NoReturn:
     forget_bind_now(os.environb)
     owner, control, lifeline, reports, stderr, flags = map(int, arguments[:6])
     os.dup2(stderr, 2)
-    _close_all_but(0, 1, 2, control, lifeline, reports)
+    close_all_but(0, 1, 2, control, lifeline, reports)
     open_stdio()
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # if it is inherited as ignored, no child can be waited for
@@ -57,13 +57,3 @@ def main(*arguments: str) -> NoReturn:
         template.title.set(template.attributes["title"])
     sys.argv[:] = [""]
     run(template)
-
-
-def _close_all_but(*keep: int) -> None:
-    """Close all other descriptors, which leaked into this interpreter: the owner's libraries made them inheritable."""
-    start = 0
-    for fd in sorted(keep):
-        if fd > start:  # closerange(0, 0) would close everything: the kernel's range has an inclusive end
-            os.closerange(start, fd)
-        start = max(start, fd + 1)
-    os.closerange(start, os.sysconf("SC_OPEN_MAX"))

@@ -17,7 +17,7 @@ from conftest import children, descendants, eventually
 from owner_side import ask, ended, forked_template, interrupt_in, result_of, stopped
 
 import anyfork
-from anyfork._system.cpus import usable_cpus
+from anyfork._system.limits import usable_cpus
 
 pytestmark = pytest.mark.skipif(usable_cpus() < 2, reason="there are no spares on one CPU")
 

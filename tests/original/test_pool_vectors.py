@@ -35,7 +35,7 @@ from pool_side import Gate, Seen, ask, ask_in_turn, until
 
 import anyfork
 from anyfork import aio
-from anyfork._system.cpus import usable_cpus
+from anyfork._system.limits import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

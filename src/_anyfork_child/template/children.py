@@ -15,10 +15,11 @@ import os
 from _signal import SIGKILL
 from _struct import Struct
 from abc import ABC, abstractmethod
-from os import close, closerange, write
+from os import close, write
 
 from ..birth.last_words import ENDING, PARENT, UNTOLD, Reports
 from ..wire.channel import wait_for_memory
+from ..wire.descriptors import close_each
 from ..wire.frames import DEATH, DETACHED, DIED, FOLLOWED, HEADER, VERSION
 
 TYPE_CHECKING = False
@@ -212,7 +213,7 @@ class Children(ABC):
 
     def close_in_copy(self, others: Sequence[int]) -> None:
         """Close the descriptors that a new process must not keep, and ``others``. Runs in the new process."""
-        close_runs([*self.own, *self.descriptors(), *others])
+        close_each([*self.own, *self.descriptors(), *others])
 
     @abstractmethod
     def close(self) -> None:
@@ -221,15 +222,3 @@ class Children(ABC):
     @abstractmethod
     def forget_numbers(self) -> None:
         """Detach the objects whose descriptors have been closed by number, so that they close no number again."""
-
-
-def close_runs(fds: list[int]) -> None:
-    """Close many descriptors with few system calls: one for each run of consecutive numbers."""
-    fds.sort()
-    start = previous = fds[0]
-    for fd in fds[1:]:
-        if fd != previous + 1:
-            closerange(start, previous + 1)
-            start = fd
-        previous = fd
-    closerange(start, previous + 1)

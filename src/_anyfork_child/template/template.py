@@ -16,7 +16,7 @@ from ..birth.attributes import give
 from ..birth.owner_watch import follow
 from ..birth.preparation import STEPS, run_step
 from ..values.decode import DescriptorsLostError, Payload, find_function
-from ..values.shared_main import inherit
+from ..values.main_of_program_copy import inherit
 from ..wire.channel import NOWAIT, Channel, close_all, wait_for_memory
 from ..wire.descriptors import open_stdio
 from ..wire.failure import Failure, failure_of

@@ -17,9 +17,9 @@ from .by_name_or_value import OWNER
 from .classes import MEMBERS, fill_class, make_class, make_enum
 from .definition_parts import order_fields, reduce_c_type, reduce_kind
 from .global_names import all_names, hints_of, looked_up, needed, words_of
+from .main_of_program_copy import install
 from .reduce import CannotTravelError, reduce
 from .shared_globals import assigned_in, changed_by, is_of_module, share
-from .shared_main import install
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

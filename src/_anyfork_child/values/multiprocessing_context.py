@@ -152,7 +152,7 @@ class AnyforkContext(context.BaseContext):
                 assert pool.map(abs, [-1, -2]) == [1, 2]
         """
         find_function("anyfork._system.polling:check_threads")("Pool")
-        usable_cpus: Callable[[], int] = find_function("anyfork._system.cpus:usable_cpus")  # type: ignore[assignment]  # it is
+        usable_cpus: Callable[[], int] = find_function("anyfork._system.limits:usable_cpus")  # type: ignore[assignment]  # it is
         return super().Pool(usable_cpus() if processes is None else processes, initializer, initargs, maxtasksperchild)
 
     def set_forkserver_preload(

@@ -13,7 +13,7 @@ import stat
 import sys
 from types import ModuleType
 
-from . import decode, shared_main
+from . import decode, main_of_program_copy
 from .by_name_or_value import anywhere
 from .decode import Descriptor
 
@@ -48,7 +48,7 @@ def reduce(encoded: Encoded, value: Any, receiver: Receiver) -> Any:
         return receiver.reducers[kind](value)
     path = receiver.path_in_main(value)
     if path is not None:
-        return shared_main.named, path
+        return main_of_program_copy.named, path
     if receiver.place_of is not anywhere:
         reduced = _reduce_placed(value, receiver)
         if reduced is not None:

@@ -15,7 +15,7 @@ from .._errors import ArgumentError
 from .._pools.pool_options import NewLimits, check_job_options
 from .._processes.arguments import Stays, check_function, refused_keywords
 from .._processes.handles import HasTemplates, TemplateSource
-from .._system.cpus import usable_cpus
+from .._system.limits import usable_cpus
 from .._system.signatures import overload
 from .._system.timeouts import deadline as deadline_of
 from .dispatcher import Dispatcher

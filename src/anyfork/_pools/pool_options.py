@@ -12,8 +12,8 @@ from .._calls.permits import MOST
 from .._calls.worker_options import Options, find_trace
 from .._errors import ArgumentError
 from .._processes.handles import TemplateHandle
-from .._system.cpus import usable_cpus
 from .._system.import_path import ORDINARY, is_importable, later_places, place_of
+from .._system.limits import usable_cpus
 from .records import TemplateRecord
 
 TYPE_CHECKING = False

@@ -18,8 +18,7 @@ from collections import deque
 from math import inf
 from time import monotonic
 
-from .._system.cpus import usable_cpus
-from .._system.memory import memory_is_short
+from .._system.limits import memory_is_short, usable_cpus
 from .._system.signatures import Generic
 from .undelivered import when_free
 
