@@ -7,6 +7,7 @@ import math
 import operator
 import os
 import signal
+import sys
 import time
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ import pool_functions as jobs
 import pytest
 from conftest import descendants, eventually
 from deadlines import DEADLINE
-from executor_functions import say_pid_and_wait
+from executor_functions import ExitsWhenDecoded, say_pid_and_wait
 from pool_side import Seen, ask, ask_in_turn, until
 
 import anyfork
@@ -74,6 +75,19 @@ async def test_what_cannot_travel_is_an_error_of_the_call_and_nothing_else(templ
         with pytest.raises(anyfork.ArgumentError, match="needs a function"):
             await pool.call(3)
         assert await pool.call(operator.neg, 1) == -1
+
+
+@pytest.mark.parametrize("options", [{}, {"concurrency": 2}])
+async def test_the_end_of_a_program_is_the_end_of_its_call_alone(template, options):
+    async with aio.Pool(template, max_workers=1, **options) as pool:
+        pid = await pool.call(jobs.pid)
+        with pytest.raises(anyfork.RemoteError, match="SystemExit: 3"):
+            await pool.call(sys.exit, 3)
+        with pytest.raises(anyfork.ArgumentDecodeError, match="SystemExit"):
+            await pool.call(jobs.pid, ExitsWhenDecoded())
+        got = [error async for error in pool.map(sys.exit, [1, 2], return_exceptions=True)]
+        assert [type(error) for error in got] == [anyfork.RemoteError] * 2
+        assert await pool.call(jobs.pid) == pid
 
 
 async def test_many_callers_share_the_workers(template):

@@ -54,7 +54,7 @@ class AsyncWorkerServer(WorkerServer):
 
 
 def serve_concurrently(server: WorkerServer, backend: str) -> None:
-    """Answer calls until the owner closes the channel, or a call raises SystemExit, which is raised here."""
+    """Answer calls until the owner closes the channel, or a call raises what ends the worker, which is raised here."""
     handle_interrupts(SIG_IGN)  # the owner decides about its workers
     server.__class__ = AsyncWorkerServer
     loop = _Loop(server)
@@ -157,12 +157,12 @@ class _Loop:
         self._serving.send_result(number, result)
 
     def _failed(self, number: int, error: BaseException) -> None:
-        """Send the exception of a call, or raise SystemExit and the cancellation of its scope again.
+        """Send the exception of a call, or raise again what ends the worker, and the cancellation of its scope.
 
         Call it where the exception was caught. The scope must see its own cancellation.
         """
         self._serving.leave_copy()
-        if isinstance(error, SystemExit) or (
+        if isinstance(error, self._serving.fatal) or (
             isinstance(error, anyio.get_cancelled_exc_class()) and self._scopes[number].cancel_called
         ):
             raise
@@ -180,7 +180,7 @@ class _Loop:
                     await self._credits[number].acquire()
                     try:
                         server.send_value(ITEM, number, item)
-                    except SystemExit:
+                    except server.fatal:
                         raise
                     except BaseException as error:
                         server.send_error(number, BAD_RESULT, error)

@@ -49,7 +49,7 @@ from ..wire.call_messages import (
 )
 from ..wire.channel import NOWAIT, close_all
 from ..wire.current_worker import become
-from .server import WorkerServer, handle_interrupts
+from .server import NobodyListensError, WorkerServer, handle_interrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,8 +91,10 @@ def begin(
 
     If the version differs or the initializer fails, send the error and raise SystemExit.
     """
-    *sent, (version, serializer, concurrency, backend, initializer, initargs, permits, logs, title) = given
+    *sent, (version, serializer, concurrency, backend, initializer, initargs, permits, logs, title, in_pool) = given
     server = become(WorkerServer(channel, serializer))
+    if in_pool:
+        server.fatal = NobodyListensError
     if logs is not None:
         from .logs import send_logs
 
@@ -265,7 +267,7 @@ class Loop:
                 server.number = number
                 result = function(item)  # type: ignore[operator]  # no name any more
                 server.number = 0
-            except SystemExit:
+            except server.fatal:
                 raise
             except BaseException as error:
                 server.number = 0
@@ -288,13 +290,13 @@ class Loop:
         return True
 
     def answer(self, number: int, function: Callable[..., Any], args: Sequence[Any]) -> None:
-        """Call a function with its arguments, and send its result or exception. Raises SystemExit of the function."""
+        """Call a function with its arguments, and send its result or exception. Raises what ends the worker."""
         server = self._serving
         try:
             server.number = number
             result = function(*args)
             server.number = 0
-        except SystemExit:
+        except server.fatal:
             raise
         except BaseException as error:
             server.number = 0
@@ -355,7 +357,7 @@ class Loop:
         try:
             server.number = number
             return True, function(*args)
-        except SystemExit:
+        except server.fatal:
             raise
         except BaseException as error:
             server.send_failure(number, error)
@@ -383,7 +385,7 @@ class Loop:
         except StopIteration:
             del self._streams[number]
             server.send(HEADER.pack(0, number, 0, END, 0, 0))
-        except SystemExit:
+        except server.fatal:
             raise
         except BaseException as error:
             del self._streams[number]

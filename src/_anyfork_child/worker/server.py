@@ -67,6 +67,7 @@ class WorkerServer:
     call. Nothing is written to a file that a function has opened under the number of the channel either.
     """
 
+    fatal: type[BaseException] = SystemExit  # what ends this worker when a function raises it
     number = 0  # of the running call; 0 between calls
     took = 0  # the time of the call, for the detail of its result
 
@@ -275,7 +276,7 @@ class WorkerServer:
         """Send the result of a function, or the error of its encoding."""
         try:
             self.send_value(RESULT, number, result)
-        except SystemExit:
+        except self.fatal:
             raise
         except BaseException as error:  # encoding runs code of the result, which may raise anything
             self.send_error(number, BAD_RESULT, error)
@@ -287,8 +288,8 @@ class WorkerServer:
         self.send(HEADER.pack(8, number, 0, RESULT, 0, 0) + measure(kind).to_bytes(8, "little"))
 
     def refuse(self, number: int, error: BaseException) -> None:
-        """Send the error because of which a call does not run. Raises SystemExit, which ends the worker, again."""
-        if isinstance(error, SystemExit):
+        """Send the error because of which a call does not run. Raises again what ends the worker."""
+        if isinstance(error, self.fatal):
             raise error
         self.send_error(number, NO_FUNCTION if isinstance(error, FunctionNotFoundError) else BAD_ARGUMENT, error)
 

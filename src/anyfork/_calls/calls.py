@@ -80,6 +80,7 @@ class Calls:
     """
 
     kind = "worker"
+    in_pool = False  # SystemExit of a function ends only its call
 
     def __init__(
         self,

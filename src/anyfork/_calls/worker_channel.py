@@ -320,7 +320,7 @@ class WorkerChannel:
 
         def make(may_have_run: bool) -> WorkerDiedError:
             what = "the call may have run" if may_have_run else "nothing of the call has run"
-            text = f"worker {pid} {status}; {what}{_remedy(status) if may_have_run else ''}{tail}"
+            text = f"worker {pid} {status}; {what}{_remedy(status, self.calls.in_pool) if may_have_run else ''}{tail}"
             return WorkerDiedError(text, pid=pid, status=status, stderr=stderr, may_have_run=may_have_run)
 
         self.fail(make)
@@ -370,11 +370,9 @@ def _log(text: str, error: Exception | None = None) -> None:
     logging.getLogger("anyfork").warning(text, exc_info=error)
 
 
-def _remedy(status: ExitStatus) -> str:
+def _remedy(status: ExitStatus, in_pool: bool) -> str:
     """Return a text on how a function may have ended its worker, and what to do instead; empty unless it has exited."""
     if status.code is None:
         return ""
-    return (
-        f"; a function that raises SystemExit({status.code}), as sys.exit() does, or calls os._exit() ends its worker: "
-        "raise another exception to end the call alone"
-    )
+    exits = "" if in_pool else f"raises SystemExit({status.code}), as sys.exit() does, or "
+    return f"; a function that {exits}calls os._exit() ends its worker: raise another exception to end the call alone"

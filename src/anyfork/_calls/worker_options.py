@@ -81,6 +81,7 @@ class Options:
         self.trace: str | os.PathLike[str] | None = options["trace"]
         self.logs = bool(options["logs"])
         self.title: tuple[str, bool] | None = None  # the pool's name, and whether the running function is shown too
+        self.in_pool = False  # SystemExit of a function ends only its call
         if self.concurrency is not None and self.concurrency < 1:
             raise ArgumentError(f"Worker(): concurrency must be 1 or more, not {self.concurrency}")
         if self.backend not in BACKENDS:
@@ -96,7 +97,7 @@ class Options:
         levels = _levels() if self.logs else None
         title = None if self.title is None else (this_process.pid, *self.title)
         call = self.concurrency, self.backend, self.initializer, self.initargs
-        return VERSION, self.serializer, *call, reading, levels, title
+        return VERSION, self.serializer, *call, reading, levels, title, self.in_pool
 
     def check_descriptors_stay_here(self, call: str, link: Link | None) -> None:
         """Check that the initializer can travel to a worker of this template, or of the default template for None.

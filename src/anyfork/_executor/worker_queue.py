@@ -38,6 +38,7 @@ class JobCalls(Calls):
     """
 
     kind = "Executor worker"
+    in_pool = True
 
     def __init__(self, on_event: Handler | None, memory: int | None, receiver: Receiver) -> None:
         super().__init__(None, None, on_event, receiver)

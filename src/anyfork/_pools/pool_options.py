@@ -133,6 +133,7 @@ class PoolSettings:
                     f"{call}(): {name} must be {' or '.join(map(repr, choices))}, not {options[name]!r}"
                 )
         self.worker = Options({name: options[name] for name in _OF_WORKERS})  # type: ignore[arg-type]  # these names
+        self.worker.in_pool = True
         for source in self.sources:
             self.worker.check_descriptors_stay_here(call, None if source.key is None else source.key._link)
         concurrency: int | None = options["concurrency"]

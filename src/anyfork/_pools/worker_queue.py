@@ -38,6 +38,7 @@ class PoolCalls(Calls):
     """
 
     kind = "Pool worker"
+    in_pool = True
 
     def __init__(
         self,
