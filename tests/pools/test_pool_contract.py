@@ -183,6 +183,7 @@ def test_the_first_call_after_calls_that_were_taken_back_needs_a_permit():
         calls._sent.clear()  # the answer of the first has come
         begin()
         assert permits.take_back(1) == [3]
+        permits.forget()
         calls._sent.clear()
         begin()
         assert permits.take_back(1) == []
