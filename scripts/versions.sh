@@ -59,7 +59,7 @@ run_tests() {
     shift
     runner_of "$version"
     python=("${runner[@]}" "$root/.venv-$version/bin/python" -m pytest -o "cache_dir=.pytest_cache/$version")
-    "${python[@]}" -n 3 --dist worksteal "$@" && return
+    "${python[@]}" -n 4 --dist worksteal "$@" && return
     printf '\n--- once more, one at a time, what failed:\n'
     "${python[@]}" "$@" -n 0 --last-failed --last-failed-no-failures none
 }
