@@ -233,6 +233,7 @@ def test_the_page_on_the_architecture_names_modules_that_are_there():
 PLATFORM = "_anyfork_child.wire.platform"
 # Who else may ask what the system or this version of Python has, and why.
 MAY_ASK = {
+    "_anyfork_child": "asks before anything else is imported",
     "_anyfork_child.program.errors": "does what each version of the interpreter does",
     "_anyfork_child.program.main_module": "does what each version of the interpreter does",
     "_anyfork_child.birth.lazy_imports": "lazy imports are its subject",

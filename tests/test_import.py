@@ -198,6 +198,33 @@ def test_processes_run_without_what_only_linux_has():
     assert output_of("-c", NOT_LINUX + program) == "0\n"
 
 
+# What Windows has not, as far as the interpreter has loaded it already.
+WINDOWS = """
+import os, sys
+for name in "fcntl", "_posixsubprocess", "_posixshmem", "grp", "pwd", "resource", "select", "termios":
+    sys.modules[name] = None
+for name in "fork", "register_at_fork", "posix_spawn", "getpriority", "openpty", "set_blocking", "environb":
+    delattr(os, name)
+import anyfork
+for name in dir(anyfork):
+    try:
+        getattr(anyfork, name)
+    except ImportError as error:
+        assert "fork(), which Windows does not have" in str(error), error
+    else:
+        assert name.startswith("_") or name.endswith("Error") or name in ("ExitStatus", "Usage", "PoolStats"), name
+try:
+    import anyfork.context
+except ImportError as error:
+    print(error)
+"""
+
+
+@pytest.mark.untraced
+def test_on_windows_anyfork_can_be_imported_and_each_use_says_what_is_missing():
+    assert output_of("-c", WINDOWS).startswith("anyfork needs fork(), which Windows does not have: ")
+
+
 @pytest.mark.untraced
 def test_a_worker_says_that_it_needs_epoll():
     program = """

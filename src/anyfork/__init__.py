@@ -40,6 +40,7 @@ Templates from elsewhere
 All errors are AnyforkError. `python -m anyfork` lists the commands.
 """
 
+import os
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036  # an installer may not have checked, and the code below needs it
@@ -49,11 +50,6 @@ if sys.version_info < (3, 11):  # noqa: UP036  # an installer may not have check
         )
     )
 
-from _anyfork_child.values.decode import Descriptor as Descriptor
-from _anyfork_child.wire.frames import CHANNEL as CHANNEL
-
-from ._blocking.process import Process as Process
-from ._blocking.template import Template as Template
 from ._errors import AnyforkError as AnyforkError
 from ._errors import ArgumentDecodeError as ArgumentDecodeError
 from ._errors import ArgumentError as ArgumentError
@@ -89,15 +85,22 @@ from ._errors import TemplateDiedError as TemplateDiedError
 from ._errors import TemplateError as TemplateError
 from ._errors import UnsafeTemplateError as UnsafeTemplateError
 from ._errors import WorkerDiedError as WorkerDiedError
-from ._processes.attributes import DEVNULL as DEVNULL
-from ._processes.attributes import PIPE as PIPE
-from ._processes.attributes import STDOUT as STDOUT
 from ._status import ExitStatus as ExitStatus
 from ._status import Usage as Usage
 from ._system.public_names import __dir__ as __dir__
 from ._system.public_names import __getattr__ as __getattr__
 
 TYPE_CHECKING = False
+if TYPE_CHECKING or hasattr(os, "fork"):  # on other systems, these names raise errors that say why, as all others do
+    from _anyfork_child.values.decode import Descriptor as Descriptor
+    from _anyfork_child.wire.frames import CHANNEL as CHANNEL
+
+    from ._blocking.process import Process as Process
+    from ._blocking.template import Template as Template
+    from ._processes.attributes import DEVNULL as DEVNULL
+    from ._processes.attributes import PIPE as PIPE
+    from ._processes.attributes import STDOUT as STDOUT
+
 if TYPE_CHECKING:
     from _anyfork_child.wire.current_worker import emit as emit
     from _anyfork_child.wire.current_worker import retire as retire
@@ -206,4 +209,4 @@ __all__ = [
 for _name in [name for name in globals() if not name.startswith("_")]:
     if isinstance(globals()[_name], type):
         globals()[_name].__module__ = __name__
-del _name, TYPE_CHECKING, sys
+del _name, TYPE_CHECKING, os, sys

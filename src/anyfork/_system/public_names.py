@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 from _thread import RLock
 
-from _anyfork_child.wire.own_imports import import_own
-
 PACKAGE = "anyfork"
 WHERE = {
+    "CHANNEL": "_anyfork_child.wire.frames",
+    "DEVNULL": "._processes.attributes",
+    "Descriptor": "_anyfork_child.values.decode",
+    "PIPE": "._processes.attributes",
+    "Process": "._blocking.process",
+    "STDOUT": "._processes.attributes",
+    "Template": "._blocking.template",
     "Advice": "._blocking.advice",
     "Audit": "._programs.program_copy.audit",
     "OpenDescriptor": "._programs.program_copy.audit",
@@ -69,6 +74,8 @@ def __getattr__(name: str) -> object:
 
 def _load(module: str) -> object:
     """Import a module, one thread after the other: dataclasses use as much of typing as another thread has imported."""
+    from _anyfork_child.wire.own_imports import import_own  # only now: it raises an error on a system without fork
+
     taken = _loading.acquire(timeout=PATIENCE)
     try:
         return import_own(module)
@@ -78,4 +85,4 @@ def _load(module: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return [*vars(sys.modules[PACKAGE]), *WHERE, *MODULES]
+    return [*{**vars(sys.modules[PACKAGE]), **WHERE}, *MODULES]
