@@ -10,6 +10,8 @@ import pytest
 from observed_faces import opened
 from observed_functions import keep_memory
 
+from anyfork import WorkerDiedError
+
 MIB = 1 << 20
 
 
@@ -25,6 +27,28 @@ def test_stats_have_the_memory_of_each_worker(kind):
         assert large.private >= 30 * MIB, "both are measured now"
         assert small.pss >= small.private
     assert after.memory == {}, "the worker has ended"
+
+
+@pytest.mark.parametrize("kind", observed_faces.POOLS)
+def test_stats_count_what_was_submitted_however_it_is_sent(kind):
+    with opened(kind) as face:
+        assert face.map(abs, range(-1000, 0)) == [*range(1000, 0, -1)]
+        done = face.stats()
+        with pytest.raises(WorkerDiedError):
+            face.map(end_at, range(200))
+        face.call(abs, -1)  # what the map had sent ahead has ended, too
+        after = face.stats()
+    assert (done.submitted, done.answered) == (1000, 1000)
+    assert after.submitted > 1100
+    assert after.submitted == after.answered + after.failed + after.withdrawn
+    assert after.answered > 1100, "the items before it, in its job"
+
+
+def end_at(number):
+    """End this worker at an item in the middle of others."""
+    if number == 150:
+        os._exit(3)
+    return number
 
 
 @pytest.mark.parametrize("kind", observed_faces.POOLS)

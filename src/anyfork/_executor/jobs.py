@@ -312,7 +312,7 @@ class BatchJob(Job):
 
     def begin(self) -> None:
         """Drop the items that have answers already, if another worker had the job and died."""
-        if self.left != self.size:
+        if self.left != len(self._indexes):
             self._indexes = self.open()
             self.size = self.left
 
@@ -320,6 +320,11 @@ class BatchJob(Job):
         """Return the indexes of the items that have no answer."""
         items = self.work.items
         return [index for index in self._indexes if index in items]
+
+    @property
+    def answers(self) -> int:
+        """The number of items that have an answer."""
+        return self.size - self.left
 
     def answered(self, message: call_messages.Message) -> int:
         """Record the duration of an answer; remove its item from the job, and return the item's index."""
@@ -342,7 +347,7 @@ class BatchJob(Job):
         """
         places = [number - self._first for number in numbers]
         remove = map(self._indexes.__setitem__, places, repeat(GONE))
-        count = map(setattr, (self,), ("left",), (self.left - len(places),))
+        count = map(setattr, (self, self), ("left", "size"), (self.left - len(places), self.size - len(places)))
         return BatchJob(self.work, [self._indexes[place] for place in places]), (remove, count)
 
     def fail(self, error: BaseException) -> None:

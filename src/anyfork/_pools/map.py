@@ -107,6 +107,11 @@ class ItemsJob(PoolJob):
         self.state = state
         in_one_go(map(setattr, items, repeat("job"), repeat(self)), map(work.jobs.add, (self,)))
 
+    @property
+    def answers(self) -> int:
+        """The number of items that have an answer."""
+        return self.size - self.left
+
     def send(self, calls: WorkerQueue) -> None:
         """Begin the items that have no answer yet."""
         self.began = self.pool.now()
@@ -142,7 +147,7 @@ class ItemsJob(PoolJob):
         """
         rest = self.fail_items(error)
         if rest is not None:
-            self.pool.scheduler.put_back([rest])
+            self.pool.scheduler.put_back([rest], of_failed=True)
 
     def fail_items(self, error: BaseException) -> ItemsJob | None:
         """Do what ``fail`` does, and return the other job. If an interrupt stops this, a second call does the rest."""

@@ -51,6 +51,11 @@ class Job:
         self.runs = 0  # how often the job may have run
         self.deadline: float | None = None  # of the present run
 
+    @property
+    def answers(self) -> int:
+        """The number of its calls that have an answer, while others have none. Jobs of several calls override it."""
+        return 0
+
 
 class WorkerState(IntEnum):
     """The state of a worker."""

@@ -210,7 +210,7 @@ class Scheduler:
 
     def submit(self, job: Job) -> None:
         """Submit a new job. The face must check before whether there is room for it."""
-        self._counts.submitted += 1
+        self._counts.submitted += job.size
         if self.killed or (job.timeout is not None and job.timeout <= 0):
             self._fail(job, FailureReason.KILLED if self.killed else FailureReason.TIMED_OUT, None)
             return
@@ -221,10 +221,15 @@ class Scheduler:
         """Note that a job was refused because there is no room."""
         self._refused = 1
 
-    def put_back(self, jobs: Sequence[Job]) -> None:
-        """Queue parts of a job whose worker has died. They go to the front: they have waited already."""
-        self._counts.submitted += len(jobs)
-        self._requeue(jobs)
+    def put_back(self, parts: Sequence[Job], *, of_failed: bool = False) -> None:
+        """Queue parts of a job that have not begun. They go to the front: they have waited already.
+
+        With ``of_failed``, they were counted among what has failed.
+        """
+        size = sum(part.size for part in parts)
+        self._counts.failed -= size * of_failed
+        self._counts.moved += size
+        self._requeue(parts)
 
     def answered(self, job: Job, now: float) -> None:
         """Note that the answer to a job has come from its worker."""
@@ -232,7 +237,7 @@ class Scheduler:
         if worker is None or job not in worker.jobs:  # everything was killed meanwhile
             return
         if job.state is not JobState.GIVEN_UP:
-            self._counts.answered += 1
+            self._counts.answered += job.size
         job.state = JobState.DONE
         if worker.paused:
             self.workers.resume(worker)
@@ -278,13 +283,13 @@ class Scheduler:
                 self.workers.resume(worker)
             self.workers.remove_job(worker, job)
             self._released(worker, now)
-        self._counts.moved += len(back)
+        self._counts.moved += sum(job.size for job in back)
         self._requeue(back)
 
     def told(self, job: Job) -> None:
         """Note the answer to a job whose worker still does something for it, until ``answered``."""
         if job.state in (JobState.SENT, JobState.RUNNING):
-            self._counts.answered += 1
+            self._counts.answered += job.size
             job.state, job.deadline = JobState.GIVEN_UP, None
 
     def skip(self, job: Job, now: float) -> None:
@@ -294,7 +299,7 @@ class Scheduler:
         """
         if job.state is JobState.RUNNING:
             job.runs -= 1
-        self._counts.withdrawn += 1
+        self._counts.withdrawn += job.size
         job.state = JobState.GIVEN_UP
         self.answered(job, now)
 
@@ -307,11 +312,12 @@ class Scheduler:
         if job.state is JobState.QUEUED:
             self.queue.remove(job)
             job.state = JobState.DONE
-            self._counts.withdrawn += 1
+            self._counts.withdrawn += job.size
             return False
         if job.state not in (JobState.SENT, JobState.RUNNING):
             return job.runs > 0
-        self._counts.withdrawn += 1
+        self._count_answers(job)
+        self._counts.withdrawn += job.size
         if job.state is not JobState.RUNNING:
             job.timeout = None
         job.state = JobState.GIVEN_UP
@@ -583,11 +589,18 @@ class Scheduler:
 
     def _fail(self, job: Job, why: FailureReason, of: WorkerRecord | BaseException | None) -> None:
         job.state = JobState.DONE
+        self._count_answers(job)
         if why is FailureReason.TIMED_OUT:
-            self._counts.timed_out += 1
+            self._counts.timed_out += job.size
         else:
-            self._counts.failed += 1
+            self._counts.failed += job.size
         self._steps.fail.append((job, why, of))
+
+    def _count_answers(self, job: Job) -> None:
+        """Count the answers that have come to some of the calls of a job, which does not get all of them now."""
+        answers = job.answers
+        self._counts.answered += answers
+        job.size -= answers
 
     def _fail_all(self) -> None:
         """Fail all waiting jobs: no worker will run them."""
@@ -605,10 +618,11 @@ class Scheduler:
         for job in jobs:
             state, job.deadline = job.state, None
             if state is JobState.SENT:
-                self._counts.moved += 1
+                self._counts.moved += job.size
                 back.append(job)
             elif state is JobState.RUNNING and job.idempotent and job.runs < MAX_RUNS:
-                self._counts.run_again += 1
+                self._count_answers(job)
+                self._counts.run_again += job.size
                 back.append(job)
             elif state is JobState.RUNNING:
                 self._fail(job, FailureReason.DIED, worker)

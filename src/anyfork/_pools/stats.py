@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 class PoolStats:
     """The statistics of a pool at one moment.
 
-    ``workers`` to ``running`` are present numbers; the other fields count since the beginning of the pool. ``workers``
-    is how many workers take jobs, and ``idle`` how many of these have none; ``starting`` and ``leaving`` workers are
-    counted separately. ``running`` jobs may have begun, ``sent`` jobs wait in a worker, ``queued`` jobs wait in the
-    pool. ``starting_seconds`` is how long all starts together took until the workers were ready. ``pids`` are the
-    process ids of workers on this machine. ``spares`` are the processes that the pool's templates keep ready (see
-    ``Template.keep_spares``): they are no workers.
+    ``workers`` to ``running`` are present numbers; the other fields count since the beginning of the pool. Each item of
+    a map counts (with ``chunksize``, each chunk), though small items are sent, and wait, as one job of several.
+    ``workers`` is how many workers take jobs, and ``idle`` how many of these have none; ``starting`` and ``leaving``
+    workers are counted separately. ``running`` jobs may have begun, ``sent`` jobs wait in a worker, ``queued`` jobs
+    wait in the pool. ``starting_seconds`` is how long all starts together took until the workers were ready. ``pids``
+    are the process ids of workers on this machine. ``spares`` are the processes that the pool's templates keep ready
+    (see ``Template.keep_spares``): they are no workers.
 
     For example::
 
