@@ -197,6 +197,17 @@ def test_a_variable_that_was_read_counts_and_no_other(warm, shown, monkeypatch):
     assert "SHOWN differs" in warm.report().why_cold
 
 
+def test_variables_of_shells_and_of_putenv_are_as_the_documentation_says(warm, shown, monkeypatch):
+    shown.edit("import os\nvalue = dict(os.environ)['PWD']\nos.putenv('PUT', '1')\nos.unsetenv('TAKEN')")
+    source = "import os, shown; print(shown.value, os.environ['PWD'], flush=True); os.system('echo $PUT$TAKEN')"
+    monkeypatch.setenv("TAKEN", "2")
+    monkeypatch.setenv("PWD", "/first")
+    assert output(warm, source).split() == ["/first", "/first", "12"]
+    monkeypatch.setenv("PWD", "/second")
+    assert output(warm, source).split() == ["/first", "/second", "12"]
+    assert (warm.report().made, warm.report().cold) == (1, 0)
+
+
 def test_what_is_watched_counts(shown, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
