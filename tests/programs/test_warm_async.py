@@ -57,10 +57,30 @@ async def test_code_older_than_the_files_never_runs(edit):
         done = await aio.run_process([sys.executable, *options, "-c", SHOW], template=warm)
         assert done.stdout == b"12 True\n"
         edit(13)
-        async with aio.Worker(await warm.fork()) as worker:
+        async with aio.Worker(warm) as worker:
             assert await worker.call("shown:get") == 13
+            edit(14)
+            assert [found async for found in worker.map(get, range(2))] == [13, 13]  # it keeps its code
         report = warm.report()
         assert (report.made, report.starts, report.cold) == (4, 5, 0)
+
+
+async def test_a_worker_that_nothing_has_needed_makes_no_template(edit):
+    async with aio.Warm("shown", cool_down=0) as warm:
+        async with aio.Worker(warm) as worker:
+            assert worker.pid is None
+        killed = aio.Worker(warm)
+        killed.kill()
+        assert warm.report().made == 0
+        edit("1 / 0")
+        async with aio.Worker(warm) as worker:
+            with pytest.raises(anyfork.PreloadError):
+                await worker.ready()
+            edit(11)
+            assert await worker.call("shown:get") == 11
+        with pytest.raises(anyfork.HandleError, match="killed"):
+            await killed.ready()
+        await killed.aclose()
 
 
 async def test_a_pool_moves_to_the_template_that_is_up_to_date(edit):

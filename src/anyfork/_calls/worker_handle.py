@@ -39,24 +39,16 @@ class WorkerHandle(Stays):
     def _take_over(self, template: TemplateHandle, options: Options, make: Callable[[Link, Calls], Made]) -> Made:
         """Let a worker take over the template, and make its channel. Raises ArgumentError."""
         check_template("Worker", template)
+        calls = self._prepare(options, template._link.receiver)
+        return start_worker(template, options, lambda link: make(link, calls))
+
+    def _prepare(self, options: Options, receiver: Receiver) -> Calls:
+        """Make the calls of a worker that does not run yet. Raises ArgumentError."""
         self._waits = options.on_cancel == "wait"
         self._cancels = options.concurrency is not None
         self._closed = False
         self._status: ExitStatus | None = None  # set when the worker is closed
-        receiver = template._link.receiver.started_with(options.initializer)
-        calls = _new_calls(options, receiver)
-        link: Link | None = None
-        try:
-            link = options.start(template)
-            template._queued()
-            return make(link, calls)
-        except AnyforkError:
-            raise
-        except BaseException:  # the caller gets no handle
-            started = link or template._link
-            if started.session.phase is STARTING:
-                started.abandon()
-            raise
+        return _new_calls(options, receiver.started_with(options.initializer))
 
     @property
     def pid(self) -> int | None:
@@ -93,6 +85,22 @@ class WorkerHandle(Stays):
     def __repr__(self) -> str:
         state = "closed" if self._closed else "ended" if self._channel.calls.failed else "working"
         return f"<Worker pid={self.pid} {state}>"
+
+
+def start_worker(template: TemplateHandle, options: Options, make: Callable[[Link], Made]) -> Made:
+    """Let a worker take over the template, and make what its caller has of it. Raises ArgumentError."""
+    link: Link | None = None
+    try:
+        link = options.start(template)
+        template._queued()
+        return make(link)
+    except AnyforkError:
+        raise
+    except BaseException:  # the caller gets no handle
+        started = link or template._link
+        if started.session.phase is STARTING:
+            started.abandon()
+        raise
 
 
 def _new_calls(options: Options, receiver: Receiver) -> Calls:

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 class Warm(Stays):
     """A template that takes care of itself, as ``anyfork.Warm``.
 
-    ``call``, ``Pool``, ``open_process`` and ``run_process`` take it; give ``await warm.fork()`` to all else. A template
-    is made, and looked at, in a thread, while the event loop goes on; a cancelled caller does not wait for it. The
-    function ``make`` is called in that thread, and returns a template of the blocking face.
+    ``call``, ``Worker``, ``Pool``, ``open_process`` and ``run_process`` take it; ``await warm.fork()`` is for the rest.
+    A template is made, and looked at, in a thread, while the event loop goes on; a cancelled caller does not wait for
+    it. The function ``make`` is called in that thread, and returns a template of the blocking face.
 
     For example::
 

@@ -10,11 +10,11 @@ from anyio.to_thread import run_sync
 from .._errors import AnyforkError, ArgumentError, CallCancelledError
 from .._pools.following import Followed, FollowingPool
 from .._processes.flows import look
-from .._system.import_path import ORDINARY
 from ._pool_loop import PoolLoop
 from ._template import Template
 from ._waiting import run
 from ._warm import Warm
+from ._warm_worker import receiver_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
 
     def __init__(self, given: Any, options: PoolOptions) -> None:
         several: Mapping[Any, int] = given if hasattr(given, "items") else {given: 0}
-        self.followed = {one: Followed(one, None, _unmade(one)) for one in several if isinstance(one, Warm)}
+        self.followed = {
+            one: Followed(one, None, Template._unmade(receiver_of(one))) for one in several if isinstance(one, Warm)
+        }
         self._asking: list[_Asking] = []
         self._looks = False  # a task looks at the templates
         present = {self._present(one): limit for one, limit in several.items()}
@@ -144,12 +146,6 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
             made, error = None, failure
         if made is None:
             self.request(partial(self._no_next, followed, error))
-
-
-def _unmade(warm: Warm) -> Template:
-    """Return a handle that stands for the template that a Warm makes, or has made."""
-    generation = warm._warm._generation
-    return Template._unmade(ORDINARY if generation is None else generation.template._link.receiver)
 
 
 def _newer_than(known: object, warm: BlockingWarm) -> Made | None:

@@ -17,7 +17,6 @@ from .._calls.worker_handle import StreamHandle, WorkerHandle, raise_given_up
 from .._calls.worker_options import WINDOW, Options, check_window
 from .._errors import AnyforkError
 from .._processes.arguments import Stays, refused_keywords
-from .._processes.flows import put_down
 from .._processes.undelivered import destructor
 from .._status import UNKNOWN
 from .._system import this_process
@@ -25,7 +24,9 @@ from .._system.signatures import Generic, Item, Result, overload
 from .._system.timeouts import seconds
 from ._process import Process
 from ._template import Template
-from ._waiting import limited, run
+from ._waiting import limited
+from ._warm import Warm
+from ._warm_worker import WarmWorkerChannel, receiver_of
 from ._worker_channel import AsyncWorkerChannel, write_files
 
 TYPE_CHECKING = False
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Worker(WorkerHandle):
-    """A process that answers calls. It takes a template over, as ``run`` does.
+    """A process that answers calls. It takes a template over, as ``run`` does; of a Warm, it is a fork.
 
     It works like ``anyfork.Worker``; ``on_event`` may be an async function. A call that is cancelled before the worker
     has received it does not run. ``on_cancel`` says what a cancellation does to a running call: "kill" ends the worker;
@@ -64,12 +65,15 @@ class Worker(WorkerHandle):
 
     _channel: AsyncWorkerChannel
 
-    def __init__(self, template: Template | None = None, **options: Unpack[WorkerOptions]) -> None:
+    def __init__(self, template: Template | Warm | None = None, **options: Unpack[WorkerOptions]) -> None:
         checked = Options(options)
-        given = Template() if template is None else template
-        self._channel = self._take_over(
-            given, checked, lambda link, calls: AsyncWorkerChannel(Process._of(link), calls)
-        )
+        if isinstance(template, Warm):
+            self._channel = WarmWorkerChannel(template, checked, self._prepare(checked, receiver_of(template)))
+        else:
+            given = Template() if template is None else template
+            self._channel = self._take_over(
+                given, checked, lambda link, calls: AsyncWorkerChannel(Process._of(link), calls)
+            )
         self._closing = Lock()
 
     async def ready(self) -> Self:
@@ -335,6 +339,7 @@ class Worker(WorkerHandle):
         if self._status is not None:
             return
         channel = self._channel
+        await channel.prevent()
         try:
             await channel.connect()
         except AnyforkError:  # it was never started
@@ -378,8 +383,7 @@ class Worker(WorkerHandle):
         except BaseException:
             if self._status is None:
                 with CancelScope(shield=True):
-                    await run(put_down(self._channel.process._link))
-                    await self._channel.drop()
+                    await self._channel.put_down()
                 self._status = UNKNOWN
             raise
 

@@ -20,6 +20,7 @@ from _anyfork_child.wire.channel import NOWAIT
 from .._calls import flows
 from .._calls.call import DONE
 from .._calls.worker_channel import WorkerChannel
+from .._processes.flows import put_down
 from .._processes.undelivered import RETRY, destructor
 from ._loop import Readiness
 from ._waiting import run, wait_for_process
@@ -321,6 +322,14 @@ class AsyncWorkerChannel(WorkerChannel):
         """Return the worker's exit status after its channel has ended; kill it if none is known in time."""
         with CancelScope(shield=True):
             return await self.run(flows.fate(self))
+
+    async def prevent(self) -> None:
+        """Let no worker begin any more that has not begun. Does nothing here; see aio._warm_worker."""
+
+    async def put_down(self) -> None:
+        """Kill the worker, and release the channel."""
+        await run(put_down(self.process._link))
+        await self.drop()
 
     async def drop(self) -> None:
         """Release the channel and the process handle."""
