@@ -347,8 +347,9 @@ def test_a_worker_that_has_begun_all_its_jobs_is_looked_at_once() -> None:
     assert play.loads() == [2]
 
 
-def test_jobs_that_have_not_begun_go_to_a_worker_that_is_idle_for_long() -> None:
-    play = Play(max_workers=2, min_idle=2, load=4, adaptive=True)
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_jobs_that_have_not_begun_go_to_a_worker_that_is_idle_for_long(adaptive: bool) -> None:
+    play = Play(max_workers=2, min_idle=2, load=4, adaptive=adaptive)
     play.decide()
     jobs = play.submit(8)
     mine, others = jobs[::2], jobs[1::2]

@@ -163,6 +163,21 @@ async def test_no_call_waits_behind_a_long_one(template, gate, tasks, options):
         assert pool.stats().moved
 
 
+async def test_a_call_that_waits_in_a_worker_goes_to_one_that_is_idle_even_if_the_load_is_given(
+    template, gate, pipes, tasks
+):
+    _, _, other_gate, other_open = pipes
+    async with aio.Pool(template, max_workers=2, min_idle=2, load=2) as pool:
+        await until(lambda: pool.stats().idle == 2)
+        await ask_in_turn(tasks, pool, 1, jobs.wait, gate.file)
+        await ask_in_turn(tasks, pool, 1, jobs.wait, other_gate)
+        (behind,) = await ask_in_turn(tasks, pool, 1, jobs.pid)
+        assert pool.stats().sent == 1
+        other_open.write(b"x")
+        assert await behind.outcome() in pool.pids
+        gate.open()
+
+
 def test_the_first_call_after_calls_that_were_taken_back_needs_a_permit():
     permits = Permits()
     calls = PoolCalls(permits=permits)

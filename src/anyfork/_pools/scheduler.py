@@ -12,10 +12,10 @@ Theory
     of the queue. The face must therefore give a worker its jobs in the order of the steps, and report ``answered`` for
     all answers of a worker before it reports ``died``. With ``concurrent`` workers all jobs of a worker are running.
 
-    With ``adaptive`` no job waits behind a long one. As long as workers have jobs that have not begun, the scheduler
-    looks each STALL seconds at how they get on. It takes back (``unblock``) the jobs behind one that has run for that
-    time, and that worker gets no other job until it has done this one (``paused``). It also takes back the jobs that
-    wait in a worker while another one has been idle for that time. All these jobs go to the front of the queue.
+    When a worker has been idle for STALL seconds, the jobs that other workers have not begun are taken back
+    (``unblock``) and go to the front of the queue. With ``adaptive`` no job waits behind a long one even if no worker
+    is idle: the jobs behind one that has run for STALL seconds are taken back, and its worker gets no other job until
+    it has done this one (``paused``).
 
     While all workers are full and jobs wait, one worker is started every ``start_after`` seconds. If there is no
     worker, the first starts at once. A replacement also starts at once for each worker that has died, or has left for
@@ -93,7 +93,8 @@ class Scheduler:
         self._growth = WorkerCount(self.workers, self.sources, limits.min_idle)
         self._steps = Steps()
         self._deadlines = Deadlines()
-        self._progress_at = inf  # when the workers with jobs that have not begun are looked at
+        self._unblock_at = inf
+        self._some_wait = False  # a worker may have jobs that it has not begun
         self._wears = limits.max_calls is not None or limits.max_age is not None
         self._counts = Counts()
 
@@ -129,6 +130,8 @@ class Scheduler:
             if job.deadline is not None:
                 self._deadlines.set(job, job.deadline)
         self.workers.adopt(worker)
+        if len(jobs) > 1 and not self.limits.concurrent:
+            self._some_wait, self._unblock_at = True, now + STALL
         for job in jobs if begun or self.limits.concurrent else jobs[:1]:
             if job.deadline is None:
                 self._begin(job, now)
@@ -172,7 +175,7 @@ class Scheduler:
     @property
     def wake_at(self) -> float:
         """The latest time for the next call of ``decide`` if no event comes before; infinity for never."""
-        wake = min(self._deadlines.next, self._growth.wake_at, self._progress_at)
+        wake = min(self._deadlines.next, self._growth.wake_at, self._unblock_at)
         idle = self.workers.idle
         if len(idle) > self.limits.min_idle:
             wake = min(wake, next(iter(idle)).idle_since + self.limits.idle_timeout)
@@ -258,9 +261,14 @@ class Scheduler:
             if first.deadline is None and not self.limits.concurrent:
                 self._begin(first, now)
         elif worker.state is WorkerState.WORKING:
-            worker.idle_since = now
+            self._note_idle(worker, now)
         else:
             self._emptied(worker)
+
+    def _note_idle(self, worker: WorkerRecord, now: float) -> None:
+        worker.idle_since = now
+        if self._some_wait and self._unblock_at == inf:
+            self._unblock_at = now + STALL
 
     def taken_back(self, jobs: Sequence[Job], now: float) -> None:
         """Requeue jobs that were taken back from their worker before they began, before all others."""
@@ -343,8 +351,9 @@ class Scheduler:
         """Give jobs to a worker from now on: it has been started."""
         if worker.state is WorkerState.STARTING:
             self._counts.starting_seconds += now - worker.born
-            worker.born = worker.idle_since = now
+            worker.born = now
             self.workers.enter(worker)
+            self._note_idle(worker, now)
 
     def not_started(self, worker: WorkerRecord, now: float, error: BaseException, permanent: bool = False) -> None:
         """Note that a worker could not be started, or ended before it was ready.
@@ -470,7 +479,7 @@ class Scheduler:
         """Return the steps to carry out now."""
         if now >= self._deadlines.next:
             self._expire(now)
-        if now >= self._progress_at:
+        if now >= self._unblock_at:
             self._unblock(now)
         steps = self._steps
         if self.queue.length and not (steps.abort or steps.unblock):  # the jobs that are taken back go first
@@ -511,8 +520,10 @@ class Scheduler:
             job.state = JobState.SENT
             if alone or limits.concurrent:
                 self._begin(job, now)
-            elif limits.adaptive and self._progress_at == inf:
-                self._progress_at = now + STALL
+            else:
+                self._some_wait = True
+                if limits.adaptive and self._unblock_at == inf:
+                    self._unblock_at = now + STALL
             assign.append((worker, job))
             if limits.max_calls is not None and worker.calls >= limits.max_calls:
                 self.retire(worker, "it has had max_calls calls")
@@ -530,20 +541,23 @@ class Scheduler:
 
     def _unblock(self, now: float) -> None:
         """Ask for the jobs that wait behind a long one, and for jobs that wait while another worker is idle."""
-        workers = self.workers
-        before = now - STALL
-        one_is_idle = any(worker.idle_since <= before for worker in workers.idle)
-        self._progress_at = inf
-        for worker in (*workers.working, *workers.leaving):
-            if len(worker.jobs) < 2 or worker.paused:
-                continue
-            stalled = worker.began <= before
+        workers, adaptive = self.workers, self.limits.adaptive
+        one_is_idle = any(worker.idle_since + STALL <= now for worker in workers.idle)
+        waiting = [each for each in (*workers.working, *workers.leaving) if len(each.jobs) > 1 and not each.paused]
+        self._unblock_at = inf
+        self._some_wait = False
+        for worker in waiting:
+            stalled = adaptive and worker.began + STALL <= now
             if stalled and worker.state is WorkerState.WORKING:
                 workers.pause(worker)
             if stalled or one_is_idle:
                 self._steps.unblock.append(worker)
-            else:
-                self._progress_at = min(self._progress_at, worker.began + STALL)
+                continue
+            self._some_wait = True
+            if adaptive:
+                self._unblock_at = min(self._unblock_at, worker.began + STALL)
+        if self._some_wait and workers.idle:
+            self._unblock_at = min(self._unblock_at, *(worker.idle_since + STALL for worker in workers.idle))
 
     def _grow(self, now: float) -> None:
         """Start workers, as far as they are wanted and it is time."""
