@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -26,6 +27,7 @@ def hold(path):
         pipe.read()
 
 with anyfork.Executor(max_workers=1, name="resize") as executor:
+    executor.submit(os._exit, 3).exception()
     future = executor.submit(hold, sys.argv[1])
     gate = open(sys.argv[1], "wb")
     print(executor.pids[0], flush=True)
@@ -66,6 +68,8 @@ def test_top_shows_what_workers_run(way, tmp_path):
     (facts,) = pool["workers"]
     assert (state["pid"], pool["name"], pool["stats"]["running"]) == (program.pid, "resize", 1)
     assert (facts["pid"], facts["running"], facts["calls"]) == (worker, ["hold"], 1)
+    assert re.fullmatch(r"has lost worker \d+, with 1 jobs: ended with exit code 3", pool["error"])
+    assert re.search(rf"^  template \d+ \[{program.pid} anyfork/exec\]: ", text, re.MULTILINE)
     assert 0 <= facts["seconds"] <= facts["age"]
     assert worker in pids(state["process"])
     assert f"worker of Executor resize {worker} " in text

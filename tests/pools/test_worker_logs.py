@@ -125,7 +125,7 @@ def test_no_record_is_too_large_or_too_odd(extra):
 @pytest.mark.parametrize("kind", observed_faces.POOLS)
 def test_a_pool_logs_what_it_does_and_why(kind, caplog):
     caplog.set_level(logging.DEBUG, "anyfork")
-    with opened(kind, max_calls=2) as face:
+    with opened(kind, max_calls=2, name="resize") as face:
         with pytest.raises(anyfork.CallTimeoutError):
             face.call_within(0.01, time.sleep, 60)
         face.map(abs, [1, 2])
@@ -134,7 +134,7 @@ def test_a_pool_logs_what_it_does_and_why(kind, caplog):
         face.call(abs, -1)
     said = "\n".join(record.getMessage() for record in caplog.records)
     for part in (
-        "starts a worker: jobs that wait: 1",
+        f"{'Executor' if kind == 'executor' else 'Pool'} resize starts a worker: jobs that wait: 1",
         "ran for too long",
         "it has had max_calls calls",
         "with exit code 3",

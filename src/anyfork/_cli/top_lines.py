@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 
 NONE = "no program offers its state: call anyfork.observe() in it, or set ANYFORK_STATUS=1"
 INDENT = "  "
+TEMPLATES = ("anyfork", "anyfork/exec")  # titles behind the pid of the owner; spares are templates, too
 
 
 @dataclass(slots=True)
 class Line:
-    """A line with those below it. ``kind`` is what it is about: program, pool, process, worker, job, idle or error."""
+    """A line with those below it.
+
+    ``kind`` is what it is about: program, pool, template, process, worker, job, idle or error.
+    """
 
     kind: str
     text: str
@@ -72,7 +76,8 @@ def _below(process: dict[str, Any], workers: Workers) -> Line:
     """Return the line of a process, with its descendants."""
     children = [_below(child, workers) for child in process["children"]]
     if process["pid"] not in workers:
-        return Line("process", f"process {_process(process)}", children)
+        kind = "template" if process["title"].partition(" ")[2] in TEMPLATES else "process"
+        return Line(kind, f"{kind} {_process(process)}", children)
     name, worker = workers[process["pid"]]
     return Line("worker", f"worker of {name} {_process(process)}", [_work(worker), *children])
 

@@ -51,6 +51,9 @@ class PoolHandle:
     def __init__(self, call: str, template: Templates, options: PoolOptions, adaptive: bool = False) -> None:
         settings = PoolSettings(call, template, options, adaptive)
         self._kind = call
+        if settings.name:
+            self.what = f"{call} {settings.name}"  # in log records
+        self._last_error = ""  # what has gone wrong with a worker, for ``anyfork top``
         self.scheduler: Scheduler = self._new_scheduler(call, settings)
         self.encoder: Encoder = Encoder(settings.worker.serializer, settings.receiver)
         self.serializer: Serializer | None = settings.worker.serializer
@@ -83,6 +86,7 @@ class PoolHandle:
 
         state = snapshot_of(self.scheduler, self._kind, self._settings.name, monotonic())
         state["stats"]["spares"] = self._count_spares()
+        state["error"] = state["error"] or self._last_error
         return state
 
     def entered(self, worker: WorkerRecord) -> None:
@@ -109,7 +113,9 @@ class PoolHandle:
         raise NotImplementedError
 
     def tell(self, level: int, what: str, why: str) -> None:
-        """Log what the pool does, and why."""
+        """Log what the pool does, and why. Keep what is of INFO or more: something has gone wrong."""
+        if level >= INFO:
+            self._last_error = f"{what}: {why}"
         if logger_for(level) is not None:
             self._write_log(level, f"{self.what} {what}: {why}")
 
