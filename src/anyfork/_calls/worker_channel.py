@@ -317,10 +317,11 @@ class WorkerChannel:
         stderr = output.tail() if output is not None else ""
         self.calls.ended(str(status))
         pid, tail = self.process.pid, f"; it wrote:\n{stderr}" if stderr else ""
+        remedy = _remedy(status, self.calls.in_pool)  # now: the calls keep the function below, and would keep this too
 
         def make(may_have_run: bool) -> WorkerDiedError:
             what = "the call may have run" if may_have_run else "nothing of the call has run"
-            text = f"worker {pid} {status}; {what}{_remedy(status, self.calls.in_pool) if may_have_run else ''}{tail}"
+            text = f"worker {pid} {status}; {what}{remedy if may_have_run else ''}{tail}"
             return WorkerDiedError(text, pid=pid, status=status, stderr=stderr, may_have_run=may_have_run)
 
         self.fail(make)
