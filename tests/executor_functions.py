@@ -68,6 +68,11 @@ def write_and_read(writing, reading):
     return os.read(reading.fileno(), 1)
 
 
+def read_or_return(item):
+    """Return a number at once, and what can be read from a pipe."""
+    return item if isinstance(item, int) else os.read(item.fileno(), 100)
+
+
 def say_pid_and_wait(writing, reading):
     """Say on a pipe who runs this, and wait until something comes, or the end."""
     os.write(writing.fileno(), b"%d\n" % os.getpid())

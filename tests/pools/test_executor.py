@@ -334,6 +334,19 @@ def test_a_map_may_return_exceptions_in_place_of_results(executor, chunksize):
         list(executor.map(call_functions.leave, [3], return_exceptions=True))
 
 
+def test_a_map_may_give_results_as_they_are_done(pipe):
+    with anyfork.Executor(max_workers=2) as executor:
+        found = executor.map(executor_functions.read_or_return, [pipe[0], 1, 2, 3], ordered=False)
+        assert sorted(next(found) for _ in range(3)) == [1, 2, 3]
+        pipe[1].write(b"x")
+        assert next(found) == b"x"
+        with pytest.raises(StopIteration):
+            next(found)
+    with anyfork.Executor(max_workers=2) as executor:
+        for options in ({}, {"chunksize": 3}, {"buffersize": 4}):
+            assert sorted(executor.map(operator.neg, range(50), ordered=False, **options)) == list(range(-49, 1))
+
+
 def test_a_map_has_a_deadline(executor, pipe):
     found = executor.map(call_functions.wait_for, [pipe[0]], timeout=0.05)
     with pytest.raises(TimeoutError):

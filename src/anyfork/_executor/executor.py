@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         timeout: float | None
         chunksize: int
         buffersize: int | None
+        ordered: bool
         progress: bool | ProgressCallback
 
     class ExecutorOptions(CommonOptions, total=False):
@@ -78,7 +79,7 @@ NAMES = (
 )
 
 
-MAP_OPTIONS = "timeout, chunksize, buffersize, progress, return_exceptions"
+MAP_OPTIONS = "timeout, chunksize, buffersize, ordered, progress, return_exceptions"
 
 
 class Submitter(Stays, AnyExecutor):
@@ -187,13 +188,15 @@ class Submitter(Stays, AnyExecutor):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        ordered: bool = True,
         progress: bool | ProgressCallback = False,
         return_exceptions: bool = False,
         **keywords: object,
     ) -> Iterator[Any]:
-        """Call ``fn`` with the items of all iterables, combined as by ``zip``. Return an iterator of ordered results.
+        """Call ``fn`` with the items of all iterables, combined as by ``zip``. Return an iterator of results.
 
-        All items are collected at once. With ``buffersize``, at most that many items, or chunks, are in progress at a
+        Results come in the order of the items; with ``ordered=False``, as they are done. All items are collected at
+        once. With ``buffersize``, at most that many items, or chunks, are in progress at a
         time, and further ones are collected as results are taken. A result that is not there ``timeout`` seconds after
         this call raises TimeoutError. Each job is a chunk of ``chunksize`` items; small and quick items need no chunks,
         because several are sent together anyway. ``progress`` shows the progress on stderr, or is called in the
@@ -226,7 +229,7 @@ class Submitter(Stays, AnyExecutor):
         priority, limit, idempotent = self._options
         options = {"priority": priority, "timeout": limit, "idempotent": idempotent}
         with UnlessStarted(progress_of("map", progress, fn, iterables)) as shown:
-            work = ExecutorMap(dispatcher, fn, chunked, self._on_event, options, shown, return_exceptions)
+            work = ExecutorMap(dispatcher, fn, chunked, self._on_event, options, shown, ordered, return_exceptions)
             items: Iterator[Any] = zip(*iterables, strict=False)
             if chunked:
                 items = in_chunks(items, chunksize)

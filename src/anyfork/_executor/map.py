@@ -77,6 +77,7 @@ class ExecutorMap:
         on_event: Handler | None,
         options: dict[str, Any],
         progress: Progress | None,
+        ordered: bool,
         return_exceptions: bool,
     ) -> None:
         self.dispatcher = dispatcher
@@ -87,6 +88,7 @@ class ExecutorMap:
         self.label: str = label_of(function)
         self.items: dict[int, Any] = {}
         self.results: dict[int, Any] = {}
+        self.done: deque[int] | None = None if ordered else deque()  # the indexes of ``results``, as they came
         self.durations: JobDuration = self.function.duration
         self.waiting: deque[int] = deque()  # items that are in no job yet
         self.encoded: dict[int, ItemJob] = {}  # the jobs of items that are not small
@@ -188,23 +190,28 @@ class ExecutorMap:
         if self._progress is not None:
             self._progress.advance(len(result) if self.kind == CHUNKS and type(result) is list else 1)
         self.results[index] = result
+        if self.done is not None:
+            self.done.append(index)
         awaited = self._awaited
-        if awaited is not None and awaited[0] == index and awaited[1].locked():
+        if awaited is not None and (awaited[0] == index or self.done is not None) and awaited[1].locked():
             awaited[1].release()
 
     def wait(self, index: int, deadline: float | None) -> None:
-        """Wait until the item has a result. Raises TimeoutError."""
+        """Wait until the item has a result; in an unordered map, until any item has one. Raises TimeoutError."""
         self.dispatcher.check_owner("map")
         warn_in_loop()
         self.dispatcher.check_wait("a result of map()")
         turn = _thread.allocate_lock()
         turn.acquire()
         self._awaited = index, turn
-        if index in self.results:  # it came meanwhile: each side writes first, and looks then
+        if self._has(index):  # it came meanwhile: each side writes first, and looks then
             return
-        while not turn.acquire(timeout=one_wait(remaining(deadline))) and index not in self.results:
+        while not turn.acquire(timeout=one_wait(remaining(deadline))) and not self._has(index):
             if deadline is not None and monotonic() >= deadline:
                 raise TimeoutError
+
+    def _has(self, index: int) -> bool:
+        return index in self.results if self.done is None else bool(self.done)
 
     def take(self, index: int) -> Any:
         """Remove and return the result of an item, or raise or return the error of its call."""
@@ -275,12 +282,13 @@ def in_chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def results_of(work: ExecutorMap, items: Iterator[Any], count: int, deadline: float | None) -> Iterator[Any]:
-    """Yield the results in order. Collect and submit further items, several at once, as results are taken."""
+    """Yield the results. Collect and submit further items, several at once, as results are taken."""
     index, bound, more = 0, count, True
+    done = work.done
     some = max(1, count // 4)
     try:
         while index < count:
-            if index not in work.results:
+            if index not in work.results if done is None else not done:
                 work.wait(index, deadline)
             if more and count - index <= bound - some + 1:
                 ahead = list(islice(items, some))
@@ -289,7 +297,7 @@ def results_of(work: ExecutorMap, items: Iterator[Any], count: int, deadline: fl
                     work.add(ahead)
                     count += len(ahead)
             index += 1
-            yield work.take(index - 1)
+            yield work.take(index - 1 if done is None else done.popleft())
     finally:
         work.close()
 
