@@ -107,7 +107,8 @@ asyncio.run(main())
 
 
 def test_the_title_of_an_observed_worker_has_the_function_while_it_runs(tmp_path):
-    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": paths}
     with subprocess.Popen([sys.executable, "-c", TITLES], env=env, stdout=subprocess.PIPE, text=True) as program:
         said = program.communicate(timeout=50)[0]
     own = program.pid
