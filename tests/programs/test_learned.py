@@ -190,7 +190,7 @@ def test_what_several_programs_tell_at_once_is_told_apart_and_no_other_pipe_gets
 
 
 def generation(*variables, read_all):
-    return Generation(None, (), Sources([], [], 0), variables, (), read_all, 0.0, 0.0)
+    return Generation(None, (), Sources([], [], 0), variables, (), {}, "reader" if read_all else "", 0.0, 0.0)
 
 
 def test_a_new_variable_counts_for_a_module_that_has_read_all():

@@ -194,7 +194,17 @@ def test_a_variable_that_was_read_counts_and_no_other(warm, shown, monkeypatch):
     assert output(warm, source, env={**os.environ, "FREE": "3"}) == "2 by it 3 True"
     assert warm.report().made == 2
     assert output(warm, source, env={**os.environ, "SHOWN": "3"}) == "3 by it 1 False"
-    assert "SHOWN differs" in warm.report().why_cold
+    assert warm.report().why_cold == "SHOWN differs from the template's, and shown has read it"
+    without = {name: value for name, value in os.environ.items() if name != "SHOWN"}
+    with warm.run_code(source, env=without, stdout=anyfork.DEVNULL) as process:
+        assert process.wait(DEADLINE).code == 0
+    assert process.cold == warm.report().why_cold == "SHOWN is missing, and shown has read it"
+
+
+def test_a_module_that_reads_all_variables_is_named(warm, shown, monkeypatch):
+    shown.edit("import os\nvalues = dict(os.environ)")
+    assert output(warm, env={**os.environ, "ZZZ": "1"}) == "12 False"
+    assert warm.report().why_cold == "ZZZ is new, and shown has read all variables"
 
 
 def test_variables_of_shells_and_of_putenv_are_as_the_documentation_says(warm, shown, monkeypatch):
@@ -347,6 +357,34 @@ def test_a_function_makes_the_template():
         assert anyfork.call("here", template=warm) == "made"
         assert output(warm, "print(1)") == "1"
         assert warm.report().made == 1
+
+
+def test_a_function_may_give_its_template_another_environment():
+    env = {**os.environ, "MADE": "1"}
+    with anyfork.Warm(make=lambda: anyfork.Template.new_exec(env=env).preload("fractions")) as warm:
+        assert output(warm, "import os; print(os.environ['MADE'])") == "1"
+        command = [sys.executable, *options_of(warm), "-c", "import sys; print('fractions' in sys.modules)"]
+        for given, found in ((env, "True"), (None, "False"), ({**env, "MADE": "2"}, "False")):
+            with subprocess.Popen(command, template=warm, env=given, stdout=subprocess.PIPE, text=True) as program:
+                assert program.communicate()[0].strip() == found
+        assert program.cold == "MADE differs from the template's, and with make= each variable counts"
+        assert warm.report().made == 1
+
+
+LATE = """
+import os, sys, anyfork
+with anyfork.Warm("json") as warm:
+    for _ in range(3):
+        warm.run_code("pass", env={**os.environ, "PYTHONHASHSEED": "7"}).wait()
+        warm.report()
+        import logging
+        logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+"""
+
+
+def test_the_reason_of_a_cold_start_is_logged_when_somebody_listens():
+    [line] = output_of("-c", LATE).splitlines()
+    assert "PYTHONHASHSEED" in line
 
 
 def test_a_remote_template_is_made_again():
@@ -543,6 +581,13 @@ def test_a_program_that_a_new_interpreter_runs_counts_as_cold():
         env = {**os.environ, "PYTHONHASHSEED": "7"}
         with warm.run_code("pass", env=env) as process:
             process.wait(DEADLINE)
+        assert "PYTHONHASHSEED" in process.cold
+        with warm.run_code("pass") as process:
+            process.wait(DEADLINE)
+        assert process.cold == ""
+        with warm.fork().run_code("pass") as process:
+            process.wait(DEADLINE)
+        assert process.cold is None
         report = warm.report()
-        assert (report.starts, report.saved, report.cold) == (0, 0.0, 1)
+        assert (report.starts, report.saved, report.cold) == (2, 2 * report.seconds, 1)
         assert "PYTHONHASHSEED" in report.why_cold

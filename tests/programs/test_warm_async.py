@@ -193,3 +193,30 @@ async def test_it_stays_in_its_process():
             pickle.dumps(warm)
     with pytest.raises(anyfork.HandleError, match="was closed"):
         await warm.run_code("pass")
+
+
+async def test_its_template_is_the_same_until_it_is_stale(edit):
+    async with aio.Warm("shown") as warm:
+        template = await warm.template()
+        assert await warm.template() is template
+        async with aio.Worker(template.fork()) as worker:
+            assert await worker.call("shown:get") == 10
+        edit(11)
+        other = await warm.template()
+        assert other is not template
+        assert await aio.call("shown:get", template=other) == 11
+        os.kill(other.pid, signal.SIGKILL)
+        with anyio.fail_after(20):
+            while await warm.template() is other:  # until its end is known
+                pass
+        assert await aio.call("shown:get", template=await warm.template()) == 11
+    await other.aclose()
+
+
+async def test_a_process_says_whether_it_has_started_cold(edit):
+    async with aio.Warm("shown") as warm:
+        for env, cold in ((dict(os.environ), ""), ({**os.environ, "PYTHONHASHSEED": "7"}, "PYTHONHASHSEED differs")):
+            async with await warm.run_code("pass", env=env) as process:
+                await process.wait()
+            assert process.cold.startswith(cold)
+            assert bool(process.cold) == bool(cold)

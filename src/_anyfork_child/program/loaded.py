@@ -48,10 +48,13 @@ def use_path_of_start() -> None:
 
 
 def report(channel: _socket.socket) -> None:
-    """Send what this process has loaded: modules, files and directories, and what was noted meanwhile: states of
-    source files, variables that were read and that were set, whether all were read, and whether it wrote something.
+    """Send what this process has loaded: modules, files and directories, the environment of its template, and what was
+    noted meanwhile: states of source files, variables that were read and that were set, which modules have read each
+    and all of them, whether it wrote something, and how long it took.
     """
+    environment: dict[bytes, bytes] = templates.this.attributes.get("env", templates.this.start_environment)
     told: dict[str, object] = {
+        "environment": environment,
         "modules": sorted(sys.modules),
         "files": sorted(_files()),
         "directories": sorted(_directories()),
@@ -67,8 +70,10 @@ def _notes(noting: Noting) -> dict[str, object]:
         "states": noting.states,
         "read": [(name, before.get(name)) for name in noting.variables.read()],
         "set": [(name, now.get(name)) for name in before.keys() | now.keys() if now.get(name) != before.get(name)],
+        "readers": noting.variables.readers,
         "read_all": noting.variables.whole,
         "wrote": noting.wrote,
+        "seconds": noting.seconds,
     }
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..wire.program_reports import State
 
 OUTPUTS = (1, 2)
+ACCESSORS = {"os", "collections.abc", "_collections_abc"}  # the modules of os.environ's own methods
 
 
 class NotingDict(dict[bytes, bytes]):
@@ -30,15 +31,16 @@ class NotingDict(dict[bytes, bytes]):
     def __init__(self, data: dict[bytes, bytes]) -> None:
         super().__init__(data)
         self.at_first = dict(data)
-        self.names: set[bytes] = set()
-        self.whole = False
+        self.readers: dict[bytes, str] = {}  # the first module that has read each variable
+        self.whole = ""  # the first module that has read all of them
 
     def __getitem__(self, name: bytes) -> bytes:
-        self.names.add(name)
+        if name not in self.readers:
+            self.readers[name] = _reader()
         return super().__getitem__(name)
 
     def __iter__(self) -> Iterator[bytes]:
-        self.whole = True
+        self.whole = self.whole or _reader()
         return super().__iter__()
 
     def plain(self) -> dict[bytes, bytes]:
@@ -47,7 +49,15 @@ class NotingDict(dict[bytes, bytes]):
 
     def read(self) -> set[bytes]:
         """Return the names of the variables that were read."""
-        return (self.names | self.at_first.keys()) - VOLATILE if self.whole else self.names
+        return {*self.readers, *self.at_first} - VOLATILE if self.whole else {*self.readers}
+
+
+def _reader() -> str:
+    """Return the name of the module that reads the environment now."""
+    frame = sys._getframe(2)
+    while frame.f_globals.get("__name__") in ACCESSORS and frame.f_back is not None:
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", "?"))
 
 
 class Noting:
@@ -57,6 +67,9 @@ class Noting:
         self.variables = NotingDict(os.environ._data)  # type: ignore[attr-defined]  # its own data, of both its views
         self.states: dict[str, State] = {}
         self.wrote = False
+        self.seconds = (
+            0.0  # how long loading has taken; while it goes on, when it has begun, and how long this has slept
+        )
         self._distrusted = frozenset(distrusted)
         self._path_stats = SourceFileLoader.path_stats
         self._output = new_file()
@@ -64,6 +77,7 @@ class Noting:
 
     def begin(self) -> None:
         """Note from now on."""
+        self.seconds = -time.monotonic()
         set_data(self.variables)
         SourceFileLoader.path_stats = self.path_stats_of()  # type: ignore[method-assign]  # until ``end``
         for fd in OUTPUTS:
@@ -85,12 +99,14 @@ class Noting:
             late = state[-1] + margin(state) - time.time_ns()
             if 0 < late <= margin(state):  # then a change after this moment shows in the times of the file
                 time.sleep(late / 1e9)
+                self.seconds -= late / 1e9
                 state = file_state(path)
         self.states[path] = state
         return state is not None and time.time_ns() - max(state[-2:]) > UNSETTLED and path not in self._distrusted
 
     def end(self) -> None:
         """Stop noting, and pass on to the standard error what was written meanwhile."""
+        self.seconds += time.monotonic()
         SourceFileLoader.path_stats = self._path_stats  # type: ignore[method-assign]
         set_data(self.variables.plain())
         for stream in (sys.stdout, sys.stderr):

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from _signal import SIGKILL
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from _anyfork_child.wire.memfd import new_file
 from _anyfork_child.wire.program_reports import VOLATILE
@@ -45,9 +45,12 @@ class Generation:
     """A template that is ready, and what it depends on.
 
     ``variables`` are those that its modules have read, with their values then, ``settings`` those that they have set.
-    ``read_all`` says that a module has read the whole environment, where a further variable counts as well; ``wrote``
-    says that one has written something. ``places`` are the directories that this program had put on its path,
-    ``left_out`` the learned modules that it has not loaded, with the reasons.
+    ``readers`` are the modules that have read each variable first, as far as they are known. ``read_all`` is the module
+    that has read the whole environment, where a further variable counts as well, or empty; ``wrote`` says that one has
+    written something. ``seconds`` is how long it took to load the modules. ``places`` are the directories that this
+    program had put on its path, ``left_out`` the learned modules that it has not loaded, with the reasons.
+    ``environment_of_make`` is the environment of a template that a function has made: all of it counts for programs,
+    while the function depends on the ``variables`` of this program.
     """
 
     template: Template
@@ -55,27 +58,38 @@ class Generation:
     sources: Sources
     variables: Sequence[Variable]
     settings: Sequence[Variable]
-    read_all: bool
+    readers: Mapping[bytes, str]
+    read_all: str
     seconds: float
     since: float
     wrote: bool = False
     places: Sequence[str] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    environment_of_make: Mapping[bytes, bytes] | None = None
 
     def outdated(self, env: Mapping[bytes, bytes]) -> str:
-        """Return why a program with this environment cannot use the template; empty if it can."""
+        """Return why the template does not serve this program, with this environment, any more; empty if it does."""
         changed = self.sources.changed()
-        return f"{changed} has changed since the template was made" if changed else self.differs(env)
+        return f"{changed} has changed since the template was made" if changed else self._differs(env, self.variables)
 
     def differs(self, env: Mapping[bytes, bytes]) -> str:
         """Return which variable of an environment is another one than for the template; empty if there is none."""
-        for name, value in self.variables:
-            if env.get(name) != value:
-                return f"{os.fsdecode(name)} differs from the template's, and a module has read it"
-        further = env.keys() - VOLATILE - {name for name, _ in self.variables} if self.read_all else ()
-        if further:
-            return f"{os.fsdecode(min(further))} is new, and a module has read all variables"
-        return ""
+        made = self.environment_of_make
+        return self._differs(env, self.variables if made is None else _lasting(made))
+
+    def _differs(self, env: Mapping[bytes, bytes], variables: Sequence[Variable]) -> str:
+        for name, value in variables:
+            if (given := env.get(name)) != value:
+                how = "is missing" if given is None else "is new" if value is None else "differs from the template's"
+                return f"{os.fsdecode(name)} {how}, and {self._why_it_counts(name)}"
+        further = env.keys() - VOLATILE - {name for name, _ in variables} if self.read_all else ()
+        return f"{os.fsdecode(min(further))} is new, and {self._why_it_counts(b'')}" if further else ""
+
+    def _why_it_counts(self, name: bytes) -> str:
+        if self.environment_of_make is not None:
+            return "with make= each variable counts"
+        reader = self.readers.get(name)
+        return f"{self.read_all} has read all variables" if reader is None else f"{reader} has read it"
 
     def unusable(self) -> str:
         """Return why the template cannot be forked any more; empty if it can."""
@@ -122,7 +136,7 @@ def make(
     ``distrusted`` are source files whose byte code is not used. ``for_programs`` alone, modules are found where a new
     interpreter finds them. ``base`` is one whose template is forked, in place of a new interpreter.
     """
-    began, at = time.time_ns(), time.monotonic()
+    began = time.time_ns()
     given: Any = {name: value for name, value in (("env", env), ("cwd", cwd)) if value is not None}
     if base is None:
         template = Template.new_exec(python=sys.executable, flags=flags, **given)
@@ -137,8 +151,7 @@ def make(
             modules = [name for name in modules if name not in left_out]
         template.prepare(f"{NOTING}:begin", sorted(distrusted)).preload(*modules).prepare(f"{NOTING}:end")
         template.ready(MAKING_TIMEOUT)
-        seconds = time.monotonic() - at
-        return _generation(template, _ask(template, "report"), watch, began, seconds, base, left_out)
+        return _generation(template, _ask(template, "report"), watch, began, base, left_out)
     except BaseException:  # it may be in the middle of a long import
         template._link.signal_now_or_at_birth(SIGKILL)
         template._link.drop_process()
@@ -151,7 +164,7 @@ def adopt(function: Callable[[], Template], watch: Sequence[str]) -> Generation:
     What the function does depends on all variables of this program, as nobody knows which ones it reads.
     """
     began, at = time.time_ns(), time.monotonic()
-    everything: list[Variable] = [(name, value) for name, value in os.environb.items() if name not in VOLATILE]
+    environment = dict(os.environb)
     template = function()
     if not isinstance(template, Template):
         raise TypeError(f"make= returned {type(template).__name__}: it has to return a Template")
@@ -159,11 +172,16 @@ def adopt(function: Callable[[], Template], watch: Sequence[str]) -> Generation:
         template.ready(MAKING_TIMEOUT)
         seconds = time.monotonic() - at
         told: Report = {} if template._link.session.host else _ask(template, "report")
-        told["read"], told["read_all"] = everything, True
-        return _generation(template, told, watch, began, seconds)
+        told |= {"read": _lasting(environment), "read_all": "make", "seconds": seconds}
+        made = _generation(template, told, watch, began)
+        return replace(made, environment_of_make=told.get("environment", environment))
     except BaseException:
         template.close()
         raise
+
+
+def _lasting(env: Mapping[bytes, bytes]) -> list[Variable]:
+    return [(name, value) for name, value in env.items() if name not in VOLATILE]
 
 
 def _generation(
@@ -171,7 +189,6 @@ def _generation(
     told: Report,
     watch: Sequence[str],
     began: int,
-    seconds: float,
     base: Generation | None = None,
     left_out: Mapping[str, str] | None = None,
 ) -> Generation:
@@ -179,12 +196,13 @@ def _generation(
     files += [*told.get("files", ()), *states]
     directories += told.get("directories", ())
     read, changed, wrote = told.get("read", []), told.get("set", []), told.get("wrote", False)
-    read_all = told.get("read_all", False)
+    readers, read_all, seconds = told.get("readers", {}), told.get("read_all", ""), told.get("seconds", 0.0)
     if base is not None:
         set_before = {name for name, _ in base.settings}  # the program's own value is another one
         read = [*base.variables, *(one for one in read if one[0] not in set_before)]
         changed, wrote = [*base.settings, *changed], wrote or base.wrote
-        read_all, seconds = read_all or base.read_all, seconds + base.seconds
+        readers, read_all = {**readers, **base.readers}, read_all or base.read_all
+        seconds += base.seconds
         left_out = {**base.left_out, **(left_out or {})}
     return Generation(
         template,
@@ -192,6 +210,7 @@ def _generation(
         Sources(files, directories, began, states, None if base is None else base.sources),
         read,
         changed,
+        readers,
         read_all,
         seconds,
         time.monotonic(),

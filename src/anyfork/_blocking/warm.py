@@ -32,7 +32,7 @@ from .learning import Learning
 from .process import Process
 from .sources import Sources, expand
 from .template import Template
-from .warm_starts import KINDS, WarmStarts
+from .warm_starts import KINDS, WarmStarts, note_cold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from .._processes.arguments import Argument, Kind
     from .._processes.attributes import Attributes
-    from .._processes.handles import TemplateHandle
+    from .._processes.handles import ProcessHandle, TemplateHandle
     from .._processes.link import Link
     from .learned_imports import Imports
 
@@ -57,8 +57,9 @@ NEWS = "programs have imported further modules"
 class WarmReport(Record):
     """What a ``Warm`` has loaded and saved until now.
 
-    ``modules`` are those that the template has, ``seconds`` is how long it took to load them, which each start saves.
-    ``starts`` came from templates, and have saved ``saved`` seconds together. ``made`` templates were made until now,
+    ``modules`` are those that the template has, ``seconds`` is how long it took to load them (with ``make``, how long
+    the function took). A start that needs them all saves that; ``saved`` is how much it is for the ``starts`` that came
+    from templates. ``made`` templates were made until now,
     the last one because of ``why_made``. ``cold`` programs have started cold, the last one because of ``why_cold``.
     ``left_out`` are learned modules that are not loaded, because they are not safe in a template, with the reasons.
 
@@ -102,8 +103,8 @@ class WarmReport(Record):
 
     def __str__(self) -> str:
         lines = [
-            f"{len(self.modules)} modules are loaded; a start saves {self.seconds:.3f} s",
-            f"{self.starts} starts were warm, and have saved {self.saved:.3f} s",
+            f"{len(self.modules)} modules are loaded; a start that needs them saves {self.seconds:.3f} s",
+            f"{self.starts} starts were warm, and have saved up to {self.saved:.3f} s",
         ]
         if self.made:
             lines.append(f"{self.made} templates were made, the last one because {self.why_made}")
@@ -431,21 +432,27 @@ class Warm(TemplateSource):
     def _run(
         self, call: str, target: Argument, argv: Sequence[Argument], timeout: float | None, attributes: Any
     ) -> Process:
-        found = self._begin(call, attributes)
-        if found is not None:
-            made, generation = found
-            try:
-                process, report = self._take_over(made, Process._of, call, target, argv)
-                process._ready_or_gone(timeout)
-            except RemoteTemplateError:  # it was to run there
-                raise
-            except (TemplateError, ForkError) as error:
-                self._note_cold(str(error))
-            else:
-                self._note_start(generation, report)
-                return process
+        try:
+            made, generation = self._begin(call, attributes)
+            process, report = self._take_over(made, Process._of, call, target, argv)
+            process._ready_or_gone(timeout)
+        except RemoteTemplateError:  # it was to run there
+            raise
+        except (NotWarmError, TemplateError, ForkError) as error:
+            why = self._why_not(error)
+        else:
+            self._note_start(process, generation, report)
+            return process
         cold: Process = getattr(Template.new_exec(**attributes), call)(target, *argv, timeout=timeout)
+        note_cold(cold, why)
         return cold
+
+    def _why_not(self, error: Exception) -> str:
+        """Return why a program starts cold, after it was counted."""
+        why = str(error)
+        if not isinstance(error, NotWarmError):  # otherwise it is counted
+            self._note_cold(why)
+        return why
 
     def _take_over(
         self, made: TemplateHandle, make: Callable[[Link], Made], call: str, target: Argument, argv: Sequence[Argument]
@@ -457,10 +464,10 @@ class Warm(TemplateSource):
         """Return the address where a program tells what it has imported; empty if nothing is learned."""
         return "" if self._learning is None else self._learning.new_address(kind, target)
 
-    def _note_start(self, generation: Generation, report: Owned | None) -> None:
+    def _note_start(self, process: ProcessHandle, generation: Generation, report: Owned | None) -> None:
         """Count a start; it may still turn out to be a cold one."""
         self._count(generation)
-        self._begun.await_report(report, generation)
+        self._begun.await_report(process, report, generation)
 
     def _recount(self) -> None:
         """Count programs as cold that have reported that a new interpreter runs them."""
@@ -469,12 +476,9 @@ class Warm(TemplateSource):
             self._saved -= generation.seconds
             self._note_cold(why)
 
-    def _begin(self, call: str, attributes: Any) -> tuple[Template, Generation] | None:
-        """Return a fork for a program, and the generation that it is of; None if the program has to start cold."""
-        try:
-            generation, env = self._for_program(call, attributes.get("env"))
-        except NotWarmError:
-            return None
+    def _begin(self, call: str, attributes: Any) -> tuple[Template, Generation]:
+        """Return a fork for a program, and the generation that it is of. Raises NotWarmError, and that of a fork."""
+        generation, env = self._for_program(call, attributes.get("env"))
         return self._fork_of(generation, attributes if env is None else {**attributes, "env": env}), generation
 
     def _for_program(self, call: str, env: Any) -> tuple[Generation, Any]:
@@ -505,8 +509,8 @@ class Warm(TemplateSource):
     def _tell(self, level: int, why: str) -> None:
         """Log why programs start cold, once until there is another template."""
         logger = logger_for(level) if why not in self._told else None
-        self._told.add(why)
-        if logger is not None:
+        if logger is not None:  # otherwise it may be asked for later
+            self._told.add(why)
             logger.log(level, "programs of %r start cold: %s", self, why)
 
     def _count(self, generation: Generation, why_cold: str = "") -> None:

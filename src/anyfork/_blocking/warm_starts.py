@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from _thread import RLock
 
 from _anyfork_child.values.decode import Descriptor
 
+from .._system.locks import do_locked
 from .._system.pipes import open_pipe
 
 TYPE_CHECKING = False
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from _anyfork_child.wire.owned_descriptors import Owned
 
     from .._processes.arguments import Argument, Kind
-    from .._processes.handles import TemplateHandle
+    from .._processes.handles import ProcessHandle, TemplateHandle
     from .._processes.link import Link
     from .generation import Generation
 
@@ -25,11 +27,44 @@ if TYPE_CHECKING:
 KINDS: dict[str, Kind] = {"run_module": "-m", "run_script": "", "run_code": "-c"}
 
 
+class Beginning:
+    """The report of a program on how it begins. ``why_cold`` is why a new interpreter runs it; empty if it runs warm.
+
+    It is None until the program has begun.
+    """
+
+    def __init__(self, report: Owned, generation: Generation) -> None:
+        os.set_blocking(report.fd, False)
+        self.generation = generation
+        self._why: str | None = None
+        self._report = report
+        self._lock = RLock()  # reentrant, as all locks for signal handlers
+
+    def why_cold(self) -> str | None:
+        """Look at the report, without waiting."""
+        return self._why if self._why is not None else do_locked(self._lock, self._look)
+
+    def _look(self) -> str | None:
+        if self._why is None:
+            try:
+                said = os.read(self._report.fd, 1 << 16)
+            except BlockingIOError:
+                return None
+            self._why = said[1:].decode("utf-8", "replace")
+            self._report.close()
+        return self._why
+
+
+def note_cold(process: ProcessHandle, why: str) -> None:
+    """Note why a new interpreter runs the program of a process."""
+    process._link.why_cold = lambda: why
+
+
 class WarmStarts:
     """The programs that have not begun yet, as far as this process knows."""
 
     def __init__(self) -> None:
-        self._awaited: list[tuple[Owned, Generation]] = []
+        self._awaited: list[Beginning] = []
 
     def begin(
         self,
@@ -53,27 +88,25 @@ class WarmStarts:
         finally:
             far.close()
 
-    def await_report(self, report: Owned | None, generation: Generation) -> None:
+    def await_report(self, process: ProcessHandle, report: Owned | None, generation: Generation) -> None:
         """Remember a program that was started and has not reported yet."""
         if report is not None:
-            os.set_blocking(report.fd, False)
-            self._awaited.append((report, generation))
+            beginning = Beginning(report, generation)
+            process._link.why_cold = beginning.why_cold
+            self._awaited.append(beginning)
 
     def cold(self) -> Iterator[tuple[Generation, str]]:
         """Yield the programs that new interpreters run, with the reasons, as far as they have reported it by now."""
         for _ in range(len(self._awaited)):
             try:
-                report, generation = self._awaited.pop(0)
+                beginning = self._awaited.pop(0)
             except IndexError:  # another thread has come first
                 return
-            try:
-                said = os.read(report.fd, 1 << 16)
-            except BlockingIOError:
-                self._awaited.append((report, generation))
-                continue
-            report.close()
-            if said:
-                yield generation, said[1:].decode("utf-8", "replace")
+            why = beginning.why_cold()
+            if why is None:
+                self._awaited.append(beginning)
+            elif why:
+                yield beginning.generation, why
 
     def close(self) -> None:
         """Listen no longer; programs go on."""

@@ -548,6 +548,24 @@ class ProcessHandle(Stays):
             raise StatusUnknownError(f"the exit status of a process is unknown: {why}")
         return status.returncode
 
+    @property
+    def cold(self) -> str | None:
+        """Why a new interpreter runs the program, if a Warm has started it; empty if the program runs warm.
+
+        None as long as the program has not begun, and for all other processes.
+
+        For example::
+
+            import anyfork
+
+            with anyfork.Warm("json") as warm:
+                process = warm.run_code("import json")
+                process.wait()
+                assert process.cold == ""
+        """
+        look = self._link.why_cold
+        return None if look is None else look()
+
     if TYPE_CHECKING:  # each face has its own: one waits for the birth, the other keeps the signal until then
 
         def send_signal(self, number: int) -> None:

@@ -30,7 +30,7 @@ from .undelivered import deliver, destructor, pending, undelivered, when_free
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import TypeVar
 
     from _anyfork_child.values.by_name_or_value import Receiver
@@ -84,6 +84,7 @@ class Link(Endpoints):
     origin: Link | None = None  # the template that makes another spare when this process has entered its function
     held: Message | None = None  # the request to fork this process, held back in the outbox of its parent
     runs_programs = False  # whether a program has taken over its latest fork: the next request is held back then
+    why_cold: Callable[[], str | None] | None = None  # why a new interpreter runs the program that a Warm has started
     streams: Streams | None = None  # this program's ends of its standard streams, if they are pipes
     _owner = 0  # no process, until the constructor has come so far
     _dropped = False

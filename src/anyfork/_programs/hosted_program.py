@@ -90,7 +90,7 @@ class HostedProgram:
         try:
             with program:
                 try:
-                    self._tell("started", id=self._request.id, pid=program.pid, cold=program.why_cold or None)
+                    self._tell("started", id=self._request.id, pid=program.pid, cold=program.cold or None)
                     Service(program, self._request, self._input, self._tell).run()
                 except OSError:
                     self.give_up()

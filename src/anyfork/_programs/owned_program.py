@@ -39,7 +39,6 @@ class OwnedProgram(Popen):
         **keywords: Any,
     ) -> None:
         self._outlives = outlives
-        self.why_cold: str = ""
         super().__init__(command, template=template, env=env, **keywords)
 
     @property
@@ -64,7 +63,7 @@ class OwnedProgram(Popen):
         raise why
 
     def _tell_cold(self, why: str) -> None:
-        self.why_cold = why
+        self.cold: str | None = why
 
 
 def follow(lifeline: int, pid: int) -> None:

@@ -49,6 +49,8 @@ class Popen(StandardPopen):
 
     __module__ = "anyfork.subprocess"
 
+    # Why a new interpreter runs a command that is this one; empty if it started warm, None for other commands.
+    cold: str | None = None
     _process: Process | None = None
     _template: Template | Warm | None = None
     _outlives: bool = True  # whether the program goes on when this process has ended
@@ -70,9 +72,11 @@ class Popen(StandardPopen):
     def _start_cold(self, why: Exception, args: Any, executable: Any, *rest: Any) -> None:
         """Start a command that the template cannot run, as the standard module does."""
         self._tell_cold(str(why))
+        self.cold = str(why) or str(why.__cause__ or "") or None  # a Warm has logged the cause
         super()._execute_child(args, executable, *rest)  # type: ignore[misc]  # private, but its parameters are
 
     def _tell_cold(self, why: str) -> None:
+        self.cold = why
         tell_cold(why)
 
     def _start(self, line: CommandLine, pass_fds: Sequence[int], cwd: Any, env: Any, *more: Any) -> None:
@@ -139,13 +143,13 @@ class Popen(StandardPopen):
 def generation_for(warm: Warm, env: Any) -> tuple[Generation, Any]:
     """Return the generation for a program, and the program's environment. Raises NotAProgramError."""
     try:
-        generation, given = warm._for_program("Popen", env)
+        generation, given = warm._for_program("Popen", os.environb if env is None else env)
         check_local("Popen", Template, generation.template)
     except NotWarmError as why:
         raise NotAProgramError from why  # the Warm has logged it
     except AnyforkError as error:
         raise NotAProgramError(str(error)) from error
-    return generation, generation.environment(os.environb) if env is None else given
+    return generation, given
 
 
 def python_line(
@@ -181,6 +185,6 @@ def python_line(
 
 def tell_cold(why: str) -> None:
     """Log why a program starts cold, the first time for each reason."""
-    if why and why not in _told:
+    if why and why not in _told and logger.isEnabledFor(logging.INFO):
         _told.add(why)
         logger.info("a program starts cold: %s", why)

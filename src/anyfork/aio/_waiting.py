@@ -59,6 +59,8 @@ async def wait_for_process(
     """Read the source whenever it is readable, until ``done()`` is true. Return False after ``timeout`` seconds."""
     if timeout is None:
         await _wait_long(link, done, source)
+    elif timeout <= 0:  # a scope without time would be cancelled before anything is read
+        return _look(link, done, source)
     else:
         with move_on_after(timeout):
             await _wait_long(link, done, source)

@@ -6,12 +6,17 @@ from functools import partial
 
 from anyio.to_thread import run_sync
 
+from .._blocking.generation import NotWarmError
 from .._blocking.warm import COOL_DOWN
 from .._blocking.warm import Warm as BlockingWarm
+from .._blocking.warm_starts import note_cold
 from .._errors import ForkError, RemoteTemplateError, TemplateError
 from .._processes.arguments import Stays
+from .._processes.flows import look
+from .._processes.session import PREPARING
 from ._process import Process
 from ._template import Template
+from ._waiting import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any, Self, Unpack
 
+    from .._blocking.generation import Generation
     from .._blocking.template import Template as BlockingTemplate
     from .._blocking.warm import WarmReport
     from .._processes.arguments import Argument
@@ -55,6 +61,30 @@ class Warm(Stays):
         learn: str | os.PathLike[str] | None = None,
     ) -> None:
         self._warm = BlockingWarm(*preload, make=make, watch=watch, cool_down=cool_down, learn=learn)
+        self._kept: tuple[Generation, Template] | None = None  # what ``template`` has returned last
+
+    async def template(self) -> Template:
+        """Return a fork of the present template, ready. It stays with this object: fork it.
+
+        It is the same as long as the template is up to date. Raises what prevents a template from being made.
+
+        For example::
+
+            import anyio
+            from anyfork import aio
+
+            async def main():
+                async with aio.Warm("json") as warm:
+                    assert await warm.template() is await warm.template()
+
+            anyio.run(main)
+        """
+        generation = await run_sync(self._warm._current, "template", abandon_on_cancel=True)
+        kept = self._kept
+        if kept is None or kept[0] is not generation or await _has_ended(kept[1]):
+            template = Template.from_blocking(await run_sync(self._warm._fork_of, generation, {}))
+            self._kept = kept = generation, await template.ready()
+        return kept[1]
 
     async def fork(self, **attributes: Unpack[Attributes]) -> Template:
         """Return a fork of the present template; it takes the attributes of ``Template.fork``.
@@ -161,6 +191,7 @@ class Warm(Stays):
             anyio.run(main)
         """
         self._warm.close()
+        self._kept = None  # its last user closes it
 
     async def aclose(self) -> None:
         """Do the same as ``close``.
@@ -189,18 +220,25 @@ class Warm(Stays):
 
     async def _run(self, call: str, target: Argument, argv: Sequence[Argument], attributes: Any) -> Process:
         warm = self._warm
-        found = await run_sync(warm._begin, call, attributes, abandon_on_cancel=True)
-        if found is not None:
-            made, generation = found
-            try:
-                process, report = warm._take_over(Template.from_blocking(made), Process._of, call, target, argv)
-                await process._ready_or_gone()
-            except RemoteTemplateError:  # it was to run there
-                raise
-            except (TemplateError, ForkError) as error:
-                warm._note_cold(str(error))
-            else:
-                warm._note_start(generation, report)
-                return process
+        try:
+            made, generation = await run_sync(warm._begin, call, attributes, abandon_on_cancel=True)
+            process, report = warm._take_over(Template.from_blocking(made), Process._of, call, target, argv)
+            await process._ready_or_gone()
+        except RemoteTemplateError:  # it was to run there
+            raise
+        except (NotWarmError, TemplateError, ForkError) as error:
+            why = warm._why_not(error)
+        else:
+            warm._note_start(process, generation, report)
+            return process
         cold: Process = await getattr(Template.new_exec(**attributes), call)(target, *argv)
+        note_cold(cold, why)
         return cold
+
+
+async def _has_ended(template: Template) -> bool:
+    """Return whether a template can never be forked again."""
+    link = template._link
+    if link.session.phase is PREPARING:
+        await run(look(link))
+    return link.session.phase is not PREPARING or link.session.status is not None

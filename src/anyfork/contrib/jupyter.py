@@ -66,7 +66,7 @@ class Provisioner(LocalProvisioner):  # type: ignore[misc]  # the checker does n
             self._tell_cold(templates, str(why))
             connection: dict[str, Any] = await super().launch_kernel(cmd, **kwargs)
             return connection
-        self._tell_cold(templates, kernel.why_cold)
+        self._tell_cold(templates, kernel.cold or "")
         self.cwd: Any = kwargs.get("cwd", pathlib.Path.cwd())
         return self.connection_info  # type: ignore[no-any-return]  # of the base class
 
