@@ -12,6 +12,8 @@ PATCH = {
     "gevent": "from gevent import monkey; monkey.patch_all()",
     "eventlet": "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch()",
 }
+# Both put functions of their own in the place of the same modules, and anyfork does the same for both.
+LIBRARIES = ["gevent", pytest.param("eventlet", marks=pytest.mark.slow)]
 # Another greenlet opens the gate that a process waits for: nothing stops the whole program.
 HELPERS = """
 import os, tempfile, threading, time
@@ -53,7 +55,7 @@ def run(library, source, order="patched before the import"):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("library", PATCH)
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_all_blocking_faces_work_and_let_other_greenlets_run(library, order):
     source = """
     seen = [meanwhile(lambda gate: anyfork.call(passed, gate, 1))]
@@ -79,7 +81,7 @@ def test_all_blocking_faces_work_and_let_other_greenlets_run(library, order):
     assert said[-1] == "[1, 0, 2, 1048576, 1048576, 3, 3, 'late', 4, [3, 2, 1]]"
 
 
-@pytest.mark.parametrize("library", PATCH)
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_contexts_and_remote_templates_work(library):
     source = """
     import sys
@@ -99,7 +101,7 @@ def test_contexts_and_remote_templates_work(library):
     assert run(library, source) == "[1, 2]"
 
 
-@pytest.mark.parametrize("library", PATCH)
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_the_async_face_works(library):
     source = """
     import asyncio
@@ -112,7 +114,7 @@ def test_the_async_face_works(library):
     assert run(library, source) == "[1, 2, 3]"
 
 
-@pytest.mark.parametrize("library", PATCH)
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_what_cannot_work_names_the_library(library):
     source = f"""
     over.append(1)
@@ -133,7 +135,7 @@ def test_what_cannot_work_names_the_library(library):
 
 
 @pytest.mark.parametrize("prepare", ["preload", "call"])
-@pytest.mark.parametrize("library", PATCH)
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_a_module_that_patches_its_process_may_be_in_a_template(library, prepare, tmp_path):
     if find_spec(library) is None:  # not imported here: eventlet warns of every fork then
         pytest.skip(f"{library} has no wheel for this interpreter")

@@ -15,7 +15,8 @@ from .supervisor import WITH_SHIM, Tally, Trial, run
 from .weapons import variants_of
 
 MANY = 10_000  # points: more than any operation has
-# Campaigns and faces of the fast suite: from which point on each which one is tried there, and the variants; all if none.
+# Campaigns and faces: from which point on each which one is tried, and the variants; all if none. The fast suite tries
+# every third of them.
 FAST = {
     ("interrupt", "executor"): (5, 97, ()),
     ("reenter", "executor"): (150, 401, ()),
@@ -44,9 +45,11 @@ def check(tally: Tally) -> None:
     assert not faults, "\n".join(f"{tally.command(fault)}\n    at {fault.place}: {fault.text}" for fault in faults)
 
 
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize(("campaign", "face"), FAST)
-def test_operations_that_are_struck_at_some_points_leave_everything_in_order(campaign, face):
-    check(strike(campaign, face, *FAST[campaign, face]))
+def test_operations_that_are_struck_at_some_points_leave_everything_in_order(campaign, face, every):
+    first, step, chosen = FAST[campaign, face]
+    check(strike(campaign, face, first, step * every, chosen))
 
 
 def test_a_worker_whose_close_is_interrupted_ends_as_it_would_have_when_it_is_closed_again():
