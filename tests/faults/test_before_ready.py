@@ -317,10 +317,16 @@ def test_a_call_whose_argument_panics_fails_alone():
         assert worker.call(os.getpid) == pid
 
 
-@pytest.mark.parametrize("end", [faulty.panic, sys.exit])
-def test_a_job_whose_argument_panics_or_exits_fails_alone(end):
+def test_a_job_whose_argument_panics_fails_alone():
     with anyfork.Executor(max_workers=1) as executor:
         pid = executor.submit(os.getpid).result()
         with pytest.raises(anyfork.ArgumentDecodeError):
-            executor.submit(len, faulty.Decoding(end)).result()
+            executor.submit(len, faulty.Decoding(faulty.panic)).result()
         assert executor.submit(os.getpid).result() == pid
+
+
+def test_an_argument_that_exits_ends_the_worker_and_nothing_else():
+    with anyfork.Executor(max_workers=1) as executor:
+        with pytest.raises(anyfork.WorkerDiedError):
+            executor.submit(len, faulty.Decoding(sys.exit)).result()
+        assert executor.submit(abs, -1).result() == 1

@@ -16,7 +16,7 @@ import pool_functions as jobs
 import pytest
 from conftest import descendants, eventually
 from deadlines import DEADLINE
-from executor_functions import ExitsWhenDecoded, say_pid_and_wait
+from executor_functions import say_pid_and_wait
 from pool_side import Seen, ask, ask_in_turn, until
 
 import anyfork
@@ -83,8 +83,6 @@ async def test_the_end_of_a_program_is_the_end_of_its_call_alone(template, optio
         pid = await pool.call(jobs.pid)
         with pytest.raises(anyfork.RemoteError, match="SystemExit: 3"):
             await pool.call(sys.exit, 3)
-        with pytest.raises(anyfork.ArgumentDecodeError, match="SystemExit"):
-            await pool.call(jobs.pid, ExitsWhenDecoded())
         got = [error async for error in pool.map(sys.exit, [1, 2], return_exceptions=True)]
         assert [type(error) for error in got] == [anyfork.RemoteError] * 2
         assert await pool.call(jobs.pid) == pid

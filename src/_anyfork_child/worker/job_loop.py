@@ -19,6 +19,7 @@ from ..values.encode import INLINE
 from ..values.message import decode_values
 from ..values.scalars import FORMAT, SCALARS, dump_scalars, load_plain
 from ..wire.call_messages import (
+    BAD_RESULT,
     CALL,
     CHUNK,
     CHUNKS,
@@ -27,6 +28,7 @@ from ..wire.call_messages import (
     HELD,
     ITEMS,
     MEASURE,
+    RAISED,
     RESULT,
     SMALL_CALL,
     SMALL_KEYWORDS,
@@ -201,6 +203,10 @@ class JobLoop(Loop):
         server = self._serving
         server.took = took
         try:
-            server.send_result(number, result)
+            server.send_value(RESULT, number, result)
+        except NobodyListensError:
+            raise
+        except BaseException as error:  # encoding runs code of the result, which may raise anything
+            server.send_error(number, RAISED if isinstance(error, SystemExit) else BAD_RESULT, error)
         finally:
             server.took = 0

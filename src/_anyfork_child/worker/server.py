@@ -288,8 +288,8 @@ class WorkerServer:
         self.send(HEADER.pack(8, number, 0, RESULT, 0, 0) + measure(kind).to_bytes(8, "little"))
 
     def refuse(self, number: int, error: BaseException) -> None:
-        """Send the error because of which a call does not run. Raises again what ends the worker."""
-        if isinstance(error, self.fatal):
+        """Send the error because of which a call does not run. Raises SystemExit, which ends the worker, again."""
+        if isinstance(error, SystemExit):
             raise error
         self.send_error(number, NO_FUNCTION if isinstance(error, FunctionNotFoundError) else BAD_ARGUMENT, error)
 
