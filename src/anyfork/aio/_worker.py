@@ -32,7 +32,7 @@ from ._worker_channel import AsyncWorkerChannel, write_files
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Self, Unpack
+    from typing import Any, NoReturn, Self, Unpack
 
     from .._calls.call import Answer, Call, Handler
     from .._calls.known_functions import KnownFunction
@@ -156,9 +156,7 @@ class Worker(WorkerHandle):
             call = found
             if interrupted is not None:
                 try:
-                    if call is not None:
-                        self._give_up(call, interrupted, None)
-                    raise interrupted
+                    self._stop(call, interrupted)
                 finally:
                     del interrupted  # see raise_given_up
         try:
@@ -358,6 +356,15 @@ class Worker(WorkerHandle):
         if channel.sock is None:
             await channel.connect()
         return channel
+
+    def _stop(self, call: Call | None, error: BaseException) -> NoReturn:
+        """Raise what has interrupted a small call, after giving the call up if it has no answer yet."""
+        try:
+            if call is not None:
+                self._give_up(call, error, None)
+            raise error
+        finally:
+            del error  # see raise_given_up
 
     def _give_up(self, call: Call | None, error: BaseException, timeout: float | None) -> None:
         """Give up a call that is no longer waited for, and raise the reason. Kill the worker if it may run the call.
