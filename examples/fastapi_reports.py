@@ -31,7 +31,7 @@ def make_report(pages: int) -> dict[str, float]:
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Each server process makes its template and its pool when it starts, and ends them with itself."""
     template = aio.Template().preload("statistics")
-    async with template, aio.Pool(template, timeout=30, max_queued=100, when_full="raise") as pool:
+    async with template, aio.Pool(template, load=1, timeout=30, max_queued=100, when_full="raise") as pool:
         app.state.pool = pool
         yield
 

@@ -10,6 +10,7 @@ from celery import Celery
 from celery.signals import worker_process_init
 
 app = Celery("celery_tasks", broker=os.environ["TEST_BROKER"], backend=os.environ["TEST_BROKER"])
+app.conf.update(broker_transport_options={"visibility_timeout": 1})  # seconds; Celery looks when it has connected
 app.conf.update(worker_send_task_events=False, broker_connection_retry_on_startup=True, result_backend_thread_safe=True)
 
 initialised = []
@@ -78,6 +79,19 @@ def finish(path, fifo):
     Path(f"{path}.new").rename(path)
     with open(fifo):
         Path(f"{path}.done").touch()
+
+
+@app.task
+def hold(path, fifo):
+    """Do the same, and be acknowledged before."""
+    finish(path, fifo)
+
+
+@app.task
+def add_line(path, text):
+    """Add a line to a file."""
+    with open(path, "a") as file:
+        file.write(f"{text}\n")
 
 
 @app.task(soft_time_limit=0.3)

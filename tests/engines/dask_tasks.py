@@ -72,3 +72,14 @@ def data(_=None):
 def template_of_one_machine():
     """Make a template that fails where the environment says so."""
     return anyfork.Template().preload(os.environ.get("MODULE_OF_THIS_MACHINE", "json"))
+
+
+MADE = []
+
+
+def slow_template(begun, fifo):
+    """Wait for a FIFO, make a template, and note its process."""
+    say_and_wait(begun, fifo)
+    template = anyfork.Template().ready()
+    MADE.append(template.pid)
+    return template

@@ -90,6 +90,14 @@ def say_and_wait(begun):
     time.sleep(60)
 
 
+def finish(begun, fifo):
+    """Say that the job has begun, with its process, and wait for a FIFO."""
+    Path(f"{begun}.new").write_text(str(os.getpid()))
+    Path(f"{begun}.new").rename(begun)
+    with open(fifo):
+        pass
+
+
 def note(job, connection, result, *more):
     """Record what a callback has got."""
     connection.set(f"noted {job.id}", repr(result))

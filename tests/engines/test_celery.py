@@ -17,11 +17,13 @@ if shutil.which("redis-server") is None:
     pytest.skip("redis-server is not installed", allow_module_level=True)
 
 from billiard.exceptions import SoftTimeLimitExceeded
+from broker import Broker
+from celery import Celery
 from conftest import descendants, eventually
 from in_program import TEST_DEADLINE, in_program
 
 import anyfork
-from anyfork.contrib.celery import run_task
+from anyfork.contrib.celery import TaskPool, run_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_DEADLINE)]
 
@@ -31,15 +33,17 @@ SECONDS = 60  # for a result
 @contextlib.contextmanager
 def working(*arguments):
     """Start a Redis server and a worker of Celery with our pool, and yield the module of the tasks and the worker."""
-    path = os.path.abspath("redis.sock")
-    os.environ["TEST_BROKER"] = f"redis+socket://{path}"
+    with Broker() as broker, working_for(broker, *arguments) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def working_for(broker, *arguments):
+    """Start a worker of Celery for a Redis server."""
+    os.environ["TEST_BROKER"] = f"redis+socket://{broker.path}"
     os.environ["CELERY_CUSTOM_WORKER_POOL"] = "anyfork.contrib.celery:TaskPool"
-    server = ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--loglevel", "warning"]
     command = [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "--pool", "custom", "-l", "INFO", "-E"]
     with contextlib.ExitStack() as programs:
-        redis = programs.enter_context(subprocess.Popen(server))
-        programs.callback(redis.terminate)
-        eventually(Path(path).exists)
         worker = programs.enter_context(
             subprocess.Popen([*command, "--without-gossip", "--without-mingle", *arguments])
         )
@@ -118,6 +122,75 @@ def test_a_warm_shutdown_finishes_and_acknowledges_what_runs():
         assert not Path(f"/proc/{process}").exists()
         client = tasks.app.connection().default_channel.client
         assert (client.hlen("unacked"), client.llen("celery")) == (0, 0)
+
+
+@in_program
+def test_a_broker_that_is_killed_and_comes_back_delivers_again_what_has_not_begun_and_nothing_runs_twice():
+    with Broker() as broker, working_for(broker, "-c", "1") as (tasks, worker):
+        path, notes = os.path.abspath("begun"), os.path.abspath("notes")
+        os.mkfifo("fifo")
+        holding = tasks.hold.delay(path, os.path.abspath("fifo"))
+        process = begun(path)
+        adding = [tasks.add_line.delay(notes, n) for n in range(8)]
+        eventually(lambda: tasks.app.connection().default_channel.client.hlen("unacked") == 4)
+        broker.kill()
+        broker.start()
+        open("fifo", "w").close()
+        eventually(lambda: all(result.state == "SUCCESS" for result in [holding, *adding]), deadline=SECONDS)
+        assert sorted(Path(notes).read_text().split()) == [str(n) for n in range(8)]
+        assert process in descendants(worker.pid)
+
+
+@in_program
+def test_a_pool_that_loses_its_broker_forgets_the_tasks_that_have_not_begun():
+    os.mkfifo("fifo")
+    pool = TaskPool(1, initargs=(Celery("empty"), "host"))
+    pool.start()
+    accepted, results = [], []
+    pool.apply_async(
+        Path.read_text, [Path("fifo")], accept_callback=lambda *_: accepted.append(1), callback=results.append
+    )
+    eventually(lambda: accepted)
+    pool.apply_async(Path.touch, [Path("touched")], callback=results.append)
+    pool.flush()
+    Path("fifo").write_text("read")
+    pool.stop()
+    assert results == ["read"]
+    assert not Path("touched").exists()
+
+
+@in_program
+def test_a_task_that_is_revoked_while_it_waits_for_a_process_does_not_run():
+    with working("-c", "1") as (tasks, _):
+        path, notes = os.path.abspath("begun"), os.path.abspath("notes")
+        os.mkfifo("fifo")
+        tasks.finish.delay(path, os.path.abspath("fifo"))
+        begun(path)
+        revoked, other = [tasks.add_line.delay(notes, word) for word in ("revoked", "other")]
+        eventually(lambda: tasks.app.connection().default_channel.client.hlen("unacked") == 3)
+        (answer,) = tasks.app.control.revoke(revoked.id, reply=True, timeout=SECONDS, limit=1)
+        assert "ok" in str(answer)
+        open("fifo", "w").close()
+        other.get(SECONDS)
+        assert outcome(revoked) == "TaskRevokedError"
+        assert Path(notes).read_text() == "other\n"
+
+
+@in_program
+def test_a_task_that_ends_while_the_worker_waits_for_others_at_its_end_is_acknowledged_at_once():
+    with working("-c", "2") as (tasks, worker):
+        for name in ("one", "two"):
+            os.mkfifo(f"{name}.fifo")
+            tasks.finish.delay(os.path.abspath(name), os.path.abspath(f"{name}.fifo"))
+            begun(os.path.abspath(name))
+        client = tasks.app.connection().default_channel.client
+        assert client.hlen("unacked") == 2
+        worker.terminate()
+        open("one.fifo", "w").close()
+        eventually(lambda: client.hlen("unacked") == 1)
+        open("two.fifo", "w").close()
+        assert worker.wait(SECONDS) == 0
+        assert client.hlen("unacked") == 0
 
 
 @in_program

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from anyfork.contrib.dask import TemplatePlugin
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_DEADLINE)]
 
-SECONDS = 60  # for a result
+SECONDS = 60  # for a result, or a worker
 
 
 @contextlib.contextmanager
@@ -45,12 +47,12 @@ def fifo(name):
 
 def begun(path):
     """Wait until a task has begun. Return its process."""
-    eventually(Path(path).exists)
+    eventually(Path(path).exists, deadline=SECONDS)  # Dask may have to start a worker
     return int(Path(path).read_text())
 
 
 def ended(pid):
-    eventually(lambda: not os.path.exists(f"/proc/{pid}"))
+    eventually(lambda: not os.path.exists(f"/proc/{pid}"), deadline=SECONDS)
 
 
 @in_program
@@ -161,6 +163,43 @@ def test_a_worker_that_is_scaled_away_leaves_its_task_to_others_and_its_processe
         assert task.result(SECONDS) is None
 
 
+@in_program
+def test_adaptive_scaling_gives_new_workers_templates_and_retired_ones_leave_nothing():
+    made = LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None)
+    with made, Client(made) as client, dask.annotate(executor="anyfork"):
+        client.register_plugin(TemplatePlugin("dask_tasks"))
+        made.adapt(minimum=0, maximum=2, interval="50ms", wait_count=2, target_duration="50ms")
+        releases = [fifo(f"release-{n}") for n in range(2)]
+        paths = [f"{release}.begun" for release in releases]
+        tasks = [client.submit(dask_tasks.say_and_wait, *both) for both in zip(paths, releases, strict=True)]
+        processes = {begun(path) for path in paths}
+        workers = [*client.run(os.getpid).values()]
+        below = [{*descendants(worker)} for worker in workers]
+        assert [len(processes & those) for those in below] == [1, 1]
+        for release in releases:
+            open(release, "w").close()
+        assert client.gather(tasks) == [None, None]
+        del tasks
+        for pid in {*workers}.union(*below):
+            ended(pid)
+
+
+@in_program
+def test_a_plug_in_that_is_replaced_while_it_makes_its_template_replaces_nothing():
+    with cluster() as client:
+        release, path = fifo("release"), os.path.abspath("begun")
+        slow = TemplatePlugin(make=functools.partial(dask_tasks.slow_template, path, release))
+        registering = threading.Thread(target=client.register_plugin, args=[slow])
+        registering.start()
+        begun(path)
+        client.register_plugin(TemplatePlugin(make=dask_tasks.template_with_data))
+        open(release, "w").close()
+        registering.join()
+        assert client.submit(dask_tasks.data).result(SECONDS) == [1, 2, 3]
+        (template,) = dask_tasks.MADE
+        ended(template)
+
+
 class Machines:
     """A scheduler and workers as programs that are started by themselves, as on machines of their own."""
 
@@ -169,11 +208,16 @@ class Machines:
         self.file = os.path.abspath("scheduler.json")
 
     def __enter__(self):
-        self.start("scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
+        self.start_scheduler()
         return self
 
     def __exit__(self, *_):
         self._programs.close()
+
+    def start_scheduler(self):
+        """Start a scheduler, in the place of the one before."""
+        Path(self.file).unlink(missing_ok=True)
+        self.scheduler = self.start("scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
 
     def start(self, kind, *arguments, **env):
         """Start a program of Dask, and return its process."""
@@ -220,3 +264,23 @@ def test_workers_on_several_machines_have_templates_of_their_own_also_those_that
             assert client.submit(pow, 2, 5, workers="good").result(SECONDS) == 32
             with pytest.raises(PreloadError, match="no_such_module"):
                 client.register_plugin(TemplatePlugin("no_such_module", name="other"))
+
+
+@in_program
+def test_the_processes_of_workers_that_lose_their_scheduler_end_and_a_new_scheduler_has_new_ones():
+    with Machines() as machines:
+        worker = machines.worker("first")
+        with machines.client() as client, dask.annotate(executor="anyfork"):
+            client.register_plugin(TemplatePlugin("dask_tasks"))
+            path = os.path.abspath("begun")
+            task = client.submit(dask_tasks.say_and_wait, path, fifo("release"))
+            process = begun(path)
+            machines.scheduler.kill()
+            assert worker.wait(SECONDS) is not None
+            ended(process)
+            assert task.status != "finished"
+        machines.start_scheduler()
+        machines.worker("second")
+        with machines.client() as client, dask.annotate(executor="anyfork"):
+            client.register_plugin(TemplatePlugin("dask_tasks"))
+            assert client.submit(pow, 2, 3).result(SECONDS) == 8

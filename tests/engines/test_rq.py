@@ -19,9 +19,9 @@ if shutil.which("redis-server") is None:
     pytest.skip("redis-server is not installed", allow_module_level=True)
 
 import rq_jobs
+from broker import Broker
 from conftest import descendants, eventually
-from in_program import TEST_DEADLINE, in_program
-from redis import Redis
+from in_program import ENGINE_DEADLINE, TEST_DEADLINE, in_program
 from rq import Callback, Queue, Retry
 from rq.command import send_kill_horse_command, send_stop_job_command
 from rq.job import JobStatus
@@ -35,16 +35,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_DEADLINE)]
 @contextlib.contextmanager
 def redis():
     """Start a Redis server for one test, and yield a connection to it."""
-    path = os.path.abspath("redis.sock")
-    with subprocess.Popen(
-        ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--loglevel", "warning"]
-    ) as server:
-        try:
-            eventually(Path(path).exists)
-            with Redis(unix_socket_path=path) as connection:
-                yield connection
-        finally:
-            server.terminate()
+    with Broker() as broker, broker.connection() as connection:
+        yield connection
 
 
 def done(connection, worker, *jobs, **options):
@@ -174,14 +166,35 @@ def test_a_template_that_cannot_be_made_leaves_the_jobs_in_the_queue():
         assert rq_jobs.Broken.all(connection=connection) == []
 
 
+def command_line():
+    """Start a worker by RQ's command line."""
+    command = [sys.executable, "-m", "rq.cli", "worker", "--url", f"unix://{os.path.abspath('redis.sock')}"]
+    return subprocess.Popen([*command, "--worker-class", "rq_jobs.Preloading"])
+
+
+@in_program
+def test_a_job_that_runs_while_redis_is_killed_and_comes_back_is_finished_and_so_are_those_that_wait():
+    with Broker() as broker, broker.connection() as connection, command_line() as worker:
+        os.mkfifo("fifo")
+        queue, path = Queue(connection=connection), os.path.abspath("begun")
+        jobs = [queue.enqueue(rq_jobs.finish, path, os.path.abspath("fifo")), queue.enqueue(rq_jobs.processes)]
+        eventually(Path(path).exists)
+        broker.kill()
+        broker.start()
+        open("fifo", "w").close()
+        eventually(lambda: [job.get_status() for job in jobs] == [JobStatus.FINISHED] * 2)
+        assert jobs[1].return_value()[0] not in (worker.pid, int(Path(path).read_text()))
+        worker.terminate()
+        assert worker.wait(ENGINE_DEADLINE) == 0
+
+
 @in_program
 def test_the_command_line_runs_the_worker_and_its_work_horse_ends_with_it():
     with redis() as connection:
         queue, path = Queue(connection=connection), os.path.abspath("begun")
         fine = queue.enqueue(rq_jobs.processes)
         queue.enqueue(rq_jobs.say_and_wait, path)
-        command = [sys.executable, "-m", "rq.cli", "worker", "--url", f"unix://{os.path.abspath('redis.sock')}"]
-        with subprocess.Popen([*command, "--worker-class", "rq_jobs.Preloading"]) as worker:
+        with command_line() as worker:
             horse, child = begun(path)
             assert horse in descendants(worker.pid)
             assert fine.get_status() == JobStatus.FINISHED

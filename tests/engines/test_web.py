@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shlex
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+from http.client import HTTPResponse
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,6 +29,7 @@ pytestmark = [
 ]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+DEPLOYMENT = EXAMPLES.with_name("docs") / "deployment.md"
 UVICORN = ["uvicorn", "--log-level", "warning", "--fd"]
 GUNICORN = ["gunicorn", "--log-level", "warning", "--workers", "2", "--threads", "2", "--bind"]
 SERVERS = {
@@ -123,6 +129,14 @@ def ask(client, path):
     return connection
 
 
+def answer_of(connection):
+    """Return the JSON of the answer at a connection."""
+    answer = HTTPResponse(connection)
+    answer.begin()
+    assert answer.status == 200
+    return json.load(answer)
+
+
 @pytest.mark.parametrize(
     ("application", "path"),
     [
@@ -138,8 +152,53 @@ def test_the_job_of_a_client_that_leaves_ends(held, application, path):
         ended(worker)
 
 
+@pytest.mark.parametrize(
+    ("server", "path"),
+    [
+        ([*UVICORN, "{fd}", "held_fastapi:app"], "/reports"),
+        ([*UVICORN, "{fd}", "held_django:asgi"], "/reports"),
+        ([*GUNICORN, "fd://{fd}", "held_django:wsgi"], "/blocking/reports"),
+    ],
+    ids=["FastAPI", "Django", "Django, gunicorn"],
+)
+def test_a_worker_that_dies_is_answered_with_500_and_the_other_requests_go_on(held, server, path):
+    with serving(server) as (_, client), ask(client, f"{path}/1") as connection:
+        begun(held)
+        died = client.get(f"{path}/666")
+        assert died.status_code == 500
+        if "fastapi" in server[-1]:
+            assert died.json() == {"error": "WorkerDiedError"}
+            with client.stream("GET", f"{path}/666/progress") as answer:
+                assert [line for line in answer.iter_lines() if line] == ["event: failed", "data: WorkerDiedError"]
+        held.open("w").close()
+        assert answer_of(connection) == {"pages": 1}
+
+
 def test_the_workers_of_a_server_that_is_killed_end(held):
     with serving([*UVICORN, "{fd}", "held_fastapi:app"]) as (server, client), ask(client, "/reports/1"):
         worker = begun(held)
         server.kill()
         ended(worker)
+
+
+def test_the_unit_of_systemd_is_one_and_its_command_line_finishes_its_jobs_at_sigterm(held):
+    (unit,) = re.findall(r"^```ini\n(.*?)^```$", DEPLOYMENT.read_text(), re.MULTILINE | re.DOTALL)
+    unit = unit.replace("/srv/app/venv/bin", str(Path(sys.executable).parent)).replace("--port 8000", "--port 0")
+    path = held.with_name("app.service")
+    path.write_text(unit)
+    if shutil.which("systemd-analyze"):
+        verified = subprocess.run(["systemd-analyze", "verify", "--man=no", path], stderr=subprocess.PIPE, text=True)
+        assert (verified.returncode, verified.stderr) == (0, "")
+    held.with_name("app.py").write_text("from held_fastapi import app")
+    (command,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), os.environ["PYTHONPATH"]])}
+    with subprocess.Popen(shlex.split(command), cwd=held.parent, stderr=subprocess.PIPE, text=True, env=env) as server:
+        said = next(line for line in server.stderr if "running on" in line)
+        with httpx.Client(base_url=re.search(r"http:\S+", said)[0]) as client, ask(client, "/reports/1") as connection:
+            worker = begun(held)
+            server.terminate()  # the server alone, as KillMode=mixed
+            next(line for line in server.stderr if "Shutting down" in line)
+            held.open("w").close()
+            assert answer_of(connection) == {"pages": 1}
+        assert server.wait(PROGRAM_DEADLINE) in (0, -signal.SIGTERM)
+    ended(worker)

@@ -24,7 +24,7 @@ require("celery", "5.7", "celery")
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostError
-from celery.concurrency import base
+from celery.concurrency import base, prefork
 from celery.concurrency.prefork import process_destructor, process_initializer
 from kombu.asynchronous import get_event_loop
 
@@ -46,6 +46,8 @@ else:
     _BasePool = base.BasePool
 
 logger: logging.Logger = logging.getLogger("celery.pool")
+# A private function. In a Celery without it, acknowledgements are sent when the pool has ended.
+_send_acknowledgements: Callable[[object], object] | None = getattr(prefork, "_run_ready_callbacks", None)
 HEARTBEAT = 0.5  # seconds between looks at the broker while the pool ends, as in Celery's own pool
 # Celery binds tasks by name then, as it does in processes that billiard spawns.
 FRESH = {"FORKED_BY_MULTIPROCESSING": "1"}
@@ -58,6 +60,8 @@ class TaskPool(_BasePool):
     """
 
     signal_safe: bool = False  # ending the pool waits for its thread
+    uses_semaphore: bool = True  # Celery hands over a task when a process is free, unless it was revoked or has expired
+    _ended: int = 0  # tasks that have ended while there was no executor
     _executor: RenewingExecutor | None = None
     _wakeup: int = -1  # an eventfd that the event loop watches, if there is one
 
@@ -69,7 +73,7 @@ class TaskPool(_BasePool):
         self._jobs: set[TaskJob] = set()
         executor = RenewingExecutor(
             self._make_template,
-            self.limit,
+            max(1, self.limit),  # Celery begins with 0 where it scales by itself
             load=1,  # see Dispatcher.signal_job
             initializer=begin_process,
             initargs=(hostname,),
@@ -78,6 +82,9 @@ class TaskPool(_BasePool):
         )
         executor.template.ready()
         self._executor = executor
+        ended, self._ended = self._ended, 0
+        for _ in range(ended):
+            self._let_next_in()
 
     def _make_template(self) -> Template:
         return Template().fork(env={**os.environ, **FRESH}).prepare(load_app, self.options["initargs"][0])
@@ -100,6 +107,15 @@ class TaskPool(_BasePool):
     def note_end(self, job: TaskJob) -> None:
         """Note that a task has ended."""
         self._jobs.discard(job)
+        if self.options.get("semaphore") is not None:
+            self.call_back(self._let_next_in)
+
+    def _let_next_in(self) -> None:
+        """Let Celery hand over the next task. Runs in the thread of the event loop."""
+        if self._executor is None:
+            self._ended += 1
+        else:
+            self.options["semaphore"].release()
 
     def call_back(self, function: Callable[..., object], *args: object) -> None:
         """Call a function of Celery: soon and in its event loop, if there is one."""
@@ -128,16 +144,29 @@ class TaskPool(_BasePool):
         except Exception:
             logger.exception("a callback of Celery raised in the task pool")
 
+    def flush(self) -> None:
+        """Forget the tasks that have not begun. Celery calls this without its broker, which delivers them again."""
+        for job in [*self._jobs]:
+            job.forget()
+
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """Do nothing: Celery calls ``TaskJob.terminate`` next, which knows whether the task still runs."""
 
     def grow(self, number: int = 1) -> None:
         """Allow more processes."""
         self._resize(self.limit + number)
+        self._change_semaphore("grow", number)
 
     def shrink(self, number: int = 1) -> None:
         """Allow fewer processes; those in excess finish their tasks."""
-        self._resize(max(1, self.limit - number))
+        number = max(0, min(number, self.limit - 1))
+        self._resize(self.limit - number)
+        self._change_semaphore("shrink", number)
+
+    def _change_semaphore(self, how: str, number: int) -> None:
+        semaphore = self.options.get("semaphore")
+        for _ in range(0 if semaphore is None else number):
+            self.call_back(getattr(semaphore, how))
 
     def _resize(self, limit: int) -> None:
         self.limit = limit
@@ -154,14 +183,20 @@ class TaskPool(_BasePool):
         executor, self._executor = self._executor, None
         if executor is None:
             return
-        loop = get_event_loop()
         while self._jobs:
             wait([job.future for job in [*self._jobs] if job.future is not None], HEARTBEAT)
-            if loop is not None:
-                loop.fire_timers()  # the broker expects heartbeats
-            self._run_calls()
+            self._serve_loop()
         executor.shutdown()
+        self._serve_loop()
+
+    def _serve_loop(self) -> None:
+        """Do what the event loop has to do while it waits for the pool to end."""
+        loop = get_event_loop()
+        if loop is not None:
+            loop.fire_timers()  # the broker expects heartbeats
         self._run_calls()
+        if loop is not None and _send_acknowledgements is not None:
+            _send_acknowledgements(loop)
 
     def on_terminate(self) -> None:
         """End the processes now, and forget their tasks. Celery calls this."""
@@ -216,6 +251,11 @@ class TaskJob:
             assert self._executor is not None
             assert self.future is not None
             self._executor.signal_job(self.future, signal)
+
+    def forget(self) -> None:
+        """Take the task back, unless a process has got it. None of its callbacks is called then."""
+        if self.future is not None:
+            self.future.cancel()
 
     def note_event(self, event: tuple[int, float] | None) -> None:
         """Pass on that the task has begun, in which process and when, or has reached its soft time limit."""

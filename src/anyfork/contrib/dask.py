@@ -57,6 +57,9 @@ class TemplatePlugin(WorkerPlugin):  # type: ignore[misc]  # the checker does no
         """
         workers = worker.state.nthreads if self._max_workers is None else self._max_workers
         executor = await asyncio.to_thread(RenewingExecutor, self._make_template, workers, **self._options)
+        if self not in worker.plugins.values():  # it was removed or replaced meanwhile, or the worker has ended
+            executor.kill()
+            return
         worker.executors[self.name] = executor
         await asyncio.to_thread(executor.template.ready)
 

@@ -116,10 +116,12 @@ class Worker(rq.Worker):  # type: ignore[misc]  # the checker does not look into
 
     def teardown(self) -> None:
         """End the template with the worker. RQ calls this."""
-        super().teardown()
-        template, self._template = self._template, None
-        if template is not None:
-            template.close()
+        try:
+            super().teardown()
+        finally:  # it raises without Redis
+            template, self._template = self._template, None
+            if template is not None:
+                template.close()
 
 
 def _wait_status(status: ExitStatus) -> int | None:
