@@ -212,9 +212,10 @@ def test_variables_of_shells_and_of_putenv_are_as_the_documentation_says(warm, s
     source = "import os, shown; print(shown.value, os.environ['PWD'], flush=True); os.system('echo $PUT$TAKEN')"
     monkeypatch.setenv("TAKEN", "2")
     monkeypatch.setenv("PWD", "/first")
-    assert output(warm, source).split() == ["/first", "/first", "12"]
+    put = "12" if sys.version_info < (3, 15) else "2"  # whose os.environ.clear() clears what it does not know, too
+    assert output(warm, source).split() == ["/first", "/first", put]
     monkeypatch.setenv("PWD", "/second")
-    assert output(warm, source).split() == ["/first", "/second", "12"]
+    assert output(warm, source).split() == ["/first", "/second", put]
     assert (warm.report().made, warm.report().cold) == (1, 0)
 
 
@@ -256,36 +257,49 @@ def test_a_pool_whose_own_template_has_ended_gets_another(warm):
     assert warm.report().made == 1
 
 
-def test_jobs_that_wait_while_the_template_is_killed_run_in_the_next_one(warm):
-    read, write = os.pipe()
-    with open(read, "rb", 0) as gate, anyfork.Executor(warm, 1, max_calls=1) as executor:
-        first = executor.submit(gate_opens, gate)
-        waiting = [executor.submit(get, 0), executor.submit(get, 0)]  # each in a worker of its own
+class Held:
+    """A job that runs in an executor of one worker until ``release``, with what waits behind it."""
+
+    def __init__(self, executor):
+        (self._begun, begun), (gate, self._gate) = os.pipe(), os.pipe()
+        with open(begun, "wb", 0) as begun_file, open(gate, "rb", 0) as gate_file:
+            self.job = executor.submit(hold, begun_file, gate_file)
+            os.read(self._begun, 1)
         [followed] = executor._dispatcher.followed.values()
-        kill(followed.template.ready())
+        self.template = followed.template.ready()
+
+    def release(self):
+        os.close(self._gate)
+        os.close(self._begun)
+        assert self.job.result(DEADLINE) == b""
+
+
+def hold(begun, gate):
+    begun.write(b"x")
+    return gate.read()
+
+
+def test_jobs_that_wait_while_the_template_is_killed_run_in_the_next_one(warm):
+    with anyfork.Executor(warm, 1, max_calls=1) as executor:
+        held = Held(executor)
+        waiting = [executor.submit(get, 0), executor.submit(get, 0)]  # each in a worker of its own
+        kill(held.template)
         kill(warm.template())
-        os.close(write)
-        assert [first.result(DEADLINE), *(each.result(DEADLINE) for each in waiting)] == [b"", 11, 11]
+        held.release()
+        assert [each.result(DEADLINE) for each in waiting] == [11, 11]
     assert (warm.report().made, executor.stats().failed) == (2, 0)
 
 
 def test_jobs_that_wait_for_a_template_that_cannot_be_made_fail(warm, shown):
-    read, write = os.pipe()
-    with open(read, "rb", 0) as gate, anyfork.Executor(warm, 1, max_calls=1) as executor:
-        first, waiting = executor.submit(gate_opens, gate), executor.submit(get, 0)
-        [followed] = executor._dispatcher.followed.values()
-        kill(followed.template.ready())
+    with anyfork.Executor(warm, 1, max_calls=1) as executor:
+        held, waiting = Held(executor), executor.submit(get, 0)
+        kill(held.template)
         shown.edit("1 / 0")
-        os.close(write)
-        assert first.result(DEADLINE) == b""
+        held.release()
         with pytest.raises(anyfork.PreloadError):
             waiting.result(DEADLINE)
         shown.edit()
         assert executor.submit(get, 0).result(DEADLINE) == 13
-
-
-def gate_opens(gate):
-    return gate.read()
 
 
 def test_a_change_of_the_module_path_counts(warm, tmp_path, monkeypatch):
