@@ -249,14 +249,11 @@ def own_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if not thread.name.startswith(("Trio thread", "AnyIO worker"))}
 
 
-def settled(count: int) -> bool:
-    """Return whether no more than so many descriptors are open. Collects garbage if not: what one pass finalizes may
-    be what keeps the next one from a cycle.
-    """
-    if len(open_numbers()) <= count:
-        return True
-    gc.collect()
-    return False
+def or_collect(holds: bool) -> bool:
+    """Return whether it holds. Collects garbage if not: what one pass finalizes may keep the next one from a cycle."""
+    if not holds:
+        gc.collect()
+    return holds
 
 
 def default_template_answers() -> None:
@@ -286,10 +283,11 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     def left() -> dict[int, str]:
         return {pid: text for pid, text in descendants().items() if pid not in allowed}
 
+    eventually(lambda: or_collect(pids_below(os.getpid()) <= allowed), lambda: f"processes are left: {left()}")
     eventually(
-        lambda: merge_references() or pids_below(os.getpid()) <= allowed, lambda: f"processes are left: {left()}"
+        lambda: or_collect(len(open_numbers()) <= len(before)),
+        lambda: f"descriptors are left: {new_descriptors(before)}",
     )
-    eventually(lambda: settled(len(before)), lambda: f"descriptors are left: {new_descriptors(before)}")
     eventually(lambda: own_threads() <= threads, lambda: f"threads are left: {own_threads() - threads}")
     default_template_answers()
     gc.freeze()

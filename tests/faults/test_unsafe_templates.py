@@ -76,6 +76,7 @@ function(ctypes.byref(thread), None, ctypes.cast(body, ctypes.c_void_p), None)
 """
 
 
+@pytest.mark.slow
 def test_the_thread_of_jemalloc_is_no_error():
     # Pyarrow brings it, and so does pandas. jemalloc takes its locks around a fork.
     with Template().preload("pyarrow") as template:

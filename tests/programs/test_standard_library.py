@@ -127,7 +127,26 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+# The programs of the fast suite: those that people run, run code of others, or write files.
+USUAL = (
+    "cProfile",
+    "code",
+    "compileall",
+    "doctest",
+    "json.tool",
+    "pdb",
+    "site",
+    "sysconfig",
+    "timeit",
+    "trace",
+    "unittest",
+    "venv",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in PROGRAMS]
+)
 def test_a_program_of_the_standard_library_does_the_same(tmp_path, name):
     with preloaded("" if name in ("this", "turtledemo") else name) as template:
         runs = Runs(tmp_path / "here", make, template)

@@ -37,12 +37,20 @@ def options_seen(*options, first="", end="", env=None):
     return python(*options, "-c", source, env=env).splitlines()
 
 
+def slow(*values):
+    """Return parameters of the slow group."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        "-P", "-I", "-E -s", "-O", "-OO -B", "-S", "-bb -q -u", "-X utf8", "-X utf8=0", "-W error", "-X dev",
+        "-I", "-S", "-bb -q -u", "-X utf8=0", "-X dev -W error -b", "-P -E -s -O -X utf8 -W error",
         "-X faulthandler -X tracemalloc=3 -X int_max_str_digits=9000 -X no_debug_ranges -X mine=1 -X warn_default_encoding",
-        "-W error -W ignore::ImportWarning", "-X dev -W error -b", "-P -E -s -O -X utf8 -W error", "-I -O -X utf8 -W error",
+        *slow(
+            "-P", "-E -s", "-O", "-OO -B", "-X utf8", "-W error", "-X dev", "-W error -W ignore::ImportWarning",
+            "-I -O -X utf8 -W error",
+        ),
     ],
 )  # fmt: skip
 def test_options_are_carried_over(options):
@@ -122,7 +130,7 @@ def test_a_virtual_environment_that_was_made_from_inside_another(outer, tmp_path
 
 # --- No sys.executable, or a wrong one ----------------------------------------------------------------------------------
 
-WRONG = ["", None, "/no/such/python", "/etc/passwd", "/bin/true", "python3", "/"]
+WRONG = ["", "/bin/true", "python3", *slow(None, "/no/such/python", "/etc/passwd", "/")]
 FIRST_OF_WRONG = "import sys; sys.executable = eval(sys.argv[1])\n"
 
 

@@ -134,6 +134,7 @@ def test_a_zipapp_that_contains_anyfork_and_what_it_needs(everything_in_one, fir
     assert python("-I", "-S", archive) == SAYS
 
 
+@pytest.mark.slow
 def test_a_zipapp_that_is_executed(everything_in_one):
     archive = everything_in_one(program("plain"))
     assert outcome([archive], env={"PYTHONNOUSERSITE": "1"}) == SAYS
@@ -153,6 +154,7 @@ def test_the_async_face_comes_from_a_zipapp_too(everything_in_one):
     assert python("-I", "-S", archive) == "3 True\n"
 
 
+@pytest.mark.slow
 def test_a_zipapp_that_was_named_by_a_relative_path_and_moves_on(everything_in_one):
     source = """
         import anyfork, os, shelf
