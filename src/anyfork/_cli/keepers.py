@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from signal import SIGKILL
 from time import monotonic, sleep
 
-from _anyfork_client.launch import LOCK, take_lock
+from _anyfork_client.launch import LOCK
 from _anyfork_client.messages import LostError, peer, receive, send
 from _anyfork_client.place import SUFFIX, UnusableError, connect, file_in, open_directory
 
+from .._programs.unused_files import remove_killed
 from .._system.process_memory import memory_of
 
 TYPE_CHECKING = False
@@ -87,14 +88,7 @@ def _any_is_starting() -> bool:
 
 
 def _is_starting(directory: int, name: str) -> bool:
-    socket, lock = file_in(directory, name + SUFFIX), take_lock(directory, name + LOCK)
-    if lock < 0:
-        return not os.path.exists(socket)
-    for path in (socket, file_in(directory, name + LOCK)):
-        if os.path.lexists(path):
-            os.unlink(path)
-    os.close(lock)
-    return False
+    return not remove_killed(directory, name) and not os.path.exists(file_in(directory, name + SUFFIX))
 
 
 @contextmanager

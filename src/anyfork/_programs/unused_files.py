@@ -26,7 +26,10 @@ def remove_unused(directory: int) -> None:
         if LEARNED in name:
             _remove(directory, name)
         elif name.endswith(LOCK):
-            _remove_keeper(directory, name)
+            try:
+                remove_killed(directory, name.removesuffix(LOCK))
+            except UnusableError:  # it belongs to somebody else
+                pass
 
 
 def _is_old(path: str) -> bool:
@@ -36,16 +39,15 @@ def _is_old(path: str) -> bool:
         return False
 
 
-def _remove_keeper(directory: int, lock: str) -> None:
-    """Remove the lock and the socket of a keeper, unless it lives."""
-    try:
-        held = take_lock(directory, lock)
-    except UnusableError:
-        return
-    if held >= 0:
-        _remove(directory, lock.removesuffix(LOCK) + SOCKET)
-        _remove(directory, lock)
-        os.close(held)
+def remove_killed(directory: int, name: str) -> bool:
+    """Remove the socket and the lock of a keeper, and return True, unless it lives. Raises UnusableError."""
+    held = take_lock(directory, name + LOCK)
+    if held < 0:
+        return False
+    _remove(directory, name + SOCKET)
+    _remove(directory, name + LOCK)
+    os.close(held)
+    return True
 
 
 def _remove(directory: int, name: str) -> None:
