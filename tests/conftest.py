@@ -234,14 +234,14 @@ def warm_templates() -> None:
         make.warm()
 
 
-def open_numbers() -> set[str]:
-    """Return the numbers of the open descriptors of this process, and one that was open for listing them."""
-    return {*os.listdir("/proc/self/fd")}
+def count_descriptors() -> int:
+    """Return how many descriptors of this process are open, without the one that is open for listing them."""
+    return len(os.listdir("/proc/self/fd")) - 1
 
 
-def new_descriptors(before: set[str]) -> dict[int, str]:
+def new_descriptors(before: dict[int, str]) -> dict[int, str]:
     """Return what is open now and was not before."""
-    return {fd: text for fd, text in descriptors().items() if str(fd) not in before}
+    return {fd: text for fd, text in descriptors().items() if fd not in before}
 
 
 def own_threads() -> set[threading.Thread]:
@@ -268,11 +268,11 @@ def default_template_answers() -> None:
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Prove that the test has left nothing, and that the default template still answers.
 
-    It looks at every test: it asks the system for numbers alone, and for what they stand for where something is left.
+    It looks at every test: at the end it asks the system for numbers alone, and for more where something is left.
     """
     if _is_remote(request.node):
         connect()
-    before, threads = open_numbers(), own_threads()
+    before, threads = descriptors(), own_threads()
     processes = pids_below(os.getpid())
     yield
     gc.collect()
@@ -285,7 +285,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
     eventually(lambda: or_collect(pids_below(os.getpid()) <= allowed), lambda: f"processes are left: {left()}")
     eventually(
-        lambda: or_collect(len(open_numbers()) <= len(before)),
+        lambda: or_collect(count_descriptors() <= len(before)),
         lambda: f"descriptors are left: {new_descriptors(before)}",
     )
     eventually(lambda: own_threads() <= threads, lambda: f"threads are left: {own_threads() - threads}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -15,38 +16,57 @@ import pytest
 from attributes_applied_functions import NOBODY, open_to_others, print_title
 from conftest import eventually
 from deadlines import DEADLINE
-from owner_side import KINDS, ask, ended, output_of, owner_of, pipe, read_all
+from owner_side import KINDS, REMOTE, ask, ended, output_of, owner_of, pipe, read_all
 
 import anyfork
 
 # What processes of another user need, who may not be allowed to read the standard library where it is installed.
 NEEDED = ("child_side", "resource", "traceback", "pwd", "grp")
 # Every kind of template gives attributes to its forks, and a fresh interpreter gets them as well.
-MAKERS = {
-    **{
-        f"fork of {name}": lambda make=make, **attributes: make().preload(*NEEDED).fork(**attributes)
-        for name, make in KINDS.items()
-        if name not in ("trio", "uvloop")  # what is applied is the same, whatever the loop
-    },
-    "new_exec": anyfork.Template.new_exec,
+OF_KINDS = {
+    f"fork of {kind}": kind
+    for kind in KINDS
+    if kind not in ("trio", "uvloop")  # what is applied is the same, whatever the loop
 }
+MAKERS = [*OF_KINDS, "new_exec"]
 # The system refuses it to everybody else. CI runs as root.
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="changing users needs root")
 
 
-@pytest.fixture(params=MAKERS)
-def made(request):
+@pytest.fixture(scope="module")
+def parents():
+    """Provide a local template of each kind for all tests: what they load takes longer than most tests."""
+    with contextlib.ExitStack() as stack:
+        yield {
+            kind: stack.enter_context(KINDS[kind]().preload(*NEEDED).ready(DEADLINE))
+            for kind in OF_KINDS.values()
+            if kind not in REMOTE
+        }
+
+
+def maker(name, parents):
     """Return a function that makes a new template with attributes."""
-    return MAKERS[request.param]
+    if name == "new_exec":
+        return anyfork.Template.new_exec
+    kind = OF_KINDS[name]
+    if kind in REMOTE:
+        return lambda **attributes: KINDS[kind]().preload(*NEEDED).fork(**attributes)
+    return parents[kind].fork
 
 
 @pytest.fixture(params=MAKERS)
-def made_for_others(request):
+def made(request, parents):
+    """Return a function that makes a new template with attributes."""
+    return maker(request.param, parents)
+
+
+@pytest.fixture(params=MAKERS)
+def made_for_others(request, parents):
     """Return a function that makes a new template that may belong to another user."""
     if os.getuid() != 0:
         pytest.skip("changing users needs root")
     if request.param != "new_exec":
-        return MAKERS[request.param]
+        return maker(request.param, parents)
     python = next(filter(open_to_others, (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3")), None)
     if python is None:
         pytest.skip("no interpreter is installed where other users can execute it")

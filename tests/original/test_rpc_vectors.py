@@ -658,7 +658,7 @@ FRAMES = {
 def test_the_frames_of_a_worker_are_exactly_these_bytes(what, concurrency):
     # ! R11: little endian, one format for both backends, kinds of messages where the original has ids alone.
     request, answer = FRAMES[what]
-    options = (VERSION, Raw(), concurrency, "asyncio", None, (), None, None, None)
+    options = (VERSION, Raw(), concurrency, "asyncio", None, (), None, None, None, False)
     with anyfork.Template().run("_anyfork_child.worker.loop:serve", options) as process:
         process.channel.sendall(bytes.fromhex(DEFINE_ECHO + DEFINE_SEVERAL + DEFINE_ANNOUNCE + request))
         process.channel.shutdown(1)
