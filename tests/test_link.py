@@ -20,7 +20,10 @@ from link_functions import say_at_once
 from owner_side import ask, ended, interrupt_in, output_of, pipe, read_all, result_of, stopped
 
 import anyfork
+from _anyfork_child.wire.frames import DEATH, DIED, HEADER, VERSION, ProtocolError
 from anyfork._processes import undelivered
+from anyfork._processes.endpoints import LAST_FRAME
+from anyfork._processes.incoming import Incoming
 from anyfork._processes.link import Link
 from anyfork._system.polling import is_ready
 
@@ -414,6 +417,35 @@ def test_a_peer_that_ends_in_the_middle_of_a_frame_is_an_error():
         theirs.shutdown(socket.SHUT_WR)
         with anyfork.Template.from_socket(ours) as template, pytest.raises(anyfork.PeerError):
             template.ready(DEADLINE)
+
+
+def pieces_of_a_death():
+    whole = HEADER.pack(VERSION, DIED, 0, DEATH.size + 5, 71) + bytes(DEATH.size) + b"words"
+    return [[whole], [whole[:7], whole[7:]], [whole[:16], whole[16:]], [whole[:100], whole[100:-1], whole[-1:]]]
+
+
+@pytest.mark.parametrize("pieces", pieces_of_a_death())
+def test_a_frame_of_a_known_least_size_is_read_at_once_or_in_any_pieces(pieces):
+    far, near = socket.socketpair()
+    with far, near:
+        incoming = Incoming(near)
+        for piece in pieces[:-1]:
+            far.send(piece)
+            with pytest.raises(BlockingIOError):
+                incoming.receive(incoming.present, LAST_FRAME)
+        far.send(pieces[-1] + b"more")
+        frame = incoming.receive(incoming.present, LAST_FRAME)
+        assert (frame.kind, frame.value, frame.body) == (DIED, 71, bytes(DEATH.size) + b"words")
+        assert near.recv(10) == b"more"
+
+
+def test_a_frame_that_is_shorter_than_it_can_be_is_an_error():
+    far, near = socket.socketpair()
+    with far, near:
+        incoming = Incoming(near)
+        far.send(HEADER.pack(VERSION, DIED, 0, 0, 71) + bytes(20))
+        with pytest.raises(ProtocolError):
+            incoming.receive(incoming.present, LAST_FRAME)
 
 
 def test_bytes_of_the_function_right_behind_its_start_are_the_channels(template):

@@ -9,6 +9,7 @@ from _anyfork_child.wire.failure import pack_texts
 from _anyfork_child.wire.frames import (
     ADOPTED,
     BORN,
+    BORN_AS_PROGRAM,
     DEATH,
     DIED,
     ENTERED,
@@ -165,6 +166,24 @@ def test_a_word_on_that_pipe_is_the_reason_why_it_does_not():
 # --- The status socket ----------------------------------------------------------------------------------------------
 
 
+def test_the_birth_of_a_program_is_its_answer_too():
+    session = asked(0, Phase.STARTING)
+    session.take_status(Frame(BORN_AS_PROGRAM, 4711, b"", [9]))
+    assert (session.pid, session.pidfd, session.born, session.phase, outcome(session)) == (
+        4711,
+        9,
+        True,
+        Phase.RUNNING,
+        YES,
+    )
+
+
+def test_a_handle_that_was_closed_stays_closed_at_the_birth_of_its_program():
+    session = asked(0, Phase.CLOSED)
+    session.take_status(Frame(BORN_AS_PROGRAM, 4711))
+    assert (session.born, session.phase) == (True, Phase.CLOSED)
+
+
 def test_a_birth_tells_pid_and_pidfd():
     session = Session()
     session.take_status(Frame(BORN, 4711, b"", [9]))
@@ -205,6 +224,7 @@ def test_a_death_tells_the_usage():
 
 WRONG_NEWS = {
     "born twice": (asked(0, born=True), Frame(BORN, 7)),
+    "born twice as a program": (asked(0, born=True), Frame(BORN_AS_PROGRAM, 7)),
     "died twice": (asked(0, status=UNKNOWN), died(0)),
     "a death that is cut off": (asked(0), Frame(DIED, 1, b"\0" * (DEATH.size - 1))),
     "ready": (asked(1), Frame(READY, 7)),

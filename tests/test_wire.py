@@ -276,6 +276,7 @@ def test_a_usual_frame_is_what_a_decoder_makes_of_the_same_message(frame):
     assert usual_frame(data[:HEADER_SIZE], fds) == len(frame.body) or not frame.body
     assert usual_frame(data[: HEADER_SIZE - 1], fds) == 0
     assert usual_frame(data, [*fds, 7]) == 0
+    assert usual_frame(data + b"x", fds) == 0
 
 
 @given(headers())

@@ -198,8 +198,11 @@ def test_a_stopped_template_works_on_after_the_deadline_of_a_fork_of_it(trace):
     assert trace.entered()
 
 
-def test_a_program_never_runs_after_the_deadline_of_run_program(tmp_path):
+@pytest.mark.parametrize("programs_before", [0, 1])  # the template starts the second one without a fork
+def test_a_program_never_runs_after_the_deadline_of_run_program(tmp_path, programs_before):
     with Template() as template:
+        for _ in range(programs_before):
+            template.fork().run_program(["true"]).wait(DEADLINE)
         stop(template.ready().pid)
         with pytest.raises(anyfork.NotReadyError):
             template.fork().run_program(["touch", tmp_path / "entered"], timeout=SHORT)

@@ -20,7 +20,7 @@ from os import close, write
 from ..birth.last_words import ENDING, PARENT, UNTOLD, Reports
 from ..wire.channel import wait_for_memory
 from ..wire.descriptors import close_each
-from ..wire.frames import DEATH, DETACHED, DIED, FOLLOWED, HEADER, VERSION
+from ..wire.frames import BORN, DEATH, DETACHED, DIED, FOLLOWED, HEADER, VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ class Children(ABC):
         """Set the signal handlers that this object needs again, because user code may have changed them."""
 
     @abstractmethod
-    def add(self, pid: int, status: int, reports: int, flags: int) -> bool:
-        """Add a process just forked, and report its birth to the owner on the socket ``status``.
+    def add(self, pid: int, status: int, reports: int, flags: int, birth: int = BORN) -> bool:
+        """Add a process just forked, and report its birth to the owner on the socket ``status``, by this kind of frame.
 
         The process writes its reports into the pipe ``reports``; ``flags`` are those of the FORK frame.
 

@@ -90,7 +90,7 @@ class PidfdChildren(Children):
         self.reserve = open("/dev/null", O_RDONLY | O_CLOEXEC)
         self.own.append(self.reserve)
 
-    def add(self, pid: int, status: int, reports: int, flags: int) -> bool:
+    def add(self, pid: int, status: int, reports: int, flags: int, birth: int = BORN) -> bool:
         try:
             pidfd = pidfd_open(pid)
         except OSError:
@@ -108,7 +108,7 @@ class PidfdChildren(Children):
         self.by_pidfd[pidfd] = (pid, status, reports, flags, monotonic())
         # One socket object serves all status sockets, one after the other, under its own number.
         dup2(status, self._status_fd, False)
-        frame, rights = (pack(VERSION, BORN, 1, 0, pid),), ((SOL_SOCKET, SCM_RIGHTS, pack_int(pidfd)),)
+        frame, rights = (pack(VERSION, birth, 1, 0, pid),), ((SOL_SOCKET, SCM_RIGHTS, pack_int(pidfd)),)
         try:
             try:
                 self._status_socket.sendmsg(frame, rights, SEND_FLAGS)

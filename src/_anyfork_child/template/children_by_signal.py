@@ -75,12 +75,12 @@ class SignalChildren(Children):
         _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         _signal.signal(_signal.SIGCHLD, _no_action)
 
-    def add(self, pid: int, status: int, reports: int, flags: int) -> bool:
+    def add(self, pid: int, status: int, reports: int, flags: int, birth: int = BORN) -> bool:
         channel = Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, status))
         self._by_pid[pid] = (channel, reports, flags, monotonic())
         self._pid_of[status] = pid
         try:
-            channel.sock.send(HEADER.pack(VERSION, BORN, 0, 0, pid), NOWAIT)
+            channel.sock.send(HEADER.pack(VERSION, birth, 0, 0, pid), NOWAIT)
         except ConnectionError:
             pass  # the owner has dropped its handle, or is gone: no report is needed
         except OSError as error:  # no memory

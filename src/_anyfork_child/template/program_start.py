@@ -19,13 +19,15 @@ from _signal import SIG_BLOCK, SIG_IGN, SIGINT, getsignal, signal
 
 from ..birth.last_words import to_nobody
 from ..values.decode import Payload
-from ..wire.channel import NOWAIT, Channel, close_all
+from ..wire.channel import NOSIGNAL, NOWAIT, Channel, close_all, wait_for_memory
 from ..wire.failure import Failure, failure_of
 from ..wire.frames import (
     AS_STDOUT,
+    BORN,
+    BORN_AS_PROGRAM,
     CHANNEL,
     DETACHED,
-    EXECUTING,
+    FAILED,
     FORK,
     FORK_DESCRIPTORS,
     HEADER,
@@ -117,7 +119,6 @@ class _Start:
         "fds",
         "flags",
         "opened",
-        "outcome",
         "reports",
         "size",
         "sock",
@@ -134,7 +135,7 @@ class _Start:
         self.opened: list[int] = []
         self.streams: list[int] = []
         self.errors: tuple[int, int] = (-1, -1)
-        self.outcome = self.reports = -1
+        self.reports = -1
 
     def look(self) -> bool:
         """Look at the frame with the program, and leave it in the socket. Return whether it can be started so."""
@@ -149,26 +150,18 @@ class _Start:
         return bool(self.argv[0])
 
     def open(self, template: TemplateState) -> None:
-        """Open all descriptors, and tell the owner that the program is being executed. Raises OSError.
-
-        A pipe shows the owner the outcome, as in template.entry.
-        """
+        """Open all descriptors. Raises OSError, also if the owner has revoked the start."""
         children = template.children
         assert children is not None
         if children.reserve < 0:
             children.prepare()
         self.streams = self._streams(template.attributes)
-        self.errors = self._pipe()
-        read, self.outcome = self._pipe()
+        self.errors = os.pipe()
+        self.opened += self.errors
         self.reports = to_nobody()
         self.opened.append(self.reports)
-        Channel(self.sock).send(Frame(EXECUTING, 0, b"", (read,)))
+        self.sock.send(b"", NOSIGNAL)  # an error if the owner does not listen any more
         self.sock.recv(self.size, NOWAIT)  # what follows is for the program
-
-    def _pipe(self) -> tuple[int, int]:
-        ends = os.pipe()
-        self.opened += ends
-        return ends
 
     def _streams(self, inherited: dict[str, Any]) -> list[int]:
         """Return the descriptors for the standard streams, as birth.attributes gives them to a new process."""
@@ -209,7 +202,7 @@ class _Start:
         read, write = self.errors
         self.opened.remove(write)
         os.close(write)
-        said = os.read(read, LIMIT)
+        said = _read(read)
         if not said:
             return None
         _, number, step = said.decode().split(":", 2)
@@ -230,17 +223,32 @@ class _Start:
         close_all(self.opened)
 
 
+def _read(fd: int) -> bytes:
+    while True:
+        try:
+            return os.read(fd, LIMIT)
+        except OSError as error:
+            wait_for_memory(error)
+
+
 def _begin(template: TemplateState, start: _Start) -> None:
     """Start a program that is completely prepared, and report why it cannot be executed."""
     template.forks += 1
     template.forking = True
     failure = _execute(template, start)
     if failure is not None:
-        os.write(start.outcome, failure.pack())
+        _report(start, failure)
     close_all(start.fds)
     template.forking = False
     if template.told_to_end:
         shutdown.terminated(template, template.told_to_end)
+
+
+def _report(start: _Start, failure: Failure) -> None:
+    try:
+        Channel(start.sock).send(Frame(FAILED, 0, failure.pack()))
+    except ConnectionError:  # the owner does not wait for it any more
+        pass
 
 
 def _execute(template: TemplateState, start: _Start) -> Failure | None:
@@ -254,7 +262,8 @@ def _execute(template: TemplateState, start: _Start) -> Failure | None:
         return Failure("fork", "", error)
     failure = start.failure()
     children.high = max(children.high, *start.fds, start.reports)
-    if not children.add(pid, start.fds[1], start.reports, start.flags):
+    birth = BORN_AS_PROGRAM if failure is None else BORN
+    if not children.add(pid, start.fds[1], start.reports, start.flags, birth):
         return Failure("fork", "", children.lost)
     start.give_away()
     children.obey_owner(pid)  # it may have revoked the start before it knew the pid

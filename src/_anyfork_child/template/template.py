@@ -264,7 +264,7 @@ class Template:
         frame.fds = [*frame.fds]
         try:
             from .program_start import start_without_fork  # only now: few templates start programs
-        except ImportError:  # this process has become another user, or sees another root
+        except (ImportError, OSError):  # another user or root now, or out of descriptors or memory
             started = False
         else:
             started = start_without_fork(self, frame)

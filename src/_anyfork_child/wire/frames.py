@@ -38,12 +38,13 @@ START, PROGRAM, REVOKE, CLOSE, DETACH, ADOPT, SIGNAL, TRACK, IMMORTALIZE, FORK_P
 # Process to owner, on the control socket.
 READY, ENTERED, EXECUTING, FAILED, LOST, ADOPTED, IMPORTED = range(32, 39)
 # Template to owner, on the status socket of one process.
-BORN, DIED, NOTED = range(48, 51)
-KINDS = frozenset((*range(1, 18), *range(32, 39), *range(48, 51)))
+BORN, DIED, NOTED, BORN_AS_PROGRAM = range(48, 52)
+KINDS = frozenset((*range(1, 18), *range(32, 39), *range(48, 52)))
 # FORK_PROGRAM is a FORK of a process whose socket already holds the PROGRAM that takes it over.
 COMPILED, IN_PYTHON = b"compiled", b"python"  # the body of READY: which part serves the template
 # IMPORTED precedes ENTERED if the module of the function, its body, had to be imported; its value is the time in ns.
 # NOTED carries a text for the log of the owner about the template whose pid is its value.
+# BORN_AS_PROGRAM is BORN after FORK_PROGRAM, of a process that has executed its program already.
 # Bits of the value of FORK: the process outlives the owner; the kernel tells it of the owner's end (see
 # birth.owner_watch); it executes an interpreter; nobody waits for it yet.
 DETACHED, FOLLOWED, EXECUTES, SPARE = 1, 2, 4, 8
@@ -106,9 +107,10 @@ def usual_frame(data: bytes, fds: Sequence[int]) -> Frame | int:
     if len(data) < HEADER_SIZE:
         return 0
     version, kind, count, length, value = HEADER.unpack_from(data)
-    if version != VERSION or kind not in KINDS or count != len(fds) or length > MAX_BODY:
+    missing = HEADER_SIZE + length - len(data)
+    if version != VERSION or kind not in KINDS or count != len(fds) or length > MAX_BODY or missing < 0:
         return 0
-    return HEADER_SIZE + length - len(data) or Frame(kind, value, data[HEADER_SIZE:], fds)
+    return missing or Frame(kind, value, data[HEADER_SIZE:], fds)
 
 
 def wipe(data: bytes | bytearray) -> None:

@@ -16,7 +16,16 @@ from sys import byteorder
 
 from _anyfork_child.wire.channel import NOWAIT, Channel
 from _anyfork_child.wire.descriptors import duplicates, lift
-from _anyfork_child.wire.frames import EXECUTING, IMPORTED, NOTED, SIGNAL, Frame, ProtocolError
+from _anyfork_child.wire.frames import (
+    DEATH,
+    EXECUTING,
+    HEADER_SIZE,
+    IMPORTED,
+    NOTED,
+    SIGNAL,
+    Frame,
+    ProtocolError,
+)
 from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.platform import has_pidfds, signal_pidfd
 from _anyfork_child.wire.signals import comes_from_outside
@@ -57,6 +66,7 @@ UNSETTLED = (STARTING, PREPARING)  # the phases in which an answer may be missin
 USED_UP = (CLOSED, MOVED)
 PEEK = NOWAIT | _socket.MSG_PEEK
 UNIX_STREAM = (_socket.AF_UNIX, _socket.SOCK_STREAM)
+LAST_FRAME = HEADER_SIZE + DEATH.size  # bytes: no frame after that of the birth is shorter
 
 
 class Endpoints:
@@ -64,6 +74,7 @@ class Endpoints:
 
     child = 0  # its pid, if this process itself is its parent and has to reap it
     executed = -1  # a pipe that ends when the program has been executed
+    begins_at_birth = False  # whether its template may execute its program, and reports that with the birth
     _channel: Callable[[], socket.socket | None] = staticmethod(lambda: None)  # a weak reference, once a channel exists
     _signals_at_birth: tuple[int, ...] = ()
     _said_executed: Once | None = None  # what was read from that pipe
@@ -162,7 +173,15 @@ class Endpoints:
         """Return the source of an answer."""
         if self.executed >= 0:
             return self.executed, self._read_executed
-        return self.status_source() if self.session.control_ended else self.control_source()
+        if self.session.control_ended or self._awaits_birth():
+            return self.status_source()
+        return self.control_source()
+
+    def _awaits_birth(self) -> bool:
+        """Return whether the report of the birth is the next answer. Before it, the control socket may bring the output
+        of a program.
+        """
+        return self.begins_at_birth and not self.born_or_not()
 
     def control_source(self) -> Source | None:
         """Return the control socket as a source."""
@@ -221,10 +240,12 @@ class Endpoints:
 
     # --- Receiving: each of these moves one frame, if there is one, under the lock ---
 
-    def _receive(self, incoming: Incoming, calls: Once) -> Frame | None:
-        """Return one frame, or None at the end of the stream. Kill a process that sends anything but frames."""
+    def _receive(self, incoming: Incoming, calls: Once, size: int = HEADER_SIZE) -> Frame | None:
+        """Return one frame of at least ``size`` bytes, or None at the end of the stream. Kill a process that sends
+        anything but frames.
+        """
         try:
-            frame = incoming.receive(calls)
+            frame = incoming.receive(calls, size)
             if frame is not None and frame.fds:
                 frame.fds = [*map(lift, frame.fds)]
             return frame
@@ -297,8 +318,6 @@ class Endpoints:
             return
         said: Once = vars(self).setdefault("_said_executed", Once())
         said.call(0, map(os.read, (self.executed,), (1 << 20,)))
-        if self.session.pid is None:  # the template has started the program, and has reported the birth before
-            self.read_status()
         self.session.take_executed(said[0])
         self._close_executed()
 
@@ -311,7 +330,7 @@ class Endpoints:
         if session.status_ended or session.status is not None:
             return
         try:
-            frame = self._receive(incoming, calls)
+            frame = self._receive(incoming, calls, LAST_FRAME if session.born and not session.host else HEADER_SIZE)
             if frame is not None:
                 known = session.pidfd
                 incoming.commit(calls, (session, session.said_on_status(frame)))

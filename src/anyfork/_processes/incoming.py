@@ -6,7 +6,7 @@ Received data stays until everything that the frame means was noted: see _system
 from __future__ import annotations
 
 from _anyfork_child.wire.channel import NOWAIT, ROOM, TRUNCATED, close_all, unpack_descriptors
-from _anyfork_child.wire.frames import HEADER_SIZE, Decoder, usual_frame
+from _anyfork_child.wire.frames import HEADER_SIZE, Decoder, ProtocolError, usual_frame
 from _anyfork_child.wire.platform import CLOEXEC
 
 from .._system.locks import Once
@@ -38,19 +38,21 @@ class Incoming:
         self.fd = sock.fileno()
         self.present = Once()
 
-    def receive(self, calls: Once) -> Frame | None:
+    def receive(self, calls: Once, size: int = HEADER_SIZE) -> Frame | None:
         """Read up to the end of the next frame and return it; return None at the end of the stream. Pass ``calls`` to
-        ``commit``, too.
+        ``commit``, too. ``size`` is the least number of bytes that the frame can have.
 
         Raises BlockingIOError when nothing more is there now (call again later, nothing is lost), ProtocolError for
         data that is not a frame, EOFError when the stream ends inside a frame.
         """
         while True:
             read = [*calls]
-            found = (_usual_frame(read) or _decode(read)) if read else HEADER_SIZE
-            if not isinstance(found, int):
-                return found
-            calls.call(len(read), map(self.sock.recvmsg, (found,), ALL_ROOM, FLAGS))
+            if read:
+                found = _usual_frame(read) or _decode(read)
+                if not isinstance(found, int):
+                    return found
+                size = found
+            calls.call(len(read), map(self.sock.recvmsg, (size,), ALL_ROOM, FLAGS))
 
     def commit(self, calls: Once, *noted: tuple[object, dict[str, object]]) -> None:
         """Set these attributes of objects, and go on to the next frame: all in one step, and once for each frame."""
@@ -94,7 +96,12 @@ def _decode(read: Sequence[Read]) -> Frame | int | None:
                 return None
             raise EOFError("the stream ended in the middle of a frame")
         fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
-        frame = decoder.feed(data, fds, flags & TRUNCATED != 0)
+        frame, rest = decoder.feed(data[:HEADER_SIZE], fds, flags & TRUNCATED != 0), data[HEADER_SIZE:]
+        while frame is None and rest:
+            size = decoder.wanted
+            frame, rest = decoder.feed(rest[:size]), rest[size:]
+        if rest:
+            raise ProtocolError("a frame that is shorter than it can be")
         if frame is not None:
             return frame
     return decoder.wanted

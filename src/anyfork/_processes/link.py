@@ -207,6 +207,7 @@ class Link(Endpoints):
     def release(self, kind: int = FORK) -> None:
         """Send the request to fork this process, if it is held back, as a frame of this kind."""
         if self.held is not None and self.parent is not None:
+            self.begins_at_birth = kind == FORK_PROGRAM
             self.parent.send_held(self.held, kind)
         self._forget_held()
 
@@ -322,6 +323,10 @@ class Link(Endpoints):
         except OSError:  # already disconnected
             pass
         session, answers = self.session, -1
+        if self.begins_at_birth:
+            self.read_status()
+            if self._awaits_birth():
+                return True
         while session.expects_control and answers != session.answers:  # those to earlier questions come first
             answers = session.answers
             self.read_control()
@@ -333,7 +338,7 @@ class Link(Endpoints):
         if not self.session.born and self.session.pid is not None:
             self._recognise(self.session.pid)
         self._signal_or_keep(SIGKILL)
-        if self.executed >= 0 and self.session.pid is None:
+        if self._awaits_birth():
             self.leave_signal(SIGKILL)
         self._close_executed()
 

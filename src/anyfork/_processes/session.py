@@ -12,6 +12,7 @@ from _anyfork_child.wire.failure import unpack_texts
 from _anyfork_child.wire.frames import (
     ADOPTED,
     BORN,
+    BORN_AS_PROGRAM,
     COMPILED,
     DEATH,
     DIED,
@@ -117,7 +118,7 @@ class Session:
         if kind == LOST:
             return {"lost": {**self.lost, frame.value: Report(frame.body)}}
         if kind == EXECUTING:
-            return {"pid": _pid(frame)} if frame.value else {}  # the template that starts a program reports its pid
+            return {"pid": _pid(frame)}
         if kind == NOTED and self.answers < self.pings:
             return {"note": _note(frame)}
         if kind == IMPORTED and self.phase is STARTING:
@@ -144,8 +145,9 @@ class Session:
 
     def said_on_status(self, frame: Frame) -> dict[str, object]:
         """Return what a frame on the status socket says, as attributes of this session. Raises ProtocolError."""
-        if frame.kind == BORN and not self.born:
-            return {"born": True, "pid": _pid(frame), "pidfd": frame.fds[0] if frame.fds else -1}
+        if frame.kind in (BORN, BORN_AS_PROGRAM) and not self.born:
+            runs = {"phase": RUNNING} if frame.kind == BORN_AS_PROGRAM and self.phase is STARTING else {}
+            return {"born": True, "pid": _pid(frame), "pidfd": frame.fds[0] if frame.fds else -1, **runs}
         if frame.kind == DIED and self.status is None and len(frame.body) >= DEATH.size:
             return {"status": _exit_status(frame.body)}
         if frame.kind == NOTED and not self.born:

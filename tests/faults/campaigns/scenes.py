@@ -281,6 +281,16 @@ def _(world: World) -> Iterator[Callable[[], object]]:
         works(fork)
 
 
+@scene("template", "run_program without a fork")
+def _(world: World) -> Iterator[Callable[[], object]]:
+    with world.served() as template:
+        template.fork().run_program(["true"], timeout=SECONDS).wait(SECONDS)
+        with template.fork() as fork:
+            yield lambda: fork.run_program(["true"], timeout=SECONDS)
+            works(template)
+            works(fork)
+
+
 @scene("template", "detach")
 def _(world: World) -> Iterator[Callable[[], object]]:
     with world.served() as template, template.fork() as fork:
