@@ -17,6 +17,7 @@ from test_programs import *  # noqa: F403  # the same tests, with the template b
 from test_programs import output
 
 import anyfork
+from _anyfork_child.template.program_start import search_path
 from anyfork import aio
 
 MAKERS = {"blocking": anyfork.Template, "asyncio": lambda: faces.Template.make("asyncio", aio.Template)}
@@ -99,6 +100,15 @@ def test_hooks_of_the_user_run_as_after_any_fork(when):
             ended(inner.fork().run_program(["true"]))
         assert os.read(read, 100) == b"hook" * 2
         os.close(read)
+
+
+@pytest.mark.parametrize("path", [None, "", ":", "/bin::/nowhere", "/größer:/bin"])
+def test_programs_are_looked_for_in_the_places_of_every_interpreter(monkeypatch, path):
+    if path is None:
+        monkeypatch.delenv("PATH", raising=False)
+    else:
+        monkeypatch.setenv("PATH", path)
+    assert search_path() == [*map(os.fsencode, os.get_exec_path())]
 
 
 def test_signals_that_the_template_ignores_end_a_program(template):

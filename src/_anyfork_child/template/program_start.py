@@ -19,7 +19,7 @@ from _signal import SIG_BLOCK, SIG_IGN, SIGINT, getsignal, signal
 
 from ..birth.last_words import to_nobody
 from ..values.decode import Payload
-from ..wire.channel import NOSIGNAL, NOWAIT, Channel, close_all, wait_for_memory
+from ..wire.channel import NOWAIT, Channel, close_all, wait_for_memory
 from ..wire.failure import Failure, failure_of
 from ..wire.frames import (
     AS_STDOUT,
@@ -39,6 +39,7 @@ from ..wire.frames import (
     Frame,
 )
 from ..wire.own_imports import import_own
+from ..wire.platform import NOSIGNAL
 from . import shutdown
 from .fork_check import obstacle
 from .fork_hooks import is_of_executor
@@ -187,8 +188,7 @@ class _Start:
     def fork_exec(self) -> int:
         """Execute the program in a new process; return its pid. Raises OSError, and ValueError for its arguments."""
         name, wanted = self.argv[0], self.attributes
-        places = [] if b"/" in name else os.get_exec_path()
-        paths = [os.path.join(os.fsencode(place), name) for place in places] or [name]
+        paths = [name] if b"/" in name else [os.path.join(place, name) for place in search_path()]
         stdin, stdout, stderr = self.streams
         streams = (stdin, -1, -1, stdout, -1, stderr)
         signals, session = True, bool(wanted.get("new_session"))
@@ -221,6 +221,12 @@ class _Start:
         """Close what was opened."""
         self.sock.detach()
         close_all(self.opened)
+
+
+def search_path() -> list[bytes]:
+    """Return what os.get_exec_path does, as bytes, and without a change of the filters of warnings."""
+    path = os.environb.get(b"PATH")
+    return (os.fsencode(os.defpath) if path is None else path).split(b":")
 
 
 def _read(fd: int) -> bytes:
