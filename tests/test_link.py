@@ -227,7 +227,7 @@ def test_a_process_whose_birth_waits_can_be_given_up(template):
 
 def test_an_interrupt_while_waiting_for_a_process_leaves_its_handle_usable(template):
     with template.run(child_side.echo) as process:
-        with interrupt_in("_wait"), pytest.raises(KeyboardInterrupt):
+        with interrupt_in("wait_for_process"), pytest.raises(KeyboardInterrupt):
             process.wait()
         process.channel.sendall(b"alive")
         assert process.channel.recv(10) == b"alive"
@@ -238,7 +238,7 @@ def test_an_interrupt_while_waiting_for_a_process_leaves_its_handle_usable(templ
 def test_an_interrupt_while_waiting_for_a_template_leaves_its_handle_usable(template):
     with pipe() as (read, write):
         template.prepare(child_side.wait_for_end, anyfork.Descriptor(read))
-        with interrupt_in("_wait"), pytest.raises(KeyboardInterrupt):
+        with interrupt_in("wait_for_process"), pytest.raises(KeyboardInterrupt):
             template.ready()
         os.close(write)
         assert ask(template, "v", "works") == ["works"]
@@ -248,7 +248,7 @@ def test_an_interrupt_while_waiting_for_a_start_leaves_its_handle_usable(templat
     with pipe() as (read, write):
         value = child_side.Decoding(child_side.stay_when_decoded, anyfork.Descriptor(read))
         process = template.start(child_side.leave, value)
-        with interrupt_in("_wait"), pytest.raises(KeyboardInterrupt):
+        with interrupt_in("wait_for_process"), pytest.raises(KeyboardInterrupt):
             process.ready()
         os.close(write)
         assert process.ready(DEADLINE) is process
@@ -259,7 +259,7 @@ def test_an_interrupt_of_run_leaves_no_process_that_nobody_knows(template):
     with pipe() as (read, write), pipe() as (listen, said), os.fdopen(os.dup(said), "wb", 0) as file:
         os.close(said)
         value = child_side.Decoding(child_side.stay_when_decoded, anyfork.Descriptor(read))
-        with interrupt_in("_wait"), pytest.raises(KeyboardInterrupt):
+        with interrupt_in("wait_for_process"), pytest.raises(KeyboardInterrupt):
             template.fork().run(child_side.write_to, file, value)
         file.close()
         os.close(write)
@@ -273,7 +273,7 @@ def test_an_interrupt_while_other_threads_wait_leaves_them_waiting(template):
         threads = [threading.Thread(target=lambda: statuses.append(process.wait(DEADLINE))) for _ in range(4)]
         for thread in threads:
             thread.start()
-        with interrupt_in("_wait"), pytest.raises(KeyboardInterrupt):
+        with interrupt_in("wait_for_process"), pytest.raises(KeyboardInterrupt):
             process.wait()
         process.kill()
         for thread in threads:
@@ -287,7 +287,7 @@ def test_an_interrupt_while_waiting_behind_another_thread_leaves_both_usable(tem
         waiting = threading.Thread(target=process.wait, args=(DEADLINE,))
         waiting.start()
         for _ in range(3):
-            with interrupt_in("_wait"), pytest.raises(KeyboardInterrupt):
+            with interrupt_in("wait_for_process"), pytest.raises(KeyboardInterrupt):
                 process.wait()
         process.kill()
         assert process.wait(DEADLINE).signal == 9
