@@ -12,13 +12,18 @@ import os
 import sys
 from importlib.util import find_spec
 
-from joblib import cpu_count, register_parallel_backend
-from joblib._parallel_backends import (
-    AutoBatchingMixin,
-    FallbackToBackend,
-    ParallelBackendBase,
-    SequentialBackend,
-)
+try:
+    from joblib import cpu_count, register_parallel_backend
+    from joblib._parallel_backends import (
+        AutoBatchingMixin,
+        FallbackToBackend,
+        ParallelBackendBase,
+        SequentialBackend,
+    )
+except ImportError as error:
+    if str(error.name).partition(".")[0] != "joblib":
+        raise
+    raise ImportError("anyfork.joblib needs joblib 1.4 or newer: install anyfork[joblib]") from error
 
 from ._blocking.template import Template
 from ._executor.executor import Executor

@@ -49,6 +49,28 @@ def test_an_import_that_fails_in_an_engine_is_an_error_of_its_own(tmp_path):
     assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'no_such_module'"
 
 
+@pytest.mark.parametrize(
+    ("package", "error"),
+    [
+        (None, "ImportError: anyfork.joblib needs joblib 1.4 or newer: install anyfork[joblib]"),
+        ("", "ImportError: anyfork.joblib needs joblib 1.4 or newer: install anyfork[joblib]"),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    ],
+    ids=["missing", "too old", "broken"],
+)
+def test_a_joblib_that_does_not_do_is_an_error_that_names_the_extra(tmp_path, package, error):
+    code = "import sys\nsys.modules['joblib'] = None\n" if package is None else ""
+    (tmp_path / "joblib.py").write_text(package or "")
+    paths = filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}import anyfork.joblib"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.stderr.splitlines()[-1] == error
+
+
 def test_each_adapter_needs_the_version_of_its_extra():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
@@ -59,4 +81,5 @@ def test_each_adapter_needs_the_version_of_its_extra():
             needed[extra] = [f"{name}>={least}"]
             assert path.stem == extra
     assert needed == {extra: extras[extra] for extra in needed}
+    assert extras["joblib"] == ["joblib>=1.4"]
     assert {engine for (engine,) in needed.values()} <= {*project["dependency-groups"]["engines"]}
