@@ -543,7 +543,8 @@ def test_jobs_wait_while_a_template_that_has_ended_is_made_again() -> None:
     play.at_once = False
     (first, second) = play.submit(2)
     source, starting = play.sources[0], [*play.started]
-    assert [play.scheduler.template_lost(worker) for worker in (*starting, starting[0])] == [True, True, False]
+    lost = [play.scheduler.template_lost(worker, RuntimeError()) for worker in (*starting, starting[0])]
+    assert lost == [True, True, False]
     play.wait(1000)
     assert len(play.started) == 2, "nothing starts before there is a template"
     play.at_once = True
@@ -556,7 +557,7 @@ def test_jobs_fail_when_a_template_that_has_ended_cannot_be_made_again() -> None
     play = Play()
     play.at_once = False
     (job,) = play.submit(1)
-    play.scheduler.template_lost(play.started[0])
+    play.scheduler.template_lost(play.started[0], RuntimeError())
     play.decide()
     assert not play.ends[job]
     play.sources[0].not_renewed(RuntimeError())

@@ -279,8 +279,9 @@ def hold(begun, gate):
     return gate.read()
 
 
-def test_jobs_that_wait_while_the_template_is_killed_run_in_the_next_one(warm):
-    with anyfork.Executor(warm, 1, max_calls=1) as executor:
+def test_jobs_that_wait_while_the_template_is_killed_run_in_the_next_one(warm, tmp_path_factory):
+    trace = tmp_path_factory.mktemp("trace") / "trace.json"  # not where modules are found
+    with anyfork.Executor(warm, 1, max_calls=1, trace=trace) as executor:
         held = Held(executor)
         waiting = [executor.submit(get, 0), executor.submit(get, 0)]  # each in a worker of its own
         kill(held.template)
@@ -288,6 +289,7 @@ def test_jobs_that_wait_while_the_template_is_killed_run_in_the_next_one(warm):
         held.release()
         assert [each.result(DEADLINE) for each in waiting] == [11, 11]
     assert (warm.report().made, executor.stats().failed) == (2, 0)
+    assert "template lost" in trace.read_text()
 
 
 def test_jobs_that_wait_for_a_template_that_cannot_be_made_fail(warm, shown):

@@ -77,7 +77,7 @@ class FollowingPool(PoolHandle):
         if followed is None or not isinstance(error, TemplateError | HandleError) or followed.lost >= MAX_TRIES:
             super().not_started(worker, error)
             return
-        if self.scheduler.template_lost(worker):
+        if self.scheduler.template_lost(worker, error):
             followed.lost += 1
             self._again = True
             self.tell(INFO, "has lost a template", str(error))

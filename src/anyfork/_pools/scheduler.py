@@ -365,15 +365,16 @@ class Scheduler:
             if self._growth.hopeless:
                 self._fail_all()
 
-    def template_lost(self, worker: WorkerRecord) -> bool:
-        """Note that a worker was not started because its template has ended; return False if it was given up before.
+    def template_lost(self, worker: WorkerRecord, error: BaseException) -> bool:
+        """Note that the template of a worker has ended before its start; return False if it was given up before.
 
         Otherwise the face makes another template, and calls ``renew``, or ``not_renewed`` of the source. No worker of
         the source starts before.
         """
-        lost = self._remove_starting(worker)
-        worker.source.awaited |= lost
-        return lost
+        if not self._remove_starting(worker):
+            return False
+        worker.source.awaited, worker.source.error = True, error
+        return True
 
     def _remove_starting(self, worker: WorkerRecord) -> bool:
         """Remove a worker that was not started; return False if it was given up before."""
