@@ -127,7 +127,7 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
         if template._link.receiver.remote is not self.remote and len(self.scheduler.sources) == 1:
             raise ArgumentError(
                 "Pool() could not know that its Warm makes templates on another machine: "
-                "have the first one made before, by await (await warm.fork()).aclose()"
+                "have the first one made before, by await warm.template()"
             )
         self._move(followed, generation, Template.from_blocking(template))
 
