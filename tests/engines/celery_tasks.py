@@ -9,9 +9,17 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Celery
 from celery.signals import worker_process_init
 
+if Path("broken").exists():
+    raise RuntimeError("this module was broken meanwhile")
+
 app = Celery("celery_tasks", broker=os.environ["TEST_BROKER"], backend=os.environ["TEST_BROKER"])
 app.conf.update(broker_transport_options={"visibility_timeout": 1})  # seconds; Celery looks when it has connected
-app.conf.update(worker_send_task_events=False, broker_connection_retry_on_startup=True, result_backend_thread_safe=True)
+app.conf.update(
+    worker_pool_restarts=True,
+    worker_send_task_events=False,
+    broker_connection_retry_on_startup=True,
+    result_backend_thread_safe=True,
+)
 
 initialised = []
 LOADED_IN = os.getpid()

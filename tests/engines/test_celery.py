@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from broker import Broker
 from celery import Celery
 from conftest import descendants, eventually
 from in_program import TEST_DEADLINE, in_program
+from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
 import anyfork
 from anyfork.contrib.celery import TaskPool, run_task
@@ -109,6 +112,21 @@ def test_a_template_that_is_killed_is_replaced_and_no_task_fails():
 
 
 @in_program
+def test_a_killed_template_that_cannot_be_made_again_fails_tasks_with_the_reason_and_the_worker_goes_on():
+    with working("-c", "1", "--max-tasks-per-child", "1") as (tasks, _):
+        template = tasks.processes.delay().get(SECONDS)[2]
+        Path("broken").touch()
+        os.kill(template, signal.SIGKILL)
+        for _ in range(2):
+            with pytest.raises(Exception, match="this module was broken meanwhile"):
+                tasks.add.delay(1, 2).get(SECONDS)
+        Path("broken").unlink()
+        (answer,) = tasks.app.control.pool_restart(reply=True, timeout=SECONDS, limit=1)
+        assert "ok" in str(answer)
+        assert tasks.add.delay(1, 2).get(SECONDS) == 3
+
+
+@in_program
 def test_a_warm_shutdown_finishes_and_acknowledges_what_runs():
     with working("-c", "1") as (tasks, worker):
         path = os.path.abspath("begun")
@@ -132,7 +150,9 @@ def test_a_broker_that_is_killed_and_comes_back_delivers_again_what_has_not_begu
         holding = tasks.hold.delay(path, os.path.abspath("fifo"))
         process = begun(path)
         adding = [tasks.add_line.delay(notes, n) for n in range(8)]
-        eventually(lambda: tasks.app.connection().default_channel.client.hlen("unacked") == 4)
+        with broker.connection() as connection:  # all are old enough to be delivered again when the worker connects
+            old = tasks.app.conf.broker_transport_options["visibility_timeout"] + 0.1
+            eventually(lambda: connection.zcount("unacked_index", 0, time.time() - old) == 4)
         broker.kill()
         broker.start()
         open("fifo", "w").close()
@@ -157,6 +177,23 @@ def test_a_pool_that_loses_its_broker_forgets_the_tasks_that_have_not_begun():
     pool.stop()
     assert results == ["read"]
     assert not Path("touched").exists()
+
+
+@in_program
+def test_a_task_that_waits_while_the_pool_restarts_runs_afterwards():
+    os.mkfifo("fifo")
+    semaphore = LaxBoundedSemaphore(1)
+    pool = TaskPool(1, initargs=(Celery("empty"), "host"), semaphore=semaphore)
+    pool.start()
+    semaphore.acquire(pool.apply_async, Path.read_text, [Path("fifo")])
+    semaphore.acquire(pool.apply_async, Path.touch, [Path("touched")])
+    restarting = threading.Thread(target=pool.restart)
+    restarting.start()
+    eventually(lambda: pool._executor is None)
+    Path("fifo").write_text("read")
+    restarting.join()
+    pool.stop()
+    assert Path("touched").exists()
 
 
 @in_program
