@@ -229,6 +229,7 @@ def test_open_sockets_are_kept_and_warned_of_by_address(program):
     print(warning.category is anyfork.UnsafeForkWarning, os.path.basename(warning.filename))
     print("{}:{}".format(*listener.getsockname()) in str(warning.message), f" {first.fileno()} (unix" in str(warning.message))
     print(look(template, first, listener))
+    first.close(); second.close(); listener.close()  # nothing is told of them at the end
     """
     )
     assert said == "True program.py\nTrue True\n[True, True]\n"
