@@ -20,10 +20,10 @@ try:
         ParallelBackendBase,
         SequentialBackend,
     )
-except ImportError as error:
-    if str(error.name).partition(".")[0] != "joblib":
+except ImportError as _error:
+    if str(_error.name).partition(".")[0] != "joblib":
         raise
-    raise ImportError("anyfork.joblib needs joblib 1.4 or newer: install anyfork[joblib]") from error
+    raise ImportError("anyfork.joblib needs joblib 1.4 or newer: install anyfork[joblib]") from _error
 
 from ._blocking.template import Template
 from ._executor.executor import Executor
