@@ -251,11 +251,11 @@ class Executor(Submitter, HasTemplates):
     control group's quota). A worker is started when a job finds no idle worker and all have been busy for
     ``start_after`` (0). A worker ends when it has been idle for ``idle_timeout`` (never), but ``min_idle`` (0) idle
     workers are kept. ``load`` is the number of jobs that a worker is given at once; by default, as many as it does
-    within a moment. No job waits behind a long one: jobs that have not begun are given to an idle worker. A worker
-    retires after ``max_calls`` calls, after a job that leaves it with ``max_memory`` bytes (``memory``: "private" or
-    "pss") or ``max_age`` old, or when it has called ``retire``. A job that runs longer than ``timeout`` is ended
-    together with its worker. At most ``max_queued`` jobs wait for workers; a further one waits for space in the queue,
-    or raises QueueFullError with ``when_full="raise"``. ``initializer(*initargs)`` is called in each worker.
+    within a moment, and then no job waits behind a long one. Jobs that have not begun are given to an idle worker. A
+    worker retires after ``max_calls`` calls, after a job that leaves it with ``max_memory`` bytes (``memory``:
+    "private" or "pss") or ``max_age`` old, or when it has called ``retire``. A job that runs longer than ``timeout`` is
+    ended together with its worker. At most ``max_queued`` jobs wait for workers; a further one waits for space in the
+    queue, or raises QueueFullError with ``when_full="raise"``. ``initializer(*initargs)`` is called in each worker.
     ``on_event`` is called with the values that jobs ``emit``, in the Executor's own thread. ``trace`` names a file for
     a timeline in Chrome's trace format. With ``logs``, log records of workers come to the loggers of this program.
     ``name`` is what ``anyfork top`` calls the Executor, and ``ps`` its workers.
