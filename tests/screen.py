@@ -26,6 +26,7 @@ class Screen:
         self.master, slave = os.openpty()
         self.shown = b""
         self.resize(rows, columns)
+        self.attributes_before = self.attributes()
         streams = {"stdin": slave, "stdout": slave, "stderr": slave, **keywords}
         self.process = subprocess.Popen(
             command,

@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 FILES = ("t/integration/test_tasks.py", "t/integration/test_inspect.py")
 LEFT_OUT = {
     "test_class_based_task_retried": "its task is only in the app of the worker: processes that billiard spawns lack it too",
+    "test_replaced_task_nesting": "two of them set their result after they have sent the task, which may have come by then",
     "test_trace_log_arguments": "expects log records of processes, which Celery collects from its prefork pool alone",
 }
 

@@ -135,7 +135,6 @@ def test_a_terminal_shows_the_state_again_and_again_and_is_as_it_was_afterwards(
     with subprocess.Popen(program, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watched:
         watched.stdout.readline()
         with Screen([sys.executable, *command, "top", str(watched.pid)], env=env) as screen:
-            before = screen.attributes()
             screen.expect("runs hold for ")
             screen.resize(5, 30)
             screen.expect(f"program {watched.pid} [")
@@ -146,7 +145,7 @@ def test_a_terminal_shows_the_state_again_and_again_and_is_as_it_was_afterwards(
             else:
                 watched.stdin.close()
             status = screen.end()
-            assert screen.attributes() == before
+            assert screen.attributes() == screen.attributes_before
         watched.stdin.close()
         assert watched.wait() == 0
     after = screen.shown.decode().rpartition(LEAVES_THE_SCREEN)

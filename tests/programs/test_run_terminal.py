@@ -62,14 +62,13 @@ if shutil.which("less") is None:
 def transcript(command, env, steps) -> tuple[int, list[bytes]]:
     shown = []
     with Screen(command, env=env) as screen:
-        before = screen.attributes()
         for awaited, typed in steps:
             screen.expect(awaited)
             screen.type(typed)
         code = screen.end()
         shown.append(screen.shown)
         if "stty" not in command[-1] and "setraw" not in command[-1]:
-            assert screen.attributes() == before
+            assert screen.attributes() == screen.attributes_before
     return code, shown
 
 

@@ -577,7 +577,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
         worker = Worker(template.fork()).ready(SECONDS)
         yield worker.close
         worker.close()
-        assert worker.wait(SECONDS).code == 0
+        world.check_end(worker.wait(SECONDS), 0)
 
 
 @scene("worker", "wait")
