@@ -545,6 +545,21 @@ async def test_a_call_that_is_cancelled_may_be_waited_for_instead(template, gate
         assert await pool.call(jobs.pid) == pid
 
 
+async def test_a_call_that_is_cancelled_while_the_pool_closes_is_waited_for_too(template, gate, seen, tasks):
+    async with aio.Pool(template, max_workers=1, on_event=seen, on_cancel="wait") as pool:
+        running = ask(tasks, pool.call, jobs.tell_and_wait, gate.file)
+        await seen.wait(1)
+        closing = ask(tasks, pool.aclose)
+        await anyio.lowlevel.checkpoint()
+        running.scope.cancel()
+        await anyio.lowlevel.checkpoint()
+        assert not running.done.is_set()
+        gate.open()
+        await running.done.wait()
+        await closing.done.wait()
+    assert running.error is None
+
+
 # --- The queue ------------------------------------------------------------------------------------------------------
 
 

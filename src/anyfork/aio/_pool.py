@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .._pools.stats import PoolStats
     from .._processes.handles import TemplateHandle
     from .._system.signatures import Arguments, Item, Items, Later, Result
+    from ._loop import Loop
     from ._template import Template
     from ._warm import Warm
 
@@ -187,11 +188,11 @@ class Pool(HasTemplates):
             await waiting
             pool_loop.open.pop(job, None)
         except BaseException:
-            await self._abandon(job)
+            await self._abandon(job, loop)
             raise
         return job.result()
 
-    async def _abandon(self, job: _Call) -> None:
+    async def _abandon(self, job: _Call, loop: Loop) -> None:
         """Withdraw a call whose task was interrupted; with ``on_cancel="wait"``, wait for it first if it runs."""
         pool_loop = self._pool_loop
         if pool_loop.waits and pool_loop.busy:
@@ -200,7 +201,7 @@ class Pool(HasTemplates):
             pool_loop.take_back(job.worker)
             pool_loop.decide_soon()
         if pool_loop.waits and job.state in (JobState.SENT, JobState.RUNNING):
-            job.waiting = pool_loop.here("call").waiting()
+            job.waiting = loop.waiting()
             with CancelScope(shield=True):
                 await job.waiting
         if not job.done:
