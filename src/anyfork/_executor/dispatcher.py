@@ -524,13 +524,12 @@ class Dispatcher(PoolHandle):
 
     def _cancel(self, all_of_them: bool = False) -> None:
         self.workers.take_back_all()
-        queue = self.scheduler.queue
-        jobs = queue.clear()
-        starting = self.scheduler.workers.starting
-        begun = 0 if all_of_them else len(starting)  # this many jobs have a worker that is about to begin them
-        queue.put_back(jobs[:begun])
+        scheduler = self.scheduler
+        jobs = scheduler.queue.clear()
+        scheduler.queue.put_back(jobs)
+        begun = 0 if all_of_them else len(scheduler.workers.starting)  # these have a worker that is about to begin them
         for job in jobs[begun:]:
-            job.state = JobState.DONE
+            scheduler.withdraw(job)
             self.open.pop(job, None)  # type: ignore[call-overload]  # a job of ours
             self.finished.append((job, None))
         for work in list(self.works):

@@ -146,6 +146,7 @@ class Scheduler:
         """Queue jobs of an earlier scheduler that no worker has."""
         for job in jobs:
             if job.worker is not None and job.state in (JobState.SENT, JobState.RUNNING):
+                self._count_answers(job)
                 job.worker.calls -= job.size
                 job.runs -= job.state is JobState.RUNNING
             job.state, job.worker, job.deadline = JobState.QUEUED, None, None
@@ -282,6 +283,7 @@ class Scheduler:
             if job.state is JobState.GIVEN_UP:
                 job.state = JobState.DONE
             else:
+                self._count_answers(job)
                 back.append(job)
             job.deadline = None
             worker.calls -= job.size
