@@ -18,6 +18,7 @@ from owner_side import output_of
 import anyfork
 from anyfork import subprocess
 from anyfork._blocking.sources import Sources
+from anyfork._executor.warm import WarmDispatcher
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -302,6 +303,39 @@ def test_jobs_that_wait_for_a_template_that_cannot_be_made_fail(warm, shown):
             waiting.result(DEADLINE)
         shown.edit()
         assert executor.submit(get, 0).result(DEADLINE) == 13
+
+
+def test_a_destructor_in_the_middle_of_a_warm_submits_while_another_thread_does(warm, monkeypatch):
+    class Trash:
+        def __del__(self):
+            found.append(executor.submit(get, 0))
+
+    def in_the_middle(self, call):
+        if threading.current_thread() is user and not inside.is_set():
+            inside.set()
+            assert follows.wait(DEADLINE)
+            Trash()
+        return get_generation(self, call)
+
+    def follow(self):
+        if threading.current_thread() is submitter:
+            follows.set()
+        find_newer(self)
+
+    found, inside, follows = [], threading.Event(), threading.Event()
+    get_generation, find_newer = anyfork.Warm._get, WarmDispatcher._follow
+    user = threading.Thread(target=warm.template, daemon=True)
+    submitter = threading.Thread(target=lambda: found.append(executor.submit(get, 0)), daemon=True)
+    with anyfork.Executor(warm, 1) as executor:
+        monkeypatch.setattr(anyfork.Warm, "_get", in_the_middle)
+        monkeypatch.setattr(WarmDispatcher, "_follow", follow)
+        user.start()
+        assert inside.wait(DEADLINE)
+        submitter.start()
+        for thread in (user, submitter):
+            thread.join(DEADLINE)
+            assert not thread.is_alive()
+        assert [each.result(DEADLINE) for each in found] == [11, 11]
 
 
 def test_a_change_of_the_module_path_counts(warm, tmp_path, monkeypatch):

@@ -12,7 +12,8 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
-from pool_side import Gate, until
+from deadlines import DEADLINE
+from pool_side import Gate, ask, until
 
 import anyfork
 from anyfork import aio
@@ -134,6 +135,78 @@ async def test_calls_that_wait_while_the_template_is_killed_run_in_the_next_one(
             gate.open()
         assert found == [11, 11]
         assert pool.stats().failed == 0
+
+
+async def test_a_pool_that_closes_runs_the_calls_that_wait_for_the_next_template(edit, gate):
+    making, go_on = threading.Event(), threading.Event()
+
+    def make():
+        making.set()
+        assert go_on.wait(DEADLINE)
+        return anyfork.Template()
+
+    go_on.set()
+    async with aio.Warm(make=make) as warm:
+        pool = aio.Pool(warm, max_workers=1, max_calls=1)
+        async with anyio.create_task_group() as tasks:
+            first = ask(tasks, pool.call, read, gate.file)
+            await until(lambda: pool.stats().running == 1)
+            behind = ask(tasks, pool.call, abs, -1)
+            await until(lambda: pool.stats().queued == 1)
+            making.clear()
+            go_on.clear()
+            [followed] = pool._pool_loop.followed.values()
+            for template in (followed.template, warm._warm._generation.template):
+                os.kill(template.pid, signal.SIGKILL)
+            gate.open()
+            await anyio.to_thread.run_sync(making.wait)
+            closing = ask(tasks, pool.aclose)
+            await anyio.lowlevel.checkpoint()
+            go_on.set()
+            assert (await first.outcome(), await behind.outcome(), await closing.outcome()) == (b"x", 1, None)
+
+
+@pytest.mark.parametrize("end", ["aclose", "kill"])
+async def test_a_pool_that_ends_makes_the_calls_that_wait_for_a_look_or_refuses_them(edit, end):
+    making, go_on = threading.Event(), threading.Event()
+
+    def make():
+        making.set()
+        assert go_on.wait(DEADLINE)
+        return anyfork.Template()
+
+    async with aio.Warm(make=make) as warm, anyio.create_task_group() as tasks:
+        pool = aio.Pool(warm, max_workers=1)
+        asked = ask(tasks, pool.call, abs, -1)
+        await anyio.to_thread.run_sync(making.wait)
+        closing = ask(tasks, pool.aclose)
+        await anyio.lowlevel.checkpoint()
+        if end == "kill":
+            pool.kill()
+            await closing.outcome()
+        go_on.set()
+        found = await asked.outcome()
+        assert found == 1 if end == "aclose" else isinstance(found, anyfork.CallCancelledError)
+        await closing.outcome()
+        assert not pool._pool_loop.pooled_workers
+
+
+async def test_a_template_that_takes_the_place_of_a_warm_while_that_makes_one_stays(edit):
+    started, go_on = threading.Event(), threading.Event()
+
+    def make():
+        started.set()
+        assert go_on.wait(DEADLINE)
+        return anyfork.Template()
+
+    async with aio.Warm(make=make) as warm, aio.Pool(warm, max_workers=1) as pool, aio.Template() as template:
+        async with anyio.create_task_group() as tasks:
+            await template.ready()
+            asked = ask(tasks, pool.call, os.getppid)
+            await anyio.to_thread.run_sync(started.wait)
+            pool.replace_template(template)
+            go_on.set()
+            assert await asked.outcome() == template.pid
 
 
 async def test_a_pool_on_another_machine_needs_to_know_it_beforehand():

@@ -24,14 +24,21 @@ if TYPE_CHECKING:
 class Followed:
     """A Warm of a pool, its generation that the pool has moved to, and the pool's own template of that generation.
 
-    ``lost`` is how many of these templates have ended in a row, each before one of its workers began.
+    ``source`` has the template as its key; it is None before the pool has it, and when the pool does not follow the
+    Warm any longer. ``lost`` is how many of these templates have ended in a row, each before one of its workers began.
     """
 
     def __init__(self, warm: Any, generation: object, template: TemplateHandle) -> None:
         self.warm = warm
         self.generation = generation
-        self.template = template
+        self.source: TemplateRecord | None = None
         self.lost = 0
+        self._first = template
+
+    @property
+    def template(self) -> Any:
+        """The template that workers come from now."""
+        return self._first if self.source is None else self.source.key
 
 
 class FollowingPool(PoolHandle):
@@ -39,15 +46,26 @@ class FollowingPool(PoolHandle):
 
     followed: dict[Any, Followed]
 
+    def _follow_sources(self) -> None:
+        """Find the sources of the Warms. The pool has been made."""
+        for source in self.scheduler.sources:
+            for followed in self.followed.values():
+                if followed.template is source.key:
+                    followed.source = source
+
     def _present(self, template: Any) -> Any:
         """Return the present template of a Warm; a template stands for itself."""
         followed = self.followed.get(template)
         return template if followed is None else followed.template
 
-    def _move(self, followed: Followed, generation: object, template: TemplateHandle) -> None:
-        """Move to the next generation: workers of the one before finish their jobs, and leave."""
-        super().replace_template(template, followed.template)
-        followed.generation, followed.template = generation, template
+    def _take_over(self, followed: Followed, generation: object, template: TemplateHandle) -> None:
+        """Move to the next generation: workers of the one before finish their jobs, and leave.
+
+        Do nothing if another template has taken the place of the Warm meanwhile.
+        """
+        if followed.source is not None:
+            self._replace(followed.source, template)
+            followed.generation = generation  # last: after an interrupt before, the pool moves again
 
     def resize(self, new: NewLimits) -> None:
         """Do the same as ``PoolHandle.resize``; the limits may be those of a Warm."""
@@ -58,8 +76,9 @@ class FollowingPool(PoolHandle):
     def replace_template(self, new: TemplateHandle, old: Any = None) -> None:
         """Do the same as ``PoolHandle.replace_template``, and do not follow the Warm that is replaced any longer."""
         super().replace_template(new, self._present(old))
-        for warm in [*self.followed]:
+        for warm, followed in [*self.followed.items()]:
             if old is None or old is warm:
+                followed.source = None
                 del self.followed[warm]
 
     # --- A template that has ended ---
@@ -81,21 +100,18 @@ class FollowingPool(PoolHandle):
             followed.lost += 1
             self._again = True
             self.tell(INFO, "has lost a template", str(error))
-            self._make_next(followed, error)
+            self._make_next(followed, followed.template, error)
 
-    def _make_next(self, followed: Followed, error: BaseException) -> None:
+    def _make_next(self, followed: Followed, lost: TemplateHandle, error: BaseException) -> None:
         """Move to the next template soon, or call ``_no_next``. Each face implements this."""
         raise NotImplementedError
 
-    def _no_next(self, followed: Followed, error: BaseException) -> None:
-        """Note that there is no next template: jobs that wait for it fail with this error."""
-        source = self._source_of(followed)
-        if source is not None and source.awaited:
+    def _no_next(self, followed: Followed, lost: TemplateHandle, error: BaseException) -> None:
+        """Note that there is no template in place of a lost one: jobs that wait for it fail with this error."""
+        source = followed.source
+        if source is not None and source.key is lost and source.awaited:
             source.not_renewed(error)
             self.decide()
 
     def _followed_by(self, source: TemplateRecord) -> Followed | None:
-        return next((one for one in self.followed.values() if one.template is source.key), None)
-
-    def _source_of(self, followed: Followed) -> TemplateRecord | None:
-        return next((one for one in self.scheduler.sources if one.key is followed.template), None)
+        return next((one for one in self.followed.values() if one.source is source), None)

@@ -381,6 +381,19 @@ class PoolHandle:
 
     def _check_replacement(self, new: TemplateHandle, old: TemplateHandle | None) -> TemplateRecord:
         """Return the source that gets another template. Raises ArgumentError, and HandleError if that is closed."""
+        self._check_new(new)
+        sources = self.scheduler.sources
+        if old is None and len(sources) > 1:
+            raise ArgumentError("replace_template() of a pool with several templates needs to know which: old=...")
+        for source in sources:
+            if old is None or source.key is old:
+                return source
+        raise ArgumentError(
+            "replace_template(): old= is not a template of the pool: give one that the pool was made with"
+        )
+
+    def _check_new(self, new: TemplateHandle) -> None:
+        """Raise ArgumentError if workers cannot come from a template, and HandleError if that is closed."""
         check_template("replace_template", new)
         if new is None:
             raise ArgumentError("replace_template() needs a template")
@@ -391,15 +404,6 @@ class PoolHandle:
                 "program; it can only be replaced by one that has the same"
             )
         new._link.check("replace_template")
-        sources = self.scheduler.sources
-        if old is None and len(sources) > 1:
-            raise ArgumentError("replace_template() of a pool with several templates needs to know which: old=...")
-        for source in sources:
-            if old is None or source.key is old:
-                return source
-        raise ArgumentError(
-            "replace_template(): old= is not a template of the pool: give one that the pool was made with"
-        )
 
     def _replace(self, source: TemplateRecord, new: TemplateHandle) -> None:
         source.key = new

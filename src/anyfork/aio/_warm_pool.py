@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import copy
 from functools import partial
 
+from anyio import Event
 from anyio.to_thread import run_sync
 
 from .._errors import AnyforkError, ArgumentError, CallCancelledError
@@ -58,9 +59,12 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
             one: Followed(one, None, Template._unmade(receiver_of(one))) for one in several if isinstance(one, Warm)
         }
         self._asking: list[_Asking] = []
+        self._asked = 0  # calls that wait for a look, or have just got its answer
+        self._ends: list[Event] = []  # for tasks that wait for these calls
         self._looks = False  # a task looks at the templates
         present = {self._present(one): limit for one, limit in several.items()}
         super().__init__(present if several is given else next(iter(present)), options)
+        self._follow_sources()
         self.bounded = True  # so each call enters the queue by ``enter_queue``, which looks first
         for source in self.scheduler.sources:
             source.awaited = self._followed_by(source) is not None
@@ -78,12 +82,37 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
         loop = self.here("call")
         asking = _Asking(loop.waiting())
         self._asking.append(asking)
-        if not self._looks:
-            self._looks = True
-            loop.spawn(self._look)
-        await asking.waiting
+        self._asked += 1
+        try:
+            if not self._looks:
+                self._looks = True
+                loop.spawn(self._look)
+            await asking.waiting
+        finally:
+            self._asked -= 1
+            if not self._asked:
+                self._wake_ends()
         if asking.error is not None:
             raise asking.error
+
+    def _wake_ends(self) -> None:
+        for event in self._ends:
+            event.set()
+
+    async def end(self) -> None:
+        """Do the same as ``PoolLoop.end``, also for the calls that wait for a look: they are made before."""
+        self._closed = True
+        while self._asked and self._loop is not None and self._loop.runs and not self.scheduler.killed:
+            event = Event()
+            self._ends.append(event)
+            await event.wait()
+            self._ends.remove(event)
+        await super().end()
+
+    def kill(self) -> None:
+        """Do the same as ``PoolLoop.kill``. Nobody waits for calls that wait for a look."""
+        super().kill()
+        self.later(self._wake_ends)
 
     async def _look(self) -> None:
         """Look at the templates as long as somebody asks for it."""
@@ -129,13 +158,15 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
                 "Pool() could not know that its Warm makes templates on another machine: "
                 "have the first one made before, by await warm.template()"
             )
-        self._move(followed, generation, Template.from_blocking(template))
+        new = Template.from_blocking(template)
+        self._check_new(new)
+        self.change(partial(self._take_over, followed, generation, new))
 
-    def _make_next(self, followed: Followed, error: BaseException) -> None:
+    def _make_next(self, followed: Followed, lost: TemplateHandle, error: BaseException) -> None:
         assert self._loop is not None
-        self._loop.spawn(self._replace_lost, followed, followed.template, error)
+        self._loop.spawn(self._replace_lost, followed, lost, error)
 
-    async def _replace_lost(self, followed: Followed, lost: Template, error: BaseException) -> None:
+    async def _replace_lost(self, followed: Followed, lost: TemplateHandle, error: BaseException) -> None:
         """Move to a template in place of one that has ended."""
         made = None
         try:
@@ -145,7 +176,7 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
         except Exception as failure:  # as in ``_move_on``
             made, error = None, failure
         if made is None:
-            self.request(partial(self._no_next, followed, error))
+            self.request(partial(self._no_next, followed, lost, error))
 
 
 def _newer_than(known: object, warm: BlockingWarm) -> Made | None:
