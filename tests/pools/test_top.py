@@ -85,12 +85,15 @@ def title_of(pid):
 
 TITLES = """
 import asyncio, os
+from functools import partial
+from operator import itemgetter
 import anyfork
 from anyfork import aio
 from observed_functions import own_title
 anyfork.observe()
 
 with anyfork.Executor(max_workers=1, name="a b") as executor:
+    assert executor.submit(partial(itemgetter(0)), "x").result() == "x"  # which has no name
     found = {executor.submit(own_title).result(), executor.submit(own_title, _=1).result()}
     print(*{*found, *executor.map(own_title, [1, 2]), *executor.map(own_title, [1, 2], chunksize=2)}, sep="\\n")
 

@@ -105,7 +105,8 @@ def function_name(function: Callable[..., object] | str) -> str:
     if isinstance(function, str):
         return function
     if type(function).__qualname__ == "partial":  # functools need not be loaded
-        return function_name(function.args[1] if function.func.__name__ == "run_async" else function.func)  # type: ignore[attr-defined]
+        inner = function.func  # type: ignore[attr-defined]  # a partial has it
+        return function_name(function.args[1] if getattr(inner, "__name__", "") == "run_async" else inner)  # type: ignore[attr-defined]
     module = getattr(function, "__module__", None)
     name = getattr(function, "__qualname__", None) or type(function).__name__
     return f"{module}:{name}" if module else name
