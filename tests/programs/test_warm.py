@@ -19,6 +19,7 @@ import anyfork
 from anyfork import subprocess
 from anyfork._blocking.sources import Sources
 from anyfork._executor.warm import WarmDispatcher
+from anyfork._pools.records import MAX_TRIES
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -291,6 +292,18 @@ def test_jobs_that_wait_while_the_template_is_killed_run_in_the_next_one(warm, t
         assert [each.result(DEADLINE) for each in waiting] == [11, 11]
     assert (warm.report().made, executor.stats().failed) == (2, 0)
     assert "template lost" in trace.read_text()
+
+
+def test_templates_that_end_with_their_workers_before_these_are_ready_are_not_made_for_ever(warm):
+    with anyfork.Executor(warm, 1, initializer=end_the_template_too) as executor:
+        with pytest.raises(anyfork.TemplateError):
+            executor.submit(get, 0).result(DEADLINE)
+        assert executor.stats().started <= 2 * (MAX_TRIES + 1)
+
+
+def end_the_template_too():
+    os.kill(os.getppid(), signal.SIGKILL)
+    os._exit(1)
 
 
 def test_jobs_that_wait_for_a_template_that_cannot_be_made_fail(warm, shown):

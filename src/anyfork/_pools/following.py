@@ -25,7 +25,7 @@ class Followed:
     """A Warm of a pool, its generation that the pool has moved to, and the pool's own template of that generation.
 
     ``source`` has the template as its key; it is None before the pool has it, and when the pool does not follow the
-    Warm any longer. ``lost`` is how many of these templates have ended in a row, each before one of its workers began.
+    Warm any longer. ``lost`` is how many of these templates have ended in a row, before a worker was ready.
     """
 
     def __init__(self, warm: Any, generation: object, template: TemplateHandle) -> None:
@@ -83,20 +83,19 @@ class FollowingPool(PoolHandle):
 
     # --- A template that has ended ---
 
-    def entered(self, worker: WorkerRecord) -> None:
-        """Note that the process of a worker runs: its template works."""
-        super().entered(worker)
-        followed = self._followed_by(worker.source)
-        if followed is not None:
-            followed.lost = 0
-
     def not_started(self, worker: WorkerRecord, error: BaseException) -> None:
         """Note that a worker will never be ready. If its template has ended, its jobs wait for the next one."""
-        followed = self._followed_by(worker.source)
-        if followed is None or not isinstance(error, TemplateError | HandleError) or followed.lost >= MAX_TRIES:
+        source = worker.source
+        followed = self._followed_by(source)
+        if followed is not None and source.lived:
+            followed.lost = 0
+        if followed is None or not isinstance(error, TemplateError | HandleError):
             super().not_started(worker, error)
-            return
-        if self.scheduler.template_lost(worker, error):
+        elif source.awaited:  # it was the template of other workers, too
+            self.scheduler.template_lost(worker, error)
+        elif followed.lost >= MAX_TRIES:
+            super().not_started(worker, error)
+        elif self.scheduler.template_lost(worker, error):
             followed.lost += 1
             self._again = True
             self.tell(INFO, "has lost a template", str(error))

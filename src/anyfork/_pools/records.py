@@ -114,7 +114,8 @@ class TemplateRecord:
     """
 
     __slots__ = (
-        "awaited", "broken", "count", "error", "failures", "generation", "key", "limit", "not_before", "stillborn",
+        "awaited", "broken", "count", "error", "failures", "generation", "key", "limit", "lived", "not_before",
+        "stillborn",
     )  # fmt: skip
 
     def __init__(self, key: Any, limit: float) -> None:
@@ -133,6 +134,7 @@ class TemplateRecord:
         self.not_before = 0.0
         self.broken = False  # the template will never give a living worker
         self.awaited = False  # the template has ended, and the face makes another one: jobs wait for that
+        self.lived = False  # one of its workers has been ready
         self.error: BaseException | None = None  # why the last start has failed
 
     def succeeded(self) -> None:

@@ -354,6 +354,7 @@ class Scheduler:
         if worker.state is WorkerState.STARTING:
             self._counts.starting_seconds += now - worker.born
             worker.born = now
+            worker.source.lived = True
             self.workers.enter(worker)
             self._note_idle(worker, now)
 
