@@ -503,6 +503,18 @@ async def test_a_call_that_is_given_up_when_it_is_done_does_not_end_the_next_one
         assert (stats.died, stats.failed) == (0, 0)
 
 
+async def test_a_call_behind_one_whose_worker_dies_runs_in_another_if_memory_is_limited(template, gate, seen, tasks):
+    async with aio.Pool(template, max_workers=1, load=2, max_memory=1 << 40, on_event=seen) as pool:
+        running = ask(tasks, pool.call, jobs.tell_and_wait, gate.file)
+        (pid,) = await seen.wait(1)
+        behind = ask(tasks, pool.call, jobs.pid)
+        await until(lambda: pool.stats().sent == 1)
+        os.kill(pid, signal.SIGKILL)
+        assert isinstance(await running.outcome(), anyfork.WorkerDiedError)
+        assert await behind.outcome() not in (pid, None)
+        assert not isinstance(behind.error, Exception)
+
+
 async def test_a_call_that_is_cancelled_behind_another_one_is_skipped(template, gate, seen, tmp_path, tasks):
     async with aio.Pool(template, max_workers=1, load=2, on_event=seen) as pool:
         running = ask(tasks, pool.call, jobs.tell_and_wait, gate.file)

@@ -215,12 +215,17 @@ class MemoryAnswer(Answer):
         self.job = job
 
     def finish(self, answer: call_messages.Message | None, error: BaseException | None = None) -> None:
-        """Report the size of the worker, and complete the job. If the worker has ended, only complete the job."""
+        """Report the size of the worker, and complete the job. If the worker has ended, only complete the job.
+
+        A job without an answer is left to the scheduler then.
+        """
         if self.state is State.GIVEN_UP:  # the job was taken back before it began
             return
         if error is None:
             assert answer is not None
             self.job.pool.measured(self.job, int.from_bytes(answer[BODY], "little"))
+        elif self.job.state is not JobState.GIVEN_UP:
+            return
         self.job.settle()
 
 
