@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -13,6 +14,7 @@ from multiprocessing import resource_tracker
 
 import pytest
 from cold_and_warm import DEADLINE
+from conftest import descendants, eventually
 from owner_side import output_of
 
 import anyfork
@@ -292,6 +294,20 @@ def test_jobs_that_wait_while_the_template_is_killed_run_in_the_next_one(warm, t
         assert [each.result(DEADLINE) for each in waiting] == [11, 11]
     assert (warm.report().made, executor.stats().failed) == (2, 0)
     assert "template lost" in trace.read_text()
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_pool_ends_with_its_own_template(warm, used):
+    warm.template()
+    before = len(descendants())
+    gc.disable()  # the pool is part of reference cycles
+    try:
+        with anyfork.Executor(warm, 1) as executor:
+            if used:
+                assert executor.submit(get, 0).result() == 11
+        eventually(lambda: len(descendants()) == before, descendants)
+    finally:
+        gc.enable()
 
 
 def test_templates_that_end_with_their_workers_before_these_are_ready_are_not_made_for_ever(warm):

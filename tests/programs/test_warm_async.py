@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -12,6 +13,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
+from conftest import descendants, eventually
 from deadlines import DEADLINE
 from pool_side import Gate, ask, until
 
@@ -207,6 +209,19 @@ async def test_a_template_that_takes_the_place_of_a_warm_while_that_makes_one_st
             pool.replace_template(template)
             go_on.set()
             assert await asked.outcome() == template.pid
+
+
+async def test_a_pool_ends_with_its_own_template():
+    async with aio.Warm("json") as warm:
+        await warm.template()
+        before = len(descendants())
+        gc.disable()  # the pool is part of reference cycles
+        try:
+            async with aio.Pool(warm, max_workers=1) as pool:
+                assert await pool.call(abs, -1) == 1
+            eventually(lambda: len(descendants()) == before, descendants)
+        finally:
+            gc.enable()
 
 
 async def test_a_pool_on_another_machine_needs_to_know_it_beforehand():

@@ -46,6 +46,19 @@ class WarmDispatcher(FollowingPool, Dispatcher):
                 do_locked(self._following, self._follow)
         super()._accept(action, who)
 
+    def _run(self) -> None:
+        try:
+            super()._run()
+        finally:
+            if self.over:
+                self._close_templates()
+
+    def close(self, cancel: bool) -> None:
+        """Do the same as ``Dispatcher.close``."""
+        super().close(cancel)
+        if not self.started:
+            self._close_templates()
+
     @property
     def _may_be_awaited(self) -> bool:
         """True if another thread that follows may wait for this one.

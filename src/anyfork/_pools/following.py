@@ -81,6 +81,12 @@ class FollowingPool(PoolHandle):
                 followed.source = None
                 del self.followed[warm]
 
+    def _close_templates(self) -> None:
+        """Close the pool's own templates: it needs no more workers. Reference cycles would keep them for a while."""
+        for followed in [*self.followed.values()]:
+            if followed.generation is not None:
+                followed.template.close()
+
     # --- A template that has ended ---
 
     def not_started(self, worker: WorkerRecord, error: BaseException) -> None:

@@ -108,6 +108,7 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
             await event.wait()
             self._ends.remove(event)
         await super().end()
+        self._close_templates()
 
     def kill(self) -> None:
         """Do the same as ``PoolLoop.kill``. Nobody waits for calls that wait for a look."""
