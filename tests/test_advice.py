@@ -75,6 +75,23 @@ def test_first_calls_are_listed_that_the_template_could_have_made(template):
     assert "the cache of fnmatch._compile_pattern: 2 processes, 1.0 further entries each" in str(advice)
 
 
+ODD_CACHES = """
+import functools
+of_partial = functools.lru_cache(functools.partial(divmod, 7))
+of_lines = functools.lru_cache(lambda: 0)
+of_lines.__wrapped__.__qualname__ = "two\\nlines"
+"""
+
+
+def test_caches_of_objects_without_a_name_are_listed(template):
+    advice = anyfork.advise(template.execute(ODD_CACHES))
+    with anyfork.Worker(template.fork()) as worker:
+        worker.call("__main__:of_partial", 2)
+        worker.call("__main__:of_lines")
+    assert {late.function for late in advice.caches} == {"builtins.divmod", "__main__.two lines"}
+    assert advice.unshared is not None
+
+
 SIZE = 32 << 20  # bytes
 
 

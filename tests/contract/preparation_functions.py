@@ -13,3 +13,13 @@ def sorted_back(channel, values, *, reverse):
     import pickle
 
     channel.sendall(pickle.dumps(sorted(values, reverse=reverse)))
+
+
+class Unnamed:
+    """An object that can be called, and has no name."""
+
+    def __call__(self, channel, values):
+        sorted_back(channel, values, reverse=False)
+
+    def __getattr__(self, name):
+        raise RuntimeError(name) if name == "__qualname__" else AttributeError(name)

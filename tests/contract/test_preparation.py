@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from functools import partial
 
 import child_side
 import pytest
 from conftest import eventually
 from deadlines import DEADLINE
 from owner_side import ask, ended, pipe, read_all, result_of
-from preparation_functions import append_to_main, sorted_back
+from preparation_functions import Unnamed, append_to_main, sorted_back
 
 import anyfork
 
@@ -324,9 +325,12 @@ def test_anything_that_can_be_called_runs(template, function, expected):
 
 
 def test_a_partial_carries_keyword_arguments(template):
-    import functools
+    assert result_of(template.run(partial(sorted_back, reverse=True), [2, 3, 1])) == [3, 2, 1]
 
-    assert result_of(template.run(functools.partial(sorted_back, reverse=True), [2, 3, 1])) == [3, 2, 1]
+
+@pytest.mark.parametrize("function", [partial(Unnamed()), Unnamed()], ids=["partial", "object"])
+def test_an_object_without_a_name_runs(template, function):
+    assert result_of(template.run(function, [2, 1])) == [1, 2]
 
 
 def test_a_lambda_runs(template):

@@ -46,6 +46,7 @@ def told(tmp_path):
             tell(request["imports_to"], names)
         return learned.learn(request)
 
+    learn.address = learned.new_address
     learn.recipes = lambda: [recipe.preload for recipe in learned.recipes(REQUEST)]
     yield learn
     learned._told.close()
@@ -109,6 +110,14 @@ def test_the_oldest_programs_are_forgotten_whoever_has_noted_them(tmp_path, monk
         other.note(("-m", f"other{number}"), Imports(("a",)))
     known = [target for _, target in LearnedImports(path).programs]
     assert known == ["other1", "one2", "other2"]
+
+
+def test_bytes_that_are_no_text_hide_nothing_that_programs_have_told(told):
+    address = told.address()
+    *place, _ = address.split("/")
+    with open(loaded._open_pipe(*place), "wb", 0) as pipe:
+        pipe.write(b"0 \xff\n")
+    assert told("a").preload == ("a",)
 
 
 def test_what_a_hook_has_rewritten_is_refused_for_ever(told):

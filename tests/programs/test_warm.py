@@ -20,8 +20,10 @@ from owner_side import output_of
 import anyfork
 from anyfork import subprocess
 from anyfork._blocking.sources import Sources
+from anyfork._blocking.warm_starts import Beginning
 from anyfork._executor.warm import WarmDispatcher
 from anyfork._pools.records import MAX_TRIES
+from anyfork._system.pipes import open_pipe
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -670,3 +672,28 @@ def test_a_program_that_a_new_interpreter_runs_counts_as_cold():
         report = warm.report()
         assert (report.starts, report.saved, report.cold) == (2, 2 * report.seconds, 1)
         assert "PYTHONHASHSEED" in report.why_cold
+
+
+def test_an_interrupt_does_not_lose_why_a_program_has_started_cold():
+    for point in range(6):
+        reading, writing = open_pipe()
+        beginning = Beginning(reading, None)
+        assert beginning.why_cold() is None
+        os.write(writing.fd, b"!why")
+        interrupts = iter([False] * point + [True])
+
+        def trace(frame, event, argument, interrupts=interrupts):
+            if event == "line" and next(interrupts, False):
+                raise KeyboardInterrupt
+            return trace if frame.f_code is Beginning._look.__code__ or event != "call" else None
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            beginning.why_cold()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        assert beginning.why_cold() == "why"
+        writing.close()

@@ -13,6 +13,7 @@ import sys
 from time import monotonic_ns
 
 from .import_watch import PAGE, ImportWatch
+from .preparation import function_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class FirstCallWatch:
         for cache, before in zip(self._caches, self._entries, strict=True):
             further = _entries(cache) - before
             if further > 0:
-                self._imports.note(CACHE, 0, further, f"{cache.__module__}.{cache.__qualname__}")
+                self._imports.note(CACHE, 0, further, _name(cache))
         unshared = _written() - max(0, anonymous() - self._anonymous)
         self._imports.note(UNSHARED, 0, max(0, unshared), "")
 
@@ -107,6 +108,10 @@ def _caches() -> Iterator[Any]:
 def _entries(cache: Any) -> int:
     entries: int = cache.cache_info().currsize
     return entries
+
+
+def _name(cache: Any) -> str:
+    return function_name(getattr(cache, "__wrapped__", cache)).replace(":", ".")
 
 
 def watch(file: Descriptor) -> None:

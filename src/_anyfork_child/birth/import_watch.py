@@ -59,7 +59,8 @@ class ImportWatch:
         try:
             found = os.fstat(self._file)
             if (found.st_dev, found.st_ino) == self._identity and found.st_size < MOST:
-                os.write(self._file, f"{kind} {os.getpid()} {time} {size} {name}\n".encode("utf-8", "backslashreplace"))
+                line = f"{kind} {os.getpid()} {time} {size} {' '.join(name.splitlines())}\n"
+                os.write(self._file, line.encode("utf-8", "backslashreplace"))
         except OSError:  # the program has closed it
             pass
 

@@ -101,15 +101,18 @@ def _show_sources() -> None:
 
 
 def function_name(function: Callable[..., object] | str) -> str:
-    """Return the name of a function for titles and messages."""
-    if isinstance(function, str):
-        return function
-    if type(function).__qualname__ == "partial":  # functools need not be loaded
-        inner = function.func  # type: ignore[attr-defined]  # a partial has it
-        return function_name(function.args[1] if getattr(inner, "__name__", "") == "run_async" else inner)  # type: ignore[attr-defined]
-    module = getattr(function, "__module__", None)
-    name = getattr(function, "__qualname__", None) or type(function).__name__
-    return f"{module}:{name}" if module else name
+    """Return the name of a function for titles and messages, whatever its attributes are."""
+    try:
+        if isinstance(function, str):
+            return function
+        if type(function).__qualname__ == "partial":  # functools need not be loaded
+            inner = function.func  # type: ignore[attr-defined]
+            return function_name(function.args[1] if getattr(inner, "__name__", "") == "run_async" else inner)  # type: ignore[attr-defined]
+        module = getattr(function, "__module__", None)
+        name = getattr(function, "__qualname__", None) or type(function).__name__
+        return f"{module}:{name}" if module else f"{name}"
+    except Exception:  # an object that is called may do anything when it is asked for an attribute
+        return type(function).__name__
 
 
 STEPS: dict[int, Callable[[Payload], None]] = {

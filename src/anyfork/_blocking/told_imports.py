@@ -70,7 +70,7 @@ class ToldImports:
             while data := os.read(self._pipe[0].fd, PIECE):
                 *lines, self._rest = (self._rest + data).split(b"\n")
                 for line in lines:
-                    number, *names = line.decode().split(" ")
+                    number, *names = line.decode("utf-8", "replace").split(" ")
                     self._told.setdefault(f"{self._place}/{number}", []).extend(names)
         except BlockingIOError:
             pass

@@ -7,7 +7,7 @@ from _thread import RLock
 
 from _anyfork_child.values.decode import Descriptor
 
-from .._system.locks import do_locked
+from .._system.locks import Once, do_locked
 from .._system.pipes import open_pipe
 
 TYPE_CHECKING = False
@@ -36,6 +36,7 @@ class Beginning:
     def __init__(self, report: Owned, generation: Generation) -> None:
         os.set_blocking(report.fd, False)
         self.generation = generation
+        self._said = Once()  # an interrupt must not lose what was read
         self._why: str | None = None
         self._report = report
         self._lock = RLock()  # reentrant, as all locks for signal handlers
@@ -47,10 +48,10 @@ class Beginning:
     def _look(self) -> str | None:
         if self._why is None:
             try:
-                said = os.read(self._report.fd, 1 << 16)
+                self._said.call(0, map(os.read, (self._report.fd,), (1 << 16,)))
             except BlockingIOError:
                 return None
-            self._why = said[1:].decode("utf-8", "replace")
+            self._why = self._said[0][1:].decode("utf-8", "replace")
             self._report.close()
         return self._why
 
