@@ -161,6 +161,43 @@ def test_a_terminal_shows_the_state_again_and_again_and_is_as_it_was_afterwards(
     assert (status, after[2]) == expected[ending]
 
 
+ENTERS_THE_SCREEN = "\x1b[?1049h"
+# What a shell with job control does with a command that is stopped: it goes on in the foreground.
+SHELL = """
+import os, signal, sys
+job = os.fork()
+if not job:
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    os.tcsetpgrp(0, os.getpid())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+print("stopped:", os.WIFSTOPPED(os.waitpid(job, os.WUNTRACED)[1]), flush=True)
+os.kill(job, signal.SIGCONT)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(job, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize("command", [["-m", "anyfork"], ["-c", WITHOUT_RICH]], ids=["rich", "plain"])
+def test_a_terminal_is_as_it_was_while_the_command_is_stopped_and_when_it_quits(command, tmp_path):
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "TERM": "xterm"}
+    source = "import sys, anyfork; anyfork.observe(); print(flush=True); sys.stdin.read()"
+    program = [sys.executable, "-c", source]
+    with subprocess.Popen(program, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as watched:
+        watched.stdout.readline()
+        with Screen([sys.executable, "-c", SHELL, *command, "top"], env=env) as screen:
+            screen.expect(f"program {watched.pid} [")
+            screen.type("\x1a")  # Ctrl-Z
+            while b"stopped: True" not in screen.shown:
+                screen.shown += screen._read()
+            assert LEAVES_THE_SCREEN.encode() + b"stopped" in screen.shown
+            screen.expect(ENTERS_THE_SCREEN)
+            screen.expect(f"program {watched.pid} [")
+            screen.type("\x1c")  # Ctrl-backslash
+            assert (screen.end(), LEAVES_THE_SCREEN.encode() in screen.shown) == (131, True)
+        watched.stdin.close()
+
+
 def test_what_programs_are_called_does_not_control_the_terminal():
     pool = {"kind": "Executor", "name": "\x1b[2J", "error": "", "workers": [], "stats": defaultdict(int)}
     (line,) = lines_of([{"pid": 7, "pools": [pool], "process": None}], None)

@@ -49,7 +49,7 @@ class _PlainScreen:
 
 @contextmanager
 def _plain_screen() -> Iterator[Screen]:
-    with _ended_by_signals():
+    with _left_by_signals():
         try:
             sys.stdout.write(BEGIN)
             yield _PlainScreen()
@@ -68,7 +68,7 @@ def _rich_screen() -> Iterator[Screen]:
             """Draw as much as fits."""
             live.update(Group(*map(_tree, lines)), refresh=True)
 
-    with _ended_by_signals(), Live(screen=True, refresh_per_second=EACH_SECOND) as live:
+    with _left_by_signals(), Live(screen=True, refresh_per_second=EACH_SECOND) as live:
         yield RichScreen()
 
 
@@ -82,15 +82,30 @@ def _tree(line: Line) -> Tree:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise SystemExit, so that they too leave the terminal as it was."""
-    before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
+def _left_by_signals() -> Iterator[None]:
+    """Leave the terminal as it was for the signals that end this program, by SystemExit, or stop it, which Ctrl-Z does.
+
+    Signals that are ignored stay so: nohup and shells without job control have seen to that.
+    """
+    handlers = {signal.SIGTERM: _end, signal.SIGHUP: _end, signal.SIGQUIT: _end, signal.SIGTSTP: _stop}
+    before = {number: signal.getsignal(number) for number in handlers}
     try:
+        for number, handler in handlers.items():
+            if before[number] != signal.SIG_IGN:
+                signal.signal(number, handler)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def _end(number: int, _: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    os.write(sys.stdout.fileno(), END.encode())
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)  # returns when the program goes on
+    signal.signal(number, _stop)
+    os.write(sys.stdout.fileno(), BEGIN.encode())
