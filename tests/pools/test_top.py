@@ -204,6 +204,20 @@ def test_what_programs_are_called_does_not_control_the_terminal():
     assert line.below[0].text.startswith("Executor ?[2J: workers 0 ")
 
 
+def test_a_terminal_that_has_not_all_characters_shows_the_others(tmp_path, monkeypatch):
+    source = "import sys, anyfork; anyfork.observe(); e = anyfork.Executor(name='\\xfc'); print(flush=True); sys.stdin.read()"
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", source], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as program:
+        program.stdout.readline()
+        monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+        done = top(tmp_path, "--once")
+        program.stdin.close()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Executor ?: workers 0" in done.stdout
+
+
 def test_the_socket_of_a_killed_program_is_removed(tmp_path):
     env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
     source = "import os, anyfork; anyfork.observe(); os.kill(os.getpid(), 9)"

@@ -136,6 +136,16 @@ def test_the_first_program_starts_cold_and_later_ones_warm(own):
     assert "no keeper" in own.call("status")
 
 
+def test_arguments_of_programs_do_not_control_the_terminal_that_shows_them(shared):
+    shared.warm_up()
+    source = "import sys; print(flush=True); sys.stdin.read()"
+    command = shared.command("-c", source, "\x1b[2J", b"\xff")
+    with subprocess.Popen(command, env=shared.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        program.stdout.readline()
+        assert "sys.stdin.read() ?[2J ?, for " in shared.call("status")
+        program.stdin.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "why"),

@@ -14,6 +14,7 @@ from _anyfork_client.place import SUFFIX, UnusableError, connect, file_in, open_
 
 from .._programs.unused_files import remove_killed
 from .._system.process_memory import memory_of
+from .foreign_text import accept_all_text, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ MEGABYTE = 1 << 20
 
 def show() -> None:
     """Print the keepers as a tree: their templates, and the programs that run."""
+    accept_all_text()
     answers = [answer for sock in _connections() if (answer := _ask(sock, "status")) is not None]
     for answer in answers:
-        print("\n".join(_described(answer)))
+        print("\n".join(map(printable, _described(answer))))
     if not answers:
         print("no keeper runs; `anyfork run` starts one")
 

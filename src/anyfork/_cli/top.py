@@ -13,6 +13,7 @@ from _anyfork_client.place import UnusableError, file_in, open_directory
 
 from .._pools.observation import SUFFIX
 from .._system.process_memory import memory_of
+from .foreign_text import accept_all_text
 from .top_lines import Line, as_text, lines_of
 
 TYPE_CHECKING = False
@@ -31,6 +32,7 @@ def run(arguments: Sequence[str], fail: Callable[[str], NoReturn]) -> None:
     if options - {"--once", "--json"} or len(pids) > 1 or not all(pid.isdecimal() for pid in pids):
         fail("top takes the pid of a program, --once and --json")
     wanted = int(pids[0]) if pids else None
+    accept_all_text()
     if "--json" in options:
         print(json.dumps(states(wanted, _tell)))
     elif "--once" in options or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":

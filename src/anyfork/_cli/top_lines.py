@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .foreign_text import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -29,8 +31,7 @@ class Line:
     below: list[Line] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # Titles, names and errors come from programs, and must not control the terminal.
-        self.text = "".join(one if one.isprintable() else "?" for one in self.text)
+        self.text = printable(self.text)
 
 
 def lines_of(answers: Iterable[dict[str, Any]], wanted: int | None) -> list[Line]:
