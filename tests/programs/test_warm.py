@@ -20,7 +20,8 @@ from owner_side import output_of
 import anyfork
 from anyfork import subprocess
 from anyfork._blocking.sources import Sources
-from anyfork._blocking.warm_starts import Beginning
+from anyfork._blocking.warm import Warm
+from anyfork._blocking.warm_starts import Beginning, WarmStarts
 from anyfork._executor.warm import WarmDispatcher
 from anyfork._pools.records import MAX_TRIES
 from anyfork._system.pipes import open_pipe
@@ -697,3 +698,21 @@ def test_an_interrupt_does_not_lose_why_a_program_has_started_cold():
             sys.settrace(before)
         assert beginning.why_cold() == "why"
         writing.close()
+
+
+@pytest.mark.parametrize("interrupted", [Warm._count, WarmStarts.await_report, Beginning.__init__])
+def test_an_interrupt_while_a_start_is_counted_leaves_no_program(warm, interrupted):
+    def trace(frame, event, argument):
+        if event == "line":
+            sys.settrace(before)
+            raise KeyboardInterrupt
+        return trace if frame.f_code is interrupted.__code__ else None
+
+    output(warm, "")  # with a template that is made
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            warm.run_code("import signal; signal.pause()")
+    finally:
+        sys.settrace(before)

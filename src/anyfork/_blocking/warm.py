@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _signal import SIGKILL
 from _thread import RLock
 from copy import copy
 from dataclasses import replace
@@ -466,8 +467,12 @@ class Warm(TemplateSource):
 
     def _note_start(self, process: ProcessHandle, generation: Generation, report: Owned | None) -> None:
         """Count a start; it may still turn out to be a cold one."""
-        self._count(generation)
-        self._begun.await_report(process, report, generation)
+        try:
+            self._count(generation)
+            self._begun.await_report(process, report, generation)
+        except BaseException:  # an interrupt: nobody gets the handle
+            process._link.signal_now_or_at_birth(SIGKILL)
+            raise
 
     def _recount(self) -> None:
         """Count programs as cold that have reported that a new interpreter runs them."""
