@@ -145,10 +145,8 @@ def docstrings(page: Path) -> Iterator[tuple[str, str]]:
                 yield f"{name}.{member}", getdoc(value) or ""
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, marks=[pytest.mark.untraced] * (page.stem == "errors"), id=page.stem) for page in REFERENCE],
-)
+@pytest.mark.untraced
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in REFERENCE])
 def test_the_examples_of_docstrings_run(page: Path, tmp_path: Path) -> None:
     """Run all examples of a page in one program, one after the other: interpreters take longer than examples."""
     found = [(name, dedent(example)) for name, text in docstrings(page) for example in EXAMPLE.findall(f"{text}\n")]

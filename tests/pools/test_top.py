@@ -43,6 +43,7 @@ def top(directory, *arguments):
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=50, check=False)
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("way", ["observe", "variable", "off"])
 def test_top_shows_what_workers_run(way, tmp_path):
     gate = tmp_path / "gate"

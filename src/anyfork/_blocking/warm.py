@@ -329,6 +329,18 @@ class Warm(TemplateSource):
     def _get(self, call: str) -> Generation:
         self._check(call)
         self._recount()
+        present = self._up_to_date()
+        if present is not None:
+            return present
+        if self._failure is not None and monotonic() < self._not_before and not self._sources.changed():
+            raise _again(self._failure)
+        return self._make(call)
+
+    def _up_to_date(self) -> Generation | None:
+        """Return the generation if it is up to date; forget it otherwise, and its last user closes it.
+
+        The caller must keep no reference to a stale one: the traceback of a failure may live long.
+        """
         now, why = self._generation, self._why_made
         news = self._news(now)
         if now is not None:
@@ -337,10 +349,8 @@ class Warm(TemplateSource):
                 return now
             self._distrusted.update(now.sources.changes())
             self._why_made = why
-            self._generation = None  # its last user closes it
-        if self._failure is not None and monotonic() < self._not_before and not self._sources.changed():
-            raise _again(self._failure)
-        return self._make(call)
+            self._generation = None
+        return None
 
     def _news(self, now: Generation | None) -> str:
         """Return why programs have taught that the template should be made again; empty if they have not."""
