@@ -170,7 +170,7 @@ async def test_a_call_that_waits_in_a_worker_goes_to_one_that_is_idle_even_if_th
         await ask_in_turn(tasks, pool, 1, jobs.wait, gate.file)
         await ask_in_turn(tasks, pool, 1, jobs.wait, other_gate)
         (behind,) = await ask_in_turn(tasks, pool, 1, jobs.pid)
-        assert pool.stats().sent == 1
+        await until(lambda: pool.stats().sent == 1)
         other_open.write(b"x")
         assert await behind.outcome() in pool.pids
         gate.open()
