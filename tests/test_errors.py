@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import inspect
 import pickle
 
@@ -98,3 +99,18 @@ def test_without_a_remote_traceback_there_is_no_note():
 
 def test_an_error_without_output_has_an_empty_one():
     assert anyfork.LaunchError("what happened").stderr == ""
+
+
+def test_a_copy_has_no_traceback_whatever_a_library_teaches_pickle(monkeypatch):
+    def with_traceback(error):
+        return as_caught, (error.args, error.__traceback__)
+
+    def as_caught(args, traceback):
+        return anyfork.PreloadError(*args).with_traceback(traceback)
+
+    monkeypatch.setitem(copyreg.dispatch_table, anyfork.PreloadError, with_traceback)
+    with pytest.raises(anyfork.PreloadError) as caught:
+        raise anyfork.PreloadError("said", module="a.b")
+    copied = copy.copy(caught.value)
+    assert (type(copied), copied.args, copied.module) == (anyfork.PreloadError, ("said",), "a.b")
+    assert copied.__traceback__ is None

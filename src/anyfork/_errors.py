@@ -69,10 +69,18 @@ class AnyforkError(Exception):
             self.add_note("In the other process:\n" + remote_traceback.rstrip("\n"))
 
     def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.args, self._state()))
+
+    def __copy__(self) -> AnyforkError:
+        # Libraries that teach pickle the tracebacks of exceptions, as tblib does for Dask, teach copy them, too. A copy
+        # is for another caller, and has no traceback: that would keep alive what its frames refer to.
+        return _rebuild(type(self), self.args, self._state())
+
+    def _state(self) -> dict[str, object]:
         state = self.__dict__.copy()
         if isinstance(self, OSError):
             state["errno"] = self.errno  # OSError does not keep it in __dict__
-        return (_rebuild, (type(self), self.args, state))
+        return state
 
 
 def rebuild(cls: type[AnyforkError], error: BaseException) -> AnyforkError:

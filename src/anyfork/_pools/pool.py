@@ -435,6 +435,6 @@ class PoolHandle:
 
 def _again(error: BaseException) -> BaseException:
     """Copy an error for another call, so that each call gets a traceback of its own."""
-    made = copy(error)
+    made = copy(error).with_traceback(None)  # some libraries teach copy the tracebacks
     made.__cause__ = error.__cause__
     return made
