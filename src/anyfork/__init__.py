@@ -131,7 +131,7 @@ if TYPE_CHECKING:
     from ._system.process_memory import ProcessMemory as ProcessMemory
     from .context import get_context as get_context
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "CHANNEL",
     "DEVNULL",
