@@ -128,8 +128,8 @@ async def test_p6_two_workers_with_a_load_of_two_get_jobs_in_turn(template, gate
         assert [len(each) for each in at] == [2, 2]
         gate.open(4)
         a, b, c, d = [await one.outcome() for one in asked]
-    assert {a, b} == {c, d}
     assert a != b
+    assert {c, d} <= {a, b}  # an idle worker gets what waits in the other one
 
 
 async def test_p7_when_one_of_two_workers_dies_five_of_six_jobs_are_done(template, gate, tasks):
