@@ -109,6 +109,16 @@ async def test_a_pool_moves_to_the_template_that_is_up_to_date(edit):
         assert warm.report().made == 3
 
 
+async def test_a_pool_looks_at_its_template_after_an_interrupt_before_it_could(edit, monkeypatch):
+    async with aio.Warm("shown") as warm, aio.Pool(warm) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(type(pool._pool_loop.here("call")), "spawn", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                await pool.call("shown:get")
+        with anyio.fail_after(DEADLINE):
+            assert await pool.call("shown:get") == 10
+
+
 def get(_):
     import shown
 

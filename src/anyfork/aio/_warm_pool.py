@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .._blocking.warm import Warm as BlockingWarm
     from .._pools.pool_options import PoolOptions
     from .._processes.handles import TemplateHandle
-    from ._loop import FutureLike
+    from ._loop import FutureLike, Loop
 
     Made: TypeAlias = tuple[Generation, BlockingTemplate]
 
@@ -85,8 +85,7 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
         self._asked += 1
         try:
             if not self._looks:
-                self._looks = True
-                loop.spawn(self._look)
+                self._begin_to_look(loop)
             await asking.waiting
         finally:
             self._asked -= 1
@@ -94,6 +93,14 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
                 self._wake_ends()
         if asking.error is not None:
             raise asking.error
+
+    def _begin_to_look(self, loop: Loop) -> None:
+        try:
+            self._looks = True  # before: the task may have looked when ``spawn`` returns
+            loop.spawn(self._look)
+        except BaseException:  # an interrupt, above all
+            self._looks = False
+            raise
 
     def _wake_ends(self) -> None:
         for event in self._ends:
