@@ -27,14 +27,6 @@ from anyfork._programs.unused_files import remove_unused
 REQUEST = {"kind": "", "target": "tool.py", "directory": "/", "watch": []}
 
 
-def tell(address, names):
-    """Tell names as a program does."""
-    *place, number = address.split("/")
-    with open(loaded._open_pipe(*place), "wb", 0) as pipe:
-        for line in loaded._lines(number, names):
-            pipe.write(line.encode())
-
-
 @pytest.fixture
 def told(tmp_path):
     """Return a function that lets a program tell its imports, and returns what is learned from several."""
@@ -43,7 +35,7 @@ def told(tmp_path):
     def learn(*names):
         request = dict(REQUEST, imports_to=learned.new_address())
         if names:
-            tell(request["imports_to"], names)
+            loaded.tell(request["imports_to"], names)
         return learned.learn(request)
 
     learn.address = learned.new_address
@@ -185,8 +177,8 @@ def test_what_several_programs_tell_at_once_is_told_apart_and_no_other_pipe_gets
     told = ToldImports()
     one, other = told.new_address(), told.new_address()
     many = [f"package.module{number}" for number in range(1000)]
-    tell(one, many)
-    tell(other, ["a"])
+    loaded.tell(one, many)
+    loaded.tell(other, ["a"])
     assert (told.take(other), told.take(one), told.take(one)) == (["a"], many, None)
     pid, fd, *_ = one.split("/")
     read, write = os.pipe()
@@ -194,7 +186,7 @@ def test_what_several_programs_tell_at_once_is_told_apart_and_no_other_pipe_gets
     os.dup2(write, int(fd))  # somebody else has the number now
     for file in (read, write, int(fd)):
         with pytest.raises(FileNotFoundError):
-            tell(one, ["a"])
+            loaded.tell(one, ["a"])
         os.close(file)
 
 

@@ -14,7 +14,7 @@ from .noting import noted, set_data
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .noting import Noting
 
@@ -124,10 +124,15 @@ def tell_installed(address: str, start_path: Sequence[str]) -> None:
     found = [*sys.modules.items()]
     rewritten = [REWRITTEN + name for name, module in found if _is_rewritten(module)]
     names = [name for name, module in found if comes_from(places, name, module)]
+    tell(address, [*names, *rewritten])
+
+
+def tell(address: str, names: Sequence[str]) -> None:
+    """Write names into the pipe at an address. Raises OSError if nobody listens there any more."""
     *place, number = address.split("/")
     with open(_open_pipe(*place), "wb", 0) as pipe:
-        for line in _lines(number, [*names, *rewritten]):
-            pipe.write(line.encode())
+        for line in _lines(number.encode(), map(str.encode, names)):
+            pipe.write(line)
 
 
 def _open_pipe(pid: str, fd: str, device: str, inode: str) -> int:
@@ -135,22 +140,25 @@ def _open_pipe(pid: str, fd: str, device: str, inode: str) -> int:
 
     It is opened for reading as well: so a write raises no SIGPIPE when the other process closes it.
     """
-    path = f"/proc/{pid}/fd/{fd}"
-    found = os.stat(path)
-    if (found.st_dev, found.st_ino) != (int(device), int(inode)):
-        raise FileNotFoundError(path)
-    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    place = os.open(f"/proc/{pid}/fd/{fd}", os.O_PATH | os.O_CLOEXEC)  # nothing that stands there now is opened yet
+    try:
+        found = os.fstat(place)
+        if (found.st_dev, found.st_ino) != (int(device), int(inode)):
+            raise FileNotFoundError(f"descriptor {fd} of process {pid} is another file by now")
+        return os.open(f"/proc/self/fd/{place}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(place)
 
 
-def _lines(number: str, names: Sequence[str]) -> Iterator[str]:
+def _lines(number: bytes, names: Iterable[bytes]) -> Iterator[bytes]:
     """Yield lines of names that are short enough to arrive whole, beside those of other programs."""
     line = number
     for name in names:
         if len(line) + len(name) + 2 > LINE:
-            yield f"{line}\n"
+            yield line + b"\n"
             line = number
-        line = f"{line} {name}"
-    yield f"{line}\n"
+        line += b" " + name
+    yield line + b"\n"
 
 
 def installed_places(start_path: Sequence[str]) -> tuple[str, ...]:

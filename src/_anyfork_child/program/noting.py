@@ -67,9 +67,7 @@ class Noting:
         self.variables = NotingDict(os.environ._data)  # type: ignore[attr-defined]  # its own data, of both its views
         self.states: dict[str, State] = {}
         self.wrote = False
-        self.seconds = (
-            0.0  # how long loading has taken; while it goes on, when it has begun, and how long this has slept
-        )
+        self.seconds = 0.0  # how long loading has taken, without pauses; negative while it goes on
         self._distrusted = frozenset(distrusted)
         self._path_stats = SourceFileLoader.path_stats
         self._output = new_file()

@@ -88,7 +88,7 @@ def unsafe_threads() -> list[str]:
     deadline = time.monotonic() + ENDING
     threads = _native_threads()
     while any(runs for _, runs in threads) and time.monotonic() < deadline:
-        time.sleep(LOOK)
+        time.sleep(LOOK)  # no event tells of the end of a native thread
         threads = _native_threads()
     return [name for name, _ in threads]
 

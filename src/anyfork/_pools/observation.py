@@ -104,7 +104,7 @@ class Observation:
             except OSError:  # the client has ended, or there is no descriptor for it
                 if listener.fileno() < 0:  # the program ends
                     return
-                time.sleep(PAUSE)
+                time.sleep(PAUSE)  # no event tells of a free descriptor
                 continue
             with client:
                 try:
