@@ -21,6 +21,7 @@ OLDEST = (3, 11)  # the first Python that can be a template
 SYSTEM = sys.platform
 LINUX = SYSTEM == "linux"
 LAZY_IMPORTS = hasattr(sys, "set_lazy_imports")  # Python 3.15
+FREE_THREADED = "t" in sys.abiflags  # Python 3.13
 RSS_UNIT = 1 if SYSTEM == "darwin" else 1024  # bytes: that of ru_maxrss
 # Linux alone has these. Without them a flag is 0, and all else None.
 CLOEXEC: int = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)

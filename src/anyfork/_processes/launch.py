@@ -28,6 +28,7 @@ from .._errors import ArgumentError, LaunchError
 from .._system.import_path import current_directory, note_given, places
 from .._system.interpreter import TOO_OLD, check_reentry, executable_environment, find_python, frozen_program
 from .._system.lifeline import open_lifeline
+from .._system.link_socket import quiet
 from .._system.stderr import StderrTail
 from .arguments import encode_values
 from .attributes import EncodedAttributes, check_attributes
@@ -104,7 +105,7 @@ def launch() -> Link:
     control, far = socket_pair()
     line, follows = open_lifeline()
     output, stderr = new_file(), open_stderr()
-    link = Link(control, None, None)
+    link = Link(quiet(control), None, None)
     link.interpreter = python
     link.output = StderrTail(output)
     try:

@@ -34,6 +34,7 @@ from _anyfork_child.wire.signals import comes_from_outside
 from .._errors import AnyforkError, ArgumentError
 from .._system.import_path import changes
 from .._system.lifeline import open_lifeline
+from .._system.link_socket import quiet
 from .._system.locks import do_locked, try_locked
 from .._system.log import DEBUG, logger_for
 from .._system.pipes import streams_of
@@ -221,7 +222,8 @@ def two_pairs() -> list[_socket.socket]:
     """Return the near and the far end of a control socket, then those of a status socket. Raises OSError."""
     ends = [*socket_pair()]
     try:
-        return [*ends, *socket_pair()]
+        control, far_control, status, far_status = *ends, *socket_pair()
+        return [quiet(control), far_control, quiet(status), far_status]
     except BaseException:
         for end in ends:
             end.close()
@@ -314,7 +316,7 @@ def adopt(sock: socket.socket) -> Link:
     """Take over a template whose handle was given up. Raises ArgumentError for anything but a Unix stream socket."""
     if sock.fileno() < 0 or sock.family != _socket.AF_UNIX or sock.type & 0xF != _socket.SOCK_STREAM:
         raise ArgumentError(f"from_socket() needs the socket of a detached template, not {sock!r}")
-    link = Link(_lifted(_plain(sock)), None, None)
+    link = Link(quiet(_lifted(_plain(sock))), None, None)
     link.session.forks = 1  # the true number is unknown; any but 0 makes take_over keep the template
     link.session.adopting = True
     link.expect_answer()

@@ -26,6 +26,7 @@ from ..._errors import ArgumentError, ForkError, UnsafeTemplateError
 from ..._processes.link import Link
 from ..._system.import_path import is_importable, later_places, place_of
 from ..._system.lifeline import open_lifeline
+from ..._system.link_socket import quiet
 from ..._system.this_process import reaper
 from . import survey
 from .audit import hazards, list_descriptors, obstacles
@@ -168,6 +169,7 @@ def _fork(unwanted: set[int]) -> Link:
     link: Link | None = None
     try:
         ends += socket_pair()
+        ends[0] = quiet(ends[0])
         line, flags = open_lifeline()
         link = Link(ends[0], None, None)
         link.receiver = Receiver(is_importable, main, place_of=place_of, places=later_places)
