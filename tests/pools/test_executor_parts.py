@@ -16,9 +16,9 @@ from anyfork._calls.durations import MOST_JOBS, JobDuration
 from anyfork._calls.known_functions import KnownFunction, fingerprint
 from anyfork._calls.permits import MOST as MOST_PERMITS
 from anyfork._calls.permits import Permits
-from anyfork._executor.jobs import BatchJob, EncodedJob, JobEncoder
-from anyfork._executor.simple_pickle import simple
+from anyfork._executor.jobs import BatchJob, EncodedJob
 from anyfork._executor.worker_queue import JobCalls
+from anyfork._pools.encoder import JobEncoder, simple
 from anyfork._pools.pool_options import Limits
 from anyfork._pools.records import Job, JobState, TemplateRecord
 from anyfork._pools.scheduler import Scheduler
@@ -205,7 +205,7 @@ FUNCTION_1 = KnownFunction(1, Message(b""))
 
 
 def calls():
-    encoder = JobEncoder(ORDINARY)
+    encoder = JobEncoder("submit", None, ORDINARY)
     return encoder, JobCalls(None, None, ORDINARY)
 
 

@@ -14,8 +14,9 @@ from executor_functions import Block, say_pid_and_wait
 from _anyfork_child.values.message import Message
 from _anyfork_child.wire.call_messages import SMALL_CALL
 from anyfork import CallTimeoutError, Executor
-from anyfork._executor.jobs import EncodedJob, JobEncoder
+from anyfork._executor.jobs import EncodedJob
 from anyfork._executor.worker_queue import JobCalls
+from anyfork._pools.encoder import JobEncoder
 from anyfork._system.import_path import ORDINARY
 
 SOON = 20.0  # seconds: a deadline, for what is there at once
@@ -67,7 +68,7 @@ def test_a_descriptor_is_open_as_long_as_a_message_can_be_sent_with_it():
 
 
 def test_a_job_that_was_taken_back_leaves_nothing_in_the_queue_of_its_worker():
-    encoder = JobEncoder(ORDINARY)
+    encoder = JobEncoder("submit", None, ORDINARY)
     calls = JobCalls(None, None, ORDINARY)
     first, second = (EncodedJob(encoder.encode(len, (Block(bytearray(100_000)),), {})) for _ in range(2))
     calls.add([first, second, EncodedJob(encoder.encode(abs, (1,), {}))])

@@ -20,7 +20,9 @@ from executor_functions import say_pid_and_wait
 from pool_side import Seen, ask, ask_in_turn, until
 
 import anyfork
+from _anyfork_child.values.message import Message
 from anyfork import aio
+from anyfork._calls.known_functions import KnownFunction
 from anyfork._calls.permits import Permits
 from anyfork._pools.map import ItemsJob, MapItem
 from anyfork._pools.worker_queue import PoolCalls
@@ -184,7 +186,7 @@ def test_the_first_call_after_calls_that_were_taken_back_needs_a_permit():
 
     def begin() -> ItemsJob:
         job = ItemsJob(work, [MapItem(None)], None, None)  # type: ignore[arg-type]  # what a job needs of a map
-        calls.begin(job.items[0], "operator:neg", b"")
+        calls.begin(job.items[0], KnownFunction(1, Message(b"")), b"")
         calls.gather()
         return job
 

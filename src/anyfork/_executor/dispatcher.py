@@ -33,7 +33,7 @@ from .admission import Admission, unchecked
 from .completion import Completion, LogEntry, deliver
 from .errors import drop_in
 from .interrupts import cannot_put_off, cannot_wait, is_held, recover
-from .jobs import BatchJob, JobEncoder
+from .jobs import BatchJob
 from .map import ItemJob
 from .watch import Watch
 from .worker_queue import LOW, MANY, JobCalls, MemoryRequest
@@ -71,11 +71,9 @@ class Dispatcher(PoolHandle):
     what = "an Executor"
     watch: Watch  # set before the first job
     _getpid = staticmethod(os.getpid)
-    encoder: JobEncoder  # type: ignore[assignment]  # the encoder for these jobs
 
     def __init__(self, template: Templates, options: PoolOptions, adaptive: bool) -> None:
-        super().__init__("Executor", template, options)
-        self.encoder = JobEncoder(self._settings.receiver)
+        super().__init__("Executor", "submit", template, options)
         self.lock = DecisionLock()
         self.workers = Workers(self, adaptive and not self.in_single_file)
         self.pooled_workers = self.workers.pooled_workers  # type: ignore[assignment]  # the Executor's subclass

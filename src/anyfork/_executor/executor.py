@@ -21,6 +21,7 @@ from .._system.timeouts import deadline as deadline_of
 from .dispatcher import Dispatcher
 from .errors import drop_in
 from .future import FutureJob, JobFuture
+from .jobs import write_files
 from .map import ExecutorMap, flat, in_chunks, results_of
 
 TYPE_CHECKING = False
@@ -118,6 +119,8 @@ class Submitter(Stays, AnyExecutor):
         future = JobFuture()
         try:
             encoded = dispatcher.encoder.encode(fn, args, kwargs)
+            if type(encoded[2]) is not bytes:
+                write_files(encoded)
         except ArgumentError as error:
             check_function("submit", fn)
             dispatcher.check_open()

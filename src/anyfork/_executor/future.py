@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from _anyfork_child.values.message import Message
     from _anyfork_child.wire import call_messages
 
     from .._calls.call import Handler
-    from .._calls.known_functions import KnownFunction
+    from .._pools.encoder import Encoded
     from .dispatcher import Dispatcher
 
 NEW, QUEUED, RUNS = JobState.NEW, JobState.QUEUED, JobState.RUNNING
@@ -212,7 +211,7 @@ class FutureJob(EncodedJob):
 
     def __init__(
         self,
-        encoded: tuple[KnownFunction, int, bytes | Message],
+        encoded: Encoded,
         future: JobFuture,
         on_event: Handler | None,
         priority: float,

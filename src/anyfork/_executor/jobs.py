@@ -1,53 +1,41 @@
-"""The jobs of an Executor: encoding their calls, and delivering their answers. Nothing here waits."""
+"""The jobs of an Executor, which deliver their answers. Nothing here waits."""
 
 from __future__ import annotations
 
 from _pickle import dumps
-from _thread import RLock
 from concurrent.futures import CancelledError
 from itertools import repeat
-from weakref import WeakKeyDictionary, ref
 
-from _anyfork_child.values.encode import INLINE, PROTOCOL
+from _anyfork_child.values.encode import PROTOCOL
 from _anyfork_child.values.message import Message
 from _anyfork_child.values.scalars import load_plain
 from _anyfork_child.wire.call_messages import (
     BODY,
-    CALL,
     CANCELLED,
-    CHUNK,
     DETAIL,
     FDS,
-    FUNCTION,
     HEADER,
     HEADER_SIZE,
-    KEYWORDS,
     KIND,
     NUMBER,
     RESULT,
-    SMALL_CALL,
-    SMALL_KEYWORDS,
     TIME,
 )
 
-from .._calls.known_functions import FunctionsByValue, KnownFunction, fingerprint
-from .._calls.requests import Requests
 from .._calls.results import decode_value, error_of
-from .._errors import ArgumentError, CallCancelledError
+from .._errors import CallCancelledError
 from .._pools.records import Job
-from .._processes.arguments import check_function
-from .._system.locks import do_locked
-from .simple_pickle import simple, simple_arguments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any, Protocol, TypeAlias
 
-    from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.wire import call_messages
 
     from .._calls.call import Handler
+    from .._calls.known_functions import KnownFunction
+    from .._pools.encoder import Encoded
 
     AnyJob: TypeAlias = "EncodedJob | BatchJob"
 
@@ -67,143 +55,7 @@ if TYPE_CHECKING:
 
 
 pack = HEADER.pack
-MAX_FUNCTIONS = 1000  # functions by name that get numbers; further ones are sent with each call
-GONE = -1
-
-
-class FunctionTable:
-    """The functions of an Executor, by number. A worker gets a function before the first call of it."""
-
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
-        self.by_value = FunctionsByValue(receiver)
-        self.none = KnownFunction(0, Message(b""))  # stands for a function that is sent with each call
-        self._by_name: dict[object, KnownFunction] = {}
-        self._same: WeakKeyDictionary[object, tuple[object, KnownFunction]] = WeakKeyDictionary()
-        self._seen: ref[object] | None = None  # the last function that was sent by value
-        self._lock = RLock()  # numbers are given by any thread
-
-    def find(self, function: Callable[..., Any] | str) -> KnownFunction:
-        """Return the function as workers know it, or ``none`` if it is sent with each call.
-
-        Raises ArgumentError if it is not a function.
-        """
-        try:
-            return self._by_name[function]
-        except (KeyError, TypeError):
-            return do_locked(self._lock, self._define, function)
-
-    def find_for_many(self, function: Callable[..., Any] | str) -> KnownFunction:
-        """Return the function in its present state, for many calls. Raises ArgumentError, and OSError."""
-        known = self.find(function)
-        return self.by_value.take("map", function) if known is self.none else known
-
-    def _define(self, function: Callable[..., Any] | str) -> KnownFunction:
-        check_function("submit", function)
-        name = function if isinstance(function, str) else self._receiver.name_of(function)
-        if name is None:
-            return self._define_value(function)
-        if function in self._by_name:  # another thread has defined it meanwhile
-            return self._by_name[function]
-        number = len(self._by_name) + 1
-        if number > MAX_FUNCTIONS:
-            return self.none
-        body = name.encode()
-        known = KnownFunction(number, Message(pack(len(body), number, 0, FUNCTION, 0, 0) + body))
-        self._by_name[function] = known
-        return known
-
-    def _define_value(self, function: Any) -> KnownFunction:
-        """Give a number to a function that is sent by value; return ``none`` if it is sent with each call instead.
-
-        Each worker gets it once, as long as nothing that it refers to can have changed.
-        """
-        print_now = fingerprint(function, self._receiver)
-        if print_now is None:
-            return self.none
-        before, known = self._same.get(function, (None, self.none))
-        if before != print_now:
-            if (self._seen is None or self._seen() is not function) and not self.by_value.looks_large(function):
-                self._seen = ref(function)  # no number yet: most functions are called once
-                return self.none
-            try:
-                known = self.by_value.take("submit", function)
-            except ArgumentError:  # encoding the call reports the error
-                return self.none
-            self._same[function] = print_now, known
-        return known
-
-
-class JobEncoder:
-    """An encoder of calls, for all workers of the Executor. Its methods raise ArgumentError."""
-
-    def __init__(self, receiver: Receiver) -> None:
-        self.functions = FunctionTable(receiver)
-        self._requests = Requests(None, receiver)
-
-    def encode(
-        self, function: Callable[..., Any] | str, args: Sequence[Any], keywords: dict[str, Any]
-    ) -> tuple[KnownFunction, int, bytes | Message]:
-        """Encode a call. Return the function, the kind of the message, and the message or, if it is small, its body.
-
-        Raises OSError too.
-        """
-        known = self.functions.find(function)
-        if known.number:
-            return self._encode_known(known, function, args, keywords)
-        if isinstance(function, str):
-            return known, CALL, self._message(CALL, 0, with_keywords(_found(function), keywords), args)
-        by_value = self.functions.by_value
-        large = by_value.take_large("submit", function) if by_value.looks_large(function) else None
-        if large is None:
-            message = self._message(CALL, 0, with_keywords(function, keywords), args)
-            if message.size <= INLINE or (large := by_value.take_large("submit", function)) is None:
-                return known, CALL, message
-            message.close()
-        return self._encode_known(large, function, args, keywords)
-
-    def encode_item(
-        self, known: KnownFunction, function: Callable[..., Any] | str, item: Any, chunk: bool
-    ) -> tuple[KnownFunction, int, bytes | Message]:
-        """Encode an item of a map as ``encode`` does: the arguments of a call, or a chunk of such arguments."""
-        if chunk:
-            return known, CHUNK, self._message(CHUNK, known.number, function, (item,))
-        return self._encode_known(known, function, item, {})
-
-    def _encode_known(
-        self, known: KnownFunction, function: Callable[..., Any] | str, args: Sequence[Any], keywords: dict[str, Any]
-    ) -> tuple[KnownFunction, int, bytes | Message]:
-        body = simple((args, keywords)) if keywords else simple_arguments(args)
-        if body is not None:
-            return known, SMALL_KEYWORDS if keywords else SMALL_CALL, body
-        if keywords:
-            return known, KEYWORDS, self._message(KEYWORDS, known.number, function, (args, keywords))
-        return known, CALL, self._message(CALL, known.number, function, args)
-
-    def _message(self, kind: int, number: int, function: Callable[..., Any] | str, args: Sequence[Any]) -> Message:
-        message = self._requests.message("submit", kind, 0, number, function, args)
-        try:
-            message.write_files()
-            message.keep()  # the message may wait in a queue, and have to be sent again
-        except BaseException:
-            message.close()
-            raise
-        return message
-
-
-def with_keywords(function: Callable[..., Any], keywords: dict[str, Any]) -> Callable[..., Any]:
-    """Bind keyword arguments to the function; return it unchanged if there are none."""
-    if not keywords:
-        return function
-    from functools import partial
-
-    return partial(function, **keywords)
-
-
-def _found(function: str) -> Callable[..., Any]:
-    from _anyfork_child.values.decode import find_function
-
-    return find_function(function)
+GONE = -1  # in place of an index, for an item that was taken back
 
 
 class EncodedJob(Job):
@@ -213,7 +65,7 @@ class EncodedJob(Job):
 
     def __init__(
         self,
-        encoded: tuple[KnownFunction, int, bytes | Message],
+        encoded: Encoded,
         *,
         on_event: Handler | None = None,
         priority: float = 0,
@@ -271,6 +123,13 @@ class EncodedJob(Job):
         body, self.body = self.body, b""
         if isinstance(body, Message):
             body.close()
+
+
+def write_files(encoded: Encoded) -> None:
+    """Write the files of an encoded call. Raises OSError."""
+    message = encoded[2]
+    if type(message) is not bytes and message.fills:  # type: ignore[union-attr]  # not bytes
+        message.write_files()  # type: ignore[union-attr]  # as above
 
 
 def plain(message: call_messages.Message) -> bool:

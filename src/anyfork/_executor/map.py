@@ -17,11 +17,11 @@ from _anyfork_child.wire.call_messages import BODY, CHUNKS, ITEMS
 
 from .._blocking.waiting import warn_in_loop
 from .._calls.labels import label_of
+from .._pools.encoder import simple
 from .._system import this_process
 from .._system.timeouts import one_wait, remaining
 from .errors import drop_in
-from .jobs import BatchJob, EncodedJob, Raised, UnsentItem, plain, value_of
-from .simple_pickle import simple
+from .jobs import BatchJob, EncodedJob, Raised, UnsentItem, plain, value_of, write_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from .._calls.known_functions import KnownFunction
     from .._calls.progress import Progress
     from .._pools.calls import PoolJob
+    from .._pools.encoder import JobEncoder
     from .._pools.records import WorkerRecord
     from .._pools.scheduler import Scheduler
-    from .jobs import AnyJob, JobEncoder
+    from .jobs import AnyJob
 
     class Dispatching(Protocol):
         """The dispatcher, as its maps see it."""
@@ -130,6 +131,7 @@ class ExecutorMap:
             self.function, self._callable, self.items[number], self.kind == CHUNKS
         )
         self.items[number] = None
+        write_files(encoded)
         return ItemJob(self, number, encoded)
 
     def _submit(self, job: BatchJob | ItemJob) -> None:

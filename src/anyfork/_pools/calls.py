@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from _anyfork_child.values.encode import INLINE
-from _anyfork_child.wire.call_messages import BODY, CALL
+from _anyfork_child.wire.call_messages import BODY
 
 from .._calls.call import DONE, Answer, State, raise_taken
-from .._calls.known_functions import FunctionsByValue, KnownFunction
-from .._calls.requests import Requests, small
 from .records import Job, JobState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, Protocol, TypeAlias
+    from typing import Any, Protocol
 
-    from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.values.message import Message
     from _anyfork_child.values.serializers import Serializer
     from _anyfork_child.wire import call_messages
 
     from .._calls.call import Handler
     from .._calls.durations import CallDuration
+    from .._calls.known_functions import KnownFunction
     from .records import WorkerRecord
     from .scheduler import Scheduler
-
-    AnyFunction: TypeAlias = Callable[..., Any] | str | KnownFunction
 
     class Pool(Protocol):
         """A pool (_pools.pool), as its jobs and its workers see it."""
@@ -46,85 +41,15 @@ if TYPE_CHECKING:
     class WorkerQueue(Protocol):
         """The calls of one worker (_pools.worker_queue), as jobs see them."""
 
-        def begin(self, answer: Answer, function: AnyFunction | None, body: bytes) -> None: ...
-        def begin_items(
-            self, answers: Sequence[Answer], function: AnyFunction | None, items: Sequence[Any]
-        ) -> None: ...
-        def begin_message(self, answer: Answer, function: AnyFunction | None, encoded: Message) -> None: ...
+        def begin(self, answer: Answer, function: KnownFunction, body: bytes) -> None: ...
+        def begin_items(self, answers: Sequence[Answer], function: KnownFunction, items: Sequence[Any]) -> None: ...
+        def begin_message(self, answer: Answer, function: KnownFunction, encoded: Message) -> None: ...
         def begin_measure(self, answer: Answer, kind: int) -> None: ...
         def give_up(self, call: Answer) -> bool: ...
 
 
 SENT = State.SENT
 NEW = JobState.NEW
-
-
-class Encoder:
-    """An encoder of calls into bytes that any worker of the pool understands. Raises ArgumentError."""
-
-    def __init__(self, serializer: Serializer | None, receiver: Receiver) -> None:
-        self._serializer = serializer
-        self._requests = Requests(serializer, receiver)
-        self._by_value = FunctionsByValue(receiver)
-
-    def encode(
-        self, function: Callable[..., Any] | str, args: Sequence[object]
-    ) -> tuple[AnyFunction | None, bytes | Message]:
-        """Encode a call. Return its function, and the other values as a plain pickle or a message.
-
-        The function is None if it is part of the message. Raises OSError too.
-        """
-        named = self.named(function)
-        if named:
-            if self._serializer is None and (body := small(args)):
-                return function, body
-            return function, self._message(named, function, args)
-        by_value = self._by_value
-        large = None
-        if not isinstance(function, str):
-            if by_value.looks_large(function):
-                large = by_value.take_large("call", function)
-            if large is None:
-                message = self._message(0, function, args)
-                if message.size <= INLINE or (large := by_value.take_large("call", function)) is None:
-                    return None, message
-                message.close()
-            return large, self._message(large.number, large, args)
-        return None, self._message(0, function, args)
-
-    def encode_item(self, function: AnyFunction, item: object) -> tuple[AnyFunction, bytes | Message]:
-        """Encode a call for an item of a map, as ``encode`` does. ``function`` is what ``take`` has returned."""
-        if isinstance(function, KnownFunction):
-            return function, self._message(function.number, function, (item,))
-        if self._serializer is None and (body := small((item,))):
-            return function, body
-        return function, self._message(self.named(function), function, (item,))
-
-    def take(self, function: Callable[..., Any] | str) -> AnyFunction:
-        """Return what to call for the items of a map: the function as it is now.
-
-        Raises ArgumentError and OSError.
-        """
-        return function if self.named(function) else self._by_value.take("map", function)
-
-    def _message(self, number: int, function: AnyFunction, args: Sequence[object]) -> Message:
-        message = self._requests.message("call", CALL, 0, number, function, args)
-        try:
-            message.keep()  # the message may have to wait, and may be sent again
-        except BaseException:
-            message.close()
-            raise
-        return message
-
-    def named(self, function: Callable[..., Any] | str) -> int:
-        """Return the number of a function that workers find by its name, otherwise 0.
-
-        Raises ArgumentError if it is not a function.
-        """
-        known = self._requests.number("call", function)
-        if self._requests.definitions:
-            self._requests.definitions.clear()  # each worker is told before it needs them
-        return known
 
 
 class PoolJob(Job):
@@ -135,7 +60,7 @@ class PoolJob(Job):
     def __init__(
         self,
         pool: Pool,
-        function: AnyFunction | None,
+        function: KnownFunction,
         body: bytes | Message | None,
         on_event: Handler | None,
         priority: float,

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from _anyfork_child.values.serializers import Serializer
     from _anyfork_child.wire import call_messages
 
+    from .._calls.known_functions import KnownFunction
     from .._calls.progress import Progress
-    from .calls import AnyFunction, WorkerQueue
+    from .calls import WorkerQueue
     from .pool import PoolHandle
 
     class FutureLike(Protocol):
@@ -92,7 +93,7 @@ class ItemsJob(PoolJob):
         self,
         work: MapJobs,
         items: list[MapItem],
-        function: AnyFunction | None,
+        function: KnownFunction,
         body: bytes | Message | None,
         state: JobState = JobState.NEW,
     ) -> None:
@@ -194,7 +195,8 @@ class MapJobs:
         self.waiting: FutureLike | None = None
         self.exhausted = False  # there are no more items
         self.closed = False
-        self._function: AnyFunction | None = pool.encoder.take(function)
+        self._callable = function
+        self._function: KnownFunction = pool.encoder.functions.find_for_many(function)
         self._window = window
         self._ordered = ordered
         self._progress = progress
@@ -257,8 +259,8 @@ class MapJobs:
         return message
 
     def _add_alone(self, item: MapItem) -> Message | None:
-        assert self._function is not None
-        function, body = self.pool.encoder.encode_item(self._function, item.value)
+        encoder = self.pool.encoder
+        function, _, body = encoder.encode_item(self._function, self._callable, (item.value,), False)
         item.value = None
         self._made.append(ItemsJob(self, [item], function, body))
         return None if type(body) is bytes or not body.fills else body  # type: ignore[union-attr, return-value]  # a message
@@ -342,7 +344,7 @@ class MapJobs:
         """End the map: cancel the items that have not begun, and ignore the answers to all others."""
         self.closed = self.exhausted = True
         self.pool.maps.discard(self)
-        self._function = None
+        self._function = self.pool.encoder.functions.none  # workers forget one that was sent by value
         jobs, self.jobs = self.jobs, set()
         self._made.clear()
         self._batch.clear()

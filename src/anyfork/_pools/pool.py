@@ -17,7 +17,8 @@ from .._errors import ArgumentError, CallCancelledError, CallTimeoutError, Handl
 from .._processes.handles import count_spares
 from .._system import this_process
 from .._system.log import DEBUG, INFO, logger_for
-from .calls import Encoder, MemoryAnswer
+from .calls import MemoryAnswer
+from .encoder import JobEncoder
 from .observation import observation
 from .pool_options import PoolSettings, check_number, check_template
 from .records import JobState, WorkerRecord, WorkerState
@@ -48,14 +49,14 @@ class PoolHandle:
     what = "a pool"
     now = staticmethod(monotonic)
 
-    def __init__(self, call: str, template: Templates, options: PoolOptions, adaptive: bool = False) -> None:
-        settings = PoolSettings(call, template, options, adaptive)
-        self._kind = call
+    def __init__(self, kind: str, call: str, template: Templates, options: PoolOptions, adaptive: bool = False) -> None:
+        settings = PoolSettings(kind, template, options, adaptive)
+        self._kind = kind
         if settings.name:
-            self.what = f"{call} {settings.name}"  # in log records
+            self.what = f"{kind} {settings.name}"  # in log records
         self._last_error = ""  # what has gone wrong with a worker, for ``anyfork top``
-        self.scheduler: Scheduler = self._new_scheduler(call, settings)
-        self.encoder: Encoder = Encoder(settings.worker.serializer, settings.receiver)
+        self.scheduler: Scheduler = self._new_scheduler(kind, settings)
+        self.encoder = JobEncoder(call, settings.worker.serializer, settings.receiver)
         self.serializer: Serializer | None = settings.worker.serializer
         self.memory: int | None = settings.memory  # the kind of memory that is measured after each job
         self.concurrent: bool = settings.limits.concurrent
@@ -67,7 +68,7 @@ class PoolHandle:
         self._again = False  # an event came while steps were carried out: decide again
         self._owner = os.getpid()
 
-    def _new_scheduler(self, call: str, settings: PoolSettings) -> Scheduler:
+    def _new_scheduler(self, kind: str, settings: PoolSettings) -> Scheduler:
         observed = observation.is_on()
         if observed:
             observation.add(self)
@@ -78,7 +79,7 @@ class PoolHandle:
             return Scheduler(settings.limits, settings.sources)
         from .observed import ObservedScheduler
 
-        return ObservedScheduler(settings.limits, settings.sources, settings.trace, call, settings.receiver.remote)
+        return ObservedScheduler(settings.limits, settings.sources, settings.trace, kind, settings.receiver.remote)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state of the pool as plain values. Any thread may call it."""

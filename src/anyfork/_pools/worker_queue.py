@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from _pickle import dumps
-from math import inf
 
 from _anyfork_child.values.encode import INLINE, PROTOCOL
 from _anyfork_child.values.message import Message
@@ -11,7 +10,7 @@ from _anyfork_child.wire.call_messages import HEADER, HELD, MEASURE, SMALL_CALL,
 
 from .._calls.call import State
 from .._calls.calls import Calls
-from .._calls.requests import Requests
+from .._calls.known_functions import FIRST_BY_VALUE
 from .._system.import_path import ORDINARY
 from .._system.locks import in_one_go
 
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
     from _anyfork_child.values.serializers import Serializer
 
     from .._calls.call import Answer, Handler
+    from .._calls.known_functions import KnownFunction
     from .._calls.permits import Permits
-    from .calls import AnyFunction, PoolJob
+    from .calls import PoolJob
 
 pack = HEADER.pack
 ALL = 1 << 14  # more jobs than one worker ever has
@@ -51,10 +51,10 @@ class PoolCalls(Calls):
         self._permits = permits
         self._held: list[int] = []  # the permits to give before the begun calls are sent
         self._drops = False  # the worker has calls without permits before the next one: that needs a permit, too
-        self._requests = Requests(serializer, receiver, inf)
+        self._defined = {0}  # the numbers of functions by name that the worker knows
         self._parts: list[bytes] = []
 
-    def begin(self, answer: Answer, function: AnyFunction | None, body: bytes) -> None:
+    def begin(self, answer: Answer, function: KnownFunction, body: bytes) -> None:
         """Begin a call with a plain pickle of its arguments."""
         detail = self._detail(function)
         if (self._sent or self._drops) and self._permits is not None:
@@ -65,7 +65,7 @@ class PoolCalls(Calls):
             self._held.append(number)
         self._parts += (pack(len(body), number, detail, SMALL_CALL, 0, 0), body)
 
-    def begin_items(self, answers: Sequence[Answer], function: AnyFunction | None, items: Sequence[Any]) -> None:
+    def begin_items(self, answers: Sequence[Answer], function: KnownFunction, items: Sequence[Any]) -> None:
         """Begin several calls with one small argument each. They run in their order."""
         detail, behind = self._detail(function), bool(self._sent) or self._drops
         numbers = [self._begin(answer) for answer in answers]
@@ -73,7 +73,7 @@ class PoolCalls(Calls):
         detail |= self._hold(numbers[0], behind)
         self._parts += (pack(len(body), numbers[0], detail, SMALL_CALLS, 0, 0), body)
 
-    def begin_message(self, answer: Answer, function: AnyFunction | None, encoded: Message) -> None:
+    def begin_message(self, answer: Answer, function: KnownFunction, encoded: Message) -> None:
         """Begin a call that was encoded as a message.
 
         The message stays as it is, because it may have to be sent to another worker too.
@@ -137,17 +137,16 @@ class PoolCalls(Calls):
         """Return all jobs that the worker has, in order."""
         return [*dict.fromkeys(answer.job for answer in self._sent.values())]  # type: ignore[attr-defined]  # as above
 
-    def _detail(self, function: AnyFunction | None) -> int:
-        """Return the number of a function, which the worker learns before its first call.
-
-        Return 0 for None: the function is part of the message.
-        """
-        if function is None:
-            return 0
-        known = self._requests.functions.get(function)
-        if known is not None:
-            return known
-        number = self._requests.number("call", function)
+    def _detail(self, function: KnownFunction) -> int:
+        """Return the number of a function, which the worker learns before its first call."""
+        number = function.number
+        if number in self._defined:
+            return number
+        if number < FIRST_BY_VALUE:
+            self._parts.append(bytes(function.message.data))
+            self._defined.add(number)
+            return number
+        self._requests.tell(function)
         definitions = self._requests.definitions
         while definitions:
             message = definitions.popleft()

@@ -163,13 +163,13 @@ class Pool(HasTemplates):
             check_job_options("call", timeout, priority)
         if pool_loop.bounded:
             await pool_loop.enter_queue()
-        named, body = pool_loop.encoder.encode(function, args)
+        known, _, body = pool_loop.encoder.encode(function, args)
         if type(body) is Message and body.fills:
             await write_files(body)
         limit = pool_loop.timeout if timeout is None else timeout
-        job = _Call(pool_loop, named, body, on_event, priority, limit, idempotent)
+        job = _Call(pool_loop, known, body, on_event, priority, limit, idempotent)
         job.attempt = job.error = job.duration = None
-        if pool_loop.boosts_load and named is not None and type(body) is bytes:
+        if pool_loop.boosts_load and type(body) is bytes:
             job.duration = duration = pool_loop.duration_of(function)
             job.depth = duration.depth
         if pool_loop.traced:

@@ -50,7 +50,7 @@ class PoolLoop(PoolHandle):
     """The state and the tasks of one async pool, without its public interface."""
 
     def __init__(self, template: Templates, options: PoolOptions) -> None:
-        super().__init__("Pool", template, options, adaptive="load" not in options)
+        super().__init__("Pool", "call", template, options, adaptive="load" not in options)
         self._durations: dict[Callable[..., Any] | str, CallDuration] = {}
         self._loop: Loop | None = None
         self.asked = False  # decide will be called soon
