@@ -20,7 +20,7 @@ from link_functions import say_at_once
 from owner_side import ask, ended, interrupt_in, output_of, pipe, read_all, result_of, stopped
 
 import anyfork
-from _anyfork_child.wire.frames import DEATH, DIED, HEADER, VERSION, ProtocolError
+from _anyfork_child.wire.frames import BORN, DEATH, DIED, HEADER, VERSION, ProtocolError
 from anyfork._processes import undelivered
 from anyfork._processes.endpoints import LAST_FRAME
 from anyfork._processes.incoming import Incoming
@@ -391,6 +391,18 @@ def test_a_descriptor_of_the_process_can_be_polled_by_many(template):
             process.kill()
             ((fd, events),) = poller.poll(DEADLINE)
             assert (fd, events & select.EPOLLIN) == (process.fileno(), select.EPOLLIN)
+
+
+def test_the_first_poll_has_the_code_where_there_is_no_pidfd():
+    (control, far_control), (status, far_status) = socket.socketpair(), socket.socketpair()
+    link = Link(control, status, None)
+    link.session.host = "elsewhere"  # the report of the end is all that says so there
+    process = anyfork.Process._of(link)
+    death = DEATH.pack(5 << 8, 0.0, 0.0, *[0] * 14)
+    with far_control, far_status:
+        far_status.send(HEADER.pack(VERSION, BORN, 0, 0, 71) + HEADER.pack(VERSION, DIED, 0, len(death), 71) + death)
+        assert process.poll() == 5
+        process.close()
 
 
 # --- Peers that are none --------------------------------------------------------------------------------------------

@@ -49,8 +49,9 @@ def faults(process):
 
 
 @pytest.mark.untraced
-def test_the_template_is_not_forked():
-    with anyfork.Template() as template:
+@pytest.mark.parametrize("pidfds", ["1", "0"])
+def test_the_template_is_not_forked(pidfds):
+    with anyfork.Template.new_exec(env={**os.environ, "ANYFORK_PIDFD": pidfds}) as template:
         forked = faults(template.fork().run_program(["true"]))
         assert faults(template.fork().run_program(["true"])) < forked / 2
 

@@ -73,6 +73,7 @@ class Children(ABC):
     """
 
     reserve = -1  # a descriptor to close if none is left for a process just forked
+    signals: Container[int] = ()  # those with a handler of this object
 
     def __init__(self) -> None:
         self.reports = Reports()

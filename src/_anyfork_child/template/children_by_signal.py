@@ -29,6 +29,8 @@ class SignalChildren(Children):
     It polls the pipe, the template's own descriptors, and the status sockets of the processes.
     """
 
+    signals = (_signal.SIGCHLD,)
+
     def __init__(self, *own: int) -> None:
         super().__init__()
         self._by_pid: dict[int, tuple[Channel, int, int, float]] = {}  # status socket, reports, flags, birth

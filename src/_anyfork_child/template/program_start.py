@@ -98,7 +98,10 @@ def _allows(template: TemplateState, frame: Frame) -> bool:
     fds: Any = frame.fds
     if LOST_DESCRIPTOR in fds or (not template.settled and obstacle(template, fds, 0) is not None):
         return False
-    if template.container or template.signals or template.hooks is None:
+    children = template.children
+    if template.container or template.hooks is None or children is None:
+        return False
+    if any(number not in children.signals for number in template.signals):
         return False
     if _signal.pthread_sigmask(SIG_BLOCK, ()):
         return False

@@ -224,7 +224,8 @@ def look(link: Link) -> Flow[None]:
     if link.origin is not None:
         add_next_spare(link)
     yield from _ends(link)
-    if not (yield link, link.ended, link.status_source, 0.0) and _readable(link.session.pidfd):
+    ended = link.read_news(link.ended) or (yield link, link.ended, link.status_source, 0.0)
+    if not ended and _readable(link.session.pidfd):
         yield link, link.ended, link.status_source, TEMPLATE_END_TIMEOUT
     yield from _learn_why(link)
     _log_note(link.session)

@@ -31,7 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable, Sequence
-    from typing import TypeVar
+    from typing import NoReturn, TypeVar
 
     from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.values.encode import Encoded
@@ -122,11 +122,14 @@ class Link(Endpoints):
                 "forked copy of their owner; make new ones, or hand them over with detach()"
             )
         if self.session.phase is not PREPARING:
-            raise HandleError(
-                f"{call}() on a template that was taken over by {self.user}: fork() it first to keep it"
-                if self.user
-                else f"{call}() on a template that was closed: make a new one, or close it later"
-            )
+            self._refuse(call)
+
+    def _refuse(self, call: str) -> NoReturn:
+        raise HandleError(
+            f"{call}() on a template that was taken over by {self.user}: fork() it first to keep it"
+            if self.user
+            else f"{call}() on a template that was closed: make a new one, or close it later"
+        )
 
     def check_descriptors_stay_here(self, call: str, encoded: Encoded) -> None:
         """Raise ArgumentError for descriptors that would have to go to another machine."""
@@ -177,8 +180,9 @@ class Link(Endpoints):
     def _send(self, frame: Frame, pieces: Sequence[bytes], call: str) -> None:
         if call:
             self.check(call)
-            self.user = f"{call}()"
-            self.session.phase = STARTING
+            by = f"{call}()"
+            # In one line, so that no handler takes the template over between the look at the phase and the change.
+            self.session.phase, self.user = (STARTING, by) if self.session.phase is PREPARING else self._refuse(call)
             self.wake_all()
         if self.spares is not None:
             self.spares.changes += 1
@@ -206,9 +210,10 @@ class Link(Endpoints):
 
     def release(self, kind: int = FORK) -> None:
         """Send the request to fork this process, if it is held back, as a frame of this kind."""
-        if self.held is not None and self.parent is not None:
+        held, parent = self.held, self.parent  # a signal handler that comes in between may do this itself
+        if held is not None and parent is not None:
             self.begins_at_birth = kind == FORK_PROGRAM
-            self.parent.send_held(self.held, kind)
+            parent.send_held(held, kind)
         self._forget_held()
 
     def _forget_held(self) -> None:
@@ -399,8 +404,9 @@ class Link(Endpoints):
         self._say_close()
         if self.spares is not None:
             self.spares.end()
-        if self.held is not None and self.parent is not None:
-            when_free(self.parent, partial(self.parent.send_held, self.held, FORK))
+        held, parent = self.held, self.parent
+        if held is not None and parent is not None:
+            when_free(parent, partial(parent.send_held, held, FORK))
             self._forget_held()
         if self.session.phase is CLOSED and not self.detaching:
             self.let_go()

@@ -349,8 +349,9 @@ def take_over(link: Link, call: str, kind: int, encoded: Encoded) -> Link:
     link.check_descriptors_stay_here(call, encoded)
     if _has_children(link):
         link = _replace_by_clone(link, call)
-    if link.parent is not None and link.parent.runs_programs != (kind == PROGRAM):
-        link.parent.runs_programs = kind == PROGRAM
+    parent = link.parent  # which a signal handler that comes in between may forget
+    if parent is not None and parent.runs_programs != (kind == PROGRAM):
+        parent.runs_programs = kind == PROGRAM
     _inform(link, kind)
     try:
         if not do_locked(link.lock, _post_unless_forked, link, kind, encoded, call):

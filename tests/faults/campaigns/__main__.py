@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 assert async_scenes  # which registers its scenes
 MANY = 1_000_000  # points: more than any operation has
+STRUCK = f"of {', '.join(WEAPONS)}: {', '.join(SCENES)}"
 
 EXAMPLES = """
 examples:
@@ -44,11 +45,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "scripts/campaign", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("campaign", choices=[*WEAPONS, "load", "owners", "fuzz"])
-    parser.add_argument(
-        "--face", action="append", help="one of " + ", ".join([*SCENES, *load.FACES]) + "; may be repeated"
-    )
-    parser.add_argument("--operation", action="append", help="the name of a scene; may be repeated")
-    parser.add_argument("--variant", action="append", help="what is done there; see the figures for names")
+    parser.add_argument("--face", action="append", help=f"may be repeated; of load: {', '.join(load.FACES)}; {STRUCK}")
+    parser.add_argument("--operation", action="append", help="a scene, or a decoder of fuzz; may be repeated")
+    parser.add_argument("--variant", action="append", help="what is done there; may be repeated")
     parser.add_argument("--point", type=int, help="this point alone, to repeat a failure")
     parser.add_argument("--step", type=int, default=1, help="try each n-th point only, from one that the seed chooses")
     parser.add_argument("--seed", type=int, default=0, help="what is chosen by chance follows from it")
@@ -58,7 +57,28 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--patience", type=float, default=2.0, help="seconds for what an operation leaves to end")
     parser.add_argument("--verbose", action="store_true", help="say what came of each trial")
     parser.add_argument("--at-once", type=int, default=2, help="programs at a time (default: 2)")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    for name, possible in choices(options).items():
+        for value in getattr(options, name) or ():
+            if value not in possible:
+                has = ", ".join(possible) or "none"
+                parser.error(f"{options.campaign} has no {name} {value!r}; it has: {has}")
+    return options
+
+
+def choices(options: argparse.Namespace) -> dict[str, list[str]]:
+    """Return what a campaign can be told to be about: faces, and the operations and variants of the chosen ones."""
+    match options.campaign:
+        case "load":
+            return {"face": [*load.FACES], "operation": [], "variant": []}
+        case "fuzz":
+            return {"face": [], "operation": [*fuzz.DECODERS], "variant": []}
+        case "owners":
+            return {"face": [], "operation": [], "variant": []}
+    faces = [face for face in options.face or SCENES if face in SCENES]
+    operations = dict.fromkeys(name for face in faces for name in SCENES[face])
+    variants = dict.fromkeys(name for face in faces for name in variants_of(options.campaign, face) if name)
+    return {"face": [*SCENES], "operation": [*operations], "variant": [*variants]}
 
 
 def strike_everywhere(options: argparse.Namespace) -> int:

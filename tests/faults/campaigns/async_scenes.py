@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,7 @@ def async_scene(name: str, **options: bool) -> Callable[[Callable[[World], Any]]
 
 async def served(world: World) -> aio.Template:
     """Return an async template of its own for a scene, which does what the scene asks for."""
-    template = aio.Template.from_blocking(world.served())
-    world.keep_no_handle()
+    world.handle = template = aio.Template.from_blocking(world.served())
     return template
 
 
@@ -96,6 +96,18 @@ async def _(world: World) -> Acts:
         await works(fork)
 
 
+@async_scene("Template.run_program")
+async def _(world: World) -> Acts:
+    async with await served(world) as template, template.fork() as fork:
+
+        async def act() -> None:
+            await (await fork.run_program(["true"])).aclose()
+
+        yield act
+        await works(template)
+        await works(fork)
+
+
 @async_scene("Template.detach")
 async def _(world: World) -> Acts:
     async with await served(world) as template, template.fork() as fork:
@@ -133,6 +145,36 @@ async def _(world: World) -> Acts:
 
         async def act() -> None:
             world.check_end(await process.wait(), 3)
+
+        yield act
+        world.check_end(await process.wait(), 3)
+        assert world.harm or process.poll() == 3
+        await process.aclose()
+
+
+@async_scene("Process.kill", strict=True)
+async def _(world: World) -> Acts:
+    async with await served(world) as template:
+        process = await template.fork().run(deeds.drain)
+
+        async def act() -> None:
+            process.kill()
+
+        yield act
+        process.kill()
+        status = await process.wait()
+        if status.signal != signal.SIGKILL:
+            world.check_end(status, -signal.SIGKILL)
+        await process.aclose()
+
+
+@async_scene("Process.poll", strict=True)
+async def _(world: World) -> Acts:
+    async with await served(world) as template:
+        process = await template.fork().run(deeds.end_with, 3)
+
+        async def act() -> None:
+            process.poll()
 
         yield act
         world.check_end(await process.wait(), 3)
@@ -183,6 +225,19 @@ async def _(world: World) -> Acts:
 
         async def act() -> None:
             equal(await worker.call(operator.neg, 1, timeout=SECONDS), -1)
+
+        yield act
+        await called(worker)
+
+
+@async_scene("Worker.call with large data")
+async def _(world: World) -> Acts:
+    data = bytes(300_000)
+    async with await served(world) as template, aio.Worker(template.fork()) as worker:
+        await called(worker)
+
+        async def act() -> None:
+            equal(await worker.call(deeds.same, data), data)
 
         yield act
         await called(worker)
@@ -252,6 +307,19 @@ async def _(world: World) -> Acts:
 
         async def act() -> None:
             equal(await pool.call(operator.neg, 1), -1)
+
+        yield act
+        await pooled(pool)
+
+
+@async_scene("Pool.call with large data", strict=True)
+async def _(world: World) -> Acts:
+    data = bytes(300_000)
+    async with await served(world) as template, aio.Pool(template, max_workers=1) as pool:
+        await pooled(pool)
+
+        async def act() -> None:
+            equal(await pool.call(deeds.same, data), data)
 
         yield act
         await pooled(pool)

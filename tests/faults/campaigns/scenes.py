@@ -25,7 +25,7 @@ from . import deeds, state
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from anyfork import Process
+    from anyfork import Process, aio
 
 SECONDS = 20.0  # for anything that is waited for; a deadline that passes is a failure
 HERE = Path(__file__).parent
@@ -61,7 +61,7 @@ class World:
         self.remote = False  # it is on another machine
         self.before: Mapping[int, str] = {}  # processes from before the present operation
         self.harm = ""  # what is done during the present operation, where processes are harmed: role and action
-        self._served: Template | None = None
+        self.handle: Template | aio.Template | None = None  # of that template, if the scene has one
         self._pids = self._bystanders()
 
     def _bystanders(self) -> list[int | None]:
@@ -74,23 +74,14 @@ class World:
         """Return a template of its own for a scene, which does what the scene asks for."""
         template = self.template.fork().ready(SECONDS)
         assert template.pid is not None
-        self.serving, self._served = template.pid, template
+        self.serving, self.handle = template.pid, template
         return template
-
-    def keep_no_handle(self) -> None:
-        """Note that the template that serves the scene has another handle."""
-        self._served = None
-
-    def check_served(self) -> None:
-        """Raise what stands in the way, unless the template that serves the scene can still be used."""
-        if self._served is not None:
-            works(self._served)
 
     def served_by_default(self) -> None:
         """Note that the default template does what the scene asks for."""
         pid = self._pids[0]
         assert pid is not None
-        self.serving, self._served = pid, None
+        self.serving, self.handle = pid, None
 
     def check(self) -> None:
         """Raise AssertionError unless the handles that had nothing to do with the operation work as before."""

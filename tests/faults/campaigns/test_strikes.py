@@ -5,9 +5,13 @@ The points are always the same. ``scripts/campaign`` strikes at all of them.
 
 from __future__ import annotations
 
+import re
+import shlex
+
 import pytest
 
 from . import shim
+from .__main__ import parse
 from .async_scenes import LOOPS
 from .limits import judge
 from .scenes import SCENES
@@ -25,7 +29,7 @@ FAST = {
 }
 # More points of those faces that hold at every one, in the slow group. ``scripts/campaign`` tries the others too.
 THOROUGH = {"kill": (1, 2, ())}
-FACES = ["template", "process", "worker", "call", "executor", "context", "remote"]
+FACES = ["template", "process", "worker", "call", "executor", "context", "remote", *LOOPS]
 
 
 def strike(campaign: str, face: str, first: int, step: int, chosen: tuple[str, ...]) -> Tally:
@@ -67,11 +71,34 @@ def test_a_request_waits_while_the_kernel_has_no_memory_for_it():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("operation", ["run_program", "run"])
+def test_a_template_is_taken_over_once_wherever_a_signal_handler_does_the_same(operation):
+    check(run("reenter", "template", [Trial(operation, "same", (1, 120, 1))]))
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize("campaign", THOROUGH)
 def test_operations_that_are_struck_at_many_points_leave_everything_in_order(campaign, face):
     check(strike(campaign, face, *THOROUGH[campaign]))
+
+
+@pytest.mark.parametrize(
+    ("command", "has"),
+    [
+        ("interrupt --face pool-asyncio", "interrupt has no face 'pool-asyncio'; it has: template, .*, asyncio, trio"),
+        ("load --face asyncio", "load has no face 'asyncio'; it has: executor, worker, pool-asyncio"),
+        ("kill --face call --operation fork", "kill has no operation 'fork'; it has: call, "),
+        ("failure --variant 'owner OOPS'", "failure has no variant 'owner OOPS'; it has: owner EMFILE, "),
+        ("owners --face worker", "owners has no face 'worker'; it has: none"),
+    ],
+)
+def test_the_command_line_says_what_there_is(capsys, command, has):
+    with pytest.raises(SystemExit):
+        parse(shlex.split(command))
+    assert re.search(has, capsys.readouterr().err)
 
 
 def test_the_scenes_of_the_async_faces_are_the_same_for_each_loop():

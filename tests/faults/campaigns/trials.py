@@ -19,15 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from anyfork import Template, aio
+
 from . import state
-from .scenes import SCENES, SECONDS, Scene, World, remote
+from .async_scenes import LOOPS
+from .async_scenes import works as async_works
+from .scenes import SCENES, SECONDS, Scene, World, remote, works
 from .shim import VARIABLE, Shim
 from .weapons import WEAPONS, Weapon, describe, is_clear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-ASYNC = ("asyncio", "trio")
+CHANGED = "the template that served it is not as before: "
 ENOUGH = 3 * SECONDS  # seconds for the next operation on a handle
 
 
@@ -40,10 +44,6 @@ def main() -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     job = json.load(sys.stdin)
     face = job["face"]
-    if face in ASYNC:
-        from . import async_scenes
-
-        assert async_scenes
     if VARIABLE in os.environ:
         Shim.present()
     world = World()
@@ -100,7 +100,7 @@ def try_once(
     world.before = before.processes
     world.harm = weapon.variant if not weapon.spares else ""
     try:
-        kind, text = (_play_async if face in ASYNC else _play)(world, scene, weapon, face)
+        kind, text = (_play_async if face in LOOPS else _play)(world, scene, weapon, face)
         world.check()
     except BaseException as error:
         return "unusable", describe(error)
@@ -123,7 +123,6 @@ def _is_fresh(line: str, weapon: Weapon) -> bool:
 def _play(world: World, scene: Scene, weapon: Weapon, _face: str) -> tuple[str, str]:
     play: Generator[Callable[[], object], None, None] = scene.play(world)
     act = next(play)
-    problem = ""
     try:
         with weapon.armed(act):
             act()
@@ -132,6 +131,11 @@ def _play(world: World, scene: Scene, weapon: Weapon, _face: str) -> tuple[str, 
     else:
         problem = _judge(weapon, None, scene)
     del act
+    if not problem and _must_work(weapon, scene) and isinstance(world.handle, Template):
+        try:
+            works(world.handle)
+        except Exception as error:
+            problem = CHANGED + describe(error)
     refused = _in_another_thread(lambda: next(play, None))
     return _outcome(scene, weapon, problem, refused)
 
@@ -149,6 +153,11 @@ def _play_async(world: World, scene: Scene, weapon: Weapon, face: str) -> tuple[
         else:
             problem = _judge(weapon, None, scene)
         del act
+        if not problem and _must_work(weapon, scene) and isinstance(world.handle, aio.Template):
+            try:
+                await async_works(world.handle)
+            except Exception as error:
+                problem = CHANGED + describe(error)
         try:
             with anyio.fail_after(ENOUGH):
                 await anext(play, None)
@@ -167,6 +176,10 @@ def _judge(weapon: Weapon, raised: BaseException | None, scene: Scene) -> str:
     if weapon.place and not weapon.exempt:
         return weapon.problem(raised, scene)
     return "" if raised is None else f"without a strike it raised {describe(raised)}"
+
+
+def _must_work(weapon: Weapon, scene: Scene) -> bool:
+    return bool(weapon.place) and not weapon.exempt and weapon.lets_template_live(scene)
 
 
 def _outcome(scene: Scene, weapon: Weapon, problem: str, refused: BaseException | None) -> tuple[str, str]:

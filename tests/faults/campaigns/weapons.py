@@ -52,6 +52,10 @@ class Weapon:
         """Return what is wrong with an operation that was struck and raised this, or returned; empty if nothing is."""
         raise NotImplementedError
 
+    def lets_template_live(self, scene: Scene) -> bool:
+        """Return whether the template that serves the scene must work right after the operation, as before."""
+        return False
+
 
 class LineWeapon(Weapon):
     """Strikes at lines that anyfork executes in the owner."""
@@ -111,13 +115,14 @@ class Reentering(LineWeapon):
 
     def __init__(self, world: World, variant: str, at: int) -> None:
         super().__init__(world, variant, at)
-        self._inner: BaseException | None = None
+        self._wrong = ""  # with the inner call, as text: its exception would keep what its frames refer to
 
     def strike(self, act: Callable[[], object]) -> None:
         try:
             self._call(act)
         except BaseException as error:
-            self._inner = error
+            if not self._may_refuse(error):
+                self._wrong = f"the inner call raised {describe(error)}"
 
     def _call(self, act: Callable[[], object]) -> None:
         world = self.world
@@ -140,8 +145,8 @@ class Reentering(LineWeapon):
                 gc.collect()
 
     def problem(self, raised: BaseException | None, scene: Scene) -> str:
-        if self._inner is not None and not self._may_refuse(self._inner):
-            return f"the inner call raised {describe(self._inner)}"
+        if self._wrong:
+            return self._wrong
         if raised is not None and not self._may_refuse(raised):
             return f"the outer call raised {describe(raised)}"
         return ""
@@ -160,6 +165,9 @@ class Failing(Weapon):
     variants = tuple(f"{role} {number}" for role in ROLES for number in NUMBERS)
     spares = False
 
+    def lets_template_live(self, scene: Scene) -> bool:
+        return scene.endures and not self.variant.endswith("EPIPE")  # which says that its owner is gone
+
     @contextlib.contextmanager
     def armed(self, act: Callable[[], object]) -> Iterator[None]:
         role, number = self.variant.split()
@@ -173,14 +181,7 @@ class Failing(Weapon):
             self.exempt = self.place.endswith(" not")  # such a call does not fail so
 
     def problem(self, raised: BaseException | None, scene: Scene) -> str:
-        if not (raised is None or is_clear(raised) or self._is_failure(raised)):
-            return f"it raised {describe(raised)}"
-        if scene.endures and not self.variant.endswith("EPIPE"):
-            try:
-                self.world.check_served()
-            except Exception as error:
-                return f"the template that served it is not as before: {describe(error)}"
-        return ""
+        return "" if raised is None or is_clear(raised) or self._is_failure(raised) else f"it raised {describe(raised)}"
 
     def _is_failure(self, error: BaseException) -> bool:
         """Return whether it is what the failed call raises by itself."""
