@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 
-from _anyfork_child.wire.current_worker import emit
+from _anyfork_child.wire.emitter import emit
 
 remembered = []
 

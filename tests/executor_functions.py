@@ -9,7 +9,7 @@ import sys
 import time
 from _pickle import PickleBuffer
 
-from _anyfork_child.wire.current_worker import retire
+from _anyfork_child.wire.emitter import retire
 
 
 class Odd:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from _anyfork_child.wire.current_worker import emit, retire
+from _anyfork_child.wire.emitter import emit, retire
 
 held = []
 

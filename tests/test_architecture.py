@@ -234,11 +234,11 @@ PLATFORM = "_anyfork_child.wire.platform"
 # Who else may ask what the system or this version of Python has, and why.
 MAY_ASK = {
     "_anyfork_child": "asks before anything else is imported",
-    "_anyfork_child.program.errors": "does what each version of the interpreter does",
+    "_anyfork_child.program.ending": "does what each version of the interpreter does",
     "_anyfork_child.program.main_module": "does what each version of the interpreter does",
     "_anyfork_child.birth.lazy_imports": "lazy imports are its subject",
     "_anyfork_child.template.fork_hooks": "asks about a state of the program, which may change",
-    "_anyfork_child.template.immortality": "immortal objects are its subject",
+    "_anyfork_child.template.heap": "immortal objects are its subject",
     "_anyfork_child.template.program_start": "a function of CPython has other parameters in another version",
     "_anyfork_child.wire.memfd": "files in memory are its subject",
     "_anyfork_client.messages": "the client imports nothing of the library",

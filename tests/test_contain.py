@@ -15,7 +15,7 @@ from deadlines import DEADLINE
 from owner_side import forked_template, run_python
 
 import anyfork
-from _anyfork_child.birth.control_group import MOUNTS
+from _anyfork_child.birth.container import MOUNTS
 from anyfork import PIPE, aio
 
 # A daemon: a session of its own, and its parent has ended. It keeps the standard output open.

@@ -17,7 +17,8 @@ from .birth import attributes as attributes
 from .template import entry as entry
 from .template.fork_check import note_threads
 from .template import fork_loop as fork_loop
-from .wire.descriptors import close_all_but, open_stdio
+from .birth.inherited_descriptors import close_all_but
+from .wire.descriptors import open_stdio
 from .template.compiled import use_compiled
 from .template.template import Template
 from .birth.last_words import to_nobody

@@ -1,8 +1,12 @@
-"""The place of a keeper: a directory of the user's own, and a name that stands for everything its programs share."""
+"""The place of a keeper: a directory of the user's own, and a name that stands for everything its programs share.
+
+What a program inherits from the process that starts it is collected here, too: a part of it is in the name.
+"""
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from _imp import source_hash
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
@@ -12,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+
+LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 # Variables that only the start of a process reads, or C code: those of _anyfork_child.program.cold, as a test says.
 START_VARIABLES = (
     "PYTHON", "LD_", "MALLOC_", "GLIBC_TUNABLES", "LC_", "LANG",
@@ -26,6 +32,25 @@ SUFFIX = ".socket"
 SEED = 1  # of the hash, which need not resist anybody: the keeper compares the whole key
 O_PATH = getattr(os, "O_PATH", 0)  # some builds of Python do not know it
 PATH = O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def inheritance(status: dict[str, str]) -> dict[str, Any]:
+    """Return the attributes of this process that its programs have too. ``status`` is that of /proc/self/status."""
+    return {
+        "env": dict(os.environb),
+        "umask": int(status["Umask:"], 8),
+        "limits": {number: resource.getrlimit(number) for number in LIMITS},
+        "priority": os.getpriority(os.PRIO_PROCESS, 0),
+        "affinity": [*os.sched_getaffinity(0)],
+        "ignored": _numbers(status["SigIgn:"]),
+        "blocked": _numbers(status["SigBlk:"]),
+    }
+
+
+def _numbers(mask: str) -> list[int]:
+    """Return the signals of a mask, a hexadecimal number."""
+    bits = int(mask, 16)
+    return [at + 1 for at in range(bits.bit_length()) if bits >> at & 1]
 
 
 class UnusableError(Exception):

@@ -15,8 +15,7 @@ from time import monotonic
 
 from . import messages
 from .arguments import USAGE, ArgumentsError, RunArguments, interpreter_options
-from .inheritance import inheritance
-from .place import O_PATH, UnusableError, connect, key, name, open_directory, read_status
+from .place import O_PATH, UnusableError, connect, inheritance, key, name, open_directory, read_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

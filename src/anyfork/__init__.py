@@ -102,8 +102,8 @@ if TYPE_CHECKING or hasattr(os, "fork"):  # on other systems, these names raise 
     from ._processes.attributes import STDOUT as STDOUT
 
 if TYPE_CHECKING:
-    from _anyfork_child.wire.current_worker import emit as emit
-    from _anyfork_child.wire.current_worker import retire as retire
+    from _anyfork_child.wire.emitter import emit as emit
+    from _anyfork_child.wire.emitter import retire as retire
 
     from . import aio as aio
     from . import context as context
@@ -114,7 +114,7 @@ if TYPE_CHECKING:
     from ._blocking.advice import LatePattern as LatePattern
     from ._blocking.advice import advise as advise
     from ._blocking.call import call as call
-    from ._blocking.first_end import wait as wait
+    from ._blocking.process import wait as wait
     from ._blocking.remote import RemoteTemplate as RemoteTemplate
     from ._blocking.warm import Warm as Warm
     from ._blocking.warm import WarmReport as WarmReport

@@ -133,7 +133,7 @@ def test_a_stream_of_arrays_holds_no_more_than_is_looked_at(worker):
 
 def test_events_carry_arrays(worker):
     said = []
-    worker.call("_anyfork_child.wire.current_worker:emit", np.arange(1 << 18), on_event=said.append)
+    worker.call("_anyfork_child.wire.emitter:emit", np.arange(1 << 18), on_event=said.append)
     assert np.array_equal(said[0], np.arange(1 << 18))
 
 

@@ -88,9 +88,9 @@ def test_a_map_sends_its_function_once_and_the_worker_forgets_it(new_worker):
 
 def functions_kept():
     """Return how many functions by value this worker keeps."""
-    from _anyfork_child.wire import current_worker
+    from _anyfork_child.wire import emitter
 
-    return sum(number >= 1 << 24 for number in current_worker.current.functions)
+    return sum(number >= 1 << 24 for number in emitter.current.functions)
 
 
 def test_maps_of_equal_functions_may_go_on_at_the_same_time(new_worker):

@@ -94,9 +94,9 @@ def test_events_and_streams_go_by_it_too(new_worker, name):
     said = []
     text = b"text" if name == "raw" else "text"
     with new_worker(serializer=name) as worker:
-        worker.call(
-            "_anyfork_child.wire.current_worker:emit", text, on_event=said.append
-        ) if name != "raw" else said.append(text)
+        worker.call("_anyfork_child.wire.emitter:emit", text, on_event=said.append) if name != "raw" else said.append(
+            text
+        )
         assert said == [text]
         assert list(worker.stream("builtins:iter", text)) == list(text) if name != "raw" else True
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import eventually
 from programs import stop
 
-from _anyfork_child.template.huge_pages import SEVERAL, TRANSPARENT
+from _anyfork_child.template.heap import SEVERAL, TRANSPARENT
 from anyfork import CallCancelledError, Executor, Template
 
 LOAD = "kept = [bytes(1000) for _ in range(20_000)]\ndef end(channel): pass"

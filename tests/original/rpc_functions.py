@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from _anyfork_child.wire import current_worker
+from _anyfork_child.wire import emitter
 from _anyfork_child.wire.call_messages import HEADER, READY, RESULT, VERSION
-from _anyfork_child.wire.current_worker import emit
+from _anyfork_child.wire.emitter import emit
 from _anyfork_child.worker import loop
 
 TYPE_CHECKING = False
@@ -259,7 +259,7 @@ def flood(count: int, size: int) -> None:
 
 def answer_twice() -> str:
     """Send two results for one call."""
-    serving = current_worker.current
+    serving = emitter.current
     assert serving is not None
     serving.send_value(RESULT, serving.number, "first")
     return "second"

@@ -122,9 +122,9 @@ def test_workers_forget_the_functions_of_maps_that_are_over():
 
 def functions_kept():
     """Return how many functions by value this worker keeps."""
-    from _anyfork_child.wire import current_worker
+    from _anyfork_child.wire import emitter
 
-    return sum(number >= 1 << 24 for number in current_worker.current.functions)
+    return sum(number >= 1 << 24 for number in emitter.current.functions)
 
 
 def test_a_function_that_takes_more_than_10_megabytes_is_told_once_in_the_log(executor, caplog):

@@ -16,7 +16,7 @@ import pytest
 from screen import Screen
 
 import anyfork
-from anyfork._cli.top_lines import lines_of
+from anyfork._cli.top_screen import lines_of
 
 PROGRAM = """
 import os, sys, time

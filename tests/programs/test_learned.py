@@ -20,7 +20,7 @@ from anyfork._blocking.generation import Generation, make
 from anyfork._blocking.learned_imports import INTERPRETER, Imports, LearnedImports
 from anyfork._blocking.sources import Sources
 from anyfork._blocking.told_imports import ToldImports
-from anyfork._programs import kept_template
+from anyfork._programs import kept_templates
 from anyfork._programs.learned import Learned
 from anyfork._programs.unused_files import remove_unused
 
@@ -205,7 +205,7 @@ def test_a_recipe_is_tried_again_after_no_thread_could_be_started(monkeypatch):
     def fail(_):
         raise RuntimeError("can't start new thread")
 
-    kept = kept_template.KeptTemplate(kept_template.Recipe((), ()), ())
+    kept = kept_templates.KeptTemplate(kept_templates.Recipe((), ()), ())
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
         kept.prepare({})

@@ -472,7 +472,7 @@ def test_a_script_from_a_pipe_is_read_once(shared):
 
 
 ANOTHER_KEY = """
-from _anyfork_client.inheritance import inheritance
+from _anyfork_client.place import inheritance
 from _anyfork_client.place import key, read_status
 def found():
     return key([], read_status(), inheritance(read_status()))

@@ -79,7 +79,7 @@ def of_a_worker(warm):
 
 
 def options_of(warm):
-    return anyfork.call("_anyfork_child.program.options:own", template=warm)
+    return anyfork.call("_anyfork_child.program.command_line:own", template=warm)
 
 
 def of_popen(warm):

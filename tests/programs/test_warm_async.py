@@ -56,7 +56,7 @@ async def test_code_older_than_the_files_never_runs(edit):
         edit(11)
         assert await output(warm) == b"11 True\n"
         edit(12)
-        options = await aio.call("_anyfork_child.program.options:own", template=warm)
+        options = await aio.call("_anyfork_child.program.command_line:own", template=warm)
         done = await aio.run_process([sys.executable, *options, "-c", SHOW], template=warm)
         assert done.stdout == b"12 True\n"
         edit(13)
@@ -249,7 +249,7 @@ def read(gate):
 
 async def test_commands_teach_what_they_have_imported(tmp_path):
     async with aio.Warm("json", learn=tmp_path / "learned.json") as warm:
-        options = await aio.call("_anyfork_child.program.options:own", template=warm)
+        options = await aio.call("_anyfork_child.program.command_line:own", template=warm)
         source = "import sys; print('fractions' in sys.modules); import fractions"
         for known in (b"False\n", b"True\n"):
             done = await aio.run_process([sys.executable, *options, "-c", source], template=warm)

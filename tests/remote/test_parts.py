@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from _anyfork_child.remote import bundle
 from _anyfork_child.remote.bootstrap import BOOT, NOISE, Answers, digest, lines, package, with_boot
-from _anyfork_child.remote.command import LONGEST, StderrLines
 from _anyfork_child.remote.importer import BundleImporter
 from _anyfork_child.remote.protocol import DATA, EOF, MAX_BODY, MessageDecoder, credit, message
+from _anyfork_child.remote.ssh_command import LONGEST, StderrLines
 from _anyfork_child.remote.transport import EpollPoller, PollPoller
 from _anyfork_child.wire.frames import ProtocolError
 from anyfork._blocking.remote import destination

@@ -7,7 +7,7 @@ import sys
 from _signal import SIGPIPE, SIGXFSZ
 
 from ..wire.signals import default_actions
-from .options import have_same_effect, own
+from .command_line import have_same_effect, own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from ..template.template import Template
-    from .command import Command
+    from .command_line import Command
 
 # Variables that the interpreter, the C library or the dynamic linker reads only at the start of a process.
 # C code that a module loads (the second line) reads them past os.environ, or the start of a process by a .pth file.

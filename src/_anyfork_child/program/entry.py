@@ -19,9 +19,8 @@ from ..template import template as templates
 from ..wire.frames import DETACHED
 from . import streams
 from .cold import begin_anew, reason
-from .command import SCRIPT, Command
-from .errors import print_error
-from .finalization import thaw
+from .command_line import SCRIPT, Command
+from .ending import print_error, thaw
 from .main_module import CannotRunError, load
 from .starter import Starter
 from .state import restore, set_signals

@@ -15,9 +15,9 @@ from _frozen_importlib_external import PathFinder
 from importlib import _bootstrap
 from time import monotonic_ns
 
-from ..birth.import_watch import PAGE, resident
+from ..birth.advice_watch import PAGE, resident
 from ..template import template as templates
-from .command import CODE, MODULE, Command
+from .command_line import CODE, MODULE, Command
 from .loaded import comes_from, installed_places
 from .remains import NATIVE, NOTE, OUTPUT, lasting_tasks, remains
 

@@ -9,14 +9,14 @@ from _frozen_importlib import BuiltinImporter
 from functools import partial
 from types import ModuleType
 
-from .command import CODE, MODULE
+from .command_line import CODE, MODULE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType
 
-    from .command import Command
+    from .command_line import Command
 
 _kept: list[object] = []  # the template's own __main__, whose functions need its globals
 

@@ -34,9 +34,9 @@ from ..wire.frames import (
 from ..wire.platform import OLDEST
 from .bootstrap import Answers, lines, package, version_text, with_boot
 from .bundle import pack
-from .command import Command, StderrLines
 from .protocol import FRAME, NUMBER
 from .relay import SPEAKS, Relay, settle_in
+from .ssh_command import Command, StderrLines
 from .stream import CONTROL, STATUS
 from .transport import LostError
 

@@ -1343,7 +1343,7 @@ collapse(PyObject *module, PyObject *args)
 
 /* --- Immortal objects -------------------------------------------------------------------------------------------- */
 
-/* Twin of template.immortality, for the versions of CPython that have them. */
+/* Twin of template.heap, for the versions of CPython that have them. */
 #if PY_VERSION_HEX >= 0x030c0000
 
 typedef struct {

@@ -17,9 +17,9 @@ from _struct import Struct
 from abc import ABC, abstractmethod
 from os import close, write
 
+from ..birth.inherited_descriptors import close_each
 from ..birth.last_words import ENDING, PARENT, UNTOLD, Reports
 from ..wire.channel import wait_for_memory
-from ..wire.descriptors import close_each
 from ..wire.frames import BORN, DEATH, DETACHED, DIED, FOLLOWED, HEADER, VERSION
 
 TYPE_CHECKING = False

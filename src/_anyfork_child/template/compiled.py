@@ -29,7 +29,7 @@ from .entry import enter as enter_in_python
 from .entry import refuse_start
 from .fork_check import refuse as refuse_fork
 from .fork_hooks import choose_fork, find_lists
-from .huge_pages import SEVERAL
+from .heap import SEVERAL
 from .template import children_class
 
 TYPE_CHECKING = False

@@ -20,10 +20,10 @@ from ..birth.randomness import numpy_reset
 from ..values.decode import DescriptorsLostError
 from ..wire.channel import Channel, close_all, is_patched, public_socket
 from ..wire.failure import Failure, failure_of
-from ..wire.frames import FAILED, LOST, LOST_DESCRIPTOR, NOTED, Frame
+from ..wire.frames import EXECUTES, FAILED, LOST, LOST_DESCRIPTOR, NOTED, SPARE, Frame
 from ..wire.signals import default_actions, handled_signals, still_ignored
 from ..wire.threads import ignore_warnings, subinterpreters, unsafe_threads
-from .huge_pages import has_large_heap
+from .heap import has_large_heap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +39,20 @@ FROM_THE_START = (
 )
 
 started_with = 0  # threads beside the main one that ran before any code of anyfork
+
+
+def may_fork(template: TemplateState, fds: list[int], number: int, flags: int) -> bool:
+    """Prepare this template for the fork of a FORK frame; return False, and tell the owner why, if it cannot fork."""
+    failure = obstacle(template, fds, flags & EXECUTES)
+    if failure is None and flags & SPARE and template.collapses and not len(template.children or ()):
+        template.collapse_heap()  # spares are kept: there may never again be a moment without a process
+        failure = obstacle(template, fds, flags & EXECUTES)
+    if failure is None:
+        return True
+    told = template.told or not flags & SPARE  # nobody may ever read why a spare was refused
+    refuse(template, fds, number, failure)
+    template.told = told
+    return False
 
 
 def obstacle(template: TemplateState, fds: list[int], executes: int) -> Failure | None:

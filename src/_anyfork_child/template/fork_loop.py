@@ -25,7 +25,6 @@ from ..wire.channel import NOWAIT, ROOM, close_all, receive_body, unpack_descrip
 from ..wire.failure import Failure
 from ..wire.frames import (
     DETACHED,
-    EXECUTES,
     FOLLOWED,
     FORK,
     FORK_DESCRIPTORS,
@@ -33,15 +32,14 @@ from ..wire.frames import (
     HEADER_SIZE,
     LOST_DESCRIPTOR,
     MAX_BODY,
-    SPARE,
     START,
     VERSION,
 )
 from ..wire.platform import CLOEXEC
 from . import shutdown
 from .entry import enter, ignore_no_more, refuse_start
-from .fork_check import obstacle, refuse
-from .huge_pages import SEVERAL
+from .fork_check import may_fork, refuse
+from .heap import SEVERAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,8 +65,7 @@ def serve(template: TemplateState) -> list[Any] | None:
             loop = template.loop
             if loop is not None and template.settled and channel.whole and children.reserve >= 0:
                 return None
-            own = children.wait()
-            if template.lifeline in own:
+            if template.lifeline in (own := children.wait()):
                 shutdown.owner_gone(template)
             if not own:
                 if template.collapses and template.forks >= SEVERAL and not len(children):
@@ -103,8 +100,7 @@ def serve(template: TemplateState) -> list[Any] | None:
                     except BaseException as error:  # decoding runs code of the values, which may raise anything
                         refuse_start(template, error)
                     return enter(template, call, body[:value])
-        taken_over = template.hear(data, fds, got)
-        if taken_over is not None:
+        if (taken_over := template.hear(data, fds, got)) is not None:
             return taken_over
 
 
@@ -113,14 +109,7 @@ def fork_for(template: TemplateState, fds: Sequence[int], flags: int, body: byte
     number, template.forks = template.forks, template.forks + 1
     if not template.settled or LOST_DESCRIPTOR in fds:
         fds = [*fds]
-        failure = obstacle(template, fds, flags & EXECUTES)
-        if failure is None and flags & SPARE and template.collapses and not len(template.children or ()):
-            template.collapse_heap()  # spares are kept: there may never again be a moment without a process
-            failure = obstacle(template, fds, flags & EXECUTES)
-        if failure is not None:
-            told = template.told or not flags & SPARE  # nobody may ever read why a spare was refused
-            refuse(template, fds, number, failure)
-            template.told = told
+        if not may_fork(template, fds, number, flags):
             return
     flags &= KEPT
     children = template.children

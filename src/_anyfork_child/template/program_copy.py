@@ -17,7 +17,7 @@ from types import ModuleType
 from ..birth import exit as birth
 from ..birth.last_words import to_nobody
 from ..birth.title import Title
-from ..values.main_of_program_copy import inherit
+from ..values.objects_of_main import inherit
 from ..wire import failure
 from ..wire.descriptors import lift, open_stdio
 from ..wire.signals import default_actions, handled_signals
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from typing import Any, NoReturn
 
-    from ..values.main_of_program_copy import SharedMain
+    from ..values.objects_of_main import SharedMain
 
 _kept: list[object] = []  # unused objects that must not be finalized in this process
 

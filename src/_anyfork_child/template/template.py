@@ -14,11 +14,10 @@ from time import monotonic_ns
 
 from ..birth.attributes import give
 from ..birth.owner_watch import follow
-from ..birth.preparation import STEPS, run_step
+from ..birth.preparation import STEPS
 from ..values.decode import DescriptorsLostError, Payload, find_function
-from ..values.main_of_program_copy import inherit
+from ..values.objects_of_main import inherit
 from ..wire.channel import NOWAIT, Channel, close_all, wait_for_memory
-from ..wire.descriptors import open_stdio
 from ..wire.failure import Failure, failure_of
 from ..wire.frames import (
     ADOPT,
@@ -52,11 +51,10 @@ from ..wire.frames import (
 from ..wire.platform import has_pidfds
 from ..wire.resource_tracker import use as use_tracker
 from ..wire.signals import FROM_CHILDREN, ignore_defaults
-from . import shutdown
+from . import shutdown, user_code
 from .entry import start_program, start_with_all
-from .fork_check import check_threads
 from .fork_loop import fork_for
-from .huge_pages import collapse_by_ctypes, collapse_heap
+from .heap import collapse_by_ctypes, collapse_heap, immortalize, make_immortal_by_ctypes, why_not_immortal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -252,7 +250,7 @@ class Template:
         elif kind == IMMORTALIZE:
             self._become_immortal()
         elif kind in STEPS:
-            self._run_step(kind, frame)
+            user_code.prepare(self, kind, frame)
         else:
             shutdown.reject(self, ProtocolError(f"a frame of kind {kind}, which is not for templates"))
         return None
@@ -358,76 +356,20 @@ class Template:
         else:
             self.title.show(b"anyfork" if self.generation else b"anyfork/exec", short=True)
 
-    # --- Preparing ---
-
-    def _run_step(self, kind: int, frame: Frame) -> None:
-        """Run user code in the template. Its failure is kept, for requests and for processes forked from now on."""
-        if self.failure is not None:
-            close_all(frame.fds)
-            return
-        payload = Payload(frame)
-        self._let_user_code()
-        before = self._identify_own()
-        try:
-            run_step(kind, payload)
-            self._end_copy(0)
-            check_threads()
-        except Failure as failure:
-            if os.getpid() != self.pid:
-                print(failure.traceback or failure.summary, end="", file=sys.stderr)
-            self._end_copy(1)
-            self.failure = failure
-        except SystemExit as stop:
-            code = shutdown.exit_code(stop)
-            self._end_copy(code)
-            shutdown.finish(self, code)
-        finally:
-            if before != self._identify_own():
-                shutdown.end_without_descriptors(self.pid)
-            self.take_signals()
-            open_stdio()
-
-    def _identify_own(self) -> list[tuple[int, int]]:
-        """Return the device and inode of each of this template's own descriptors that is open."""
-        found = []
-        for fd in (self.channel.fd, self.lifeline, self.reports):
-            try:
-                status = os.fstat(fd)
-            except OSError:  # user code has closed it
-                continue
-            found.append((status.st_dev, status.st_ino))
-        return found
-
-    def _let_user_code(self) -> None:
-        """Restore the interpreter's state for user code: its unraisablehook. The next fork needs preparation."""
-        if not self.changed:
-            sys.unraisablehook = self.user_hook
-        self.changed = True
-        self.settled = False
-
-    def _end_copy(self, code: int) -> None:
-        """End this process if user code has forked it and let it return: there must be only one template."""
-        if os.getpid() != self.pid:
-            shutdown.end_copy(code)
-
     # --- Being forked ---
 
     def _become_immortal(self) -> None:
         """Have all objects be immortal from the next fork on, or note for the owner why that is impossible."""
-        from .immortality import obstacle  # only now: most templates are not asked for it
-
-        why = obstacle()
+        why = why_not_immortal()
         if why:
             self.note = f"cannot make its objects immortal: {why}"
         else:
-            self._let_user_code()  # which may have made objects: they are immortal, too
+            user_code.expect(self)  # which may have made objects: they are immortal, too
         self.immortal = not why
         self.settled = False
 
     def immortalize(self) -> None:
         """Make all objects of this template immortal, now that it is about to be forked."""
-        from .immortality import immortalize, make_immortal_by_ctypes
-
         make = self.compiled.make_immortal if self.compiled is not None else None
         try:
             immortalize(make or make_immortal_by_ctypes)
@@ -516,23 +458,7 @@ class Template:
 
         self.new_children = new_children
 
-    def call(self, payload: Payload) -> None:
-        """Call the function of the attribute ``before``. Raises Failure, and what the function raises.
-
-        Runs in the new process.
-        """
-        self._let_user_code()
-        before = self._identify_own()
-        try:
-            function, *args = payload.load_call()
-            function(*args)
-            check_threads()
-        finally:
-            self._end_copy(0)
-            if before != self._identify_own():
-                shutdown.end_without_descriptors(self.pid)
-            self.take_signals()
-            open_stdio()
+    call = user_code.call
 
     def keep(self, attributes: dict[str, Any]) -> None:
         """Note the attributes that are applied later: a title, streams that become the channel. Forks inherit them."""

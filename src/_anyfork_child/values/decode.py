@@ -6,6 +6,7 @@ imported when such a value arrives, so that a bare template stays small.
 
 from __future__ import annotations
 
+import os
 import sys
 from _pickle import Unpickler, loads
 from io import BufferedReader, BytesIO, RawIOBase
@@ -18,7 +19,7 @@ from ..wire.own_imports import import_own, warm
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
-    from typing import Any, Protocol
+    from typing import Any, Protocol, TypeVar
 
     from _typeshed import WriteableBuffer
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
         def find_function(self, name: str, values: Sequence[object]) -> Callable[..., object]:
             """Find the function of the call, which may have to be imported."""
+
+    Name = TypeVar("Name")
 
 
 class DescriptorsLostError(OSError):
@@ -374,3 +377,32 @@ REBUILD: dict[str, Callable[..., object]] = {
     "_connection": _connection,
     "_descriptor": _descriptor,
 }
+
+
+class FileName(str):
+    """A name that is pickled as its bytes, so that it names the same file on the other side.
+
+    The other side may use another encoding for names, because another version of Python does so by default: from 3.15
+    on, that is UTF-8 whatever the locale says.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return name_of_bytes, (os.fsencode(self),)
+
+
+def name_of_bytes(data: bytes) -> str:
+    """Return the name, as this process has it, of the file with these bytes as its name."""
+    return os.fsdecode(data)
+
+
+def file_name(name: Name) -> Name:
+    """Return the name in a form that travels as its bytes, if it is text and that makes a difference."""
+    if not isinstance(name, str) or name.isascii():
+        return name
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # no file that this process can see has that name
+        return name
+    return FileName(name)  # type: ignore[return-value]  # it is a str

@@ -1,7 +1,7 @@
 """Reducers for objects in definitions that pickle cannot pickle although it can pickle their parts, by type.
 
-The objects go by value with the definitions, see values.cloudpickled. ``rebuild_`` functions run in the process that
-decodes them.
+The objects go by value with the definitions, see values.cloudpickle_pickler. ``rebuild_`` functions run in the process
+that decodes them.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Runs in the owner and in workers.
 Values travel by pickle 5. Descriptors among them (sockets, files, pipes, connections, Descriptor), however deeply
 nested, travel beside the bytes, and values.decode rebuilds the objects: see values.reduce. Lambdas, closures and
 everything of ``__main__`` have no name on the other side and go by value with cloudpickle, which is loaded only then:
-see values.cloudpickled.
+see values.cloudpickle_pickler.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..wire.frames import IN_FILE, MAX_DESCRIPTORS, Frame
 from ..wire.memfd import new_file
 from ..wire.own_imports import import_own
 from . import decode
-from .by_name_or_value import OWNER
+from .functions_by_value import OWNER
 from .reduce import CannotTravelError as CannotTravelError
 from .reduce import reduce
 from .scalars import SCALARS
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
     from ..wire.owned_descriptors import Owned
-    from .by_name_or_value import Receiver
+    from .functions_by_value import Receiver
 
 PROTOCOL = 5
 LARGE = 64 << 10  # bytes from which a buffer is worth a file of its own
@@ -135,9 +135,9 @@ def encode(values: Sequence[object], receiver: Receiver = OWNER, out_of_band: bo
             if comes_from_outside(error):
                 raise
         import_own(
-            "_anyfork_child.values.cloudpickled"
+            "_anyfork_child.values.cloudpickle_pickler"
         )  # only now: importing cloudpickle costs more than all of anyfork
-        from .cloudpickled import ByValuePickler, Names
+        from .cloudpickle_pickler import ByValuePickler, Names
 
         encoded = Encoded()
         encoded.by_value = True
@@ -187,9 +187,7 @@ class _SameVersion:
         self._places = places
 
     def __reduce__(self) -> tuple[object, ...]:
-        from .file_name import file_name  # only now: most processes encode nothing by value
-
-        return decode.check_version, (sys.version_info[:2], *map(file_name, self._places))
+        return decode.check_version, (sys.version_info[:2], *map(decode.file_name, self._places))
 
 
 class _ByValueNeededError(Exception):

@@ -10,6 +10,7 @@ from ..wire.memfd import new_file, seal, take, write_stepwise
 from ..wire.owned_descriptors import Owned
 from .decode import DescriptorsLostError, load_values
 from .encode import INLINE, CannotTravelError, Encoded
+from .remote_descriptors import check_none
 from .scalars import PICKLED, load_scalars
 
 TYPE_CHECKING = False
@@ -137,8 +138,7 @@ def message_of(kind: int, number: int, detail: int, encoded: Encoded, *, remote:
 
 
 def _message_without_descriptors(kind: int, number: int, detail: int, encoded: Encoded) -> Message:
-    if encoded.fds:
-        raise CannotTravelError("a descriptor cannot go to another machine")
+    check_none(encoded)
     if encoded.size > MAX_IN_FILE:
         raise CannotTravelError(f"it has {encoded.size} bytes; at most {MAX_IN_FILE} can travel")
     return Message(b"".join((HEADER.pack(encoded.size, number, detail, kind, 0, 0), *encoded.pieces)))

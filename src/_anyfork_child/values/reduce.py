@@ -13,15 +13,15 @@ import stat
 import sys
 from types import ModuleType
 
-from . import decode, main_of_program_copy
-from .by_name_or_value import anywhere
+from . import decode, objects_of_main
 from .decode import Descriptor
+from .functions_by_value import anywhere
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
-    from .by_name_or_value import Receiver
+    from .functions_by_value import Receiver
 
     class Encoded(Protocol):
         """The target of the encoding: see values.encode.Encoded."""
@@ -48,7 +48,7 @@ def reduce(encoded: Encoded, value: Any, receiver: Receiver) -> Any:
         return receiver.reducers[kind](value)
     path = receiver.path_in_main(value)
     if path is not None:
-        return main_of_program_copy.named, path
+        return objects_of_main.named, path
     if receiver.place_of is not anywhere:
         reduced = _reduce_placed(value, receiver)
         if reduced is not None:
@@ -67,9 +67,7 @@ def _reduce_placed(value: Any, receiver: Receiver) -> Any:
     place = receiver.place_of(name.partition(":")[0]) if name else ""
     if not place:
         return None
-    from .file_name import file_name  # only now: few values are found in such places
-
-    return decode.find_placed, (file_name(place), name)
+    return decode.find_placed, (decode.file_name(place), name)
 
 
 def _goes_by_value(cached: Any, receiver: Receiver) -> bool:

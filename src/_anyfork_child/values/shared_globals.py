@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import cloudpickle
 
-from .by_name_or_value import ANY
+from .functions_by_value import ANY
 from .global_names import globals_of
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Descriptor numbers: anyfork's own stay above those of the standard streams, and a new process closes inherited ones.
+"""Descriptor numbers: anyfork's own stay above those of the standard streams.
 
 In a program that was started without a standard stream, or has closed one, the next descriptor to be opened gets its
 number, and then receives everything that is written to that stream. Both the owner and its processes keep their own
@@ -10,7 +10,6 @@ from __future__ import annotations
 import _socket
 import os
 from fcntl import F_DUPFD_CLOEXEC, F_GETFD, FD_CLOEXEC, fcntl
-from os import closerange
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,25 +67,3 @@ def open_stdio() -> None:
         except OSError:
             os.open("/dev/null", os.O_RDWR)
             os.set_inheritable(fd, True)
-
-
-def close_all_but(*keep: int) -> None:
-    """Close all other descriptors: the owner's libraries may have let this new interpreter inherit them."""
-    start = 0
-    for fd in sorted(keep):
-        if fd > start:  # closerange(0, 0) would close everything: the kernel's range has an inclusive end
-            closerange(start, fd)
-        start = max(start, fd + 1)
-    closerange(start, os.sysconf("SC_OPEN_MAX"))
-
-
-def close_each(fds: list[int]) -> None:
-    """Close many descriptors with few system calls: one for each run of consecutive numbers."""
-    fds.sort()
-    start = previous = fds[0]
-    for fd in fds[1:]:
-        if fd != previous + 1:
-            closerange(start, previous + 1)
-            start = fd
-        previous = fd
-    closerange(start, previous + 1)

@@ -48,7 +48,7 @@ from ..wire.call_messages import (
     VERSION,
 )
 from ..wire.channel import NOWAIT, close_all
-from ..wire.current_worker import become
+from ..wire.emitter import become
 from .server import NobodyListensError, WorkerServer, handle_interrupts
 
 TYPE_CHECKING = False

@@ -14,7 +14,7 @@ from .._errors import ArgumentError
 from .._processes.handles import HasTemplates, check_template
 from .._status import Record
 
-WATCH = "_anyfork_child.birth.first_calls:watch"
+WATCH = "_anyfork_child.birth.advice_watch:watch"
 IMPORT, PATTERN, CACHE, UNSHARED = "import", "pattern", "cache", "unshared"  # the kinds of notes, as written there
 MEGABYTE = 1 << 20
 

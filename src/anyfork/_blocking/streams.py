@@ -8,7 +8,7 @@ from operator import add
 from select import PIPE_BUF, POLLIN, POLLOUT
 
 from .._errors import HandleError
-from .._system.exchange import Exchange, check_limit
+from .._system.pipes import Exchange, check_limit
 from .._system.polling import new_poll
 from .._system.timeouts import one_wait, remaining
 

@@ -29,7 +29,7 @@ from .._system.import_path import is_installed
 from .._system.locks import do_locked
 from .._system.log import INFO, WARNING, logger_for
 from .generation import WROTE, Generation, NotWarmError, adopt, make, settled
-from .learning import Learning
+from .learned_imports import Learning
 from .process import Process
 from .sources import Sources, expand
 from .template import Template

@@ -46,8 +46,9 @@ if TYPE_CHECKING:
     from _anyfork_child.wire.owned_descriptors import Owned
 
     from .._calls.batch import Batch
-    from .._calls.call import Answer, Call, Event
+    from .._calls.call import Answer, Call
     from .._calls.calls import Calls
+    from .._calls.events import Event
     from .._status import ExitStatus
     from .process import Process
 
@@ -441,7 +442,7 @@ class BlockingWorkerChannel(WorkerChannel):
         while self.incoming:
             event = self._take()
             if event is not None:
-                self.handle(event)
+                event.handle()
         if self._waiting:
             self._wake()
 

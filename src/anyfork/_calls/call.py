@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, Protocol
 
     from _anyfork_child.values.message import Message
-    from _anyfork_child.values.serializers import Decoder, Serializer
+    from _anyfork_child.values.serializers import Serializer
     from _anyfork_child.wire import call_messages
 
     Handler = Callable[[Any], object]
@@ -145,36 +145,3 @@ class Call(Answer):
         self.ended: bool = False  # the end of the stream has been seen
         self.consumed: int = 0  # items that the worker has not been told are consumed
         self._serializer: Serializer | None = serializer
-
-
-class Event:
-    """A value that a worker has emitted, for its handler."""
-
-    __slots__ = ("_call", "_decoder", "_message", "handler")
-
-    def __init__(
-        self,
-        message: call_messages.Message,
-        decoder: Decoder | None,
-        handler: Handler | None,
-        call: Answer | None,
-    ) -> None:
-        self.handler: Handler | None = handler
-        self._message = message
-        self._decoder = decoder
-        self._call = call
-
-    def value(self) -> Any:
-        """Return the value. Raises ResultError."""
-        return decode_value(self._decoder, self._message)
-
-    def drop(self) -> None:
-        """Close the descriptors of an event that will not be handled."""
-        close_all(self._message[FDS])
-
-    def failed(self, error: Exception) -> bool:
-        """Make the handler's error the error of the event's call. Return False if the event belongs to no call."""
-        if self._call is None:
-            return False
-        self._call.error = self._call.error or error
-        return True

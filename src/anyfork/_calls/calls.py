@@ -48,7 +48,8 @@ from .._errors import (
 )
 from .._system.import_path import ORDINARY
 from .._system.locks import in_one_go
-from .call import SENT, Answer, Call, Event, SmallAnswer, State
+from .call import SENT, Answer, Call, SmallAnswer, State
+from .events import Event, log_event
 from .known_functions import FunctionsByValue
 from .requests import Requests, small
 from .results import error_of
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
     from typing import Any
 
-    from _anyfork_child.values.by_name_or_value import Receiver
+    from _anyfork_child.values.functions_by_value import Receiver
     from _anyfork_child.values.serializers import Serializer
     from _anyfork_child.wire import call_messages
 
@@ -426,8 +427,6 @@ class Calls:
             self.retired = True
             return None
         if kind == LOG:
-            from .worker_logs import log_event  # only now: it imports logging
-
             return log_event(message, f"{self.kind} {self.pid}", self.pid)
         if kind == FAILED and not self.ready:
             self._fail_to_begin(message)

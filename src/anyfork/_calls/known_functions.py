@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.values.encode import Encoded
+    from _anyfork_child.values.functions_by_value import Receiver
 
 
 FIRST_BY_VALUE = 1 << 24  # numbers of functions by value; functions by name have smaller numbers

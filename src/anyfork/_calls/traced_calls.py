@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from _anyfork_child.values.by_name_or_value import Receiver
+    from _anyfork_child.values.functions_by_value import Receiver
     from _anyfork_child.values.serializers import Serializer
     from _anyfork_child.wire import call_messages
 
     from .._errors import AnyforkError
-    from .call import Answer, Call, Event, Handler
+    from .call import Answer, Call, Handler
+    from .events import Event
     from .trace_file import TraceFile
 
 

@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
     from .._processes.handles import ProcessHandle
     from .._status import ExitStatus
-    from .call import Call, Event
+    from .call import Call
     from .calls import Calls
+    from .events import Event
 
 OVERTAKEN = 5.0  # seconds for bytes still on their way from another machine; usually their end follows at once
 WORKER_END_TIMEOUT = 1.0  # seconds for a worker that has closed its channel to end, and for its template to report how
@@ -286,25 +287,6 @@ class WorkerChannel:
             self.flush()
         return event
 
-    def handle(self, event: Event) -> Any:
-        """Call the handler of an event and return its result. Log an event that has no handler."""
-        if event.handler is None:
-            event.drop()
-            _log("an event of a worker was dropped: there is no on_event for it")
-            return None
-        try:
-            return event.handler(event.value())
-        except Exception as error:
-            self.not_handled(event, error)
-            return None
-
-    def not_handled(self, event: Event, error: Exception) -> None:
-        """Make a handler's error the error of its event's call, or log it if there is no call. It is not raised here,
-        because the reader may wait for another call.
-        """
-        if not event.failed(error):
-            _log("the on_event of a worker has raised", error)
-
     def distrust(self, error: ProtocolError) -> None:
         """Kill the worker and fail all calls, because it has sent something that is not the protocol."""
         text = f"the worker sent data that is not anyfork's protocol, and was killed: {error}"
@@ -363,12 +345,6 @@ class WorkerChannel:
             self.sock.shutdown(_socket.SHUT_WR)
         except OSError:  # the worker has ended
             pass
-
-
-def _log(text: str, error: Exception | None = None) -> None:
-    import logging
-
-    logging.getLogger("anyfork").warning(text, exc_info=error)
 
 
 def _remedy(status: ExitStatus, in_pool: bool) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn, TypeVar
 
-    from _anyfork_child.values.by_name_or_value import Receiver
+    from _anyfork_child.values.functions_by_value import Receiver
     from _anyfork_child.wire import call_messages
 
     from .._processes.handles import TemplateHandle

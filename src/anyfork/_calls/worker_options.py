@@ -17,13 +17,14 @@ from .._processes.arguments import check_function, encode_call, encode_for
 from .._processes.start import take_over, warm_parent
 from .._system import this_process
 from .._system.import_path import ORDINARY
+from .events import levels
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any, Literal, TypedDict
 
-    from _anyfork_child.values.by_name_or_value import Receiver
+    from _anyfork_child.values.functions_by_value import Receiver
     from _anyfork_child.values.serializers import Serializer
 
     from .._processes.handles import Backend, TemplateHandle
@@ -94,10 +95,10 @@ class Options:
     def arguments(self, permits: Permits | None) -> tuple[object, ...]:
         """Return the arguments of ``_anyfork_child.worker.loop.serve``."""
         reading = None if permits is None else Descriptor(permits.reading)
-        levels = _levels() if self.logs else None
+        known_levels = levels() if self.logs else None
         title = None if self.title is None else (this_process.pid, *self.title)
         call = self.concurrency, self.backend, self.initializer, self.initargs
-        return VERSION, self.serializer, *call, reading, levels, title, self.in_pool
+        return VERSION, self.serializer, *call, reading, known_levels, title, self.in_pool
 
     def check_descriptors_stay_here(self, call: str, link: Link | None) -> None:
         """Check that the initializer can travel to a worker of this template, or of the default template for None.
@@ -137,7 +138,7 @@ def new_process(receiver: Receiver) -> Iterator[Receiver]:
     if "multiprocessing.context" not in sys.modules or receiver.remote:
         yield receiver
         return
-    from .._processes.inherited import inheriting  # only now: it imports multiprocessing
+    from .._processes.multiprocessing_inheritance import inheriting  # only now: it imports multiprocessing
 
     with inheriting(receiver) as inner:
         yield inner
@@ -154,12 +155,6 @@ def find_serializer(serializer: str | Serializer) -> Serializer | None:
             f"there is no serializer {serializer!r}: use pickle, {', '.join(BY_NAME)}, or your own object"
         )
     return BY_NAME[serializer]()
-
-
-def _levels() -> tuple[dict[str, int], int]:
-    from .worker_logs import levels  # only now: it imports logging
-
-    return levels()
 
 
 def find_trace(call: str, path: str | os.PathLike[str] | None) -> TraceFile | None:

@@ -7,7 +7,7 @@ import os
 from _anyfork_client.arguments import interpreter_options
 
 from .._programs.host_listener import keep
-from .._programs.kept_template import Recipe
+from .._programs.kept_templates import Recipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

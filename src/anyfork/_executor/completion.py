@@ -6,7 +6,7 @@ from collections import deque
 from math import inf
 from time import monotonic
 
-from .._calls.call import Event
+from .._calls.events import Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

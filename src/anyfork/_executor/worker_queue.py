@@ -7,8 +7,8 @@ from itertools import repeat
 from _anyfork_child.values.message import Message
 from _anyfork_child.wire.call_messages import CANCELLED, ERROR, EVENT, HEADER, HELD, KIND, MEASURE, NUMBER, RESULT
 
-from .._calls.call import Event
 from .._calls.calls import LAST_NUMBER, Calls
+from .._calls.events import Event
 from .._calls.known_functions import FIRST_BY_VALUE
 from .._calls.permits import MOST
 from .._system.locks import call_all, in_one_go
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from typing import Any
 
-    from _anyfork_child.values.by_name_or_value import Receiver
+    from _anyfork_child.values.functions_by_value import Receiver
     from _anyfork_child.wire import call_messages
 
     from .._calls.call import Handler

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, NoReturn, TypeAlias
 
-    from _anyfork_child.values.by_name_or_value import Receiver
+    from _anyfork_child.values.functions_by_value import Receiver
     from _anyfork_child.values.serializers import Serializer
 
     Encoded: TypeAlias = tuple[KnownFunction, int, bytes | Message]  # function, kind of the message, message or body

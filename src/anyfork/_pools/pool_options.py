@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf
 from sys import float_info
 
-from _anyfork_child.values.by_name_or_value import Receiver
+from _anyfork_child.values.functions_by_value import Receiver
 
 from .._calls.permits import MOST
 from .._calls.worker_options import Options, find_trace

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from .._calls.call import Event
+    from .._calls.events import Event
     from .._calls.worker_channel import WorkerChannel
     from .._errors import AnyforkError
     from .._status import ExitStatus
@@ -136,7 +136,7 @@ class PooledWorker:
                 channel.tear(error)
                 raise
             if event is not None:
-                answer = channel.handle(event)
+                answer = event.handle()
                 if hasattr(answer, "__await__"):
                     return event, answer
         if not self._entered:

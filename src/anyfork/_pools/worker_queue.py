@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from _anyfork_child.values.by_name_or_value import Receiver
+    from _anyfork_child.values.functions_by_value import Receiver
     from _anyfork_child.values.serializers import Serializer
 
     from .._calls.call import Answer, Handler

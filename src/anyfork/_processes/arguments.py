@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Literal, NoReturn, TypeAlias
 
-    from _anyfork_child.values.by_name_or_value import Receiver
+    from _anyfork_child.values.functions_by_value import Receiver
 
     Argument: TypeAlias = str | bytes | os.PathLike[str]
     Signals: TypeAlias = tuple[Sequence[int], Sequence[int]]  # those that a program ignores, and those that it blocks

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from _anyfork_child.values.decode import file_name
 from _anyfork_child.values.encode import CannotTravelError, Encoded, pickle_into
-from _anyfork_child.values.file_name import file_name
 from _anyfork_child.wire.frames import AS_STDOUT, CHANNEL, NO_LIMIT, STDIO
 
 from .._errors import ArgumentError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol, TypeAlias, TypedDict
 
-    from _anyfork_child.values.by_name_or_value import Receiver
+    from _anyfork_child.values.functions_by_value import Receiver
     from _anyfork_child.wire.owned_descriptors import Owned
 
     class HasFileno(Protocol):

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Literal, NoReturn, Self, TypeAlias, TypeVar, Unpack
 
-    from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.values.encode import Encoded
+    from _anyfork_child.values.functions_by_value import Receiver
 
     from .._system.signatures import Arguments
     from .arguments import Argument, Kind, Signals

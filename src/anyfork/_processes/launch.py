@@ -16,8 +16,8 @@ from posix import (
 )
 
 import _anyfork_child
+from _anyfork_child.values.decode import file_name
 from _anyfork_child.values.encode import pickle_into
-from _anyfork_child.values.file_name import file_name
 from _anyfork_child.wire.descriptors import duplicates, is_standard_stream, socket_pair
 from _anyfork_child.wire.frames import INIT, STDIO
 from _anyfork_child.wire.memfd import new_file

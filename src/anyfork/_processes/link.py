@@ -14,6 +14,7 @@ from _weakref import ref
 from functools import partial
 from itertools import count
 
+from _anyfork_child.values.remote_descriptors import refusal
 from _anyfork_child.wire.channel import NOWAIT
 from _anyfork_child.wire.frames import CLOSE, DETACH, FORK, FORK_PROGRAM, PING, PROGRAM, REVOKE, Frame
 
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import NoReturn, TypeVar
 
-    from _anyfork_child.values.by_name_or_value import Receiver
     from _anyfork_child.values.encode import Encoded
+    from _anyfork_child.values.functions_by_value import Receiver
 
     from .._system.pipes import Streams
     from .._system.stderr import StderrTail
@@ -133,11 +134,9 @@ class Link(Endpoints):
 
     def check_descriptors_stay_here(self, call: str, encoded: Encoded) -> None:
         """Raise ArgumentError for descriptors that would have to go to another machine."""
-        if encoded.fds and self.remote:
-            held = encoded.holders[0] if encoded.holders else f"descriptor {encoded.fds[0]}"
-            raise ArgumentError(
-                f"{call}() cannot take {held!r} to {self.session.host}: descriptors do not travel to another machine"
-            )
+        why = refusal(call, encoded, self.session.host) if self.remote else ""
+        if why:
+            raise ArgumentError(why)
 
     @property
     def foreign(self) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from _anyfork_child.values.by_name_or_value import Receiver
 from _anyfork_child.values.encode import pickle_into
+from _anyfork_child.values.functions_by_value import Receiver
 from _anyfork_child.wire.frames import START
 
 from .._system.import_path import is_importable

@@ -8,9 +8,8 @@ import sys
 from functools import partial
 from time import monotonic
 
-from _anyfork_child.values.decode import change_places
+from _anyfork_child.values.decode import change_places, file_name
 from _anyfork_child.values.encode import INLINE, Encoded, pickle_into
-from _anyfork_child.values.file_name import file_name
 from _anyfork_child.wire.descriptors import FIRST, lift, socket_pair
 from _anyfork_child.wire.frames import (
     ADOPT,

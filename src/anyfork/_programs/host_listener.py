@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from .kept_template import Recipe
+    from .kept_templates import Recipe
 
 BACKLOG = 128
 PAUSE = 0.1  # seconds until there may be a descriptor for a connection again

@@ -12,15 +12,13 @@ from _socket import AF_UNIX, SOCK_STREAM
 from select import POLLIN, poll
 
 from _anyfork_client.arguments import RunArguments
-from _anyfork_client.inheritance import inheritance
 from _anyfork_client.launch import LOCK
 from _anyfork_client.messages import LostError, peer, receive, send
-from _anyfork_client.place import PATH, SUFFIX, file_in, key, read_status
+from _anyfork_client.place import PATH, SUFFIX, file_in, inheritance, key, read_status
 
 from .._blocking.generation import NotWarmError
 from .kept_program import run
-from .kept_template import Recipe
-from .kept_templates import KeptTemplates
+from .kept_templates import KeptTemplates, Recipe
 from .learned import Learned
 from .unused_files import remove_unused
 
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._blocking.generation import Generation
-    from .kept_template import KeptTemplate
+    from .kept_templates import KeptTemplate
 
 BACKLOG = 128
 REQUEST_TIMEOUT = 10.0  # seconds for a client to say what it wants

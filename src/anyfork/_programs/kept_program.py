@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from _anyfork_child.wire.owned_descriptors import Owned
 
     from .._blocking.generation import Generation
-    from .kept_template import KeptTemplate
+    from .kept_templates import KeptTemplate
 
 FORK_TIMEOUT = 0.8  # seconds, after which the program starts cold
 STREAMS = ("cwd", "stdin", "stdout", "stderr")  # in the order of their descriptors

@@ -6,7 +6,7 @@ import os
 
 from .._blocking.learned_imports import MOST, Imports, LearnedImports
 from .._blocking.told_imports import ToldImports
-from .kept_template import Recipe
+from .kept_templates import Recipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

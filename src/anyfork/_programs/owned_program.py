@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .._blocking.process import Process
     from .._blocking.template import Template
     from .command_line import CommandLine
-    from .kept_template import KeptTemplate
+    from .kept_templates import KeptTemplate
 
     Program = TypeVar("Program", bound="OwnedProgram")
 

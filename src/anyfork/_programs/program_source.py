@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from .kept_template import Recipe
+    from .kept_templates import Recipe
 
 
 class ProgramSource:

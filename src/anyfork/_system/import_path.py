@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from _anyfork_child.values.by_name_or_value import Receiver
+from _anyfork_child.values.functions_by_value import Receiver
 from _anyfork_child.wire.own_imports import is_standard_library
 
 TYPE_CHECKING = False

@@ -32,12 +32,12 @@ WHERE = {
     "audit": "._programs.program_copy.audit",
     "call": "._blocking.call",
     "Executor": "._executor.executor",
-    "emit": "_anyfork_child.wire.current_worker",
+    "emit": "_anyfork_child.wire.emitter",
     "fork_here": "._programs.program_copy.fork_here",
     "get_context": ".context",
-    "retire": "_anyfork_child.wire.current_worker",
+    "retire": "_anyfork_child.wire.emitter",
     "observe": "._pools.observation",
-    "wait": "._blocking.first_end",
+    "wait": "._blocking.process",
 }
 MODULES = ("aio", "context", "subprocess")  # their contents may be used after ``import anyfork``
 INSTEAD = {

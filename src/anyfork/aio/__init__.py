@@ -10,7 +10,7 @@ from ._pool import Pool as Pool
 from ._process import Process as Process
 from ._program import open_process as open_process
 from ._program import run_process as run_process
-from ._remote import RemoteTemplate as RemoteTemplate
+from ._template import RemoteTemplate as RemoteTemplate
 from ._template import Template as Template
 from ._warm import Warm as Warm
 from ._worker import Map as Map

@@ -15,8 +15,8 @@ from .._errors import ArgumentError
 from .._programs.command_line import NotAProgramError
 from .._programs.popen import generation_for, python_line, tell_cold
 from .._programs.start import check_local, errors_of_start, program_attributes, reason, request
-from ._pipes import ReceivePipe
 from ._process import Process
+from ._streams import ReceivePipe
 from ._template import Template
 from ._warm import Warm
 

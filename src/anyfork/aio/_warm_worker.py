@@ -12,7 +12,7 @@ from ._worker_channel import AsyncWorkerChannel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _anyfork_child.values.by_name_or_value import Receiver
+    from _anyfork_child.values.functions_by_value import Receiver
 
     from .._calls.calls import Calls
     from .._calls.flows import Flow

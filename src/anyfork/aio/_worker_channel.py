@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from _anyfork_child.values.message import Message
 
     from .._calls.batch import Batch
-    from .._calls.call import Answer, Call, Event
+    from .._calls.call import Answer, Call
     from .._calls.calls import Calls
+    from .._calls.events import Event
     from .._status import ExitStatus
     from ._loop import Loop
     from ._process import Process
@@ -267,7 +268,7 @@ class AsyncWorkerChannel(WorkerChannel):
         while self.incoming:
             event = self.whole(self.take)
             if event is not None:
-                answer = self.handle(event)
+                answer = event.handle()
                 if hasattr(answer, "__await__"):
                     await self.await_handler(event, answer)
         if self._waiting:
@@ -284,7 +285,7 @@ class AsyncWorkerChannel(WorkerChannel):
             with CancelScope(shield=True):
                 await answer
         except Exception as error:
-            self.not_handled(event, error)
+            event.not_handled(error)
         finally:
             self._handling = before
 

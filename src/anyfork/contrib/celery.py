@@ -13,7 +13,7 @@ from collections import deque
 from concurrent.futures import Future, wait
 from time import monotonic
 
-from _anyfork_child.wire.current_worker import emit
+from _anyfork_child.wire.emitter import emit
 
 from .._blocking.template import Template
 from .._errors import AnyforkError, CallCancelledError, CallTimeoutError, TemplateDiedError, WorkerDiedError

@@ -15,8 +15,7 @@ from subprocess import PIPE
 from .._blocking.generation import NotWarmError
 from .._errors import ArgumentError
 from .._programs.command_line import NotAProgramError, take_apart
-from .._programs.kept_template import Recipe
-from .._programs.kept_templates import KeptTemplates
+from .._programs.kept_templates import KeptTemplates, Recipe
 from .._programs.owned_program import OwnedProgram, start_kept
 from ._engine import require
 

@@ -22,7 +22,7 @@ from _anyfork_child.wire.frames import FAILED, SEND, Frame
 from _anyfork_child.wire.memfd import write_stepwise
 from _anyfork_child.wire.platform import CLOEXEC
 
-from ..._processes.inherited import encode_inherited
+from ..._processes.multiprocessing_inheritance import encode_inherited
 from ..._system.import_path import is_importable
 from ..._system.locks import do_locked
 from ..._system.polling import new_epoll, wait_for

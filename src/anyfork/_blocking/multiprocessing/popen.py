@@ -6,8 +6,7 @@ import os
 import sys
 from multiprocessing import connection, popen_fork, process, resource_tracker, spawn, util
 
-from _anyfork_child.values.decode import Descriptor
-from _anyfork_child.values.file_name import file_name
+from _anyfork_child.values.decode import Descriptor, file_name
 from _anyfork_child.values.multiprocessing_context import preload_found
 from _anyfork_child.wire.descriptors import duplicates
 from _anyfork_child.wire.frames import PREPARE
@@ -17,7 +16,7 @@ from ..._errors import HandleError, StatusUnknownError
 from ..._processes.arguments import encode_call
 from ..._processes.default_template import default_template
 from ..._processes.handles import TemplateSource
-from ..._processes.inherited import encode_inherited
+from ..._processes.multiprocessing_inheritance import encode_inherited
 from ..._processes.start import tell_path, warm_template
 from ..._system.import_path import current_directory
 from ..._system.timeouts import seconds

@@ -12,8 +12,8 @@ import io
 import os
 import sys
 
-from _anyfork_child.values.by_name_or_value import Receiver
-from _anyfork_child.values.main_of_program_copy import common
+from _anyfork_child.values.functions_by_value import Receiver
+from _anyfork_child.values.objects_of_main import common
 from _anyfork_child.wire.descriptors import duplicates, socket_pair
 from _anyfork_child.wire.own_imports import import_own
 from _anyfork_child.wire.owned_descriptors import Owned
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, NoReturn
 
-    from _anyfork_child.values.main_of_program_copy import SharedMain
+    from _anyfork_child.values.objects_of_main import SharedMain
 
     from ..._processes.attributes import HasFileno
     from .audit import OpenDescriptor

@@ -10,7 +10,7 @@ import stat
 import sys
 from _thread import _count as count_threads
 
-from _anyfork_child.wire import current_worker
+from _anyfork_child.wire import emitter
 from _anyfork_child.wire.gpu_devices import GpuDevices
 from _anyfork_child.wire.threads import subinterpreters as subinterpreters
 from _anyfork_child.wire.threads import unsafe_threads
@@ -117,8 +117,8 @@ def own_descriptors() -> set[int]:
     template = sys.modules.get("_anyfork_child.template.template")  # loaded in processes that anyfork has started
     if template is not None:
         fds.update(template.held)
-    if current_worker.current is not None:
-        fds.add(current_worker.current.sock.fileno())
+    if emitter.current is not None:
+        fds.add(emitter.current.sock.fileno())
     return fds.union(lifeline_descriptors()) - {-1}
 
 

@@ -1,7 +1,8 @@
-"""The choice between name and value: functions and classes that the receiver finds by name travel by name.
+"""Functions and classes by value: those that the receiver does not find by name; all others travel by name.
 
-Everything of ``__main__`` travels by value, except in a copy of the program, which shares its objects
-(values.main_of_program_copy). A Receiver is what the sender knows of the process that receives the values.
+values.cloudpickle_pickler writes them. Everything of ``__main__`` travels by value, except in a copy of the program,
+which shares its objects (values.objects_of_main). A Receiver is what the sender knows of the process that receives the
+values.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, TypeAlias
 
     class Main(Protocol):
-        """The objects that both sides have in common in ``__main__``: values.main_of_program_copy.Main."""
+        """The objects that both sides have in common in ``__main__``: values.objects_of_main.SharedMain."""
 
         def path_of(self, value: object) -> tuple[int, str] | None:
             """Return the path of this very object, or None for any other object."""
@@ -85,7 +86,7 @@ class Receiver:
         return Receiver(has, main, reducers, self.remote, *where, self.imports_main, initializer)
 
     def path_in_main(self, value: object) -> tuple[int, str] | None:
-        """Return the arguments with which ``values.main_of_program_copy.named`` finds this very object in the receiver.
+        """Return the arguments with which ``values.objects_of_main.named`` finds this very object in the receiver.
 
         Return None for an object that both do not have in common.
         """

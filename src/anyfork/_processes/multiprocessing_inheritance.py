@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from multiprocessing import context
 from multiprocessing.reduction import ForkingPickler
 
-from _anyfork_child.values.by_name_or_value import ANY, Receiver
 from _anyfork_child.values.decode import Descriptor
 from _anyfork_child.values.encode import Encoded, encode
+from _anyfork_child.values.functions_by_value import ANY, Receiver
 from _anyfork_child.values.multiprocessing_context import REDUCERS
 
 from .._system.import_path import is_importable, later_places, place_of

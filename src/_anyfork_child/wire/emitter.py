@@ -1,4 +1,4 @@
-"""The worker that this process is, for the functions that it runs: ``anyfork.emit`` and ``anyfork.retire``."""
+"""The emitter of events: the worker that this process is, for ``anyfork.emit`` and ``anyfork.retire``."""
 
 from __future__ import annotations
 

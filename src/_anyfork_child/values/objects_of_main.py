@@ -1,8 +1,10 @@
-"""The functions and classes of ``__main__`` that a copy of the program shares with its owner (fork_here).
+"""The objects of ``__main__``: whether they travel by name or by value.
 
-Such a template has the functions and classes of the program itself. They go by name, both ways, like those of any
-module, and the names stay valid even if the program later assigns other objects to them. In all other templates,
-everything that belongs to ``__main__`` goes by value.
+In most templates there is nothing of the program's ``__main__``, and everything that belongs to it goes by value. A
+process of a context with ``main="import"`` has run the same ``__main__`` again, and finds its definitions by name (see
+Receiver in values.functions_by_value). A copy of the program (fork_here) shares its functions and classes with its
+owner. They go by name, both ways, like those of any module, and the names stay valid even if the program later assigns
+other objects to them: this module knows them.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import sys
 from types import FunctionType
 
-from .by_name_or_value import OWNER
+from .functions_by_value import OWNER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Pickling by value: functions and classes without a name on the other side travel with cloudpickle.
 
-values.encode chooses this way when plain pickle cannot encode the values; values.by_name_or_value decides which
+values.encode chooses this way when plain pickle cannot encode the values; values.functions_by_value decides which
 functions and classes have a name on the other side.
 """
 
@@ -13,11 +13,11 @@ from types import CodeType, FunctionType
 
 import cloudpickle
 
-from .by_name_or_value import OWNER
 from .classes import MEMBERS, fill_class, make_class, make_enum
 from .definition_parts import order_fields, reduce_c_type, reduce_kind
+from .functions_by_value import OWNER
 from .global_names import all_names, hints_of, looked_up, needed, words_of
-from .main_of_program_copy import install
+from .objects_of_main import install
 from .reduce import CannotTravelError, reduce
 from .shared_globals import assigned_in, changed_by, is_of_module, share
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
-    from .by_name_or_value import Receiver
+    from .functions_by_value import Receiver
     from .reduce import Encoded
 
 SKELETON, ENUM = cloudpickle.cloudpickle._make_skeleton_class, cloudpickle.cloudpickle._make_skeleton_enum
