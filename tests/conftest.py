@@ -19,6 +19,7 @@ from deadlines import DEADLINE
 from early_program import early_program
 from local_only import LOCAL_ONLY, LOCAL_ONLY_CASES
 from owner_side import KINDS, REMOTE, connected, disconnect
+from procfs import exists
 
 import anyfork
 from anyfork import aio
@@ -117,6 +118,11 @@ def eventually(condition: Callable[[], object], what: str | Callable[[], str] = 
     while not condition():
         assert time.monotonic() < end, _text(what) or f"it did not happen within {deadline} seconds"
         pause.wait(0.002)
+
+
+def wait_for_end(pid: int, deadline: float = DEADLINE) -> None:
+    """Wait until a process has ended, and its parent has reaped it."""
+    eventually(lambda: not exists(pid), f"process {pid} goes on", deadline)
 
 
 def _text(what: str | Callable[[], str]) -> str:

@@ -10,6 +10,7 @@ import child_side
 import pytest
 from conftest import eventually
 from owner_side import output_of, run_python
+from procfs import runs
 
 HERE = os.path.dirname(child_side.__file__)
 
@@ -152,15 +153,7 @@ def test_a_program_that_becomes_another_user_gets_another_one():
 
 def test_it_ends_with_the_program():
     pid = int(in_another_program("anyfork.Template().ready().close(); print(*children())"))
-    eventually(lambda: not os.path.exists(f"/proc/{pid}") or is_zombie(pid))
-
-
-def is_zombie(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
+    eventually(lambda: not runs(pid))
 
 
 def test_it_ends_with_a_program_that_is_killed():
@@ -176,7 +169,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     done = run_python("-c", program)
     assert done.returncode == -signal.SIGKILL
     for pid in map(int, done.stdout.split()):
-        eventually(lambda pid=pid: is_zombie(pid))
+        eventually(lambda pid=pid: not runs(pid))
 
 
 @pytest.mark.untraced
@@ -189,7 +182,7 @@ template = anyfork.Template().ready()
 os.execv(sys.executable, [sys.executable, "-c", "print({{}})".format(template.pid)])
 """
     pid = int(output_of("-c", program))
-    eventually(lambda: is_zombie(pid))
+    eventually(lambda: not runs(pid))
 
 
 def test_sigterm_ends_the_default_template_and_it_is_replaced():

@@ -11,7 +11,7 @@ import anyio
 import child_side
 import pytest
 from cancelling import at_every_checkpoint, cancelled_at
-from conftest import descendants, eventually
+from conftest import descendants, eventually, wait_for_end
 from deadlines import DEADLINE
 from owner_side import pipe, stopped
 
@@ -204,7 +204,7 @@ async def test_a_cancelled_aclose_closes_all_the_same(template):
         pid = fork.pid
         with cancelled_at(number) as scope:
             await fork.aclose()
-        eventually(lambda: not os.path.exists(f"/proc/{pid}"))
+        wait_for_end(pid)
         return scope.cancel_called
 
     await at_every_checkpoint(cancel)

@@ -16,6 +16,7 @@ from call_makers import MAKERS
 from conftest import descendants, eventually, merge_references
 from deadlines import DEADLINE
 from owner_side import output_of, pipe
+from procfs import runs
 
 import anyfork
 
@@ -609,17 +610,9 @@ def test_an_idle_worker_that_dies_is_noticed_at_the_next_call(worker, calls):
     for _ in range(calls):  # after it the next call takes fewer steps
         worker.call(call_functions.echo, 1)
     os.kill(worker.pid, signal.SIGKILL)
-    eventually(lambda: state(worker.pid) in (None, "Z"))
+    eventually(lambda: not runs(worker.pid))
     with pytest.raises(anyfork.WorkerDiedError, match="SIGKILL"):
         worker.call(call_functions.echo, 1)
-
-
-def state(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0]
-    except OSError:
-        return None
 
 
 def test_the_death_is_noticed_where_another_process_holds_the_channel(worker):

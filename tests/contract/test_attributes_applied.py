@@ -14,9 +14,10 @@ from pathlib import Path
 import child_side
 import pytest
 from attributes_applied_functions import NOBODY, open_to_others, print_title
-from conftest import eventually
+from conftest import eventually, wait_for_end
 from deadlines import DEADLINE
 from owner_side import KINDS, REMOTE, ask, ended, output_of, owner_of, pipe, read_all
+from procfs import runs
 
 import anyfork
 
@@ -433,15 +434,11 @@ def test_a_detached_process_survives_the_end_of_its_owner_and_others_do_not(make
         pids = output_of("-c", program, str(go), str(said), pass_fds=(go, said)).split()
         os.close(go)
         os.close(said)
-        eventually(lambda: not os.path.exists(f"/proc/{pids[1]}"), "the attached process has survived")
+        wait_for_end(pids[1])
         os.write(tell, b"gg")
         with os.fdopen(os.dup(listen), "rb") as file:
             assert file.read() == b"detached"
-    eventually(lambda: not os.path.exists(f"/proc/{pids[0]}") or zombie(pids[0]))
-
-
-def zombie(pid):
-    return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    eventually(lambda: not runs(pids[0]))
 
 
 # --- new_exec -------------------------------------------------------------------------------------------------------

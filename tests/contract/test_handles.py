@@ -12,24 +12,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import child_side
 import pytest
-from conftest import descendants, eventually, merge_references
+from conftest import descendants, eventually, merge_references, wait_for_end
 from deadlines import DEADLINE
 from handles_functions import ask_of_my_own, keep_template, start_my_own, take_and_use
 from owner_side import ask, blocking_only, ended, output_of, pipe, read_all, result_of, stopped
+from procfs import exists, parent_of, runs
 
 import anyfork
 
 # --- Closing --------------------------------------------------------------------------------------------------------
 
 
-def alive(pid):
-    return os.path.exists(f"/proc/{pid}")
-
-
 def test_closing_a_template_ends_it(template):
     pid = template.ready().pid
     template.close()
-    eventually(lambda: not alive(pid))
+    wait_for_end(pid)
 
 
 def test_closing_a_template_twice_is_harmless(template):
@@ -40,7 +37,7 @@ def test_closing_a_template_twice_is_harmless(template):
 def test_a_template_as_context_is_closed_at_the_end(new_template):
     with new_template() as template:
         pid = template.ready().pid
-    eventually(lambda: not alive(pid))
+    wait_for_end(pid)
 
 
 def test_dropping_the_last_reference_ends_a_template(new_template):
@@ -48,7 +45,7 @@ def test_dropping_the_last_reference_ends_a_template(new_template):
     pid = template.pid
     del template
     gc.collect()
-    eventually(lambda: not alive(pid))
+    wait_for_end(pid)
 
 
 def test_what_was_asked_before_a_handle_was_dropped_is_still_done(new_template):
@@ -169,7 +166,7 @@ def test_a_detached_handle_is_used_up(template):
 def test_closing_the_socket_of_a_detached_template_ends_it(template):
     pid = template.ready().pid
     template.detach().close()
-    eventually(lambda: not alive(pid))
+    wait_for_end(pid)
 
 
 def test_a_template_that_was_taken_over_tells_failures_and_ends(template):
@@ -225,7 +222,7 @@ def test_a_template_ends_with_the_process_that_it_moved_to(new_template):
     with process:
         assert process.channel.recv(1) == b"."
         process.kill()
-    eventually(lambda: not alive(pid))
+    wait_for_end(pid)
 
 
 @pytest.mark.parametrize(
@@ -265,17 +262,9 @@ def test_a_process_may_have_templates_and_processes_of_its_own(template):
 def test_all_that_a_process_has_started_ends_with_it(template):
     with template.run(start_my_own) as process:
         pids = [int(pid) for pid in process.channel.recv(1000).split()]
-        assert all(alive(pid) for pid in pids)
+        assert all(exists(pid) for pid in pids)
         process.kill()
-    eventually(lambda: not any(alive(pid) and not is_zombie(pid) for pid in pids))
-
-
-def is_zombie(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
+    eventually(lambda: not any(runs(pid) for pid in pids))
 
 
 # --- Threads --------------------------------------------------------------------------------------------------------
@@ -410,11 +399,3 @@ def test_only_templates_hang_below_the_owner(template):
         own_children = [pid for pid in descendants() if parent_of(pid) == os.getpid()]
         assert process.pid not in own_children
         assert template.pid not in own_children
-
-
-def parent_of(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return int(file.read().rpartition(")")[2].split()[1])
-    except OSError:
-        return None

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import child_side
 import pytest
-from conftest import eventually, merge_references
+from conftest import eventually, merge_references, wait_for_end
 from deadlines import DEADLINE
 from owner_side import ask, blocking_only, ended, pipe
 from processes_functions import write_when_closed
@@ -444,7 +444,7 @@ def test_a_process_leaves_no_zombie_while_nobody_waits(template):
     template.ready()
     process = template.fork().run(child_side.enter)
     pid = process.pid
-    eventually(lambda: not os.path.exists(f"/proc/{pid}"), "it was not reaped")
+    wait_for_end(pid)
     assert process.wait(DEADLINE).code == 0
     process.close()
 

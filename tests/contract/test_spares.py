@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
 
 import pytest
-from conftest import children, descendants, eventually
+from conftest import children, descendants, eventually, wait_for_end
 from owner_side import ask, ended, forked_template, interrupt_in, result_of, stopped
+from procfs import exists
 
 import anyfork
 from anyfork._system.limits import usable_cpus
@@ -44,10 +45,6 @@ def with_spares(template, number):
     return found
 
 
-def alive(pid):
-    return os.path.exists(f"/proc/{pid}")
-
-
 # --- What they are for ----------------------------------------------------------------------------------------------
 
 
@@ -72,7 +69,7 @@ def test_the_template_itself_may_be_taken_over(template):
     pid = template.ready().pid
     spares = with_spares(template, 2)
     assert ask(template, "os.getpid()") in spares
-    eventually(lambda: not any(map(alive, (pid, *spares))))
+    eventually(lambda: not any(map(exists, (pid, *spares))))
 
 
 @both_faces
@@ -181,7 +178,7 @@ def test_a_change_of_the_template_renews_its_spares(template, change, seen):
     change(template)
     assert ask(template.fork(), f"({seen}, os.getpid())")[0]
     template.ready()
-    eventually(lambda: not any(map(alive, old)))
+    eventually(lambda: not any(map(exists, old)))
     new = spares_of(template)
     assert len(new) == 2
     assert ask(template.fork(), f"({seen}, os.getpid())") in [(True, pid) for pid in new]
@@ -236,9 +233,9 @@ def test_a_hook_that_fails_is_an_error_as_without_spares(plain_template, capfd):
 def test_none_are_kept_any_more(template):
     spares = with_spares(template, 3)
     template.keep_spares(1)
-    eventually(lambda: sum(map(alive, spares)) == 1)
+    eventually(lambda: sum(map(exists, spares)) == 1)
     template.keep_spares(0)
-    eventually(lambda: not any(map(alive, spares)))
+    eventually(lambda: not any(map(exists, spares)))
     assert "forks=0 spares=0" in repr(template)
     assert ask(template.fork(), PID) not in spares
 
@@ -247,7 +244,7 @@ def test_none_are_kept_any_more(template):
 def test_a_closed_template_ends_with_its_spares(template):
     pids = [template.ready().pid, *with_spares(template, 2)]
     template.close()
-    eventually(lambda: not any(map(alive, pids)))
+    eventually(lambda: not any(map(exists, pids)))
 
 
 @both_faces
@@ -256,14 +253,14 @@ def test_a_dropped_template_ends_with_its_spares(new_template):
     pids = [template.pid, *with_spares(template, 2)]
     del template
     gc.collect()
-    eventually(lambda: not any(map(alive, pids)))
+    eventually(lambda: not any(map(exists, pids)))
 
 
 @both_faces
 def test_a_spare_that_was_killed_is_passed_by_and_replaced(template):
     killed, other = with_spares(template, 2)
     os.kill(killed, signal.SIGKILL)
-    eventually(lambda: not alive(killed))
+    wait_for_end(killed)
     assert ask(template.fork(), PID) == other
     assert len({*spares_of(template)} - {killed, other}) == 2
 
@@ -278,7 +275,7 @@ def test_spares_of_a_killed_template_are_not_used(template):
     with pytest.raises(anyfork.TemplateDiedError):
         template.fork().run("child_side:enter")
     template.close()
-    eventually(lambda: not any(map(alive, spares)))
+    eventually(lambda: not any(map(exists, spares)))
 
 
 @both_faces
@@ -299,13 +296,13 @@ def test_spares_end_with_a_killed_owner(tmp_path):
     said = subprocess.run([sys.executable, tmp_path / "owner.py"], stdout=subprocess.PIPE, check=False).stdout
     pids = [*map(int, said.split())]
     assert len(pids) == 4
-    eventually(lambda: not any(map(alive, pids)))
+    eventually(lambda: not any(map(exists, pids)))
 
 
 def test_a_program_ends_with_spares(tmp_path):
     code = "import anyfork; t = anyfork.Template().keep_spares(2).ready(); print(t.pid)"
     done = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, check=True)
-    eventually(lambda: not alive(int(done.stdout)))
+    eventually(lambda: not exists(int(done.stdout)))
     assert done.stderr == b""
 
 
@@ -321,7 +318,7 @@ def test_an_interrupt_in_the_middle_leaves_nothing(plain_template):
 def test_a_detached_template_has_no_spares(plain_template):
     spares = with_spares(plain_template, 2)
     with anyfork.Template.from_socket(plain_template.detach()) as taken:
-        eventually(lambda: not any(map(alive, spares)))
+        eventually(lambda: not any(map(exists, spares)))
         assert [ask(taken.fork(), PID)] != with_spares(taken, 1)
 
 
@@ -416,7 +413,7 @@ def test_the_spare_of_a_template_that_nobody_uses_ends_when_another_one_starts_s
         assert "spares=1" in repr(plain_template)
         start_after(clock, 2, other)
     assert "spares=0" in repr(plain_template)
-    eventually(lambda: not alive(spare))
+    wait_for_end(spare)
 
 
 def test_a_dropped_template_ends_with_the_spare_that_its_starts_asked_for(clock):
@@ -426,7 +423,7 @@ def test_a_dropped_template_ends_with_the_spare_that_its_starts_asked_for(clock)
     [spare] = spares_of(template)
     del template
     gc.collect()
-    eventually(lambda: not alive(spare))
+    wait_for_end(spare)
 
 
 def test_a_large_heap_has_two_starts_without_a_spare_to_move_to_huge_pages(plain_template, clock):

@@ -22,15 +22,13 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from broker import Broker
 from celery import Celery
 from conftest import descendants, eventually
-from in_program import TEST_DEADLINE, in_program
+from in_program import SECONDS, TEST_DEADLINE, in_program
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
 import anyfork
 from anyfork.contrib.celery import TaskPool, run_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_DEADLINE)]
-
-SECONDS = 60  # for a result
 
 
 @contextlib.contextmanager

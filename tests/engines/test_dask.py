@@ -18,16 +18,14 @@ pytest.importorskip("distributed", reason="distributed is not installed, or has 
 
 import dask
 import dask_tasks
-from conftest import descendants, eventually
+from conftest import descendants, eventually, wait_for_end
 from distributed import Client, LocalCluster
-from in_program import TEST_DEADLINE, in_program
+from in_program import SECONDS, TEST_DEADLINE, in_program
 
 from anyfork import PreloadError, TemplateDiedError, WorkerDiedError
 from anyfork.contrib.dask import TemplatePlugin
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_DEADLINE)]
-
-SECONDS = 60  # for a result, or a worker
 
 
 @contextlib.contextmanager
@@ -49,10 +47,6 @@ def begun(path):
     """Wait until a task has begun. Return its process."""
     eventually(Path(path).exists, deadline=SECONDS)  # Dask may have to start a worker
     return int(Path(path).read_text())
-
-
-def ended(pid):
-    eventually(lambda: not os.path.exists(f"/proc/{pid}"), deadline=SECONDS)
 
 
 @in_program
@@ -138,7 +132,7 @@ def test_a_second_plug_in_replaces_the_first_and_tasks_of_the_first_end_well():
         client.register_plugin(TemplatePlugin(make=dask_tasks.template_with_data, max_calls=1))
         open(release, "w").close()
         assert task.result(SECONDS) is None
-        ended(process)
+        wait_for_end(process, SECONDS)
         found = [client.submit(dask_tasks.pid, n).result(SECONDS)[0] for n in range(3)]
         assert len({*found}) == 3  # each task has a process of its own
         client.unregister_worker_plugin("anyfork")
@@ -157,7 +151,7 @@ def test_a_worker_that_is_scaled_away_leaves_its_task_to_others_and_its_processe
         ((address, _),) = [(worker, keys) for worker, keys in client.processing().items() if keys]
         Path(path).unlink()
         client.retire_workers([address], close_workers=True)
-        ended(process)
+        wait_for_end(process, SECONDS)
         assert begun(path) != process
         open(release, "w").close()
         assert task.result(SECONDS) is None
@@ -181,7 +175,7 @@ def test_adaptive_scaling_gives_new_workers_templates_and_retired_ones_leave_not
         assert client.gather(tasks) == [None, None]
         del tasks
         for pid in {*workers}.union(*below):
-            ended(pid)
+            wait_for_end(pid, SECONDS)
 
 
 @in_program
@@ -197,7 +191,7 @@ def test_a_plug_in_that_is_replaced_while_it_makes_its_template_replaces_nothing
         registering.join()
         assert client.submit(dask_tasks.data).result(SECONDS) == [1, 2, 3]
         (template,) = dask_tasks.MADE
-        ended(template)
+        wait_for_end(template, SECONDS)
 
 
 class Machines:
@@ -254,7 +248,7 @@ def test_workers_on_several_machines_have_templates_of_their_own_also_those_that
             assert process in descendants(strong.pid)
             Path(path).unlink()
             strong.kill()
-            ended(process)
+            wait_for_end(process, SECONDS)
             machines.worker("stronger", "--resources", "strength=1")
             assert begun(path) != process
             open(release, "w").close()
@@ -277,7 +271,7 @@ def test_the_processes_of_workers_that_lose_their_scheduler_end_and_a_new_schedu
             process = begun(path)
             machines.scheduler.kill()
             assert worker.wait(SECONDS) is not None
-            ended(process)
+            wait_for_end(process, SECONDS)
             assert task.status != "finished"
         machines.start_scheduler()
         machines.worker("second")

@@ -21,14 +21,13 @@ pytest.importorskip("nbclient", reason="nbclient is not installed, or has no whe
 pytest.importorskip("ipykernel", reason="ipykernel is not installed, or has no wheel for this interpreter")
 
 import nbformat
-from conftest import eventually, owned
-from in_program import TEST_DEADLINE, in_program
+from conftest import eventually, owned, wait_for_end
+from in_program import SECONDS, TEST_DEADLINE, in_program
 from jupyter_client import AsyncKernelManager, KernelManager
 from nbclient import NotebookClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_DEADLINE)]
 
-SECONDS = 60  # for an answer
 PAGE = Path(__file__).parents[2] / "docs" / "jupyter.md"
 
 
@@ -75,10 +74,6 @@ def value(client, expression, code=""):
 
 def parent(client):
     return value(client, "os.getppid()", "import os")
-
-
-def ended(pid):
-    eventually(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
 FRESH = {
@@ -166,11 +161,11 @@ async def interrupt_restart_and_shut_down(name):
         new = await async_value(client, "os.getpid()", "import os")
         parents.add(await async_value(client, "os.getppid()"))
         assert new != pid
-        ended(pid)
+        wait_for_end(pid)
         client.stop_channels()
         await manager.shutdown_kernel(now=manager is managers[1])
         assert not await manager.is_alive()
-        ended(new)
+        wait_for_end(new)
     assert len(parents) == 1
 
 
@@ -185,7 +180,7 @@ def test_kernels_outlive_their_template_and_the_next_one_gets_a_new_template():
     with kernel(warm) as (manager, client):
         template = parent(client)
         os.kill(template, signal.SIGKILL)
-        ended(template)
+        wait_for_end(template)
         with kernel(warm) as (_, other):
             assert parent(other) not in (template, os.getpid())
         assert value(client, "6 * 7") == 42
@@ -195,7 +190,7 @@ def test_kernels_outlive_their_template_and_the_next_one_gets_a_new_template():
         template = parent(client)
         pid = manager.provisioner.process.pid
         os.kill(template, signal.SIGKILL)
-        ended(template)
+        wait_for_end(template)
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: not manager.is_alive())  # though nobody knows how it ended
 
@@ -226,7 +221,7 @@ def test_kernels_end_when_their_manager_is_killed_even_if_their_template_was_kil
     ) as manager:
         first, template, is_warm = map(int, manager.stdout.readline().split())
         os.kill(template, signal.SIGKILL)
-        ended(template)
+        wait_for_end(template)
         manager.stdin.write("\n")
         manager.stdin.flush()
         second, template, second_is_warm = map(int, manager.stdout.readline().split())
@@ -237,10 +232,10 @@ def test_kernels_end_when_their_manager_is_killed_even_if_their_template_was_kil
         assert all(os.path.exists(f"/proc/{pid}") for pid in (first, second))
         manager.kill()
     for pid in (first, second, template):
-        ended(pid)
+        wait_for_end(pid)
     assert os.path.exists(f"/proc/{independent}")
     os.kill(independent, signal.SIGKILL)
-    ended(independent)
+    wait_for_end(independent)
 
 
 class Records(logging.Handler):

@@ -15,13 +15,12 @@ import pytest
 pytest.importorskip("ipykernel", reason="ipykernel is not installed, or has no wheel for this interpreter")
 
 from conftest import eventually
-from in_program import TEST_DEADLINE, in_program
+from in_program import SECONDS, TEST_DEADLINE, in_program
 from jupyter_client import BlockingKernelClient
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "twenty_kernels.mjs"
 KERNELS = 20
-SECONDS = 60  # for an answer
 
 pytestmark = [
     pytest.mark.slow,

@@ -13,6 +13,7 @@ from pathlib import Path
 from resource import struct_rusage
 
 import pytest
+from procfs import runs
 
 pytest.importorskip("rq", reason="rq is not installed, or has no wheel for this interpreter")
 if shutil.which("redis-server") is None:
@@ -54,14 +55,6 @@ def begun(path):
     """Wait until a job has begun. Return its process and the child of that."""
     eventually(Path(path).exists)
     return map(int, Path(path).read_text().split())
-
-
-def ended(pid):
-    """Return whether a process has ended, or waits for a parent that reaps nothing."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 @in_program
@@ -130,7 +123,7 @@ def test_commands_kill_the_work_horse_and_its_children():
             sender.join()
             assert job.get_status() == status
             for pid in begun(path):
-                eventually(lambda pid=pid: ended(pid))
+                eventually(lambda pid=pid: not runs(pid))
 
 
 @in_program
@@ -199,5 +192,5 @@ def test_the_command_line_runs_the_worker_and_its_work_horse_ends_with_it():
             assert horse in descendants(worker.pid)
             assert fine.get_status() == JobStatus.FINISHED
             worker.kill()
-        eventually(lambda: ended(horse))
+        eventually(lambda: not runs(horse))
         os.kill(child, signal.SIGKILL)

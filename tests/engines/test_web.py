@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import eventually, owned
+from conftest import eventually, owned, wait_for_end
 from deadlines import PROGRAM_DEADLINE
 
 ENGINES = ("fastapi", "django", "gunicorn")
@@ -118,10 +118,6 @@ def begun(fifo):
     return int(path.read_text())
 
 
-def ended(pid):
-    eventually(lambda: not Path(f"/proc/{pid}").exists())
-
-
 def ask(client, path):
     """Send a request, and return its connection."""
     connection = socket.create_connection((client.base_url.host, client.base_url.port), PROGRAM_DEADLINE)
@@ -149,7 +145,7 @@ def test_the_job_of_a_client_that_leaves_ends(held, application, path):
     with serving([*UVICORN, "{fd}", application]) as (_, client), ask(client, path) as connection:
         worker = begun(held)
         connection.close()
-        ended(worker)
+        wait_for_end(worker)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +174,7 @@ def test_the_workers_of_a_server_that_is_killed_end(held):
     with serving([*UVICORN, "{fd}", "held_fastapi:app"]) as (server, client), ask(client, "/reports/1"):
         worker = begun(held)
         server.kill()
-        ended(worker)
+        wait_for_end(worker)
 
 
 def test_the_unit_of_systemd_is_one_and_its_command_line_finishes_its_jobs_at_sigterm(held):
@@ -201,4 +197,4 @@ def test_the_unit_of_systemd_is_one_and_its_command_line_finishes_its_jobs_at_si
             held.open("w").close()
             assert answer_of(connection) == {"pages": 1}
         assert server.wait(PROGRAM_DEADLINE) in (0, -signal.SIGTERM)
-    ended(worker)
+    wait_for_end(worker)

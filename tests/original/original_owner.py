@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from conftest import eventually
 from deadlines import DEADLINE
 from original_functions import receive_all
+from procfs import state_of
 
 if TYPE_CHECKING:
     from typing import IO, Self
@@ -92,16 +93,6 @@ def answer_of(process: anyfork.Process) -> object:
         return json.loads(receive_all(process.channel))
 
 
-def state(pid: int) -> str:
-    """Return the state of a process in one letter: R, S, T for stopped, Z for zombie."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def parent(pid: int) -> int:
-    """Return the pid of a process's parent."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def title(pid: int) -> str:
     """Return the command line of a process as ps shows it."""
     return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
@@ -110,7 +101,7 @@ def title(pid: int) -> str:
 def stop(pid: int) -> None:
     """Stop a process, and wait until it has stopped."""
     os.kill(pid, signal.SIGSTOP)
-    eventually(lambda: state(pid) == "T", f"process {pid} does not stop")
+    eventually(lambda: state_of(pid) == "T", f"process {pid} does not stop")
 
 
 def other_owner(program: str, *arguments: str, stdin: IO[bytes] | int | None = None) -> subprocess.Popen[bytes]:

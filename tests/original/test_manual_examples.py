@@ -14,7 +14,8 @@ import pytest
 from conftest import eventually
 from deadlines import DEADLINE
 from original_functions import receive_all
-from original_owner import Pipe, other_owner, parent
+from original_owner import Pipe, other_owner
+from procfs import parent_of
 
 import anyfork
 
@@ -268,11 +269,11 @@ def test_workers_of_a_pool_get_strings_and_files_sent_before_and_after_their_for
 
 def test_a_process_of_its_own_is_a_child_of_the_default_template():
     templates = [anyfork.Template().ready() for _ in range(2)]
-    parents = {parent(template.pid) for template in templates}
+    parents = {parent_of(template.pid) for template in templates}
     for template in templates:
         template.close()
     assert len(parents) == 1
-    assert parent(parents.pop()) == os.getpid()
+    assert parent_of(parents.pop()) == os.getpid()
 
 
 def test_ten_processes_forked_off_a_template_are_its_children():

@@ -75,10 +75,9 @@ async def test_p1_workers_are_added_one_by_one_up_to_max_while_all_are_full(temp
             grown.append(pool.stats().started)
             assert grown[-1] == count
         await seen.wait(4)
-        await anyio.sleep(0.3)  # three times start_after: nothing more comes
-        assert pool.stats().started == 4
         gate.open(20)
         workers = Counter([await one.outcome() for one in asked])
+        assert pool.stats().started == 4
     assert len(workers) == 4
 
 
@@ -187,7 +186,9 @@ async def test_defect_1_idle_workers_leave_unless_they_are_wanted(template):
         await until(lambda: pool.stats().idle == 2)
         pids = set(pool.pids)
         await use_all(pool, 2)
-        await anyio.sleep(0.1)  # ten times idle_timeout
+        async with aio.Pool(template, idle_timeout=0.01) as other:
+            await use_all(other, 1)
+            await until(lambda: not other.pids)  # its worker was not idle for longer
         assert set(pool.pids) == pids
 
 
@@ -210,7 +211,8 @@ async def test_defect_2_zero_means_zero(template, tasks):
         async with aio.Pool(template, **options) as pool:
             asked = ask(tasks, pool.call, jobs.pid)
             await until(lambda: pool.stats().queued == 1)
-            await anyio.sleep(0.05)
+            async with aio.Pool(template) as other:
+                await other.call(jobs.pid)  # as much as this pool would need for it
             assert pool.stats().queued == 1
             pool.resize(max_workers=1, load=1)
             assert await asked.outcome() in pool.pids

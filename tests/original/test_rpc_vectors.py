@@ -21,8 +21,9 @@ import pytest
 import rpc_functions as rpc
 from conftest import eventually
 from deadlines import DEADLINE
-from original_owner import Pipe, Watch, other_owner, read_to_end, state, stop, title
+from original_owner import Pipe, Watch, other_owner, read_to_end, stop, title
 from owner_side import output_of
+from procfs import state_of
 
 import anyfork
 from _anyfork_child.values.serializers import Raw
@@ -569,7 +570,7 @@ SIZES = pytest.mark.parametrize(("count", "size"), [(50, 50_000), (200, MEGABYTE
 def made_at_rest(worker: anyfork.Worker, meter: IO[bytes]) -> int:
     """Return how many values a worker has made when it stops."""
     # It sleeps only when it cannot send, or has nothing more to do.
-    eventually(lambda: state(worker.pid) == "S", "it does not stop")
+    eventually(lambda: state_of(worker.pid) == "S", "it does not stop")
     return int.from_bytes(os.pread(meter.fileno(), 4, 0), "little")
 
 

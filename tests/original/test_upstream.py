@@ -8,7 +8,8 @@ import sys
 import pytest
 from deadlines import DEADLINE
 from original_functions import receive_all
-from original_owner import Pipe, Watch, parent
+from original_owner import Pipe, Watch
+from procfs import parent_of
 
 import anyfork
 
@@ -30,7 +31,7 @@ def test_the_childs_side_loads_in_a_fresh_interpreter_without_the_owners_side():
 
 def test_all_templates_of_a_program_are_forked_from_one_default_template():
     with anyfork.Template().ready() as one, anyfork.Template().ready() as other:
-        assert parent(one.pid) == parent(other.pid)
+        assert parent_of(one.pid) == parent_of(other.pid)
 
 
 SAY_173 = "import os; os.write(args[0].fileno(), b'173')"

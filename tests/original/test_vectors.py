@@ -18,7 +18,8 @@ import pytest
 from conftest import eventually
 from deadlines import DEADLINE
 from original_functions import PidOnArrival, receive_all
-from original_owner import Pipe, Watch, answer_of, other_owner, parent, read_to_end, state, stop, title
+from original_owner import Pipe, Watch, answer_of, other_owner, read_to_end, stop, title
+from procfs import parent_of, state_of
 
 import anyfork
 
@@ -229,7 +230,7 @@ def test_start_returns_before_a_stopped_template_has_entered_the_function(pipe):
     template = anyfork.Template().preload("original_functions").ready()
     stop(template.pid)
     process = template.start("original_functions:note", pipe.write, b"entered")
-    assert state(process.pid) == "T"
+    assert state_of(process.pid) == "T"
     assert not pipe.readable()
     os.kill(process.pid, signal.SIGCONT)
     assert process.wait().code == 0
@@ -321,7 +322,7 @@ def test_a_process_works_after_its_template_was_dropped_and_keeps_it_as_its_pare
         pid = template.pid
         del template
         assert process.channel.recv(100) == f"{process.pid} {pid}".encode()
-        assert parent(process.pid) == pid
+        assert parent_of(process.pid) == pid
 
 
 def test_a_dropped_template_ends_with_the_last_of_its_processes():
@@ -570,7 +571,7 @@ def test_a_thousand_processes_asked_for_in_a_row_all_answer(what):
 
 def default_template_pid() -> int:
     with anyfork.Template().ready() as template:
-        return parent(template.pid)
+        return parent_of(template.pid)
 
 
 def test_a_killed_default_template_is_replaced_by_the_next_template_of_the_program():
@@ -809,7 +810,7 @@ def test_a_detached_process_survives_an_owner_that_is_killed():
     with other_owner(DETACHED, stdin=read) as owner:
         os.close(read)
         pid = int(owner.stdout.readline())
-        with Watch(pid) as process, Watch(parent(pid)) as template:
+        with Watch(pid) as process, Watch(parent_of(pid)) as template:
             owner.kill()
             template.wait()
             assert not process.ended

@@ -3,7 +3,6 @@ killed."""
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import sys
 from textwrap import dedent
 
 import pytest
-from conftest import children, eventually, owned, state_and_command
+from conftest import children, eventually, owned, state_and_command, wait_for_end
 from deadlines import PROGRAM_DEADLINE
 from owner_side import output_of
 
@@ -564,4 +563,4 @@ def test_a_killed_program_leaves_nothing(tmp_path):
         assert len(owned(process.pid)) >= 6
         process.send_signal(signal.SIGKILL)
     eventually(lambda: not owned(process.pid), lambda: f"processes are left: {owned(process.pid)}")
-    eventually(lambda: not os.path.exists(f"/proc/{tracker[0]}"), "the resource tracker is left")
+    wait_for_end(tracker[0])

@@ -416,7 +416,9 @@ async def test_a_timeout_counts_only_while_the_call_runs(template, gate, seen, t
         long = ask(tasks, pool.call, jobs.tell_and_wait, gate.file, timeout=math.inf)
         await seen.wait(1)
         waiting = ask(tasks, pool.call, jobs.pid)
-        await anyio.sleep(0.4)
+        with pytest.raises(anyfork.CallTimeoutError):  # as long as the call would have had
+            async with aio.Pool(template, timeout=0.2) as other:
+                await other.call("signal:pause")
         gate.open()
         assert await long.outcome() == await waiting.outcome()
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from difflib import unified_diff
 from typing import TYPE_CHECKING
 
+from deadlines import PROGRAM_DEADLINE
+
 from anyfork import Process, Template
 from anyfork._programs.command_line import CommandLine
 from anyfork._programs.start import read_report, reason, take_over
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
     from _anyfork_child.wire.owned_descriptors import Owned
 
-DEADLINE = 50.0  # seconds for one run
 MUCH = """
     asyncio concurrent.futures csv json.tool logging.handlers multiprocessing.pool
     subprocess tempfile timeit unittest
@@ -116,7 +117,7 @@ class Place:
                 cwd=self.place,
                 stdout=stdout,
                 stderr=stderr,
-                timeout=DEADLINE,
+                timeout=PROGRAM_DEADLINE,
                 check=False,
                 **keywords,
             )
@@ -147,7 +148,7 @@ class Runs(Place):
             template = self.template.fork(cwd=self.place, stdin=source, stdout=stdout, stderr=stderr, env=env)
             process, report = start(template, line)
             with process:
-                returncode = process.wait(DEADLINE).returncode
+                returncode = process.wait(PROGRAM_DEADLINE).returncode
             self.why_cold = reason(read_report(report))
         return outcome(returncode, self.place)
 

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cold_and_warm import DEADLINE, PLAIN
+from cold_and_warm import PLAIN
 from conftest import eventually
+from deadlines import PROGRAM_DEADLINE
 
 from _anyfork_client import messages, place
 from anyfork._programs.learned import SUFFIX
@@ -46,12 +47,14 @@ class CommandLine:
         keywords = {"env": self.env, "start_new_session": True, "capture_output": True, "text": True, **keywords}
         if "input" not in keywords:
             keywords.setdefault("stdin", subprocess.DEVNULL)
-        return subprocess.run(self.command(*line), timeout=DEADLINE, check=False, **keywords)
+        return subprocess.run(self.command(*line), timeout=PROGRAM_DEADLINE, check=False, **keywords)
 
     def call(self, command: str) -> str:
         """Run another command of ``anyfork``; return its output."""
         line = [sys.executable, "-m", "_anyfork_client", command]
-        return subprocess.run(line, env=self.env, capture_output=True, text=True, timeout=DEADLINE, check=True).stdout
+        return subprocess.run(
+            line, env=self.env, capture_output=True, text=True, timeout=PROGRAM_DEADLINE, check=True
+        ).stdout
 
     def warm_up(self) -> None:
         """Wait until programs with these options start warm."""
@@ -81,7 +84,7 @@ class CommandLine:
         """Return what the only keeper answers."""
         [path] = self.sockets()
         directory = os.open(self.directory, place.PATH)
-        sock = place.connect(directory, path.stem, DEADLINE)
+        sock = place.connect(directory, path.stem, PROGRAM_DEADLINE)
         try:
             messages.send(sock, (command, {}))
             return messages.receive(sock)[1]

@@ -8,7 +8,8 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
-from cold_and_warm import DEADLINE, PLAIN, TEMPLATES, Runs
+from cold_and_warm import PLAIN, TEMPLATES, Runs
+from deadlines import PROGRAM_DEADLINE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +46,7 @@ def empty(place):
 def templates():
     """Provide one template of each kind for all tests: what it preloads takes longer than most of them."""
     with contextlib.ExitStack() as stack:
-        yield {name: stack.enter_context(make().ready(DEADLINE)) for name, make in TEMPLATES.items()}
+        yield {name: stack.enter_context(make().ready(PROGRAM_DEADLINE)) for name, make in TEMPLATES.items()}
 
 
 @pytest.fixture(params=TEMPLATES)

@@ -9,7 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from cold_and_warm import DEADLINE, PLAIN
+from cold_and_warm import PLAIN
+from deadlines import PROGRAM_DEADLINE
 from owner_side import output_of
 
 from _anyfork_child.program import loaded
@@ -214,7 +215,7 @@ def test_a_recipe_is_tried_again_after_no_thread_could_be_started(monkeypatch):
     assert kept.status(0.0)["state"] in ("being made", "ready")
     kept.close()
     for maker in [thread for thread in threading.enumerate() if thread.name == "anyfork maker"]:
-        maker.join(DEADLINE)
+        maker.join(PROGRAM_DEADLINE)
 
 
 def test_the_files_that_name_places_of_modules_are_watched(tmp_path, monkeypatch):

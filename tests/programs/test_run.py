@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from cold_and_warm import DEADLINE, PLAIN, Place, differences
+from cold_and_warm import PLAIN, Place, differences
 from conftest import eventually
+from deadlines import PROGRAM_DEADLINE
 from keepers import COLD, command_line
 from owner_side import output_of, run_python
 
@@ -241,7 +242,12 @@ def test_a_command_has_loaded_what_it_imported_before(tmp_path):
 def test_a_program_that_systemd_has_given_sockets_starts_cold(shared):
     command = f"export LISTEN_PID=$$; exec {' '.join(shared.command('--verbose', '-c', 'pass'))}"
     done = subprocess.run(
-        ["sh", "-c", command], env=shared.env, start_new_session=True, capture_output=True, timeout=DEADLINE, check=True
+        ["sh", "-c", command],
+        env=shared.env,
+        start_new_session=True,
+        capture_output=True,
+        timeout=PROGRAM_DEADLINE,
+        check=True,
     )
     assert b"LISTEN_PID" in done.stderr
 
@@ -301,13 +307,13 @@ def test_the_program_gets_the_signals_of_the_client(shared, number):
     code = f"import signal, os, sys, time; signal.signal({int(number)}, lambda n, _: sys.exit(n + 100)); os.write(1, b'.')\nwhile True: time.sleep(0.1)"
     with begin(shared, code) as client:
         client.send_signal(number)
-        assert client.wait(DEADLINE) == number + 100
+        assert client.wait(PROGRAM_DEADLINE) == number + 100
 
 
 def test_the_client_ends_by_the_signal_that_ends_the_program(shared):
     with begin(shared, WAIT, stdin=subprocess.PIPE) as client:
         client.terminate()
-        assert client.wait(DEADLINE) == -signal.SIGTERM
+        assert client.wait(PROGRAM_DEADLINE) == -signal.SIGTERM
 
 
 def test_a_program_ends_with_a_client_that_is_killed(shared):
@@ -325,7 +331,7 @@ def test_a_keeper_that_is_killed_leaves_nothing(own):
         answer = own.ask()
         pids += [answer["pid"], *(template["pid"] for template in answer["templates"] if "pid" in template)]
         os.kill(answer["pid"], signal.SIGKILL)
-        assert client.wait(DEADLINE) == 255
+        assert client.wait(PROGRAM_DEADLINE) == 255
         assert b"the keeper has ended" in client.stderr.read()
         eventually(lambda: all(map(is_gone, pids)))
     assert own.run("-c", "print(1)").stdout == "1\n"
@@ -351,7 +357,7 @@ def test_programs_go_on_when_the_keeper_is_stopped(own):
     with begin(own, f"{WAIT}; print('done')", stdin=subprocess.PIPE) as client:
         own.call("stop")
         eventually(lambda: not own.sockets())
-        assert client.communicate(b"x", DEADLINE)[0] == b"done\n"
+        assert client.communicate(b"x", PROGRAM_DEADLINE)[0] == b"done\n"
         assert client.returncode == 0
 
 
@@ -373,7 +379,7 @@ def test_a_program_never_runs_twice_when_its_client_cannot_follow_it(own):
         with own.until_warm(start) as client:
             os.close(write)
             os.kill(own.ask()["pid"], signal.SIGKILL)
-            assert client.wait(DEADLINE) == 255
+            assert client.wait(PROGRAM_DEADLINE) == 255
         assert count.read() == b""
 
 
@@ -465,7 +471,7 @@ def test_a_program_starts_cold_when_the_keeper_has_no_descriptor_for_it(shared):
 def test_a_script_from_a_pipe_is_read_once(shared):
     command = ["bash", "-c", f"{' '.join(shared.command('--verbose'))} <(echo 'x = (')"]
     keywords = {"env": shared.env, "start_new_session": True, "capture_output": True}
-    done = shared.until_warm(lambda: subprocess.run(command, timeout=DEADLINE, check=False, **keywords))
+    done = shared.until_warm(lambda: subprocess.run(command, timeout=PROGRAM_DEADLINE, check=False, **keywords))
     assert done.returncode == 1
     assert b"no regular file, which can be read only once" in done.stderr
     assert b"SyntaxError" in done.stderr
@@ -511,7 +517,7 @@ def test_a_program_that_hangs_before_it_begins_gets_signals_and_ends_with_its_cl
             with line.start("-c", "held", stdin=subprocess.PIPE) as client:
                 pid = int((tmp_path / "says").read_text())
                 client.send_signal(number)
-                assert client.wait(DEADLINE) == -number
+                assert client.wait(PROGRAM_DEADLINE) == -number
                 eventually(lambda pid=pid: is_gone(pid))
 
 
@@ -519,7 +525,7 @@ def test_a_pipe_ends_when_the_program_closes_it(shared):
     code = "import os; os.write(1, b'.'); os.close(1); os.read(0, 1)"
     with begin(shared, code, stdin=subprocess.PIPE) as client:
         assert client.stdout.read() == b""
-        client.communicate(b"x", DEADLINE)
+        client.communicate(b"x", PROGRAM_DEADLINE)
 
 
 @pytest.mark.slow
@@ -553,7 +559,7 @@ def _ask_as_nobody(directory, name):
     try:
         fd = os.open(directory, place.PATH)
         os.setuid(65534)
-        sock = place.connect(fd, name, DEADLINE)
+        sock = place.connect(fd, name, PROGRAM_DEADLINE)
         messages.send(sock, ("status", {}))
         messages.receive(sock)
     except (messages.LostError, ConnectionError):
@@ -621,7 +627,7 @@ def test_the_examples_of_the_page_do_what_they_say(shared, tmp_path, command, sa
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=DEADLINE,
+        timeout=PROGRAM_DEADLINE,
         check=True,
     )
     assert done.stdout == said

@@ -13,8 +13,8 @@ import threading
 from multiprocessing import resource_tracker
 
 import pytest
-from cold_and_warm import DEADLINE
-from conftest import descendants, eventually
+from conftest import descendants, eventually, wait_for_end
+from deadlines import PROGRAM_DEADLINE
 from owner_side import output_of
 
 import anyfork
@@ -66,7 +66,7 @@ def warm(shown):
 
 def output(warm, source=SHOW, **attributes):
     with warm.run_code(source, stdout=anyfork.PIPE, **attributes) as process:
-        return process.communicate(timeout=DEADLINE)[0].decode().strip()
+        return process.communicate(timeout=PROGRAM_DEADLINE)[0].decode().strip()
 
 
 def of_a_call(warm):
@@ -180,7 +180,7 @@ def test_a_module_and_a_script_start_warm(warm, tmp_path):
     (tmp_path / "script.py").write_text(SHOW)
     for start in (lambda **out: warm.run_module("script", **out), lambda **out: warm.run_script("script.py", **out)):
         with start(stdout=anyfork.PIPE, cwd=tmp_path) as process:
-            assert process.communicate(timeout=DEADLINE)[0] == b"11 True\n"
+            assert process.communicate(timeout=PROGRAM_DEADLINE)[0] == b"11 True\n"
 
 
 def test_a_new_file_that_hides_a_module_is_seen(warm, tmp_path):
@@ -204,7 +204,7 @@ def test_a_variable_that_was_read_counts_and_no_other(warm, shown, monkeypatch):
     assert warm.report().why_cold == "SHOWN differs from the template's, and shown has read it"
     without = {name: value for name, value in os.environ.items() if name != "SHOWN"}
     with warm.run_code(source, env=without, stdout=anyfork.DEVNULL) as process:
-        assert process.wait(DEADLINE).code == 0
+        assert process.wait(PROGRAM_DEADLINE).code == 0
     assert process.cold == warm.report().why_cold == "SHOWN is missing, and shown has read it"
 
 
@@ -278,7 +278,7 @@ class Held:
     def release(self):
         os.close(self._gate)
         os.close(self._begun)
-        assert self.job.result(DEADLINE) == b""
+        assert self.job.result(PROGRAM_DEADLINE) == b""
 
 
 def hold(begun, gate):
@@ -294,7 +294,7 @@ def test_jobs_that_wait_while_the_template_is_killed_run_in_the_next_one(warm, t
         kill(held.template)
         kill(warm.template())
         held.release()
-        assert [each.result(DEADLINE) for each in waiting] == [11, 11]
+        assert [each.result(PROGRAM_DEADLINE) for each in waiting] == [11, 11]
     assert (warm.report().made, executor.stats().failed) == (2, 0)
     assert "template lost" in trace.read_text()
 
@@ -316,7 +316,7 @@ def test_a_pool_ends_with_its_own_template(warm, used):
 def test_templates_that_end_with_their_workers_before_these_are_ready_are_not_made_for_ever(warm):
     with anyfork.Executor(warm, 1, initializer=end_the_template_too) as executor:
         with pytest.raises(anyfork.TemplateError):
-            executor.submit(get, 0).result(DEADLINE)
+            executor.submit(get, 0).result(PROGRAM_DEADLINE)
         assert executor.stats().started <= 2 * (MAX_TRIES + 1)
 
 
@@ -332,9 +332,9 @@ def test_jobs_that_wait_for_a_template_that_cannot_be_made_fail(warm, shown):
         shown.edit("1 / 0")
         held.release()
         with pytest.raises(anyfork.PreloadError):
-            waiting.result(DEADLINE)
+            waiting.result(PROGRAM_DEADLINE)
         shown.edit()
-        assert executor.submit(get, 0).result(DEADLINE) == 13
+        assert executor.submit(get, 0).result(PROGRAM_DEADLINE) == 13
 
 
 def test_a_destructor_in_the_middle_of_a_warm_submits_while_another_thread_does(warm, monkeypatch):
@@ -345,7 +345,7 @@ def test_a_destructor_in_the_middle_of_a_warm_submits_while_another_thread_does(
     def in_the_middle(self, call):
         if threading.current_thread() is user and not inside.is_set():
             inside.set()
-            assert follows.wait(DEADLINE)
+            assert follows.wait(PROGRAM_DEADLINE)
             Trash()
         return get_generation(self, call)
 
@@ -362,12 +362,12 @@ def test_a_destructor_in_the_middle_of_a_warm_submits_while_another_thread_does(
         monkeypatch.setattr(anyfork.Warm, "_get", in_the_middle)
         monkeypatch.setattr(WarmDispatcher, "_follow", follow)
         user.start()
-        assert inside.wait(DEADLINE)
+        assert inside.wait(PROGRAM_DEADLINE)
         submitter.start()
         for thread in (user, submitter):
-            thread.join(DEADLINE)
+            thread.join(PROGRAM_DEADLINE)
             assert not thread.is_alive()
-        assert [each.result(DEADLINE) for each in found] == [11, 11]
+        assert [each.result(PROGRAM_DEADLINE) for each in found] == [11, 11]
 
 
 def test_a_change_of_the_module_path_counts(warm, tmp_path, monkeypatch):
@@ -492,7 +492,7 @@ def test_threads_that_need_it_at_once_make_it_once(warm):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(DEADLINE)
+        thread.join(PROGRAM_DEADLINE)
     assert results == [11] * 4
     assert warm.report().made == 1
 
@@ -539,7 +539,7 @@ def test_nothing_is_left_when_the_owner_is_killed(tmp_path):
     env = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
     with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=os.getpid, env=env) as owner:
         template = int(owner.stdout.readline())
-    eventually(lambda: not os.path.exists(f"/proc/{template}"), "the template goes on")
+    wait_for_end(template)
     assert not os.listdir(tmp_path / "tmp")
 
 
@@ -657,13 +657,13 @@ def test_a_program_that_a_new_interpreter_runs_counts_as_cold():
     with anyfork.Warm("json") as warm:
         env = {**os.environ, "PYTHONHASHSEED": "7"}
         with warm.run_code("pass", env=env) as process:
-            process.wait(DEADLINE)
+            process.wait(PROGRAM_DEADLINE)
         assert "PYTHONHASHSEED" in process.cold
         with warm.run_code("pass") as process:
-            process.wait(DEADLINE)
+            process.wait(PROGRAM_DEADLINE)
         assert process.cold == ""
         with warm.fork().run_code("pass") as process:
-            process.wait(DEADLINE)
+            process.wait(PROGRAM_DEADLINE)
         assert process.cold is None
         report = warm.report()
         assert (report.starts, report.saved, report.cold) == (2, 2 * report.seconds, 1)

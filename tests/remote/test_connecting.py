@@ -8,12 +8,11 @@ import pickle
 import socket
 import sys
 import time
-from pathlib import Path
 
 import far_side
 import machines
 import pytest
-from conftest import eventually, owned
+from conftest import eventually, owned, wait_for_end
 from deadlines import DEADLINE
 from owner_side import read_all
 
@@ -95,7 +94,7 @@ def test_a_command_that_says_nothing_is_given_up_after_the_time_given_and_killed
     assert isinstance(error, TimeoutError)
     assert "0.5 seconds have passed" in str(error)
     pid = int((tmp_path / "pid").read_text())
-    eventually(lambda: not Path(f"/proc/{pid}").exists())
+    wait_for_end(pid)
 
 
 # Some builds have zlib in the interpreter, so no file can take its place.
@@ -136,7 +135,7 @@ def test_closing_a_template_while_it_connects_ends_the_command(tmp_path):
     del template
     gc.collect()
     pid = int((tmp_path / "pid").read_text())
-    eventually(lambda: not Path(f"/proc/{pid}").exists())
+    wait_for_end(pid)
 
 
 def test_a_deadline_of_ready_leaves_the_connection_alone():

@@ -15,7 +15,7 @@ from pathlib import Path
 import far_side
 import machines
 import pytest
-from conftest import descendants, eventually, owned
+from conftest import descendants, eventually, owned, wait_for_end
 from deadlines import DEADLINE
 from owner_side import ended, read_all
 
@@ -138,7 +138,7 @@ def test_everything_on_the_other_side_ends_with_ssh(server):
         with pytest.raises(anyfork.ConnectionLostError):
             template.ready(DEADLINE)
         process.close()
-    eventually(lambda: not Path(f"/proc/{pid}").exists())
+    wait_for_end(pid)
 
 
 OWNER = """
@@ -219,7 +219,7 @@ def test_a_connection_that_is_cut_is_lost_within_the_time_said(network):
         with pytest.raises(anyfork.ConnectionLostError):
             template.ready(DEADLINE)
         process.close()
-        eventually(lambda: not Path(f"/proc/{pid}").exists(), "the other side does not notice")
+        wait_for_end(pid)
 
 
 def test_calls_go_on_over_a_network_with_delay_and_loss(network):

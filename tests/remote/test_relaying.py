@@ -18,19 +18,12 @@ import pytest
 from conftest import eventually, owned
 from deadlines import DEADLINE
 from owner_side import ended, read_all, stopped
+from procfs import parent_of, runs
 
 import anyfork
 
 remote = machines.remote
 NODE = os.uname().nodename
-
-
-def alive(pid):
-    """Return whether a process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def pid_of(process):
@@ -51,14 +44,9 @@ def relays_of(template):
     pid = template.ready().pid
     near, far = relays()
     while pid not in far:
-        pid = parent(pid)
-    assert parent(pid) in near
-    return parent(pid), pid
-
-
-def parent(pid):
-    """Return the pid of a process's parent."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        pid = parent_of(pid)
+    assert parent_of(pid) in near
+    return parent_of(pid), pid
 
 
 @pytest.fixture
@@ -245,7 +233,7 @@ def test_the_end_of_a_relay_ends_everything_on_the_other_side(which, own_relays,
         remote.ready(DEADLINE)
     with pytest.raises(anyfork.ConnectionLostError):
         remote.fork().run(far_side.echo, timeout=DEADLINE)
-    eventually(lambda: not any(map(alive, [*pids, *own_relays])))
+    eventually(lambda: not any(map(runs, [*pids, *own_relays])))
 
 
 def test_a_lost_connection_is_told_with_its_reason(own_relays, remote):
@@ -273,7 +261,7 @@ def test_a_peer_that_says_nothing_any_more_is_given_up_by_both_sides():
             status = process.wait(DEADLINE)
             assert "nothing was received over it for 0.5 seconds" in status.error
         process.close()
-        eventually(lambda: not alive(pid))
+        eventually(lambda: not runs(pid))
 
 
 def test_silence_of_the_user_is_no_silence_of_the_connection():
@@ -322,7 +310,7 @@ def test_the_end_of_the_owner_ends_everything_on_both_sides(number):
         owner.wait(DEADLINE)
         with contextlib.suppress(BrokenPipeError):
             owner.stdin.close()
-    eventually(lambda: not any(map(alive, pids)), lambda: f"left: {[pid for pid in pids if alive(pid)]}")
+    eventually(lambda: not any(map(runs, pids)), lambda: f"left: {[pid for pid in pids if runs(pid)]}")
 
 
 def test_the_end_of_the_owner_ends_a_command_that_has_not_connected(tmp_path):
@@ -333,7 +321,7 @@ def test_the_end_of_the_owner_ends_a_command_that_has_not_connected(tmp_path):
         pids = [int((tmp_path / "pid").read_text()), *owned(owner.pid)]
         owner.kill()
         owner.wait(DEADLINE)
-    eventually(lambda: not any(map(alive, pids)))
+    eventually(lambda: not any(map(runs, pids)))
 
 
 def test_relays_use_no_time_while_nothing_happens(own_relays, remote):
@@ -368,7 +356,7 @@ def test_a_program_that_ends_leaves_nothing_and_says_nothing():
     )
     assert (done.returncode, done.stderr) == (0, "")
     pids = [int(pid) for pid in done.stdout.split()]
-    eventually(lambda: not any(map(alive, pids)))
+    eventually(lambda: not any(map(runs, pids)))
 
 
 def test_a_pool_of_threads_may_start_processes_at_once(remote):
