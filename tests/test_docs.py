@@ -62,7 +62,7 @@ def engine_marks(engine: str) -> list[pytest.MarkDecorator]:
 @pytest.mark.parametrize(("code", "said"), list(blocks()))
 def test_code_in_the_documentation_runs_and_prints_what_it_says(code: str, said: str | None, tmp_path: Path) -> None:
     for name in NOT_FOR_ALL_TESTS:
-        if re.search(rf"^from {name}\b", code, re.MULTILINE):
+        if re.search(rf"^(from|import) {name}\b", code, re.MULTILINE):
             pytest.importorskip(
                 name, reason="the dependency groups docs and slow have them, and .ci/run runs this test there"
             )

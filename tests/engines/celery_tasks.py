@@ -1,11 +1,13 @@
 """An app of Celery for tests, with its tasks."""
 
+import logging
 import os
 import signal
 import time
 from pathlib import Path
 
 from billiard.exceptions import SoftTimeLimitExceeded
+from billiard.process import current_process
 from celery import Celery
 from celery.signals import worker_process_init
 
@@ -35,6 +37,12 @@ def note(**_):
 def processes():
     """Say which process runs this, which one has loaded this module, and whether Celery's signal was sent."""
     return os.getpid(), LOADED_IN, os.getppid(), initialised == [os.getpid()]
+
+
+@app.task
+def logged_as():
+    """Say how log records call this process."""
+    return logging.makeLogRecord({}).processName, current_process().name
 
 
 @app.task

@@ -75,6 +75,9 @@ def test_tasks_run_in_processes_of_a_template_that_has_loaded_them():
         assert process in descendants(worker.pid)
         assert parent == loaded_in != worker.pid
         assert initialised
+        names = tasks.logged_as.delay().get(SECONDS)
+        assert names[0] == names[1]
+        assert names[0].startswith("PoolWorker-")
         assert [result.get(SECONDS) for result in [tasks.add.delay(n, n) for n in range(20)]] == [
             2 * n for n in range(20)
         ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import multiprocessing
 import os
 import signal
 from collections import deque
@@ -24,6 +25,7 @@ require("celery", "5.7", "celery")
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostError
+from billiard.process import current_process
 from celery.concurrency import base, prefork
 from celery.concurrency.prefork import process_destructor, process_initializer
 from kombu.asynchronous import get_event_loop
@@ -310,6 +312,8 @@ def load_app(app: Any) -> None:
 
 def begin_process(hostname: str) -> None:
     """Do what Celery does at the start of each process of its own pool."""
+    for process in current_process(), multiprocessing.current_process():  # logging and titles show this name
+        process.name = f"PoolWorker-{os.getpid()}"
     process_initializer(_apps[0], hostname)
     atexit.register(process_destructor, os.getpid(), 0)
 
