@@ -56,6 +56,21 @@ LIMITS: tuple[Limit, ...] = (
     ),
     Limit(
         "failure",
+        "What fails is a call of Trio for its own descriptor, which wakes its loop. It ends the loop, and asks no task.",
+        face="trio",
+        variant="owner",
+        text="TrioInternalError",
+    ),
+    Limit(
+        "failure",
+        "A worker reads its pipe of permits without waiting. No permit means that its jobs were taken back, and the "
+        "kernel never says so of a pipe that has some.",
+        variant="child EAGAIN",
+        place="^read$",
+        text="TimeoutError",
+    ),
+    Limit(
+        "failure",
         "EPIPE says that the other side has gone. The kernel never says so of one that lives, so it is believed.",
         variant="EPIPE",
     ),

@@ -146,7 +146,7 @@ def _play_async(world: World, scene: Scene, weapon: Weapon, face: str) -> tuple[
         act = await anext(play)
         raised: BaseException | None = None
         try:
-            with weapon.armed(act):
+            with weapon.armed(act), anyio.fail_after(SECONDS):
                 await act()
         except BaseException as error:
             problem = _judge(weapon, error, scene)
