@@ -35,7 +35,11 @@ LOOPS: dict[str, dict[str, Any]] = {
     "pool-uvloop": {"backend": "asyncio", "backend_options": {"use_uvloop": True}},
     "pool-trio": {"backend": "trio"},
 }
-FACES = ("executor", "worker", *LOOPS)
+WORKERS: dict[str, dict[str, Any]] = {
+    "worker-asyncio": {"backend": "asyncio"},
+    "worker-trio": {"backend": "trio"},
+}
+FACES = ("executor", "worker", *LOOPS, *WORKERS)
 EVERY = 0.05  # seconds between two strikes
 BATCH = 200  # jobs that are on their way at once
 PATIENCE = 120.0  # seconds for the end of a job; nothing takes that long unless it is lost
@@ -275,7 +279,7 @@ async def load_pool(book: Book, jobs: int, chance: random.Random, until: float) 
     return sum(book.ends.values())
 
 
-async def _one(pool: aio.Pool, book: Book, number: int, chance: float) -> None:
+async def _one(pool: aio.Pool | aio.Worker, book: Book, number: int, chance: float) -> None:
     if chance < 0.002:
         book.answered(number, await pool.call(deeds.note, book.path, number, SLOW, timeout=SHORT))
     elif chance < 0.02:
@@ -305,7 +309,60 @@ async def _harm_pool(pool: aio.Pool, template: list[aio.Template], chance: rando
 
 
 async def _async_template() -> aio.Template:
-    return await aio.Template().preload(deeds.__name__, "_anyfork_child.worker.job_loop").ready()
+    modules = (deeds.__name__, "_anyfork_child.worker.loop", "_anyfork_child.worker.job_loop")
+    return await aio.Template().preload(*modules).ready()
+
+
+# --- aio.Worker -----------------------------------------------------------------------------------------------
+
+
+async def load_async_worker(book: Book, jobs: int, chance: random.Random, until: float) -> int:
+    """Call one worker after the other, from several tasks, while they are killed; return how many calls there were."""
+    numbers, template = iter(range(jobs)), await _async_template()
+    present = [aio.Worker(template.fork())]
+    lock = anyio.Lock()
+
+    async def replace(broken: aio.Worker) -> None:
+        nonlocal template
+        async with lock:
+            if present[0] is not broken:
+                return
+            with anyio.CancelScope(shield=True):
+                await broken.aclose()
+            try:
+                present[0] = aio.Worker((await template.ready()).fork())
+            except anyfork.TemplateError:
+                await template.aclose()
+                template = await _async_template()
+                present[0] = aio.Worker(template.fork())
+
+    async def call() -> None:
+        for number in numbers:
+            worker = present[0]
+            try:
+                await _one(worker, book, number, chance.random())
+            except Exception as error:
+                book.failed(number, error)
+                await replace(worker)
+            if time.monotonic() >= until:
+                return
+
+    async def harm() -> None:
+        while True:
+            await anyio.sleep(EVERY)
+            what = chance.choices(("worker", "template"), (15, 1))[0]
+            book.strikes[what] += 1
+            kill(present[0].pid if what == "worker" else template.pid)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(harm)
+        async with anyio.create_task_group() as callers:
+            for _ in range(4):
+                callers.start_soon(call)
+        group.cancel_scope.cancel()
+    await present[0].aclose()
+    await template.aclose()
+    return sum(book.ends.values())
 
 
 # --- The commands ---------------------------------------------------------------------------------------------
@@ -320,6 +377,8 @@ def soak(face: str, jobs: int, seed: int, seconds: float = float("inf")) -> Book
             done = load_executor(book, jobs, chance, until)
         elif face == "worker":
             done = load_worker(book, jobs, chance, until)
+        elif face in WORKERS:
+            done = anyio.run(load_async_worker, book, jobs, chance, until, **WORKERS[face])
         else:
             done = anyio.run(load_pool, book, jobs, chance, until, **LOOPS[face])
         book.close(done)

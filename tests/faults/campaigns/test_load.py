@@ -11,7 +11,7 @@ from . import fuzz, load, owners
 SOME, MANY = 600, 10_000  # jobs
 
 
-@pytest.mark.parametrize("face", load.FACES)
+@pytest.mark.parametrize("face", ["executor", "worker", *load.LOOPS])
 def test_the_books_balance_though_workers_and_templates_are_killed(face):
     book = load.soak(face, SOME, seed=1)
     assert not book.faults
