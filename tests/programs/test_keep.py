@@ -211,7 +211,7 @@ def test_programs_end_with_a_keeper_that_is_killed_and_the_next_one_takes_its_pl
 
 def test_programs_start_without_modules_that_cannot_be_preloaded_and_end_with_the_keeper():
     with host_keeper("--preload", "no_such_module") as keeper, keeper.host() as host:
-        host.ask("start", 1, code="print(1)")
+        host.ask("start", 1, code="print(1)", env={**PLAIN, "PYTHONUTF8": "1"})  # a template without modules has not
         found = host.outcome()
         assert (found["stdout"], found["code"]) == (b"1\n", 0)
         assert "no_such_module" in found["cold"]

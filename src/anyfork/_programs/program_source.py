@@ -48,5 +48,5 @@ class ProgramSource:
             return start_kept(OwnedProgram, kept, command, found, **keywords)
         except NotWarmError as why:
             started = OwnedProgram(command, None, found, **keywords)
-            started.cold = started.cold or str(why)
+            started.cold = str(why)
             return started
