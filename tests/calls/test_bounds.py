@@ -24,9 +24,9 @@ import anyfork
 from anyfork import aio
 from anyfork._calls import calls as _calls
 from anyfork._calls import worker_channel
-from anyfork._calls.batch import Batch
 from anyfork._calls.call import State
 from anyfork._calls.calls import Calls
+from anyfork._calls.map import Batch
 from anyfork._calls.worker_channel import sending
 from anyfork._processes.undelivered import RETRY
 

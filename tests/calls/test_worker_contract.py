@@ -19,6 +19,7 @@ from owner_side import output_of, pipe
 from procfs import runs
 
 import anyfork
+from anyfork._calls import flows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -293,8 +294,9 @@ def test_what_a_map_that_was_closed_had_ahead_does_not_run(plain_worker, tmp_pat
             lambda n: call_functions.wait_for(here) if n == 0 else call_functions.mark(f"{tmp_path}/{n}"), range(30)
         )
         if hasattr(results, "_loop"):
-            results._loop.wait(results._items._channel.connect)
-            results._loop.wait(results._items._fill)
+            channel = results._items._channel
+            results._loop.wait(channel.connect)
+            results._loop.wait(channel.follow, flows.fill(results._items._work))
         else:
             begin(results, plain_worker)
         results.close()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from _thread import RLock
-from collections import deque
-from functools import partial
 from sys import is_finalizing
 
 from _anyfork_child.wire.call_messages import CALL, STREAM
 
 from .._calls import flows
-from .._calls.batch import Batch
-from .._calls.call import DONE, State
+from .._calls.call import DONE
+from .._calls.map import CallMap
 from .._calls.progress import UnlessStarted, progress_of
-from .._calls.worker_handle import StreamHandle, WorkerHandle, raise_given_up
+from .._calls.worker_handle import StreamHandle, WorkerHandle
 from .._calls.worker_options import WINDOW, Options, check_window
 from .._errors import AnyforkError, HandleError
 from .._processes.arguments import refused_keywords
@@ -32,9 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any, Self, Unpack
 
-    from .._calls.call import Answer, Call, Handler
-    from .._calls.known_functions import KnownFunction
-    from .._calls.progress import Progress, ProgressCallback
+    from .._calls.call import Call, Handler
+    from .._calls.progress import ProgressCallback
     from .._calls.worker_options import WorkerOptions
     from .._status import ExitStatus
     from .._system.signatures import Arguments, Items, Later, Result
@@ -233,53 +230,8 @@ class Worker(WorkerHandle):
         check_window(window)
         channel = self._connected("map")
         with UnlessStarted(progress_of("map", progress, function, (items,))) as shown:
-            results = self._map(channel, channel.calls.take_function("map", function), iter(items), window)
-            return results if shown is None else _shown(results, shown)
-
-    def _map(
-        self,
-        channel: BlockingWorkerChannel,
-        function: Callable[..., Any] | str | KnownFunction,
-        items: Iterator[object],
-        window: int,
-    ) -> Iterator[Any]:
-        ahead: deque[Answer] = deque()
-        ends = is_finalizing  # modules may be gone when the generator is closed
-        try:
-            channel.check()
-            more = True
-            while more or ahead:
-                if more and len(ahead) <= window // 2:
-                    more = self._fill(channel, function, items, window, ahead)
-                if ahead:
-                    call = ahead[0]
-                    if call.state is not DONE:
-                        channel.wait(lambda: ahead[0].state is DONE)
-                    ahead.popleft()
-                    yield call.result()
-                    if channel.torn or channel.owner != this_process.pid:
-                        channel.check()
-        finally:
-            del function
-            if not (ends() or channel.foreign):
-                channel.when_free(partial(channel.give_up_all, ahead))
-
-    def _fill(
-        self,
-        channel: BlockingWorkerChannel,
-        function: Callable[..., Any] | str | KnownFunction,
-        items: Iterator[object],
-        window: int,
-        ahead: deque[Answer],
-    ) -> bool:
-        """Send calls for further items, all in one go. Return False when there are no more items."""
-        made = Batch(channel.calls, function, window, ahead)
-        try:
-            for message in made.fill(items):
-                message.write_files()
-            return not made.exhausted
-        finally:
-            channel.send_batch(made)
+            given = channel.calls.take_function("map", function)
+            return _results(channel, CallMap(channel, given, iter(items), window, shown))
 
     @overload
     def stream(
@@ -314,7 +266,7 @@ class Worker(WorkerHandle):
             raise refused_keywords("stream", function, keywords, "on_event")
         channel = self._connected("stream")
         call = channel.calls.make("stream", STREAM, function, args, on_event)
-        channel.begin(call, None)
+        channel.begin(call)
         return Stream(channel, call)
 
     def wait(self, timeout: float | None = None) -> ExitStatus:
@@ -389,14 +341,9 @@ class Worker(WorkerHandle):
     def _give_up(self, call: Call | None, error: BaseException, timeout: float | None) -> None:
         """Give a call up, and raise why, unless the call has a result that is wanted nevertheless."""
         try:
-            started = self._channel.torn
-            if call is not None and call.state is not State.NEW and not started:
-                started = self._channel.give_up(call, self._waits)
-                if self._has_result(call, error, started):
-                    return
-                if started and not self._cancels:
-                    self.kill()
-            raise_given_up(error, timeout, started)
+            started = self._withdraw(call, self._waits)
+            if call is None or self._channel.torn or not self._has_result(call, error, started):
+                self._raise_given_up(error, timeout, started)
         finally:
             del error  # see raise_given_up
 
@@ -421,16 +368,21 @@ class Worker(WorkerHandle):
         self.close()
 
 
-def _shown(results: Iterator[Any], progress: Progress) -> Iterator[Any]:
-    """Yield the results of a map, and show how many there were."""
+def _results(channel: BlockingWorkerChannel, work: CallMap) -> Iterator[Any]:
+    """Yield the results of a map, one by one."""
+    ends = is_finalizing  # modules may be gone when the generator is closed
     try:
-        for result in results:
-            progress.advance()
-            yield result
-            del result
+        channel.check()
+        while True:
+            call = work.take_done() or channel.run(flows.next_call(work))
+            if call is None:
+                return
+            yield call.result() if work.progress is None else work.result(call)
+            if channel.torn or channel.owner != this_process.pid:
+                channel.check()
     finally:
-        results.close()  # type: ignore[attr-defined]  # a generator
-        progress.close()
+        if not ends():
+            work.close()
 
 
 class Stream(StreamHandle[Item]):
@@ -458,9 +410,8 @@ class Stream(StreamHandle[Item]):
         self._channel.check()
         if not self._there():
             self._channel.wait(self._there)
-        item = self._channel.take_item(self._take)
+        item = self._next()
         if item is None:
-            self._finish()
             raise StopIteration
         return self._call.decode(item)  # type: ignore[no-any-return]  # an item may have any type
 

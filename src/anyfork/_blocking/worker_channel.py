@@ -26,7 +26,6 @@ from _anyfork_child.wire.platform import CLOEXEC
 from _anyfork_child.wire.signals import comes_from_outside
 
 from .._calls import flows
-from .._calls.call import State
 from .._calls.worker_channel import WorkerChannel
 from .._errors import HandleError
 from .._processes.undelivered import RETRY, destructor
@@ -40,13 +39,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from _thread import LockType
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, TypeVar, TypeVarTuple
 
     from _anyfork_child.wire.owned_descriptors import Owned
 
-    from .._calls.batch import Batch
-    from .._calls.call import Answer, Call
+    from .._calls.call import Call
     from .._calls.calls import Calls
     from .._calls.events import Event
     from .._status import ExitStatus
@@ -145,10 +143,11 @@ class BlockingWorkerChannel(WorkerChannel):
         """Run a flow of this worker. Raises what the flow raises, and TimeoutError."""
         return run(flow, partial(self._wait_for, deadline))
 
-    def _wait_for(self, deadline: float | None, first: Any, *rest: Any) -> bool:
-        if rest:
-            return wait_for_process(first, *rest)
-        self.wait(first, deadline)
+    def _wait_for(self, deadline: float | None, *need: Any) -> bool:
+        if len(need) > 2:
+            return wait_for_process(*need)
+        if need:
+            self.wait(need[0], deadline)
         return True
 
     def open_channel(self) -> None:
@@ -161,73 +160,24 @@ class BlockingWorkerChannel(WorkerChannel):
             sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, SOON)
             self.use(sock, end)
 
-    # --- Asking ---
-
-    def begin(self, call: Call, deadline: float | None) -> None:
-        """Queue a call, and send what the socket takes. Waits while too many are queued. Raises TimeoutError."""
-        message = call.message
-        assert message is not None
-        calls = self.calls
-        try:
-            if message.fills:
-                message.write_files()
-            while not self._add(call):
-                self.wait(lambda: not calls.full, deadline)
-        except BaseException:
-            if call.state is State.NEW:
-                message.close()
-            raise
+    # --- Steps that are taken as a whole ---
 
     @section
-    def _add(self, call: Call) -> bool:
-        if self.calls.full:
-            return False
-        self.calls.add(call)
-        self.flush()
-        return True
+    def whole(self, step: Callable[[], Result]) -> Result:
+        """Take a step in a section."""
+        return step()
 
-    @section
-    def send_batch(self, made: Batch) -> None:
-        """Send the calls of a map that were made."""
-        made.drop_unwritten()
-        made.send()
-        self.flush()
-
-    @section
-    def give_up(self, call: Call, wanted: bool) -> bool:
-        """Take a call back; leave it if it may have begun and its result is ``wanted`` nevertheless.
-
-        Return whether it may have begun.
-        """
-        started = call.state not in (State.NEW, State.QUEUED)
-        if not (started and wanted) and call.state is not State.DONE:
-            self.calls.give_up(call)
-            if self.calls.out and self.sock is not None:
-                self.flush()
-        return started
-
-    def give_up_all(self, answers: Iterable[Answer]) -> None:
-        """Take back the calls that have not begun. The caller holds the lock."""
-        self.calls.give_up_all(answers)
-        self.calls.forget_functions()
-        if self.calls.out:
-            self.flush()
-
-    @section
-    def take_item(self, take: Callable[[], Result]) -> Result:
-        """Take an item of a stream, by calling ``take`` in a section."""
-        return take()
+    def begin(self, call: Call, deadline: float | None = None) -> None:
+        """Queue a call, and send what the socket takes; see ``flows.begin``. Raises TimeoutError."""
+        if not self.begin_at_once(call):
+            self.run(flows.begin(self, call), deadline)
 
     def do(self, action: Callable[[], None]) -> None:
         """Run an action now, or soon if the thread is in the middle of a section."""
         if held(self.lock):
             self._late.append(action)
         else:
-            self._do(action)
-
-    @section
-    def _do(self, action: Callable[[], None]) -> None:
-        action()
+            self.whole(action)
 
     def when_free(self, action: Callable[[], None]) -> None:
         """Run an action now, or soon if a thread is in a section.

@@ -1,14 +1,17 @@
 """The flows of workers: what each question to a worker waits for, and in which order.
 
-They are flows like those of processes (_processes.flows). To wait for messages of the worker, they yield a condition
-alone, and a face waits for it by the worker's channel.
+They are flows like those of processes (_processes.flows), with two further needs. A condition, alone or with the call
+that it is about: a face waits for it by the worker's channel. And PAUSE: other tasks may go on in between.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 from .._processes.flows import birth, end, enter, entered
 from .._status import UNKNOWN
 from .._system.timeouts import remaining
+from .call import DONE, State
 from .worker_channel import WORKER_END_TIMEOUT
 
 TYPE_CHECKING = False
@@ -16,11 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import TypeAlias
 
+    from _anyfork_child.values.message import Message
+
     from .._processes.flows import Need, Result
     from .._status import ExitStatus
+    from .call import Answer, Call
+    from .map import CallMap
     from .worker_channel import WorkerChannel
 
-    Flow: TypeAlias = Generator[Need | tuple[Callable[[], bool]], bool, Result]
+    Condition: TypeAlias = Callable[[], bool]
+    Flow: TypeAlias = Generator[Need | tuple[Condition] | tuple[Condition, Answer] | tuple[()], bool, Result]
+
+PAUSE = ()
 
 
 def connect(channel: WorkerChannel, deadline: float | None) -> Flow[None]:
@@ -45,6 +55,62 @@ def ready(channel: WorkerChannel, deadline: float | None) -> Flow[None]:
     calls = channel.calls
     yield (lambda: calls.ready or calls.failed,)
     calls.check()
+
+
+# --- Calls ------------------------------------------------------------------------------------------------------
+
+
+def begin(channel: WorkerChannel, call: Call) -> Flow[None]:
+    """Queue a call, and send what the socket takes. Wait while too many are queued."""
+    message = call.message
+    assert message is not None
+    try:
+        yield from write(message)
+        while not channel.whole(partial(channel.add_if_room, call)):
+            yield (channel.has_room,)
+    except BaseException:
+        if call.state is State.NEW:
+            message.close()
+        raise
+
+
+def write(message: Message) -> Flow[None]:
+    """Write the files of a message, piece by piece."""
+    for _ in message.write_stepwise():
+        yield PAUSE
+
+
+def next_call(work: CallMap) -> Flow[Answer | None]:
+    """Take the next call of a map once it is done, and make further ones when it is time; None at the end."""
+    if work.wants_more:
+        yield from fill(work)
+    return (yield from take_next(work))
+
+
+def take_next(work: CallMap) -> Flow[Answer | None]:
+    """Take the next call of a map once it is done; None if there is none."""
+    if not work.ahead:
+        return None
+    call = work.ahead[0]
+    if call.state is not DONE:
+        yield work.first_is_done, call
+    return work.ahead.popleft()
+
+
+def fill(work: CallMap) -> Flow[None]:
+    """Make the calls of further items of a map, and send them together."""
+    batch = work.new_batch()
+    try:
+        for message in batch.fill(work.items):
+            yield from write(message)
+        work.more = not batch.exhausted
+    except BaseException:
+        work.stop(batch)
+        raise
+    work.send(batch)
+
+
+# --- The end ----------------------------------------------------------------------------------------------------
 
 
 def listen(channel: WorkerChannel, deadline: float | None) -> Flow[ExitStatus]:

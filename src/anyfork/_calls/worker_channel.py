@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 from collections import deque
+from functools import partial
 from select import POLLIN, POLLOUT
 
 from _anyfork_child.values.message import Message
@@ -26,6 +27,7 @@ from .._errors import AnyforkError, HandleError, PeerError, WorkerDiedError
 from .._system import this_process
 from .._system.locks import call_all, in_one_go
 from .._system.polling import new_epoll, new_poll
+from .call import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     from .._processes.handles import ProcessHandle
     from .._status import ExitStatus
-    from .call import Call
+    from .call import Answer, Call
     from .calls import Calls
     from .events import Event
 
@@ -51,7 +53,11 @@ class WorkerChannel:
     """A worker's channel, with the messages that have arrived over it and were not processed yet."""
 
     process: ProcessHandle
-    open_channel: Callable[[], None]  # of the faces: use the channel of a worker that has been started
+    # Of the faces: use the channel of a worker that has been started; take a step as a whole, without another one in
+    # its middle, now; or soon, for destructors.
+    open_channel: Callable[[], None]
+    whole: Callable[[Callable[[], Any]], Any]
+    when_free: Callable[[Callable[[], Any]], None]
     end: int = -1
 
     def __init__(self, process: ProcessHandle, calls: Calls) -> None:
@@ -181,6 +187,47 @@ class WorkerChannel:
         except OSError:  # out of descriptors: the caller's may be closed before they are sent, and mean other files
             self.process.kill()
             self.calls.drop_out()
+
+    # --- Calls: steps that are to be taken as a whole ---
+
+    def begin_at_once(self, call: Call) -> bool:
+        """Queue a call and send what the socket takes, unless that needs a wait: ``flows.begin`` has to follow then."""
+        assert call.message is not None
+        return not call.message.fills and bool(self.whole(partial(self.add_if_room, call)))
+
+    def add_if_room(self, call: Call) -> bool:
+        """Queue a call and send what the socket takes, unless too many are queued."""
+        if self.calls.full:
+            return False
+        self.calls.add(call)
+        self.flush()
+        return True
+
+    def has_room(self) -> bool:
+        """Return whether another call may be queued."""
+        return not self.calls.full
+
+    def give_up(self, call: Call, wanted: bool = False) -> bool:
+        """Take a call back; leave it if it may have begun and its result is ``wanted`` nevertheless.
+
+        Return whether it may have begun.
+        """
+        started = call.state not in (State.NEW, State.QUEUED)
+        if not (started and wanted) and call.state is not State.DONE:
+            self.calls.give_up(call)
+            self._flush_rest()
+        return started
+
+    def give_up_all(self, answers: deque[Answer]) -> None:
+        """Take back the calls of a map that have not begun, and its function. Empties the queue."""
+        self.calls.give_up_all(answers)
+        answers.clear()
+        self.calls.forget_functions()
+        self._flush_rest()
+
+    def _flush_rest(self) -> None:
+        if self.calls.out and self.sock is not None:
+            self.flush()
 
     # --- A small call while there is no other: in as few steps as possible ---
 

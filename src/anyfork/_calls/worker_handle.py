@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from .._errors import AnyforkError, CallTimeoutError, HandleError
 from .._processes.arguments import Stays
 from .._processes.handles import check_template
@@ -77,6 +79,25 @@ class WorkerHandle(Stays):
         if self._status is None and not self._channel.foreign:
             self._channel.process.kill()
 
+    def _withdraw(self, call: Call | None, wanted: bool = False) -> bool:
+        """Take back a call that is no longer waited for, or leave it if it is ``wanted`` once it has begun.
+
+        Return whether it may have begun. A worker that is torn ends, and its calls fail then.
+        """
+        channel = self._channel
+        if call is None or channel.torn:
+            return call is not None
+        return call.state is not State.NEW and bool(channel.whole(partial(channel.give_up, call, wanted)))
+
+    def _raise_given_up(self, error: BaseException, timeout: float | None, started: bool) -> NoReturn:
+        """Raise why a call was given up. If it may run, kill the worker, unless it cancels one of several calls."""
+        try:
+            if started and not self._cancels:
+                self.kill()
+            raise_given_up(error, timeout, started)
+        finally:
+            del error  # see raise_given_up
+
     def _check(self, call: str) -> None:
         self._channel.check()
         if self._closed:
@@ -125,8 +146,19 @@ class StreamHandle(Stays, Generic[Item]):
         """Return whether the next item, or the end of the stream, has arrived."""
         return bool(self._call.items) or self._call.state >= State.GIVEN_UP
 
+    def _next(self) -> call_messages.Message | None:
+        """Take the next item, which has arrived, for ``Call.decode``; None at the end.
+
+        Raises what the generator has raised, once.
+        """
+        item: call_messages.Message | None = self._channel.whole(self._take)
+        call = self._call
+        if item is None and call.state is State.DONE and not call.ended:
+            call.ended = True
+            call.result()
+        return item
+
     def _take(self) -> call_messages.Message | None:
-        """Return the next item, for ``Call.decode``; None at the end. ``_finish`` then raises the generator's error."""
         call, calls = self._call, self._channel.calls
         if call.items:
             calls.consumed(call)
@@ -134,13 +166,6 @@ class StreamHandle(Stays, Generic[Item]):
                 self._channel.flush()
             return call.items.popleft()
         return None
-
-    def _finish(self) -> None:
-        """Raise what the generator has raised, once."""
-        call = self._call
-        if call.state is State.DONE and not call.ended:
-            call.ended = True
-            call.result()
 
     def _close(self) -> None:
         """Give up the stream, because its items are not wanted any more."""

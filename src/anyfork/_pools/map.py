@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from itertools import repeat
 
-from .._calls.batch import is_short
 from .._calls.call import DONE, Answer, State
 from .._calls.labels import label_of
+from .._calls.map import is_short
 from .._errors import PeerError, WorkerDiedError
 from .._system.locks import in_one_go
 from .calls import PoolJob

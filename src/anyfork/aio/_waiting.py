@@ -74,6 +74,11 @@ async def run(flow: Generator[Any, bool, Result], wait: Callable[..., Awaitable[
     """
     await checkpoint()  # none follows: asyncio's own cancellation comes even to a shielded one, and drops the result
     attend()
+    return await follow(flow, wait)
+
+
+async def follow(flow: Generator[Any, bool, Result], wait: Callable[..., Awaitable[bool]]) -> Result:
+    """Run a flow to its end, as ``run`` does, without a checkpoint before."""
     try:
         need = next(flow)
         while True:

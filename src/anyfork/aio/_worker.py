@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
-from functools import partial
-
 from anyio import CancelScope, Lock, get_current_task
 
 from _anyfork_child.wire.call_messages import CALL, STREAM
 
 from .._calls import flows
-from .._calls.batch import Batch
-from .._calls.call import DONE, State
+from .._calls.call import State
+from .._calls.map import CallMap
 from .._calls.progress import UnlessStarted, progress_of
-from .._calls.worker_handle import StreamHandle, WorkerHandle, raise_given_up
+from .._calls.worker_handle import StreamHandle, WorkerHandle
 from .._calls.worker_options import WINDOW, Options, check_window
 from .._errors import AnyforkError
 from .._processes.arguments import Stays, refused_keywords
@@ -31,7 +28,7 @@ from ._worker_channel import AsyncWorkerChannel, write_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from typing import Any, NoReturn, Self, Unpack
 
     from .._calls.call import Answer, Call, Handler
@@ -371,13 +368,8 @@ class Worker(WorkerHandle):
 
         One of several concurrent calls is cancelled in the worker instead.
         """
-        channel = self._channel
         try:
-            # A worker that is torn ends, and its calls fail then.
-            started = call is not None and (channel.torn or channel.whole(partial(channel.give_up, call)))
-            if started and not self._cancels:
-                self.kill()
-            raise_given_up(error, timeout, started)
+            self._raise_given_up(error, timeout, self._withdraw(call))
         finally:
             del error  # see raise_given_up
 
@@ -422,66 +414,58 @@ class Map(Stays, Generic[Result]):
         progress: Progress | None,
     ) -> None:
         self._channel = channel
-        self._progress = progress
-        self._function: Callable[..., Any] | str | KnownFunction = function
         self._later = items.__aiter__() if hasattr(items, "__aiter__") else None
-        self._items = iter(items) if self._later is None else iter(())  # type: ignore[arg-type]  # it is one of the two
-        self._window = window
-        self._ahead: deque[Answer] = deque()
-        self._more = True
+        now = iter(items) if self._later is None else iter(())  # type: ignore[arg-type]  # it is one of the two
+        self._work = CallMap(channel, function, now, window, progress)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Result:
-        channel, ahead = self._channel, self._ahead
+        channel, work = self._channel, self._work
         if channel.owner != this_process.pid:
             channel.check()
-        if channel.sock is None:
-            await channel.connect()
-        if self._more and len(ahead) <= self._window // 2:
-            await self._fill()
-        if not ahead:
-            self._end_progress()
+        call = work.take_done() or await self._wait()
+        if call is None:
+            work.close()
             raise StopAsyncIteration
-        call = ahead[0]
-        if call.state is not DONE:
-            await channel.wait_for(call)
-        ahead.popleft()
-        if self._progress is not None:
-            self._progress.advance()
         try:
-            return call.result()  # type: ignore[no-any-return]  # what came has any type
+            return call.result() if work.progress is None else work.result(call)  # type: ignore[no-any-return]  # anything
         except StopAsyncIteration as error:
-            self._close()
+            work.close()
             raise RuntimeError("the function of map() raised StopAsyncIteration") from error
         except BaseException:
-            self._close()
+            work.close()
             raise
 
-    async def _fill(self) -> None:
-        """Collect further items, and send their calls together."""
-        made = Batch(self._channel.calls, self._function, self._window, self._ahead)
+    async def _wait(self) -> Answer | None:
+        """Return the next call once it is done; None at the end."""
+        channel, work = self._channel, self._work
+        if channel.sock is None:
+            await channel.connect()
+        if self._later is None:
+            return await channel.follow(flows.next_call(work))
+        if work.wants_more:
+            await self._fill(self._later)
+        return await channel.follow(flows.take_next(work))
+
+    async def _fill(self, items: AsyncIterator[object]) -> None:
+        """Do the same as ``flows.fill`` for items that have to be awaited."""
+        batch = self._work.new_batch()
         try:
-            if self._later is None:
-                for message in made.fill(self._items):
-                    await write_files(message)
-                self._more = not made.exhausted
-            while self._later is not None and not made.full:
+            while not batch.full:
                 try:
-                    item = await self._later.__anext__()
+                    item = await items.__anext__()
                 except StopAsyncIteration:
-                    self._more = False
+                    self._work.more = False
                     break
-                needs = made.add(item)
-                if needs is not None:
-                    await write_files(needs)
+                message = batch.add(item)
+                if message is not None:
+                    await write_files(message)
         except BaseException:
-            made.drop_unwritten()
-            made.send()
-            self._close()
+            self._work.stop(batch)
             raise
-        self._channel.whole(partial(self._channel.send_batch, made))
+        self._work.send(batch)
 
     async def aclose(self) -> None:
         """Collect no more items, and cancel the calls that have not begun.
@@ -499,24 +483,12 @@ class Map(Stays, Generic[Result]):
 
             anyio.run(main)
         """
-        self._close()
-
-    def _end_progress(self) -> None:
-        if self._progress is not None:
-            self._progress.close()
-
-    def _close(self) -> None:
-        self._more = False
-        self._end_progress()
-        if self._channel.foreign:
-            return
-        self._function = ""
-        self._channel.whole(partial(self._channel.give_up_all, self._ahead))
+        self._work.close()
 
     @destructor
     def __del__(self) -> None:
-        if hasattr(self, "_ahead"):
-            self._close()
+        if hasattr(self, "_work"):
+            self._work.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -555,9 +527,8 @@ class Stream(StreamHandle[Item]):
         self._channel.check()
         if not self._there():
             await self._channel.wait(self._there)
-        item = self._take()
+        item = self._next()
         if item is None:
-            self._finish()
             raise StopAsyncIteration
         return self._call.decode(item)  # type: ignore[no-any-return]  # what came has any type
 

@@ -23,11 +23,10 @@ from .._calls.worker_channel import WorkerChannel
 from .._processes.flows import put_down
 from .._processes.undelivered import RETRY, destructor
 from ._loop import Readiness
-from ._waiting import run, wait_for_process
+from ._waiting import follow, run, wait_for_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Awaitable, Callable, Sequence
     from typing import Any, TypeVar
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
     from _anyfork_child.values.message import Message
 
-    from .._calls.batch import Batch
     from .._calls.call import Answer, Call
     from .._calls.calls import Calls
     from .._calls.events import Event
@@ -72,10 +70,17 @@ class AsyncWorkerChannel(WorkerChannel):
         """Run a flow of this worker. Raises the exceptions of the flow."""
         return await run(flow, self._wait_for)
 
-    async def _wait_for(self, first: Any, *rest: Any) -> bool:
-        if rest:
-            return await wait_for_process(first, *rest)
-        await self.wait(first)
+    async def follow(self, flow: flows.Flow[Result]) -> Result:
+        """Run a flow of a worker that has been started. Other tasks go on meanwhile only if it waits."""
+        return await follow(flow, self._wait_for)
+
+    async def _wait_for(self, *need: Any) -> bool:
+        if len(need) > 2:
+            return await wait_for_process(*need)
+        if need:
+            await self.wait(*need)
+        else:
+            await checkpoint()
         return True
 
     def open_channel(self) -> None:
@@ -103,53 +108,16 @@ class AsyncWorkerChannel(WorkerChannel):
             self.tear(error)
             raise
 
+    when_free = whole  # one thread runs the tasks, and destructors in the middle of them
+
     # --- Sending calls ---
 
     async def begin(self, call: Call) -> None:
-        """Queue a call, and send as much as the socket takes. Wait first while too many calls are queued."""
-        message = call.message
-        assert message is not None
-        calls = self.calls
-        try:
-            if message.fills:
-                await write_files(message)
-            while calls.full:
-                await self.wait(self._has_room)
-        except BaseException:
-            message.close()
-            raise
-        self.whole(partial(self._add, call))
-        if self._waiting and not calls.full:
+        """Queue a call, and send as much as the socket takes; see ``flows.begin``."""
+        if not self.begin_at_once(call):
+            await self.follow(flows.begin(self, call))
+        if self._waiting and not self.calls.full:
             self._wake()
-
-    def _add(self, call: Call) -> None:
-        self.calls.add(call)
-        self.flush()
-
-    def send_batch(self, made: Batch) -> None:
-        """Send the calls of a map that were made."""
-        made.send()
-        self.flush()
-
-    def give_up(self, call: Call) -> bool:
-        """Take a call back; return whether it may have begun."""
-        started = self.calls.give_up(call)
-        self._flush_rest()
-        return started
-
-    def give_up_all(self, answers: deque[Answer]) -> None:
-        """Take back the calls of a map that have not begun, and its function. Empties the queue, which holds it."""
-        self.calls.give_up_all(answers)
-        answers.clear()
-        self.calls.forget_functions()
-        self._flush_rest()
-
-    def _flush_rest(self) -> None:
-        if self.calls.out and self.sock is not None:
-            self.flush()
-
-    def _has_room(self) -> bool:
-        return not self.calls.full
 
     async def exchange(
         self, function: Callable[..., object] | str, args: Sequence[object]
@@ -244,11 +212,11 @@ class AsyncWorkerChannel(WorkerChannel):
 
     def _wake(self) -> None:
         """Wake the tasks whose conditions are met; if no task reads, also wake one to read on."""
-        room = self._has_room()  # for one task, which then wakes the next
+        room = self.has_room()  # for one task, which then wakes the next
         for turn, done in self._waiting.items():
             if done is None or turn.is_set():
                 continue
-            if done == self._has_room:
+            if done == self.has_room:
                 if room:
                     turn.set()
                     room = False

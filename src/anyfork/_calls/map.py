@@ -1,16 +1,19 @@
-"""The batch of a map's next calls: made one by one, and sent together."""
+"""The map of a worker: its calls that are under way, and the batch of the next ones, which are sent together."""
 
 from __future__ import annotations
+
+from collections import deque
+from functools import partial
 
 from _anyfork_child.values.encode import is_plain
 from _anyfork_child.values.scalars import SCALARS
 from _anyfork_child.wire.call_messages import CALL
 
+from .call import DONE
 from .calls import MAX_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Callable, Iterator
     from typing import Any
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from .call import Answer, Call
     from .calls import Calls
     from .known_functions import KnownFunction
+    from .progress import Progress
+    from .worker_channel import WorkerChannel
 
 OF_ITS_OWN = 1 << 10  # bytes: longer strings and bytes are sent in a message of their own
 LONG = 8 * OF_ITS_OWN  # bits: and so are longer integers
@@ -127,3 +132,79 @@ class Batch:
                 call = self._make(item)
                 self._calls.add(call)
                 self._ahead.append(call)
+
+
+class CallMap:
+    """The calls of a map in a worker, in the order of their items, as far as they do not depend on a face.
+
+    ``items`` are those that have no call yet, ``more`` says whether there are any, as far as is known. ``ahead`` are
+    the calls under way, or done and not taken.
+    """
+
+    __slots__ = ("_function", "_low", "_window", "ahead", "channel", "items", "more", "progress")
+
+    def __init__(
+        self,
+        channel: WorkerChannel,
+        function: Callable[..., Any] | str | KnownFunction,
+        items: Iterator[object],
+        window: int,
+        progress: Progress | None,
+    ) -> None:
+        self.channel = channel
+        self.items = items
+        self.more = True
+        self.ahead: deque[Answer] = deque()
+        self._function: Callable[..., Any] | str | KnownFunction = function
+        self._window = window
+        self._low = window // 2  # so many calls under way, or fewer, are time for others
+        self.progress = progress
+
+    @property
+    def wants_more(self) -> bool:
+        """True when it is time for the calls of further items."""
+        return self.more and len(self.ahead) <= self._low
+
+    def take_done(self) -> Answer | None:
+        """Take the next call, unless it has to be waited for, or further calls have to be made before."""
+        ahead = self.ahead
+        if ahead and ahead[0].state is DONE and not (self.more and len(ahead) <= self._low):
+            return ahead.popleft()
+        return None
+
+    def first_is_done(self) -> bool:
+        """Return whether the next call is done."""
+        return self.ahead[0].state is DONE
+
+    def result(self, call: Answer) -> Any:
+        """Return the result of a call that was taken, and show the progress. Raises what the call has raised."""
+        result = call.result()
+        if self.progress is not None:
+            self.progress.advance()
+        return result
+
+    def new_batch(self) -> Batch:
+        """Begin the next calls. ``send`` has to follow, or ``stop``."""
+        return Batch(self.channel.calls, self._function, self._window, self.ahead)
+
+    def send(self, batch: Batch) -> None:
+        """Send the calls that were made, without the last one if its files could not be written."""
+        self.channel.whole(partial(self._send, batch))
+
+    def stop(self, batch: Batch) -> None:
+        """Send the calls that were made, and close the map, after an exception in the middle of a batch."""
+        self.send(batch)
+        self.close()
+
+    def _send(self, batch: Batch) -> None:
+        batch.drop_unwritten()
+        batch.send()
+        self.channel.flush()
+
+    def close(self) -> None:
+        """Collect no more items, and cancel the calls that have not begun. Closing twice is harmless."""
+        self.more, self._function = False, ""
+        if not self.channel.foreign:
+            self.channel.when_free(partial(self.channel.give_up_all, self.ahead))
+        if self.progress is not None:
+            self.progress.close()
