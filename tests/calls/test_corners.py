@@ -9,6 +9,7 @@ import pickle
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import anyio
 import call_functions
@@ -132,6 +133,58 @@ async def test_thousands_of_tasks_may_wait_for_room():
 
 
 # --- Deadlines ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use", ["call", "close", "map", "wait"])
+def test_a_signal_handler_may_close_the_worker_that_is_in_use(handled, use):
+    with pipe() as (begun, begin), pipe() as (gate, go):
+        where = anyfork.Descriptor(begin), anyfork.Descriptor(gate)
+
+        def block(number):
+            if number:
+                os.write(where[0].fileno(), b".")
+                os.read(where[1].fileno(), 1)
+            return number
+
+        def close(*_):
+            os.write(go, b".")
+            worker.close()
+
+        def strike():
+            assert os.read(begun, 1) == b"."
+            task = Path(f"/proc/self/task/{threading.main_thread().native_id}/stat")
+            eventually(lambda: used and task.read_text().rpartition(")")[2].split()[0] == "S")
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+        handled(signal.SIGUSR1, close)
+        worker, used = anyfork.Worker(), []
+        results = worker.map(block, range(2))
+        assert next(results) == 0
+        striker = threading.Thread(target=strike)
+        striker.start()
+        used.append(use)
+        if use == "call":
+            assert worker.call(block, 0) == 0
+        elif use == "map":
+            assert next(results) == 1
+        else:
+            getattr(worker, use)()
+        striker.join()
+        results.close()
+        assert worker.wait().code == 0
+
+
+@pytest.fixture
+def handled():
+    """Set a signal handler for one test."""
+    before = {}
+
+    def handle(number, handler):
+        before[number] = signal.signal(number, handler)
+
+    yield handle
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_a_deadline_passes_while_events_keep_coming(new_worker):

@@ -292,6 +292,10 @@ class Worker(WorkerHandle):
             raise TimeoutError(
                 f"worker {self.pid} has not ended within {timeout} seconds: close() lets it end, kill() ends it"
             ) from None
+        except HandleError:
+            if self._status is None:
+                raise
+            return self._status  # a signal handler has closed the worker meanwhile
 
     def close(self) -> None:
         """Let the worker answer all calls, then end it, and wait for its end. Closing twice is harmless.
@@ -311,8 +315,8 @@ class Worker(WorkerHandle):
         self._closed = True
         try:
             self._close()
-        except AnyforkError:
-            if self._status is None:  # otherwise a signal handler has closed the worker meanwhile
+        except Exception:  # of any kind: what this waited with may be closed
+            if self._status is None:  # otherwise a handler of a signal or an event has closed the worker meanwhile
                 raise
 
     @locked

@@ -378,9 +378,16 @@ class BlockingWorkerChannel(WorkerChannel):
     def _read(self, left: float | None) -> None:
         """Wait for messages, and take all that have come. Raises what a handler raises."""
         if not self.incoming:
-            assert self.watch is not None
-            stalled = self.stalled
-            ready = wait_for(self.watch, one_wait(left if not stalled else RETRY if left is None else min(left, RETRY)))
+            watch, stalled = self.watch, self.stalled
+            if watch is None:
+                return
+            try:
+                ready = wait_for(watch, one_wait(left if not stalled else RETRY if left is None else min(left, RETRY)))
+            except (OSError, ValueError):
+                if self.watch is watch:
+                    raise
+            if self.watch is not watch:  # a signal handler has closed the worker meanwhile
+                return
             if self._alarm is not None:
                 self._alarm.close()
                 self._alarm = None
