@@ -152,6 +152,18 @@ async def test_a_pool_is_observed(anyio_backend):
         assert anyfork.advise(pool).imports == []
 
 
+@pytest.mark.anyio
+async def test_a_warm_of_the_async_face_is_observed(anyio_backend):
+    async with aio.Warm("json") as warm:
+        with pytest.raises(anyfork.ArgumentError, match="await warm.template"):
+            anyfork.advise(warm)
+        template = await warm.template()
+        advice = anyfork.advise(warm)
+        for each in (warm, template):
+            await aio.call("importlib:import_module", "csv", template=each)
+        assert {late.module: late.processes for late in advice.imports}["csv"] == 2
+
+
 def test_only_templates_on_this_machine_can_be_observed():
     with (
         anyfork.RemoteTemplate([sys.executable]) as remote,

@@ -14,7 +14,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from anyfork._calls.durations import CallDuration
 from anyfork._pools.job_queue import JobQueue
 from anyfork._pools.pool_options import Limits
-from anyfork._pools.records import LAST_DELAY, MAX_TRIES, Job, JobState, TemplateRecord, WorkerRecord, WorkerState
+from anyfork._pools.records import (
+    FIRST_DELAY,
+    LAST_DELAY,
+    MAX_TRIES,
+    Job,
+    JobState,
+    TemplateRecord,
+    WorkerRecord,
+    WorkerState,
+)
 from anyfork._pools.scheduler import MAX_RUNS, STALL, Scheduler
 from anyfork._pools.steps import FailureReason, Steps
 
@@ -543,7 +552,7 @@ def test_jobs_wait_while_a_template_that_has_ended_is_made_again() -> None:
     play.at_once = False
     (first, second) = play.submit(2)
     source, starting = play.sources[0], [*play.started]
-    lost = [play.scheduler.template_lost(worker, RuntimeError()) for worker in (*starting, starting[0])]
+    lost = [play.scheduler.template_lost(worker, 0, RuntimeError()) for worker in (*starting, starting[0])]
     assert lost == [True, True, False]
     play.wait(1000)
     assert len(play.started) == 2, "nothing starts before there is a template"
@@ -553,11 +562,29 @@ def test_jobs_wait_while_a_template_that_has_ended_is_made_again() -> None:
     assert first.state is second.state is JobState.RUNNING
 
 
+def test_templates_that_end_again_and_again_are_waited_for_ever_longer() -> None:
+    play = Play(max_workers=1, start_after=0)
+    play.at_once = False
+    play.submit(1)
+    source, delays = play.sources[0], []
+    for _ in range(4):
+        play.scheduler.template_lost(play.started[-1], play.now, RuntimeError())
+        play.scheduler.renew(source)
+        delays.append(max(0, source.not_before - play.now))
+        play.decide()
+        play.wait(delays[-1])
+    assert delays == pytest.approx([0, FIRST_DELAY, 2 * FIRST_DELAY, 4 * FIRST_DELAY])
+    assert len(play.started) == 5
+    source.succeeded()
+    play.scheduler.renew(source)
+    assert (source.failures, source.not_before) == (0, 0)
+
+
 def test_jobs_fail_when_a_template_that_has_ended_cannot_be_made_again() -> None:
     play = Play()
     play.at_once = False
     (job,) = play.submit(1)
-    play.scheduler.template_lost(play.started[0], RuntimeError())
+    play.scheduler.template_lost(play.started[0], 0, RuntimeError())
     play.decide()
     assert not play.ends[job]
     play.sources[0].not_renewed(RuntimeError())

@@ -258,7 +258,7 @@ def test_a_template_that_has_ended_is_made_again(warm):
 def test_a_pool_whose_own_template_has_ended_gets_another(warm):
     with anyfork.Executor(warm, 1) as executor:
         assert executor.submit(get, 0).result() == 11
-        [followed] = executor._dispatcher.followed.values()
+        [followed] = executor._dispatcher.followed
         kill(followed.template.ready())
         assert executor.submit(get, 0).result() == 11
     assert warm.report().made == 1
@@ -272,7 +272,7 @@ class Held:
         with open(begun, "wb", 0) as begun_file, open(gate, "rb", 0) as gate_file:
             self.job = executor.submit(hold, begun_file, gate_file)
             os.read(self._begun, 1)
-        [followed] = executor._dispatcher.followed.values()
+        [followed] = executor._dispatcher.followed
         self.template = followed.template.ready()
 
     def release(self):
@@ -580,6 +580,47 @@ def test_a_pool_has_several_and_can_leave_one(warm, shown):
         executor.replace_template(last, warm)
         shown.edit("1 / 0")
         assert executor.submit(abs, -1).result() == 1  # it does not follow the Warm any longer
+
+
+def found(_):
+    import shown
+
+    return shown.get(), os.getppid()
+
+
+def test_an_executor_follows_a_warm_that_replaces_its_template_until_a_template_replaces_that(warm, shown):
+    with anyfork.Template().ready() as plain, anyfork.Executor(plain, 1) as executor:
+        assert executor.submit(found, 0).result() == (11, plain.pid)
+        executor.replace_template(warm)
+        [followed] = executor._dispatcher.followed
+        assert executor.submit(found, 0).result() == (11, followed.template.ready().pid)
+        shown.edit()
+        assert [*executor.map(found, [0])] == [(12, followed.template.ready().pid)]
+        kill(followed.template)
+        assert executor.submit(found, 0).result() == (12, followed.template.ready().pid)
+        executor.resize(limits={warm: 2})
+        executor.replace_template(plain, warm)
+        shown.edit("1 / 0")
+        assert executor.submit(os.getppid).result() == plain.pid
+        with pytest.raises(anyfork.PreloadError):
+            executor.replace_template(warm)
+        assert executor.submit(os.getppid).result() == plain.pid  # it has kept its template
+        warm.close()
+        with pytest.raises(anyfork.HandleError, match="replace_template"):
+            executor.replace_template(warm)
+
+
+def test_a_warm_that_replaces_a_template_in_the_middle_of_another_call_is_followed_from_the_next_job_on(warm):
+    with anyfork.Template() as other, anyfork.Executor({anyfork.Template(): 1, other: 1}) as executor:
+        executor.submit(abs, -1).result()
+        with executor._dispatcher.lock:  # as in a signal handler that has interrupted a decision
+            executor.replace_template(warm, other)
+        eventually(lambda: executor._dispatcher.followed)
+        assert warm.report().made == 0
+        with pytest.raises(anyfork.ArgumentError, match="this Warm already"):
+            executor.replace_template(warm, next(iter(executor._dispatcher.scheduler.sources)).key)
+        executor.submit(abs, -1).result()
+        assert warm.report().made == 1
 
 
 # --- Snapshots of files -----------------------------------------------------------------------------------------

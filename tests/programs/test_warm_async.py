@@ -138,7 +138,7 @@ async def test_calls_that_wait_while_the_template_is_killed_run_in_the_next_one(
             tasks.start_soon(collect, found, pool)
             tasks.start_soon(collect, found, pool)
             await until(lambda: pool.stats().queued == 2)
-            [followed] = pool._pool_loop.followed.values()
+            [followed] = pool._pool_loop.followed
             await followed.template.ready()
             os.kill(followed.template.pid, signal.SIGKILL)
             with pytest.raises(anyfork.TemplateError):
@@ -167,7 +167,7 @@ async def test_a_pool_that_closes_runs_the_calls_that_wait_for_the_next_template
             await until(lambda: pool.stats().queued == 1)
             making.clear()
             go_on.clear()
-            [followed] = pool._pool_loop.followed.values()
+            [followed] = pool._pool_loop.followed
             for template in (followed.template, warm._warm._generation.template):
                 os.kill(template.pid, signal.SIGKILL)
             gate.open()
@@ -221,6 +221,41 @@ async def test_a_template_that_takes_the_place_of_a_warm_while_that_makes_one_st
             assert await asked.outcome() == template.pid
 
 
+async def test_a_pool_follows_a_warm_that_replaces_its_template_until_a_template_replaces_that(edit):
+    async with aio.Warm("shown") as warm, aio.Template() as plain, aio.Pool(plain, max_workers=1) as pool:
+        await plain.ready()
+        assert await pool.call(has_loaded, "shown") is False
+        pool.replace_template(warm)
+        assert await pool.call(has_loaded, "shown") is True
+        edit(11)
+        assert [found async for found in pool.map(get, range(2))] == [11, 11]
+        edit("1 / 0")
+        with pytest.raises(anyfork.PreloadError):
+            await pool.call("shown:get")
+        pool.replace_template(plain, warm)
+        assert await pool.call(os.getppid) == plain.pid
+    with pytest.raises(anyfork.HandleError, match="replace_template"):
+        pool.replace_template(warm)
+
+
+async def test_calls_that_wait_while_a_warm_replaces_a_template_that_is_closed_run(edit, gate):
+    plain = aio.Template()
+    async with aio.Warm("shown") as warm, aio.Pool(plain, max_workers=1, max_calls=1) as pool:
+        async with anyio.create_task_group() as tasks:
+            first = ask(tasks, pool.call, read, gate.file)
+            await until(lambda: pool.stats().running == 1)
+            behind = ask(tasks, pool.call, has_loaded, "shown")
+            await until(lambda: pool.stats().queued == 1)
+            pool.replace_template(warm)
+            await plain.aclose()
+            gate.open()
+            assert (await first.outcome(), await behind.outcome()) == (b"x", True)
+
+
+def has_loaded(name):
+    return name in sys.modules
+
+
 async def test_a_pool_ends_with_its_own_template():
     async with aio.Warm("json") as warm:
         await warm.template()
@@ -232,6 +267,29 @@ async def test_a_pool_ends_with_its_own_template():
             eventually(lambda: len(descendants()) == before, descendants)
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_pool_that_its_loop_leaves_behind_ends_its_own_template(used):
+    async def use():
+        pools.append(aio.Pool(warm, max_workers=1, idle_timeout=1000 if used else 0))
+        assert await pools[0].call(abs, -1) == 1
+        await until(lambda: used or not pools[0]._pool_loop.pooled_workers)
+
+    pools = []
+    warm = aio.Warm("json")
+    warm._warm.template()
+    before = len(descendants())
+    gc.disable()  # the pool is part of reference cycles
+    try:
+        anyio.run(use)
+        if not used:  # otherwise it has ended with its worker
+            with pytest.warns(ResourceWarning, match="aclose"):
+                pools.clear()
+        eventually(lambda: len(descendants()) == before, descendants)
+    finally:
+        gc.enable()
+        warm.close()
 
 
 async def test_a_pool_on_another_machine_needs_to_know_it_beforehand():

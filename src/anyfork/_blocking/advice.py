@@ -234,8 +234,9 @@ def _count(processes: int) -> str:
 def advise(template: TemplateHandle | HasTemplates) -> Advice:
     """Observe the processes that are forked from a template from now on; return the advice.
 
-    Given a pool, an Executor or a Warm, it observes workers and processes of its present templates; those that run
-    already, and those of a template that is made later, are not observed.
+    Given a pool, an Executor or a Warm, of either face, it observes workers and processes of its present templates;
+    those that run already, and those of a template that is made later, are not observed. What makes its first template
+    later, in an event loop, has to have made it: ``await warm.template()``, or a first call of the pool.
     It grows as long as the processes run: print it when the program has done its usual work. Starts and imports of
     observed processes are slower. Only on Linux, and for templates on this machine.
 

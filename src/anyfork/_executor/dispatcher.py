@@ -162,6 +162,8 @@ class Dispatcher(PoolHandle):
 
     def _accept(self, action: Callable[[Any], None], who: AnyJob | ExecutorMap) -> None:
         """Begin a job or a map now, or leave it to the thread. Raises the exception that refuses it."""
+        if self.followed:
+            self.follow()
         try:
             found = self.lock.do(self.enter, action, who)
         except BaseException:
@@ -174,6 +176,9 @@ class Dispatcher(PoolHandle):
                 self.watch.wake()
         if found is not None:
             raise found  # type: ignore[misc]  # it is an exception: LATER was replaced above
+
+    def follow(self) -> None:
+        """Move to the templates that are up to date, before a job is submitted. See _executor.warm."""
 
     def _unless_started(self, call: str) -> HandleError | None:
         """Return a HandleError if there is no thread yet that the call could be left to."""

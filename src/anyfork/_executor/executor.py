@@ -14,15 +14,15 @@ from .._calls.progress import UnlessStarted, progress_of
 from .._errors import ArgumentError
 from .._pools.pool_options import NewLimits, check_job_options
 from .._processes.arguments import Stays, check_function, refused_keywords
-from .._processes.handles import HasTemplates, TemplateSource
+from .._processes.handles import HasTemplates
 from .._system.limits import usable_cpus
 from .._system.signatures import overload
 from .._system.timeouts import deadline as deadline_of
-from .dispatcher import Dispatcher
 from .errors import drop_in
 from .future import FutureJob, JobFuture
 from .jobs import write_files
 from .map import ExecutorMap, flat, in_chunks, results_of
+from .warm import WarmDispatcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Submitter(Stays, AnyExecutor):
 
     _instead = "make an Executor there, or submit its jobs here"
 
-    _dispatcher: Dispatcher
+    _dispatcher: WarmDispatcher
     _executor: Executor
     _options: tuple[float, float | None, bool]  # priority, timeout, idempotent
     _on_event: Handler | None
@@ -293,7 +293,7 @@ class Executor(Submitter, HasTemplates):
         adaptive = options.get("load") is None
         if adaptive or options.get("max_memory") is not None:
             given["load"] = 1
-        self._dispatcher = _dispatcher_for(template, given, adaptive)
+        self._dispatcher = WarmDispatcher(template, given, adaptive)
         self._options = 0, options.get("timeout"), False
         self._on_event = None
 
@@ -427,11 +427,12 @@ class Executor(Submitter, HasTemplates):
         dispatcher.check_owner("resize")
         dispatcher.resize(NewLimits(max_workers, min_idle, load, limits))
 
-    def replace_template(self, new: Template, old: Template | None = None) -> None:
+    def replace_template(self, new: Template | Warm, old: Template | Warm | None = None) -> None:
         """Fork workers from another template from now on, in place of ``old`` if there are several.
 
         Workers of the old template finish their jobs, and end. No job is lost or run twice. The old template is not
-        closed. Raises ArgumentError.
+        closed. With a Warm, the Executor goes on as if it had been made with it. Raises ArgumentError, and what
+        prevents the template of a Warm from being made; the Executor keeps the old template then.
 
         For example::
 
@@ -488,12 +489,3 @@ class Executor(Submitter, HasTemplates):
         dispatcher = getattr(self, "_dispatcher", None)
         if dispatcher is not None:
             dispatcher.abandon()
-
-
-def _dispatcher_for(template: Any, options: Any, adaptive: bool) -> Dispatcher:
-    """Return the dispatcher for a template, a Warm, or a mapping of them to their limits. Raises ArgumentError."""
-    if not any(isinstance(one, TemplateSource) for one in (template if hasattr(template, "items") else (template,))):
-        return Dispatcher(template, options, adaptive)
-    from .warm import WarmDispatcher  # only now: most executors have plain templates
-
-    return WarmDispatcher(template, options, adaptive)

@@ -1,4 +1,4 @@
-"""The dispatcher of an Executor with templates that are made again when they are stale: it moves to their latest."""
+"""The dispatcher of an Executor, whose templates may be made again when they are stale: it moves to their latest."""
 
 from __future__ import annotations
 
@@ -6,45 +6,41 @@ import threading
 from _thread import RLock
 from functools import partial
 
-from .._blocking.generation import why_gone
-from .._blocking.warm import Warm
+from .._blocking.waiting import why_gone
 from .._errors import AnyforkError
-from .._pools.following import Followed, FollowingPool
+from .._pools.following import Followed, FollowingPool, in_place, several
+from .._processes.handles import TemplateSource
 from .._system.locks import do_locked, try_locked
 from .dispatcher import Dispatcher
 from .interrupts import is_held
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from typing import Any
 
     from .._blocking.generation import Generation
     from .._blocking.template import Template
     from .._pools.pool_options import PoolOptions
     from .._processes.handles import TemplateHandle
-    from .jobs import AnyJob
-    from .map import ExecutorMap
 
 
 class WarmDispatcher(FollowingPool, Dispatcher):
-    """A Dispatcher that sees to it that no job runs in a worker with code older than the files at its submission."""
+    """A Dispatcher that takes Warms: no job runs in a worker with code older than the files at its submission."""
 
     def __init__(self, given: Any, options: PoolOptions, adaptive: bool) -> None:
         self._following = RLock()
-        several: Mapping[Any, int] = given if hasattr(given, "items") else {given: 0}
-        self.followed = {one: Followed(one, *_latest(one)) for one in several if isinstance(one, Warm)}
-        present = {self._present(one): limit for one, limit in several.items()}
-        super().__init__(present if several is given else next(iter(present)), options, adaptive)
-        self._follow_sources()
+        latest = {one: _latest(one, "Executor") for one in several(given) if isinstance(one, TemplateSource)}
+        super().__init__(in_place(given, {warm: template for warm, (_, template) in latest.items()}), options, adaptive)
+        for warm, (generation, template) in latest.items():
+            self._follow_from(template, warm, generation)
 
-    def _accept(self, action: Callable[[Any], None], who: AnyJob | ExecutorMap) -> None:
+    def follow(self) -> None:
+        """Do the same as ``Dispatcher.follow``. Raises what prevents a template from being made."""
         if self._end_of_it() is None:
             if self._may_be_awaited:
                 try_locked(self._following, self._follow)
             else:
                 do_locked(self._following, self._follow)
-        super()._accept(action, who)
 
     def _run(self) -> None:
         try:
@@ -66,15 +62,30 @@ class WarmDispatcher(FollowingPool, Dispatcher):
         This one was interrupted, by a signal handler or a destructor, in the middle of a decision, or while it used one
         of the Warms or a template.
         """
-        warms = [followed.warm for followed in [*self.followed.values()]]
+        warms = [followed.warm for followed in [*self.followed]]
         return self.lock.held or any(map(is_in_use, warms)) or any(map(is_held, self.scheduler.sources))
 
     def _follow(self) -> None:
-        for followed in [*self.followed.values()]:
+        for followed in [*self.followed]:
             if not _is_latest(followed):
-                generation, template = _latest(followed.warm)
+                generation, template = _latest(followed.warm, "submit")
                 self._check_new(template)
                 self._change("submit", partial(self._take_over, followed, generation, template))
+
+    def replace_template(self, new: Any, old: Any = None) -> None:
+        """Do the same as ``Dispatcher.replace_template``; follow a Warm from now on.
+
+        In the middle of another call, its template is made at the next submission.
+        """
+        if not isinstance(new, TemplateSource):
+            super().replace_template(new, old)
+            return
+        source = self._source_for(new, old)
+        latest = None
+        if not (self._may_be_awaited or is_in_use(new)):
+            latest = _latest(new, "replace_template")
+            self._check_new(latest[1])
+        self._change("replace_template", partial(self._replace_by_warm, source, new, latest))
 
     def _make_next(self, followed: Followed, lost: TemplateHandle, error: BaseException) -> None:
         maker = threading.Thread(target=self._run_maker, args=(followed, lost, error), name="anyfork maker")
@@ -93,7 +104,7 @@ class WarmDispatcher(FollowingPool, Dispatcher):
     def _make(self, followed: Followed, lost: TemplateHandle, error: BaseException) -> None:
         if _is_latest(followed):  # a submission was faster, or there is another reason
             raise error
-        self.post(partial(self._take_next, followed, lost, *_latest(followed.warm)))
+        self.post(partial(self._take_next, followed, lost, *_latest(followed.warm, "submit")))
 
     def _take_next(self, followed: Followed, lost: TemplateHandle, generation: Generation, template: Template) -> None:
         """Move to another template. Runs in the dispatcher's thread, under the lock."""
@@ -106,19 +117,22 @@ class WarmDispatcher(FollowingPool, Dispatcher):
             self.broken = error
 
 
-def is_in_use(warm: Warm) -> bool:
+def is_in_use(warm: Any) -> bool:
     """Return whether this thread was interrupted while it used a Warm or its template."""
     generation = warm._generation
     links = [] if generation is None else generation.template._link.line()
-    return any(one._is_owned() for one in (warm._lock, *(link.lock for link in links)))  # type: ignore[attr-defined]  # see _system.locks
+    return any(one._is_owned() for one in (warm._lock, *(link.lock for link in links)))
 
 
 def _is_latest(followed: Followed) -> bool:
     """Return whether the pool's template may serve new jobs. Raises what prevents another one from being made."""
-    return followed.warm._current("submit") is followed.generation and not why_gone(followed.template)
+    if followed.warm._current("submit") is not followed.generation:
+        return False
+    template = followed.template
+    return template is None or not why_gone(template)
 
 
-def _latest(warm: Warm) -> tuple[Generation, Template]:
+def _latest(warm: Any, call: str) -> tuple[Generation, Template]:
     """Return the present generation with a fork of it. Raises what prevents it from being made."""
-    generation = warm._current("Executor")
+    generation = warm._current(call)
     return generation, warm._fork_of(generation, {})

@@ -62,6 +62,7 @@ class PoolHandle:
         self.concurrent: bool = settings.limits.concurrent
         self.pooled_workers: set[PooledWorker] = set()  # of all workers that have a process, or may get one
         self.maps: set[Any] = set()  # of MapJobs with jobs here, for recovery
+        self.followed: list[Any] = []  # Warms whose latest templates the pool takes, see _pools.following
         self._settings = settings
         self.timeout: float | None = settings.timeout
         self._closed = False
@@ -380,9 +381,13 @@ class PoolHandle:
         self._check("replace_template")
         self._replace(source, new)
 
-    def _check_replacement(self, new: TemplateHandle, old: TemplateHandle | None) -> TemplateRecord:
+    def _check_replacement(self, new: TemplateHandle, old: Any) -> TemplateRecord:
         """Return the source that gets another template. Raises ArgumentError, and HandleError if that is closed."""
         self._check_new(new)
+        return self._source_of(old)
+
+    def _source_of(self, old: Any) -> TemplateRecord:
+        """Return the source of a template, or the only one for None. Raises ArgumentError."""
         sources = self.scheduler.sources
         if old is None and len(sources) > 1:
             raise ArgumentError("replace_template() of a pool with several templates needs to know which: old=...")

@@ -123,15 +123,20 @@ class TemplateRecord:
         self.limit = limit
         self.count = 0  # workers that have, or may get, jobs
         self.generation = 0
+        self.awaited = False
         self.renew()
         self.generation = 0
 
     def renew(self) -> None:
-        """Forget the history: the source is another template now, of which nothing is known."""
+        """Forget the history: the source is another template now, of which nothing is known.
+
+        A template in the place of one that has ended keeps the back-off: it may end at once, too.
+        """
         self.generation += 1
-        self.failures = 0  # failures in a row, of all kinds
+        if not self.awaited:
+            self.failures = 0  # failures in a row, of all kinds
+            self.not_before = 0.0
         self.stillborn = 0  # how many of the failures were starts that gave no living worker
-        self.not_before = 0.0
         self.broken = False  # the template will never give a living worker
         self.awaited = False  # the template has ended, and the face makes another one: jobs wait for that
         self.lived = False  # one of its workers has been ready

@@ -20,7 +20,7 @@ from .._processes.handles import HasTemplates
 from .._system.signatures import overload
 from ._map import PoolMap
 from ._pool_loop import WaitingCall
-from ._warm_pool import pool_loop_for
+from ._warm_pool import WarmPoolLoop
 from ._worker_channel import write_files
 
 TYPE_CHECKING = False
@@ -107,7 +107,7 @@ class Pool(HasTemplates):
         template: Template | Warm | Mapping[Template | Warm, int] | None = None,
         **options: Unpack[PoolOptions],
     ) -> None:
-        self._pool_loop = pool_loop_for(template, options)
+        self._pool_loop = WarmPoolLoop(template, options)
 
     # --- Calls ---
 
@@ -356,7 +356,7 @@ class Pool(HasTemplates):
         *,
         min_idle: int | None = None,
         load: int | None = None,
-        limits: Mapping[Template, int] | None = None,
+        limits: Mapping[Template | Warm, int] | None = None,
     ) -> None:
         """Change the limits of the running pool. Workers in excess finish their calls, and end.
 
@@ -376,11 +376,12 @@ class Pool(HasTemplates):
         """
         self._pool_loop.resize(NewLimits(max_workers, min_idle, load, limits))
 
-    def replace_template(self, new: Template, old: Template | None = None) -> None:
+    def replace_template(self, new: Template | Warm, old: Template | Warm | None = None) -> None:
         """Fork workers from another template from now on, in place of ``old`` if there are several.
 
         Workers of the old template finish their calls, and end. No call is lost or run twice. The old template is not
-        closed. Raises ArgumentError.
+        closed. With a Warm, the pool goes on as if it had been made with it: from the next call on. Raises
+        ArgumentError.
 
         For example::
 
@@ -451,6 +452,11 @@ class Pool(HasTemplates):
 
     def __repr__(self) -> str:
         return repr(self._pool_loop)
+
+    def __del__(self) -> None:
+        pool_loop = getattr(self, "_pool_loop", None)
+        if pool_loop is not None:
+            pool_loop.leave()
 
 
 class _Call(WaitingCall):

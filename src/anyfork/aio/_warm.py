@@ -10,9 +10,9 @@ from .._blocking.generation import NotWarmError
 from .._blocking.warm import COOL_DOWN
 from .._blocking.warm import Warm as BlockingWarm
 from .._blocking.warm_starts import note_cold
-from .._errors import ForkError, RemoteTemplateError, TemplateError
-from .._processes.arguments import Stays
+from .._errors import ArgumentError, ForkError, RemoteTemplateError, TemplateError
 from .._processes.flows import look
+from .._processes.handles import HasTemplates
 from .._processes.session import PREPARING
 from ._process import Process
 from ._template import Template
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from .._blocking.warm import WarmReport
     from .._processes.arguments import Argument
     from .._processes.attributes import Attributes
+    from .._processes.handles import TemplateHandle
 
 
-class Warm(Stays):
+class Warm(HasTemplates):
     """A template that takes care of itself, as ``anyfork.Warm``.
 
     ``call``, ``Worker``, ``Pool``, ``open_process`` and ``run_process`` take it; ``await warm.fork()`` is for the rest.
@@ -217,6 +218,14 @@ class Warm(Stays):
 
     def __repr__(self) -> str:
         return repr(self._warm)
+
+    def _templates(self, call: str) -> list[TemplateHandle]:
+        self._warm._check(call)
+        generation, kept = self._warm._generation, self._kept
+        if generation is None:
+            raise ArgumentError(f"{call}(): the Warm has not made its template yet: await warm.template() before")
+        own = [] if kept is None or kept[0] is not generation else [kept[1]]
+        return [generation.template, *own]
 
     async def _run(self, call: str, target: Argument, argv: Sequence[Argument], attributes: Any) -> Process:
         warm = self._warm

@@ -1,7 +1,8 @@
-"""An async pool with templates that are made again when they are stale: it moves to their latest."""
+"""An async pool, whose templates may be made again when they are stale: it moves to their latest."""
 
 from __future__ import annotations
 
+import warnings
 from copy import copy
 from functools import partial
 
@@ -9,7 +10,7 @@ from anyio import Event
 from anyio.to_thread import run_sync
 
 from .._errors import AnyforkError, ArgumentError, CallCancelledError
-from .._pools.following import Followed, FollowingPool
+from .._pools.following import FollowingPool, in_place, several
 from .._processes.flows import look
 from ._pool_loop import PoolLoop
 from ._template import Template
@@ -19,12 +20,12 @@ from ._warm_worker import receiver_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any, TypeAlias
 
     from .._blocking.generation import Generation
     from .._blocking.template import Template as BlockingTemplate
     from .._blocking.warm import Warm as BlockingWarm
+    from .._pools.following import Followed
     from .._pools.pool_options import PoolOptions
     from .._processes.handles import TemplateHandle
     from ._loop import FutureLike, Loop
@@ -48,37 +49,47 @@ class _Asking:
 
 
 class WarmPoolLoop(FollowingPool, PoolLoop):
-    """A PoolLoop that sees to it that no call runs in a worker with code older than the files at the call.
+    """A PoolLoop that takes Warms: no call runs in a worker with code older than the files at the call.
 
     It looks in a thread, while the event loop goes on. One look serves all calls that were made before it began.
     """
 
     def __init__(self, given: Any, options: PoolOptions) -> None:
-        several: Mapping[Any, int] = given if hasattr(given, "items") else {given: 0}
-        self.followed = {
-            one: Followed(one, None, Template._unmade(receiver_of(one))) for one in several if isinstance(one, Warm)
-        }
+        unmade = {one: Template._unmade(receiver_of(one)) for one in several(given) if isinstance(one, Warm)}
         self._asking: list[_Asking] = []
         self._asked = 0  # calls that wait for a look, or have just got its answer
         self._ends: list[Event] = []  # for tasks that wait for these calls
         self._looks = False  # a task looks at the templates
-        present = {self._present(one): limit for one, limit in several.items()}
-        super().__init__(present if several is given else next(iter(present)), options)
-        self._follow_sources()
-        self.bounded = True  # so each call enters the queue by ``enter_queue``, which looks first
+        super().__init__(in_place(given, unmade), options)
+        for warm, template in unmade.items():
+            self._follow_from(template, warm)
+        self.bounded = self.bounded or bool(unmade)  # so each call enters the queue by ``enter_queue``, which looks
         for source in self.scheduler.sources:
             source.awaited = self._followed_by(source) is not None
 
     def templates(self, call: str) -> list[TemplateHandle]:
-        """Do the same as ``PoolHandle.templates``. Raises ArgumentError, too, before the first call of the pool."""
-        if any(followed.generation is None for followed in self.followed.values()):
+        """Do the same as ``PoolHandle.templates``. Raises ArgumentError, too, before the first call with a Warm."""
+        if any(followed.generation is None for followed in self.followed):
             raise ArgumentError(
-                f"{call}(): the pool makes the template of its Warm at its first call: call a function before"
+                f"{call}(): the pool makes the template of its Warm at the next call: call a function before"
             )
         return super().templates(call)
 
+    def replace_template(self, new: Any, old: Any = None) -> None:
+        """Do the same as ``PoolLoop.replace_template``; follow a Warm from the next call on."""
+        if not isinstance(new, Warm):
+            super().replace_template(new, old)
+            return
+        source = self._source_for(new, old)
+        self._check("replace_template")
+        new._warm._check("replace_template")
+        self.bounded = True
+        self.change(partial(self._replace_by_warm, source, new))
+
     async def follow(self) -> None:
         """Wait for a look at the templates that begins after this call. Raises what prevents a template."""
+        if not self.followed:
+            return
         loop = self.here("call")
         asking = _Asking(loop.waiting())
         self._asking.append(asking)
@@ -120,7 +131,21 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
     def kill(self) -> None:
         """Do the same as ``PoolLoop.kill``. Nobody waits for calls that wait for a look."""
         super().kill()
+        if self._closed:  # not in a forked copy of the owner
+            self._close_templates()
         self.later(self._wake_ends)
+
+    def leave(self) -> None:
+        """Close the pool's own templates if nobody can use it any more, and it was not closed; warn then.
+
+        Workers that still live are killed at the end of the loop, and the templates are closed with them.
+        """
+        in_use = self.pooled_workers or self.maps or self.open or self._asked
+        if self._closed or self.foreign or in_use or not any(one.generation for one in self.followed):
+            return
+        self._closed = True
+        self._close_templates()
+        warnings.warn(f"{self.what} of a Warm was not closed: await its aclose()", ResourceWarning, stacklevel=3)
 
     async def _look(self) -> None:
         """Look at the templates as long as somebody asks for it."""
@@ -142,7 +167,7 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
     async def _move_on(self) -> Exception | None:
         """Move to the latest templates; return what prevents that."""
         try:
-            for followed in [*self.followed.values()]:
+            for followed in [*self.followed]:
                 made = await self._find_newer(followed)
                 if made is not None:
                     self._take(followed, made)
@@ -152,9 +177,11 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
 
     async def _find_newer(self, followed: Followed) -> Made | None:
         """Return the latest generation with a fork of it; None if the pool has it. Raises what prevents one."""
-        known = followed.generation
+        known, source = followed.generation, followed.source
+        if source is None:  # another template has taken its place
+            return None
         if known is not None:
-            link = followed.template._link
+            link = source.key._link
             await run(look(link))
             known = known if link.session.status is None else None
         return await run_sync(_newer_than, known, followed.warm._warm, abandon_on_cancel=True)
@@ -163,8 +190,8 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
         generation, template = made
         if template._link.receiver.remote is not self.remote and len(self.scheduler.sources) == 1:
             raise ArgumentError(
-                "Pool() could not know that its Warm makes templates on another machine: "
-                "have the first one made before, by await warm.template()"
+                "the pool could not know that its Warm makes templates on another machine: "
+                "make the pool with it after await warm.template()"
             )
         new = Template.from_blocking(template)
         self._check_new(new)
@@ -190,9 +217,3 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
 def _newer_than(known: object, warm: BlockingWarm) -> Made | None:
     generation = warm._current("Pool")
     return None if generation is known else (generation, warm._fork_of(generation, {}))
-
-
-def pool_loop_for(template: Any, options: PoolOptions) -> PoolLoop:
-    """Return the part of a pool that runs in the loop, for a template, a Warm or a mapping. Raises ArgumentError."""
-    several = template if hasattr(template, "items") else (template,)
-    return (WarmPoolLoop if any(isinstance(one, Warm) for one in several) else PoolLoop)(template, options)
