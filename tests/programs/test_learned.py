@@ -13,6 +13,7 @@ from cold_and_warm import PLAIN
 from deadlines import PROGRAM_DEADLINE
 from owner_side import output_of
 
+import anyfork
 from _anyfork_child.program import loaded
 from _anyfork_child.program.starter import Starter
 from _anyfork_client.launch import take_lock
@@ -70,7 +71,9 @@ def test_files_that_no_keeper_uses_any_longer_are_removed(tmp_path):
     (tmp_path / "killed.socket").touch()
     for path in tmp_path.iterdir():
         os.utime(path, (1, 1))
-    Learned(str(tmp_path / "used"))
+    used = Learned(str(tmp_path / "used"))
+    os.utime(tmp_path / "used.learned", (1, 1))
+    used.recipes(REQUEST)  # of a program that a keeper runs, which may live for months
     remove_unused(directory)
     for fd in (alive, directory):
         os.close(fd)
@@ -144,6 +147,7 @@ def test_the_variables_that_a_module_reads_are_noted():
 
 CHANGES = """
 import os, sys
+import anyfork
 from _anyfork_child.program import loaded
 from _anyfork_child.program.noting import set_data
 from anyfork._blocking.told_imports import ToldImports
@@ -216,6 +220,30 @@ def test_a_recipe_is_tried_again_after_no_thread_could_be_started(monkeypatch):
     kept.close()
     for maker in [thread for thread in threading.enumerate() if thread.name == "anyfork maker"]:
         maker.join(PROGRAM_DEADLINE)
+
+
+def test_an_edit_of_the_project_loads_installed_modules_no_second_time(tmp_path, monkeypatch):
+    installed, log, own = tmp_path / "site-packages", tmp_path / "log", tmp_path / "own.py"
+    installed.mkdir()
+    (installed / "counted.py").write_text(f"with open({str(log)!r}, 'a') as file: file.write('.')")
+    own.write_text("value = 1")
+    monkeypatch.syspath_prepend(installed)
+    path = os.pathsep.join(filter(None, [str(installed), str(tmp_path), os.environ.get("PYTHONPATH")]))
+    env = {**os.environb, b"PYTHONPATH": os.fsencode(path)}
+    kept = kept_templates.KeptTemplate(kept_templates.Recipe(("counted", "own"), ()), ())
+    loads = []
+    try:
+        for edit, value in ((own, 1), (own, 2), (installed / "counted.py", 2)):
+            edit.write_text(edit.read_text().replace("value = 1", f"value = {value}"))
+            made = kept.await_made(env)
+            assert {"counted", "own"} <= {*made.modules}
+            with made.template.fork(stdout=anyfork.PIPE).run_code("import own; print(own.value)") as process:
+                assert int(process.communicate(timeout=PROGRAM_DEADLINE)[0]) == value
+            loads.append(log.read_text())  # more than one at first: it may have changed too late
+            assert kept.status(0.0)["base"] not in (None, made.template.pid)
+    finally:
+        kept.close()
+    assert loads[0] == loads[1] < loads[2]
 
 
 def test_the_files_that_name_places_of_modules_are_watched(tmp_path, monkeypatch):

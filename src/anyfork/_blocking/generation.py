@@ -8,17 +8,17 @@ import sys
 import time
 from _signal import SIGKILL
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from _anyfork_child.wire.memfd import new_file
 from _anyfork_child.wire.program_reports import VOLATILE
 
-from .._processes.flows import look
-from .._processes.session import PREPARING
 from .._processes.start import fork_present
+from .._system.import_path import is_installed
 from .learned_imports import REWRITTEN_BY
 from .sources import Sources, expand
 from .template import Template
-from .waiting import run
+from .waiting import why_gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,6 +91,10 @@ class Generation:
         reader = self.readers.get(name)
         return f"{self.read_all} has read all variables" if reader is None else f"{reader} has read it"
 
+    def serves(self, env: Mapping[bytes, bytes]) -> bool:
+        """Return whether a template for this environment can be forked from this one."""
+        return not (self.unusable() or self.outdated(env))
+
     def unusable(self) -> str:
         """Return why the template cannot be forked any more; empty if it can."""
         gone = why_gone(self.template)
@@ -108,13 +112,10 @@ class Generation:
         return changed
 
 
-def why_gone(template: Template) -> str:
-    """Return why a template can never be forked again; empty if it can."""
-    link = template._link
-    if link.session.phase is not PREPARING:
-        return "the handle of the template was closed"
-    run(look(link))
-    return "" if link.session.status is None else f"the template has ended ({link.session.status})"
+def split_installed(modules: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the installed modules with which a list begins, and the others: only these change often."""
+    installed = [*takewhile(is_installed, modules)]
+    return installed, modules[len(installed) :]
 
 
 def make(
@@ -141,7 +142,8 @@ def make(
     if base is None:
         template = Template.new_exec(python=sys.executable, flags=flags, **given)
     else:
-        template = Template._of(fork_present(base.template._link, "fork", {"env": base.environment(os.environb)}))
+        given["env"] = base.environment(os.environb if env is None else env)
+        template = Template._of(fork_present(base.template._link, "fork", given))
     try:
         if for_programs:
             template.prepare(f"{LOADED}:use_path_of_start").preload(RUNNER)

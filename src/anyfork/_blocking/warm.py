@@ -9,7 +9,6 @@ from _thread import RLock
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from itertools import takewhile
 from time import monotonic, sleep
 
 from .._errors import (
@@ -25,10 +24,9 @@ from .._processes.handles import TemplateSource, check_modules
 from .._processes.start import fork_present
 from .._status import Record
 from .._system import this_process
-from .._system.import_path import is_installed
 from .._system.locks import do_locked
 from .._system.log import INFO, WARNING, logger_for
-from .generation import WROTE, Generation, NotWarmError, adopt, make, settled
+from .generation import WROTE, Generation, NotWarmError, adopt, make, settled, split_installed
 from .learned_imports import Learning
 from .process import Process
 from .sources import Sources, expand
@@ -382,12 +380,11 @@ class Warm(TemplateSource):
     def _attempt(self) -> Generation:
         if self._recipe is not None:
             return adopt(self._recipe, self._watch)
-        installed = [*takewhile(is_installed, self._preload)]
-        rest = self._preload[len(installed) :]
+        installed, rest = split_installed(self._preload)
         if self._learning is None and not (installed and rest):
             return make(self._preload, self._watch, distrusted=self._distrusted)
         base = self._base
-        if base is None or base.unusable() or base.outdated(os.environb):
+        if base is None or not base.serves(os.environb):
             base = self._base = settled(partial(self._load, installed), sleep)
         return make(rest, base=base, distrusted=self._distrusted) if rest else base
 

@@ -136,6 +136,8 @@ def _template(facts: dict[str, Any]) -> Iterator[str]:
         f"{_duration(facts['age'])} old, {facts['starts']} starts, made in {_duration(facts['seconds'])} "
         f"(at most {saved} saved)"
     )
+    if facts["base"] is not None:
+        yield f"    a fork of template {facts['base']}, which has its installed modules: {_memory(facts['base'])}"
     for path in facts["watch"]:
         yield f"    watches {path}"
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from _anyfork_client.place import START_VARIABLES
 
-from .._blocking.generation import WROTE, NotWarmError, make, settled
+from .._blocking.generation import WROTE, NotWarmError, make, settled, split_installed
 from .._errors import AnyforkError, PreloadError
 
 TYPE_CHECKING = False
@@ -55,6 +55,7 @@ class KeptTemplate:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._made: Generation | None = None
+        self._base: Generation | None = None  # with the installed modules alone, if there are others; of the maker
         self._maker: threading.Thread | None = None
         self._why = ""
         self._not_before = 0.0
@@ -103,12 +104,14 @@ class KeptTemplate:
         with self._lock:
             if self._made is made:
                 self._drop()
+                self._drop_base()
 
     def close(self) -> None:
         """Let the template end, or that which is being made; processes that were forked from it go on."""
         self._closed.set()
         with self._lock:
             self._drop()
+            self._drop_base()
 
     def status(self, now: float) -> dict[str, Any]:
         """Return what ``anyfork status`` shows, as plain values."""
@@ -122,13 +125,19 @@ class KeptTemplate:
         }
         if made is None:
             return {**facts, "state": self._why or "being made"}
-        age, pid = now - made.since, made.template.pid
-        return {**facts, "state": "ready", "pid": pid, "modules": [*made.modules], "age": age, "seconds": made.seconds}
+        base, facts["state"] = self._base, "ready"
+        facts |= {"pid": made.template.pid, "base": None if base is None else base.template.pid}
+        return {**facts, "modules": [*made.modules], "age": now - made.since, "seconds": made.seconds}
 
     def _drop(self) -> None:
         if self._made is not None:
             self._made.template.close()
         self._made = None
+
+    def _drop_base(self) -> None:
+        base, self._base = self._base, None
+        if base is not None:
+            base.template.close()
 
     def _make(self, env: Mapping[bytes, bytes]) -> None:
         if self._maker is None and not self._closed.is_set() and time.monotonic() >= self._not_before:
@@ -154,18 +163,15 @@ class KeptTemplate:
             self._not_before = 0.0 if made else time.monotonic() + pause
             if self._closed.is_set():
                 self._drop()
+                self._drop_base()
 
     def _attempt(self, env: Mapping[bytes, bytes]) -> Generation:
         """Make a template; leave out learned modules that cannot be loaded. Raises AnyforkError and OSError."""
         recipe = self.recipe
         while True:
             names = [name for name in recipe.preload if name not in self._left_out]
-            refused = recipe.refused if recipe.learned else None
             try:
-                made = make(
-                    names, recipe.watch, flags=self._options, env=env, cwd=recipe.directory, refused=refused,
-                    distrusted=self._distrusted, for_programs=True,
-                )  # fmt: skip
+                made = self._load(names, env)
             except PreloadError as error:
                 if not recipe.learned or error.module in self._left_out:
                     raise
@@ -175,6 +181,23 @@ class KeptTemplate:
                 made.template.close()
                 raise OSError(WROTE)
             return made
+
+    def _load(self, names: Sequence[str], env: Mapping[bytes, bytes]) -> Generation:
+        """Make a template; from one that still has the installed modules, if only others may have changed."""
+        load = partial(
+            make, watch=self.recipe.watch, flags=self._options, env=env, cwd=self.recipe.directory,
+            distrusted=self._distrusted, for_programs=True,
+        )  # fmt: skip
+        if self.recipe.learned:
+            return load(names, refused=self.recipe.refused)
+        installed, rest = split_installed(names)
+        if not (installed and rest):
+            return load(names)
+        base = self._base
+        if base is None or not base.serves(env):
+            self._drop_base()
+            base = self._base = settled(partial(load, installed), self._closed.wait)
+        return load(rest, base=base)
 
 
 class KeptTemplates:

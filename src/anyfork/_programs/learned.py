@@ -27,10 +27,7 @@ class Learned:
     def __init__(self, path: str) -> None:
         self._told = ToldImports()
         self._imports = LearnedImports(path + SUFFIX)
-        try:
-            os.utime(path + SUFFIX)  # it is in use
-        except OSError:  # there is none, or it belongs to somebody else
-            pass
+        self._note_use()
         self._before: dict[Program, Imports] = {}
 
     def new_address(self) -> str:
@@ -39,6 +36,7 @@ class Learned:
 
     def recipes(self, request: Mapping[str, Any]) -> Sequence[Recipe]:
         """Return the recipes for a command, the best one first."""
+        self._note_use()
         program = _program(request)
         known = [found[program] for found in (self._imports.programs, self._before) if program in found]
         return [*(_recipe(request, one) for one in known), Recipe((), tuple(request["watch"]))]
@@ -68,6 +66,13 @@ class Learned:
         except OSError:  # no space left, for example: this keeper knows it nevertheless
             pass
         return _recipe(request, now)
+
+    def _note_use(self) -> None:
+        """Note in the file's time that it is in use: see _programs.unused_files."""
+        try:
+            os.utime(self._imports.path)
+        except OSError:  # there is none, or it belongs to somebody else
+            pass
 
 
 def _program(request: Mapping[str, Any]) -> Program:
