@@ -17,7 +17,7 @@ Run a Python program as `python` would, from a template that has its modules loa
   --preload MODULE   a module that the template loads; may be repeated
   --watch PATH       make the template again when this file or directory has changed; may be repeated
   --idle MINUTES     how long the keeper of the templates stays without a program (10)
-  --cold             run the program in a new interpreter
+  --cold             run the program in a new interpreter, and tell how long that and its last warm run took
   --verbose          say why a program starts cold
 """
 IDLE = 10.0  # minutes

@@ -2,7 +2,8 @@
 
 It asks the keeper of its interpreter, environment and user for a process, hands over all that a program inherits,
 passes signals on, and ends as the program ends. Where that is impossible, this process becomes a new interpreter with
-the same command line. It may do so until the keeper has said that the program has begun.
+the same command line. It may do so until the keeper has said that the program has begun. With ``--cold``, the new
+interpreter is a child of this process, which tells how long it took.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import sys
 from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal
 from resource import RLIMIT_NOFILE, getrlimit
-from time import monotonic
+from time import monotonic, process_time
 
 from . import messages
 from .arguments import USAGE, ArgumentsError, RunArguments, interpreter_options
@@ -46,13 +47,14 @@ def main(arguments: list[str]) -> NoReturn:
         sys.stderr.write(f"anyfork: {error}\n\n{USAGE}")
         raise SystemExit(2) from None
     options = interpreter_options()
-    try:
-        if wanted.cold:
-            raise ColdError("--cold asks for a new interpreter")
-        _run_warm(wanted, options)
-    except (ColdError, UnusableError, OSError) as why:
-        if wanted.verbose:
-            _say(f"the program starts cold: {why}")
+    if wanted.cold:
+        _compare(wanted, options)
+    else:
+        try:
+            _run_warm(wanted, options)
+        except (ColdError, UnusableError, OSError) as why:
+            if wanted.verbose:
+                _say(f"the program starts cold: {why}")
     _become(options, wanted.program)
 
 
@@ -66,6 +68,59 @@ def _say(text: str) -> None:
             pass
 
 
+def _compare(wanted: RunArguments, options: Sequence[str]) -> None:
+    """Run the program in a new interpreter, tell how long it took, and its last warm run, and end as it ends.
+
+    Return if it cannot be run as a child of this process.
+    """
+    from .cold_run import ColdRun
+    from .signals import end_as
+
+    try:
+        run = ColdRun(lambda: _become(options, wanted.program))
+    except OSError:  # there can be no further process now, for example
+        return
+    try:
+        _release_descriptors()
+    except OSError:  # it has no descriptor left: pipes of the program end when this process does
+        pass
+    returncode, seconds = run.await_end()
+    warm = _time_of_warm_run(wanted, options)
+    known = "no warm run of this command is known" if warm is None else f"its last warm run took {_duration(warm)}"
+    _say(f"the cold run took {_duration(seconds)}, and {known}")
+    end_as(returncode)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
+
+
+def _time_of_warm_run(wanted: RunArguments, options: Sequence[str]) -> float | None:
+    """Return how many seconds the last warm run of the same command took, if a keeper knows it."""
+    try:
+        whole = _identify(options)[1]
+        directory = open_directory()
+        try:
+            sock = connect(directory, name(whole), TIMEOUT)
+        finally:
+            os.close(directory)
+        try:
+            return _ask_time(sock, _command(whole, wanted, options))
+        finally:
+            sock.close()
+    except (UnusableError, messages.LostError, OSError):  # there is no keeper, or it does not answer
+        return None
+
+
+def _ask_time(sock: socket, command: dict[str, Any]) -> float | None:
+    """Ask a keeper for the seconds that the last warm run of a command took. Raises LostError and OSError."""
+    if messages.peer(sock)[1] != os.geteuid():
+        return None
+    messages.send(sock, ("time", command))
+    seconds: float | None = messages.receive(sock)[1]
+    return seconds
+
+
 def _become(options: Sequence[str], program: Sequence[str]) -> NoReturn:
     """Replace this process by a new interpreter with the program."""
     for number in (SIGPIPE, SIGXFSZ):  # the interpreter ignores them
@@ -76,9 +131,7 @@ def _become(options: Sequence[str], program: Sequence[str]) -> NoReturn:
 def _run_warm(wanted: RunArguments, options: Sequence[str]) -> NoReturn:
     """Run the program in a process of the keeper. Raises ColdError, UnusableError and OSError if it has not begun."""
     device = _check_streams()
-    status = read_status()
-    inherited = inheritance(status)
-    whole = key(options, status, inherited)
+    inherited, whole = _identify(options)
     directory = open_directory()
     try:
         sock = connect(directory, name(whole), TIMEOUT)
@@ -94,6 +147,18 @@ def _run_warm(wanted: RunArguments, options: Sequence[str]) -> NoReturn:
         _stand_for_program(sock, device, wanted.verbose)
     finally:
         sock.close()
+
+
+def _identify(options: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """Return what a program inherits from this process, and what this process has in common with its keeper."""
+    status = read_status()
+    inherited = inheritance(status)
+    return inherited, key(options, status, inherited)
+
+
+def _command(whole: str, wanted: RunArguments, options: Sequence[str]) -> dict[str, Any]:
+    """Return what tells a keeper which command is meant."""
+    return {"key": whole, "line": [sys.executable, *options, *wanted.program], "directory": _directory()}
 
 
 def _check_streams() -> int:
@@ -123,8 +188,8 @@ def _negotiate(
     if messages.peer(sock)[1] != os.geteuid():
         raise ColdError("the keeper belongs to another user")
     request = {
-        "key": whole,
-        "line": [sys.executable, *options, *wanted.program],
+        **_command(whole, wanted, options),
+        "began": monotonic() - process_time(),
         "options": [*options],
         "kind": wanted.kind,
         "target": wanted.target,
@@ -132,7 +197,6 @@ def _negotiate(
         "preload": wanted.preload,
         "watch": wanted.watch,
         "idle": wanted.idle,
-        "directory": _directory(),
         **inherited,
     }
     end = monotonic() + TIMEOUT
@@ -161,7 +225,7 @@ def _check_answer(answer: Any) -> None:
 
 def _stand_for_program(sock: socket, device: int, verbose: bool) -> NoReturn:
     """Have the keeper start the program, and end as it ends. Raises ColdError and OSError if it has not begun."""
-    from .signals import Signals
+    from .signals import Signals, end_as
 
     further = _further_descriptors()
     if len(further) + len(STANDARD_STREAMS) + 2 > messages.MOST_DESCRIPTORS:
@@ -176,7 +240,7 @@ def _stand_for_program(sock: socket, device: int, verbose: bool) -> NoReturn:
         signals.restore()
         raise
     try:
-        signals.end(_accompany(sock, signals, terminal, verbose))
+        end_as(_accompany(sock, signals, terminal, verbose))
     except ColdError:
         signals.restore()
         raise

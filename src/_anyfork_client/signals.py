@@ -89,18 +89,19 @@ class Signals:
             if number not in STOPS:  # which have had their effect
                 os.kill(os.getpid(), number)
 
-    def end(self, returncode: int) -> NoReturn:
-        """End this process as the program has ended: with an exit code, or by the signal -returncode."""
-        if returncode >= 0:
-            os._exit(returncode)
-        import resource
 
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # it has left one
-        if -returncode != SIGKILL:
-            signal(-returncode, SIG_DFL)
-            pthread_sigmask(SIG_UNBLOCK, [-returncode])
-        os.kill(os.getpid(), -returncode)
-        os._exit(128 - returncode)  # the signal does not end a process
+def end_as(returncode: int) -> NoReturn:
+    """End this process as the program has ended: with an exit code, or by the signal -returncode."""
+    if returncode >= 0:
+        os._exit(returncode)
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # it has left one
+    if -returncode != SIGKILL:
+        signal(-returncode, SIG_DFL)
+        pthread_sigmask(SIG_UNBLOCK, [-returncode])
+    os.kill(os.getpid(), -returncode)
+    os._exit(128 - returncode)  # the signal does not end a process
 
 
 def _note(_number: int, _frame: object) -> None:

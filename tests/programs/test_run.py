@@ -323,6 +323,32 @@ def test_a_program_ends_with_a_client_that_is_killed(shared):
         eventually(lambda: is_gone(pid))
 
 
+def test_a_cold_run_tells_its_time_beside_that_of_the_last_warm_run(shared):
+    line = "-c", "import sys; print('fractions' in sys.modules); sys.exit(3)"
+    first = shared.run("--cold", *line)
+    assert (first.stdout, first.returncode) == ("False\n", 3)
+    assert re.fullmatch(rf"anyfork: {COLD_TIME}, and no warm run of this command is known\n", first.stderr)
+    assert shared.until_warm(lambda: shared.run(*line)).stdout == "True\n"
+    second = shared.run("--cold", *line)
+    assert re.fullmatch(rf"anyfork: {COLD_TIME}, and its last warm run took [\d.]+ m?s\n", second.stderr)
+
+
+COLD_TIME = r"the cold run took [\d.]+ m?s"
+
+
+def test_a_cold_run_gets_the_signals_of_its_client_stops_it_and_ends_with_it(shared):
+    code = "import os, signal; os.write(1, b'%d\\n' % os.getpid()); signal.pause()"
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with shared.start("--cold", "-c", code, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as client:
+            pid = int(client.stdout.readline())
+            os.kill(pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, client.pid, os.WSTOPPED)
+            client.send_signal(signal.SIGCONT)
+            client.send_signal(number)
+            assert client.wait(PROGRAM_DEADLINE) == -number
+            eventually(lambda pid=pid: is_gone(pid))
+
+
 @pytest.mark.slow
 def test_a_keeper_that_is_killed_leaves_nothing(own):
     own.warm_up()

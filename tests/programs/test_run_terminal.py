@@ -181,3 +181,24 @@ def test_a_program_whose_terminal_is_gone_never_runs_twice(shared):
     """Run one that goes on after the hangup, and writes until that fails."""
     code = f"import os, signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nos.write({{}}, b'.')\n{FLOOD}"
     assert said_after_hangup(shared, code) == b"."
+
+
+COUNT = """
+import signal, time
+hits = []
+signal.signal(signal.SIGINT, lambda *_: hits.append(1))
+print("ready")
+while not hits: time.sleep(0.01)
+input("hit")
+print(len(hits), "in all")
+"""
+
+
+def test_a_key_interrupts_a_cold_run_once(shared):
+    with Screen(shared.command("--cold", "-c", COUNT), env=shared.env) as screen:
+        screen.expect("ready")
+        screen.type("\x03")
+        screen.expect("hit")
+        screen.type("\n")
+        screen.expect("1 in all")
+        assert screen.end() == 0

@@ -35,6 +35,7 @@ BACKLOG = 128
 REQUEST_TIMEOUT = 10.0  # seconds for a client to say what it wants
 LOOK_AROUND = 5.0  # seconds between two looks whether the keeper is still needed
 PAUSE = 0.1  # seconds until there may be a descriptor for a connection again
+MOST_TIMES = 1000  # commands whose last run is remembered
 UNLIMITED = (
     resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE,
     resource.RLIMIT_NPROC,
@@ -76,6 +77,7 @@ class Keeper:
         self._learned = Learned(file_in(directory, name))
         self._clients: set[threading.Thread] = set()
         self._programs: dict[int, tuple[Sequence[str], float]] = {}
+        self._times: dict[tuple[str, ...], float] = {}  # of the last warm run of each command, in seconds
         self._last_use = self.since
         self._leaving = False
         self._end_of_wait = os.eventfd(0)
@@ -165,6 +167,8 @@ class Keeper:
             send(sock, ("status", self._status()))
         elif command == "stop":
             self._stop(sock)
+        elif command == "time":
+            send(sock, ("time", self._times.get(_command(request)) if request["key"] == self.key else None))
         elif request["key"] != self.key:
             send(sock, ("cold", "the keeper was started in another environment"))
         else:
@@ -178,13 +182,23 @@ class Keeper:
             kept, made = self._choose(recipes, request["env"])
             if learns:
                 request["imports_to"] = self._learned.new_address()
-            run(sock, kept, made, request, self._programs)
+            if run(sock, kept, made, request, self._programs):
+                self._note_time(request)
         except NotWarmError as why:
             send(sock, ("cold", str(why)))
         finally:
             recipe = self._learned.learn(request) if learns else None
             if recipe is not None:
                 self._kept(recipe).prepare(request["env"])
+
+    def _note_time(self, request: dict[str, Any]) -> None:
+        """Note how long a program took, from the start of its client to its end."""
+        command = _command(request)
+        with self._lock:
+            self._times.pop(command, None)
+            self._times[command] = time.monotonic() - request["began"]
+            if len(self._times) > MOST_TIMES:
+                del self._times[next(iter(self._times))]
 
     def _choose(self, recipes: Sequence[Recipe], env: Mapping[bytes, bytes]) -> tuple[KeptTemplate, Generation]:
         """Return the first template that is up to date. Raises NotWarmError for the reason of the last one."""
@@ -220,6 +234,11 @@ class Keeper:
             "templates": templates,
             "programs": programs,
         }
+
+
+def _command(request: dict[str, Any]) -> tuple[str, ...]:
+    """Return the command line of a request, and its directory."""
+    return *request["line"], request["directory"]
 
 
 def _asked(request: dict[str, Any]) -> Recipe:

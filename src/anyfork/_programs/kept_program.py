@@ -36,10 +36,10 @@ STREAMS = ("cwd", "stdin", "stdout", "stderr")  # in the order of their descript
 
 def run(
     sock: socket, kept: KeptTemplate, made: Generation, request: dict[str, Any], running: dict[int, tuple[Any, float]]
-) -> None:
-    """Run a program for a client, to its end. Raises NotWarmError if nothing of it has run, LostError and OSError.
+) -> bool:
+    """Run a program for a client, to its end. Return whether it was warm, and its client has seen its end.
 
-    Notes the program among those that run.
+    Notes the program among those that run. Raises NotWarmError if nothing of it has run, LostError and OSError.
     """
     send(sock, ("ready", ""))
     process, report = _start(sock, kept, made, request)
@@ -48,7 +48,7 @@ def run(
         pid = process.pid or 0
         running[pid] = request["line"], monotonic()
         try:
-            _serve(sock, process, pid, report)
+            return _serve(sock, process, pid, report)
         finally:
             del running[pid]
 
@@ -110,20 +110,24 @@ def _begin(
         raise NotWarmError(f"the template cannot start it: {error}") from error
 
 
-def _serve(sock: socket, process: Process, pid: int, report: Owned) -> None:
+def _serve(sock: socket, process: Process, pid: int, report: Owned) -> bool:
     """Tell the client of the program's beginning and its end. Kill a program whose client has ended.
 
-    Raises NotWarmError if it does not begin.
+    Return what ``run`` returns. Raises NotWarmError if the program does not begin.
     """
     try:
         _pass_signals(sock, process, report.fd)
-        send(sock, ("started", (pid, _why_cold(read_report(report)))))
+        why = _why_cold(read_report(report))
+        send(sock, ("started", (pid, why)))
         _pass_signals(sock, process, process.fileno())
         returncode = process.wait().returncode
-        if returncode is not None:  # otherwise it is unknown, as the end of the connection tells the client
-            send(sock, ("ended", returncode))
+        if returncode is None:  # it is unknown, as the end of the connection tells the client
+            return False
+        send(sock, ("ended", returncode))
+        return not why
     except (LostError, OSError):
         process.kill()
+        return False
 
 
 def _why_cold(said: bytes) -> str:
