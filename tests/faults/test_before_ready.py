@@ -11,7 +11,8 @@ from deadlines import DEADLINE
 from programs import stop
 
 import anyfork
-from anyfork import Descriptor, Template
+from _anyfork_child.wire.frames import REVOKE, Frame
+from anyfork import Descriptor, Process, Template
 
 SHORT = 0.05  # seconds: for what will not happen
 
@@ -32,6 +33,42 @@ def test_a_function_that_was_entered_is_ready_however_much_stands_before_that_in
     with process.ready(timeout=0):
         pass
     assert process.returncode == 0
+
+
+def interrupt_in(function, action):
+    """Let an interrupt come when a function begins, in the middle of an action."""
+
+    def trace(frame, event, _argument):
+        if event == "call" and frame.f_code is function.__code__:
+            sys.settrace(before)
+            raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            action()
+    finally:
+        sys.settrace(before)
+
+
+def test_an_interrupt_before_the_wait_for_a_process_leaves_none():
+    with Template() as template, anyfork.Warm("json") as warm:
+        warm.template()
+        for run in (
+            lambda: template.fork().run_program(["sleep", "1000"]),
+            lambda: template.fork().run_code("import signal; signal.pause()"),
+            lambda: warm.run_code("import signal; signal.pause()"),
+        ):
+            interrupt_in(Process._ready_or_gone, run)
+
+
+def test_a_start_that_is_revoked_before_its_template_has_heard_of_it_says_nothing(tmp_path):
+    with open(tmp_path / "said", "w+") as said, Template().fork(stderr=said).ready() as template:
+        template._link.send(Frame(REVOKE))
+        with pytest.raises(anyfork.TemplateDiedError):
+            template.ready(DEADLINE)
+        assert said.read() == ""
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ from ..wire.frames import (
     PING,
     PROGRAM,
     READY,
+    REVOKE,
     SEND,
     START,
     STDIO,
@@ -251,6 +252,8 @@ class Template:
             self._become_immortal()
         elif kind in STEPS:
             user_code.prepare(self, kind, frame)
+        elif kind == REVOKE:  # an interrupt came before the frame that takes this template over
+            shutdown.finish(self, 1)
         else:
             shutdown.reject(self, ProtocolError(f"a frame of kind {kind}, which is not for templates"))
         return None

@@ -121,7 +121,8 @@ def enter(link: Link, timeout: float | None) -> Flow[None]:
     will.
     """
     check(link, "ready")
-    if not (yield link, link.answered_or_used_up, link.answer_source, seconds(timeout)):
+    limit, link.unclaimed = seconds(timeout), False  # who waits here ends the process after an interrupt
+    if not (yield link, link.answered_or_used_up, link.answer_source, limit):
         if link.revoke():
             text = f"the process did not enter its function within {timeout} seconds; it was killed"
             if link.remote:

@@ -69,7 +69,7 @@ class _Moved:
     def __init__(self) -> None:
         self.session = Session()
         self.session.phase = MOVED
-        self.foreign = False
+        self.foreign = self.unclaimed = False
         self.lock = RLock()
         self.outbox = ()
         self.streams = None
@@ -404,6 +404,7 @@ class TemplateHandle(Stays):
     def _begin(self, make: Callable[[Link], Made], call: str, kind: int, encoded: Encoded) -> Made:
         try:
             self._link = take_over(self._link, call, kind, encoded)
+            self._link.unclaimed = call != "start"
             self._queued()
             return make(self._link)
         except AnyforkError:
@@ -579,7 +580,7 @@ class ProcessHandle(Stays):
         link = self._link
         if link.origin is not None:
             add_next_spare(link)
-        when_free(link, link.drop_process)
+        when_free(link, link.end_unclaimed if link.unclaimed else link.drop_process)
 
     def _give_up(self, call: str) -> Link:
         """Hand the link over to another handle; this handle is used up."""

@@ -79,6 +79,7 @@ class Link(Endpoints):
     receiver: Receiver = ORDINARY  # the rules for values that go to this process
     places: tuple[str, ...] = ()  # directories that it was told of, because they were put on the path after its start
     user = ""  # the operation that has used up the template's handle, as the program writes it
+    unclaimed = False  # nobody waits yet until the process begins, and nobody has got its handle: an interrupt ends it
     detaching = False  # its handle is used up, and its descriptors are on their way to another owner
     parent: Link | None = None
     spares: Spares[Link] | None = None  # if it is a template that was asked to keep some
@@ -349,6 +350,12 @@ class Link(Endpoints):
     def abandon(self) -> None:
         """Let a process that has just been started end, because nobody will get a handle of it."""
         if self.session.phase is STARTING and not self.revoke():
+            self.signal_now_or_at_birth(SIGKILL)
+        self.drop_process()
+
+    def end_unclaimed(self) -> None:
+        """Let a process end whose caller was interrupted before it could wait for it."""
+        if not self.foreign and not self.revoke():
             self.signal_now_or_at_birth(SIGKILL)
         self.drop_process()
 
