@@ -111,9 +111,8 @@ hear()
         program.wait_for(())
 
 
-def test_an_interrupted_run_leaves_no_process():
-    # At whatever moment the exception comes. The template goes on.
-    source = """
+# A program in which the alarm raises an exception, with a template and a pipe.
+INTERRUPTED = """
 class Enough(BaseException):
     pass
 
@@ -123,6 +122,14 @@ def interrupt(*_):
 signal.signal(signal.SIGALRM, interrupt)
 template = Template().ready()
 read, write = os.pipe()
+"""
+
+
+def test_an_interrupted_run_leaves_no_process():
+    # At whatever moment the exception comes. The template goes on.
+    source = (
+        INTERRUPTED
+        + """
 interrupted = 0
 for delay in (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02):
     for _ in range(10):
@@ -138,21 +145,15 @@ os.close(write)
 template.ready()
 say([interrupted > 0, len(select.select([read], [], [], 5)[0])])
 """
+    )
     assert run_program(source) == [True, 1]
 
 
 def test_the_function_of_an_interrupted_run_is_never_entered():
     # The request is taken back, although the template has not even read it.
-    source = """
-class Enough(BaseException):
-    pass
-
-def interrupt(*_):
-    raise Enough
-
-signal.signal(signal.SIGALRM, interrupt)
-template = Template().ready()
-read, write = os.pipe()
+    source = (
+        INTERRUPTED
+        + """
 stop(template.pid)
 signal.setitimer(signal.ITIMER_REAL, 0.05)
 try:
@@ -163,6 +164,7 @@ os.close(write)
 select.select([read], [], [], 5)
 say(os.read(read, 100).decode())
 """
+    )
     assert run_program(source) == ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 import random
@@ -27,8 +28,22 @@ def template():
         yield template
 
 
-def killer(executor, stop, killed):
-    """Kill a worker now and then."""
+@contextlib.contextmanager
+def workers_killed(executor):
+    """Kill a worker now and then, within the block."""
+    stop, killed = threading.Event(), []
+    thread = threading.Thread(target=kill_workers, args=(executor, stop, killed))
+    executor.submit(os.getpid).result(20)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        stop.set()
+        thread.join()
+    assert killed
+
+
+def kill_workers(executor, stop, killed):
     while not stop.wait(KILL_EVERY):
         pids = executor.pids
         if pids:
@@ -40,19 +55,12 @@ def killer(executor, stop, killed):
 
 
 def test_every_job_is_accounted_for_once_though_workers_are_killed(template, tmp_path):
-    path, stop, killed = str(tmp_path / "runs"), threading.Event(), []
+    path = str(tmp_path / "runs")
     with Executor(template, 2) as executor:
-        thread = threading.Thread(target=killer, args=(executor, stop, killed))
-        executor.submit(os.getpid).result(20)
-        thread.start()
-        try:
+        with workers_killed(executor) as killed:
             jobs = [executor.submit(append_slowly, path, n) for n in range(JOBS)]
             errors = [future.exception(30) for future in jobs]
-        finally:
-            stop.set()
-            thread.join()
         stats = executor.stats()
-    assert killed
     assert all(error is None or isinstance(error, anyfork.WorkerDiedError) for error in errors)
     runs = Counter(map(int, (tmp_path / "runs").read_text().split()))
     assert max(runs.values()) == 1
@@ -63,20 +71,11 @@ def test_every_job_is_accounted_for_once_though_workers_are_killed(template, tmp
 
 
 def test_a_map_is_complete_though_workers_are_killed(template, tmp_path):
-    path, stop, killed = str(tmp_path / "runs"), threading.Event(), []
-    with Executor(template, 2) as executor:
-        thread = threading.Thread(target=killer, args=(executor, stop, killed))
-        executor.submit(os.getpid).result(20)
-        thread.start()
-        try:
-            again = executor.options(idempotent=True)
-            found = list(again.map(append_slowly, [path] * JOBS, range(JOBS)))
-        except anyfork.WorkerDiedError:  # the same item was hit three times
-            found = None
-        finally:
-            stop.set()
-            thread.join()
-    assert killed
+    path, found = str(tmp_path / "runs"), None
+    with Executor(template, 2) as executor, workers_killed(executor):
+        # A WorkerDiedError: the same item was hit three times.
+        with contextlib.suppress(anyfork.WorkerDiedError):
+            found = list(executor.options(idempotent=True).map(append_slowly, [path] * JOBS, range(JOBS)))
     assert found in (None, list(range(JOBS)))
 
 

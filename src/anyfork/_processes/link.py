@@ -21,8 +21,8 @@ from _anyfork_child.wire.frames import CLOSE, DETACH, FORK, FORK_PROGRAM, PING, 
 from .._errors import ArgumentError, HandleError
 from .._system import this_process
 from .._system.import_path import ORDINARY
+from .._system.link_socket import hand_on, unopened
 from .._system.locks import in_one_go, locked, try_locked
-from .._system.socket_handover import hand_on, unopened
 from .._system.this_process import reaper
 from .endpoints import Endpoints
 from .session import CLOSED, PREPARING, STARTING

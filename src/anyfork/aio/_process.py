@@ -13,8 +13,8 @@ from .._errors import AnyforkError, HandleError
 from .._processes import flows
 from .._processes.handles import ProcessHandle
 from .._processes.undelivered import destructor
+from .._system.link_socket import hand_on, unopened
 from .._system.pipes import Exchange
-from .._system.socket_handover import hand_on, unopened
 from ._streams import ReceivePipe, SendPipe, close, exchange
 from ._waiting import run, run_now
 
