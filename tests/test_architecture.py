@@ -235,7 +235,7 @@ PLATFORM = "_anyfork_child.wire.platform"
 MAY_ASK = {
     "_anyfork_child": "asks before anything else is imported",
     "_anyfork_child.program.ending": "does what each version of the interpreter does",
-    "_anyfork_child.program.main_module": "does what each version of the interpreter does",
+    "_anyfork_child.program.execution": "does what each version of the interpreter does",
     "_anyfork_child.birth.lazy_imports": "lazy imports are its subject",
     "_anyfork_child.template.fork_hooks": "asks about a state of the program, which may change",
     "_anyfork_child.template.heap": "immortal objects are its subject",

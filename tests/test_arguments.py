@@ -25,7 +25,7 @@ from arguments_functions import closed_file, closed_socket
 from owner_side import ask, output_of, pipe, result_of, run_python
 
 import anyfork
-from _anyfork_child.values.cloudpickle_pickler import ByValuePickler
+from _anyfork_child.values.by_value_pickler import ByValuePickler
 from _anyfork_child.values.encode import encode
 from _anyfork_child.values.functions_by_value import OWNER
 

@@ -21,7 +21,7 @@ from . import streams
 from .cold import begin_anew, reason
 from .command_line import SCRIPT, Command
 from .ending import print_error, thaw
-from .main_module import CannotRunError, load
+from .execution import CannotRunError, load
 from .starter import Starter
 from .state import restore, set_signals
 

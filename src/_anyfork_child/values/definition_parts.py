@@ -1,6 +1,6 @@
 """Reducers for objects in definitions that pickle cannot pickle although it can pickle their parts, by type.
 
-The objects go by value with the definitions, see values.cloudpickle_pickler. ``rebuild_`` functions run in the process
+The objects go by value with the definitions, see values.by_value_pickler. ``rebuild_`` functions run in the process
 that decodes them.
 """
 

@@ -5,7 +5,7 @@ Runs in the owner and in workers.
 Values travel by pickle 5. Descriptors among them (sockets, files, pipes, connections, Descriptor), however deeply
 nested, travel beside the bytes, and values.decode rebuilds the objects: see values.reduce. Lambdas, closures and
 everything of ``__main__`` have no name on the other side and go by value with cloudpickle, which is loaded only then:
-see values.cloudpickle_pickler.
+see values.by_value_pickler.
 """
 
 from __future__ import annotations
@@ -135,9 +135,9 @@ def encode(values: Sequence[object], receiver: Receiver = OWNER, out_of_band: bo
             if comes_from_outside(error):
                 raise
         import_own(
-            "_anyfork_child.values.cloudpickle_pickler"
+            "_anyfork_child.values.by_value_pickler"
         )  # only now: importing cloudpickle costs more than all of anyfork
-        from .cloudpickle_pickler import ByValuePickler, Names
+        from .by_value_pickler import ByValuePickler, Names
 
         encoded = Encoded()
         encoded.by_value = True

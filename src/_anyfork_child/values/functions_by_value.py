@@ -1,8 +1,8 @@
-"""Functions and classes by value: those that the receiver does not find by name; all others travel by name.
+"""Functions and classes by value: the choice of those for which cloudpickle is needed. All others travel by name.
 
-values.cloudpickle_pickler writes them. Everything of ``__main__`` travels by value, except in a copy of the program,
-which shares its objects (values.objects_of_main). A Receiver is what the sender knows of the process that receives the
-values.
+By value travels what the receiver does not find by name; values.by_value_pickler writes it. Everything of ``__main__``
+does, except in a copy of the program, which shares its objects (values.objects_of_main). A Receiver is what the sender
+knows of the process that receives the values.
 """
 
 from __future__ import annotations

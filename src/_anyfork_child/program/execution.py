@@ -1,4 +1,4 @@
-"""The module ``__main__`` of a program, and the code that runs in it."""
+"""The execution of a program: the module ``__main__`` that is made for it, and the code that runs there."""
 
 from __future__ import annotations
 
