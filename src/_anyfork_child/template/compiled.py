@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .state import TemplateState
     from .template import Template
 
-INTERFACE = 6  # of the compiled part that fits this module: one of another state of the sources may lie beside it
+INTERFACE = 7  # of the compiled part that fits this module: one of another state of the sources may lie beside it
 VARIABLE = "ANYFORK_COMPILED"
 
 
@@ -55,6 +55,7 @@ def use_compiled(template: Template) -> None:
     if fast is None:
         return
     if lists is not None:
+        fast.align_arenas()  # for template.heap
         template.choose_fork = lambda: choose_fork(fast, lists)
         template.compiled = CompiledLoop(fast)
         template.new_children = children_class(fast.ChildTable)
