@@ -31,6 +31,11 @@ def parent_of(pid: int) -> int:
         return 0
 
 
+def page_faults(pid: int) -> int:
+    """Return how many minor page faults a process has had."""
+    return int(_fields(pid)[7])
+
+
 def _fields(pid: int) -> list[str]:
     """Return what its ``stat`` says behind the name, which may contain anything."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

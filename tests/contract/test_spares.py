@@ -15,7 +15,7 @@ from multiprocessing import resource_tracker
 import pytest
 from conftest import children, descendants, eventually, wait_for_end
 from owner_side import ask, ended, forked_template, interrupt_in, result_of, stopped
-from procfs import exists
+from procfs import exists, page_faults
 
 import anyfork
 from anyfork._system.limits import usable_cpus
@@ -101,6 +101,17 @@ def test_a_process_has_no_descriptors_of_a_spare_that_it_overtakes(plain_templat
     for _ in range(3):
         plain_template.keep_spares(0).keep_spares(2)
         assert ask(plain_template.fork(umask=0o22), listed) == ask(plain_template.fork(), listed) == usual
+
+
+@pytest.mark.untraced
+def test_a_spare_that_waits_has_had_most_page_faults_of_a_start(monkeypatch):
+    pytest.importorskip("_anyfork_child.template._fast", reason="anyfork was built without its compiled part")
+    monkeypatch.setenv("ANYFORK_COMPILED", "1")
+    with anyfork.Template.new_exec().preload("child_side") as template:
+        ended(template.fork().run("child_side:enter"))  # the first one pays for more
+        whole = ended(template.fork().run("child_side:enter")).usage.minor_faults
+        [pid] = with_spares(template, 1)
+        eventually(lambda: page_faults(pid) > 0.75 * whole, "the spare has rehearsed")
 
 
 def test_calls_and_workers_are_spares(plain_template):

@@ -191,6 +191,7 @@ def _parts(fast: ModuleType, template: TemplateState) -> dict[str, Any]:
         "FileIO": FileIO,
         "SIGTERM": _signal.SIGTERM,
         "SIGINT": _signal.SIGINT,
+        "SIGCHLD": _signal.SIGCHLD,
         "ignored": tuple(template.ignored),  # see entry.ignore_no_more
     }
 
