@@ -11,6 +11,7 @@ import select
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import child_side
 import pytest
@@ -449,6 +450,21 @@ def test_a_frame_of_a_known_least_size_is_read_at_once_or_in_any_pieces(pieces):
         frame = incoming.receive(incoming.present, LAST_FRAME)
         assert (frame.kind, frame.value, frame.body) == (DIED, 71, bytes(DEATH.size) + b"words")
         assert near.recv(10) == b"more"
+
+
+def test_a_frame_whose_socket_is_closed_before_it_is_noted_changes_nothing():
+    far, near = socket.socketpair()
+    with far, open(os.devnull) as file:
+        socket.send_fds(far, [HEADER.pack(VERSION, BORN, 1, 0, 71)], [file.fileno()])
+        incoming, session = Incoming(near), SimpleNamespace()
+        calls = incoming.present
+        (fd,) = incoming.receive(calls).fds
+        incoming.close()
+        incoming.commit(calls, (session, {"pidfd": fd}))
+        assert not vars(session)
+        assert not is_open(fd)
+        with pytest.raises(BlockingIOError):
+            incoming.receive(incoming.present)
 
 
 def test_a_frame_that_is_shorter_than_it_can_be_is_an_error():

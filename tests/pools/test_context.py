@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import logging
 import multiprocessing
@@ -20,6 +22,7 @@ from conftest import descriptors, eventually
 from deadlines import DEADLINE
 
 import anyfork
+from anyfork._blocking.multiprocessing import main_lookup
 from anyfork.context import AnyforkContext, AnyforkProcess
 
 
@@ -663,3 +666,26 @@ async def use_in_a_pool(options):
 def test_a_lock_of_the_start_method_fork_says_what_to_make_instead():
     with pytest.raises(anyfork.ArgumentError, match="anyfork.get_context"):
         anyfork.Executor(initializer=print, initargs=(multiprocessing.get_context("fork").Lock(),))
+
+
+def test_the_thread_that_answers_for_main_waits_while_the_kernel_has_no_memory():
+    class Asked:
+        def recvmsg(self, *_):
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    assert main_lookup._hear(Asked())
+
+
+def test_a_failure_of_the_thread_that_answers_for_main_costs_later_processes_nothing(default, monkeypatch):
+    def fail(asked):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(main_lookup, "_hear", fail)
+        patch.setattr(threading, "excepthook", lambda _: None)
+        with contextlib.closing(main_lookup.lookup.open()) as asking:
+            asking.send(b"__main__:name")
+        eventually(lambda: main_lookup.lookup._thread is None)
+    process = default.Process(target=functions.nothing)
+    process.start()
+    finish(process)

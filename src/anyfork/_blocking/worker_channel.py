@@ -405,7 +405,7 @@ class BlockingWorkerChannel(WorkerChannel):
 
     @section
     def _came(self) -> bool | None:
-        return self.came()
+        return None if self.watch is None else self.came()
 
     @section
     def _take(self) -> Event | None:

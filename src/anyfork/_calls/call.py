@@ -105,7 +105,8 @@ class Answer:
             self.drop()
             raise_taken(self)
         answer, self._answer = self._answer, None
-        assert answer is not None
+        if answer is None:
+            raise CallCancelledError("the call was given up, because its worker was closed meanwhile")
         kind, _, detail, flags, body, fds = answer
         if kind == RESULT:
             if not (detail or fds or self._serializer):

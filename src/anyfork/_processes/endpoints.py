@@ -31,7 +31,7 @@ from _anyfork_child.wire.platform import has_pidfds, signal_pidfd
 from _anyfork_child.wire.signals import comes_from_outside
 
 from .._status import UNKNOWN, exit_status
-from .._system.locks import Once, in_one_go, locked
+from .._system.locks import Once, close_attribute, locked
 from .._system.polling import is_ready
 from .incoming import Incoming
 from .outbox import Outbox
@@ -276,6 +276,8 @@ class Endpoints:
                 status = Incoming(_socket.socket(*UNIX_STREAM, 0, frame.fds[0]))
                 said |= {"pidfd": frame.fds[1] if len(frame.fds) > 1 else -1, "born": True}
                 self._control.commit(calls, (session, said), (self, {"status": status}))
+                if self.status is not status:  # dropped by a signal handler, with its descriptor
+                    status.sock.detach()
             else:
                 self._control.commit(calls, (session, said))
             if frame.kind == IMPORTED:  # the answer comes after this note
@@ -332,10 +334,8 @@ class Endpoints:
         try:
             frame = self._receive(incoming, calls, LAST_FRAME if session.born and not session.host else HEADER_SIZE)
             if frame is not None:
-                known = session.pidfd
-                incoming.commit(calls, (session, session.said_on_status(frame)))
-                if known not in (-1, session.pidfd):
-                    os.close(known)
+                said = session.said_on_status(frame)
+                incoming.commit(calls, (session, said), replaced=session.pidfd if "pidfd" in said else -1)
                 if session.born:
                     self._was_born()
                 if session.pidfd < 0 and frame.fds and session.pid is not None:  # it could not be received (EMFILE)
@@ -513,8 +513,7 @@ class Endpoints:
             [session.pidfd] = duplicates(opened.fds)
 
     def _close_executed(self) -> None:
-        if self.executed >= 0:
-            in_one_go(map(setattr, (self,), ("executed",), (-1,)), map(os.close, (self.executed,)))
+        close_attribute(self, "executed")
 
 
 def _has_input(incoming: Incoming) -> bool:

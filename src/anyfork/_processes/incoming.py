@@ -5,7 +5,11 @@ Received data stays until everything that the frame means was noted: see _system
 
 from __future__ import annotations
 
-from _anyfork_child.wire.channel import NOWAIT, ROOM, TRUNCATED, close_all, unpack_descriptors
+from errno import EAGAIN, EBADF
+from itertools import chain
+from os import close
+
+from _anyfork_child.wire.channel import NOWAIT, ROOM, TRUNCATED, unpack_descriptors
 from _anyfork_child.wire.frames import HEADER_SIZE, Decoder, ProtocolError, usual_frame
 from _anyfork_child.wire.platform import CLOEXEC
 
@@ -42,8 +46,8 @@ class Incoming:
         """Read up to the end of the next frame and return it; return None at the end of the stream. Pass ``calls`` to
         ``commit``, too. ``size`` is the least number of bytes that the frame can have.
 
-        Raises BlockingIOError when nothing more is there now (call again later, nothing is lost), ProtocolError for
-        data that is not a frame, EOFError when the stream ends inside a frame.
+        Raises BlockingIOError when nothing more is there now (call again later, nothing is lost) or a signal handler
+        has closed this, ProtocolError for data that is not a frame, EOFError when the stream ends inside a frame.
         """
         while True:
             read = [*calls]
@@ -52,10 +56,18 @@ class Incoming:
                 if not isinstance(found, int):
                     return found
                 size = found
-            calls.call(len(read), map(self.sock.recvmsg, (size,), ALL_ROOM, FLAGS))
+            try:
+                calls.call(len(read), map(self.sock.recvmsg, (size,), ALL_ROOM, FLAGS))
+            except OSError as error:
+                if error.errno != EBADF or self.sock.fileno() >= 0:
+                    raise
+                raise BlockingIOError(EAGAIN, "closed by a signal handler") from error
 
-    def commit(self, calls: Once, *noted: tuple[object, dict[str, object]]) -> None:
-        """Set these attributes of objects, and go on to the next frame: all in one step, and once for each frame."""
+    def commit(self, calls: Once, *noted: tuple[object, dict[str, object]], replaced: int = -1) -> None:
+        """Set these attributes of objects, and go on to the next frame: all in one step, and once for each frame.
+
+        ``replaced`` is a descriptor to close in the same step. Nothing happens if the frame was dropped.
+        """
         owners: list[object] = []
         names: list[str] = []
         values: list[object] = []
@@ -63,14 +75,18 @@ class Incoming:
             owners += [owner] * len(attributes)
             names += attributes
             values += attributes.values()
-        calls.finish(map(setattr, (*owners, self), (*names, "present"), (*values, Once())))
+        steps = map(setattr, (*owners, self), (*names, "present"), (*values, Once()))
+        calls.finish(chain(steps, map(close, (replaced,))) if replaced >= 0 else steps)
+
+    def drop(self) -> None:
+        """Drop the frame that was not noted yet, with its descriptors. A caller that this interrupts notes nothing."""
+        calls = self.present
+        fds = [fd for _, ancillary, _, _ in calls if ancillary for fd in unpack_descriptors(ancillary[0][2]) if fd >= 0]
+        calls.finish(chain(map(setattr, (self,), ("present",), (Once(),)), map(close, fds)))
 
     def close(self) -> None:
         """Close the socket and the descriptors of an unfinished frame. Closing twice is harmless."""
-        calls, self.present = self.present, Once()
-        for _, ancillary, _, _ in calls:
-            if ancillary:
-                close_all(unpack_descriptors(ancillary[0][2]))
+        self.drop()
         self.sock.close()
 
 

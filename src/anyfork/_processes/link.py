@@ -22,7 +22,7 @@ from .._errors import ArgumentError, HandleError
 from .._system import this_process
 from .._system.import_path import ORDINARY
 from .._system.link_socket import hand_on, unopened
-from .._system.locks import in_one_go, locked, try_locked
+from .._system.locks import close_attribute, locked, try_locked
 from .._system.this_process import reaper
 from .endpoints import Endpoints
 from .session import CLOSED, PREPARING, STARTING
@@ -395,7 +395,12 @@ class Link(Endpoints):
         closed then.
         """
         moved = unopened(kind)
-        any(hand_on(self._control.sock, moved, (self, "detaching", False), (self, "user", "detach()")))
+        try:
+            any(hand_on(self._control.sock, moved, (self, "detaching", False), (self, "user", "detach()")))
+        except ValueError:
+            if not self.closed:
+                raise
+            self._refuse("detach")  # a signal handler has detached it
         return moved
 
     @locked
@@ -452,6 +457,7 @@ class Link(Endpoints):
         of the end of its channel.
         """
         sock = self._control.sock
+        self._control.drop()
         try:
             sock.shutdown(_socket.SHUT_RD)
             while sock.recv(SCRAP, NOWAIT):
@@ -532,6 +538,8 @@ class Link(Endpoints):
 
     def _was_born(self) -> None:
         self._forget_parent()  # the parent is not needed any more to report why this process was not forked
+        if self._dropped:  # by a signal handler in the middle of this
+            self.session.phase = CLOSED
 
     def _forget_parent(self) -> None:
         parent = self.parent
@@ -549,5 +557,4 @@ class Link(Endpoints):
         if status is not None:
             status.close()
             self.status = None
-        if session.pidfd >= 0:
-            in_one_go(map(setattr, (session,), ("pidfd",), (-1,)), map(os.close, (session.pidfd,)))
+        close_attribute(session, "pidfd")

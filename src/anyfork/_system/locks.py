@@ -19,6 +19,7 @@ from _thread import RLock
 from collections import deque
 from functools import wraps
 from itertools import chain
+from os import close
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,6 +116,12 @@ def in_one_go(*steps: Iterable[object]) -> None:
     deque(chain(*steps), 0)
 
 
+def close_attribute(owner: object, name: str) -> None:
+    """Close the descriptor that is an attribute of an object, whose class has -1: both in one step, and once."""
+    exhaust(map(close, filter(is_descriptor, map(vars(owner).pop, (name,), (-1,)))))
+
+
+is_descriptor = (-1).__lt__
 exhaust = deque[object](maxlen=0).extend
 
 
@@ -140,7 +147,7 @@ class Once(list["Any"]):
             if len(self) <= number and steps.get(number) is step:
                 steps.pop(number, None)
 
-    def finish(self, steps: map[None]) -> None:
+    def finish(self, steps: Iterable[None]) -> None:
         """Run the final steps, all in one go, unless that was done."""
         any(vars(self).setdefault(-1, steps))  # type: ignore[call-overload]  # no attribute: a number of its own
 

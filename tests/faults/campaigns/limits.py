@@ -67,7 +67,15 @@ LIMITS: tuple[Limit, ...] = (
         "kernel never says so of a pipe that has some.",
         variant="child EAGAIN",
         place="^read$",
-        text="TimeoutError",
+        text="TimeoutError|the next operation hangs",
+    ),
+    Limit(
+        "failure",
+        "multiprocessing takes its resource tracker for dead when a write to it fails, and waits for its end.",
+        face="context",
+        variant="owner",
+        place="^write$",
+        text="the program hangs",
     ),
     Limit(
         "failure",

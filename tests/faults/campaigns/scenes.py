@@ -97,6 +97,8 @@ class World:
     def check_end(self, status: anyfork.ExitStatus, code: int) -> None:
         """Check how a process has ended: as it should, or as what was done to it makes it end. Never is it invented."""
         role, _, action = self.harm.partition(" ")
+        if self.harm == "kill" and status.signal == signal.SIGKILL:
+            return
         if status.code == code or ((role, action) == ("child", "KILL") and status.signal == signal.SIGKILL):
             return
         unknown = status.code is None and status.signal is None
@@ -587,7 +589,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
         worker = Worker(template.fork()).ready(SECONDS)
         yield worker.kill
         worker.kill()
-        equal(worker.wait(SECONDS).signal, signal.SIGKILL)
+        assert world.harm or worker.wait(SECONDS).signal == signal.SIGKILL
         worker.close()
 
 
@@ -751,6 +753,8 @@ def _(world: World) -> Iterator[Callable[[], object]]:
         context = anyfork.get_context(template)
         yield run
         run()
+        for process in context.active_children():  # one whose join() was interrupted
+            process.join(SECONDS)
 
 
 @scene("context", "Process.terminate()", strict=True)

@@ -16,14 +16,14 @@ from .async_scenes import LOOPS
 from .limits import judge
 from .scenes import SCENES
 from .supervisor import WITH_SHIM, Tally, Trial, run
-from .weapons import variants_of
+from .weapons import ENDS, variants_of
 
 MANY = 10_000  # points: more than any operation has
 # Campaigns and faces: from which point on each which one is tried, and the variants; all if none. The fast suite tries
 # every third of them.
 FAST = {
     ("interrupt", "executor"): (5, 97, ()),
-    ("reenter", "executor"): (150, 401, ()),
+    ("reenter", "executor"): (150, 401, ("same", "close", "worker", "executor", "collect")),
     ("kill", "process"): (2, 5, ()),
     ("failure", "process"): (2, 6, ("template ENOMEM",)),
 }
@@ -75,6 +75,15 @@ def test_a_request_waits_while_the_kernel_has_no_memory_for_it():
 @pytest.mark.parametrize("operation", ["run_program", "run"])
 def test_a_template_is_taken_over_once_wherever_a_signal_handler_does_the_same(operation):
     check(run("reenter", "template", [Trial(operation, "same", (1, 120, 1))]))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("face", "operation"), [("process", "ready"), ("process", "wait"), ("worker", "call that raises")]
+)
+def test_a_handle_that_a_signal_handler_closes_in_the_middle_of_its_use_says_so(face, operation):
+    check(run("reenter", face, [Trial(operation, variant, (1, MANY, 3)) for variant in ENDS]))
 
 
 @pytest.mark.slow

@@ -110,7 +110,7 @@ def try_once(
     before.processes.setdefault(world.default, "in the place of one that was killed")
     left = [line for line in state.leftovers(before, patience) if not _is_fresh(line, weapon)]
     if left:
-        return "failed", "; ".join(filter(None, [text, *left]))
+        return "failed" if weapon.place else "broken", "; ".join(filter(None, [text, *left]))
     if not weapon.place:
         return ("broken", text) if kind == "failed" else ("beyond", "")
     return ("exempt", "") if weapon.exempt and kind != "failed" else (kind, text)

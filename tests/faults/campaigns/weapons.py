@@ -9,10 +9,11 @@ import gc
 import operator
 import os
 import sys
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, ClassVar
 
 import anyfork
-from anyfork import Template
+from anyfork import Executor, Process, Template, Worker
 
 from .scenes import RELAYS, SECONDS, World, equal
 from .shim import Shim
@@ -32,7 +33,9 @@ class Weapon:
     """
 
     variants: ClassVar[tuple[str, ...]] = ("",)
-    spares = True  # the handle itself is not what it strikes at, so its next operation has to work where that is strict
+    spares: bool = (
+        True  # the handle itself is not what it strikes at, so its next operation has to work where that is strict
+    )
 
     def __init__(self, world: World, variant: str, at: int) -> None:
         self.world = world
@@ -105,16 +108,22 @@ class Interrupting(LineWeapon):
         return f"the exception came out as {describe(raised)}"
 
 
+ENDS = ("close", "kill")
+AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"  # as concurrent.futures says it
+
+
 class Reentering(LineWeapon):
     """Calls another operation, which must work as everywhere else, and so must the one that it is called in.
 
-    The variant ``same`` calls the same operation of the same handle. There an AnyforkError is right, too.
+    The variant ``same`` calls the same operation of the same handle, ``close`` and ``kill`` end the handles that the
+    operation uses. There an AnyforkError is right, too.
     """
 
-    variants = ("same", "worker", "executor", "call", "template", "fork", "collect")
+    variants = ("same", "close", "kill", "worker", "executor", "call", "template", "fork", "collect")
 
     def __init__(self, world: World, variant: str, at: int) -> None:
         super().__init__(world, variant, at)
+        self.spares = variant not in ENDS
         self._wrong = ""  # with the inner call, as text: its exception would keep what its frames refer to
 
     def strike(self, act: Callable[[], object]) -> None:
@@ -131,6 +140,8 @@ class Reentering(LineWeapon):
                 result = act()
                 if asyncio.iscoroutine(result):
                     result.close()  # nobody awaits it: that it can be made is all
+            case "close" | "kill":
+                end_handles(act, self.variant)
             case "worker":
                 equal(world.worker.call(operator.neg, 3, timeout=SECONDS), -3)
             case "executor":
@@ -152,7 +163,21 @@ class Reentering(LineWeapon):
         return ""
 
     def _may_refuse(self, error: BaseException) -> bool:
-        return self.variant == "same" and is_clear(error)
+        if self.variant in ENDS and isinstance(error, CancelledError):
+            return True
+        return self.variant in ("same", *ENDS) and is_clear(error)
+
+
+def end_handles(act: Callable[[], object], how: str) -> None:
+    """Close or kill all handles that an operation refers to, as a handler of SIGTERM might."""
+    cells = [cell.cell_contents for cell in getattr(act, "__closure__", None) or ()]
+    for handle in [*cells, getattr(act, "__self__", None)]:
+        if how == "close" and isinstance(handle, Executor):
+            handle.shutdown(wait=False)
+        elif how == "close" and isinstance(handle, Template | Process | Worker):
+            handle.close()
+        elif how == "kill" and isinstance(handle, Process | Worker | Executor):
+            handle.kill()
 
 
 NUMBERS = ("EMFILE", "ENOMEM", "EAGAIN", "EINTR", "EPIPE", "SHORT")
@@ -232,6 +257,8 @@ def variants_of(campaign: str, face: str) -> list[str]:
 
 def is_clear(error: BaseException) -> bool:
     """Return whether an error says why something does not work. A deadline that has passed says nothing."""
+    if str(error) == AFTER_SHUTDOWN:
+        return True
     return isinstance(error, anyfork.AnyforkError) and not isinstance(error, TimeoutError)
 
 

@@ -15,7 +15,7 @@ from _thread import RLock
 from select import POLLIN
 from types import ModuleType
 
-from _anyfork_child.wire.channel import NOWAIT, ROOM, Channel, close_all, unpack_descriptors
+from _anyfork_child.wire.channel import NOWAIT, ROOM, Channel, close_all, unpack_descriptors, wait_for_memory
 from _anyfork_child.wire.descriptors import socket_pair
 from _anyfork_child.wire.failure import MISSING, UNSENT, Failure
 from _anyfork_child.wire.frames import FAILED, SEND, Frame
@@ -62,14 +62,21 @@ class MainLookup:
 
     def _serve(self) -> None:
         """Answer until the last process has ended. Runs in a thread of its own."""
-        while not do_locked(self.lock, self._finish):
-            events = self._events
-            assert events is not None
-            for fd, _ in wait_for(events, None):
-                asked = self._asked.get(fd)
-                if asked is not None and not _hear(asked):
-                    self._asked.pop(fd)
-                    asked.close()
+        try:
+            while not do_locked(self.lock, self._finish):
+                self._step()
+        except BaseException:  # processes that ask see the end of the stream, and the next process gets a new thread
+            do_locked(self.lock, self.forget)
+            raise
+
+    def _step(self) -> None:
+        events = self._events
+        assert events is not None
+        for fd, _ in wait_for(events, None):
+            asked = self._asked.get(fd)
+            if asked is not None and not _hear(asked):
+                self._asked.pop(fd)
+                asked.close()
 
     def _finish(self) -> bool:
         """Close everything if no process is left that may ask; return whether that is so."""
@@ -97,6 +104,9 @@ def _hear(asked: _socket.socket) -> bool:
         return True
     except ConnectionError:
         return False
+    except OSError as error:
+        wait_for_memory(error)
+        return True
     fds = unpack_descriptors(ancillary[0][2]) if ancillary else ()
     if len(fds) != 1:  # the descriptor could not be received: the sender sees that it is closed
         close_all(fds)

@@ -72,13 +72,13 @@ class Popen(popen_fork.Popen):
             started.channel.close()
             self.sentinel, self._channel = ends.fds
             self.finalizer = util.Finalize(self, ends.close)
+            assert started.pid is not None  # the process has begun
+            self.pid = started.pid
+            if not process_obj.daemon:
+                self._at_exit = util.Finalize(None, self.hand_over, (None,), exitpriority=BEFORE_UNLINKING)
         except BaseException:
             started.kill()
             raise
-        if not process_obj.daemon:
-            self._at_exit = util.Finalize(None, self.hand_over, (None,), exitpriority=BEFORE_UNLINKING)
-        assert started.pid is not None  # the process has begun
-        self.pid = started.pid
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         """Return the exit code, or None while the process runs; wait for its end unless told not to."""
@@ -96,7 +96,7 @@ class Popen(popen_fork.Popen):
                 self.returncode = UNKNOWN
             except (TimeoutError, HandleError):  # it runs; or this is a forked copy of its owner, which cannot know
                 return None
-            self.hand_over(0)
+        self.hand_over(0)  # again, if that was not possible when the end was seen
         return self.returncode
 
     def hand_over(self, timeout: float | None) -> None:
