@@ -354,7 +354,7 @@ def _(world: World) -> Iterator[Callable[[], object]]:
             channel = process.channel
             try:
                 channel.sendall(b"x")
-            except ConnectionError:
+            except OSError:
                 assert world.harm, "the process reads, but its channel is broken"
 
         yield talk
