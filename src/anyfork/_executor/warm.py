@@ -8,7 +8,7 @@ from functools import partial
 
 from .._blocking.waiting import why_gone
 from .._errors import AnyforkError
-from .._pools.following import Followed, FollowingPool, in_place, several
+from .._pools.generations import Followed, FollowingPool, in_place, several
 from .._processes.handles import TemplateSource
 from .._system.locks import do_locked, try_locked
 from .dispatcher import Dispatcher

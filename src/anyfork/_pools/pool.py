@@ -62,7 +62,7 @@ class PoolHandle:
         self.concurrent: bool = settings.limits.concurrent
         self.pooled_workers: set[PooledWorker] = set()  # of all workers that have a process, or may get one
         self.maps: set[Any] = set()  # of MapJobs with jobs here, for recovery
-        self.followed: list[Any] = []  # Warms whose latest templates the pool takes, see _pools.following
+        self.followed: list[Any] = []  # Warms whose latest templates the pool takes, see _pools.generations
         self._settings = settings
         self.timeout: float | None = settings.timeout
         self._closed = False

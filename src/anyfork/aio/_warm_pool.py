@@ -10,7 +10,7 @@ from anyio import Event
 from anyio.to_thread import run_sync
 
 from .._errors import AnyforkError, ArgumentError, CallCancelledError
-from .._pools.following import FollowingPool, in_place, several
+from .._pools.generations import FollowingPool, in_place, several
 from .._processes.flows import look
 from ._pool_loop import PoolLoop
 from ._template import Template
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .._blocking.generation import Generation
     from .._blocking.template import Template as BlockingTemplate
     from .._blocking.warm import Warm as BlockingWarm
-    from .._pools.following import Followed
+    from .._pools.generations import Followed
     from .._pools.pool_options import PoolOptions
     from .._processes.handles import TemplateHandle
     from ._loop import FutureLike, Loop

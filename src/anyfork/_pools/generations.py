@@ -1,6 +1,7 @@
-"""Pools whose templates are made again when they are stale: the pool moves to the latest, and its jobs wait for it.
+"""The generations of a pool's templates: the pool moves to the next one, made of its Warm, and its jobs wait for it.
 
-Nothing here waits: the faces look at the templates, and make the next one.
+Workers of the generation before finish their jobs, and leave: the scheduler compares the ``generation`` of each worker
+with that of its TemplateRecord. Nothing here waits: the faces look at the templates, and make the next one.
 """
 
 from __future__ import annotations
