@@ -421,6 +421,18 @@ def test_nothing_waits_behind_a_long_job(executor, pipe, other_pipe):
     long.result(SOON)
 
 
+def test_nothing_waits_behind_a_long_job_whose_deadline_is_far_away(pipe, other_pipe):
+    with Executor(max_workers=2, timeout=10 * SOON) as executor:
+        executor.submit(operator.neg, 1).result(SOON)  # a quick job, so that the worker is given several
+        long = executor.submit(executor_functions.say_pid_and_wait, pipe[1], other_pipe[0])
+        line(pipe[0])
+        try:
+            assert executor.submit(operator.neg, 2).result(SOON) == -2
+            assert not long.done()
+        finally:
+            os.write(other_pipe[1].fileno(), b"x")
+
+
 def test_a_long_item_of_a_map_does_not_stop_the_others(pipe, other_pipe):
     items = [0.0] * 2000
     items[1200] = 0.3
@@ -523,7 +535,8 @@ def test_workers_leave_after_their_calls_or_when_they_want_to():
     with Executor(max_workers=1, max_calls=3) as executor:
         pids = [executor.submit(os.getpid).result(SOON) for _ in range(9)]
         assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 3]
-        assert len(set(executor.map(call_functions.pid, range(6)))) == 2
+        pids = list(executor.map(call_functions.pid, range(6)))
+        assert max(map(pids.count, pids)) <= 3  # fewer if the machine is busy, and items are taken back
     with Executor(max_workers=1) as executor:
         first = executor.submit(executor_functions.retire_and_tell).result(SOON)
         assert executor.submit(os.getpid).result(SOON) != first

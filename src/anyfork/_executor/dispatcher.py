@@ -453,8 +453,8 @@ class Dispatcher(PoolHandle):
 
     def look_after(self) -> None:
         """Make sure that the thread looks again soon, because a job waits in a worker behind one that may be long."""
-        if self.workers.adaptive and self.watch.wakes_at == inf:
-            self._wake_at(0.0)
+        if self.workers.adaptive and self.watch.wakes_at:  # it waits: for ever, or until a deadline, which may be far
+            self._wake_at(monotonic() + STALL)
 
     def _write_log(self, level: int, text: str) -> None:
         self.finished.append((LogEntry("anyfork", text, level), None))
