@@ -260,6 +260,32 @@ def test_a_program_runs_unchanged_with_our_processes(tmp_path, given, options, t
     assert said.splitlines() == ["['-x', '1'] script.py", f"{told} forkserver", "AnyforkContext"]
 
 
+TELLING = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+
+def tell():
+    return multiprocessing.get_start_method(), type(multiprocessing.get_context()).__name__
+
+if __name__ == "__main__":
+    print(multiprocessing.get_start_method(allow_none=True))
+    for method in sys.argv[1:]:
+        multiprocessing.set_start_method(method)
+    with ProcessPoolExecutor(1) as executor:
+        print(*executor.submit(tell).result())
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [([], "forkserver AnyforkContext"), (["fork"], "fork ForkContext"), (["spawn"], "spawn SpawnContext")],
+)
+def test_the_default_start_method_of_a_program_becomes_ours_and_the_program_may_set_another(tmp_path, given, told):
+    (tmp_path / "script.py").write_text(TELLING)
+    said = output_of("-m", "anyfork", "as-forkserver", "script.py", *given, cwd=tmp_path)
+    assert said.splitlines() == ["None", told]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -238,6 +238,12 @@ def install(ctx: AnyforkContext) -> AnyforkContext:
     return ctx
 
 
+def make_default(ctx: AnyforkContext) -> None:
+    """Let multiprocessing use a context unless the program sets a start method, as if its method were the default."""
+    default: Any = context._default_context
+    default._default_context = ctx
+
+
 def process_class(name: str, main: MainRule) -> type[AnyforkProcess]:
     """Return the class of processes for a process that has no handle of the template."""
     return known_context(name, main).Process

@@ -1,4 +1,7 @@
-"""A program that runs here, with processes from a template under the name forkserver."""
+"""A program that runs here, with processes from a template under the name forkserver.
+
+That is its default start method, too: the program finds what it would find on Python 3.14 and newer.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import os
 import sys
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
+
+from _anyfork_child.values.multiprocessing_context import make_default
 
 from ..context import install
 
@@ -24,7 +29,7 @@ def run(arguments: Sequence[str], fail: Callable[[str], NoReturn]) -> None:
     module = rest[1] if rest[:1] == ["-m"] and len(rest) > 1 else None
     if module is None and (not rest or rest[0].startswith("-")):
         fail("as-forkserver needs a script, or -m and a module")
-    install("forkserver", main="import" if imports else None)
+    make_default(install("forkserver", main="import" if imports else None))
     main = ModuleType("__main__")
     main.__builtins__ = builtins  # type: ignore[attr-defined]  # as in any main module
     sys.modules["__main__"] = sys.modules["__mp_main__"] = main

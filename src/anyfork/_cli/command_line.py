@@ -36,8 +36,8 @@ Commands:
         and which are not safe there. The program itself does not run.
   as-forkserver [--import-main] SCRIPT | -m MODULE [ARGUMENT ...]
         Run a program in which multiprocessing's start method "forkserver" starts
-        processes from a template. With --import-main, each process imports the
-        program's file or module, as under multiprocessing's own forkserver.
+        processes from a template, and is the default. With --import-main, each
+        process imports the program's file or module, as under multiprocessing's own.
 """
 EXAMPLES = """
 In a program:
