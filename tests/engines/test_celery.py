@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -198,6 +199,48 @@ def test_a_task_that_waits_while_the_pool_restarts_runs_afterwards():
 
 
 @in_program
+def test_a_pool_that_grows_and_shrinks_gets_no_more_tasks_than_it_has_processes():
+    semaphore = LaxBoundedSemaphore(1)
+    pool = TaskPool(1, initargs=(Celery("empty"), "host"), semaphore=semaphore)
+    pool.start()
+    fifos, accepted = [Path(f"{number}.fifo") for number in range(5)], []
+    for fifo in fifos:
+        os.mkfifo(fifo)
+        callback = functools.partial(lambda name, *_: accepted.append(name), fifo.name)
+        semaphore.acquire(pool.apply_async, Path.write_text, [fifo, ""], accept_callback=callback)
+    pool.grow(1)
+    eventually(lambda: accepted == ["0.fifo", "1.fifo"])
+    assert len(pool._jobs) == 2
+    pool.shrink(1)
+    fifos[0].read_text()
+    fifos[1].read_text()
+    eventually(lambda: accepted == ["0.fifo", "1.fifo", "2.fifo"])
+    assert len(pool._jobs) == 1
+    pool.shrink(5)
+    fifos[2].read_text()
+    eventually(lambda: not pool._jobs and not pool._executor.pids)
+    pool.grow(2)
+    for fifo in fifos[3:]:
+        fifo.read_text()
+    eventually(lambda: not pool._jobs)
+    pool.stop()
+    assert len(accepted) == 5
+
+
+@in_program
+def test_a_task_for_a_pool_that_has_ended_fails():
+    pool = TaskPool(1, initargs=(Celery("empty"), "host"))
+    pool.start()
+    errors = []
+    pool._executor.kill()
+    pool.apply_async(abs, [-1], error_callback=errors.append)
+    (error,) = errors
+    assert "RuntimeError: cannot schedule new futures after shutdown" in error.traceback
+    assert not pool._jobs
+    pool.stop()
+
+
+@in_program
 def test_a_task_that_is_revoked_while_it_waits_for_a_process_does_not_run():
     with working("-c", "1") as (tasks, _):
         path, notes = os.path.abspath("begun"), os.path.abspath("notes")
@@ -236,6 +279,23 @@ def test_time_limits():
     with working("-c", "1") as (tasks, _):
         assert outcome(tasks.soft.delay()) == "noticed"
         assert outcome(tasks.hard.delay()) == "TimeLimitExceeded"
+        assert tasks.add.delay(1, 2).get(SECONDS) == 3
+
+
+@in_program
+def test_the_autoscaler_starts_processes_for_tasks_and_ends_them_when_there_are_none():
+    os.environ["AUTOSCALE_KEEPALIVE"] = "0.2"  # seconds until it scales down
+    with working("--autoscale", "2,0") as (tasks, _):
+        for name in ("one", "two", "three"):
+            os.mkfifo(f"{name}.fifo")
+            tasks.finish.delay(os.path.abspath(name), os.path.abspath(f"{name}.fifo"))
+        processes = {begun(os.path.abspath(name)) for name in ("one", "two")}
+        open("one.fifo", "w").close()
+        processes.add(begun(os.path.abspath("three")))
+        assert len(processes) == 2
+        for name in ("two", "three"):
+            open(f"{name}.fifo", "w").close()
+        eventually(lambda: not any(Path(f"/proc/{process}").exists() for process in processes))
         assert tasks.add.delay(1, 2).get(SECONDS) == 3
 
 

@@ -64,6 +64,7 @@ class TaskPool(_BasePool):
     signal_safe: bool = False  # ending the pool waits for its thread
     uses_semaphore: bool = True  # Celery hands over a task when a process is free, unless it was revoked or has expired
     _ended: int = 0  # tasks that have ended while there was no executor
+    _excess: int = 0  # tasks that Celery has handed over beyond the limit, which has shrunk meanwhile
     _executor: RenewingExecutor | None = None
     _wakeup: int = -1  # an eventfd that the event loop watches, if there is one
 
@@ -116,6 +117,8 @@ class TaskPool(_BasePool):
         """Let Celery hand over the next task. Runs in the thread of the event loop."""
         if self._executor is None:
             self._ended += 1
+        elif self._excess:
+            self._excess -= 1
         else:
             self.options["semaphore"].release()
 
@@ -157,23 +160,35 @@ class TaskPool(_BasePool):
     def grow(self, number: int = 1) -> None:
         """Allow more processes."""
         self._resize(self.limit + number)
-        self._change_semaphore("grow", number)
+        self.call_back(self._let_more_in, number)
 
     def shrink(self, number: int = 1) -> None:
         """Allow fewer processes; those in excess finish their tasks."""
-        number = max(0, min(number, self.limit - 1))
+        number = min(number, self.limit)
         self._resize(self.limit - number)
-        self._change_semaphore("shrink", number)
-
-    def _change_semaphore(self, how: str, number: int) -> None:
-        semaphore = self.options.get("semaphore")
-        for _ in range(0 if semaphore is None else number):
-            self.call_back(getattr(semaphore, how))
+        self.call_back(self._let_fewer_in, number)
 
     def _resize(self, limit: int) -> None:
         self.limit = limit
-        if self._executor is not None:
-            self._executor.resize(limit)
+        executor = self._executor
+        if executor is not None:
+            executor.resize(limit)
+
+    # Celery's semaphore hands over too many tasks when it grows or shrinks while tasks wait for it. Those would wait in
+    # the executor, where they can neither expire nor be revoked. These run in the thread of the event loop.
+
+    def _let_more_in(self, number: int) -> None:
+        semaphore = self.options.get("semaphore")
+        if semaphore is not None:
+            semaphore.initial_value += number
+            for _ in range(number):
+                self._let_next_in()
+
+    def _let_fewer_in(self, number: int) -> None:
+        semaphore = self.options.get("semaphore")
+        if semaphore is not None:
+            self._excess += max(0, number - semaphore.value)
+            semaphore.shrink(number)
 
     def restart(self) -> None:
         """Start new processes, from a new template."""
@@ -234,7 +249,7 @@ class TaskJob:
         submitter = executor.options(timeout=self._hard, on_event=self.note_event)
         try:
             self.future = executor.submit_by(submitter.submit, *self._call)
-        except (AnyforkError, OSError) as error:
+        except (AnyforkError, OSError, RuntimeError) as error:  # RuntimeError: the pool or the interpreter ends
             self.future = Future()
             self.future.set_exception(error)
         self.future.add_done_callback(self.note_end if again else self._note_first_end)
