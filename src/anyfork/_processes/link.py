@@ -135,8 +135,7 @@ class Link(Endpoints):
 
     def check_descriptors_stay_here(self, call: str, encoded: Encoded) -> None:
         """Raise ArgumentError for descriptors that would have to go to another machine."""
-        why = refusal(call, encoded, self.session.host) if self.remote else ""
-        if why:
+        if self.remote and (why := refusal(call, encoded, self.session.host)):
             raise ArgumentError(why)
 
     @property
@@ -445,11 +444,10 @@ class Link(Endpoints):
 
     @locked
     def _drop(self) -> None:
-        session = self.session
-        if session.phase is STARTING and session.status is None:
+        if self.session.phase is STARTING and self.session.status is None:
             self._drain()
         self._leave_signals()
-        session.phase = CLOSED
+        self.session.phase = CLOSED
         self.wake_all()
 
     def _drain(self) -> None:
