@@ -17,6 +17,7 @@ from .._pools.pool_options import NewLimits, check_job_options
 from .._pools.records import JobState
 from .._processes.arguments import refused_keywords
 from .._processes.handles import HasTemplates
+from .._processes.undelivered import destructor
 from .._system.signatures import overload
 from ._map import PoolMap
 from ._pool_loop import WaitingCall
@@ -453,6 +454,7 @@ class Pool(HasTemplates):
     def __repr__(self) -> str:
         return repr(self._pool_loop)
 
+    @destructor
     def __del__(self) -> None:
         pool_loop = getattr(self, "_pool_loop", None)
         if pool_loop is not None:
