@@ -6,15 +6,17 @@ import contextlib
 import operator
 import os
 import signal
+from functools import partial
 
 import anyio
 import pool_functions as jobs
 import pytest
+from deadlines import DEADLINE
 from pool_side import until
 
 import anyfork
 from anyfork import aio
-from anyfork._pools.map import MOST, PER_JOB
+from anyfork._pools.map import MOST, PER_JOB, MapJobs
 
 pytestmark = pytest.mark.anyio
 
@@ -237,3 +239,21 @@ async def test_quick_items_travel_together_and_slow_ones_alone(pool):
     assert max(sizes) <= MOST
     results._work.learn(10 * PER_JOB)
     assert results._work._size == 1
+
+
+async def test_a_pool_that_a_signal_handler_kills_just_before_the_wait_for_an_item_ends_that_wait(
+    template, monkeypatch
+):
+    async with aio.Pool(template, max_workers=1) as pool:
+        results = pool.map(operator.neg, [1])
+        found = []
+
+        def look(work):
+            found.append(item := MapJobs.next(work))
+            if len(found) == 2:
+                pool.kill()
+            return item
+
+        monkeypatch.setattr(results._work, "next", partial(look, results._work))
+        with anyio.fail_after(DEADLINE), pytest.raises(anyfork.CallCancelledError):
+            await anext(results)

@@ -84,16 +84,19 @@ class PoolMap(Stays, Generic[Result]):
     async def _wait(self) -> MapItem:
         """Wait for the next item that is done, and return it. Raises StopAsyncIteration if there is none."""
         work, loop = self._work, self._pool_loop.here("map")
-        while (item := work.next()) is None:
+        while True:
+            work.waiting = waiting = loop.waiting()  # first, so that what a signal handler ends from now on is seen
+            try:
+                if (item := work.next()) is None and not work.empty:
+                    await waiting
+                    item = work.next()
+            finally:
+                work.waiting = None
+            if item is not None:
+                return item
             if work.empty:
                 work.close()
                 raise StopAsyncIteration
-            work.waiting = waiting = loop.waiting()
-            try:
-                await waiting
-            finally:
-                work.waiting = None
-        return item
 
     async def _fill(self) -> None:
         """Collect further items, and submit them together."""

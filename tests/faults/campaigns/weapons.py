@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, ClassVar
 
 import anyfork
-from anyfork import Executor, Process, Template, Worker
+from anyfork import Executor, Process, Template, Worker, aio
 
 from .scenes import RELAYS, SECONDS, World, equal
 from .shim import Shim
@@ -109,6 +109,7 @@ class Interrupting(LineWeapon):
 
 
 ENDS = ("close", "kill")
+KILLABLE = (Process, Worker, Executor, aio.Process, aio.Worker, aio.Pool)
 AFTER_SHUTDOWN = "cannot schedule new futures after shutdown"  # as concurrent.futures says it
 
 
@@ -176,7 +177,7 @@ def end_handles(act: Callable[[], object], how: str) -> None:
             handle.shutdown(wait=False)
         elif how == "close" and isinstance(handle, Template | Process | Worker):
             handle.close()
-        elif how == "kill" and isinstance(handle, Process | Worker | Executor):
+        elif how == "kill" and isinstance(handle, KILLABLE):
             handle.kill()
 
 
