@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-OF_TERMINAL = {SIGINT, SIGQUIT, SIGHUP, SIGWINCH, SIGCONT} | STOPS  # the kernel sends them to all processes of a job
+OF_JOB = {SIGINT, SIGQUIT, SIGWINCH} | STOPS  # the kernel sends them to all processes of a job
+OF_HANGUP = {SIGHUP, SIGCONT}  # it sends them to the leader of a session alone, if that is this process
 SI_KERNEL = 128  # as siginfo says that the kernel has sent a signal
 PR_SET_PDEATHSIG = 1  # of prctl
 
@@ -50,6 +51,7 @@ class ColdRun:
         if sigwaitinfo is None:
             raise OSError("this system does not say who has sent a signal")
         self._awaited = {*valid_signals()} - KEPT | {SIGCHLD}
+        self._shared = OF_JOB if os.getsid(0) == os.getpid() else OF_JOB | OF_HANGUP
         bond, ignored = _bond(), getsignal(SIGCHLD) == SIG_IGN
         signal(SIGCHLD, SIG_DFL)  # otherwise the system forgets how the program ends
         before = pthread_sigmask(SIG_BLOCK, self._awaited)
@@ -75,7 +77,7 @@ class ColdRun:
                 returncode = self._look()
                 if returncode is not None:
                     return returncode, monotonic() - self._began
-            elif info.si_code != SI_KERNEL or info.si_signo not in OF_TERMINAL:
+            elif info.si_code != SI_KERNEL or info.si_signo not in self._shared:
                 os.kill(self._pid, info.si_signo)
 
     def _look(self) -> int | None:

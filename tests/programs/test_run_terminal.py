@@ -141,11 +141,11 @@ def test_a_job_in_the_background_starts_cold(shared):
         screen.end()
 
 
-def said_after_hangup(shared, code):
+def said_after_hangup(shared, code, *options):
     """Run code, hang up its terminal once it is ready, and return what it writes into the pipe that code names."""
     read, write = os.pipe()
     with open(read, "rb") as said:
-        screen = Screen(shared.command("-c", code.format(write)), env=shared.env, extra=[write])
+        screen = Screen(shared.command(*options, "-c", code.format(write)), env=shared.env, extra=[write])
         os.close(write)
         screen.expect("ready")
         os.close(screen.master)
@@ -154,10 +154,10 @@ def said_after_hangup(shared, code):
     return found
 
 
-@pytest.mark.slow
-def test_a_terminal_that_hangs_up_ends_the_program(shared):
+@pytest.mark.parametrize("options", [pytest.param((), marks=pytest.mark.slow), ("--cold",)])
+def test_a_terminal_that_hangs_up_ends_the_program(shared, options):
     code = f"import os, signal\nsignal.signal(signal.SIGHUP, lambda *_: (os.write({{}}, b'hup'), os._exit(1)))\n{LOOP}"
-    assert said_after_hangup(shared, code) == b"hup"
+    assert said_after_hangup(shared, code, *options) == b"hup"
 
 
 def test_a_program_ends_though_a_process_that_it_leaves_writes_for_ever(shared):
