@@ -238,6 +238,20 @@ async def test_a_pool_follows_a_warm_that_replaces_its_template_until_a_template
         pool.replace_template(warm)
 
 
+async def test_calls_go_on_when_a_template_takes_the_place_of_a_warm_at_any_moment_of_their_look():
+    async with aio.Warm("json") as warm, aio.Template() as plain, aio.Pool(warm, max_workers=1) as pool:
+        await pool.call(os.getpid)
+        for moment in range(8):
+            async with anyio.create_task_group() as tasks:
+                asked = ask(tasks, pool.call, os.getpid)
+                for _ in range(moment):
+                    await anyio.lowlevel.checkpoint()
+                pool.replace_template(plain)
+                assert isinstance(await asked.outcome(), int)
+            pool.replace_template(warm)
+            await pool.call(os.getpid)
+
+
 async def test_calls_that_wait_while_a_warm_replaces_a_template_that_is_closed_run(edit, gate):
     plain = aio.Template()
     async with aio.Warm("shown") as warm, aio.Pool(plain, max_workers=1, max_calls=1) as pool:

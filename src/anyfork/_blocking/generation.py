@@ -13,12 +13,13 @@ from itertools import takewhile
 from _anyfork_child.wire.memfd import new_file
 from _anyfork_child.wire.program_reports import VOLATILE
 
+from .._processes.flows import why_gone
 from .._processes.start import fork_present
 from .._system.import_path import is_installed
 from .learned_imports import REWRITTEN_BY
 from .sources import Sources, expand
 from .template import Template
-from .waiting import why_gone
+from .waiting import run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Generation:
 
     def unusable(self) -> str:
         """Return why the template cannot be forked any more; empty if it can."""
-        gone = why_gone(self.template)
+        gone = run(why_gone(self.template._link))
         places = [*self.template._link.receiver.places()]
         return gone if gone or [*self.places] == places else "this program has changed sys.path"
 

@@ -15,8 +15,6 @@ from sys import _getframe, modules
 from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.platform import eventfd
 
-from .._processes.flows import look
-from .._processes.session import PREPARING
 from .._processes.undelivered import RETRY
 from .._system.locks import locked
 from .._system.polling import new_poll
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
     from .._processes.endpoints import Source
     from .._processes.flows import Result
-    from .._processes.handles import TemplateHandle
     from .._processes.link import Link
 
 UNALARMED = 0.1  # seconds between looks of a thread that cannot be woken, because descriptors have run out
@@ -84,15 +81,6 @@ def run(flow: Generator[Any, bool, Result], wait: Callable[..., bool] = wait_for
     except BaseException:
         flow.close()  # now, not when the last reference to the exception goes
         raise
-
-
-def why_gone(template: TemplateHandle) -> str:
-    """Return why a template can never be forked again; empty if it can."""
-    link = template._link
-    if link.session.phase is not PREPARING:
-        return "the handle of the template was closed"
-    run(look(link))
-    return "" if link.session.status is None else f"the template has ended ({link.session.status})"
 
 
 class ThreadWaiter:

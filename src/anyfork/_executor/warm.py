@@ -6,9 +6,10 @@ import threading
 from _thread import RLock
 from functools import partial
 
-from .._blocking.waiting import why_gone
+from .._blocking.waiting import run
 from .._errors import AnyforkError
 from .._pools.generations import Followed, FollowingPool, in_place, several
+from .._processes.flows import why_gone
 from .._processes.handles import TemplateSource
 from .._system.locks import do_locked, try_locked
 from .dispatcher import Dispatcher
@@ -129,7 +130,7 @@ def _is_latest(followed: Followed) -> bool:
     if followed.warm._current("submit") is not followed.generation:
         return False
     template = followed.template
-    return template is None or not why_gone(template)
+    return template is None or not run(why_gone(template._link))
 
 
 def _latest(warm: Any, call: str) -> tuple[Generation, Template]:

@@ -14,7 +14,7 @@ from .._system.interpreter import TOO_OLD
 from .._system.log import DEBUG, INFO, logger_for
 from .._system.polling import is_ready
 from .._system.timeouts import seconds
-from .session import CLOSED, GONE, MOVED
+from .session import CLOSED, GONE, MOVED, PREPARING
 from .start import add_next_spare, add_spares
 
 TYPE_CHECKING = False
@@ -230,6 +230,15 @@ def look(link: Link) -> Flow[None]:
         yield link, link.ended, link.status_source, TEMPLATE_END_TIMEOUT
     yield from _learn_why(link)
     _log_note(link.session)
+
+
+def why_gone(link: Link) -> Flow[str]:
+    """Return why a template can never be forked again; empty if it can."""
+    if link.session.phase is PREPARING:  # asked here, as its handle may be closed while an async face begins the flow
+        yield from look(link)
+    if link.session.phase is not PREPARING:
+        return "the handle of the template was closed"
+    return "" if link.session.status is None else f"the template has ended ({link.session.status})"
 
 
 def _learn_why(link: Link) -> Flow[None]:

@@ -11,9 +11,8 @@ from .._blocking.warm import COOL_DOWN
 from .._blocking.warm import Warm as BlockingWarm
 from .._blocking.warm_starts import note_cold
 from .._errors import ArgumentError, ForkError, RemoteTemplateError, TemplateError
-from .._processes.flows import look
+from .._processes.flows import why_gone
 from .._processes.handles import HasTemplates
-from .._processes.session import PREPARING
 from ._process import Process
 from ._template import Template
 from ._waiting import run
@@ -82,7 +81,8 @@ class Warm(HasTemplates):
         """
         generation = await run_sync(self._warm._current, "template", abandon_on_cancel=True)
         kept = self._kept
-        if kept is None or kept[0] is not generation or await _has_ended(kept[1]):
+        gone = kept is None or kept[0] is not generation or bool(await run(why_gone(kept[1]._link)))
+        if kept is None or gone:
             template = Template.from_blocking(await run_sync(self._warm._fork_of, generation, {}))
             self._kept = kept = generation, await template.ready()
         return kept[1]
@@ -243,11 +243,3 @@ class Warm(HasTemplates):
         cold: Process = await getattr(Template.new_exec(**attributes), call)(target, *argv)
         note_cold(cold, why)
         return cold
-
-
-async def _has_ended(template: Template) -> bool:
-    """Return whether a template can never be forked again."""
-    link = template._link
-    if link.session.phase is PREPARING:
-        await run(look(link))
-    return link.session.phase is not PREPARING or link.session.status is not None

@@ -11,7 +11,7 @@ from anyio.to_thread import run_sync
 
 from .._errors import AnyforkError, ArgumentError, CallCancelledError
 from .._pools.generations import FollowingPool, in_place, several
-from .._processes.flows import look
+from .._processes.flows import why_gone
 from ._pool_loop import PoolLoop
 from ._template import Template
 from ._waiting import run
@@ -178,12 +178,11 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
     async def _find_newer(self, followed: Followed) -> Made | None:
         """Return the latest generation with a fork of it; None if the pool has it. Raises what prevents one."""
         known, source = followed.generation, followed.source
-        if source is None:  # another template has taken its place
+        if source is not None and known is not None:
+            gone = await run(why_gone(source.key._link))
+            known = None if gone else known
+        if followed.source is None:  # another template has taken its place, maybe during the wait
             return None
-        if known is not None:
-            link = source.key._link
-            await run(look(link))
-            known = known if link.session.status is None else None
         return await run_sync(_newer_than, known, followed.warm._warm, abandon_on_cancel=True)
 
     def _take(self, followed: Followed, made: Made) -> None:
