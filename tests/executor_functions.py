@@ -80,6 +80,20 @@ def say_pid_and_wait(writing, reading):
     return os.getpid()
 
 
+async def tell_and_wait_later(writing, *, gate):
+    """Do the same for one of several jobs that run at once."""
+    import anyio
+
+    os.write(writing.fileno(), b"%d\n" % os.getpid())
+    await anyio.wait_readable(gate.fileno())
+    os.read(gate.fileno(), 1)
+    return os.getpid()
+
+
+async def double_later(number):
+    return 2 * number
+
+
 def append(path, text):
     """Add a line to a file, in one piece."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from anyfork._calls.durations import CallDuration
+from anyfork._calls.durations import JobDuration
 from anyfork._pools.job_queue import JobQueue
 from anyfork._pools.pool_options import Limits
 from anyfork._pools.records import (
@@ -24,8 +24,9 @@ from anyfork._pools.records import (
     WorkerRecord,
     WorkerState,
 )
-from anyfork._pools.scheduler import MAX_RUNS, STALL, Scheduler
+from anyfork._pools.scheduler import MAX_RUNS, Scheduler
 from anyfork._pools.steps import FailureReason, Steps
+from anyfork._pools.worker_table import STALL
 
 
 class Play:
@@ -380,12 +381,12 @@ def test_where_the_load_is_given_jobs_stay_behind_a_long_one(adaptive: bool, res
 
 
 @pytest.mark.parametrize(
-    ("took", "depth"), [([], 0), ([0.0], 64), ([1e-5], 64), ([1e-4], 10), ([1.9e-4], 5), ([3e-4], 0), ([1e-5, 1.0], 0)]
+    ("took", "depth"), [([], 0), ([0.0], 64), ([10], 64), ([100], 10), ([190], 5), ([300], 0), ([10, 1e6], 0)]
 )
 def test_how_deep_calls_may_be_by_how_long_they_took(took: list[float], depth: int) -> None:
-    duration = CallDuration()
-    for seconds in took:
-        duration.saw(seconds)
+    duration = JobDuration()
+    for microseconds in took:
+        duration.saw(microseconds)
     assert duration.depth == depth
 
 

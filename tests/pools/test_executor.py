@@ -500,6 +500,41 @@ def test_events_of_a_job_are_for_its_handler(executor):
     assert seen == [0, 1, 2, 0, 1]
 
 
+def test_a_handler_that_raises_fails_its_job_and_no_other(executor):
+    job = executor.options(on_event=lambda value: 1 // value).submit(call_functions.say, 3)
+    with pytest.raises(ZeroDivisionError):
+        job.result(SOON)
+    assert executor.submit(operator.neg, 1).result(SOON) == -1
+
+
+def test_a_map_goes_on_although_each_item_ends_its_worker():
+    with Executor(max_workers=1) as executor:
+        errors = list(executor.map(os._exit, range(1, 7), return_exceptions=True, timeout=SOON))
+    assert [error.status.code for error in errors] == [1, 2, 3, 4, 5, 6]
+
+
+def test_another_serializer_carries_arguments_and_results():
+    with Executor(max_workers=1, serializer="json") as executor:
+        assert executor.submit(sorted, ["b", "a"], reverse=True).result(SOON) == ["b", "a"]
+        assert list(executor.map(operator.neg, [1, 2])) == [-1, -2]
+        assert list(executor.map(operator.neg, [1, 2, 3], chunksize=2)) == [-1, -2, -3]
+        assert isinstance(executor.submit(abs, object()).exception(SOON), anyfork.ArgumentError)
+
+
+def test_a_worker_runs_several_jobs_at_once_when_it_is_told_to(pipes):
+    gate, start, told, tell = pipes
+    with Executor(max_workers=1, concurrency=20) as executor:
+        waiting = [executor.submit(executor_functions.tell_and_wait_later, tell, gate=gate) for _ in range(20)]
+        pids = {told.readline() for _ in range(20)}
+        assert executor.submit(abs, -1).running() is False
+        start.write(b"x" * 20)
+        assert {b"%d\n" % job.result(SOON) for job in waiting} == pids
+        assert list(executor.map(executor_functions.double_later, range(50), chunksize=5)) == list(range(0, 100, 2))
+        late = executor.options(timeout=0.1).submit(executor_functions.tell_and_wait_later, tell, gate=gate)
+        assert isinstance(late.exception(SOON), anyfork.CallTimeoutError)
+        assert executor.stats().started == 1
+
+
 def test_options_are_an_executor_of_their_own(executor):
     options = executor.options(priority=1)
     assert isinstance(options, futures.Executor)

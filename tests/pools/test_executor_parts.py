@@ -16,13 +16,13 @@ from anyfork._calls.durations import MOST_JOBS, JobDuration
 from anyfork._calls.known_functions import KnownFunction, fingerprint
 from anyfork._calls.permits import MOST as MOST_PERMITS
 from anyfork._calls.permits import Permits
-from anyfork._executor.jobs import BatchJob, EncodedJob
-from anyfork._executor.worker_queue import JobCalls
 from anyfork._pools.encoder import JobEncoder, simple
+from anyfork._pools.jobs import BatchJob, EncodedJob
 from anyfork._pools.pool_options import Limits
 from anyfork._pools.records import Job, JobState, TemplateRecord
 from anyfork._pools.scheduler import Scheduler
 from anyfork._pools.steps import FailureReason
+from anyfork._pools.worker_queue import JobCalls
 from anyfork._system.import_path import ORDINARY
 
 # --- The scheduler: jobs that are taken back --------------------------------------------------------------------
@@ -206,7 +206,7 @@ FUNCTION_1 = KnownFunction(1, Message(b""))
 
 def calls():
     encoder = JobEncoder("submit", None, ORDINARY)
-    return encoder, JobCalls(None, None, ORDINARY)
+    return encoder, JobCalls("Pool", None, ORDINARY)
 
 
 def written(calls):
@@ -222,7 +222,7 @@ def written(calls):
 def test_a_job_alone_needs_no_permit_and_those_behind_it_do():
     encoder, sent = calls()
     jobs = [EncodedJob(encoder.encode(operator.neg, (n,), {})) for n in range(3)]
-    sent.add(jobs)
+    sent.queue_jobs(jobs)
     messages, permits = written(sent)
     assert messages == [
         (FUNCTION, 1, 0),
@@ -240,12 +240,12 @@ def test_a_job_alone_needs_no_permit_and_those_behind_it_do():
 
 def test_the_first_job_after_jobs_that_were_taken_back_needs_a_permit():
     _, sent = calls()
-    sent.add([EncodedJob((FUNCTION_1, SMALL_CALL, b"x")) for _ in range(2)])
+    sent.queue_jobs([EncodedJob((FUNCTION_1, SMALL_CALL, b"x")) for _ in range(2)])
     assert written(sent)[1] == [2]
     sent.taken_back([2])
     sent.take_answers(_queue((RESULT, 1, 0, 0, b"", ())), [])
     for permits in ([3], []):
-        sent.add([EncodedJob((FUNCTION_1, SMALL_CALL, b"x"))])
+        sent.queue_jobs([EncodedJob((FUNCTION_1, SMALL_CALL, b"x"))])
         assert written(sent)[1] == permits
         sent.jobs.clear()
 
@@ -254,6 +254,12 @@ def _queue(*messages):
     from collections import deque
 
     return deque(messages)
+
+
+def answer(batch, message):
+    """Record an answer to an item; return the index of the item."""
+    batch.record_answer(message, found := [])
+    return found[0][0]
 
 
 class Work:
@@ -269,20 +275,20 @@ def test_a_batch_of_items_can_be_divided():
     _, sent = calls()
     work = Work(5)
     batch = BatchJob(work, list(range(5)))
-    sent.add([batch])
+    sent.queue_jobs([batch])
     assert written(sent) == ([(ITEMS, 1, 1 | HELD)], [1, 2, 3, 4, 5])
-    assert batch.answered((RESULT, 1, 6, 0, b"", ())) == 0
+    assert answer(batch, (RESULT, 1, 6, 0, b"", ())) == 0
     (_, [part]) = sent.taken_back([3, 4])
     assert (part.open(), batch.open(), batch.left) == ([2, 3], [1, 4], 2)
     batch.begin()
-    sent.add([batch])
+    sent.queue_jobs([batch])
     assert written(sent)[1] == [6, 7]
-    assert batch.answered((RESULT, 7, 2, 0, b"", ())) == 4
+    assert answer(batch, (RESULT, 7, 2, 0, b"", ())) == 4
 
 
 def test_no_more_is_written_to_a_worker_than_permits_have_room_for():
     _, sent = calls()
-    sent.add([EncodedJob((FUNCTION_1, SMALL_CALL, b"x")) for _ in range(2 * MOST_PERMITS)])
+    sent.queue_jobs([EncodedJob((FUNCTION_1, SMALL_CALL, b"x")) for _ in range(2 * MOST_PERMITS)])
     assert len(written(sent)[1]) == MOST_PERMITS - 1
     assert (len(sent.jobs), sent.outstanding) == (MOST_PERMITS, 2 * MOST_PERMITS)
     sent.jobs.clear()

@@ -26,7 +26,9 @@ from pool_side import until
 import anyfork
 from anyfork import Executor, aio
 from anyfork._executor.future import JobFuture
+from anyfork._pools import jobs as jobs_module
 from anyfork._pools import map as map_module
+from anyfork.aio import _map as aio_map_module
 
 SOON = 20.0  # seconds: a deadline, for what is there at once
 
@@ -660,6 +662,9 @@ class Torn(BaseException):
     """An exception of a signal handler."""
 
 
+FILES_OF_MAPS = {module.__file__ for module in (jobs_module, map_module, aio_map_module)}
+
+
 class LineOfMap(Line):
     """Raises an exception at a certain line of what a pool does for an answer to an item of a map."""
 
@@ -672,7 +677,14 @@ class LineOfMap(Line):
 
     def _trace(self, frame, event, argument):
         code = frame.f_code
-        if code.co_filename == map_module.__file__ and code.co_name in ("settle", "came", "fail_items", "line_up"):
+        if code.co_filename in FILES_OF_MAPS and code.co_name in (
+            "settle",
+            "wake",
+            "finish",
+            "fail",
+            "answered",
+            "over",
+        ):
             super()._trace(frame, event, argument)
         return self._trace
 

@@ -14,9 +14,9 @@ from executor_functions import Block, say_pid_and_wait
 from _anyfork_child.values.message import Message
 from _anyfork_child.wire.call_messages import SMALL_CALL
 from anyfork import CallTimeoutError, Executor
-from anyfork._executor.jobs import EncodedJob
-from anyfork._executor.worker_queue import JobCalls
 from anyfork._pools.encoder import JobEncoder
+from anyfork._pools.jobs import EncodedJob, write_files
+from anyfork._pools.worker_queue import JobCalls
 from anyfork._system.import_path import ORDINARY
 
 SOON = 20.0  # seconds: a deadline, for what is there at once
@@ -69,9 +69,12 @@ def test_a_descriptor_is_open_as_long_as_a_message_can_be_sent_with_it():
 
 def test_a_job_that_was_taken_back_leaves_nothing_in_the_queue_of_its_worker():
     encoder = JobEncoder("submit", None, ORDINARY)
-    calls = JobCalls(None, None, ORDINARY)
-    first, second = (EncodedJob(encoder.encode(len, (Block(bytearray(100_000)),), {})) for _ in range(2))
-    calls.add([first, second, EncodedJob(encoder.encode(abs, (1,), {}))])
+    calls = JobCalls("Pool", None, ORDINARY)
+    first, second = (encoder.encode(len, (Block(bytearray(100_000)),)) for _ in range(2))
+    write_files(first)
+    write_files(second)
+    first, second = EncodedJob(first), EncodedJob(second)
+    calls.queue_jobs([first, second, EncodedJob(encoder.encode(abs, (1,)))])
     calls.write()
     numbers = {job: number for number, job in calls.jobs.items()}
     assert calls.taken_back([numbers[second]]) == ([second], [])

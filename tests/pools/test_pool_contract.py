@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import operator
 import os
 import signal
 import sys
 import time
-from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import anyio
 import pool_functions as jobs
@@ -20,18 +19,24 @@ from executor_functions import say_pid_and_wait
 from pool_side import Seen, ask, ask_in_turn, until
 
 import anyfork
-from _anyfork_child.values.message import Message
 from anyfork import aio
-from anyfork._calls.known_functions import KnownFunction
-from anyfork._calls.permits import Permits
-from anyfork._pools.map import ItemsJob, MapItem
-from anyfork._pools.worker_queue import PoolCalls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from anyfork._calls.durations import JobDuration
 
 pytestmark = pytest.mark.anyio
 
 
 def lines(path) -> list[str]:
     return path.read_text().split() if path.exists() else []
+
+
+def duration_in(pool: aio.Pool, function: Callable[..., Any]) -> JobDuration:
+    """Return what a pool knows about how long calls of a function take."""
+    return pool._pool_loop.encoder.functions.find(function).duration
 
 
 # --- Results --------------------------------------------------------------------------------------------------------
@@ -142,10 +147,10 @@ async def test_each_worker_has_at_most_its_load_and_the_least_loaded_gets_the_ne
 async def test_a_worker_is_given_more_quick_calls_unless_the_load_is_said(
     template, gate, tasks, options, sent, monkeypatch
 ):
-    monkeypatch.setattr("anyfork._pools.scheduler.STALL", DEADLINE)
+    monkeypatch.setattr("anyfork._pools.worker_table.STALL", DEADLINE)
     async with aio.Pool(template, max_workers=1, **options) as pool:
         await pool.call(jobs.keep_gate, gate.file)
-        pool._pool_loop.duration_of(jobs.wait_at_gate).saw(0.0)  # as if it had been quick so far
+        duration_in(pool, jobs.wait_at_gate).saw(0.0)  # as if it had been quick so far
         await ask_in_turn(tasks, pool, 10, jobs.wait_at_gate)
         await until(lambda: pool.stats().running == 1)
         assert (pool.stats().sent, pool.stats().queued) == (sent, 9 - sent)
@@ -178,39 +183,13 @@ async def test_a_call_that_waits_in_a_worker_goes_to_one_that_is_idle_even_if_th
         gate.open()
 
 
-def test_the_first_call_after_calls_that_were_taken_back_needs_a_permit():
-    permits = Permits()
-    calls = PoolCalls(permits=permits)
-
-    work = SimpleNamespace(options=(0, None, False), pool=None, label="", jobs=set())
-
-    def begin() -> ItemsJob:
-        job = ItemsJob(work, [MapItem(None)], None, None)  # type: ignore[arg-type]  # what a job needs of a map
-        calls.begin(job.items[0], KnownFunction(1, Message(b"")), b"")
-        calls.gather()
-        return job
-
-    with contextlib.closing(permits):
-        begin()
-        assert calls.take_back() == []
-        behind = begin()
-        assert calls.take_back() == [behind]
-        calls._sent.clear()  # the answer of the first has come
-        begin()
-        assert permits.take_back(1) == [3]
-        permits.forget()
-        calls._sent.clear()
-        begin()
-        assert permits.take_back(1) == []
-
-
 async def test_how_quick_calls_are_is_learned(template):
     async with aio.Pool(template, max_workers=1) as pool:
         await pool.call(operator.neg, 1)
-        assert pool._pool_loop.duration_of(operator.neg)._mean >= 0
+        assert duration_in(pool, operator.neg).mean > 0
         await pool.call(time.sleep, 0.01)
         await pool.call(time.sleep, 0.01)
-        assert pool._pool_loop.duration_of(time.sleep).depth == 0
+        assert duration_in(pool, time.sleep).depth == 0
 
 
 async def test_a_worker_runs_several_calls_at_once_when_it_is_told_to(template, gate, seen, tasks):

@@ -16,7 +16,8 @@ from pool_side import until
 
 import anyfork
 from anyfork import aio
-from anyfork._pools.map import MOST, PER_JOB, MapJobs
+from anyfork._calls.durations import MOST_ITEMS
+from anyfork.aio._map import AsyncMapItems
 
 pytestmark = pytest.mark.anyio
 
@@ -169,6 +170,20 @@ async def test_every_item_runs_once_although_workers_are_killed(template, tmp_pa
     assert set(range(count)) - set(ran) <= set(lost)
 
 
+async def test_no_item_waits_behind_a_long_one_that_it_was_sent_with(template, gate):
+    def wait_or_not(item):
+        return item or jobs.wait_at_gate() or 0
+
+    async with aio.Pool(template, max_workers=2, min_idle=2, initializer=jobs.keep_gate, initargs=[gate.file]) as pool:
+        items = [1] * 500 + [0] + [1] * 500  # quick items travel together by then
+        async with pool.map(wait_or_not, items, ordered=False) as results:
+            got = [await anext(results) for _ in range(1000)]
+            assert set(got) == {1}
+            gate.open()
+            assert await anext(results) == 0
+        assert pool.stats().moved
+
+
 async def test_idempotent_items_survive_their_workers(template, tmp_path):
     async with aio.Pool(template, max_workers=2) as pool:
         got = [x async for x in pool.map(die_once_each, [str(tmp_path / str(n)) for n in range(6)], idempotent=True)]
@@ -234,11 +249,11 @@ async def test_quick_items_travel_together_and_slow_ones_alone(pool):
     results = pool.map(operator.neg, range(5000), window=1000)
     sizes = set()
     async for _ in results:
-        sizes |= {len(job.items) for job in results._work.jobs}
+        sizes |= {job.size for job in results._work.jobs}
     assert max(sizes) > 1
-    assert max(sizes) <= MOST
-    results._work.learn(10 * PER_JOB)
-    assert results._work._size == 1
+    assert max(sizes) <= MOST_ITEMS
+    results._work.durations.saw(20_000.0)
+    assert results._work.durations.items == 1
 
 
 async def test_a_pool_that_a_signal_handler_kills_just_before_the_wait_for_an_item_ends_that_wait(
@@ -249,7 +264,7 @@ async def test_a_pool_that_a_signal_handler_kills_just_before_the_wait_for_an_it
         found = []
 
         def look(work):
-            found.append(item := MapJobs.next(work))
+            found.append(item := AsyncMapItems.next(work))
             if len(found) == 2:
                 pool.kill()
             return item

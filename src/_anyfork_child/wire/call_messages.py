@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 KIND: Final = 0
 NUMBER: Final = 1
 DETAIL: Final = 2
+FLAGS: Final = 3
 BODY: Final = 4
 FDS: Final = 5
 TIME = 1  # bits: the time of a call is in a result's detail, above the lowest bit
@@ -46,15 +47,15 @@ READ_SIZE = 16 << 10  # bytes to read at once: each larger read would allocate m
 # no call of the function of this number follows.
 CALL, STREAM, FUNCTION, MORE, CANCEL, SMALL_CALL, SMALL_CALLS, MEASURE, VALUE, FORGET = range(1, 11)
 FRESH = 1
-# Owner to a worker of an Executor, in addition (see worker.job_loop). SMALL_KEYWORDS is a SMALL_CALL with a pair of
+# Owner to a worker of a pool, in addition (see worker.job_loop). SMALL_KEYWORDS is a SMALL_CALL with a pair of
 # positional and keyword arguments, KEYWORDS a CALL with such a pair; ITEMS are several calls with consecutive numbers:
 # a plain pickle of a list of their arguments; CHUNKS are the same with a list of chunks, which are lists of arguments,
 # and CHUNK is one chunk, encoded as the arguments of a CALL are. HELD, in the detail of a message that begins a call,
-# means that the call needs a permit to begin; workers of other pools get it, too (see worker.loop).
+# means that the call needs a permit to begin. A worker of a pool gets neither STREAM nor SMALL_CALLS.
 SMALL_KEYWORDS, ITEMS, CHUNKS, KEYWORDS, CHUNK = range(16, 21)
 HELD = 1 << 31
 # Worker to owner. The detail of READY is the VERSION, the detail of ERROR the kind of failure. The detail of a value
-# is 0 for a plain value, 1 for a pickle of a tuple with it; a worker of an Executor adds twice the time that the call
+# is 0 for a plain value, 1 for a pickle of a tuple with it; a worker of a pool adds twice the time that the call
 # took, in units of 1024 ns. LOG is a log record, as JSON, with the number of the call that made it.
 READY, RESULT, ERROR, EVENT, ITEM, END, CANCELLED, FAILED, RETIRE, LOG = range(32, 42)
 KINDS = frozenset((*range(1, 11), *range(16, 21), *range(32, 42)))

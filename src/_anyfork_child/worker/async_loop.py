@@ -23,20 +23,23 @@ from ..wire.call_messages import (
     FUNCTION,
     HEADER,
     ITEM,
+    ITEMS,
+    KEYWORDS,
     MEASURE,
     MORE,
     SMALL_CALL,
     SMALL_CALLS,
+    SMALL_KEYWORDS,
     STREAM,
     STREAM_WINDOW,
     VALUE,
 )
 from ..wire.channel import NOWAIT
-from .server import WorkerServer, handle_interrupts
+from .server import WorkerServer, apply, handle_interrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from typing import Any
 
     from ..wire import call_messages
@@ -96,6 +99,11 @@ class _Loop:
         elif kind == STREAM:
             self._credits[number] = anyio.Semaphore(STREAM_WINDOW)
             self._begin(number, partial(server.decode, detail, flags, body, fds), self._answer_by_items)
+        elif kind in (KEYWORDS, SMALL_KEYWORDS):
+            self._begin(number, partial(self._call_with_keywords, kind, detail, flags, body, fds), self._answer)
+        elif kind == ITEMS:
+            for place, args in enumerate(loads(body)):
+                self._begin(number + place, partial(self._item, detail, args), self._answer)
         elif kind == SMALL_CALLS:
             for one, item in zip(*loads(body), strict=True):
                 self._begin(one, partial(self._small_call, detail, item), self._answer)
@@ -116,6 +124,14 @@ class _Loop:
 
     def _small_call(self, detail: int, item: object) -> list[Any]:
         return [self._serving.function(detail), item]
+
+    def _item(self, detail: int, args: Sequence[Any]) -> list[Any]:
+        return [self._serving.function(detail), *args]
+
+    def _call_with_keywords(self, kind: int, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> list[Any]:
+        if kind == SMALL_KEYWORDS:
+            return [apply, self._serving.function(detail), *loads(body)]
+        return [apply, *self._serving.decode(detail, flags, body, fds)]
 
     def _begin(
         self, number: int, decode: Callable[[], list[Any]], answer: Callable[[int, list[Any]], Awaitable[None]]

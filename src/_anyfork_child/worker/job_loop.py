@@ -1,4 +1,4 @@
-"""The job loop of a worker of an Executor: the owner may take back jobs that have not begun.
+"""The job loop of a worker of a pool: the owner may take back jobs that have not begun.
 
 The owner sends several jobs ahead, so that a worker never waits for the next one. For each job behind another one
 (HELD), a permit, which is the number of the job, is in a pipe that the owner can read, too. The side that reads the
@@ -6,17 +6,21 @@ permit has the job: the worker to begin it, the owner to give it to another work
 one, and the owner of a worker that has died knows for certain which jobs had not begun. The owner writes the permit
 before it sends the job: if the worker finds no permit, the owner has taken back all jobs that the worker holds. The
 first job after those is held, too: otherwise the worker would find the permit of a later job before it has begun this
-one, and the owner could not take back the later job.
+one, and the owner could not take back the later job. On another machine there are no permits, and no job is held.
+
+A concurrent worker of a pool runs worker.async_loop instead.
 """
 
 from __future__ import annotations
 
 from _pickle import loads
 from collections import deque
+from fcntl import F_GETOWN, fcntl
+from os import read
+from sys import byteorder
 from time import monotonic_ns
 
 from ..values.encode import INLINE
-from ..values.message import decode_values
 from ..values.scalars import FORMAT, SCALARS, dump_scalars, load_plain
 from ..wire.call_messages import (
     BAD_RESULT,
@@ -27,6 +31,7 @@ from ..wire.call_messages import (
     FUNCTION,
     HELD,
     ITEMS,
+    KEYWORDS,
     MEASURE,
     RAISED,
     RESULT,
@@ -35,8 +40,8 @@ from ..wire.call_messages import (
     VALUE,
 )
 from ..wire.channel import close_all
-from .loop import Loop, begin, pack
-from .server import NobodyListensError, handle_interrupts
+from .loop import UNRESOLVED, Loop, begin, pack
+from .server import NobodyListensError, apply, handle_interrupts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,8 +60,13 @@ LONGEST = (1 << 32) - 2  # the longest time that the detail of a result can hold
 
 
 def serve(channel: socket.socket, *given: Any) -> None:
-    """Run this process as a worker of an Executor; the arguments are those of worker.loop.serve."""
-    server, _, _, permits, title = begin(channel, given)
+    """Run this process as a worker of a pool; the arguments are those of worker.loop.serve."""
+    server, concurrency, backend, permits, title = begin(channel, given)
+    if concurrency is not None:
+        from .async_loop import serve_concurrently
+
+        serve_concurrently(server, backend)
+        return
     loop = JobLoop(server, permits)
     if title is not None:
         title.follow(loop, apply, run_chunk)
@@ -68,16 +78,12 @@ def run_chunk(function: Callable[..., Any], chunk: Sequence[Sequence[Any]]) -> l
     return [function(*args) for args in chunk]
 
 
-def apply(function: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Any:
-    """Call a function with positional and keyword arguments."""
-    return function(*args, **keywords)
-
-
 class JobLoop(Loop):
-    """The loop of a worker of an Executor: it runs one job after the other, held jobs only with a permit."""
+    """The loop of a worker of a pool: it runs one job after the other, held jobs only with a permit."""
 
     def __init__(self, server: WorkerServer, permits: Descriptor | None) -> None:
-        super().__init__(server, permits)
+        super().__init__(server)
+        self._permits = -1 if permits is None else permits.fileno()  # without permits, no job is held
         self._held: deque[Job] = deque()
 
     def run(self) -> None:
@@ -108,12 +114,14 @@ class JobLoop(Loop):
         elif kind == FORGET:
             self._serving.forget(number)
         elif kind == MEASURE:
-            self._serving.send_size(number, detail)
+            self._held.append((number, kind, detail, flags, body, fds))  # after the jobs before it
         else:
             self._drop_held()  # a job without HELD begins at once: the owner has taken back any job held here
             if kind in (ITEMS, CHUNKS):
-                (body,) = loads(body)
-            self._run(number, kind, detail, flags, body, fds)
+                for place, item in enumerate(loads(body)):
+                    self._run(number + place, kind, detail, flags, item, fds)
+            else:
+                self._run(number, kind, detail, flags, body, fds)
 
     def _hold(self, kind: int, number: int, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> None:
         if kind in (ITEMS, CHUNKS):
@@ -123,6 +131,9 @@ class JobLoop(Loop):
 
     def _next_held(self) -> None:
         """Begin the next job that has a permit; if no permit is left, drop all held jobs, which the owner took back."""
+        if self._held[0][1] == MEASURE:
+            self._skip(self._held.popleft())
+            return
         try:
             number = self._read_permit()
         except BlockingIOError:
@@ -130,12 +141,27 @@ class JobLoop(Loop):
             return
         job = self._held.popleft()
         while job[0] != number:
-            close_all(job[5])
+            self._skip(job)
             job = self._held.popleft() if self._held else self._await_held()
-        if job[1] == ITEMS and callable(function := self._serving.functions[job[2]]):
-            self.answer(number, function, job[4])
+        if job[1] == ITEMS and type(function := self._serving.functions[job[2]]) not in UNRESOLVED:
+            self.answer(number, function, job[4])  # type: ignore[arg-type]  # no name any more
         else:
             self._run(*job)
+
+    def _read_permit(self) -> int:
+        """Return the next permit.
+
+        Raises BlockingIOError if there is none, and ChannelLostError if a function has closed or replaced the pipe.
+        """
+        try:
+            if fcntl(self._permits, F_GETOWN) != self._serving.claimant:  # a function has replaced the descriptor
+                self._serving.check_descriptor(self._permits)
+            return int.from_bytes(read(self._permits, 4), byteorder)
+        except BlockingIOError:
+            raise
+        except OSError:
+            self._serving.check_descriptor(self._permits)
+            raise
 
     def _await_held(self) -> Job:
         """Wait for the next held job, whose permit was read before the job arrived; return it.
@@ -149,16 +175,23 @@ class JobLoop(Loop):
 
     def _drop_held(self) -> None:
         while self._held:
-            close_all(self._held.popleft()[5])
+            self._skip(self._held.popleft())
+
+    def _skip(self, job: Job) -> None:
+        """Skip a job that the owner has taken back. A request for the size of this process, after it, stays."""
+        number, kind, detail, _, _, fds = job
+        if kind == MEASURE:
+            self._serving.send_size(number, detail)
+        else:
+            close_all(fds)
 
     def _run(self, number: int, kind: int, detail: int, flags: int, body: Any, fds: Sequence[int]) -> None:
-        if kind == CALL:
-            self._call(number, detail, flags, body, fds)
+        if kind in (CALL, KEYWORDS, CHUNK):
+            self._run_encoded(number, kind, detail, flags, body, fds)
             return
         try:
             function = self._serving.function(detail)
         except BaseException as error:  # decoding a function by value may raise anything
-            close_all(fds)
             self._serving.refuse(number, error)
             return
         if kind == SMALL_CALL:
@@ -167,15 +200,19 @@ class JobLoop(Loop):
             self.answer(number, apply, (function, *loads(body)))
         elif kind == ITEMS:
             self.answer(number, function, body)
-        elif kind == CHUNKS:
-            self.answer(number, run_chunk, (function, body))
         else:
-            try:
-                values = decode_values(flags, body, fds)
-            except BaseException as error:  # decoding runs code of the values, which may raise anything
-                self._serving.refuse(number, error)
-            else:
-                self.answer(number, run_chunk if kind == CHUNK else apply, (function, *values))
+            self.answer(number, run_chunk, (function, body))
+
+    def _run_encoded(self, number: int, kind: int, detail: int, flags: int, body: bytes, fds: Sequence[int]) -> None:
+        try:
+            function, *values = self._serving.decode(detail, flags, body, fds)
+        except BaseException as error:  # decoding runs code of the values, which may raise anything
+            self._serving.refuse(number, error)
+            return
+        if kind == CALL:
+            self.answer(number, function, values)
+        else:
+            self.answer(number, run_chunk if kind == CHUNK else apply, (function, *values))
 
     def answer(self, number: int, function: Callable[..., Any], args: Sequence[Any]) -> None:
         """Call a function with its arguments, and send its result or exception, even SystemExit."""
@@ -192,7 +229,7 @@ class JobLoop(Loop):
         took = (monotonic_ns() - began >> 10) + 1 << 1
         if took > LONGEST:
             took = LONGEST
-        if type(result) in SCALARS:
+        if type(result) in SCALARS and server.serializer is None:
             body = dump_scalars(result, FORMAT)
             if len(body) <= INLINE:
                 server.send(pack(len(body), number, took, RESULT, 0, 0) + body)

@@ -1,19 +1,13 @@
 """The call loop of a worker that answers one call after the other, in their order.
 
 ``serve`` takes over the process. The loop is written for speed: a call with small values costs one read and one write.
-
-A worker of a pool has a pipe of permits, as a worker of an Executor has (see worker.job_loop): a call that was sent
-behind another one (HELD) begins only if its number is in the pipe. The owner can read the pipe, too, and thereby takes
-calls back. So it knows for certain which calls a worker has not begun when it ends the worker because of another call.
+A worker of a pool runs worker.job_loop.
 """
 
 from __future__ import annotations
 
 from _pickle import loads
 from collections import deque
-from fcntl import F_GETOWN, fcntl
-from os import read
-from sys import byteorder
 from time import monotonic
 
 from ..birth.claims import claim
@@ -31,9 +25,7 @@ from ..wire.call_messages import (
     FUNCTION,
     HEADER,
     HEADER_SIZE,
-    HELD,
     ITEM,
-    MEASURE,
     MORE,
     NO_FUNCTION,
     NUMBER,
@@ -72,12 +64,9 @@ class WorkerVersionError(Exception):
 
 def serve(channel: socket.socket, *given: Any) -> None:
     """Run this process as a worker; the last argument has its settings, the others go to its initializer."""
-    server, concurrency, backend, permits, title = begin(channel, given)
+    server, concurrency, backend, _, _ = begin(channel, given)
     if concurrency is None:
-        loop = Loop(server, permits)
-        if title is not None:
-            title.follow(loop)
-        loop.run()
+        Loop(server).run()
     else:
         from .async_loop import serve_concurrently
 
@@ -139,10 +128,8 @@ def serve_one(channel: socket.socket, *given: Any) -> None:
 class Loop:
     """The loop of a worker: it answers one call after the other, and steps generators whenever readers want items."""
 
-    def __init__(self, server: WorkerServer, permits: Descriptor | None = None) -> None:
+    def __init__(self, server: WorkerServer) -> None:
         self._serving = server
-        self._permits = -1 if permits is None else permits.fileno()  # without permits, no call is held
-        self._permit = 0  # a permit that was read, of a call whose turn has not come yet
         self._waiting: deque[call_messages.Message] = deque()
         self._cancelled: set[int] = set()
         self._streams: dict[int, tuple[Iterator[Any], int]] = {}  # each with the number of items that it may send
@@ -155,11 +142,6 @@ class Loop:
             self._accept(messages)
             while waiting:
                 kind, number, detail, flags, body, fds = waiting.popleft()
-                if detail >= HELD:
-                    if not self._may_begin(number):
-                        close_all(fds)
-                        continue
-                    detail ^= HELD
                 if kind in (SMALL_CALL, CALL):
                     began = monotonic()
                     if kind == CALL or self._cancelled or not self._small_call(number, detail, body):
@@ -180,8 +162,6 @@ class Loop:
                     self._go_on(number, detail)
                 elif kind == CANCEL:
                     self._cancel(number)
-                elif kind == MEASURE:
-                    server.send_size(number, detail)
         for items, _ in self._streams.values():
             close_items(items)
 
@@ -196,11 +176,6 @@ class Loop:
             if not fds and len(data) >= HEADER_SIZE and inbox.idle:
                 length, number, detail, kind, _, _ = unpack_from(data)
                 if kind == SMALL_CALL and length + HEADER_SIZE == len(data) and not self._cancelled:
-                    if detail >= HELD:
-                        if not self._may_begin(number):
-                            continue
-                        detail ^= HELD
-                        data = pack(length, number, detail, kind, 0, 0) + data[HEADER_SIZE:]
                     began = monotonic()
                     if self._small_call(number, detail, data[HEADER_SIZE:]):
                         if monotonic() - began > QUICK:
@@ -210,33 +185,6 @@ class Loop:
             if not data:
                 return None
             return inbox.take(data, fds, truncated)
-
-    def _may_begin(self, number: int) -> bool:
-        """Return whether there is a permit for this call; otherwise the owner has taken the call back."""
-        if not self._permit:
-            try:
-                self._permit = self._read_permit()
-            except BlockingIOError:
-                return False
-        if self._permit != number:  # the permit of a later call
-            return False
-        self._permit = 0
-        return True
-
-    def _read_permit(self) -> int:
-        """Return the next permit.
-
-        Raises BlockingIOError if there is none, and ChannelLostError if a function has closed or replaced the pipe.
-        """
-        try:
-            if fcntl(self._permits, F_GETOWN) != self._serving.claimant:  # a function has replaced the descriptor
-                self._serving.check_descriptor(self._permits)
-            return int.from_bytes(read(self._permits, 4), byteorder)
-        except BlockingIOError:
-            raise
-        except OSError:
-            self._serving.check_descriptor(self._permits)
-            raise
 
     def _interrupted(self, *_: object) -> None:
         """Raise KeyboardInterrupt in the running call on Ctrl-C.

@@ -299,6 +299,11 @@ class WorkerServer:
         self.send_error(number, RAISED, error)
 
 
+def apply(function: Callable[..., Any], args: Sequence[Any], keywords: dict[str, Any]) -> Any:
+    """Call a function with positional and keyword arguments."""
+    return function(*args, **keywords)
+
+
 def handle_interrupts(handler: Callable[..., object] | int) -> None:
     """Let this handler receive Ctrl-C, unless the initializer has set another one."""
     if getsignal(SIGINT) is default_int_handler:

@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     from .server import WorkerServer
 
     class Loop(Protocol):
-        """A loop of calls (worker.loop), as this module sees it."""
+        """A loop of jobs (worker.job_loop), as this module sees it."""
 
         _serving: WorkerServer
 
         def answer(self, number: int, function: Callable[..., Any], args: Sequence[Any]) -> None: ...
-        def _small_calls(self, detail: int, body: bytes) -> None: ...
 
 
 class PoolTitle:
@@ -43,23 +42,14 @@ class PoolTitle:
         if self._functions:
             self._through = through
             server = loop._serving
-            self._known = server.functions
-            self._answer, self._small_calls, self._receive = loop.answer, loop._small_calls, server.receive
-            loop.answer = self.answer  # type: ignore[method-assign]  # a call goes through here or through small_calls
-            loop._small_calls = self.small_calls  # type: ignore[method-assign]  # as above
+            self._answer, self._receive = loop.answer, server.receive
+            loop.answer = self.answer  # type: ignore[method-assign]  # each call goes through here
             server.receive = self.receive  # type: ignore[method-assign]  # the loop waits only here
 
     def answer(self, number: int, function: Callable[..., Any], args: Sequence[Any]) -> None:
         """Answer a call."""
         self._show(function if all(function is not one for one in self._through) else args[0])
         self._answer(number, function, args)
-
-    def small_calls(self, detail: int, body: bytes) -> None:
-        """Answer several calls of a function."""
-        function = self._known[detail]
-        if type(function) is not tuple:  # otherwise it is not decoded yet
-            self._show(function)
-        self._small_calls(detail, body)
 
     def receive(self, flags: int) -> tuple[bytes, Sequence[int], bool]:
         """Read bytes. If that may wait, no function runs."""

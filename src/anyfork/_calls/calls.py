@@ -21,6 +21,7 @@ from _anyfork_child.wire.call_messages import (
     EVENT,
     FAILED,
     FDS,
+    FLAGS,
     HEADER,
     IN_FILE,
     ITEM,
@@ -404,12 +405,18 @@ class Calls:
             if self._queue:
                 self.admit()
 
-    def take(self, message: call_messages.Message) -> Event | None:
-        """Process a message; return it as an Event if a handler has to be called. Raises ProtocolError."""
-        kind, number, detail, flags, _, fds = message
-        if fds and self._serializer is not None and (len(fds) != 1 or flags != IN_FILE):
+    def check_descriptors(self, message: call_messages.Message) -> None:
+        """Raise ProtocolError for descriptors that the serializer cannot have sent, and close them."""
+        fds = message[FDS]
+        if fds and self._serializer is not None and (len(fds) != 1 or message[FLAGS] != IN_FILE):
             close_all(fds)
             raise ProtocolError("descriptors from a worker whose serializer does not support them")
+
+    def take(self, message: call_messages.Message) -> Event | None:
+        """Process a message; return it as an Event if a handler has to be called. Raises ProtocolError."""
+        kind, number, detail, _, _, fds = message
+        if fds and self._serializer is not None:
+            self.check_descriptors(message)
         if kind == EVENT:
             call = self._sent.get(number)
             if call is None or call.on_event is None:

@@ -2,32 +2,9 @@
 
 from __future__ import annotations
 
-QUICK = 0.0002  # seconds
-AHEAD = 0.001  # seconds of work that may be ahead of a quick call in its worker
+QUICK = 200.0  # microseconds: calls of a function that take less are quick
+AHEAD = 1000.0  # microseconds of work that may be ahead of a quick call in its worker
 DEEPEST = 64  # calls at most, even if they take no time
-WEIGHT = 8  # a new call counts 1/WEIGHT, all earlier ones the rest: a slow call is not forgotten at once
-
-
-class CallDuration:
-    """An estimate of how long the calls of one function take.
-
-    ``depth`` is how many calls a worker may have in all if one of them is a call of this function. It is 0 for a
-    function that is not quick, or not known.
-    """
-
-    __slots__ = ("_mean", "depth")
-
-    def __init__(self) -> None:
-        self.depth = 0
-        self._mean = -1.0
-
-    def saw(self, seconds: float) -> None:
-        """Note the duration of a call, in seconds."""
-        mean = self._mean
-        self._mean = mean = seconds if mean < 0 else mean + (seconds - mean) / WEIGHT
-        self.depth = 0 if mean > QUICK else DEEPEST if mean * DEEPEST < AHEAD else int(AHEAD / mean)
-
-
 PER_CALL = 8.0  # microseconds that a call takes at least, in addition to its function
 AHEAD_US = 2000.0  # microseconds of work that may be queued at a worker: longer than a busy owner needs to look again
 SHORT = 3000.0  # microseconds: another job may be queued behind such a job, so that the worker never lacks work
@@ -65,3 +42,11 @@ class JobDuration:
         """The number of items of a map that may go together."""
         mean = self.mean
         return 1 if mean is None else max(1, min(MOST_ITEMS, int(AHEAD_US / 2 / (mean + PER_CALL))))
+
+    @property
+    def depth(self) -> int:
+        """The number of calls that a worker may have in all if one of them is such a call; 0 if it is not quick."""
+        mean = self.mean
+        if mean is None or mean > QUICK:
+            return 0
+        return DEEPEST if mean * DEEPEST < AHEAD else int(AHEAD / mean)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from _anyfork_child.values.serializers import Decoder
     from _anyfork_child.wire import call_messages
 
-    from .call import Answer, Handler
+    from .call import Failed, Handler
 
 
 class Event:
@@ -32,7 +32,7 @@ class Event:
         message: call_messages.Message,
         decoder: Decoder | None,
         handler: Handler | None,
-        call: Answer | None,
+        call: Failed | None,
     ) -> None:
         self.handler: Handler | None = handler
         self._message = message
@@ -51,7 +51,7 @@ class Event:
             self.not_handled(error)
             return None
 
-    def not_handled(self, error: Exception) -> None:
+    def not_handled(self, error: BaseException) -> None:
         """Make the handler's error the error of the event's call, or log it if there is no call.
 
         It is not raised here, because the reader may wait for another call.
@@ -70,7 +70,7 @@ class Event:
         close_all(self._message[FDS])
 
 
-def _log(text: str, error: Exception | None = None) -> None:
+def _log(text: str, error: BaseException | None = None) -> None:
     import logging
 
     logging.getLogger("anyfork").warning(text, exc_info=error)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import _thread
-from collections import deque
 from functools import partial
+from operator import methodcaller
 
+from .._pools.admission import Admission
 from .._system.locks import LATER
 
 TYPE_CHECKING = False
@@ -33,17 +34,12 @@ if TYPE_CHECKING:
         def post(self, action: Callable[[], None]) -> None: ...
 
 
-class Admission:
-    """The threads that wait for space in the queue. All methods but ``wait`` run under the dispatcher's lock.
-
-    Waiting threads are in one container; admitted threads that have not used their space yet are in another. The
-    scheduler's numbers follow from these two.
-    """
+class ThreadAdmission(Admission):
+    """The threads that wait for space in the queue. All methods but ``wait`` run under the dispatcher's lock."""
 
     def __init__(self, dispatcher: Queueing) -> None:
+        super().__init__(dispatcher, methodcaller("release"))
         self._dispatcher = dispatcher
-        self._waiting: deque[LockType] = deque()
-        self._promised: set[LockType] = set()
         self._threads: dict[int, None] = {}  # ids of waiting threads
 
     def wait(self) -> None:
@@ -66,52 +62,30 @@ class Admission:
         finally:
             if not again:
                 self._threads.pop(me, None)
-            if turn in self._waiting or turn in self._promised:  # each container has a lock of its own, without the GIL
+            if self.knows(turn):
                 self._leave(turn)
 
     def _ask(self, turn: LockType, again: bool) -> bool | BaseException:
         """Return whether the caller has to wait, and queue it then; or return the exception that refuses it."""
         dispatcher = self._dispatcher
-        if not self._waiting and dispatcher.scheduler.has_room:
+        if self.is_free:
             return False
         if dispatcher.raises_when_full:
             return dispatcher.refusal()
         if again or dispatcher.watch.is_here:
             return False
-        self._waiting.append(turn)
-        self.count()
+        self.wait_in_turn(turn)
         dispatcher.decide()
         return True
 
     def _leave(self, turn: LockType) -> None:
-        if self._dispatcher.lock.do(unchecked, self._forget, turn) is LATER:
-            self._dispatcher.post(partial(self._forget, turn))
+        if self._dispatcher.lock.do(unchecked, self.forget, turn) is LATER:
+            self._dispatcher.post(partial(self.forget, turn))
 
-    def _forget(self, turn: LockType) -> None:
-        if turn in self._waiting:  # the wait was interrupted
-            self._waiting.remove(turn)
-        self._promised.discard(turn)
-        self.count()
+    def forget(self, turn: object) -> None:
+        """Do the same as ``Admission.forget``, and wake the thread of the Executor."""
+        super().forget(turn)
         self._dispatcher.watch.wake()
-
-    def count(self) -> None:
-        """Update the scheduler's numbers of waiting and admitted threads."""
-        scheduler = self._dispatcher.scheduler
-        scheduler.promised = len(self._promised)
-        scheduler.waiters = len(self._waiting) + len(self._promised)
-
-    def admit(self) -> None:
-        """Admit waiting threads while there is space."""
-        while self._waiting and self._dispatcher.scheduler.has_room:
-            turn = self._waiting.popleft()
-            self._promised.add(turn)
-            self.count()
-            turn.release()
-
-    def open(self) -> None:
-        """Wake all waiting threads: each finds out by itself why it is refused."""
-        while self._waiting:
-            self._waiting.popleft().release()
 
 
 def unchecked() -> None:

@@ -1,4 +1,4 @@
-"""Delivery of results, errors and events. No lock is held, because callbacks and handlers are arbitrary user code."""
+"""Delivery of events and log records, and of results to futures whose lock is held. No other lock is held."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections import deque
 from math import inf
 from time import monotonic
 
-from .._calls.events import Event
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any
+    from collections.abc import Callable
+
+    from .._calls.events import Event
 
 PAUSE = 0.02  # seconds between attempts to notify a future whose lock is held
 CRITICAL = 50  # of logging, which need not be loaded
@@ -52,28 +51,12 @@ class Completion:
             self._untold.popleft()[0](True)
 
 
-def deliver(finished: Iterable[tuple[Any, Any]]) -> None:
-    """Deliver each pair: a job or map with its answer, its error, or None if cancelled; or an event with None."""
-    for who, what in finished:
-        if type(what) is tuple:
-            who.finish(what)
-        elif type(who) is Event:
-            _handle(who)
-        elif what is None:
-            who.cancel()
-        else:
-            who.fail(what)
-
-
-def _handle(event: Event) -> None:
-    """Call the handler of an event; drop the event if it has none."""
-    if event.handler is None:
-        event.drop()
-        return
+def handle_event(event: Event) -> None:
+    """Call the handler of an event. An error of a job's handler fails the job."""
     try:
-        event.handler(event.value())
+        event.handle()
     except BaseException as error:  # SystemExit too: it must not end the thread that all jobs depend on
-        log("anyfork", "the on_event of an Executor has raised", error)
+        event.not_handled(error)
 
 
 class LogEntry:

@@ -21,54 +21,49 @@ from functools import partial
 from math import inf
 from time import monotonic
 
-from _anyfork_child.wire.call_messages import BODY, DETAIL, TIME
+from _anyfork_child.wire.call_messages import DETAIL, TIME
 
 from .._errors import AnyforkError, ArgumentError, HandleError, InitializerError, PeerError
+from .._pools.jobs import deliver
 from .._pools.pool import PoolHandle
 from .._pools.records import JobState
+from .._pools.worker_queue import LOW, MANY
+from .._pools.worker_table import STALL
 from .._processes.undelivered import RETRY
-from .._system.locks import LATER, DecisionLock, in_one_go
+from .._system.locks import LATER, DecisionLock
 from . import at_exit
-from .admission import Admission, unchecked
-from .completion import Completion, LogEntry, deliver
+from .admission import ThreadAdmission, unchecked
+from .completion import Completion, LogEntry, handle_event
 from .errors import drop_in
 from .interrupts import cannot_put_off, cannot_wait, is_held, recover
-from .jobs import BatchJob
-from .map import ItemJob
 from .watch import Watch
-from .worker_queue import LOW, MANY, JobCalls, MemoryRequest
-from .workers import ALL, STALL, Workers
+from .workers import Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, TypeAlias, TypeVar
+    from typing import Any, TypeVar
 
-    from .._blocking.template import Template
-    from .._calls.permits import Permits
+    from .._pools.jobs import AnyJob
     from .._pools.pool_options import NewLimits, PoolOptions, Templates
     from .._pools.records import TemplateRecord, WorkerRecord
     from .._pools.scheduler import Scheduler
     from .._pools.stats import PoolStats
-    from .._pools.steps import FailureReason, Steps
+    from .._pools.steps import Steps
     from .._processes.handles import TemplateHandle
-    from .._processes.link import Link
-    from .jobs import AnyJob
     from .map import ExecutorMap
 
     Result = TypeVar("Result")
-    Answers: TypeAlias = Sequence[tuple[Any, Any]]  # jobs and their messages; events, and None
 
 
 class Dispatcher(PoolHandle):
     """The state and the thread of one Executor, without its public interface.
 
-    ``open`` holds the jobs that the scheduler knows and that are not done; ``works`` holds the maps in progress;
-    ``finished`` holds pairs to deliver soon, see _executor.completion. ``put_off`` holds accepted jobs and maps that
-    the thread has still to begin.
+    ``put_off`` holds accepted jobs and maps that the thread has still to begin.
     """
 
     what = "an Executor"
+    raised: tuple[type[BaseException], ...] = (Exception, SystemExit)  # as ProcessPoolExecutor does
     watch: Watch  # set before the first job
     _getpid = staticmethod(os.getpid)
 
@@ -76,25 +71,22 @@ class Dispatcher(PoolHandle):
         super().__init__("Executor", "submit", template, options)
         self.lock = DecisionLock()
         self.workers = Workers(self, adaptive and not self.in_single_file)
-        self.pooled_workers = self.workers.pooled_workers  # type: ignore[assignment]  # the Executor's subclass
-        self.open: dict[AnyJob, None] = {}
-        self.works: set[ExecutorMap] = set()
+        self.pooled_workers = self.workers.pooled_workers
         self.put_off: deque[tuple[Callable[[Any], None], AnyJob | ExecutorMap]] = deque()
         self.broken: AnyforkError | None = None  # why these templates have no workers and never will
         self._failure: AnyforkError | None = None  # the error that has ended the thread
         self.abandoned = False  # the Executor object was deleted
         self.started = self.over = False  # state of the thread
         self._killed = False
-        self.finished: list[tuple[Any, Any]] = []
         self.completion = Completion()
-        self.admission = Admission(self)
+        self.admission = ThreadAdmission(self)
 
     # --- Requests from other threads ---
 
     @property
     def in_single_file(self) -> bool:
-        """True if each worker is given one job at a time."""
-        return self.remote or self.memory is not None
+        """True if each worker is given one job at a time, or as many as it runs at once."""
+        return self.remote or self.memory is not None or self.concurrent
 
     @property
     def owner(self) -> int:
@@ -195,7 +187,9 @@ class Dispatcher(PoolHandle):
         self.open[job] = None
         scheduler.submit(job)
         workers = scheduler.workers
-        if workers.lowest < LOW or workers.count < scheduler.limits.max_workers:
+        limits = scheduler.limits
+        low = limits.load if limits.concurrent else LOW
+        if workers.lowest < low or workers.count < limits.max_workers:
             if scheduler.unsettled:
                 self.decide()
         elif scheduler.queue.length >= MANY:  # all workers are busy; until then their answers make the thread decide
@@ -209,11 +203,6 @@ class Dispatcher(PoolHandle):
         self.works.add(work)
         work.feed()
         self.decide()
-
-    def add(self, job: AnyJob) -> None:
-        """Register a job and submit it to the scheduler. The caller holds the lock."""
-        self.open[job] = None
-        self.scheduler.submit(job)
 
     def take_out(self, job: AnyJob) -> bool:
         """Remove a job that has not begun, so that it does not run; take it back from its worker if it was sent ahead.
@@ -233,8 +222,7 @@ class Dispatcher(PoolHandle):
             self._wake()
         if job.state is not JobState.QUEUED:
             return False
-        self.open.pop(job, None)
-        self._drop(job, kill=False)  # type: ignore[arg-type]  # a job of ours
+        self._drop(job, kill=False)
         return True
 
     def signal_job(self, job: AnyJob, number: int) -> None:
@@ -247,7 +235,7 @@ class Dispatcher(PoolHandle):
     def _signal_job(self, job: AnyJob, number: int) -> None:
         if job.state is JobState.RUNNING:
             assert job.worker is not None
-            job.worker.pooled_worker.process.send_signal(number)
+            job.worker.pooled_worker.channel.process.send_signal(number)
 
     def cancel_later(self, job: AnyJob) -> None:
         """Let the thread complete an interrupted cancellation: the future ends as cancelled, or the job runs."""
@@ -332,15 +320,15 @@ class Dispatcher(PoolHandle):
             self.watch.go_on()
             self._begin_put_off()
             now = monotonic()
-            self.workers.read(ready, now)
+            self.workers.read(ready)
             self.workers.adapt(now)
             self.decide()
             self.workers.balance()
             going_on = (
                 self.pooled_workers or self.works or self.put_off or self.watch.busy or not self.scheduler.finished
             )
-            finished, self.finished = self.finished, []
-        deliver(finished)
+            finished, self.finished = self.finished, deque()
+        deliver(finished, handle_event)
         self.completion.go_on()
         return bool(going_on)
 
@@ -377,44 +365,18 @@ class Dispatcher(PoolHandle):
             self.put_off.clear()
             self.open.clear()
         try:
-            deliver(finished)
+            deliver(finished, handle_event)
         finally:
             with self.lock:
                 self.workers.kill()
 
-    # --- Messages from workers ---
-
-    def take(self, answers: Answers, now: float) -> None:
-        """Record the answers and events that workers have sent. The caller holds the lock."""
-        took = 0
-        finished = self.finished
-        for job, message in answers:
-            kind = type(job)
-            if kind is BatchJob:
-                took += message[DETAIL] >> TIME
-                finished.append((job.work, (job.answered(message), message)))
-                if not job.left:
-                    self._done(job, now)
-            elif message is None:  # an event
-                finished.append((job, None))
-            elif kind is MemoryRequest:
-                self.measured(job.job, int.from_bytes(message[BODY], "little"))
-            else:
-                took += message[DETAIL] >> TIME
-                finished.append((job, message))
-                self._done(job, now)
-        if took:
-            self.workers.durations.saw(took, len(answers))
-
-    def _done(self, job: AnyJob, now: float) -> None:
-        """Record that a job has all its answers."""
-        self.open.pop(job, None)
-        if self.memory is None:
-            self.scheduler.answered(job, now)
-        else:
-            self.answered(job)  # type: ignore[arg-type]  # a job of ours
-        if type(job) is BatchJob or type(job) is ItemJob:
-            job.work.over(job)
+    def record_answers(self, answers: Sequence[tuple[Any, Any]], now: float) -> None:
+        """Record the answers that a worker has sent, and how long their calls took. The caller holds the lock."""
+        super().record_answers(answers, now)
+        if self.workers.adaptive:
+            took = sum([message[DETAIL] for _, message in answers]) >> TIME
+            if took:
+                self.workers.durations.saw(took, len(answers))
 
     # --- Steps ---
 
@@ -422,6 +384,8 @@ class Dispatcher(PoolHandle):
         """Carry out what the scheduler decides now, and admit threads that wait. The caller holds the lock."""
         super().decide()
         self.admission.admit()
+        if self.watch.wakes_at and self.workers.may_stall:  # it waits: for ever, or until a deadline, which may be far
+            self._wake_at(monotonic() + STALL)
 
     def _apply(self, steps: Steps) -> None:
         for job, why, of in steps.fail:  # at once, in any thread: so no record is out of date
@@ -435,26 +399,11 @@ class Dispatcher(PoolHandle):
         if scheduler is self.scheduler:  # otherwise recovery has replaced it meanwhile, and the new one decides again
             self._apply_to_workers(steps)
 
-    def _fail(self, job: Any, why: FailureReason, of: WorkerRecord | BaseException | None) -> None:
-        if type(job) is BatchJob or type(job) is ItemJob:
-            job.work.jobs.discard(job)
-        told = job, self._error(job, why, of)
-        in_one_go(map(self.finished.append, (told,)), map(self.open.pop, (job,), (None,)))
-
-    def take_back(self, worker: WorkerRecord) -> None:
-        """Take back from a worker all jobs that it has not begun. The caller holds the lock."""
-        self.workers.take_back(worker.pooled_worker, ALL)
-
     def _wake_at(self, when: float) -> None:
         watch = self.watch
         if when < watch.wakes_at and not watch.is_here:
             watch.wakes_at = 0.0
             watch.wake()
-
-    def look_after(self) -> None:
-        """Make sure that the thread looks again soon, because a job waits in a worker behind one that may be long."""
-        if self.workers.adaptive and self.watch.wakes_at:  # it waits: for ever, or until a deadline, which may be far
-            self._wake_at(monotonic() + STALL)
 
     def _write_log(self, level: int, text: str) -> None:
         self.finished.append((LogEntry("anyfork", text, level), None))
@@ -463,14 +412,6 @@ class Dispatcher(PoolHandle):
 
     def _begin(self, worker: WorkerRecord) -> None:
         self.workers.begin(worker)
-
-    def start_worker(self, template: Template, module: str, permits: Permits | None) -> Link:
-        """Start a worker, which takes a template over. Raises ArgumentError, and OSError."""
-        return self._settings.worker.start(template, module, permits)
-
-    def new_calls(self) -> JobCalls:
-        """Make the record of jobs for the channel of a new worker."""
-        return JobCalls(self._settings.worker.on_event, self.memory, self._settings.receiver)
 
     def not_started(self, worker: WorkerRecord, error: BaseException) -> None:
         """Record that a worker could not be started; log an initializer's exception.
@@ -487,11 +428,11 @@ class Dispatcher(PoolHandle):
 
     def resize(self, new: NewLimits) -> None:
         """Change limits as PoolHandle.resize does: now, under the lock, or later in the thread."""
+        self._check_resize(new)
         if new.load is not None and self.in_single_file:
             raise ArgumentError(
                 "resize(): load= cannot change, because its workers get one job at a time; make one with load="
             )
-        self._check_resize(new)
         self._change("resize", partial(self._resize, new))
         if new.load is not None:
             self.workers.adaptive = False

@@ -12,6 +12,7 @@ from .._blocking.waiting import warn_in_loop
 from .._calls.labels import label_of
 from .._calls.progress import UnlessStarted, progress_of
 from .._errors import ArgumentError
+from .._pools.jobs import write_files
 from .._pools.pool_options import NewLimits, check_job_options
 from .._processes.arguments import Stays, check_function, refused_keywords
 from .._processes.handles import HasTemplates
@@ -20,7 +21,6 @@ from .._system.signatures import overload
 from .._system.timeouts import deadline as deadline_of
 from .errors import drop_in
 from .future import FutureJob, JobFuture
-from .jobs import write_files
 from .map import ExecutorMap, flat, in_chunks, results_of
 from .warm import WarmDispatcher
 
@@ -77,6 +77,9 @@ NAMES = (
     "trace",
     "logs",
     "name",
+    "serializer",
+    "concurrency",
+    "backend",
 )
 
 
@@ -228,7 +231,7 @@ class Submitter(Stays, AnyExecutor):
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         deadline = deadline_of(timeout)
-        chunked = chunksize > 1 and not return_exceptions
+        chunked = chunksize > 1 and not (return_exceptions or dispatcher.concurrent)
         priority, limit, idempotent = self._options
         options = {"priority": priority, "timeout": limit, "idempotent": idempotent}
         with UnlessStarted(progress_of("map", progress, fn, iterables)) as shown:
@@ -259,8 +262,9 @@ class Executor(Submitter, HasTemplates):
     "private" or "pss") or ``max_age`` old, or when it has called ``retire``. A job that runs longer than ``timeout`` is
     ended together with its worker. At most ``max_queued`` jobs wait for workers; a further one waits for space in the
     queue, or raises QueueFullError with ``when_full="raise"``. ``initializer(*initargs)`` is called in each worker.
-    ``on_event`` is called with the values that jobs ``emit``, in the Executor's own thread. ``trace`` names a file for
-    a timeline in Chrome's trace format. With ``logs``, log records of workers come to the loggers of this program.
+    ``on_event`` is called with the values that jobs ``emit``, in the Executor's own thread. ``serializer``,
+    ``concurrency`` (which is then the ``load``, too) and ``backend`` are the options of Worker. ``trace`` names a file
+    for a timeline in Chrome's trace format. With ``logs``, log records of workers come to the loggers of this program.
     ``name`` is what ``anyfork top`` calls the Executor, and ``ps`` its workers.
 
     When a worker dies, the job that it was running fails with WorkerDiedError, which is also a BrokenExecutor; no other

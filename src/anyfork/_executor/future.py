@@ -11,12 +11,12 @@ from time import monotonic
 from _anyfork_child.values.scalars import load_plain
 from _anyfork_child.wire.call_messages import BODY
 
+from .._pools.jobs import EncodedJob, plain, value_of
 from .._pools.records import JobState
 from .._system.timeouts import deadline as deadline_of
 from .._system.timeouts import one_wait, remaining
 from .completion import log
 from .errors import drop_in
-from .jobs import EncodedJob, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
 class FutureJob(EncodedJob):
     """A job whose result goes to a future."""
 
-    __slots__ = ("future",)
+    __slots__ = ("error", "future")
 
     def __init__(
         self,
@@ -219,6 +219,7 @@ class FutureJob(EncodedJob):
         idempotent: bool,
     ) -> None:
         self.future = future
+        self.error: BaseException | None = None  # of a handler of its events
         # The same as EncodedJob.__init__, without the cost of a call, because every small job comes here.
         self.function, self.kind, self.body = encoded
         self.on_event = on_event
@@ -230,28 +231,35 @@ class FutureJob(EncodedJob):
         self.worker = self.deadline = None
         self.depth = self.runs = 0
 
-    def begin(self) -> None:
+    @property
+    def failing(self) -> FutureJob:
+        """The job itself."""
+        return self
+
+    def begin(self) -> bool:
         """Mark the future as running."""
         self.future._state = RUNNING
+        return True
 
     def finish(self, message: call_messages.Message) -> None:
-        """Decode the answer and end the future. Small jobs take a shorter path than in the base class."""
-        if type(self.body) is not bytes or not plain(message):
-            super().finish(message)
-            return
+        """Decode the answer and end the future with it. Runs without any lock: decoding may run arbitrary code."""
+        future, small = self.future, type(self.body) is bytes
+        if not small:
+            self.release()
         try:
-            value = load_plain(message[BODY])
+            value = load_plain(message[BODY]) if small and plain(message) else value_of(message, future._dispatcher)
         except BaseException as error:
-            self.future.end(error, None)
+            future.end(drop_in(error), None)
             return
         self.body = b""
-        self.future.end(None, value)
+        future.end(self.error, value)
+
+    def fail(self, error: BaseException) -> None:
+        """End the future with the error, as a kind that concurrent.futures knows."""
+        self.release()
+        self.future.end(drop_in(error), None)
 
     def cancel(self) -> None:
         """End the future as cancelled: the job will not run."""
         self.release()
         self.future.end_cancelled()
-
-    def settle(self, error: BaseException | None, value: Any) -> None:
-        """End the future with the error, as a kind that concurrent.futures knows, or with the result."""
-        self.future.end(None if error is None else drop_in(error), value)

@@ -10,31 +10,32 @@ from time import monotonic
 
 from .._errors import HandleError
 from .._pools.records import WorkerState
-from .._pools.recovery import adopt_all
+from .._pools.recovery import adopt_all, complete_maps
 from .._processes.default_template import default_template
-from .jobs import BatchJob
-from .map import ItemJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from .._pools.admission import Admission
+    from .._pools.jobs import AnyJob
+    from .._pools.map import MapItems
     from .._pools.records import TemplateRecord
     from .._pools.scheduler import Scheduler
     from .._processes.link import Link
-    from .admission import Admission
-    from .jobs import AnyJob
-    from .map import ExecutorMap
     from .workers import Workers
 
     class Torn(Protocol):
         """The dispatcher whose decision was interrupted."""
 
         scheduler: Scheduler
-        admission: Admission
+
+        @property
+        def admission(self) -> Admission: ...
+
         workers: Workers
         open: dict[AnyJob, None]
-        works: set[ExecutorMap]
+        works: set[MapItems]
 
 
 def recover(dispatcher: Torn) -> None:
@@ -44,20 +45,7 @@ def recover(dispatcher: Torn) -> None:
     workers = dispatcher.workers.pooled_workers
     present = [pooled_worker for pooled_worker in workers if pooled_worker.worker.state is not WorkerState.GONE]
     adopt_all(scheduler, present, dispatcher.open, monotonic())
-    _complete_maps(dispatcher)
-
-
-def _complete_maps(dispatcher: Torn) -> None:
-    """Rebuild each map's set of jobs, and queue its items that are in no job."""
-    taken: dict[ExecutorMap, set[int]] = {work: set() for work in dispatcher.works}
-    for work in taken:
-        work.jobs.clear()
-    for job in dispatcher.open:
-        if isinstance(job, (BatchJob, ItemJob)) and job.work in taken:
-            job.work.jobs.add(job)
-            taken[job.work].update(job.open())
-    for work, indexes in taken.items():
-        work.wait_for_jobs(sorted(work.items.keys() - indexes))
+    complete_maps(dispatcher.works, dispatcher.open)
 
 
 def cannot_put_off(call: str) -> HandleError:

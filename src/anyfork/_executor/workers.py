@@ -6,51 +6,45 @@ All functions run under the dispatcher's lock, and in its thread; ``take_back`` 
 from __future__ import annotations
 
 from functools import partial
-from time import monotonic
 
 from .._blocking.process import Process
 from .._blocking.template import Template
 from .._calls.durations import JobDuration
-from .._calls.permits import Permits
 from .._calls.worker_channel import WORKER_END_TIMEOUT
 from .._errors import AnyforkError
-from .._pools.records import JobState
+from .._pools.pooled_worker import ALL, PooledWorker
+from .._pools.worker_table import STALL
 from .._processes.flows import birth, end, enter
 from .._status import UNKNOWN
-from .pooled_worker import ExecutorWorker, SharedWorkerChannel
+from .shared_channel import SharedWorkerChannel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections import deque
+    from collections.abc import Callable
     from typing import Any, Protocol
 
+    from .._calls.permits import Permits
+    from .._pools.pooled_worker import Pool
     from .._pools.records import WorkerRecord
+    from .._pools.worker_queue import JobCalls
     from .._processes.flows import Flow
     from .._processes.link import Link
     from .._status import ExitStatus
-    from .jobs import AnyJob
-    from .pooled_worker import Watched
     from .watch import Watch
-    from .worker_queue import JobCalls
 
-    class Dispatching(Watched, Protocol):
+    class Dispatching(Pool, Protocol):
         """The dispatcher, as this module sees it."""
 
         watch: Watch
-        open: dict[AnyJob, None]
+        finished: deque[tuple[Any, Any]]
 
-        @property
-        def remote(self) -> bool: ...
-        def start_worker(self, template: Template, module: str, permits: Permits | None) -> Link: ...
-        def new_calls(self) -> JobCalls: ...
-        def take(self, answers: Sequence[tuple[Any, Any]], now: float) -> None: ...
+        def start_process(
+            self, worker: WorkerRecord, default: Callable[[], Any]
+        ) -> tuple[Link, JobCalls, Permits | None] | None: ...
+        def take_back(self, worker: WorkerRecord, most: int = ALL) -> bool: ...
         def decide(self) -> None: ...
         def entered(self, worker: WorkerRecord) -> None: ...
-
-
-MODULE = "_anyfork_child.worker.job_loop"
-STALL = 0.01  # seconds without an answer, after which jobs that wait behind another one go to other workers
-ALL = 1 << 14  # more jobs than one worker ever has
 
 
 class WatchedProcess(Process):
@@ -70,11 +64,11 @@ class Workers:
     """
 
     def __init__(self, dispatcher: Dispatching, adaptive: bool) -> None:
-        self.pooled_workers: set[ExecutorWorker] = set()
+        self.pooled_workers: set[PooledWorker] = set()
         self.adaptive = adaptive
         self.durations = JobDuration()
         self._dispatcher = dispatcher
-        self._by_fd: dict[int, ExecutorWorker] = {}
+        self._by_fd: dict[int, PooledWorker] = {}
         self.stalled: set[int] = set()  # descriptors of workers to which messages have to be sent again after RETRY
 
     # --- The life of a worker ---
@@ -82,23 +76,17 @@ class Workers:
     def begin(self, worker: WorkerRecord) -> None:
         """Start a worker."""
         dispatcher = self._dispatcher
-        permits = None
-        try:
-            template = Template() if worker.source.key is None else worker.source.key.fork()
-            permits = None if dispatcher.remote else Permits()  # no descriptor can be sent to another machine
-            link = dispatcher.start_worker(template, MODULE, permits)
-        except Exception as error:  # any error, because pickling runs user code: jobs fail, or it is retried
-            if permits is not None:
-                permits.close()
-            dispatcher.not_started(worker, error)
+        started = dispatcher.start_process(worker, Template)
+        if started is None:
             return
-        channel = SharedWorkerChannel(WatchedProcess._of(link), dispatcher.new_calls(), dispatcher.watch.epoll)
-        pooled_worker = ExecutorWorker(dispatcher, worker, channel, permits)
+        link, calls, permits = started
+        channel = SharedWorkerChannel(WatchedProcess._of(link), calls, dispatcher.watch.epoll)
+        pooled_worker = PooledWorker(dispatcher, worker, channel, calls, permits)
         self.pooled_workers.add(pooled_worker)
         dispatcher.watch.run_flow(_entering(link), partial(self._entered, pooled_worker))
 
-    def _entered(self, pooled_worker: ExecutorWorker, _: object, error: Exception | None) -> None:
-        process = pooled_worker.process
+    def _entered(self, pooled_worker: PooledWorker, _: object, error: Exception | None) -> None:
+        process = pooled_worker.channel.process
         try:
             if error is not None:
                 raise error
@@ -113,53 +101,47 @@ class Workers:
         if pooled_worker.channel.end >= 0:
             self._by_fd[pooled_worker.channel.end] = pooled_worker
 
-    def read(self, ready: list[int], now: float) -> None:
+    def read(self, ready: list[int]) -> None:
         """Read from the workers whose descriptors are ready, and process their messages. Send on what has stalled."""
         stalled, self.stalled = self.stalled, set()
         for fd in (*stalled, *ready):
             pooled_worker = self._by_fd.get(fd)
             if pooled_worker is not None:
-                self._read(pooled_worker, now)
+                self._read(pooled_worker)
                 if pooled_worker.channel.stalled:
                     self.stalled.add(fd)
 
-    def _read(self, pooled_worker: ExecutorWorker, now: float) -> None:
+    def _read(self, pooled_worker: PooledWorker) -> None:
         came = pooled_worker.channel.came()
         if came is None:
             return
         if not came:
             self._forget(pooled_worker)
             self._dispatcher.watch.run_flow(
-                end(pooled_worker.process._link, WORKER_END_TIMEOUT), partial(self._ended, pooled_worker)
+                end(pooled_worker.channel.process._link, WORKER_END_TIMEOUT), partial(self._ended, pooled_worker)
             )
             return
-        pooled_worker.moved = now
-        answers = pooled_worker.channel.take_answers()
-        self._dispatcher.take(answers, now)
-        pooled_worker.look()
+        while (event := pooled_worker.take()) is not None:
+            self._dispatcher.finished.append((event, None))
         pooled_worker.flush()
 
-    def _ended(self, pooled_worker: ExecutorWorker, status: ExitStatus | None, error: Exception | None) -> None:
-        """Record the end of a worker: take back jobs that it has not begun, and remove it."""
+    def _ended(self, pooled_worker: PooledWorker, status: ExitStatus | None, error: Exception | None) -> None:
+        """Record the end of a worker, and remove it."""
         if error is not None:  # the process runs on without its channel, or its template is stopped
             pooled_worker.kill()
-        self.take_back(pooled_worker, ALL)
-        for job in pooled_worker.calls.jobs.values():
-            if job.state is JobState.GIVEN_UP:
-                job.release()
-        pooled_worker.calls.jobs.clear()
         pooled_worker.ended(status or UNKNOWN)
         self._remove(pooled_worker)
 
-    def _forget(self, pooled_worker: ExecutorWorker) -> None:
+    def _forget(self, pooled_worker: PooledWorker) -> None:
         """Stop reading from a worker."""
         for fd in [fd for fd, there in self._by_fd.items() if there is pooled_worker]:
             del self._by_fd[fd]
         pooled_worker.channel.unwatch()
 
-    def _remove(self, pooled_worker: ExecutorWorker) -> None:
+    def _remove(self, pooled_worker: PooledWorker) -> None:
         self._forget(pooled_worker)
         pooled_worker.close()
+        pooled_worker.channel.release()
         self.pooled_workers.discard(pooled_worker)
 
     def kill(self) -> None:
@@ -173,7 +155,7 @@ class Workers:
         for pooled_worker in self.pooled_workers:
             for job in pooled_worker.worker.jobs:
                 job.idempotent = False  # so it does not run again
-            pooled_worker.process.send_signal(number)
+            pooled_worker.channel.process.send_signal(number)
 
     # --- Loads ---
 
@@ -187,16 +169,16 @@ class Workers:
         if not self.adaptive:
             return
         for pooled_worker in list(self.pooled_workers):
-            if pooled_worker.calls.outstanding > 1 and now - pooled_worker.moved >= STALL:
-                self.durations.saw((now - pooled_worker.moved) * 1e6)
-                self.take_back(pooled_worker, ALL)
+            runs = now - pooled_worker.worker.began
+            if pooled_worker.calls.outstanding > 1 and runs >= STALL:
+                self.durations.saw(runs * 1e6)
+                self._dispatcher.take_back(pooled_worker.worker)
         scheduler = self._dispatcher.scheduler
         wanted, load = self.durations.load, scheduler.limits.load
         if wanted > 2 * load or 2 * wanted < load or (wanted == 1) is not (load == 1):
             scheduler.resize(load=wanted)
             if wanted == 1:
-                for pooled_worker in list(self.pooled_workers):
-                    self.take_back(pooled_worker, ALL)
+                self.take_back_all()
 
     def balance(self) -> None:
         """Move jobs that wait behind another job to idle workers."""
@@ -205,31 +187,15 @@ class Workers:
             if scheduler.queue.length or not scheduler.workers.idle:
                 return
             pooled_worker = max(self.pooled_workers, key=lambda pooled_worker: pooled_worker.calls.outstanding)
-            if pooled_worker.calls.outstanding < 2 or not self.take_back(
-                pooled_worker, pooled_worker.calls.outstanding // 2
-            ):
+            outstanding = pooled_worker.calls.outstanding
+            if outstanding < 2 or not self._dispatcher.take_back(pooled_worker.worker, outstanding // 2):
                 return
             self._dispatcher.decide()
 
     def take_back_all(self) -> None:
         """Return all jobs that have not begun to the queue."""
         for pooled_worker in list(self.pooled_workers):
-            self.take_back(pooled_worker, ALL)
-
-    def take_back(self, pooled_worker: ExecutorWorker, most: int) -> bool:
-        """Return up to ``most`` jobs that a worker has not begun to the queue. Return False if there are none."""
-        whole, parts = pooled_worker.take_back(most)
-        if whole:
-            self._dispatcher.scheduler.taken_back(whole, monotonic())
-            for job in whole:
-                if job.state is JobState.DONE:  # nobody waits for it
-                    job.release()
-        if parts:
-            for part in parts:
-                self._dispatcher.open[part] = None
-                part.work.jobs.add(part)
-            self._dispatcher.scheduler.put_back(parts)
-        return bool(whole or parts)
+            self._dispatcher.take_back(pooled_worker.worker)
 
 
 def _entering(link: Link) -> Flow[Any]:

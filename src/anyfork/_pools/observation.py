@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import time
 from _thread import RLock
+from dataclasses import asdict
+
+from .records import JobState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from socket import socket
     from typing import Any, Protocol
     from weakref import ref
+
+    from .records import WorkerRecord
+    from .scheduler import Scheduler
 
     class Observable(Protocol):
         """A pool, as this module sees it."""
@@ -163,3 +169,28 @@ def observe() -> None:
             executor.submit(pow, 2, 10).result()
     """
     observation.begin()
+
+
+def snapshot_of(scheduler: Scheduler, kind: str, name: str, now: float) -> dict[str, Any]:
+    """Return the numbers of a pool, its workers and what they do, and why the last start of a worker failed."""
+    stats = asdict(scheduler.stats())
+    del stats["pids"]
+    errors = [str(source.error) for source in scheduler.sources if source.error is not None]
+    workers = [_worker(worker, scheduler.limits.concurrent, now) for worker in scheduler.workers.all()]
+    return {"kind": kind, "name": name, "stats": stats, "error": "\n".join(errors), "workers": workers}
+
+
+def _worker(worker: WorkerRecord, concurrent: bool, now: float) -> dict[str, Any]:
+    jobs = [*worker.jobs]
+    running = [job.label for job in jobs if job.state in (JobState.RUNNING, JobState.GIVEN_UP)]
+    pooled_worker = worker.pooled_worker
+    return {
+        "pid": None if pooled_worker is None else pooled_worker.pid,
+        "state": worker.state.name.lower(),
+        "running": running,
+        "seconds": now - worker.began if running and not concurrent else None,
+        "waiting": len(jobs) - len(running),
+        "calls": worker.calls,
+        "age": now - worker.born,
+        "generation": worker.generation,
+    }

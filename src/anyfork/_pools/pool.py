@@ -1,41 +1,49 @@
 """The common base of the pools of both faces, which never waits.
 
-A face creates jobs (_pools.calls), and a PooledWorker (_pools.pooled_worker) when ``_begin`` asks for it. It reads
+A face creates jobs (_pools.jobs), and a PooledWorker (_pools.pooled_worker) when ``_begin`` asks for it. It reads
 from the workers. It calls ``decide`` after every event that may have changed something, and at the time that
-``_wake_at`` was told. A face with threads does all this under one lock.
+``_wake_at`` was told. It delivers what is in ``finished``. A face with threads does all this, without the delivery,
+under one lock.
 """
 
 from __future__ import annotations
 
 import os
-from copy import copy
+from collections import deque
 from dataclasses import replace
 from math import inf
 from time import monotonic
 
-from .._errors import ArgumentError, CallCancelledError, CallTimeoutError, HandleError, QueueFullError, TemplateError
+from _anyfork_child.wire.call_messages import BODY, DETAIL, KIND, RESULT, TIME
+
+from .._calls.permits import Permits
+from .._errors import ArgumentError, HandleError, QueueFullError, TemplateError
 from .._processes.handles import count_spares
 from .._system import this_process
+from .._system.locks import in_one_go
 from .._system.log import DEBUG, INFO, logger_for
-from .calls import MemoryAnswer
 from .encoder import JobEncoder
-from .observation import observation
+from .jobs import BatchJob, ItemJob
+from .observation import observation, snapshot_of
 from .pool_options import PoolSettings, check_number, check_template
+from .pooled_worker import ALL
 from .records import JobState, WorkerRecord, WorkerState
 from .scheduler import Scheduler
-from .steps import FailureReason
-from .worker_queue import PoolCalls
+from .steps import FailureReason, error_for
+from .worker_queue import JobCalls, MemoryRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from _anyfork_child.values.serializers import Serializer
+    from _anyfork_child.wire import call_messages
 
-    from .._calls.permits import Permits
     from .._processes.handles import TemplateHandle
-    from .calls import PoolJob
+    from .._processes.link import Link
+    from .jobs import AnyJob
+    from .map import MapItems
     from .pool_options import NewLimits, PoolOptions, Templates
     from .pooled_worker import PooledWorker
     from .records import TemplateRecord
@@ -43,10 +51,18 @@ if TYPE_CHECKING:
     from .steps import Steps
 
 
+MODULE = "_anyfork_child.worker.job_loop"
+
+
 class PoolHandle:
-    """A pool, without the parts that wait."""
+    """A pool, without the parts that wait.
+
+    ``open`` holds the jobs that the scheduler knows and that are not done; ``works`` holds the maps with items that
+    have not ended; ``finished`` holds pairs to deliver soon, see ``deliver``.
+    """
 
     what = "a pool"
+    raised: tuple[type[BaseException], ...] = (Exception,)  # exceptions of functions that are raised here as they are
     now = staticmethod(monotonic)
 
     def __init__(self, kind: str, call: str, template: Templates, options: PoolOptions, adaptive: bool = False) -> None:
@@ -61,8 +77,11 @@ class PoolHandle:
         self.memory: int | None = settings.memory  # the kind of memory that is measured after each job
         self.concurrent: bool = settings.limits.concurrent
         self.pooled_workers: set[PooledWorker] = set()  # of all workers that have a process, or may get one
-        self.maps: set[Any] = set()  # of MapJobs with jobs here, for recovery
         self.followed: list[Any] = []  # Warms whose latest templates the pool takes, see _pools.generations
+        self.open: dict[AnyJob, None] = {}
+        self.works: set[MapItems] = set()
+        self.finished: deque[tuple[Any, Any]] = deque()
+        self._unmeasured: dict[AnyJob, call_messages.Message] = {}  # answers of jobs whose worker is being measured
         self._settings = settings
         self.timeout: float | None = settings.timeout
         self._closed = False
@@ -84,8 +103,6 @@ class PoolHandle:
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state of the pool as plain values. Any thread may call it."""
-        from .snapshot import snapshot_of
-
         state = snapshot_of(self.scheduler, self._kind, self._settings.name, monotonic())
         state["stats"]["spares"] = self._count_spares()
         state["error"] = state["error"] or self._last_error
@@ -150,8 +167,13 @@ class PoolHandle:
         )
         return QueueFullError(text, may_have_run=False)
 
-    def withdraw(self, *jobs: PoolJob, kill: bool = True) -> bool:
-        """Withdraw jobs whose caller no longer waits for them. Return False if they have surely not run, and will not.
+    def add(self, job: AnyJob) -> None:
+        """Submit a job to the scheduler."""
+        self.open[job] = None
+        self.scheduler.submit(job)
+
+    def withdraw_jobs(self, jobs: Iterable[AnyJob], kill: bool = True) -> None:
+        """Withdraw jobs whose caller no longer waits for them. ``decide`` must follow.
 
         A job that was sent ahead is taken back. With ``kill``, the plain worker of a job that has begun is killed.
         """
@@ -159,65 +181,150 @@ class PoolHandle:
         for worker in dict.fromkeys(job.worker for job in with_worker):
             if worker is not None:
                 self.take_back(worker)
-        may_have_run = [self._drop(job, kill) for job in jobs]
-        self.decide()
-        return any(may_have_run)
+        for job in jobs:
+            self._drop(job, kill)
 
-    def _drop(self, job: PoolJob, kill: bool) -> bool:
-        """Withdraw a job that cannot be taken back, or waits. Return as ``withdraw`` does. ``decide`` must follow."""
-        may_have_run = self.scheduler.withdraw(job, kill=kill)
+    def _drop(self, job: AnyJob, kill: bool) -> None:
+        """Withdraw a job that cannot be taken back, or waits. ``decide`` must follow."""
+        self.open.pop(job, None)
+        self.scheduler.withdraw(job, kill=kill)
         if job.state is JobState.GIVEN_UP:
-            self._give_up(job, job.worker)
+            self._cancel_in_worker(job)
         else:
             job.release()
-        return may_have_run
 
-    def take_back(self, worker: WorkerRecord) -> None:
-        """Take back from a plain worker all jobs that it has not begun. They wait again, before all others."""
-        jobs = worker.pooled_worker.take_back()
-        if jobs:
-            self.scheduler.taken_back(jobs, monotonic())
-            for job in jobs:
-                if job.state is JobState.DONE:  # its caller no longer waits for it
-                    job.release()
-
-    def _give_up(self, job: PoolJob, worker: WorkerRecord | None) -> None:
-        if worker is not None and worker.pooled_worker is not None and not worker.pooled_worker.channel.torn:
-            job.give_up(worker.pooled_worker.calls)
+    def _cancel_in_worker(self, job: AnyJob) -> None:
+        """Cancel the job in its worker if that is concurrent: a plain one is killed, or finishes the job."""
+        worker = job.worker
+        if self.concurrent and worker is not None and not worker.pooled_worker.channel.torn:
+            worker.pooled_worker.calls.cancel(job)
             worker.pooled_worker.flush()
 
-    def skip(self, job: PoolJob) -> None:
+    def take_back(self, worker: WorkerRecord, most: int = ALL) -> bool:
+        """Take back from a plain worker up to ``most`` calls that it has not begun. Their jobs wait before all others.
+
+        Return False if there are none.
+        """
+        return self._requeue(*worker.pooled_worker.take_back(most))
+
+    def _requeue(self, whole: Sequence[AnyJob], parts: Sequence[BatchJob]) -> bool:
+        if whole:
+            self.scheduler.taken_back(whole, monotonic())
+            for job in whole:
+                if job.state is JobState.DONE:  # its caller no longer waits for it
+                    job.release()
+        wanted = [part for part in parts if not part.work.closed]
+        for part in wanted:
+            self.open[part] = None
+            part.work.jobs.add(part)
+        if wanted:
+            self.scheduler.put_back(wanted)
+        return bool(whole or parts)
+
+    def skip(self, job: AnyJob) -> None:
         """Drop a job that was given to a worker and is not sent to it: its caller no longer waits for it."""
         self._again = True
+        self.open.pop(job, None)
         self.scheduler.skip(job, monotonic())
         job.release()
 
-    def answered(self, job: PoolJob) -> None:
-        """Note that the answer to a job has come.
+    # --- Answers ---
+
+    def record_answers(self, answers: Sequence[tuple[Any, Any]], now: float) -> None:
+        """Record the answers to jobs, and which jobs are done. An answer is in ``finished`` before it is recorded."""
+        finished, boosts = self.finished, self.scheduler.limits.boosts_load
+        work: MapItems | None = None
+        found: list[tuple[int, call_messages.Message]] = []  # answers to items of this map
+        for job, message in answers:
+            kind = type(job)
+            if kind is BatchJob or kind is ItemJob:
+                if job.work is not work:
+                    work, found = job.work, []
+                    finished.append((work, found))
+                job.record_answer(message, found)
+                if kind is BatchJob and job.left:
+                    job.worker.began = now
+                    continue
+                self._done(job, now)
+                job.release()
+                job.work.over(job)
+            elif kind is MemoryRequest:
+                self._measured(job.job, int.from_bytes(message[BODY], "little"), now)
+            else:
+                if boosts and message[KIND] == RESULT:
+                    job.function.duration.saw(message[DETAIL] >> TIME)
+                if self.memory is None:
+                    finished.append((job, message))
+                else:
+                    self._unmeasured[job] = message
+                self._done(job, now)
+
+    def _done(self, job: AnyJob, now: float) -> None:
+        """Record that a job has all its answers.
 
         If the memory of workers is limited, the job stays with its worker until the worker is measured.
         """
+        self.open.pop(job, None)
         if self.memory is None:
-            self.scheduler.answered(job, monotonic())
+            self.scheduler.answered(job, now)
             return
         self.scheduler.told(job)
-        if self.concurrent:  # a plain worker has been asked in advance
-            assert job.worker is not None
-            job.worker.pooled_worker.calls.begin_measure(MemoryAnswer(job), self.memory)
+        if self.concurrent and job.worker is not None:  # a plain worker has been asked in advance
+            job.worker.pooled_worker.calls.measure(job, self.memory)
             job.worker.pooled_worker.flush()
 
-    def measured(self, job: PoolJob, size: int) -> None:
-        """Note the size of a job's worker, in bytes, after which the job is complete."""
-        assert job.worker is not None
+    def _measured(self, job: AnyJob | None, size: int, now: float) -> None:
+        """Record the size of a job's worker, in bytes, after which the answer is delivered. None was taken back."""
+        if job is None or job.worker is None:
+            return
         self.scheduler.measured(job.worker, size)
-        self.scheduler.answered(job, monotonic())
+        self._deliver_unmeasured((job,))
+        self.scheduler.answered(job, now)
+
+    def _deliver_unmeasured(self, jobs: Iterable[AnyJob]) -> None:
+        """Deliver the answers of jobs that were held back until their worker was measured."""
+        if self._unmeasured:
+            for job in jobs:
+                message = self._unmeasured.get(job)
+                if message is not None:
+                    self.finished.append((job, message))
+                    del self._unmeasured[job]
+
+    def record_end(self, worker: WorkerRecord) -> None:
+        """Requeue the jobs that a worker, which has ended, has not begun; deliver the answers that it has given."""
+        self._requeue(*worker.pooled_worker.take_back_at_end())
+        self._deliver_unmeasured(worker.jobs)  # type: ignore[arg-type]  # all jobs here have encoded calls
 
     # --- Workers ---
 
-    def _calls(self, permits: Permits | None) -> PoolCalls:
-        """Create the calls for the channel of a new worker."""
-        options = self._settings.worker
-        return PoolCalls(options.serializer, options.on_event, self._settings.receiver, permits)
+    def start_process(
+        self, worker: WorkerRecord, default: Callable[[], TemplateHandle]
+    ) -> tuple[Link, JobCalls, Permits | None] | None:
+        """Start the process of a worker; ``default`` makes the template if the pool has none of its own.
+
+        Return None if it cannot be started, after reporting why.
+        """
+        permits = None
+        try:
+            template = default() if worker.source.key is None else worker.source.key.fork()
+            permits = None if self.concurrent or self.remote else Permits()  # no descriptor goes to another machine
+            link = self._settings.worker.start(template, MODULE, permits)
+        except Exception as error:  # any error, because pickling runs user code: jobs fail, or it is retried
+            if permits is not None:
+                permits.close()
+            self.not_started(worker, error)
+            return None
+        options, receiver = self._settings.worker, self._settings.receiver
+        calls = JobCalls(
+            self._kind,
+            options.on_event,
+            receiver,
+            options.serializer,
+            concurrency=options.concurrency,
+            memory=self.memory,
+            holds=permits is not None,
+        )
+        return link, calls, permits
 
     def not_started(self, worker: WorkerRecord, error: BaseException) -> None:
         """Note that a worker will never be ready, and why."""
@@ -247,20 +354,29 @@ class PoolHandle:
             self._again = False
             steps = scheduler.decide(monotonic())
             if steps.assign:
-                self._assign(steps.assign)  # type: ignore[arg-type]  # all jobs here are PoolJobs
+                self._assign(steps.assign)
             if steps.abort or steps.unblock or steps.fail or steps.start or steps.stop or steps.kill:
                 # Parts of failed jobs may be in the queue again, and so may jobs that a worker had not begun.
                 self._again |= bool(steps.fail or steps.abort or steps.unblock)
                 self._apply(steps)
+            if self.works and scheduler.limits.max_queued is not None:
+                self._feed_maps()
         self._wake_at(scheduler.wake_at)
 
+    def _feed_maps(self) -> None:
+        """Submit items of maps that have waited for room in the queue."""
+        before = self.scheduler.queue.length
+        for work in [*self.works]:
+            work.feed()
+        self._again |= self.scheduler.queue.length != before
+
     @staticmethod
-    def _assign(pairs: list[tuple[WorkerRecord, PoolJob]]) -> None:
+    def _assign(pairs: list[tuple[WorkerRecord, Any]]) -> None:
         if len(pairs) == 1:
             worker, job = pairs[0]
             worker.pooled_worker.give((job,))
             return
-        by_worker: dict[WorkerRecord, list[PoolJob]] = {}
+        by_worker: dict[WorkerRecord, list[AnyJob]] = {}
         for worker, job in pairs:
             by_worker.setdefault(worker, []).append(job)
         for worker, jobs in by_worker.items():
@@ -269,7 +385,7 @@ class PoolHandle:
     def _apply(self, steps: Steps) -> None:
         self._apply_to_workers(steps)
         for job, why, of in steps.fail:
-            self._fail(job, why, of)  # type: ignore[arg-type]  # as above
+            self._fail(job, why, of)
 
     def _apply_to_workers(self, steps: Steps) -> None:
         for worker in steps.start:
@@ -291,32 +407,13 @@ class PoolHandle:
                 self.take_back(worker)
             self.scheduler.abort(job)
 
-    def _fail(self, job: PoolJob, why: FailureReason, of: WorkerRecord | BaseException | None) -> None:
+    def _fail(self, job: Any, why: FailureReason, of: WorkerRecord | BaseException | None) -> None:
         if why is FailureReason.TIMED_OUT and isinstance(of, WorkerRecord):
-            self._give_up(job, of)
-        job.fail(self._error(job, why, of))
-
-    def _error(self, job: PoolJob, why: FailureReason, of: WorkerRecord | BaseException | None) -> BaseException:
-        may_have_run = isinstance(of, WorkerRecord)
-        if why is FailureReason.DIED:
-            assert isinstance(of, WorkerRecord)
-            pooled_worker: PooledWorker = of.pooled_worker
-            return pooled_worker.death()
-        what = "it may have run" if may_have_run else "nothing of it has run"
-        if why is FailureReason.TIMED_OUT:
-            text = f"the call ran for more than {job.timeout} seconds; {what}"
-            return CallTimeoutError(text, may_have_run=may_have_run)
-        if why is FailureReason.KILLED:
-            return CallCancelledError(
-                f"the pool was killed before the call had a result; {what}", may_have_run=may_have_run
-            )
-        if why is FailureReason.CLOSED:
-            return CallCancelledError(
-                "the pool was closed while it could have no workers (a limit is 0); nothing of the call has run",
-                may_have_run=False,
-            )
-        assert isinstance(of, BaseException)
-        return _again(of)
+            self._cancel_in_worker(job)
+        told = job, error_for(job, why, of)
+        in_one_go(map(self.finished.append, (told,)), map(self.open.pop, (job,), (None,)))
+        if type(job) is BatchJob or type(job) is ItemJob:
+            job.work.over(job)
 
     # --- The pool as a whole ---
 
@@ -427,8 +524,12 @@ class PoolHandle:
         """End the pool now: kill all workers. Calls that have no result yet fail with CallCancelledError."""
         if self._owner == os.getpid():
             self._closed = True
-            self.scheduler.kill()
+            self._kill()
             self.decide()
+
+    def _kill(self) -> None:
+        self._deliver_unmeasured([*self._unmeasured])
+        self.scheduler.kill()
 
     def __repr__(self) -> str:
         return self._describe("Pool", self.stats())
@@ -437,10 +538,3 @@ class PoolHandle:
         state = "closed" if self._closed else "open"
         busy = stats.sent + stats.running
         return f"<{kind} {state} workers={stats.workers + stats.starting} queued={stats.queued} in_flight={busy}>"
-
-
-def _again(error: BaseException) -> BaseException:
-    """Copy an error for another call, so that each call gets a traceback of its own."""
-    made = copy(error).with_traceback(None)  # some libraries teach copy the tracebacks
-    made.__cause__ = error.__cause__
-    return made

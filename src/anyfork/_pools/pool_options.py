@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from sys import float_info
 
@@ -50,15 +50,15 @@ if TYPE_CHECKING:
         trace: str | os.PathLike[str] | None
         logs: bool
         name: str
+        serializer: str | Serializer
+        concurrency: int | None
+        backend: Backend
 
     class PoolOptions(CommonOptions, total=False):
         """The options of a pool of the async face."""
 
         max_workers: int | None
         load: int
-        serializer: str | Serializer
-        concurrency: int | None
-        backend: Backend
         on_cancel: Literal["kill", "wait"]
 
 
@@ -236,6 +236,17 @@ class Limits:
     boosts_load: bool = False
     adaptive: bool = False  # jobs that wait behind a long one are taken back
     concurrent: bool = False  # workers run all their jobs at once
+
+    def changed(self, max_workers: int | None, min_idle: int | None, load: int | None) -> Limits:
+        """Return other limits; None leaves one as it is. Where the load is given, it does not depend on durations."""
+        return replace(
+            self,
+            max_workers=self.max_workers if max_workers is None else max_workers,
+            min_idle=self.min_idle if min_idle is None else min_idle,
+            load=self.load if load is None else load,
+            boosts_load=self.boosts_load and load is None,
+            adaptive=self.adaptive and load is None,
+        )
 
     def ends(self, worker: WorkerRecord, size: int, now: float) -> str:
         """Return why a worker has to leave before a job of this size, for its calls or its age; or nothing."""

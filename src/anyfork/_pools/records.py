@@ -102,6 +102,11 @@ class WorkerRecord:
         self.why = ""  # it was started; later, why it leaves or was killed
 
     @property
+    def some_wait(self) -> bool:
+        """Return whether calls wait in the worker behind the one that it runs: jobs, or items of a job."""
+        return len(self.jobs) > 1 or any(job.size - job.answers > 1 for job in self.jobs)
+
+    @property
     def counts(self) -> bool:
         """Return whether the worker counts against the limits: it has jobs, or may get some."""
         return self.state <= WorkerState.WORKING or bool(self.jobs)

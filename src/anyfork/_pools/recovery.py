@@ -6,12 +6,17 @@ has a list of all jobs whose callers wait. The scheduler's state is rebuilt from
 
 from __future__ import annotations
 
+from .jobs import BatchJob, ItemJob
+from .records import JobState, WorkerState
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
     from typing import Any, Protocol
 
-    from .records import WorkerRecord
+    from .jobs import AnyJob
+    from .map import MapItems
+    from .records import Job, WorkerRecord
     from .scheduler import Scheduler
 
     class Recovered(Protocol):
@@ -23,13 +28,75 @@ if TYPE_CHECKING:
         def flush_again(self) -> None: ...
 
 
+def adopt(
+    scheduler: Scheduler,
+    worker: WorkerRecord,
+    jobs: Sequence[Job],
+    wanted: Container[Job],
+    now: float,
+    *,
+    begun: bool = False,
+) -> None:
+    """Take over a worker of an earlier scheduler with its jobs, in the order in which it runs them.
+
+    ``wanted`` holds the jobs that are still wanted. The worker begins with the first job; with ``begun``, it may
+    have begun all of them.
+    """
+    worker.jobs = dict.fromkeys(jobs)
+    worker.slow = sum(not job.depth for job in jobs)
+    for number, job in enumerate(jobs):
+        job.worker = worker
+        if job not in wanted:
+            job.state = JobState.GIVEN_UP
+        elif job.state is not JobState.RUNNING or (number and not begun and not scheduler.limits.concurrent):
+            job.state = JobState.SENT
+        if job.deadline is not None:
+            scheduler._deadlines.set(job, job.deadline)
+    scheduler.workers.adopt(worker)
+    if worker.some_wait and not scheduler.limits.concurrent:
+        scheduler._stalls.note_adopted(now)
+    for job in jobs if begun or scheduler.limits.concurrent else jobs[:1]:
+        if job.deadline is None:
+            scheduler._begin(job, now)
+    if worker.state is WorkerState.KILLED:
+        scheduler._steps.kill.append(worker)
+    elif worker.state is WorkerState.LEAVING and not jobs:
+        scheduler._steps.stop.append(worker)
+    elif worker.generation != worker.source.generation and worker.state < WorkerState.LEAVING:
+        scheduler._leave(worker, "its template was replaced")
+
+
+def requeue(scheduler: Scheduler, jobs: Iterable[Job]) -> None:
+    """Queue jobs of an earlier scheduler that no worker has."""
+    for job in jobs:
+        if job.worker is not None and job.state in (JobState.SENT, JobState.RUNNING):
+            scheduler._count_answers(job)
+            job.worker.calls -= job.size
+            job.runs -= job.state is JobState.RUNNING
+        job.state, job.worker, job.deadline = JobState.QUEUED, None, None
+        scheduler.queue.add(job)
+
+
 def adopt_all(scheduler: Scheduler, workers: Iterable[Recovered], wanted: Mapping[Any, None], now: float) -> None:
     """Give a new scheduler the present workers, with the jobs that they have, and queue all other wanted jobs."""
     waiting = dict(wanted)
     for pooled_worker in workers:
         jobs, begun = pooled_worker.list_jobs()
-        scheduler.adopt(pooled_worker.worker, jobs, wanted, now, begun=begun)
+        adopt(scheduler, pooled_worker.worker, jobs, wanted, now, begun=begun)
         for job in jobs:
             waiting.pop(job, None)
         pooled_worker.flush_again()
-    scheduler.requeue(waiting)
+    requeue(scheduler, waiting)
+
+
+def complete_maps(works: Iterable[MapItems], jobs: Iterable[AnyJob]) -> None:
+    """Rebuild each map's set of jobs from all open jobs, and queue its items that are in no job."""
+    taken: dict[MapItems, set[int]] = {work: set() for work in works}
+    for work in taken:
+        work.jobs.clear()
+    for job in [*jobs]:
+        if isinstance(job, (BatchJob, ItemJob)) and job.work in taken:
+            job.work.jobs.add(job)
+            taken[job.work].update(job.open())
+    for work, indexes in taken.items():
+        work.complete(indexes)

@@ -59,18 +59,17 @@ from .records import JobState, WorkerRecord, WorkerState
 from .stats import Counts, stats_of
 from .steps import FailureReason, Steps
 from .worker_count import WorkerCount
-from .worker_table import WorkerTable
+from .worker_table import Stalls, WorkerTable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Sequence
 
     from .pool_options import Limits
     from .records import Job, TemplateRecord
     from .stats import PoolStats
 
 MAX_RUNS = 3  # runs of an idempotent job
-STALL = 0.01  # seconds that a job may run until the jobs behind it are taken back from its worker
 CLOSING = "the pool is closed"  # why a worker leaves
 
 
@@ -93,8 +92,7 @@ class Scheduler:
         self._growth = WorkerCount(self.workers, self.sources, limits.min_idle)
         self._steps = Steps()
         self._deadlines = Deadlines()
-        self._unblock_at = inf
-        self._some_wait = False  # a worker may have jobs that it has not begun
+        self._stalls = Stalls(self.workers, limits.adaptive)
         self._wears = limits.max_calls is not None or limits.max_age is not None
         self._counts = Counts()
 
@@ -110,47 +108,6 @@ class Scheduler:
 
     def _like(self) -> Scheduler:
         return Scheduler(self.limits, self.sources)
-
-    def adopt(
-        self, worker: WorkerRecord, jobs: Sequence[Job], wanted: Container[Job], now: float, *, begun: bool = False
-    ) -> None:
-        """Take over a worker of an earlier scheduler with its jobs, in the order in which it runs them.
-
-        ``wanted`` holds the jobs that are still wanted. The worker begins with the first job; with ``begun``, it may
-        have begun all of them.
-        """
-        worker.jobs = dict.fromkeys(jobs)
-        worker.slow = sum(not job.depth for job in jobs)
-        for number, job in enumerate(jobs):
-            job.worker = worker
-            if job not in wanted:
-                job.state = JobState.GIVEN_UP
-            elif job.state is not JobState.RUNNING or (number and not begun and not self.limits.concurrent):
-                job.state = JobState.SENT
-            if job.deadline is not None:
-                self._deadlines.set(job, job.deadline)
-        self.workers.adopt(worker)
-        if len(jobs) > 1 and not self.limits.concurrent:
-            self._some_wait, self._unblock_at = True, now + STALL
-        for job in jobs if begun or self.limits.concurrent else jobs[:1]:
-            if job.deadline is None:
-                self._begin(job, now)
-        if worker.state is WorkerState.KILLED:
-            self._steps.kill.append(worker)
-        elif worker.state is WorkerState.LEAVING and not jobs:
-            self._steps.stop.append(worker)
-        elif worker.generation != worker.source.generation and worker.state < WorkerState.LEAVING:
-            self._leave(worker, "its template was replaced")
-
-    def requeue(self, jobs: Iterable[Job]) -> None:
-        """Queue jobs of an earlier scheduler that no worker has."""
-        for job in jobs:
-            if job.worker is not None and job.state in (JobState.SENT, JobState.RUNNING):
-                self._count_answers(job)
-                job.worker.calls -= job.size
-                job.runs -= job.state is JobState.RUNNING
-            job.state, job.worker, job.deadline = JobState.QUEUED, None, None
-            self.queue.add(job)
 
     # --- Queries ---
 
@@ -176,7 +133,7 @@ class Scheduler:
     @property
     def wake_at(self) -> float:
         """The latest time for the next call of ``decide`` if no event comes before; infinity for never."""
-        wake = min(self._deadlines.next, self._growth.wake_at, self._unblock_at)
+        wake = min(self._deadlines.next, self._growth.wake_at, self._stalls.look_at)
         idle = self.workers.idle
         if len(idle) > self.limits.min_idle:
             wake = min(wake, next(iter(idle)).idle_since + self.limits.idle_timeout)
@@ -193,18 +150,7 @@ class Scheduler:
         bound = self.limits.max_queued
         if bound is None or self.killed or (self.closing and self._growth.is_forbidden(self.limits)):
             return inf
-        return bound + self._places() - self.queue.length - self.promised
-
-    def _places(self) -> int:
-        """Return how many more jobs can go to workers.
-
-        Present workers and workers that are being started count; if there are none, the first worker does.
-        """
-        workers, limits = self.workers, self.limits
-        if not workers.count:
-            return limits.load if limits.max_workers else 0
-        taken = sum(limits.load if worker.paused else min(len(worker.jobs), limits.load) for worker in workers.working)
-        return (len(workers.working) + len(workers.starting)) * limits.load - taken
+        return bound + self.workers.places(self.limits.max_workers) - self.queue.length - self.promised
 
     def stats(self) -> PoolStats:
         """Return the statistics of the pool at this moment."""
@@ -268,8 +214,7 @@ class Scheduler:
 
     def _note_idle(self, worker: WorkerRecord, now: float) -> None:
         worker.idle_since = now
-        if self._some_wait and self._unblock_at == inf:
-            self._unblock_at = now + STALL
+        self._stalls.note_idle(now)
 
     def taken_back(self, jobs: Sequence[Job], now: float) -> None:
         """Requeue jobs that were taken back from their worker before they began, before all others."""
@@ -420,17 +365,10 @@ class Scheduler:
 
     def resize(self, *, max_workers: int | None = None, min_idle: int | None = None, load: int | None = None) -> None:
         """Set other limits. Workers above them leave, beginning with the workers that have the fewest jobs."""
-        limits = self.limits
-        self.limits = replace(
-            limits,
-            max_workers=limits.max_workers if max_workers is None else max_workers,
-            min_idle=limits.min_idle if min_idle is None else min_idle,
-            load=limits.load if load is None else load,
-            boosts_load=limits.boosts_load and load is None,
-            adaptive=limits.adaptive and load is None,
-        )
+        self.limits = self.limits.changed(max_workers, min_idle, load)
         if load is not None:
             self.workers.resize(load)
+            self._stalls.adaptive = False
         if min_idle is not None:
             self._growth.replacements_due += min_idle
         self._dismiss(self.limits.max_workers, None)
@@ -441,12 +379,7 @@ class Scheduler:
         self._dismiss(limit, source)
 
     def _dismiss(self, limit: float, source: TemplateRecord | None) -> None:
-        workers = self.workers
-        present = [*(worker for level in workers.by_load for worker in level), *workers.paused, *workers.starting]
-        if source is not None:
-            present = [worker for worker in present if worker.source is source]
-        present.sort(key=lambda worker: (worker.state is WorkerState.WORKING, len(worker.jobs)))
-        for worker in present[: int(max(0, len(present) - limit))]:
+        for worker in self.workers.surplus(limit, source):
             self._leave(worker, "the limit of workers is lower now")
 
     def renew(self, source: TemplateRecord) -> None:
@@ -486,9 +419,9 @@ class Scheduler:
         """Return the steps to carry out now."""
         if now >= self._deadlines.next:
             self._expire(now)
-        if now >= self._unblock_at:
-            self._unblock(now)
         steps = self._steps
+        if now >= self._stalls.look_at:
+            steps.unblock += self._stalls.find(now)
         if self.queue.length and not (steps.abort or steps.unblock):  # the jobs that are taken back go first
             self._assign(now)
         if not self.killed:
@@ -527,10 +460,8 @@ class Scheduler:
             job.state = JobState.SENT
             if alone or limits.concurrent:
                 self._begin(job, now)
-            else:
-                self._some_wait = True
-                if limits.adaptive and self._unblock_at == inf:
-                    self._unblock_at = now + STALL
+            if not limits.concurrent and (not alone or job.size > 1):
+                self._stalls.note_waiting(now)
             assign.append((worker, job))
             if limits.max_calls is not None and worker.calls >= limits.max_calls:
                 self.retire(worker, "it has had max_calls calls")
@@ -545,26 +476,6 @@ class Scheduler:
         if job.timeout is None:
             return
         self._deadlines.set(job, now + job.timeout)
-
-    def _unblock(self, now: float) -> None:
-        """Ask for the jobs that wait behind a long one, and for jobs that wait while another worker is idle."""
-        workers, adaptive = self.workers, self.limits.adaptive
-        one_is_idle = any(worker.idle_since + STALL <= now for worker in workers.idle)
-        waiting = [each for each in (*workers.working, *workers.leaving) if len(each.jobs) > 1 and not each.paused]
-        self._unblock_at = inf
-        self._some_wait = False
-        for worker in waiting:
-            stalled = adaptive and worker.began + STALL <= now
-            if stalled and worker.state is WorkerState.WORKING:
-                workers.pause(worker)
-            if stalled or one_is_idle:
-                self._steps.unblock.append(worker)
-                continue
-            self._some_wait = True
-            if adaptive:
-                self._unblock_at = min(self._unblock_at, worker.began + STALL)
-        if self._some_wait and workers.idle:
-            self._unblock_at = min(self._unblock_at, *(worker.idle_since + STALL for worker in workers.idle))
 
     def _grow(self, now: float) -> None:
         """Start workers, as far as they are wanted and it is time."""

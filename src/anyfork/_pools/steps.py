@@ -1,12 +1,16 @@
-"""The steps that the scheduler of a pool asks a face to carry out."""
+"""The steps that the scheduler of a pool asks a face to carry out, and the errors of jobs that fail."""
 
 from __future__ import annotations
 
+from copy import copy
 from enum import Enum
+
+from .._errors import CallCancelledError, CallTimeoutError
+from .records import WorkerRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .records import Job, WorkerRecord
+    from .records import Job
 
 
 class FailureReason(Enum):
@@ -50,3 +54,33 @@ class Steps:
 
     def __bool__(self) -> bool:
         return bool(self.assign or self.start or self.stop or self.kill or self.unblock or self.abort or self.fail)
+
+
+def error_for(job: Job, why: FailureReason, of: WorkerRecord | BaseException | None) -> BaseException:
+    """Return the error of a job that has no answer; ``of`` is as in a step ``fail``."""
+    may_have_run = isinstance(of, WorkerRecord)
+    if why is FailureReason.DIED:
+        assert isinstance(of, WorkerRecord)
+        return of.pooled_worker.death()  # type: ignore[no-any-return]  # of a PooledWorker
+    what = "it may have run" if may_have_run else "nothing of it has run"
+    if why is FailureReason.TIMED_OUT:
+        text = f"the call ran for more than {job.timeout} seconds; {what}"
+        return CallTimeoutError(text, may_have_run=may_have_run)
+    if why is FailureReason.KILLED:
+        return CallCancelledError(
+            f"the pool was killed before the call had a result; {what}", may_have_run=may_have_run
+        )
+    if why is FailureReason.CLOSED:
+        return CallCancelledError(
+            "the pool was closed while it could have no workers (a limit is 0); nothing of the call has run",
+            may_have_run=False,
+        )
+    assert isinstance(of, BaseException)
+    return _again(of)
+
+
+def _again(error: BaseException) -> BaseException:
+    """Copy an error for another call, so that each call gets a traceback of its own."""
+    made = copy(error).with_traceback(None)  # some libraries teach copy the tracebacks
+    made.__cause__ = error.__cause__
+    return made

@@ -1,175 +1,261 @@
-"""The calls of one worker of a pool, without I/O. This module assembles the messages; the pool decides when to send."""
+"""The queue of jobs of one worker of a pool, without I/O: writing jobs, taking them back, matching answers."""
 
 from __future__ import annotations
 
-from _pickle import dumps
+from itertools import repeat
 
-from _anyfork_child.values.encode import INLINE, PROTOCOL
 from _anyfork_child.values.message import Message
-from _anyfork_child.wire.call_messages import HEADER, HELD, MEASURE, SMALL_CALL, SMALL_CALLS
+from _anyfork_child.wire.call_messages import (
+    CANCEL,
+    CANCELLED,
+    ERROR,
+    EVENT,
+    FDS,
+    HEADER,
+    HELD,
+    KIND,
+    MEASURE,
+    NUMBER,
+    RESULT,
+)
 
-from .._calls.call import State
-from .._calls.calls import Calls
+from .._calls.calls import LAST_NUMBER, Calls
+from .._calls.events import Event
 from .._calls.known_functions import FIRST_BY_VALUE
-from .._system.import_path import ORDINARY
-from .._system.locks import in_one_go
+from .._calls.permits import MOST
+from .._system.locks import call_all, in_one_go
+from .jobs import BatchJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections import deque
+    from collections.abc import Collection, Iterable, Sequence
     from typing import Any
 
     from _anyfork_child.values.functions_by_value import Receiver
     from _anyfork_child.values.serializers import Serializer
+    from _anyfork_child.wire import call_messages
 
-    from .._calls.call import Answer, Handler
+    from .._calls.call import Handler
     from .._calls.known_functions import KnownFunction
-    from .._calls.permits import Permits
-    from .calls import PoolJob
+    from .jobs import AnyJob
 
-pack = HEADER.pack
-ALL = 1 << 14  # more jobs than one worker ever has
+LOW = 2  # jobs: with fewer written ones, a worker might run out of work before the next look
+MANY = 16  # jobs that are written at once, without waiting for the next look
 
 
-class PoolCalls(Calls):
-    """The calls of one worker, encoded before. All calls that were begun are sent together, after ``gather``.
+class JobCalls(Calls):
+    """The jobs of one worker. ``permits`` are the numbers that have to be given before ``out`` is sent.
 
-    With ``permits`` a call that is sent behind another one can be taken back until it begins, see _calls.permits.
+    ``holds`` says whether there are permits: without them, no job is taken back once it is written. ``memory`` is the
+    kind of memory that is measured after each job, or None. ``record`` are the methods that record written messages,
+    jobs and permits, and remove the jobs from ``unwritten``.
     """
 
-    kind = "Pool worker"
+    kind = "Executor worker"
     in_pool = True
 
     def __init__(
         self,
+        kind: str,
+        on_event: Handler | None,
+        receiver: Receiver,
         serializer: Serializer | None = None,
-        on_event: Handler | None = None,
-        receiver: Receiver = ORDINARY,
-        permits: Permits | None = None,
+        *,
+        concurrency: int | None = None,
+        memory: int | None = None,
+        holds: bool = True,
     ) -> None:
-        super().__init__(serializer, None, on_event, receiver)
-        self._permits = permits
-        self._held: list[int] = []  # the permits to give before the begun calls are sent
-        self._drops = False  # the worker has calls without permits before the next one: that needs a permit, too
+        super().__init__(serializer, concurrency, on_event, receiver)
+        self.kind = f"{kind} worker"
+        self._memory = memory if concurrency is None else None  # a concurrent worker is asked when an answer has come
+        self._low = LOW if memory is None else 2 * LOW  # of jobs, and of requests for the size after them
+        self._holds = holds
+        self.unwritten: list[AnyJob] = []
+        self.jobs: dict[int, AnyJob | MemoryRequest] = {}  # written jobs, by the numbers of their answers
+        self.permits: list[int] = []
+        self.record = self.out.extend, self.jobs.update, self.permits.extend, self.unwritten.__delitem__
         self._defined = {0}  # the numbers of functions by name that the worker knows
-        self._parts: list[bytes] = []
+        self._next = 1
+        self._drops = False  # the worker has jobs without permits before the next one: that needs a permit, too
 
-    def begin(self, answer: Answer, function: KnownFunction, body: bytes) -> None:
-        """Begin a call with a plain pickle of its arguments."""
-        detail = self._detail(function)
-        if (self._sent or self._drops) and self._permits is not None:
-            detail |= HELD
-            self._drops = False
-        number = self._begin(answer)
-        if detail >= HELD:
-            self._held.append(number)
-        self._parts += (pack(len(body), number, detail, SMALL_CALL, 0, 0), body)
+    # --- Sending ---
 
-    def begin_items(self, answers: Sequence[Answer], function: KnownFunction, items: Sequence[Any]) -> None:
-        """Begin several calls with one small argument each. They run in their order."""
-        detail, behind = self._detail(function), bool(self._sent) or self._drops
-        numbers = [self._begin(answer) for answer in answers]
-        body = dumps((numbers, items), PROTOCOL)
-        detail |= self._hold(numbers[0], behind)
-        self._parts += (pack(len(body), numbers[0], detail, SMALL_CALLS, 0, 0), body)
+    def queue_jobs(self, jobs: Iterable[AnyJob]) -> bool:
+        """Queue jobs for this worker. Return True if they must be written now, False if there is time for that."""
+        self.unwritten.extend(jobs)
+        return len(self.jobs) < self._low or len(self.unwritten) >= MANY or self._concurrency is not None
 
-    def begin_message(self, answer: Answer, function: KnownFunction, encoded: Message) -> None:
-        """Begin a call that was encoded as a message.
-
-        The message stays as it is, because it may have to be sent to another worker too.
-        """
-        detail, behind = self._detail(function), bool(self._sent) or self._drops
-        number = self._begin(answer)
-        detail |= self._hold(number, behind)
-        data = bytes(encoded.data)
-        length, _, _, kind, flags, count = HEADER.unpack_from(data)
-        self.gather()
-        self.out.append(encoded.again(pack(length, number, detail, kind, flags, count) + data[HEADER.size :]))
-
-    def begin_measure(self, answer: Answer, kind: int) -> None:
-        """Ask for the size of the worker."""
-        self._parts.append(pack(0, self._begin(answer), kind, MEASURE, 0, 0))
-
-    def _begin(self, answer: Answer) -> int:
-        answer.number = number = self._next_number()
-        self._sent[number] = answer
-        self._running += 1
-        return number
-
-    def _hold(self, number: int, behind: bool) -> int:
-        """Return the flag that a call can be taken back, for its detail, and note its permit.
-
-        The flag is HELD for a call behind another one if there are permits, otherwise 0.
-        """
-        if not behind or self._permits is None:
-            return 0
-        self._drops = False
-        self._held.append(number)
-        return HELD
-
-    def take_back(self, most: int = ALL) -> list[PoolJob]:
-        """Take back and return the jobs that the worker has not begun, and will not begin now.
-
-        The caller has to tell the scheduler. With ``most=0``, only complete what an interrupt has stopped.
-        """
-        if self._permits is None:
-            return []
-        numbers = self._permits.take_back(most)
-        jobs: dict[PoolJob, None] = {}
-        gone: list[int] = []
-        for number in numbers:
-            if number in self._sent:
-                job = self._sent[number].job  # type: ignore[attr-defined]  # all answers here are those of jobs
-                jobs[job] = None
-                gone += job.numbers(number)
-        if jobs:
-            self._drops = True
-            self.drop_unsent(numbers)
-            for number, answer in self._sent.items():  # the sizes after these jobs, which the worker sends nevertheless
-                if answer.job in jobs and number not in gone:  # type: ignore[attr-defined]  # as above
-                    answer.state = State.GIVEN_UP
-            in_one_go(map(self._sent.pop, gone))
-            self._running -= len(gone)
-        self._permits.forget()
-        return list(jobs)
-
-    def list_jobs(self) -> list[PoolJob]:
-        """Return all jobs that the worker has, in order."""
-        return [*dict.fromkeys(answer.job for answer in self._sent.values())]  # type: ignore[attr-defined]  # as above
-
-    def _detail(self, function: KnownFunction) -> int:
-        """Return the number of a function, which the worker learns before its first call."""
-        number = function.number
-        if number in self._defined:
-            return number
-        if number < FIRST_BY_VALUE:
-            self._parts.append(bytes(function.message.data))
-            self._defined.add(number)
-            return number
-        self._requests.tell(function)
-        definitions = self._requests.definitions
-        while definitions:
-            message = definitions.popleft()
-            if message.fds or message.size > INLINE:
-                self.gather()
-                self.out.append(message)
-            else:
-                self._parts.append(bytes(message.data))
-        return number
-
-    def close(self) -> None:
-        """Close the pipe of the permits: the worker has ended."""
-        if self._permits is not None:
-            self._permits.close()
-
-    def gather(self) -> None:
-        """Queue the calls that were begun for sending, and give the permits that they need."""
-        if self._held:
-            assert self._permits is not None
-            self._permits.give(self._held)
-            self._held.clear()
+    def write(self) -> None:
+        """Write queued jobs to ``out``, and their numbers to ``permits``, as many as the pipe of permits holds."""
+        written = _Written()
         if self._requests.unwanted:
-            self._parts.append(self._requests.drop_unwanted())
-        if self._parts:
-            self.out.append(Message(b"".join(self._parts)))
-            self._parts.clear()
+            self.out.append(Message(self._requests.drop_unwanted()))
+        present, jobs = len(self.jobs), written.jobs
+        for job in self.unwritten:
+            if len(jobs) + job.size > MOST - present and (present or jobs):
+                break
+            held = HELD if self._holds and (present or jobs or job.size > 1 or self._drops) else 0
+            self._write(job, written, held)
+        written.note(self)
+        self._drops = self._drops and not jobs
+
+    def _write(self, job: AnyJob, written: _Written, held: int) -> None:
+        count, function = job.size, job.function.number
+        number = self._number(count)
+        if function not in self._defined and function not in written.defined:
+            self._define(job.function, written)
+        message = job.write(written.parts, number, held)
+        if message is not None:
+            written.put(message)
+        if count == 1:
+            written.jobs[number] = job
+            if held:
+                written.permits.append(number)
+        else:
+            numbers = range(number, number + count)
+            written.jobs.update(dict.fromkeys(numbers, job))
+            if held:
+                written.permits.extend(numbers)
+        written.count += 1
+        if self._memory is not None:
+            number = self._number(1)
+            written.jobs[number] = MemoryRequest(job)
+            written.parts.append(HEADER.pack(0, number, self._memory, MEASURE, 0, 0))
+
+    def _number(self, count: int) -> int:
+        """Reserve ``count`` consecutive numbers; return the first. After an interrupt they are never used."""
+        number = self._next
+        if number + count > LAST_NUMBER:
+            number = 1
+        self._next = number + count
+        return number
+
+    def _define(self, function: KnownFunction, written: _Written) -> None:
+        """Send the worker a function that it does not know yet."""
+        if function.number >= FIRST_BY_VALUE:
+            self._requests.tell(function)
+            self._define_first()  # before these jobs
+        else:
+            written.defined = {*written.defined, function.number}
+            written.parts.append(bytes(function.message.data))
+
+    def measure(self, job: AnyJob, kind: int) -> None:
+        """Ask for the size of the worker now, after a job whose answer has come."""
+        number = self._number(1)
+        self.jobs[number] = MemoryRequest(job)
+        self.out.append(Message(HEADER.pack(0, number, kind, MEASURE, 0, 0)))
+
+    def cancel(self, job: AnyJob) -> None:
+        """Cancel the calls of a job that a concurrent worker runs."""
+        numbers = [number for number, one in self.jobs.items() if one is job]
+        self.out.extend([Message(HEADER.pack(0, number, 0, CANCEL, 0, 0)) for number in numbers])
+
+    # --- Receiving ---
+
+    def take_answers(self, messages: deque[call_messages.Message], answers: list[tuple[Any, Any]]) -> Event | None:
+        """Add jobs with their answers to ``answers``, up to an event; return the event. Raises ProtocolError."""
+        jobs = self.jobs
+        while messages:
+            message = messages.popleft()
+            kind = message[KIND]
+            if kind in (RESULT, ERROR, CANCELLED):
+                if message[FDS] and self._serializer is not None:
+                    self.check_descriptors(message)
+                job = jobs.pop(message[NUMBER], None)
+                if job is not None:
+                    answers.append((job, message))
+                    continue
+            event = self._event(message) if kind == EVENT else self.take(message)
+            if event is not None:
+                return event
+        return None
+
+    def _event(self, message: call_messages.Message) -> Event:
+        job = self.jobs.get(message[NUMBER])
+        self.check_descriptors(message)
+        if job is None or isinstance(job, MemoryRequest) or job.on_event is None:
+            return Event(message, self._serializer, self._on_event, None)
+        return Event(message, self._serializer, job.on_event, job.failing)
+
+    def taken_back(self, numbers: Sequence[int]) -> tuple[list[AnyJob], list[BatchJob]]:
+        """Remove calls that will not begin, in one step. Return whole jobs, and parts of other jobs."""
+        if numbers:
+            self._drops = True
+        if self.out:
+            self.drop_unsent(numbers)
+        by_job: dict[Any, list[int]] = {}
+        for number in numbers:
+            if number in self.jobs:
+                by_job.setdefault(self.jobs[number], []).append(number)
+        whole: list[AnyJob] = []
+        parts: list[BatchJob] = []
+        steps: list[Iterable[object]] = [map(self.jobs.pop, numbers, repeat(None))]
+        for job, of_it in by_job.items():
+            if isinstance(job, BatchJob) and len(of_it) < job.left:
+                part, split = job.split(of_it)
+                parts.append(part)
+                steps += split
+            else:
+                whole.append(job)
+        if self._memory is not None:  # the worker says nevertheless how large it is
+            requests = [each for each in self.jobs.values() if isinstance(each, MemoryRequest) and each.job in by_job]
+            steps.append(map(setattr, requests, repeat("job"), repeat(None)))
+        in_one_go(*steps)
+        return whole, parts
+
+    def not_begun(self) -> list[int]:
+        """Return the numbers of the calls that a plain worker, which has ended, has certainly not begun."""
+        numbers = [number for number, job in self.jobs.items() if not isinstance(job, MemoryRequest)]
+        return numbers[1:] if self._concurrency is None else []
+
+    def list_jobs(self) -> list[AnyJob]:
+        """Return all jobs that the worker has or will get, in order."""
+        written = (job.job if isinstance(job, MemoryRequest) else job for job in self.jobs.values())
+        return [job for job in dict.fromkeys([*written, *self.unwritten]) if job is not None]
+
+    @property
+    def outstanding(self) -> int:
+        """The number of written calls and queued jobs that have no answer yet."""
+        return len(self.jobs) + len(self.unwritten)
+
+
+class _Written:
+    """The messages, jobs and permits of one ``write``, which are then recorded in one step that no interrupt splits."""
+
+    __slots__ = ("count", "defined", "jobs", "out", "parts", "permits")
+
+    def __init__(self) -> None:
+        self.out: list[Message] = []
+        self.parts: list[bytes] = []  # parts of the next message in ``out``
+        self.jobs: dict[int, AnyJob | MemoryRequest] = {}
+        self.permits: list[int] = []
+        self.defined: Collection[int] = ()
+        self.count = 0  # number of jobs
+
+    def put(self, message: Message | None = None) -> None:
+        """Make a message of the collected parts, and append the given message after it."""
+        if self.parts:
+            self.out.append(Message(b"".join(self.parts)))
+            self.parts.clear()
+        if message is not None:
+            self.out.append(message)
+
+    def note(self, calls: JobCalls) -> None:
+        """Record in ``calls`` in one step what is to be sent, and which answers will come."""
+        self.put()
+        call_all(calls.record, (self.out, self.jobs, self.permits, slice(self.count)))
+        if self.defined:  # an interrupt before this only makes the worker hear of a function twice
+            calls._defined.update(self.defined)
+
+
+class MemoryRequest:
+    """A request for the worker's memory after a job. It takes the place of a job among the written ones.
+
+    ``job`` is None once the job was taken back.
+    """
+
+    __slots__ = ("job",)
+
+    def __init__(self, job: AnyJob) -> None:
+        self.job: AnyJob | None = job

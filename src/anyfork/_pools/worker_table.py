@@ -1,12 +1,16 @@
-"""The workers of a pool, as its scheduler sees them, ordered by how many jobs each has."""
+"""The workers of a pool, as its scheduler sees them: how many jobs each has, and which jobs wait behind others."""
 
 from __future__ import annotations
+
+from math import inf
 
 from .records import WorkerState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .records import Job, WorkerRecord
+    from .records import Job, TemplateRecord, WorkerRecord
+
+STALL = 0.01  # seconds that a call may run until the calls behind it are taken back from its worker
 
 
 class WorkerTable:
@@ -155,6 +159,25 @@ class WorkerTable:
             return self.leaving.pop(worker, self) is None
         return True
 
+    def places(self, max_workers: int) -> int:
+        """Return how many more jobs can go to workers.
+
+        Present workers and workers that are being started count; if there are none, the first worker does.
+        """
+        load = self.load
+        if not self.count:
+            return load if max_workers else 0
+        taken = sum(load if worker.paused else min(len(worker.jobs), load) for worker in self.working)
+        return (len(self.working) + len(self.starting)) * load - taken
+
+    def surplus(self, limit: float, source: TemplateRecord | None) -> list[WorkerRecord]:
+        """Return the workers above a limit, of one template or of all: those that have the fewest jobs."""
+        present = [*(worker for level in self.by_load for worker in level), *self.paused, *self.starting]
+        if source is not None:
+            present = [worker for worker in present if worker.source is source]
+        present.sort(key=lambda worker: (worker.state is WorkerState.WORKING, len(worker.jobs)))
+        return present[: int(max(0, len(present) - limit))]
+
     def all(self) -> list[WorkerRecord]:
         """Return all workers of the table."""
         return [*self.starting, *self.working, *self.leaving]
@@ -169,3 +192,55 @@ class WorkerTable:
                 self.by_load[len(worker.jobs)][worker] = None
         self.beyond_load = sum(max(0, len(worker.jobs) - load) for worker in self.working)
         self.lowest = 0
+
+
+class Stalls:
+    """The time at which the pool looks for calls that wait behind another one: ``look_at``, infinity for never.
+
+    With ``adaptive`` no call waits behind a long one, even if no worker is idle.
+    """
+
+    __slots__ = ("_some_wait", "_workers", "adaptive", "look_at")
+
+    def __init__(self, workers: WorkerTable, adaptive: bool) -> None:
+        self._workers = workers
+        self.adaptive = adaptive
+        self._some_wait = False  # a worker may have calls that it has not begun
+        self.look_at = inf
+
+    def note_waiting(self, now: float) -> None:
+        """Note that a worker has got a call behind another one."""
+        self._some_wait = True
+        if self.adaptive and self.look_at == inf:
+            self.look_at = now + STALL
+
+    def note_adopted(self, now: float) -> None:
+        """Note that a worker was adopted with calls behind another one, which it has had for an unknown time."""
+        self._some_wait, self.look_at = True, now + STALL
+
+    def note_idle(self, now: float) -> None:
+        """Note that a worker is idle."""
+        if self._some_wait and self.look_at == inf:
+            self.look_at = now + STALL
+
+    def find(self, now: float) -> list[WorkerRecord]:
+        """Return the workers from which calls are taken back. Pause those that run a long call."""
+        workers = self._workers
+        one_is_idle = any(worker.idle_since + STALL <= now for worker in workers.idle)
+        waiting = [each for each in (*workers.working, *workers.leaving) if each.some_wait and not each.paused]
+        self.look_at = inf
+        self._some_wait = False
+        found = []
+        for worker in waiting:
+            stalled = self.adaptive and worker.began + STALL <= now
+            if stalled and worker in workers.working:
+                workers.pause(worker)
+            if stalled or one_is_idle:
+                found.append(worker)
+                continue
+            self._some_wait = True
+            if self.adaptive:
+                self.look_at = min(self.look_at, worker.began + STALL)
+        if self._some_wait and workers.idle:
+            self.look_at = min(self.look_at, *(worker.idle_since + STALL for worker in workers.idle))
+        return found

@@ -2,18 +2,139 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
+from _anyfork_child.values.message import Message
+from _anyfork_child.wire.call_messages import FDS
+from _anyfork_child.wire.channel import close_all
+
+from .._pools.jobs import Raised, value_of
+from .._pools.map import MapItems
 from .._processes.arguments import Stays
 from .._system.signatures import Generic, Result
 from ._worker_channel import write_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from typing import Self
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from typing import Any, Self
 
-    from .._pools.map import MapItem, MapJobs
+    from _anyfork_child.wire import call_messages
+
+    from .._calls.progress import Progress
     from .._system.signatures import Items
+    from ._loop import FutureLike
     from ._pool_loop import PoolLoop
+
+
+WINDOW = 128  # items in progress for each call that workers may have at once
+
+
+class AsyncMapItems(MapItems):
+    """The items and results of one map, of which at most ``window`` are in progress.
+
+    Results are decoded when the consumer takes them, because decoding runs arbitrary code.
+    """
+
+    pool: PoolLoop
+
+    def __init__(
+        self,
+        pool: PoolLoop,
+        function: Callable[..., Any] | str,
+        options: dict[str, Any],
+        *,
+        ordered: bool,
+        progress: Progress | None,
+        window: int,
+    ) -> None:
+        super().__init__(pool, function, options, ordered=ordered, progress=progress)
+        self.waiter: FutureLike | None = None  # gets a result when there may be a result for the consumer
+        self.exhausted = False  # there are no more items
+        self._window = window
+        self._taken = 0  # results that the consumer has taken
+
+    @property
+    def empty(self) -> bool:
+        """True if no item is in progress."""
+        return self._taken == self.count
+
+    @property
+    def room(self) -> int:
+        """The number of items that may be added now."""
+        return self._window - (self.count - self._taken)
+
+    @property
+    def wants_more(self) -> bool:
+        """True if it is time to get further items. Many are fetched at once, when half of the window is free."""
+        if self.exhausted or 2 * (self.count - self._taken) > self._window:
+            return False
+        return self.empty or self.pool.scheduler.has_room
+
+    def begin(self) -> None:
+        """Submit the added items. Runs as a decision of the pool."""
+        if not self.closed:
+            self.pool.works.add(self)
+            self.feed()
+
+    def finish(self, answers: list[tuple[int, call_messages.Message]]) -> None:
+        """Keep the answers. After an interrupt, this may be called again with the same answers."""
+        if self.closed:
+            while answers:
+                close_all(answers.pop()[1][FDS])
+        elif self.done is None:
+            self.results.update(answers)
+        else:
+            for index, message in answers:
+                self._keep(index, message)
+        if self._progress is not None:
+            self._progress.advance(len(answers))
+        self.wake()
+
+    def _keep(self, index: int, result: Any) -> None:
+        assert self.done is not None
+        known = index in self.results
+        self.results[index] = result
+        if not known or index not in self.done:
+            self.done.append(index)
+
+    def settle(self, index: int, result: Any) -> None:
+        """Do the same as ``MapItems.settle``, also if an interrupt has stopped the same call before."""
+        if index not in self.results:
+            super().settle(index, result)
+            return
+        if self.done is not None:
+            self._keep(index, result)
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake the task that waits for a result, if it is there."""
+        waiter = self.waiter
+        if waiter is not None and not waiter.done() and (self.done or self._taken in self.results):
+            waiter.set_result(None)
+
+    def next(self) -> Any:
+        """Remove and return the next result for the consumer, which is to be decoded; None if it is not there yet."""
+        if self.pool.finished:  # an interrupt has stopped their delivery
+            self.pool.deliver()
+        if self.done is None:
+            found = self.results.pop(self._taken, None)
+        else:
+            found = self.results.pop(self.done.popleft()) if self.done else None
+        self._taken += found is not None
+        return found
+
+    def close(self) -> None:
+        """End the map: cancel the items that have not begun, and ignore the answers to all others."""
+        if self.closed:
+            return
+        self.exhausted = True
+        self.end()
+        for result in self.results.values():
+            if not isinstance(result, Raised):
+                close_all(result[FDS])
+        self.results.clear()
+        self.pool.request(self.withdraw)
 
 
 class PoolMap(Stays, Generic[Result]):
@@ -34,7 +155,7 @@ class PoolMap(Stays, Generic[Result]):
 
     _instead = "pass on its results"
     _pool_loop: PoolLoop
-    _work: MapJobs
+    _work: AsyncMapItems
     _later: AsyncIterator[object] | None
     _items: Iterator[object]
     _return_exceptions: bool
@@ -46,7 +167,7 @@ class PoolMap(Stays, Generic[Result]):
     def _of(
         cls,
         pool_loop: PoolLoop,
-        work: MapJobs,
+        work: AsyncMapItems,
         items: Items[object],
         return_exceptions: bool,
     ) -> Self:
@@ -67,11 +188,13 @@ class PoolMap(Stays, Generic[Result]):
             self._pool_loop.here("map")
         if work.wants_more:
             await self._fill()
-        item = work.next()
-        if item is None:
-            item = await self._wait()
+        result = work.next()
+        if result is None:
+            result = await self._wait()
         try:
-            return item.result()  # type: ignore[no-any-return]  # what came has any type
+            if type(result) is Raised:
+                raise result.error
+            return value_of(result, self._pool_loop)  # type: ignore[no-any-return]  # what came has any type
         except StopAsyncIteration as error:
             work.close()
             raise RuntimeError("the function of map() raised StopAsyncIteration") from error
@@ -80,21 +203,23 @@ class PoolMap(Stays, Generic[Result]):
                 return error  # type: ignore[return-value]  # the result of map() has it too then
             work.close()
             raise
+        finally:
+            del result
 
-    async def _wait(self) -> MapItem:
-        """Wait for the next item that is done, and return it. Raises StopAsyncIteration if there is none."""
+    async def _wait(self) -> Any:
+        """Wait for the next result, and return it. Raises StopAsyncIteration if there is none."""
         work, loop = self._work, self._pool_loop.here("map")
         while True:
-            work.waiting = waiting = loop.waiting()  # first, so that what a signal handler ends from now on is seen
+            work.waiter = waiter = loop.waiting()  # first, so that what a signal handler ends from now on is seen
             try:
-                if (item := work.next()) is None and not work.empty:
-                    await waiting
-                    item = work.next()
+                if (result := work.next()) is None and not (work.empty or work.closed):
+                    await waiter
+                    result = work.next()
             finally:
-                work.waiting = None
-            if item is not None:
-                return item
-            if work.empty:
+                work.waiter = None
+            if result is not None:
+                return result
+            if work.empty or work.closed:
                 work.close()
                 raise StopAsyncIteration
 
@@ -106,23 +231,29 @@ class PoolMap(Stays, Generic[Result]):
             await pool_loop.follow()
             if work.empty and not pool_loop.scheduler.has_room:
                 await pool_loop.wait_for_room()
-            work.begin()
-            if self._later is None:
-                for message in work.fill(self._items):
-                    await write_files(message)
-            while self._later is not None and not (work.full or work.exhausted):
-                try:
-                    item = await self._later.__anext__()
-                except StopAsyncIteration:
-                    work.exhausted = True
-                    break
-                needs = work.add(item)
-                if needs is not None:
-                    await write_files(needs)
-            pool_loop.request(work.submit)
+            for job in work.add(await self._collect()):
+                if isinstance(job.body, Message):
+                    await write_files(job.body)
+            pool_loop.request(work.begin)
         except BaseException:
             work.close()
             raise
+
+    async def _collect(self) -> list[tuple[object]]:
+        """Return further items, as arguments of calls."""
+        work, room = self._work, self._work.room
+        if self._later is None:
+            found = [(item,) for item in islice(self._items, room)]
+            work.exhausted = len(found) < room
+            return found
+        found = []
+        while len(found) < room:
+            try:
+                found.append((await self._later.__anext__(),))
+            except StopAsyncIteration:
+                work.exhausted = True
+                break
+        return found
 
     async def aclose(self) -> None:
         """Collect no more items, and cancel the calls that have not begun.

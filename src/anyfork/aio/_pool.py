@@ -7,20 +7,17 @@ from functools import partial
 from anyio import CancelScope
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-from _anyfork_child.values.message import Message
-
 from .._calls.labels import label_of
 from .._calls.progress import UnlessStarted, progress_of
 from .._calls.worker_options import check_window
-from .._pools.map import MOST, MapJobs
 from .._pools.pool_options import NewLimits, check_job_options
 from .._pools.records import JobState
 from .._processes.arguments import refused_keywords
 from .._processes.handles import HasTemplates
 from .._processes.undelivered import destructor
 from .._system.signatures import overload
-from ._map import PoolMap
-from ._pool_loop import WaitingCall
+from ._call_job import CallJob
+from ._map import WINDOW, AsyncMapItems, PoolMap
 from ._warm_pool import WarmPoolLoop
 from ._worker_channel import write_files
 
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
 
     from .._calls.call import Handler
     from .._calls.progress import ProgressCallback
-    from .._pools.calls import WorkerQueue
     from .._pools.pool_options import PoolOptions
     from .._pools.stats import PoolStats
     from .._processes.handles import TemplateHandle
@@ -164,36 +160,25 @@ class Pool(HasTemplates):
             check_job_options("call", timeout, priority)
         if pool_loop.bounded:
             await pool_loop.enter_queue()
-        known, _, body = pool_loop.encoder.encode(function, args)
-        if type(body) is Message and body.fills:
-            await write_files(body)
+        encoded = pool_loop.encoder.encode(function, args)
+        if type(encoded[2]) is not bytes:
+            await write_files(encoded[2])  # type: ignore[arg-type]  # it is a message
         limit = pool_loop.timeout if timeout is None else timeout
-        job = _Call(pool_loop, known, body, on_event, priority, limit, idempotent)
-        job.attempt = job.error = job.duration = None
-        if pool_loop.boosts_load and type(body) is bytes:
-            job.duration = duration = pool_loop.duration_of(function)
-            job.depth = duration.depth
+        waiting = loop.waiting()
+        job = CallJob(pool_loop, encoded, waiting, on_event, priority, limit, idempotent)
+        if pool_loop.boosts_load and type(encoded[2]) is bytes:
+            job.depth = encoded[0].duration.depth
         if pool_loop.traced:
             job.label = label_of(function)
-        job.waiting = waiting = loop.waiting()
         try:
-            pool_loop.open[job] = None
-            if pool_loop.busy:
-                pool_loop.request_soon(partial(pool_loop.submit, job))
-            else:
-                pool_loop.busy = True
-                pool_loop.scheduler.submit(job)
-                pool_loop.busy = False
-                if not pool_loop.asked and pool_loop.scheduler.unsettled:
-                    pool_loop.decide_soon()
+            pool_loop.submit(job)
             await waiting
-            pool_loop.open.pop(job, None)
         except BaseException:
             await self._abandon(job, loop)
             raise
         return job.result()
 
-    async def _abandon(self, job: _Call, loop: Loop) -> None:
+    async def _abandon(self, job: CallJob, loop: Loop) -> None:
         """Withdraw a call whose task was interrupted; with ``on_cancel="wait"``, wait for it first if it runs."""
         pool_loop = self._pool_loop
         if pool_loop.waits and pool_loop.busy:
@@ -205,10 +190,10 @@ class Pool(HasTemplates):
             job.waiting = loop.waiting()
             with CancelScope(shield=True):
                 await job.waiting
-        if not job.done:
-            pool_loop.withdraw(job)
-        elif job.attempt is not None:
-            job.attempt.drop()
+        if job.answered:
+            job.drop()
+        else:
+            pool_loop.request(partial(pool_loop.withdraw_jobs, (job,)))
 
     @overload
     def map(
@@ -281,7 +266,7 @@ class Pool(HasTemplates):
     ) -> PoolMap[Any]:
         """Call ``function(item)`` for all items. Return an async iterator of results, in order or as they are done.
 
-        At most ``window`` items are in progress at a time (by default 64 for each call that workers may have at once).
+        At most ``window`` items are in progress at a time (by default 128 for each call that workers may have at once).
         Several small and quick items are sent to a worker together. The iterator raises the exception of a call, and
         ends with it; with ``return_exceptions``, such an exception takes the place of the result instead. ``progress``
         shows the progress on stderr, or is called with the number of items that are done and that of all items (None if
@@ -307,11 +292,12 @@ class Pool(HasTemplates):
         check_job_options("map", timeout, priority)
         limits = pool_loop.scheduler.limits
         if window is None:
-            window = MOST * max(1, limits.load * limits.max_workers)
+            window = WINDOW * max(1, limits.load * limits.max_workers)
         check_window(window)
-        options = (priority, pool_loop.timeout if timeout is None else timeout, idempotent)
+        limit = pool_loop.timeout if timeout is None else timeout
+        options = {"priority": priority, "timeout": limit, "idempotent": idempotent}
         with UnlessStarted(progress_of("map", progress, function, (items,))) as shown:
-            work = MapJobs(pool_loop, function, window, ordered, shown, options)
+            work = AsyncMapItems(pool_loop, function, options, ordered=ordered, progress=shown, window=window)
             return PoolMap._of(pool_loop, work, items, return_exceptions)
 
     # --- The pool as a whole ---
@@ -459,17 +445,3 @@ class Pool(HasTemplates):
         pool_loop = getattr(self, "_pool_loop", None)
         if pool_loop is not None:
             pool_loop.leave()
-
-
-class _Call(WaitingCall):
-    __slots__ = ()
-
-    def send(self, calls: WorkerQueue) -> None:
-        if self.waiting.done():  # cancelled before anything could be sent
-            self.pool.skip(self)
-        else:
-            super().send(calls)
-
-    def wake(self) -> None:
-        if not self.waiting.done():
-            self.waiting.set_result(None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from copy import copy
 from functools import partial
 from math import inf
@@ -12,15 +11,14 @@ from anyio import Event
 
 from _anyfork_child.wire.signals import comes_from_outside
 
-from .._calls.durations import CallDuration
-from .._calls.permits import Permits
 from .._errors import AnyforkError, HandleError, PeerError
-from .._pools.calls import CallJob
+from .._pools.admission import Admission
 from .._pools.pool import PoolHandle
 from .._pools.pooled_worker import PooledWorker
 from .._pools.records import JobState, WorkerState
-from .._pools.recovery import adopt_all
+from .._pools.recovery import adopt_all, complete_maps
 from .._system.log import logger_for
+from ._call_job import CallJob, end_wait
 from ._loop import nothing, running_loop
 from ._process import Process
 from ._template import Template
@@ -29,21 +27,13 @@ from ._writer_task import attend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any
 
-    from .._pools.calls import PoolJob
     from .._pools.pool_options import NewLimits, PoolOptions, Templates
     from .._pools.records import WorkerRecord
     from .._processes.handles import TemplateHandle
-    from ._loop import FutureLike, Handle, Loop
-
-
-class WaitingCall(CallJob):
-    """A call for whose answer a task waits."""
-
-    __slots__ = ("waiting",)
-    waiting: FutureLike
+    from ._loop import Handle, Loop
 
 
 class PoolLoop(PoolHandle):
@@ -51,19 +41,15 @@ class PoolLoop(PoolHandle):
 
     def __init__(self, template: Templates, options: PoolOptions) -> None:
         super().__init__("Pool", "call", template, options, adaptive="load" not in options)
-        self._durations: dict[Callable[..., Any] | str, CallDuration] = {}
         self._loop: Loop | None = None
         self.asked = False  # decide will be called soon
         # A step is half done. A signal handler that interrupts it leaves changes to the loop. If this is True when the
         # loop begins another step, an exception of a signal handler has stopped the step before.
         self.busy = False
-        self.open: dict[WaitingCall, None] = {}  # calls whose callers wait
-        self._unwanted: dict[PoolJob, None] = {}  # jobs that are withdrawn soon
         self._failure: AnyforkError | None = None  # the unexpected error that has ended the pool
         self._timer: Handle | None = None
         self._timer_at = inf
-        self._waiters: deque[FutureLike] = deque()  # tasks that wait for space in the queue
-        self._promised: set[FutureLike] = set()  # tasks that were admitted, and have not run yet
+        self.admission = Admission(self, end_wait)
         self._gone: list[Event] = []  # for tasks that wait for the end of the pool
         self.waits: bool = self._settings.worker.on_cancel == "wait"
         self.bounded: bool = self.scheduler.limits.max_queued is not None
@@ -79,13 +65,6 @@ class PoolLoop(PoolHandle):
     def boosts_load(self) -> bool:
         """True if the load of a worker depends on how quick calls are."""
         return self.scheduler.limits.boosts_load
-
-    def duration_of(self, function: Callable[..., Any] | str) -> CallDuration:
-        """Return the record of how long calls of a function take."""
-        duration = self._durations.get(function)
-        if duration is None:
-            duration = self._durations[function] = CallDuration()
-        return duration
 
     def here(self, call: str) -> Loop:
         """Return the pool's event loop, which is the loop of its first use.
@@ -116,7 +95,7 @@ class PoolLoop(PoolHandle):
     async def enter_queue(self) -> None:
         """Wait in turn until there is space in the queue. Raises QueueFullError with ``when_full="raise"``."""
         await self.follow()
-        if not self._waiters and self.scheduler.has_room:
+        if self.admission.is_free:
             return
         if self._settings.raises:
             raise self.refusal()
@@ -127,21 +106,12 @@ class PoolLoop(PoolHandle):
         assert self._loop is not None
         waiting = self._loop.waiting()
         try:
-            self._waiters.append(waiting)
-            self._count_waiters()
+            self.admission.wait_in_turn(waiting)
             self.decide_soon()
             await waiting
         finally:
-            if waiting in self._waiters:
-                self._waiters.remove(waiting)
-            self._promised.discard(waiting)
-            self._count_waiters()
+            self.admission.forget(waiting)
             self.decide_soon()
-
-    def _count_waiters(self) -> None:
-        scheduler = self.scheduler
-        scheduler.promised = len(self._promised)
-        scheduler.waiters = len(self._waiters) + scheduler.promised
 
     # --- Deciding ---
 
@@ -173,17 +143,40 @@ class PoolLoop(PoolHandle):
     def _decide(self) -> None:
         try:
             super().decide()
+            self.deliver()
             self._admit()
         except Exception as error:  # otherwise tasks would wait for ever
             if comes_from_outside(error):
                 raise
             self._collapse(error)
 
+    def deliver(self) -> None:
+        """Deliver answers and errors. An interrupt may stop this: then the last one is delivered again."""
+        finished = self.finished
+        while finished:
+            who, what = finished[0]
+            if type(what) is tuple or type(what) is list:
+                who.finish(what)
+            else:
+                who.fail(what)
+            finished.popleft()
+
     # --- Requests of tasks ---
 
-    def submit(self, job: PoolJob) -> None:
-        """Submit a job to the scheduler, unless its caller has withdrawn it."""
-        if job.state is JobState.NEW and job in self.open:
+    def submit(self, job: CallJob) -> None:
+        """Submit the job of a task to the scheduler: now, or soon if a step is half done."""
+        self.open[job] = None
+        if self.busy:
+            self.request_soon(partial(self._submit, job))
+            return
+        self.busy = True
+        self.scheduler.submit(job)
+        self.busy = False
+        if not self.asked and self.scheduler.unsettled:
+            self.decide_soon()
+
+    def _submit(self, job: CallJob) -> None:
+        if job.state is JobState.NEW and job in self.open:  # otherwise its caller has withdrawn it
             self.scheduler.submit(job)
 
     def request(self, action: Callable[[], object]) -> None:
@@ -203,34 +196,22 @@ class PoolLoop(PoolHandle):
         """Rebuild the state of the pool if an interrupt has stopped a step. Runs at the beginning of a step."""
         if not self.busy:
             return
+        self.deliver()
         killed = self.scheduler.killed
         self.scheduler = self.scheduler.anew()
-        self._count_waiters()
+        self.admission.count()
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._timer_at = None, inf
-        self.open = {job: None for job in self.open if not job.waiting.done()}
-        for work in self.maps:
-            work.complete()
-        submitted: list[PoolJob] = [job for job in self.open if not job.done]
-        submitted += [*(job for work in self.maps for job in work.jobs), *self._unwanted]
-        wanted = dict.fromkeys(job for job in submitted if job.state is not JobState.NEW)
+        new = [job for job in self.open if isinstance(job, CallJob) and job.state is JobState.NEW]  # see ``submit``
+        wanted = dict.fromkeys(job for job in self.open if job not in new)
         present = [each for each in self.pooled_workers if each.worker.state is not WorkerState.GONE]
         adopt_all(self.scheduler, present, wanted, self.now())
-        self._wake_done()
+        complete_maps(self.works, wanted)
         if killed:
-            self.scheduler.kill()
+            self._kill()
         self.busy = False
         self.decide_soon()
-
-    def _wake_done(self) -> None:
-        """Wake the callers of jobs that are done, as far as no worker has still to be measured for them."""
-        measured = {job for each in self.pooled_workers for job in each.worker.jobs}
-        for job in self.open:
-            if job.done and job not in measured:
-                job.settle()
-        for work in self.maps:
-            work.wake()
 
     def _collapse(self, error: Exception) -> None:
         """Fail all present and future jobs, because of an unexpected error in the pool itself."""
@@ -239,7 +220,7 @@ class PoolLoop(PoolHandle):
         self._closed = True
         self.scheduler.kill()
         for job, _, _ in self.scheduler.decide(self.now()).fail:
-            job.fail(copy(self._failure))  # type: ignore[attr-defined]  # all jobs here are those of pools
+            job.fail(copy(self._failure))  # type: ignore[attr-defined]  # all jobs here have encoded calls
         for pooled_worker in list(self.pooled_workers):
             pooled_worker.kill()
         self._admit()
@@ -250,15 +231,9 @@ class PoolLoop(PoolHandle):
         super()._check(call)
 
     def _admit(self) -> None:
+        self.admission.admit()
         scheduler = self.scheduler
-        while self._waiters and scheduler.has_room:
-            waiting = self._waiters[0]
-            if not waiting.done():  # or it was cancelled, and its task has not run yet
-                self._promised.add(waiting)
-                waiting.set_result(None)
-            self._waiters.popleft()  # last: an interrupt may come before
-            self._count_waiters()
-        if self._gone and scheduler.finished and not self.pooled_workers:
+        if self._gone and scheduler.finished and not self.pooled_workers and not any(w.waiting for w in self.works):
             for event in self._gone:
                 event.set()
 
@@ -298,25 +273,6 @@ class PoolLoop(PoolHandle):
         self._closed = self._closed or self._owner == os.getpid()
         self.change(super().kill)
 
-    def withdraw(self, *jobs: PoolJob, kill: bool = True) -> bool:
-        """Withdraw jobs as PoolHandle.withdraw does. A signal handler cannot change the pool meanwhile."""
-        if self.busy:
-            self._unwanted.update(dict.fromkeys(jobs))
-            self.request_soon(partial(self._withdraw, jobs, kill))
-            return True
-        self.busy = True
-        may_have_run = self._withdraw(jobs, kill)
-        self._decide()
-        self.busy = False
-        return may_have_run
-
-    def _withdraw(self, jobs: Sequence[PoolJob], kill: bool) -> bool:
-        may_have_run = super().withdraw(*jobs, kill=kill)
-        for job in jobs:
-            self.open.pop(job, None)  # type: ignore[call-overload]  # it may be a job of a map
-            self._unwanted.pop(job, None)
-        return may_have_run
-
     def resize(self, new: NewLimits) -> None:
         """Change limits as PoolHandle.resize does; in a signal handler that has interrupted the pool, do it soon."""
         self._check_resize(new)
@@ -353,20 +309,13 @@ class PoolLoop(PoolHandle):
     # --- Workers ---
 
     def _begin(self, worker: WorkerRecord) -> None:
-        permits = None
-        try:
-            template = Template() if worker.source.key is None else worker.source.key.fork()
-            permits = None if self.concurrent or self.remote else Permits()
-            link = self._settings.worker.start(template, permits=permits)
-        except Exception as error:  # any error, because pickling runs user code: calls fail, or it is retried
-            if permits is not None:
-                permits.close()
-            self.not_started(worker, error)
+        started = self.start_process(worker, Template)
+        if started is None:
             self.decide_soon()
             return
+        link, calls, permits = started
         attend()
-        calls = self._calls(permits)
-        pooled_worker = PooledWorker(self, worker, AsyncWorkerChannel(Process._of(link), calls), calls)
+        pooled_worker = PooledWorker(self, worker, AsyncWorkerChannel(Process._of(link), calls), calls, permits)
         assert self._loop is not None
         try:
             self.pooled_workers.add(pooled_worker)
@@ -398,7 +347,7 @@ class PoolLoop(PoolHandle):
             raise
         finally:
             pooled_worker.kill()
-            pooled_worker.calls.close()
+            pooled_worker.close()
             self.pooled_workers.discard(pooled_worker)
             channel.let_go()
             channel.process._link.drop_process()
@@ -416,8 +365,8 @@ class PoolLoop(PoolHandle):
             nonlocal awaited, ended
             self._recover()
             self.busy = True
-            if pooled_worker.read():
-                awaited = pooled_worker.take()
+            if self._read(pooled_worker):
+                awaited = self._handle_messages(pooled_worker)
             else:
                 ended = True
             self._decide()
@@ -431,11 +380,41 @@ class PoolLoop(PoolHandle):
             while awaited is not None:
                 await channel.await_handler(*awaited)
                 self._recover()
-                awaited = pooled_worker.take()
-                self.decide()
+                self.busy = True
+                awaited = self._handle_messages(pooled_worker)
+                self._decide()
+                self.busy = False
         status = await channel.fate()
         self._recover()
         pooled_worker.ended(status)
+
+    @staticmethod
+    def _read(pooled_worker: PooledWorker) -> bool:
+        """Read the messages that have come. Return False when the worker has ended, and everything from it was read."""
+        try:
+            return not pooled_worker.channel.torn and pooled_worker.channel.came() is not False
+        except BaseException as error:
+            pooled_worker.channel.tear(error)
+            raise
+
+    def _handle_messages(self, pooled_worker: PooledWorker) -> Any:
+        """Handle the messages that were read, up to an event whose handler has to be awaited.
+
+        Return that event and what has to be awaited, or None when all messages are handled.
+        """
+        channel = pooled_worker.channel
+        try:
+            while (event := pooled_worker.take()) is not None:
+                self.deliver()
+                answer = event.handle()
+                if hasattr(answer, "__await__"):
+                    return event, answer
+            if not channel.stalled:  # otherwise ``retry_soon`` follows
+                pooled_worker.flush()
+        except BaseException as error:
+            channel.tear(error)
+            raise
+        return None
 
     # --- The end ---
 

@@ -140,7 +140,7 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
 
         Workers that still live are killed at the end of the loop, and the templates are closed with them.
         """
-        in_use = self.pooled_workers or self.maps or self.open or self._asked
+        in_use = self.pooled_workers or self.works or self.open or self._asked
         if self._closed or self.foreign or in_use or not any(one.generation for one in self.followed):
             return
         self._closed = True

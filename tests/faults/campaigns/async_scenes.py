@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from anyfork import aio
-from anyfork._pools.scheduler import STALL
+from anyfork._pools.worker_table import STALL
 
 from . import deeds
 from .scenes import SECONDS, World, equal, scene

@@ -1,4 +1,4 @@
-"""The jobs of an Executor, which deliver their answers. Nothing here waits."""
+"""The jobs of a pool: the messages of their calls, and the delivery of their answers. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -22,25 +22,33 @@ from _anyfork_child.wire.call_messages import (
     TIME,
 )
 
+from .._calls.events import Event
 from .._calls.results import decode_value, error_of
 from .._errors import CallCancelledError
-from .._pools.records import Job
+from .records import Job
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, Protocol, TypeAlias
 
+    from _anyfork_child.values.serializers import Serializer
     from _anyfork_child.wire import call_messages
 
-    from .._calls.call import Handler
+    from .._calls.call import Failed, Handler
     from .._calls.known_functions import KnownFunction
-    from .._pools.encoder import Encoded
+    from .encoder import Encoded
 
     AnyJob: TypeAlias = "EncodedJob | BatchJob"
 
-    class MapItems(Protocol):
-        """A map (_executor.map), as the jobs of its items see it."""
+    class Decoding(Protocol):
+        """A pool, as its answers are decoded: ``raised`` are the exceptions of functions that are rebuilt here."""
+
+        serializer: Serializer | None
+        raised: tuple[type[BaseException], ...]
+
+    class MapOfJobs(Protocol):
+        """A map (_pools.map), as the jobs of its items see it."""
 
         function: KnownFunction
         kind: int
@@ -49,6 +57,7 @@ if TYPE_CHECKING:
         options: dict[str, Any]
         items: dict[int, Any]
         jobs: set[Any]
+        closed: bool
 
         def settle(self, index: int, result: Any) -> None: ...
         def over(self, job: Any) -> None: ...
@@ -59,7 +68,7 @@ GONE = -1  # in place of an index, for an item that was taken back
 
 
 class EncodedJob(Job):
-    """A job with an encoded call. Subclasses define ``settle``, which delivers the result or the error."""
+    """A job with an encoded call. Subclasses deliver its answer, or an error in place of an answer."""
 
     __slots__ = ("body", "function", "kind", "on_event")
 
@@ -88,35 +97,26 @@ class EncodedJob(Job):
         return body.again(pack(length, number, self.function.number | held, kind, flags, count) + data[HEADER_SIZE:])
 
     @property
+    def failing(self) -> Failed | None:
+        """The object that keeps the error of a handler of the job's events, which fails the job; or None."""
+        return None
+
+    @property
     def unwanted(self) -> bool:
         """True if a deferred job should be dropped, because its result is no longer wanted. Always False here."""
         return False
 
-    def begin(self) -> None:
-        """Prepare the job for the worker that gets it. Does nothing here; subclasses may override it."""
-
-    def settle(self, error: BaseException | None, value: Any) -> None:
-        """Deliver the error, or the result if ``error`` is None. Each kind of job implements this."""
-        raise NotImplementedError
+    def begin(self) -> bool:
+        """Prepare the job for the worker that gets it. Return False if it need not run any more."""
+        return True
 
     def finish(self, message: call_messages.Message) -> None:
-        """Decode the answer and deliver it. Runs without any lock, because decoding may run arbitrary code."""
-        error: BaseException | None = None
-        value = None
-        try:
-            value = load_plain(message[BODY]) if plain(message) else value_of(message)
-        except BaseException as raised:
-            error = raised
-        self.release()
-        self.settle(error, value)
+        """Deliver the answer. Each kind of job implements this."""
+        raise NotImplementedError
 
     def fail(self, error: BaseException) -> None:
-        """Deliver an error in place of an answer."""
-        self.release()
-        self.settle(error, None)
-
-    def give_up(self, calls: object) -> None:
-        """Do nothing when the job is no longer wanted: a worker that has it goes on with it."""
+        """Deliver an error in place of an answer. Each kind of job implements this."""
+        raise NotImplementedError
 
     def release(self) -> None:
         """Release the encoded call."""
@@ -125,26 +125,22 @@ class EncodedJob(Job):
             body.close()
 
 
-def write_files(encoded: Encoded) -> None:
-    """Write the files of an encoded call. Raises OSError."""
-    message = encoded[2]
-    if type(message) is not bytes and message.fills:  # type: ignore[union-attr]  # not bytes
-        message.write_files()  # type: ignore[union-attr]  # as above
-
-
 def plain(message: call_messages.Message) -> bool:
-    """Return whether the message is a result that is a plain pickle of a value."""
+    """Return whether the message is a result that is a plain pickle of a value, unless there is a serializer."""
     return message[KIND] == RESULT and not (message[DETAIL] & 1 or message[FDS])
 
 
-def value_of(message: call_messages.Message) -> Any:
+def value_of(message: call_messages.Message, pool: Decoding) -> Any:
     """Decode the result in an answer. Raises the function's exception, ResultError, and CallCancelledError."""
+    serializer = pool.serializer
+    if serializer is None and plain(message):
+        return load_plain(message[BODY])
     kind, number, detail, flags, body, fds = message
     if kind == RESULT:
-        return decode_value(None, (kind, number, detail & 1, flags, body, fds))
+        return decode_value(serializer, (kind, number, detail & 1, flags, body, fds))
     if kind == CANCELLED:
         raise CallCancelledError("the call was cancelled")
-    raise error_of(detail, flags, body, fds, True, (Exception, SystemExit))
+    raise error_of(detail, flags, body, fds, serializer is None, pool.raised)
 
 
 class BatchJob(Job):
@@ -152,7 +148,7 @@ class BatchJob(Job):
 
     __slots__ = ("_first", "_indexes", "function", "left", "on_event", "took", "work")
 
-    def __init__(self, work: MapItems, indexes: list[int]) -> None:
+    def __init__(self, work: MapOfJobs, indexes: list[int]) -> None:
         super().__init__(size=len(indexes), **work.options)
         self.label = work.label
         self.work = work
@@ -169,11 +165,16 @@ class BatchJob(Job):
         body = dumps([self.work.items[index] for index in self._indexes], PROTOCOL)
         parts += (pack(len(body), number, self.function.number | held, self.work.kind, 0, 0), body)
 
-    def begin(self) -> None:
-        """Drop the items that have answers already, if another worker had the job and died."""
-        if self.left != len(self._indexes):
-            self._indexes = self.open()
-            self.size = self.left
+    def begin(self) -> bool:
+        """Drop the items that have answers already, if another worker had the job and died. Return False for no items.
+
+        An interrupt may have left ``left`` as it was before an answer.
+        """
+        indexes = self.open()
+        if len(indexes) != len(self._indexes):
+            self._indexes = indexes
+            self.left = self.size = len(indexes)
+        return bool(indexes)
 
     def open(self) -> list[int]:
         """Return the indexes of the items that have no answer."""
@@ -185,19 +186,16 @@ class BatchJob(Job):
         """The number of items that have an answer."""
         return self.size - self.left
 
-    def answered(self, message: call_messages.Message) -> int:
-        """Record the duration of an answer; remove its item from the job, and return the item's index."""
+    def record_answer(self, message: call_messages.Message, found: list[tuple[int, call_messages.Message]]) -> None:
+        """Append the index of the answered item, and the answer, to ``found``; record then that it is there."""
+        index = self._indexes[message[NUMBER] - self._first]
+        found.append((index, message))
         self.took += message[DETAIL] >> TIME
-        return self.take_out(message[NUMBER])
-
-    def take_out(self, number: int) -> int:
-        """Remove the item of a call from the job; return the item's index."""
-        index = self._indexes[number - self._first]
-        self.left -= 1
         self.work.items.pop(index, None)
-        return index
+        self.left -= 1
 
     unwanted = False  # the job is never deferred: its map is
+    failing = None  # a handler that raises fails no item
 
     def split(self, numbers: list[int]) -> tuple[BatchJob, Sequence[Iterable[object]]]:
         """Return a new job for the items of these calls, which have not begun, and the steps that remove them here.
@@ -212,18 +210,46 @@ class BatchJob(Job):
     def fail(self, error: BaseException) -> None:
         """Deliver an error for all items that have no answer."""
         for index in self.open():
-            self.work.items.pop(index, None)
             self.work.settle(index, Raised(error))
+            self.work.items.pop(index, None)
 
     def cancel(self) -> None:
         """Deliver CancelledError for all items that have no answer: the job will not run."""
         self.fail(CancelledError())
 
-    def give_up(self, calls: object) -> None:
-        """Do nothing when the job is no longer wanted: a worker that has it goes on with it."""
-
     def release(self) -> None:
         """Do nothing: items are encoded only when they are written."""
+
+
+class ItemJob(EncodedJob):
+    """A job of a single item of a map, which is not small."""
+
+    __slots__ = ("index", "work")
+
+    def __init__(self, work: MapOfJobs, index: int, encoded: Encoded) -> None:
+        super().__init__(encoded, on_event=work.on_event, **work.options)
+        self.label = work.label
+        self.work = work
+        self.index = index
+
+    def open(self) -> tuple[int]:
+        """Return the index of the item, as a tuple."""
+        return (self.index,)
+
+    def record_answer(self, message: call_messages.Message, found: list[tuple[int, call_messages.Message]]) -> None:
+        """Append the index of the item and its answer to ``found``; record then that it is there."""
+        found.append((self.index, message))
+        self.work.items.pop(self.index, None)
+
+    def fail(self, error: BaseException) -> None:
+        """Deliver an error in place of the item's result."""
+        self.release()
+        self.work.settle(self.index, Raised(error))
+        self.work.items.pop(self.index, None)
+
+    def cancel(self) -> None:
+        """Deliver CancelledError: the job will not run."""
+        self.fail(CancelledError())
 
 
 class UnsentItem:
@@ -231,7 +257,7 @@ class UnsentItem:
 
     __slots__ = ("_index", "_work")
 
-    def __init__(self, work: MapItems, index: int) -> None:
+    def __init__(self, work: MapOfJobs, index: int) -> None:
         self._work = work
         self._index = index
 
@@ -251,3 +277,26 @@ class Raised:
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
+
+
+def write_files(encoded: Encoded) -> None:
+    """Write the files of an encoded call. Raises OSError."""
+    message = encoded[2]
+    if isinstance(message, Message) and message.fills:
+        message.write_files()
+
+
+def deliver(finished: Iterable[tuple[Any, Any]], handle_event: Callable[[Event], None]) -> None:
+    """Deliver each pair: a job or map with its answers, its error, or None if cancelled; or an event with None.
+
+    No lock is held, because this runs arbitrary user code.
+    """
+    for who, what in finished:
+        if type(what) is tuple or type(what) is list:
+            who.finish(what)
+        elif type(who) is Event:
+            handle_event(who)
+        elif what is None:
+            who.cancel()
+        else:
+            who.fail(what)
