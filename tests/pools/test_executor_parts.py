@@ -148,6 +148,7 @@ def define(code, **there):
         ("def f(x): return g(x)\ndef g(x): return 1", {"g": lambda x: 2}),
         ("import math as m\ndef f(x): return m.sqrt(x)", {"m": operator}),
         ("def f(x): return [y + N for y in x]\nN = 1", {"N": "2"}),
+        ("def f(x): return x * N\nN = 0.0", {"N": -0.0}),
     ],
 )
 def test_a_function_is_another_when_what_it_refers_to_is(code, change):
@@ -161,7 +162,12 @@ def test_a_function_is_another_when_what_it_refers_to_is(code, change):
 
 @pytest.mark.parametrize(
     "code",
-    ["N = []\ndef f(x): return N", "class C: pass\ndef f(x): return C()", "def f(x, y=[]): return y"],
+    [
+        "N = []\ndef f(x): return N",
+        "class C: pass\ndef f(x): return C()",
+        "def f(x, y=[]): return y",
+        "import types\nN = types.ModuleType('made')\ndef f(x): return N.value",
+    ],
 )
 def test_nobody_knows_of_a_function_that_refers_to_what_may_change(code):
     assert fingerprint(define(code)[0], ORDINARY) is None

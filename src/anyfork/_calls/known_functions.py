@@ -219,6 +219,7 @@ def tell_weight(call: str, name: str, function: object, size: int) -> None:
 
 COMPARED_DEPTH = 4  # levels of functions that refer to functions
 FIXED = SCALARS | {str, bytes}
+SIGNED = (float, complex)  # 0.0 and -0.0 are equal
 
 
 def fingerprint(function: object, receiver: Receiver, depth: int = 0) -> tuple[object, ...] | None:
@@ -241,9 +242,9 @@ def fingerprint(function: object, receiver: Receiver, depth: int = 0) -> tuple[o
 def _mark(value: object, receiver: Receiver, depth: int) -> object:
     """Return an object that differs when the value differs; None if the value may be changed in place."""
     if type(value) in FIXED:
-        return type(value), value
+        return type(value), value if type(value) not in SIGNED else repr(value)
     if isinstance(value, ModuleType):
-        return value
+        return value if sys.modules.get(value.__name__) is value else None  # any other one goes by value
     if isinstance(value, FunctionType | BuiltinFunctionType | type) and receiver.name_of(value) is not None:
         return value
     return fingerprint(value, receiver, depth + 1)
