@@ -228,7 +228,8 @@ def test_an_edit_of_the_project_loads_installed_modules_no_second_time(tmp_path,
     (installed / "counted.py").write_text(f"with open({str(log)!r}, 'a') as file: file.write('.')")
     own.write_text("value = 1")
     monkeypatch.syspath_prepend(installed)
-    path = os.pathsep.join(filter(None, [str(installed), str(tmp_path), os.environ.get("PYTHONPATH")]))
+    monkeypatch.syspath_prepend(tmp_path)
+    path = os.pathsep.join(filter(None, [str(tmp_path), str(installed), os.environ.get("PYTHONPATH")]))
     env = {**os.environb, b"PYTHONPATH": os.fsencode(path)}
     kept = kept_templates.KeptTemplate(kept_templates.Recipe(("counted", "own"), ()), ())
     loads = []

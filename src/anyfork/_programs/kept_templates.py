@@ -192,6 +192,7 @@ class KeptTemplate:
             return load(names, refused=self.recipe.refused)
         installed, rest = split_installed(names)
         if not (installed and rest):
+            self._drop_base()
             return load(names)
         base = self._base
         if base is None or not base.serves(env):
