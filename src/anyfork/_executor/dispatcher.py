@@ -384,8 +384,9 @@ class Dispatcher(PoolHandle):
         """Carry out what the scheduler decides now, and admit threads that wait. The caller holds the lock."""
         super().decide()
         self.admission.admit()
-        if self.watch.wakes_at and self.workers.may_stall:  # it waits: for ever, or until a deadline, which may be far
-            self._wake_at(monotonic() + STALL)
+        soon = monotonic() + STALL
+        if self.watch.wakes_at > soon and self.workers.may_stall:  # it waits: for ever, or until a deadline far away
+            self._wake_at(soon)
 
     def _apply(self, steps: Steps) -> None:
         for job, why, of in steps.fail:  # at once, in any thread: so no record is out of date
