@@ -377,11 +377,16 @@ def _results(channel: BlockingWorkerChannel, work: CallMap) -> Iterator[Any]:
     ends = is_finalizing  # modules may be gone when the generator is closed
     try:
         channel.check()
+        ahead, low, plain = work.ahead, work.low, work.progress is None
         while True:
-            call = work.take_done() or channel.run(flows.next_call(work))
-            if call is None:
-                return
-            yield call.result() if work.progress is None else work.result(call)
+            if ahead and ahead[0].state is DONE and not (work.more and len(ahead) <= low):  # by far the most
+                call = ahead.popleft()
+            else:
+                found = channel.run(flows.next_call(work))
+                if found is None:
+                    return
+                call = found
+            yield call.result() if plain else work.result(call)
             if channel.torn or channel.owner != this_process.pid:
                 channel.check()
     finally:

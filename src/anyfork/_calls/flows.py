@@ -80,15 +80,13 @@ def write(message: Message) -> Flow[None]:
         yield PAUSE
 
 
-def next_call(work: CallMap) -> Flow[Answer | None]:
-    """Take the next call of a map once it is done, and make further ones when it is time; None at the end."""
-    if work.wants_more:
+def next_call(work: CallMap, *, filled: bool = False) -> Flow[Answer | None]:
+    """Take the next call of a map once it is done; None at the end.
+
+    Make further calls before, if it is time for them, unless the face has ``filled`` the map.
+    """
+    if not filled and work.wants_more:
         yield from fill(work)
-    return (yield from take_next(work))
-
-
-def take_next(work: CallMap) -> Flow[Answer | None]:
-    """Take the next call of a map once it is done; None if there is none."""
     if not work.ahead:
         return None
     call = work.ahead[0]

@@ -138,10 +138,11 @@ class CallMap:
     """The calls of a map in a worker, in the order of their items, as far as they do not depend on a face.
 
     ``items`` are those that have no call yet, ``more`` says whether there are any, as far as is known. ``ahead`` are
-    the calls under way, or done and not taken.
+    the calls under way, or done and not taken; ``low`` of them, or fewer, are time for others. A face takes the next
+    one itself if it is done and it is not time for others, and by ``flows.next_call`` otherwise.
     """
 
-    __slots__ = ("_function", "_low", "_window", "ahead", "channel", "items", "more", "progress")
+    __slots__ = ("_function", "_window", "ahead", "channel", "items", "low", "more", "progress")
 
     def __init__(
         self,
@@ -157,20 +158,13 @@ class CallMap:
         self.ahead: deque[Answer] = deque()
         self._function: Callable[..., Any] | str | KnownFunction = function
         self._window = window
-        self._low = window // 2  # so many calls under way, or fewer, are time for others
+        self.low = window // 2
         self.progress = progress
 
     @property
     def wants_more(self) -> bool:
         """True when it is time for the calls of further items."""
-        return self.more and len(self.ahead) <= self._low
-
-    def take_done(self) -> Answer | None:
-        """Take the next call, unless it has to be waited for, or further calls have to be made before."""
-        ahead = self.ahead
-        if ahead and ahead[0].state is DONE and not (self.more and len(ahead) <= self._low):
-            return ahead.popleft()
-        return None
+        return self.more and len(self.ahead) <= self.low
 
     def first_is_done(self) -> bool:
         """Return whether the next call is done."""

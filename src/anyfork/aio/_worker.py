@@ -7,7 +7,7 @@ from anyio import CancelScope, Lock, get_current_task
 from _anyfork_child.wire.call_messages import CALL, STREAM
 
 from .._calls import flows
-from .._calls.call import State
+from .._calls.call import DONE, State
 from .._calls.map import CallMap
 from .._calls.progress import UnlessStarted, progress_of
 from .._calls.worker_handle import StreamHandle, WorkerHandle
@@ -425,10 +425,15 @@ class Map(Stays, Generic[Result]):
         channel, work = self._channel, self._work
         if channel.owner != this_process.pid:
             channel.check()
-        call = work.take_done() or await self._wait()
-        if call is None:
-            work.close()
-            raise StopAsyncIteration
+        ahead = work.ahead
+        if ahead and ahead[0].state is DONE and not (work.more and len(ahead) <= work.low):  # by far the most
+            call = ahead.popleft()
+        else:
+            found = await self._wait()
+            if found is None:
+                work.close()
+                raise StopAsyncIteration
+            call = found
         try:
             return call.result() if work.progress is None else work.result(call)  # type: ignore[no-any-return]  # anything
         except StopAsyncIteration as error:
@@ -447,7 +452,7 @@ class Map(Stays, Generic[Result]):
             return await channel.follow(flows.next_call(work))
         if work.wants_more:
             await self._fill(self._later)
-        return await channel.follow(flows.take_next(work))
+        return await channel.follow(flows.next_call(work, filled=True))
 
     async def _fill(self, items: AsyncIterator[object]) -> None:
         """Do the same as ``flows.fill`` for items that have to be awaited."""

@@ -27,7 +27,7 @@ from ._waiting import follow, run, wait_for_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from typing import Any, TypeVar
 
     from anyio import TaskInfo
@@ -70,9 +70,9 @@ class AsyncWorkerChannel(WorkerChannel):
         """Run a flow of this worker. Raises the exceptions of the flow."""
         return await run(flow, self._wait_for)
 
-    async def follow(self, flow: flows.Flow[Result]) -> Result:
+    def follow(self, flow: flows.Flow[Result]) -> Coroutine[Any, Any, Result]:
         """Run a flow of a worker that has been started. Other tasks go on meanwhile only if it waits."""
-        return await follow(flow, self._wait_for)
+        return follow(flow, self._wait_for)
 
     async def _wait_for(self, *need: Any) -> bool:
         if len(need) > 2:
