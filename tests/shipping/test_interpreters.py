@@ -333,6 +333,18 @@ for flags in [], ["-O"]:
     assert outcome([frozen(source)]) == "3\nnew_exec() cannot give options to a frozen program: ['-O']\n"
 
 
+def test_a_frozen_program_that_is_started_for_the_resource_tracker_becomes_it(frozen):
+    source = """
+import os
+import anyfork.frozen
+if os.environ.setdefault("BEGUN_BY", str(os.getpid())) != str(os.getpid()):
+    print("it runs again", flush=True)  # and would start a tracker of its own, without end
+    os._exit(1)
+print(anyfork.get_context().Lock().acquire())
+"""
+    assert outcome([frozen(source)]) == "True\n"
+
+
 def test_the_arguments_of_a_frozen_program_are_those_of_its_templates(frozen):
     source = """
 import anyfork.frozen
