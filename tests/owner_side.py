@@ -82,7 +82,7 @@ def disconnect() -> None:
 
 
 def run_python(
-    *args: str, text: str = "", env: Mapping[str, str] | None = None, **options: Any
+    *args: str, text: str = "", env: Mapping[str, str] | None = None, timeout: float = DEADLINE, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run an interpreter, as another owner that inherits nothing."""
     return subprocess.run(
@@ -90,7 +90,7 @@ def run_python(
         input=text,
         capture_output=True,
         text=True,
-        timeout=DEADLINE,
+        timeout=timeout,
         env=None if env is None else dict(env),
         check=False,
         **options,

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-NOT_FOR_ALL_TESTS = ("fastapi", "jupyter_client", "django", "opentelemetry")  # not every environment has them
+OF_GROUPS = "the dependency groups docs and slow have it, and .ci/run runs this test there"
+NOT_FOR_ALL_TESTS = {  # not every environment has them
+    **dict.fromkeys(("fastapi", "jupyter_client", "django", "opentelemetry"), OF_GROUPS),
+    "torch": "torch is too large to be required: pip install torch==2.13.0",
+}
 ENGINES = {
     "dask.md": "distributed",
     "rq.md": "rq",
@@ -61,11 +65,9 @@ def engine_marks(engine: str) -> list[pytest.MarkDecorator]:
 
 @pytest.mark.parametrize(("code", "said"), list(blocks()))
 def test_code_in_the_documentation_runs_and_prints_what_it_says(code: str, said: str | None, tmp_path: Path) -> None:
-    for name in NOT_FOR_ALL_TESTS:
+    for name, reason in NOT_FOR_ALL_TESTS.items():
         if re.search(rf"^(from|import) {name}\b", code, re.MULTILINE):
-            pytest.importorskip(
-                name, reason="the dependency groups docs and slow have them, and .ci/run runs this test there"
-            )
+            pytest.importorskip(name, reason=reason)
     script = tmp_path / "script.py"
     script.write_text(LOG_COLD_STARTS + code if STARTS_PROGRAMS.search(code) else code)
     with subprocess.Popen(
