@@ -10,7 +10,7 @@ from _anyfork_child.wire.call_messages import CALL, NUMBER
 from .calls import Calls
 from .known_functions import KnownFunction
 from .labels import label_of
-from .track import Track
+from .track import GAP, TOGETHER, Track
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,12 +27,19 @@ if TYPE_CHECKING:
     from .trace_file import TraceFile
 
 
+# The methods of the base class that every small call needs: ``super`` costs more.
+begin_small, end_small = Calls.begin_small, Calls.end_small
+
+
 class TracedCalls(Calls):
     """The calls of a worker with a timeline, which ``file`` writes.
 
     A worker that runs one call after the other answers in the order of the calls: so the names of those that were sent
     wait in a queue, each with how many calls have it. Calls that run at the same time are known by their numbers.
     """
+
+    # Beside the attributes of the base class, which has as many as one object can have quickly.
+    __slots__ = ("_began", "_file", "_function", "_labels", "_last", "_names", "_open", "_told", "_track")
 
     def __init__(
         self,
@@ -47,6 +54,7 @@ class TracedCalls(Calls):
         self._track = Track(file, self.kind, concurrency is not None, monotonic())
         self._told = False  # the timeline knows that the worker is ready
         self._function: Any = None  # of the last small call
+        self._began = 0.0  # when that call began
         self._last: Any = None  # of the small calls that were drawn last
         self._labels: dict[int, str] = {}  # of calls that were made and not sent
         self._names: deque[tuple[str, int]] = deque()  # of calls that were sent
@@ -93,14 +101,15 @@ class TracedCalls(Calls):
 
     def begin_small(self, function: Callable[..., object] | str, args: Sequence[object]) -> bytes | None:
         """Begin a small call, and note when. This and ``end_small`` take as few steps as possible."""
-        data = Calls.begin_small(self, function, args)
+        data = begin_small(self, function, args)
         if data is not None:
             self._function = function
-            self._track.began = monotonic()
+            self._began = monotonic()
         return data
 
     def expect(self, number: int, on_event: Handler | None = None) -> Call:
         """Make the call object for a small call, and note its name."""
+        self._track.began = self._began
         self._names.append((_label(self._function), 1))
         return super().expect(number, on_event)
 
@@ -130,12 +139,18 @@ class TracedCalls(Calls):
     # --- Calls that end ---
 
     def end_small(self) -> None:
-        """Draw the small call."""
-        Calls.end_small(self)
-        if self._function is not self._last or not self._track.extend(monotonic()):
-            self._names.appendleft((_label(self._function), 1))
-            self._draw(1)
-            self._last = self._function
+        """Draw the small call, as ``Track.extend`` does if it is a quick one."""
+        end_small(self)
+        track = self._track
+        last = track.last
+        if self._function is self._last and self._began - last <= GAP and last - track.first <= TOGETHER:
+            track.count += 1
+            track.last = monotonic()
+            return
+        track.began = self._began
+        self._names.appendleft((_label(self._function), 1))
+        self._draw(1)
+        self._last = self._function
 
     def take_results(self, messages: deque[call_messages.Message]) -> None:
         """Process results, and draw their calls."""

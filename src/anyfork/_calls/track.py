@@ -25,19 +25,20 @@ class Track:
 
     ``began`` is when its running job began, and ``last`` when it was busy last.
 
-    ``label`` is the name of the jobs that share the present event.
+    ``label`` is the name of the jobs that share the present event, ``count`` their number, and ``first`` when the first
+    one began.
     """
 
-    __slots__ = ("_count", "_file", "_first", "_kind", "_lanes", "_open", "began", "label", "last", "pid")
+    __slots__ = ("_file", "_kind", "_lanes", "_open", "began", "count", "first", "label", "last", "pid")
 
     def __init__(self, file: TraceFile, kind: str, concurrent: bool, now: float) -> None:
         self._file = file
         self._kind = kind
         self._open = False
         self.pid = 0
-        self.began = self.last = self._first = now
+        self.began = self.last = self.first = now
         self.label = ""
-        self._count = 0
+        self.count = 0
         # When the last job of each lane ended. Jobs that run one after the other have the first lane for themselves.
         self._lanes: list[float] = [] if concurrent else [inf]
         file.open_track()
@@ -55,7 +56,7 @@ class Track:
     def ready(self, now: float) -> None:
         """Note that the worker is ready for jobs."""
         self._slice('"load"', self.pid, self.last, now, "{}")
-        self.last = self._first = now
+        self.last = self.first = now
 
     def instant(self, name: str, now: float, **details: object) -> None:
         """Note what has happened to the worker."""
@@ -80,23 +81,23 @@ class Track:
         self._write()
         if began - self.last > IDLE:
             self._slice('"idle"', self.pid, self.last, began, "{}")
-        self.label, self._first, self._count, self.last = label, began, count, now
+        self.label, self.first, self.count, self.last = label, began, count, now
         if outcome:
             self._write(outcome)
 
     def extend(self, now: float, count: int = 1) -> bool:
         """Add a quick job to those that share an event. Return False if it needs an event of its own."""
         last = self.last
-        if self.began - last > GAP or last - self._first > TOGETHER:
+        if self.began - last > GAP or last - self.first > TOGETHER:
             return False
-        self._count += count
+        self.count += count
         self.last = now
         return True
 
     def _write(self, outcome: str = "") -> None:
-        if self._count:
-            self._slice(quoted(self.label), self.pid, self._first, self.last, _details(self._count, outcome))
-            self._count, self.label = 0, ""
+        if self.count:
+            self._slice(quoted(self.label), self.pid, self.first, self.last, _details(self.count, outcome))
+            self.count, self.label = 0, ""
 
     def job_in_lane(self, label: str, began: float, now: float, outcome: str = "") -> None:
         """Note that a job has ended that may have run at the same time as others."""
