@@ -314,7 +314,7 @@ def _absolute(attributes: Mapping[str, object]) -> Mapping[str, object]:
 def adopt(sock: socket.socket) -> Link:
     """Take over a template whose handle was given up. Raises ArgumentError for anything but a Unix stream socket."""
     if sock.fileno() < 0 or sock.family != _socket.AF_UNIX or sock.type & 0xF != _socket.SOCK_STREAM:
-        raise ArgumentError(f"from_socket() needs the socket of a detached template, not {sock!r}")
+        raise _unusable(sock)
     link = Link(quiet(_lifted(_plain(sock))), None, None)
     link.session.forks = 1  # the true number is unknown; any but 0 makes take_over keep the template
     link.session.adopting = True
@@ -329,8 +329,15 @@ def _plain(sock: socket.socket) -> _socket.socket:
     """Move a socket into a plain object. No interrupt comes in between, which would lose the descriptor."""
     detach = _socket.socket.detach if isinstance(sock, _socket.socket) else type(sock).detach
     family, kind = PAIR
-    [plain] = map(_socket.socket, (family,), (kind,), (0,), map(detach, (sock,)))
+    try:
+        [plain] = map(_socket.socket, (family,), (kind,), (0,), map(detach, (sock,)))
+    except ValueError:  # a signal handler has detached it
+        raise _unusable(sock) from None
     return plain
+
+
+def _unusable(sock: socket.socket) -> ArgumentError:
+    return ArgumentError(f"from_socket() needs the socket of a detached template, not {sock!r}")
 
 
 def _lifted(sock: _socket.socket) -> _socket.socket:
