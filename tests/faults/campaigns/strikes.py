@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 ROOTS = tuple(str(Path(package.__file__).parent) + "/" for package in (anyfork, _anyfork_child))
-POP_EXCEPT = dis.opmap["POP_EXCEPT"]
+UNINTERRUPTED = (dis.opmap["POP_EXCEPT"], dis.opmap["NOP"])
 FINALIZERS = frozenset({"__del__", "delete_if_possible"})
 
 
@@ -59,7 +59,7 @@ class LineStrike:
         return self._traced if frame.f_code.co_filename.startswith(ROOTS) else None
 
     def _traced(self, frame: FrameType, event: str, _argument: object) -> Any:
-        if event == "line" and not _leaves_handler(frame) and self._concerned():
+        if event == "line" and not _is_uninterrupted(frame) and self._concerned():
             self.lines += 1
             if self.lines == self.at - 1:
                 self._before = state.numbers()
@@ -78,11 +78,13 @@ class LineStrike:
         self._strike()
 
 
-def _leaves_handler(frame: FrameType) -> bool:
-    """Return whether the next instruction ends the handling of an exception. No signal handler runs before it, and the
-    interpreter would keep the handled exception, with all its frames, if a trace function raised there.
+def _is_uninterrupted(frame: FrameType) -> bool:
+    """Return whether no signal handler runs before the next instruction.
+
+    It may end the handling of an exception: the interpreter would keep that, with all its frames, if a trace function
+    raised there. Or it may stand for a ``try:`` inside another one, which neither of them covers.
     """
-    return frame.f_code.co_code[frame.f_lasti] == POP_EXCEPT
+    return frame.f_code.co_code[frame.f_lasti] in UNINTERRUPTED
 
 
 def place_of(frame: FrameType) -> str:
