@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from socket import socket
 
     from .host_requests import Id
-    from .program_source import ProgramSource
+    from .owned_program import ProgramSource
 
 PROTOCOL = 1
 PIECE = 1 << 16  # bytes to ask for at once

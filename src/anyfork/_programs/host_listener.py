@@ -14,7 +14,7 @@ from socket import AF_UNIX, SOCK_STREAM, socket
 from _anyfork_client.messages import peer
 
 from .host_connection import HostConnection
-from .program_source import ProgramSource
+from .owned_program import ProgramSource
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

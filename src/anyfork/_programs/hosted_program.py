@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from typing import IO
 
     from .host_requests import Input, Start
-    from .owned_program import OwnedProgram
-    from .program_source import ProgramSource
+    from .owned_program import OwnedProgram, ProgramSource
 
     Tell = Callable[..., None]
 

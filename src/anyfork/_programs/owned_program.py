@@ -1,12 +1,16 @@
-"""Programs that end with this process, though they are not its children."""
+"""Programs that end with this process, though they are not its children, and the templates that they come from."""
 
 from __future__ import annotations
 
+import os
+import sys
 from fcntl import F_SETOWN, fcntl
 
+from .._blocking.generation import NotWarmError
 from .._errors import AnyforkError, ForkError
 from .._system.lifeline import open_lifeline
 from .command_line import NotAProgramError
+from .kept_templates import KeptTemplates
 from .popen import Popen
 
 TYPE_CHECKING = False
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
     from .._blocking.process import Process
     from .._blocking.template import Template
     from .command_line import CommandLine
-    from .kept_templates import KeptTemplate
+    from .kept_templates import KeptTemplate, Recipe
 
     Program = TypeVar("Program", bound="OwnedProgram")
 
@@ -94,3 +98,38 @@ def start_kept(
 
 def _is_fault_of_template(error: BaseException | None) -> bool:
     return isinstance(error, AnyforkError) and not isinstance(error, ForkError)
+
+
+class ProgramSource:
+    """A template by its recipe and the options of its interpreter; one for each environment that needs its own."""
+
+    def __init__(self, recipe: Recipe, options: Sequence[str]) -> None:
+        self._recipe = recipe
+        self._options = options
+        self._templates = KeptTemplates()
+
+    def prepare(self) -> None:
+        """Have the template made for programs with the environment of this process."""
+        self._templates.get(self._recipe, self._options, os.environb).prepare(os.environb)
+
+    def close(self) -> None:
+        """Let the templates end."""
+        self._templates.close()
+
+    def start(
+        self, program: Sequence[str], env: dict[bytes, bytes] | None, cwd: str | None, streams: dict[str, Any]
+    ) -> OwnedProgram:
+        """Start a program, which leads a session. If its template cannot be made, it has no modules loaded.
+
+        Raises OSError, and AnyforkError and ValueError for what no program can be given.
+        """
+        command = [sys.executable, *self._options, *program]
+        found = dict(os.environb) if env is None else env
+        keywords = {"cwd": cwd, "start_new_session": True, "bufsize": 0, **streams}
+        kept = self._templates.get(self._recipe, self._options, found)
+        try:
+            return start_kept(OwnedProgram, kept, command, found, **keywords)
+        except NotWarmError as why:
+            started = OwnedProgram(command, None, found, **keywords)
+            started.cold = str(why)
+            return started
