@@ -149,7 +149,7 @@ def test_the_compiled_table_refuses_what_it_cannot_hold(wrong):
 # --- The memory of objects ------------------------------------------------------------------------------------------
 
 HEAP = """
-import gc, sys
+import gc, resource, sys
 from bisect import bisect
 from _anyfork_child.template import _fast
 HUGE = 2 << 20
@@ -158,10 +158,14 @@ def make():
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
-def mappings():
+def mappings(permissions="rw-p"):
     with open("/proc/self/maps") as file:
         lines = [line.split() for line in file]
-    return [tuple(int(end, 16) for end in line[0].split("-")) for line in lines if line[1] == "rw-p"]
+    return [tuple(int(end, 16) for end in line[0].split("-")) for line in lines if line[1] == permissions]
+def reserved():
+    return sum(end - start for start, end in mappings("---p"))
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
 def share(objects):
     there = mappings()
     def fits(address):
@@ -198,6 +202,28 @@ for _ in range(3):
 print(resident() - before)
 """
     assert int(heap(code)) < 10_000_000
+
+
+@needs_it
+def test_few_addresses_are_reserved_even_after_a_lack_of_memory_and_none_under_a_limit():
+    code = """
+before, made = reserved(), make()
+print(reserved() - before < 10_000_000)
+with open("/proc/self/statm") as file:
+    limit(int(file.read().split()[0]) * 4096)
+for _ in range(2000):
+    try:
+        made.extend(bytes(400) for _ in range(1_000_000))
+    except MemoryError:
+        pass
+limit(resource.RLIM_INFINITY)
+made += make()
+print(reserved() - before < 20_000_000)
+limit(1 << 40)
+made += make()
+print(reserved() - before == 0)
+"""
+    assert heap(code) == "True\nTrue\nTrue\n"
 
 
 @needs_it

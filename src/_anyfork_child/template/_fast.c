@@ -1372,9 +1372,10 @@ collapse(PyObject *module, PyObject *args)
    large heap consists of dozens of mappings, whose ends fill no huge page (see template.heap): of 1 GB, 90 MB
    stay in small pages, which cost a fork three times as much as the rest. In a template, arenas beyond the first few
    therefore lie side by side, in regions that begin and end with a huge page. Only addresses are reserved: memory is
-   accounted when an arena is taken, and an arena that is freed is unmapped. */
+   accounted when an arena is taken, and an arena that is freed is unmapped. Addresses that are reserved count where a
+   limit is set for them (RLIMIT_AS), as processes may do: so they are few, and none if the template has a limit. */
 
-enum { HUGE = 2 << 20, FEW = 8 << 20 /* bytes: below, there is nothing to gain */, FRACTION = 4, REGIONS = 64 };
+enum { HUGE = 2 << 20, FEW = 8 << 20 /* bytes: below, there is nothing to gain */, FRACTION = 16, REGIONS = 256 };
 
 typedef struct {
     char *start, *next, *end; /* arenas before next were taken */
@@ -1387,20 +1388,22 @@ static struct {
     Py_ssize_t held; /* bytes, without the arenas from before */
 } arenas;
 
-/* Reserve addresses for a quarter of the heap, and at least for one arena. */
+/* Reserve addresses for a fraction of the heap, and at least for one arena. */
 static Region *
 open_region(size_t least)
 {
+    struct rlimit limit;
     if (arenas.count == REGIONS) /* many arenas come and go: there is no telling what stays */
+        return NULL;
+    if (getrlimit(RLIMIT_AS, &limit) < 0 || limit.rlim_cur != RLIM_INFINITY)
         return NULL;
     size_t wanted = (size_t)arenas.held / FRACTION > least ? (size_t)arenas.held / FRACTION : least;
     size_t size = (wanted + HUGE - 1) / HUGE * HUGE;
     char *mapped = mmap(NULL, size + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED)
         return NULL;
-    char *start = (char *)(((uintptr_t)mapped + HUGE - 1) / HUGE * HUGE), *end = start + size;
-    if (start > mapped)
-        munmap(mapped, (size_t)(start - mapped));
+    char *end = (char *)((uintptr_t)(mapped + size + HUGE) / HUGE * HUGE), *start = end - size;
+    munmap(mapped, (size_t)(start - mapped));
     if (end < mapped + size + HUGE)
         munmap(end, (size_t)(mapped + size + HUGE - end));
     Region *region = &arenas.regions[arenas.count++];
@@ -1430,18 +1433,27 @@ in_main_interpreter(void)
     return thread != NULL && PyThreadState_GetInterpreter(thread) == PyInterpreterState_Main();
 }
 
+/* Return an arena in a region, or NULL. */
+static void *
+take_from_region(size_t size)
+{
+    Region *region = arenas.held + (Py_ssize_t)size > FEW ? find_region(size) : NULL;
+    if (region == NULL || mprotect(region->next, size, PROT_READ | PROT_WRITE) < 0)
+        return NULL;
+    region->next += size;
+    return region->next - size;
+}
+
 static void *
 allocate_arena(void *unused, size_t size)
 {
-    if (in_main_interpreter()) {
+    int counted = in_main_interpreter();
+    void *arena = counted ? take_from_region(size) : NULL;
+    if (arena == NULL)
+        arena = arenas.usual.alloc(arenas.usual.ctx, size);
+    if (counted && arena != NULL)
         arenas.held += (Py_ssize_t)size;
-        Region *region = arenas.held > FEW ? find_region(size) : NULL;
-        if (region != NULL && mprotect(region->next, size, PROT_READ | PROT_WRITE) == 0) {
-            region->next += size;
-            return region->next - size;
-        }
-    }
-    return arenas.usual.alloc(arenas.usual.ctx, size);
+    return arena;
 }
 
 static void
