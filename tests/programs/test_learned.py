@@ -242,6 +242,9 @@ def test_an_edit_of_the_project_loads_installed_modules_no_second_time(tmp_path,
                 assert int(process.communicate(timeout=PROGRAM_DEADLINE)[0]) == value
             loads.append(log.read_text())  # more than one at first: it may have changed too late
             assert kept.status(0.0)["base"] not in (None, made.template.pid)
+        (tmp_path / "counted.py").write_text("")  # one of the project, found before the installed one
+        kept.await_made(env)
+        assert kept.status(0.0)["base"] is None
     finally:
         kept.close()
     assert loads[0] == loads[1] < loads[2]
