@@ -116,6 +116,22 @@ async def test_an_async_handler_of_an_event_may_call_the_worker_again():
     assert sorted(found) == [0, 1, 2]
 
 
+@pytest.mark.anyio
+async def test_a_map_may_be_closed_in_the_middle_of_the_failure_of_its_worker():
+    """A destructor may do that, in a collection that begins there."""
+    async with aio.Worker() as worker:
+        with pipe() as (read, _write):
+            calls, results = worker._channel.calls, worker.map(abs, range(3))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(worker.call, lambda file: os.read(file.fileno(), 1), anyfork.Descriptor(read))
+                tasks.start_soon(results.__anext__)
+                while len(calls._queue) < 3:
+                    await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+            assert len(calls._queue) == 3 and not calls.failed
+            calls.fail(lambda _: results._work.close() or anyfork.WorkerDiedError("killed"))
+
+
 @pytest.mark.slow
 @pytest.mark.anyio
 async def test_thousands_of_tasks_may_wait_for_room():

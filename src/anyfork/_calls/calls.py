@@ -338,7 +338,7 @@ class Calls:
             assert isinstance(call, Call)
             assert call.message is not None
             call.message.close()
-            if call.state == State.QUEUED:
+            if call.state == State.QUEUED and not self.failed:  # otherwise ``fail`` has it, in which a destructor runs
                 self._queue.remove(call)
                 self._bytes -= call.message.size
                 self.admit()
