@@ -128,7 +128,8 @@ async def test_a_map_may_be_closed_in_the_middle_of_the_failure_of_its_worker():
                 while len(calls._queue) < 3:
                     await anyio.lowlevel.checkpoint()
                 tasks.cancel_scope.cancel()
-            assert len(calls._queue) == 3 and not calls.failed
+            assert len(calls._queue) == 3
+            assert not calls.failed
             calls.fail(lambda _: results._work.close() or anyfork.WorkerDiedError("killed"))
 
 
