@@ -553,7 +553,7 @@ def test_jobs_wait_while_a_template_that_has_ended_is_made_again() -> None:
     play.at_once = False
     (first, second) = play.submit(2)
     source, starting = play.sources[0], [*play.started]
-    lost = [play.scheduler.template_lost(worker, 0, RuntimeError()) for worker in (*starting, starting[0])]
+    lost = [play.scheduler.template_lost(worker, RuntimeError()) for worker in (*starting, starting[0])]
     assert lost == [True, True, False]
     play.wait(1000)
     assert len(play.started) == 2, "nothing starts before there is a template"
@@ -563,21 +563,22 @@ def test_jobs_wait_while_a_template_that_has_ended_is_made_again() -> None:
     assert first.state is second.state is JobState.RUNNING
 
 
-def test_templates_that_end_again_and_again_are_waited_for_ever_longer() -> None:
+def test_a_template_in_the_place_of_a_lost_one_keeps_the_back_off() -> None:
     play = Play(max_workers=1, start_after=0)
     play.at_once = False
     play.submit(1)
     source, delays = play.sources[0], []
-    for _ in range(4):
-        play.scheduler.template_lost(play.started[-1], play.now, RuntimeError())
-        play.scheduler.renew(source)
+    for _ in range(3):
+        play.scheduler.not_started(play.started[-1], play.now, RuntimeError())
         delays.append(max(0, source.not_before - play.now))
         play.decide()
         play.wait(delays[-1])
-    assert delays == pytest.approx([0, FIRST_DELAY, 2 * FIRST_DELAY, 4 * FIRST_DELAY])
-    assert len(play.started) == 5
-    source.succeeded()
-    play.scheduler.renew(source)
+        play.scheduler.template_lost(play.started[-1], RuntimeError())
+        play.scheduler.renew(source)
+        play.decide()
+    assert delays == pytest.approx([0, FIRST_DELAY, 2 * FIRST_DELAY])
+    assert len(play.started) == 7
+    play.scheduler.renew(source)  # by another template that the caller has chosen
     assert (source.failures, source.not_before) == (0, 0)
 
 
@@ -585,7 +586,7 @@ def test_jobs_fail_when_a_template_that_has_ended_cannot_be_made_again() -> None
     play = Play()
     play.at_once = False
     (job,) = play.submit(1)
-    play.scheduler.template_lost(play.started[0], 0, RuntimeError())
+    play.scheduler.template_lost(play.started[0], RuntimeError())
     play.decide()
     assert not play.ends[job]
     play.sources[0].not_renewed(RuntimeError())

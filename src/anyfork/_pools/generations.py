@@ -121,10 +121,10 @@ class FollowingPool(PoolHandle):
         if followed is None or not isinstance(error, TemplateError | HandleError):
             super().not_started(worker, error)
         elif source.awaited:  # it was the template of other workers, too
-            self.scheduler.template_lost(worker, self.now(), error)
+            self.scheduler.template_lost(worker, error)
         elif followed.lost >= MAX_TRIES:
             super().not_started(worker, error)
-        elif self.scheduler.template_lost(worker, self.now(), error):
+        elif self.scheduler.template_lost(worker, error):
             followed.lost += 1
             self._again = True
             self.tell(INFO, "has lost a template", str(error))

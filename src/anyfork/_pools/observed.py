@@ -120,11 +120,12 @@ class ObservedScheduler(Scheduler):
         self._close(worker, now)
         super().not_started(worker, now, error, permanent)
 
-    def template_lost(self, worker: WorkerRecord, now: float, error: BaseException) -> bool:
+    def template_lost(self, worker: WorkerRecord, error: BaseException) -> bool:
         """Draw that a worker was not started because its template has ended."""
+        now = monotonic()
         self._file.instant("template lost", 0, now, error=str(error))
         self._close(worker, now)
-        return super().template_lost(worker, now, error)
+        return super().template_lost(worker, error)
 
     def died(self, worker: WorkerRecord, now: float) -> None:
         """Draw the end of a worker, and of the job that it was running."""

@@ -313,7 +313,7 @@ class Scheduler:
             if self._growth.hopeless:
                 self._fail_all()
 
-    def template_lost(self, worker: WorkerRecord, now: float, error: BaseException) -> bool:
+    def template_lost(self, worker: WorkerRecord, error: BaseException) -> bool:
         """Note that the template of a worker has ended before its start; return False if it was given up before.
 
         Otherwise the face makes another template, and calls ``renew``, or ``not_renewed`` of the source. No worker of
@@ -321,10 +321,7 @@ class Scheduler:
         """
         if not self._remove_starting(worker):
             return False
-        source = worker.source
-        if not source.awaited:  # otherwise it was the template of other workers, too
-            source.failed(now)
-        source.awaited, source.error = True, error
+        worker.source.awaited, worker.source.error = True, error
         return True
 
     def _remove_starting(self, worker: WorkerRecord) -> bool:
