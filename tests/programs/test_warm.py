@@ -313,16 +313,17 @@ def test_a_pool_ends_with_its_own_template(warm, used):
         gc.enable()
 
 
-def test_templates_that_end_with_their_workers_before_these_are_ready_are_not_made_for_ever(warm):
-    with anyfork.Executor(warm, 1, initializer=end_the_template_too) as executor:
+END_THE_TEMPLATE_TOO = "import os, signal; os.kill(os.getppid(), signal.SIGKILL); os._exit(1)"
+
+
+def test_templates_that_end_with_their_workers_before_these_are_ready_are_not_made_for_ever():
+    with (
+        anyfork.Warm("json") as warm,
+        anyfork.Executor(warm, 1, initializer=exec, initargs=(END_THE_TEMPLATE_TOO,)) as executor,
+    ):
         with pytest.raises(anyfork.TemplateError):
-            executor.submit(get, 0).result(PROGRAM_DEADLINE)
+            executor.submit(abs, 0).result(PROGRAM_DEADLINE)
         assert executor.stats().started <= 2 * (MAX_TRIES + 1)
-
-
-def end_the_template_too():
-    os.kill(os.getppid(), signal.SIGKILL)
-    os._exit(1)
 
 
 def test_jobs_that_wait_for_a_template_that_cannot_be_made_fail(warm, shown):
@@ -582,22 +583,19 @@ def test_a_pool_has_several_and_can_leave_one(warm, shown):
         assert executor.submit(abs, -1).result() == 1  # it does not follow the Warm any longer
 
 
-def found(_):
-    import shown
-
-    return shown.get(), os.getppid()
-
-
 def test_an_executor_follows_a_warm_that_replaces_its_template_until_a_template_replaces_that(warm, shown):
+    def seen():
+        return executor.submit("shown:get").result(), executor.submit(os.getppid).result()
+
     with anyfork.Template().ready() as plain, anyfork.Executor(plain, 1) as executor:
-        assert executor.submit(found, 0).result() == (11, plain.pid)
+        assert seen() == (11, plain.pid)
         executor.replace_template(warm)
         [followed] = executor._dispatcher.followed
-        assert executor.submit(found, 0).result() == (11, followed.template.ready().pid)
+        assert seen() == (11, followed.template.ready().pid)
         shown.edit()
-        assert [*executor.map(found, [0])] == [(12, followed.template.ready().pid)]
+        assert seen() == (12, followed.template.ready().pid)
         kill(followed.template)
-        assert executor.submit(found, 0).result() == (12, followed.template.ready().pid)
+        assert seen() == (12, followed.template.ready().pid)
         executor.resize(limits={warm: 2})
         executor.replace_template(plain, warm)
         shown.edit("1 / 0")
