@@ -214,6 +214,29 @@ say(True)
     assert run_program(source) is True
 
 
+def test_what_a_signal_handler_asks_of_an_executor_does_not_wait_for_a_decision_that_waits_for_the_interrupted():
+    with anyfork.Template() as template, anyfork.Executor(template, max_workers=1) as executor:
+        assert executor.submit(abs, -1).result(DEADLINE) == 1
+        lock, decides, found = template._link.lock, threading.Event(), []
+
+        def decide():
+            with executor._dispatcher.lock:
+                decides.set()
+                found.append(lock.acquire(timeout=DEADLINE))
+                if found[0]:
+                    lock.release()
+
+        decider = threading.Thread(target=decide)
+        with lock:  # as an interrupt in the middle of the template's use
+            decider.start()
+            decides.wait()
+            job = executor.submit(abs, -2)
+            executor.replace_template(template)
+        decider.join()
+        assert found == [True]
+        assert job.result(DEADLINE) == 2
+
+
 def test_what_a_signal_handler_raises_while_arguments_are_pickled_is_no_argument_error():
     source = """
 import os, signal

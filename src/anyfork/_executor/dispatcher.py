@@ -35,7 +35,7 @@ from . import at_exit
 from .admission import ThreadAdmission, unchecked
 from .completion import Completion, LogEntry, handle_event
 from .errors import drop_in
-from .interrupts import cannot_put_off, cannot_wait, is_held, recover
+from .interrupts import cannot_put_off, cannot_wait, holds_link_of, recover
 from .watch import Watch
 from .workers import Workers
 
@@ -69,7 +69,7 @@ class Dispatcher(PoolHandle):
 
     def __init__(self, template: Templates, options: PoolOptions, adaptive: bool) -> None:
         super().__init__("Executor", "submit", template, options)
-        self.lock = DecisionLock()
+        self.lock = DecisionLock(lambda: holds_link_of(self))
         self.workers = Workers(self, adaptive and not self.in_single_file)
         self.pooled_workers = self.workers.pooled_workers
         self.put_off: deque[tuple[Callable[[Any], None], AnyJob | ExecutorMap]] = deque()
@@ -522,5 +522,5 @@ class Dispatcher(PoolHandle):
                 f"{call} of a job that is not done, in a callback or event handler, which the Executor's thread runs: "
                 "the job cannot be done before that returns; use add_done_callback, or another thread"
             )
-        if self.lock.held or self.watch.held or any(map(is_held, self.scheduler.sources)):
+        if self.lock.held or self.watch.held or holds_link_of(self):
             raise cannot_wait(call)

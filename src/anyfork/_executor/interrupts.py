@@ -64,7 +64,21 @@ def cannot_wait(call: str) -> HandleError:
     )
 
 
+def holds_link_of(dispatcher: Torn) -> bool:
+    """Return whether this thread was interrupted while it used a template that the dispatcher's thread may need now:
+    for a new worker, or for one that starts.
+    """
+    workers = [*dispatcher.workers.pooled_workers]
+    processes = [getattr(one.channel, "process", None) for one in workers]  # there is none any more after the end
+    links = [process._link for process in processes if process is not None]
+    return any(map(is_held, dispatcher.scheduler.sources)) or any(map(_is_held, links))
+
+
 def is_held(source: TemplateRecord) -> bool:
     """Return whether this thread was interrupted while it used the source's template, which a new worker needs."""
     link: Link | None = default_template._link if source.key is None else source.key._link
-    return link is not None and any(one.lock._is_owned() for one in link.line())  # type: ignore[attr-defined]  # see _system.locks
+    return link is not None and _is_held(link)
+
+
+def _is_held(link: Link) -> bool:
+    return any(one.lock._is_owned() for one in link.line())  # type: ignore[attr-defined]  # see _system.locks

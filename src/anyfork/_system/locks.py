@@ -160,11 +160,15 @@ LATER: Final = Later()
 
 
 class DecisionLock:
-    """The lock under which decisions are made. ``torn`` is True if an interrupt has stopped one in the middle."""
+    """The lock under which decisions are made. ``torn`` is True if an interrupt has stopped one in the middle.
 
-    __slots__ = ("_lock", "torn")
+    ``awaited`` tells whether the thread that has the lock may wait for this one, which then cannot wait for the lock.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_awaited", "_lock", "torn")
+
+    def __init__(self, awaited: Callable[[], bool]) -> None:
+        self._awaited = awaited
         self._lock = RLock()
         self.torn = False
 
@@ -176,14 +180,18 @@ class DecisionLock:
     def do(self, check: Callable[[], Result], action: Callable[..., Result], *args: Any) -> Result | Later:
         """Run the action under the lock, unless ``check`` returns a refusal. Return the refusal or the action's result.
 
-        Return LATER, with nothing done, in the middle of another decision of this thread, or after one that was torn.
+        Return LATER, with nothing done, in the middle of another decision of this thread, or after one that was torn,
+        and if the thread that decides now may wait for this one.
         """
         lock = self._lock
         if lock._is_owned():  # type: ignore[attr-defined]  # as in ``held``
             return LATER
         try:
             try:
-                lock.acquire()
+                if not lock.acquire(blocking=False):
+                    if self._awaited():
+                        return LATER
+                    lock.acquire()
                 found: Result | Later | None = check()
                 if found is None and self.torn:
                     found = LATER
