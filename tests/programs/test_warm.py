@@ -46,7 +46,7 @@ class Edited:
 
     def edit(self, more=""):
         self.value += 1
-        self.path.write_text(f"value = {self.value}\ndef get():\n    return value\n{more}")
+        self.path.write_text(f"value = {self.value}\ndef get(*_):\n    return value\n{more}")
         return self.value
 
 
@@ -120,7 +120,7 @@ WAYS = [of_a_program, of_a_call, of_a_worker, of_popen, of_a_context]
 def test_code_older_than_the_files_never_runs(warm, shown):
     """Edit the module within the same second, and to the same size, where byte code would still be taken for new."""
     with anyfork.Executor(warm, 1) as executor:
-        ways = [*WAYS, lambda _: executor.submit("shown:get").result(), lambda _: next(executor.map(get, [0]))]
+        ways = [*WAYS, lambda _: executor.submit("shown:get").result(), lambda _: next(executor.map("shown:get", [0]))]
         for way in ways:
             assert way(warm) == shown.value
             shown.edit()
@@ -128,12 +128,6 @@ def test_code_older_than_the_files_never_runs(warm, shown):
         assert executor.pids
     assert warm.report().made == 1 + len(ways)
     assert "shown.py has changed" in warm.report().why_made
-
-
-def get(_):
-    import shown
-
-    return shown.get()
 
 
 def test_one_template_serves_as_long_as_nothing_changes(warm):
@@ -249,7 +243,7 @@ def test_a_template_that_has_ended_is_made_again(warm):
         for end in (kill, anyfork.Template.close):
             first = warm.template()
             end(first)
-            assert executor.submit(get, 0).result() == 11
+            assert executor.submit("shown:get").result() == 11
             assert output(warm) == "11 True"
             assert warm.template() is not first
     assert warm.report().made == 3
@@ -257,10 +251,10 @@ def test_a_template_that_has_ended_is_made_again(warm):
 
 def test_a_pool_whose_own_template_has_ended_gets_another(warm):
     with anyfork.Executor(warm, 1) as executor:
-        assert executor.submit(get, 0).result() == 11
+        assert executor.submit("shown:get").result() == 11
         [followed] = executor._dispatcher.followed
         kill(followed.template.ready())
-        assert executor.submit(get, 0).result() == 11
+        assert executor.submit("shown:get").result() == 11
     assert warm.report().made == 1
 
 
@@ -290,7 +284,7 @@ def test_jobs_that_wait_while_the_template_is_killed_run_in_the_next_one(warm, t
     trace = tmp_path_factory.mktemp("trace") / "trace.json"  # not where modules are found
     with anyfork.Executor(warm, 1, max_calls=1, trace=trace) as executor:
         held = Held(executor)
-        waiting = [executor.submit(get, 0), executor.submit(get, 0)]  # each in a worker of its own
+        waiting = [executor.submit("shown:get"), executor.submit("shown:get")]  # each in a worker of its own
         kill(held.template)
         kill(warm.template())
         held.release()
@@ -307,7 +301,7 @@ def test_a_pool_ends_with_its_own_template(warm, used):
     try:
         with anyfork.Executor(warm, 1) as executor:
             if used:
-                assert executor.submit(get, 0).result() == 11
+                assert executor.submit("shown:get").result() == 11
         eventually(lambda: len(descendants()) == before, descendants)
     finally:
         gc.enable()
@@ -328,20 +322,20 @@ def test_templates_that_end_with_their_workers_before_these_are_ready_are_not_ma
 
 def test_jobs_that_wait_for_a_template_that_cannot_be_made_fail(warm, shown):
     with anyfork.Executor(warm, 1, max_calls=1) as executor:
-        held, waiting = Held(executor), executor.submit(get, 0)
+        held, waiting = Held(executor), executor.submit("shown:get")
         kill(held.template)
         shown.edit("1 / 0")
         held.release()
         with pytest.raises(anyfork.PreloadError):
             waiting.result(PROGRAM_DEADLINE)
         shown.edit()
-        assert executor.submit(get, 0).result(PROGRAM_DEADLINE) == 13
+        assert executor.submit("shown:get").result(PROGRAM_DEADLINE) == 13
 
 
 def test_a_destructor_in_the_middle_of_a_warm_submits_while_another_thread_does(warm, monkeypatch):
     class Trash:
         def __del__(self):
-            found.append(executor.submit(get, 0))
+            found.append(executor.submit("shown:get"))
 
     def in_the_middle(self, call):
         if threading.current_thread() is user and not inside.is_set():
@@ -358,7 +352,7 @@ def test_a_destructor_in_the_middle_of_a_warm_submits_while_another_thread_does(
     found, inside, follows = [], threading.Event(), threading.Event()
     get_generation, find_newer = anyfork.Warm._get, WarmDispatcher._follow
     user = threading.Thread(target=warm.template, daemon=True)
-    submitter = threading.Thread(target=lambda: found.append(executor.submit(get, 0)), daemon=True)
+    submitter = threading.Thread(target=lambda: found.append(executor.submit("shown:get")), daemon=True)
     with anyfork.Executor(warm, 1) as executor:
         monkeypatch.setattr(anyfork.Warm, "_get", in_the_middle)
         monkeypatch.setattr(WarmDispatcher, "_follow", follow)
@@ -576,7 +570,7 @@ def test_wrong_arguments_are_errors():
 
 def test_a_pool_has_several_and_can_leave_one(warm, shown):
     with anyfork.Template() as other, anyfork.Template() as last, anyfork.Executor({warm: 1, other: 1}) as executor:
-        assert executor.submit(get, 0).result() == 11
+        assert executor.submit("shown:get").result() == 11
         executor.resize(limits={warm: 2})
         executor.replace_template(last, warm)
         shown.edit("1 / 0")

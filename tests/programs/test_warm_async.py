@@ -33,7 +33,7 @@ def edit(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
 
     def edit(value):
-        (tmp_path / "shown.py").write_text(f"value = {value}\ndef get(): return value")
+        (tmp_path / "shown.py").write_text(f"value = {value}\ndef get(*_): return value")
 
     edit(10)
     return edit
@@ -64,7 +64,7 @@ async def test_code_older_than_the_files_never_runs(edit):
         async with aio.Worker(warm) as worker:
             assert await worker.call("shown:get") == 13
             edit(14)
-            assert [found async for found in worker.map(get, range(2))] == [13, 13]  # it keeps its code
+            assert [found async for found in worker.map("shown:get", range(2))] == [13, 13]  # it keeps its code
         report = warm.report()
         assert (report.made, report.starts, report.cold) == (4, 5, 0)
 
@@ -94,7 +94,7 @@ async def test_a_pool_moves_to_the_template_that_is_up_to_date(edit):
             [pid] = pool.pids
             assert await pool.call(os.getpid) == pid  # one worker, as long as nothing changes
             edit(11)
-            assert [found async for found in pool.map(get, range(3))] == [11, 11, 11]
+            assert [found async for found in pool.map("shown:get", range(3))] == [11, 11, 11]
             edit(12)
             async with anyio.create_task_group() as tasks:  # one look serves all of them
                 found = []
@@ -118,12 +118,6 @@ async def test_a_pool_looks_at_its_template_after_an_interrupt_before_it_could(e
                 await pool.call("shown:get")
         with anyio.fail_after(DEADLINE):
             assert await pool.call("shown:get") == 10
-
-
-def get(_):
-    import shown
-
-    return shown.get()
 
 
 async def collect(found, pool):
