@@ -16,7 +16,6 @@ SLEEPING = (
     "dequeue_random",
     "dequeue_round",
     "suspend",
-    "_command",
     "TestWorkerSubprocess",
 )
 
