@@ -18,7 +18,7 @@ from time import monotonic
 
 from ..values.decode import DescriptorsLostError
 from ..wire.call_messages import VERSION as CALL_VERSION
-from ..wire.channel import NOWAIT, close_all
+from ..wire.channel import NOWAIT, close_all, is_short_of_memory
 from ..wire.failure import Failure
 from ..wire.frames import (
     DIED,
@@ -291,10 +291,16 @@ class Relay:
             self._read_bytes(stream)
             return
         try:
-            self._read_frame(stream, stream.channel.receive(NOWAIT))
+            frame = stream.channel.receive(NOWAIT)
         except BlockingIOError:
             return
-        except (OSError, ProtocolError, EOFError):
+        except (OSError, ProtocolError, EOFError) as error:
+            if not is_short_of_memory(error):  # then the poller brings the stream again
+                self._end(stream)
+            return
+        try:
+            self._read_frame(stream, frame)
+        except (OSError, ProtocolError):
             self._end(stream)
 
     def _read_bytes(self, stream: RelayStream) -> None:
@@ -303,7 +309,9 @@ class Relay:
             count = stream.sock.recv_into(self._room, PIECE if credit > PIECE else credit, NOWAIT)
         except BlockingIOError:
             return
-        except OSError:
+        except OSError as error:
+            if is_short_of_memory(error):
+                return
             count = 0
         if not count:
             self._end(stream)

@@ -10,7 +10,7 @@ import os
 from collections import deque
 from select import POLLIN, POLLOUT
 
-from ..wire.channel import NOWAIT, Channel, close_all, send_some
+from ..wire.channel import NOWAIT, Channel, close_all, is_short_of_memory, send_some
 from ..wire.descriptors import duplicate
 from ..wire.frames import messages
 from ..wire.memfd import new_file
@@ -157,9 +157,10 @@ class RelayStream:
                 sent = self.sock.send(data, NOWAIT | NOSIGNAL)
             except BlockingIOError:
                 pass
-            except OSError:
-                self.give_up()
-                return
+            except OSError as error:
+                if not is_short_of_memory(error):
+                    self.give_up()
+                    return
             self.owed += sent
             if sent == len(data):
                 return
@@ -182,9 +183,11 @@ class RelayStream:
                 sent = send_some(self.sock, data, fds, NOWAIT)
             except BlockingIOError:
                 return
-            except OSError:  # nobody reads there any more
-                self.give_up()
-                return
+            except OSError as error:
+                if not is_short_of_memory(error):  # nobody reads there any more
+                    self.give_up()
+                    return
+                continue
             close_all(fds)
             self.owed += sent
             self.queued -= sent

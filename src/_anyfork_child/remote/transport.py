@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from select import POLLIN, POLLOUT, poll
 from time import monotonic
 
+from ..wire.channel import is_short_of_memory
 from ..wire.platform import epoll
 from .protocol import BEAT, message
 
@@ -28,6 +29,12 @@ TICKS = 3 * BEATS  # checks per ``keep_alive`` seconds for a due keep-alive mess
 
 class LostError(Exception):
     """Raised when the connection is closed or no longer usable; the text gives the reason."""
+
+
+def _check_open(error: OSError) -> None:
+    """Wait a moment if the kernel had no memory for a read or a write. Raises LostError for all other errors."""
+    if not is_short_of_memory(error):
+        raise LostError(f"it was closed: {error.strerror}") from None
 
 
 class Transport:
@@ -80,7 +87,8 @@ class Transport:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            raise LostError(f"it was closed: {error.strerror}") from None
+            _check_open(error)
+            sent = 0
         self._said = self.now
         self.size = len(data) - sent
         self.out = [memoryview(data)[sent:]] if self.size else []
@@ -97,7 +105,8 @@ class Transport:
         except BlockingIOError:
             return b""
         except OSError as error:
-            raise LostError(f"it was closed: {error.strerror}") from None
+            _check_open(error)
+            return b""
         if not count:
             raise LostError("it was closed by the other side")
         self._heard = self.now

@@ -41,6 +41,14 @@ def wait_for_memory(error: OSError) -> None:
     sleep(SHORTAGE)
 
 
+def is_short_of_memory(error: Exception) -> bool:
+    """Return whether the kernel refused a call for lack of memory; wait a moment then, before the retry."""
+    if isinstance(error, OSError) and error.errno in LATER:
+        sleep(SHORTAGE)
+        return True
+    return False
+
+
 def receive_body(sock: _socket.socket, length: int) -> bytes:
     """Read a body whose header has been read; the read cannot be put off. The end of the stream makes it shorter."""
     while True:
