@@ -71,6 +71,13 @@ def test_a_request_waits_while_the_kernel_has_no_memory_for_it():
 
 
 @pytest.mark.slow
+def test_a_relay_waits_while_the_kernel_has_no_memory_for_a_message():
+    if shim.missing():
+        pytest.skip(shim.missing())
+    check(run("failure", "remote", [Trial("fork().run().wait()", "child ENOMEM", (1, MANY, 1))]))
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("operation", ["run_program", "run"])
 def test_a_template_is_taken_over_once_wherever_a_signal_handler_does_the_same(operation):
