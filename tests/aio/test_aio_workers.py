@@ -163,6 +163,25 @@ async def test_map_takes_items_of_an_async_iterator(template):
         assert [result async for result in worker.map(operator.neg, items())] == [-number for number in range(50)]
 
 
+@pytest.mark.parametrize("kind", [aio.Worker, aio.Pool])
+async def test_two_tasks_cannot_wait_for_results_of_one_map(template, kind):
+    with pipe() as (read, write):
+        async with kind(template=template.fork()) as workers:
+            results = workers.map(call_functions.wait_for, [anyfork.Descriptor(read)])
+            taken = []
+
+            async def take():
+                taken.extend([result async for result in results])
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(take)
+                await anyio.wait_all_tasks_blocked()
+                with pytest.raises(anyfork.HandleError, match="while another task waits"):
+                    await anext(results)
+                os.write(write, b"late")
+    assert taken == [b"late"]
+
+
 async def test_many_tasks_call_one_worker(template):
     async with aio.Worker(template.fork(), concurrency=20) as worker:
         results = {}

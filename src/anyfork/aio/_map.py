@@ -12,6 +12,7 @@ from .._pools.jobs import Raised, value_of
 from .._pools.map import MapItems
 from .._processes.arguments import Stays
 from .._system.signatures import Generic, Result
+from ._waiting import OneTask
 from ._worker_channel import write_files
 
 TYPE_CHECKING = False
@@ -159,6 +160,7 @@ class PoolMap(Stays, Generic[Result]):
     _later: AsyncIterator[object] | None
     _items: Iterator[object]
     _return_exceptions: bool
+    _turn: OneTask
 
     def __init__(self) -> None:
         raise TypeError("results of a map are made by Pool.map, not by PoolMap()")
@@ -177,6 +179,7 @@ class PoolMap(Stays, Generic[Result]):
         made._later = items.__aiter__() if hasattr(items, "__aiter__") else None
         made._items = iter(items) if made._later is None else iter(())  # type: ignore[arg-type]  # it is one of the two
         made._return_exceptions = return_exceptions
+        made._turn = OneTask()
         return made
 
     def __aiter__(self) -> Self:
@@ -186,11 +189,14 @@ class PoolMap(Stays, Generic[Result]):
         work = self._work
         if self._pool_loop.foreign:
             self._pool_loop.here("map")
+        self._turn.check()
         if work.wants_more:
-            await self._fill()
+            with self._turn:
+                await self._fill()
         result = work.next()
         if result is None:
-            result = await self._wait()
+            with self._turn:
+                result = await self._wait()
         try:
             if type(result) is Raised:
                 raise result.error

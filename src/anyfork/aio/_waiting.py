@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from anyio import fail_after, move_on_after
 from anyio.lowlevel import checkpoint
 
+from .._errors import HandleError
 from ._loop import TaskWait
 from ._writer_task import attend, delivered
 
@@ -145,3 +146,27 @@ class _TaskWaiter(TaskWait):
         with link.lock:
             link.end_wait(self)
             link.close_finished()
+
+
+class OneTask:
+    """The right to wait for the next result of a map, which one task has at a time."""
+
+    __slots__ = ("taken",)
+
+    def __init__(self) -> None:
+        self.taken = False
+
+    def check(self) -> None:
+        """Raise HandleError if a task waits: the next result is for that one."""
+        if self.taken:
+            raise HandleError(
+                "__anext__() on the results of a map while another task waits for the next one: let one task take "
+                "them, and pass them on"
+            )
+
+    def __enter__(self) -> None:
+        self.check()
+        self.taken = True
+
+    def __exit__(self, *_: object) -> None:
+        self.taken = False

@@ -21,7 +21,7 @@ from .._system.signatures import Generic, Item, Result, overload
 from .._system.timeouts import seconds
 from ._process import Process
 from ._template import Template
-from ._waiting import limited
+from ._waiting import OneTask, limited
 from ._warm import Warm
 from ._warm_worker import WarmWorkerChannel, receiver_of
 from ._worker_channel import AsyncWorkerChannel, write_files
@@ -417,6 +417,7 @@ class Map(Stays, Generic[Result]):
         self._later = items.__aiter__() if hasattr(items, "__aiter__") else None
         now = iter(items) if self._later is None else iter(())  # type: ignore[arg-type]  # it is one of the two
         self._work = CallMap(channel, function, now, window, progress)
+        self._turn = OneTask()
 
     def __aiter__(self) -> Self:
         return self
@@ -425,11 +426,13 @@ class Map(Stays, Generic[Result]):
         channel, work = self._channel, self._work
         if channel.owner != this_process.pid:
             channel.check()
+        self._turn.check()
         ahead = work.ahead
         if ahead and ahead[0].state is DONE and not (work.more and len(ahead) <= work.low):  # by far the most
             call = ahead.popleft()
         else:
-            found = await self._wait()
+            with self._turn:
+                found = await self._wait()
             if found is None:
                 work.close()
                 raise StopAsyncIteration
