@@ -369,7 +369,11 @@ class Link(Endpoints):
         if self._control.sock.fileno() >= 0 and getattr(handle, name) is None:
             channel = unopened(kind)
             steps = hand_on(self._control.sock, channel, (handle, name, channel), (self, "_channel", ref(channel)))
-            any(vars(self).setdefault("_giving", steps))
+            try:
+                any(vars(self).setdefault("_giving", steps))
+            except ValueError:
+                if not self.closed:  # by a signal handler
+                    raise
             self._giving = ()  # the steps would keep the socket
         if getattr(handle, name) is None:
             raise HandleError("channel on a process whose channel was closed: ask for it before the end of the block")
