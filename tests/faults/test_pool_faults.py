@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
 import anyio
 import pytest
+from deadlines import DEADLINE
 from programs import Program
 
 import anyfork
 from anyfork import aio
+from anyfork._pools.scheduler import Scheduler
+from anyfork._pools.worker_queue import JobCalls
 from anyfork._processes.default_template import default_template
 
 POOL = """
@@ -122,3 +126,53 @@ async def test_jobs_that_wait_are_told_when_their_template_has_gone():
                 for _ in range(5):
                     group.start_soon(call)
         assert len({id(error) for error in errors}) == 5, "each has an error of its own"
+
+
+def test_an_answer_is_delivered_although_an_interrupt_comes_before_its_worker_is_measured(monkeypatch):
+    def strike(*_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        async with aio.Pool(max_workers=1, concurrency=2, max_memory=1 << 40) as pool:
+            assert await pool.call(abs, -1) == 1
+            monkeypatch.setattr(JobCalls, "measure", strike)
+            assert await asyncio.wait_for(pool.call(abs, -2), DEADLINE) == 2
+
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(main())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        loop.run_until_complete(task)
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Let the next pool fail once, when the first answer has come."""
+    decide = Scheduler.decide
+
+    def fail_after_an_answer(scheduler: Scheduler, now: float) -> object:
+        if scheduler.stats().answered:
+            monkeypatch.undo()
+            raise ZeroDivisionError
+        return decide(scheduler, now)
+
+    monkeypatch.setattr(Scheduler, "decide", fail_after_an_answer)
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("failing")
+async def test_an_answer_whose_worker_is_being_measured_is_delivered_when_the_pool_fails():
+    with anyio.fail_after(DEADLINE):
+        async with aio.Pool(max_workers=1, max_memory=1 << 40) as pool:
+            assert await pool.call(abs, -1) == 1
+            with pytest.raises(anyfork.PeerError, match="the pool has failed: ZeroDivisionError"):
+                await pool.call(abs, -1)
+
+
+@pytest.mark.usefixtures("failing")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it is meant
+def test_an_answer_whose_worker_is_being_measured_is_delivered_when_an_executor_fails():
+    with anyfork.Executor(max_workers=1, max_memory=1 << 40) as executor:
+        assert executor.submit(abs, -1).result(DEADLINE) == 1

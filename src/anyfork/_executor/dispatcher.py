@@ -358,6 +358,7 @@ class Dispatcher(PoolHandle):
             failure = PeerError(f"the Executor has failed: {type(error).__name__}: {error}", may_have_run=True)
             failure.__cause__ = error
             self._failure = failure
+            self._deliver_unmeasured([*self._unmeasured])
             finished = [*self.finished, *((job, failure) for job in self.open)]
             for work in list(self.works):
                 work.cancel(finished)

@@ -293,7 +293,7 @@ class PoolHandle:
     def record_end(self, worker: WorkerRecord) -> None:
         """Requeue the jobs that a worker, which has ended, has not begun; deliver the answers that it has given."""
         self._requeue(*worker.pooled_worker.take_back_at_end())
-        self._deliver_unmeasured(worker.jobs)  # type: ignore[arg-type]  # all jobs here have encoded calls
+        self._deliver_unmeasured([job for job in self._unmeasured if job.worker is worker])
 
     # --- Workers ---
 

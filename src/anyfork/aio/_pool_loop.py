@@ -218,12 +218,13 @@ class PoolLoop(PoolHandle):
         self._failure = PeerError(f"the pool has failed: {type(error).__name__}: {error}", may_have_run=True)
         self._failure.__cause__ = error
         self._closed = True
-        self.scheduler.kill()
+        self._kill()
         for job, _, _ in self.scheduler.decide(self.now()).fail:
             job.fail(copy(self._failure))  # type: ignore[attr-defined]  # all jobs here have encoded calls
         for pooled_worker in list(self.pooled_workers):
             pooled_worker.kill()
         self._admit()
+        self.deliver()  # the answers that had come
 
     def _check(self, call: str) -> None:
         if self._failure is not None:
