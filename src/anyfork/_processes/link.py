@@ -21,7 +21,7 @@ from _anyfork_child.wire.frames import CLOSE, DETACH, FORK, FORK_PROGRAM, PING, 
 from .._errors import ArgumentError, HandleError
 from .._system import this_process
 from .._system.import_path import ORDINARY
-from .._system.link_socket import hand_on, unopened
+from .._system.link_socket import carry_out, hand_on, unopened
 from .._system.locks import close_attribute, locked, try_locked
 from .._system.this_process import reaper
 from .endpoints import Endpoints
@@ -369,11 +369,7 @@ class Link(Endpoints):
         if self._control.sock.fileno() >= 0 and getattr(handle, name) is None:
             channel = unopened(kind)
             steps = hand_on(self._control.sock, channel, (handle, name, channel), (self, "_channel", ref(channel)))
-            try:
-                any(vars(self).setdefault("_giving", steps))
-            except ValueError:
-                if not self.closed:  # by a signal handler
-                    raise
+            carry_out(vars(self).setdefault("_giving", steps))
             self._giving = ()  # the steps would keep the socket
         if getattr(handle, name) is None:
             raise HandleError("channel on a process whose channel was closed: ask for it before the end of the block")
@@ -398,11 +394,8 @@ class Link(Endpoints):
         closed then.
         """
         moved = unopened(kind)
-        try:
-            any(hand_on(self._control.sock, moved, (self, "detaching", False), (self, "user", "detach()")))
-        except ValueError:
-            if not self.closed:
-                raise
+        carry_out(hand_on(self._control.sock, moved, (self, "detaching", False), (self, "user", "detach()")))
+        if self.detaching:
             self._refuse("detach")  # a signal handler has detached it
         return moved
 

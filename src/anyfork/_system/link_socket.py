@@ -39,7 +39,7 @@ def unopened(kind: type[Socket]) -> Socket:
 
 
 def hand_on(sock: _socket.socket, to: socket.socket, *attributes: tuple[object, str, object]) -> Iterator[None]:
-    """Return the steps, for ``any``, that move a Unix socket to another object and set attributes of objects.
+    """Return the steps, for ``carry_out``, that move a Unix socket to another object and set attributes of objects.
 
     No interrupt splits the steps, unless a library has replaced ``socket.socket`` by a class of its own.
     """
@@ -47,3 +47,11 @@ def hand_on(sock: _socket.socket, to: socket.socket, *attributes: tuple[object, 
     descriptor = map(_socket.socket.detach, (sock,))
     moved = map(open_by, (to,), (_socket.AF_UNIX,), (_socket.SOCK_STREAM,), (0,), descriptor)
     return chain(moved, map(setattr, *zip(*attributes, strict=True)))
+
+
+def carry_out(steps: Iterator[None]) -> None:
+    """Carry out the steps of ``hand_on``; those that are left do nothing if the socket was closed meanwhile."""
+    try:
+        any(steps)
+    except ValueError:  # a negative descriptor: a signal handler has closed the socket
+        pass

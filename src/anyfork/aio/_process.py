@@ -13,7 +13,7 @@ from .._errors import AnyforkError, HandleError
 from .._processes import flows
 from .._processes.handles import ProcessHandle
 from .._processes.undelivered import destructor
-from .._system.link_socket import hand_on, unopened
+from .._system.link_socket import carry_out, hand_on, unopened
 from .._system.pipes import Exchange
 from ._streams import ReceivePipe, SendPipe, close, exchange
 from ._waiting import run, run_now
@@ -92,7 +92,7 @@ class Process(ProcessHandle):
                 link.give_control(socket.socket, self, "_sock")
             elif type(self._sock) is not socket.socket:  # from a blocking handle; trio accepts only this exact class
                 plain = unopened(socket.socket)
-                any(hand_on(self._sock, plain, (self, "_sock", plain), (link, "_channel", ref(plain))))
+                carry_out(hand_on(self._sock, plain, (self, "_sock", plain), (link, "_channel", ref(plain))))
             assert self._sock is not None
             self._stream = await UNIXSocketStream.from_socket(self._sock)
         sock = self._sock
