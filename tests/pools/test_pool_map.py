@@ -272,3 +272,15 @@ async def test_a_pool_that_a_signal_handler_kills_just_before_the_wait_for_an_it
         monkeypatch.setattr(results._work, "next", partial(look, results._work))
         with anyio.fail_after(DEADLINE), pytest.raises(anyfork.CallCancelledError):
             await anext(results)
+
+
+async def test_the_items_behind_a_long_one_count_as_withdrawn_when_the_map_is_closed(template, gate, monkeypatch):
+    monkeypatch.setattr("anyfork._pools.worker_table.STALL", DEADLINE)
+    file = gate.file
+    async with aio.Pool(template, max_workers=1) as pool:
+        async with pool.map(lambda item: item or jobs.wait(file), [*[1] * 600, 0, *[1] * 300]) as results:
+            for _ in range(600):
+                assert await anext(results) == 1
+        gate.open()
+    stats = pool.stats()
+    assert stats.submitted == stats.answered + stats.withdrawn

@@ -217,8 +217,11 @@ class PoolHandle:
         for part in wanted:
             self.open[part] = None
             part.work.jobs.add(part)
-        if wanted:
-            self.scheduler.put_back(wanted)
+        if parts:
+            self.scheduler.put_back(parts)
+            for part in parts:
+                if part not in self.open:
+                    self.scheduler.withdraw(part)
         return bool(whole or parts)
 
     def skip(self, job: AnyJob) -> None:
