@@ -149,6 +149,7 @@ def define(code, **there):
         ("import math as m\ndef f(x): return m.sqrt(x)", {"m": operator}),
         ("def f(x): return [y + N for y in x]\nN = 1", {"N": "2"}),
         ("def f(x): return x * N\nN = 0.0", {"N": -0.0}),
+        ("def f(x): return N", {"N": None}),
     ],
 )
 def test_a_function_is_another_when_what_it_refers_to_is(code, change):

@@ -264,7 +264,7 @@ def _compared(function: FunctionType) -> Iterator[object]:
         if name in there:
             yield there[name]
         else:
-            yield None  # a builtin, an attribute, or a global that is not set yet
+            yield NameError  # a builtin, an attribute, or a global that is not set yet: no value that one is set to
 
 
 def names_of(code: CodeType) -> set[str]:
