@@ -124,6 +124,8 @@ async def test_a_map_may_be_closed_in_the_middle_of_the_failure_of_its_worker():
             calls, results = worker._channel.calls, worker.map(abs, range(3))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(worker.call, lambda file: os.read(file.fileno(), 1), anyfork.Descriptor(read))
+                while not calls.outstanding:  # the items are to wait behind this call
+                    await anyio.lowlevel.checkpoint()
                 tasks.start_soon(results.__anext__)
                 while len(calls._queue) < 3:
                     await anyio.lowlevel.checkpoint()
