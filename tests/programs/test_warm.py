@@ -179,6 +179,10 @@ def test_a_module_and_a_script_start_warm(warm, tmp_path):
 
 def test_a_new_file_that_hides_a_module_is_seen(warm, tmp_path):
     assert output(warm, "import fractions; print(hasattr(fractions, 'hidden'))") == "False"
+    for name in ("out.log", "out.log-journal", ".fractions.py.swp"):  # no modules
+        (tmp_path / name).touch()
+    assert output(warm, "import fractions; print(hasattr(fractions, 'hidden'))") == "False"
+    assert warm.report().made == 1
     (tmp_path / "fractions.py").write_text("hidden = True")
     assert output(warm, "import fractions; print(hasattr(fractions, 'hidden'))") == "True"
 

@@ -195,9 +195,8 @@ def _generation(
     base: Generation | None = None,
     left_out: Mapping[str, str] | None = None,
 ) -> Generation:
-    (files, directories), states = expand(watch), told.get("states", {})
+    (files, watched), states = expand(watch), told.get("states", {})
     files += [*told.get("files", ()), *states]
-    directories += told.get("directories", ())
     read, changed, wrote = told.get("read", []), told.get("set", []), told.get("wrote", False)
     readers, read_all, seconds = told.get("readers", {}), told.get("read_all", ""), told.get("seconds", 0.0)
     if base is not None:
@@ -210,7 +209,7 @@ def _generation(
     return Generation(
         template,
         [name for name in told.get("modules", ()) if name.partition(".")[0] != OWN],
-        Sources(files, directories, began, states, None if base is None else base.sources),
+        Sources(files, told.get("directories", ()), began, states, None if base is None else base.sources, watched),
         read,
         changed,
         readers,

@@ -14,20 +14,25 @@ if TYPE_CHECKING:
     from _anyfork_child.wire.program_reports import State
 
 IGNORED = "__pycache__"  # the interpreter makes it, and it hides nothing
+# The ends of files that can be imported, or say what is installed (.pth, .dist-info, .egg-info, .egg-link, .egg).
+ENDS = (".py", ".pyc", ".so", ".pth", "-info", ".egg-link", ".egg")
 
 
-def _names(directory: str) -> frozenset[str]:
+def _names(directory: str, whole: bool) -> frozenset[str]:
+    """Return the names in a directory: those that may be modules, or the whole of them."""
     try:
-        return frozenset(name for name in os.listdir(directory) if name != IGNORED)
+        names = os.listdir(directory)
     except OSError:
         return frozenset()
+    return frozenset(name for name in names if name != IGNORED and (whole or "." not in name or name.endswith(ENDS)))
 
 
 class Sources:
     """A snapshot of files and directories, for a template whose making began at ``began`` (nanoseconds since 1970).
 
-    Files are judged by inode, size and times, directories by the names in them. ``noted`` are the states of source
-    files from just before they were read. ``base`` is the snapshot for the template that this one is a fork of.
+    Files are judged by inode, size and times, directories by the names in them: all of them in ``watched`` directories,
+    and those that may be modules in others. ``noted`` are the states of source files from just before they were read.
+    ``base`` is the snapshot for the template that this one is a fork of.
     """
 
     def __init__(
@@ -37,16 +42,20 @@ class Sources:
         began: int,
         noted: Mapping[str, State] | None = None,
         base: Sources | None = None,
+        watched: Iterable[str] = (),
     ) -> None:
+        self._watched = frozenset(watched)
         self._noted: dict[str, State] = {}
         self._files: dict[str, State] = {}
         self._directories: dict[str, tuple[State, frozenset[str]]] = {}
         if base is not None:
             self._noted, self._files, self._directories = {**base._noted}, {**base._files}, {**base._directories}
+            self._watched |= base._watched
         self._noted |= noted or {}
         self._files |= {path: file_state(path) for path in files if path not in self._files}
-        known = self._directories
-        self._directories |= {path: (file_state(path), _names(path)) for path in directories if path not in known}
+        for path in (*self._watched, *directories):
+            if path not in self._directories:
+                self._directories[path] = file_state(path), self._names_in(path)
         self._began = began
 
     def unsettled(self) -> tuple[str, float] | None:
@@ -96,14 +105,17 @@ class Sources:
         now = file_state(directory)
         if now == state:
             return False
-        if _names(directory) != names:
+        if self._names_in(directory) != names:
             return True
         self._directories[directory] = (now, names)
         return False
 
+    def _names_in(self, directory: str) -> frozenset[str]:
+        return _names(directory, directory in self._watched)
+
     def again(self) -> Sources:
         """Return a snapshot of the same files and directories as they are now."""
-        return Sources(self._files, self._directories, time.time_ns())
+        return Sources(self._files, self._directories, time.time_ns(), watched=self._watched)
 
 
 def expand(paths: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -130,7 +130,8 @@ class Warm(TemplateSource):
 
     If the template cannot be made, ``run_module``, ``run_script``, ``run_code`` and ``anyfork.subprocess`` start their
     programs cold; the log says why. Everything else raises the error. It is tried again after ``cool_down`` seconds, or
-    when one of its files has changed. Every method may be used from any thread. Raises ArgumentError.
+    when a file of the last template or a path of ``watch`` has changed. Every method may be used from any thread.
+    Raises ArgumentError.
 
     For example::
 
@@ -411,8 +412,8 @@ class Warm(TemplateSource):
         if self._made:
             self._sources = self._sources.again()
         else:
-            files, directories = expand(self._watch)
-            self._sources = Sources(files, [*directories, *filter(os.path.isdir, sys.path)], 0)
+            files, watched = expand(self._watch)
+            self._sources = Sources(files, filter(os.path.isdir, sys.path), 0, watched=watched)
         self._failure, self._not_before = _again(error), monotonic() + self._cool_down
         self._tell(WARNING, _why(error))
 
