@@ -49,24 +49,43 @@ def _is_complete(found: dict[int, Owned], late: bool) -> bool:
 
 
 def _stop_children(found: dict[int, Owned]) -> bool:
-    """Stop the children of all processes found so far, and add them. Return whether there were any."""
+    """Stop the children of all processes found so far, and theirs, and add them. Return whether there were any."""
     before = len(found)
-    for pid in [pid for pid, parent in _parents() if parent in found and pid not in found]:
-        try:
-            pidfd = Owned(map(os.pidfd_open, (pid,))) if has_pidfds() else Owned()
-        except ProcessLookupError:
-            continue
-        except OSError:  # out of descriptors
-            pidfd = Owned()
-        try:
-            parent = _parent(pid)
-        except OSError:  # the pidfd is the last one, which is needed to read
-            pidfd.close()
-            parent = _parent(pid)
-        if parent in found:  # still: the number may belong to another process by now
-            found[pid] = pidfd
-            _signal(pid, pidfd, SIGSTOP)
+    new = [pid for pid, parent in _parents() if parent in found and pid not in found]
+    while new:
+        for pid in new:
+            _stop(pid, found)
+        new = [child for pid in new if pid in found for child in _children(pid) if child not in found]
     return len(found) > before
+
+
+def _stop(pid: int, found: dict[int, Owned]) -> None:
+    """Stop a process and add it, if it still is the child of one that was found."""
+    try:
+        pidfd = Owned(map(os.pidfd_open, (pid,))) if has_pidfds() else Owned()
+    except ProcessLookupError:
+        return
+    except OSError:  # out of descriptors
+        pidfd = Owned()
+    try:
+        parent = _parent(pid)
+    except OSError:  # the pidfd is the last one, which is needed to read
+        pidfd.close()
+        parent = _parent(pid)
+    if parent in found:  # still: the number may belong to another process by now
+        found[pid] = pidfd
+        _signal(pid, pidfd, SIGSTOP)
+
+
+def _children(pid: int) -> list[int]:
+    """Return the children of a process as the kernel lists them, which may be too few, at a small part of the price of
+    a look at all processes: a chain that grows is caught up with.
+    """
+    try:
+        lists = [f"/proc/{pid}/task/{thread}/children" for thread in os.listdir(f"/proc/{pid}/task")]
+        return [int(child) for path in lists for child in _words(path)]
+    except OSError:  # it has ended, or this kernel has no such lists
+        return []
 
 
 def _signal(pid: int, pidfd: Owned, number: int) -> bool:
@@ -113,7 +132,12 @@ def _fields(path: str) -> list[str]:
     or if /proc hides it (hidepid), as a process of another user that could not be killed either.
     """
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()
+        return _words(path)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return []
+
+
+def _words(path: str) -> list[str]:
+    """Return the words of a file after the name of a process in parentheses, if there is one. Raises OSError."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()
