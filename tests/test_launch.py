@@ -75,7 +75,7 @@ def test_instead_of_a_sys_executable_that_is_none_the_interpreter_beside_the_lib
     monkeypatch.delenv("ANYFORK_PYTHON", raising=False)
     monkeypatch.setattr(sys, "executable", wrong)
     found = find_python()
-    assert os.path.basename(found) == "python{}.{}".format(*sys.version_info)
+    assert os.path.basename(found).removesuffix(sys.abiflags) == "python{}.{}".format(*sys.version_info)
     assert os.path.dirname(found) == os.path.join(sys.prefix, "bin")
 
 

@@ -45,6 +45,7 @@ def test_dropping_the_last_reference_ends_a_template(new_template):
     pid = template.pid
     del template
     gc.collect()
+    merge_references()  # those of what the template held
     wait_for_end(pid)
 
 

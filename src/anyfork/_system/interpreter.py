@@ -60,11 +60,14 @@ def _running_python() -> str:
     if is_python(executable) and not _is_embedded():
         return executable
     directories = _directories()
-    for directory in directories:
-        candidate = os.path.join(directory, f"python{VERSION}{getattr(sys, 'abiflags', '')}")
+    name = f"python{VERSION}"
+    candidates = [os.path.join(directory, name + getattr(sys, "abiflags", "")) for directory in directories]
+    if sys.prefix != sys.base_prefix:  # a virtual environment names its interpreter without such letters
+        candidates.insert(1, os.path.join(directories[0], name))
+    for candidate in candidates:
         if _is_executable(candidate):
             return candidate
-    raise LaunchError(f"{_why_not(executable)}, and no python{VERSION} is in {', '.join(directories)}: {REMEDY}")
+    raise LaunchError(f"{_why_not(executable)}, and no {name} is in {', '.join(directories)}: {REMEDY}")
 
 
 def _why_not(executable: str) -> str:
