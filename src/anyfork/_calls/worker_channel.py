@@ -85,12 +85,16 @@ class WorkerChannel:
     def use(self, sock: socket.socket, end: int) -> None:
         """Use this socket as the channel from now on; ``end`` is the result of ``find_end``."""
         self.end = end
-        self.watch = new_epoll()
+        self.watch = self._new_watch()
         if end >= 0:
             self.watch.register(end, POLLIN)
         self.watch.register(sock, POLLIN)
         self.sock = plain_socket(sock)
         self.calls.entered(self.process.pid)
+
+    def _new_watch(self) -> epoll:
+        """Return what watches the channel and the end of the worker."""
+        return new_epoll()
 
     def has_ended(self) -> bool:
         """Return whether the worker has ended. Ask when nothing is to be read: another process may still hold the

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from select import POLLIN
-
-from _anyfork_child.wire.channel import plain_socket
-
 from .._calls.worker_channel import WorkerChannel
 from .._system.polling import is_ready
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from select import epoll
 
     from .._blocking.process import Process
@@ -28,15 +23,8 @@ class SharedWorkerChannel(WorkerChannel):
         super().__init__(process, calls)
         self._shared = shared
 
-    def use(self, sock: socket.socket, end: int) -> None:
-        """Use the socket as the channel from now on, and ``end`` as the descriptor that reports the worker's end."""
-        self.end = end
-        self.watch = self._shared
-        if end >= 0:
-            self.watch.register(end, POLLIN)
-        self.watch.register(sock, POLLIN)
-        self.sock = plain_socket(sock)
-        self.calls.entered(self.process.pid)
+    def _new_watch(self) -> epoll:
+        return self._shared
 
     def has_ended(self) -> bool:
         """Return whether the worker has ended, when the channel has nothing to read.
