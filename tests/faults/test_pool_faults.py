@@ -176,3 +176,29 @@ async def test_an_answer_whose_worker_is_being_measured_is_delivered_when_the_po
 def test_an_answer_whose_worker_is_being_measured_is_delivered_when_an_executor_fails():
     with anyfork.Executor(max_workers=1, max_memory=1 << 40) as executor:
         assert executor.submit(abs, -1).result(DEADLINE) == 1
+
+
+def test_a_map_ends_whose_queued_job_has_all_its_answers():
+    """An interrupt may leave that: the job is dropped when a worker gets it."""
+    read, write = os.pipe()
+    executor = anyfork.Executor(max_workers=1, load=1)
+    try:
+        running = executor.submit(lambda gate: os.read(gate.fileno(), 1), anyfork.Descriptor(read))
+        while executor.stats().running < 1:
+            os.sched_yield()
+        results = executor.map(abs, [-1])
+        dispatcher = executor._dispatcher
+        with dispatcher.lock:
+            [work] = dispatcher.works
+            while work.items:
+                index, _ = work.items.popitem()
+                work.settle(index, 1)
+        os.write(write, b"x")
+        assert running.result(DEADLINE) == b"x"
+        executor.submit(abs, -1).result(DEADLINE)
+        assert not dispatcher.works
+        assert list(results) == [1]
+    finally:
+        os.close(read)
+        os.close(write)
+        executor.shutdown(wait=False)

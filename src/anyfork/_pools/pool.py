@@ -225,11 +225,13 @@ class PoolHandle:
         return bool(whole or parts)
 
     def skip(self, job: AnyJob) -> None:
-        """Drop a job that was given to a worker and is not sent to it: its caller no longer waits for it."""
+        """Drop a job that was given to a worker and need not run: its caller no longer waits, or has all answers."""
         self._again = True
         self.open.pop(job, None)
         self.scheduler.skip(job, monotonic())
         job.release()
+        if isinstance(job, (BatchJob, ItemJob)):
+            job.work.over(job)
 
     # --- Answers ---
 
