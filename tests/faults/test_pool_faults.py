@@ -171,6 +171,17 @@ async def test_an_answer_whose_worker_is_being_measured_is_delivered_when_the_po
                 await pool.call(abs, -1)
 
 
+@pytest.mark.anyio
+@pytest.mark.usefixtures("failing")
+async def test_a_pool_that_fails_can_be_closed_although_a_map_has_items_that_were_in_no_job():
+    with anyio.fail_after(DEADLINE):
+        async with aio.Pool(max_workers=1, max_memory=1 << 40) as pool:
+            results = pool.map(abs, range(9), return_exceptions=True)
+            assert await anext(results) == 0
+        rest = [await anext(results) for _ in range(8)]
+        assert isinstance(rest[-1], anyfork.PeerError)
+
+
 @pytest.mark.usefixtures("failing")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it is meant
 def test_an_answer_whose_worker_is_being_measured_is_delivered_when_an_executor_fails():

@@ -194,7 +194,7 @@ class MapItems:
         return self.closed
 
     def fail(self, error: BaseException) -> None:
-        """Fail all items that are in no job yet, because the map was deferred and cannot begin."""
+        """Fail all items that are in no job yet: the map was deferred and cannot begin, or the pool has failed."""
         for item in self._unsent():
             item.fail(error)
 

@@ -220,7 +220,10 @@ class PoolLoop(PoolHandle):
         self._closed = True
         self._kill()
         for job, _, _ in self.scheduler.decide(self.now()).fail:
-            job.fail(copy(self._failure))  # type: ignore[attr-defined]  # all jobs here have encoded calls
+            job.fail(copy(self._failure))  # type: ignore[attr-defined]  # all jobs here are an AnyJob
+        for work in self.works:
+            work.fail(copy(self._failure))
+        self.works.clear()
         for pooled_worker in list(self.pooled_workers):
             pooled_worker.kill()
         self._admit()
