@@ -7,7 +7,8 @@ the lock held, because callbacks are arbitrary user code.
 Signal handlers and destructors may call any function here at any point, also in the thread that holds the lock. Their
 requests are then deferred: the dispatcher's thread carries them out. ``close``, ``kill`` and ``abandon`` only set flags
 and leave the work to the thread. An interrupt in the middle of a decision leaves ``torn`` set; all requests are then
-deferred until the thread has rebuilt the scheduler's state, see _executor.interrupts.
+deferred until the thread has rebuilt the scheduler's state, see _pools.recovery. The jobs of each worker are recorded
+in steps that no interrupt splits (see _system.locks), so no worker ends, and no job is lost.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .._errors import AnyforkError, ArgumentError, HandleError, InitializerError
 from .._pools.jobs import deliver
 from .._pools.pool import PoolHandle
 from .._pools.records import JobState
+from .._pools.recovery import rebuild
 from .._pools.worker_queue import LOW, MANY
 from .._pools.worker_table import STALL
 from .._processes.undelivered import RETRY
@@ -35,7 +37,7 @@ from . import at_exit
 from .admission import ThreadAdmission, unchecked
 from .completion import Completion, LogEntry, handle_event
 from .errors import drop_in
-from .interrupts import cannot_put_off, cannot_wait, holds_link_of, recover
+from .interrupts import cannot_put_off, cannot_wait, holds_link_of
 from .watch import Watch
 from .workers import Workers
 
@@ -313,8 +315,8 @@ class Dispatcher(PoolHandle):
             self.watch.wakes_at = due  # under the lock: a thread that needs it earlier from now on wakes this one
         ready = self.watch.wait(due)
         with self.lock:
-            if self.lock.torn:
-                recover(self)
+            if self.lock.torn:  # no interrupt comes in this thread
+                rebuild(self, self.open, monotonic())
                 self.lock.torn = False
             self._look_at_flags()
             self.watch.go_on()

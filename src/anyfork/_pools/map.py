@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .._calls.progress import Progress
     from .encoder import JobEncoder
     from .jobs import AnyJob
-    from .records import WorkerRecord
     from .scheduler import Scheduler
 
     class PoolOfMap(Protocol):
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
         works: set[MapItems]
 
         def add(self, job: AnyJob) -> None: ...
-        def take_back(self, worker: WorkerRecord) -> bool: ...
         def withdraw_jobs(self, jobs: Iterable[AnyJob], kill: bool = True) -> None: ...
 
 
@@ -226,8 +224,6 @@ class MapItems:
             job.release()
         self.encoded.clear()
         self.waiting.clear()
-        for worker in {one.worker for one in self.jobs if one.worker is not None}:
-            self.pool.take_back(worker)  # which may add parts of jobs
         jobs, self.jobs = self.jobs, set()
         self.pool.works.discard(self)
         self.pool.withdraw_jobs(jobs, kill=False)

@@ -152,7 +152,7 @@ class PoolHandle:
 
     def check_owner(self, call: str) -> None:
         """Raise HandleError in a forked copy of the owner."""
-        if self._owner != this_process.pid:
+        if self.foreign:
             raise HandleError(
                 f"{call}() on {self.what} in a forked copy of its owner: it does not work there; make a new one"
             )

@@ -14,10 +14,22 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
     from typing import Any, Protocol
 
+    from .admission import Admission
     from .jobs import AnyJob
     from .map import MapItems
+    from .pooled_worker import PooledWorker
     from .records import Job, WorkerRecord
     from .scheduler import Scheduler
+
+    class Torn(Protocol):
+        """A pool (_pools.pool) whose decision was interrupted."""
+
+        scheduler: Scheduler
+        pooled_workers: set[PooledWorker]
+        works: set[MapItems]
+
+        @property
+        def admission(self) -> Admission: ...
 
     class Recovered(Protocol):
         """A worker of the pool."""
@@ -87,6 +99,15 @@ def adopt_all(scheduler: Scheduler, workers: Iterable[Recovered], wanted: Mappin
             waiting.pop(job, None)
         pooled_worker.flush_again()
     requeue(scheduler, waiting)
+
+
+def rebuild(pool: Torn, wanted: Mapping[AnyJob, None], now: float) -> None:
+    """Give the pool a new scheduler, with the present workers and all wanted jobs."""
+    pool.scheduler = pool.scheduler.anew()
+    pool.admission.count()
+    present = [each for each in pool.pooled_workers if each.worker.state is not WorkerState.GONE]
+    adopt_all(pool.scheduler, present, wanted, now)
+    complete_maps(pool.works, wanted)
 
 
 def complete_maps(works: Iterable[MapItems], jobs: Iterable[AnyJob]) -> None:

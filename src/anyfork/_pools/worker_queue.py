@@ -52,7 +52,6 @@ class JobCalls(Calls):
     jobs and permits, and remove the jobs from ``unwritten``.
     """
 
-    kind = "Executor worker"
     in_pool = True
 
     def __init__(

@@ -57,7 +57,7 @@ class WorkerTable:
     def least_loaded_quick(self, depth: int) -> WorkerRecord | None:
         """Return a worker of the lowest load if it has fewer than ``depth`` jobs, and only quick ones, or None.
 
-        Call ``freest`` before.
+        Call ``least_loaded`` before.
         """
         lowest = self.lowest
         if lowest < min(depth, len(self.by_load) - 1):

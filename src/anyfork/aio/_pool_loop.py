@@ -16,7 +16,7 @@ from .._pools.admission import Admission
 from .._pools.pool import PoolHandle
 from .._pools.pooled_worker import PooledWorker
 from .._pools.records import JobState, WorkerState
-from .._pools.recovery import adopt_all, complete_maps
+from .._pools.recovery import rebuild
 from .._system.log import logger_for
 from ._call_job import CallJob, end_wait
 from ._loop import nothing, running_loop
@@ -198,16 +198,12 @@ class PoolLoop(PoolHandle):
             return
         self.deliver()
         killed = self.scheduler.killed
-        self.scheduler = self.scheduler.anew()
-        self.admission.count()
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._timer_at = None, inf
         new = [job for job in self.open if isinstance(job, CallJob) and job.state is JobState.NEW]  # see ``submit``
         wanted = dict.fromkeys(job for job in self.open if job not in new)
-        present = [each for each in self.pooled_workers if each.worker.state is not WorkerState.GONE]
-        adopt_all(self.scheduler, present, wanted, self.now())
-        complete_maps(self.works, wanted)
+        rebuild(self, wanted, self.now())
         if killed:
             self._kill()
         self.busy = False
