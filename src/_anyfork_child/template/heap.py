@@ -18,6 +18,7 @@ from time import monotonic
 from types import CodeType
 
 from ..wire.own_imports import import_own
+from ..wire.platform import FREE_THREADED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def why_not_immortal() -> str:
         return f"{version} counts the references to all objects; use Python 3.12 or newer"
     if sys.version_info[:2] == (3, 14):  # LOAD_CONST_MORTAL: the count of a constant overflows after long loops
         return f"{version} goes on counting references to constants of code that has run before; use another version"
-    if "t" in sys.abiflags:
+    if FREE_THREADED:
         return f"this {version} is free-threaded; use one with a GIL"
     if sys.maxsize < 1 << 32 or sys.byteorder != "little":
         return f"this {version} is not for a 64-bit, little-endian machine"

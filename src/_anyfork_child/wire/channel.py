@@ -36,9 +36,8 @@ SHORTAGE = 0.01  # seconds until the kernel may take what it has refused
 
 def wait_for_memory(error: OSError) -> None:
     """Wait a moment before a retry of a call that the kernel refused for lack of memory. Raises other errors."""
-    if error.errno not in LATER:
+    if not is_short_of_memory(error):
         raise error
-    sleep(SHORTAGE)
 
 
 def is_short_of_memory(error: Exception) -> bool:

@@ -81,8 +81,7 @@ class Warm(HasTemplates):
         """
         generation = await run_sync(self._warm._current, "template", abandon_on_cancel=True)
         kept = self._kept
-        gone = kept is None or kept[0] is not generation or bool(await run(why_gone(kept[1]._link)))
-        if kept is None or gone:
+        if kept is None or kept[0] is not generation or bool(await run(why_gone(kept[1]._link))):
             template = Template.from_blocking(await run_sync(self._warm._fork_of, generation, {}))
             self._kept = kept = generation, await template.ready()
         return kept[1]
