@@ -85,7 +85,7 @@ class Track:
         if outcome:
             self._write(outcome)
 
-    def extend(self, now: float, count: int = 1) -> bool:
+    def extend(self, now: float, count: int) -> bool:
         """Add a quick job to those that share an event. Return False if it needs an event of its own."""
         last = self.last
         if self.began - last > GAP or last - self.first > TOGETHER:
