@@ -145,6 +145,11 @@ def merge_references() -> None:
         gc.collect()
 
 
+def eventually_freed(condition: Callable[[], object], what: str = "") -> None:
+    """Wait until what holds when objects are freed whose last references other threads may have dropped."""
+    eventually(lambda: merge_references() or condition(), what)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Leave out what does not concern templates on other machines; skip what needs a package that is not there."""

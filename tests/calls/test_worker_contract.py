@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import call_functions
 import pytest
 from call_makers import MAKERS
-from conftest import descendants, eventually, merge_references
+from conftest import descendants, eventually, eventually_freed
 from deadlines import DEADLINE
 from owner_side import output_of, pipe
 from procfs import runs
@@ -707,7 +707,7 @@ def test_a_dropped_worker_ends(new_worker):
     worker = new_worker()
     pid = worker.ready().pid
     del worker
-    eventually(lambda: merge_references() or pid not in descendants())
+    eventually_freed(lambda: pid not in descendants())
 
 
 def test_a_killed_worker_ends_at_once(new_worker):

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import child_side
 import pytest
-from conftest import descendants, eventually, merge_references, wait_for_end
+from conftest import descendants, eventually, eventually_freed, wait_for_end
 from deadlines import DEADLINE
 from handles_functions import ask_of_my_own, keep_template, start_my_own, take_and_use
 from owner_side import ask, blocking_only, ended, output_of, pipe, read_all, result_of, stopped
@@ -44,17 +44,15 @@ def test_dropping_the_last_reference_ends_a_template(new_template):
     template = new_template().ready()
     pid = template.pid
     del template
-    gc.collect()
-    merge_references()  # those of what the template held
-    wait_for_end(pid)
+    eventually_freed(lambda: not exists(pid), f"process {pid} goes on")
 
 
 def test_what_was_asked_before_a_handle_was_dropped_is_still_done(new_template):
     with pipe() as (read, write):
         new_template().execute("import os; os.write(args[0].fileno(), b'done')", anyfork.Descriptor(write))
-        merge_references()
         os.close(write)
         assert os.read(read, 100) == b"done"
+        eventually_freed(lambda: readable(read), "the template goes on")
         assert os.read(read, 1) == b""
 
 

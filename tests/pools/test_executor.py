@@ -21,7 +21,7 @@ from pickle import PicklingError
 import call_functions
 import executor_functions
 import pytest
-from conftest import descendants, eventually, merge_references
+from conftest import descendants, eventually, eventually_freed
 
 import anyfork
 from anyfork import Executor, Template
@@ -392,8 +392,9 @@ def test_a_map_keeps_no_result_that_was_taken(executor):
     for found in executor.map(executor_functions.odd, range(20)):
         gone = weakref.ref(found)
         del found
-        merge_references()
-        eventually(lambda gone=gone: gone() is None, "a result is kept")  # its thread may still be in the same step
+        eventually_freed(
+            lambda gone=gone: gone() is None, "a result is kept"
+        )  # its thread may still be in the same step
 
 
 # --- Who runs what ----------------------------------------------------------------------------------------------
@@ -509,7 +510,7 @@ def test_a_handler_that_raises_fails_its_job_and_no_other(executor):
 
 def test_a_map_goes_on_although_each_item_ends_its_worker():
     with Executor(max_workers=1) as executor:
-        errors = list(executor.map(os._exit, range(1, 7), return_exceptions=True, timeout=SOON))
+        errors = list(executor.map(call_functions.vanish, range(1, 7), return_exceptions=True, timeout=SOON))
     assert [error.status.code for error in errors] == [1, 2, 3, 4, 5, 6]
 
 
