@@ -17,6 +17,8 @@ from subprocess import list2cmdline as list2cmdline
 from types import FunctionType as _FunctionType
 
 from ._programs.popen import Popen as Popen
+from ._programs.popen import TimedPopen as _TimedPopen
+from ._programs.popen import timed as _timed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,10 +75,10 @@ def _document(name: str) -> str:
 
 
 # The functions of the standard module, with a Popen of ours and each other among their globals.
-_space = {**vars(_standard), "Popen": Popen}
+_space = {**vars(_standard), "Popen": _TimedPopen}
 for _name in _FUNCTIONS:
     _function = vars(_standard)[_name]
     _ours = _FunctionType(_function.__code__, _space, _name, _function.__defaults__, _function.__closure__)
     _ours.__kwdefaults__, _ours.__doc__ = _function.__kwdefaults__, _document(_name)
     _ours.__module__ = __name__
-    globals()[_name] = _space[_name] = _ours
+    globals()[_name] = _space[_name] = _timed(_ours) if _name in ("run", "call") else _ours

@@ -748,3 +748,39 @@ def test_an_interrupt_while_a_start_is_counted_leaves_no_program(warm, interrupt
             warm.run_code("import signal; signal.pause()")
     finally:
         sys.settrace(before)
+
+
+TIMED = {
+    "run": (lambda warm, command: subprocess.run(command, template=warm, timeout=0.01), subprocess.TimeoutExpired),
+    "call": (lambda warm, command: subprocess.call(command, template=warm, timeout=0.01), subprocess.TimeoutExpired),
+    "run_code": (lambda warm, command: warm.run_code(command[-1], timeout=0.01), anyfork.NotReadyError),
+}
+
+
+@pytest.mark.parametrize("name", TIMED)
+def test_a_timeout_includes_the_making_of_the_template_which_goes_on(name):
+    start, expected = TIMED[name]
+    release = threading.Event()
+
+    def make():
+        assert release.wait(PROGRAM_DEADLINE)
+        return anyfork.Template.new_exec()
+
+    with anyfork.Warm(make=make) as warm:
+        for _ in range(2):
+            with pytest.raises(expected, match=r"0\.01"):
+                start(warm, [sys.executable, "-c", "print('warm')"])
+        release.set()
+        command = [sys.executable, *options_of(warm), "-c", "print('warm')"]
+        assert subprocess.check_output(command, template=warm, timeout=PROGRAM_DEADLINE) == b"warm\n"
+        assert (warm.report().made, warm.report().cold) == (1, 0)
+
+
+def test_a_timeout_of_a_program_includes_the_preparation_of_its_template(tmp_path):
+    os.mkfifo(tmp_path / "gate")
+    with anyfork.Template().execute("open(args[0]).close()", str(tmp_path / "gate")) as template:
+        command = [sys.executable, *options_of(None), "-c", "pass"]
+        with pytest.raises(subprocess.TimeoutExpired, match=r"0\.01"):
+            subprocess.run(command, template=template, timeout=0.01)
+        (tmp_path / "gate").write_text("")
+        assert subprocess.call(command, template=template, timeout=PROGRAM_DEADLINE) == 0

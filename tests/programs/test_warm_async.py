@@ -325,7 +325,12 @@ async def test_what_cannot_be_warm_starts_cold_or_raises(edit, caplog):
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
 
 
-async def test_a_cancelled_caller_does_not_wait():
+STARTS = {"fork": lambda warm: warm.fork(), "run_process": lambda warm: aio.run_process(COMMAND, template=warm)}
+COMMAND = [sys.executable, "-c", "pass"]
+
+
+@pytest.mark.parametrize("name", STARTS)
+async def test_a_cancelled_caller_does_not_wait(name):
     release, ended = threading.Event(), threading.Event()
 
     def make():
@@ -336,7 +341,7 @@ async def test_a_cancelled_caller_does_not_wait():
 
     async with aio.Warm(make=make) as warm:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(warm.fork)
+            tasks.start_soon(STARTS[name], warm)
         release.set()
         await anyio.to_thread.run_sync(ended.wait)
 

@@ -16,6 +16,7 @@ from .._errors import (
     ArgumentError,
     ForkError,
     HandleError,
+    NotReadyError,
     PreloadError,
     RemoteTemplateError,
     TemplateError,
@@ -24,8 +25,9 @@ from .._processes.handles import TemplateSource, check_modules
 from .._processes.start import fork_present
 from .._status import Record
 from .._system import this_process
-from .._system.locks import do_locked
+from .._system.locks import do_locked, try_locked
 from .._system.log import INFO, WARNING, logger_for
+from .._system.timeouts import NotInTimeError, call_until, deadline, remaining
 from .generation import WROTE, Generation, NotWarmError, adopt, make, settled, split_installed
 from .learned_imports import Learning
 from .process import Process
@@ -317,10 +319,18 @@ class Warm(TemplateSource):
         if self._closed:
             raise HandleError(f"{call}() on a Warm that was closed: make a new one, or close it later")
 
-    def _current(self, call: str) -> Generation:
-        """Return the generation that is up to date; make it if there is none. Raises what prevents that."""
+    def _current(self, call: str, until: float | None = None) -> Generation:
+        """Return the generation that is up to date; make it if there is none. Raises what prevents that.
+
+        Raises NotInTimeError at a deadline, too. The making goes on then, for the next call.
+        """
         self._check(call)
-        return do_locked(self._lock, self._get, call)
+        if until is None:
+            return do_locked(self._lock, self._get, call)
+        found: list[Generation | None] = []
+        if try_locked(self._lock, lambda: found.append(self._up_to_date())) and found[0] is not None:
+            return found[0]
+        return call_until(until, self._current, call)
 
     def _templates(self, call: str) -> Sequence[Template]:
         return [self._current(call).template]
@@ -441,18 +451,21 @@ class Warm(TemplateSource):
     def _run(
         self, call: str, target: Argument, argv: Sequence[Argument], timeout: float | None, attributes: Any
     ) -> Process:
+        until = deadline(timeout)
         try:
-            made, generation = self._begin(call, attributes)
+            made, generation = self._begin(call, attributes, until)
             process, report = self._take_over(made, Process._of, call, target, argv)
-            process._ready_or_gone(timeout)
+            process._ready_or_gone(remaining(until))
         except RemoteTemplateError:  # it was to run there
             raise
+        except NotInTimeError:
+            raise NotReadyError(f"{call}() was not done within {timeout} s: its template is still being made") from None
         except (NotWarmError, TemplateError, ForkError) as error:
             why = self._why_not(error)
         else:
             self._note_start(process, generation, report)
             return process
-        cold: Process = getattr(Template.new_exec(**attributes), call)(target, *argv, timeout=timeout)
+        cold: Process = getattr(Template.new_exec(**attributes), call)(target, *argv, timeout=remaining(until))
         note_cold(cold, why)
         return cold
 
@@ -489,20 +502,20 @@ class Warm(TemplateSource):
             self._saved -= generation.seconds
             self._note_cold(why)
 
-    def _begin(self, call: str, attributes: Any) -> tuple[Template, Generation]:
+    def _begin(self, call: str, attributes: Any, until: float | None = None) -> tuple[Template, Generation]:
         """Return a fork for a program, and the generation that it is of. Raises NotWarmError, and that of a fork."""
-        generation, env = self._for_program(call, attributes.get("env"))
+        generation, env = self._for_program(call, attributes.get("env"), until)
         return self._fork_of(generation, attributes if env is None else {**attributes, "env": env}), generation
 
-    def _for_program(self, call: str, env: Any) -> tuple[Generation, Any]:
+    def _for_program(self, call: str, env: Any, until: float | None = None) -> tuple[Generation, Any]:
         """Return the generation for a program, and the environment given for it, with what modules have set.
 
-        Raises NotWarmError, HandleError and RemoteTemplateError.
+        Raises NotWarmError, HandleError, RemoteTemplateError, and NotInTimeError at the deadline.
         """
         self._check(call)
         try:
-            generation = self._current(call)
-        except (HandleError, RemoteTemplateError):
+            generation = self._current(call, until)
+        except (HandleError, RemoteTemplateError, NotInTimeError):
             raise
         except Exception as error:  # as in _make
             self._note_cold(_why(error))

@@ -6,11 +6,13 @@ import logging
 import os
 import subprocess
 import sys
+from functools import wraps
 
 from .._blocking.generation import NotWarmError
 from .._blocking.template import Template
 from .._blocking.warm import Warm
 from .._errors import AnyforkError, ArgumentError, StatusUnknownError
+from .._system.timeouts import NotInTimeError, deadline, remaining
 from .command_line import NotAProgramError, take_apart
 from .start import check_local, program_attributes, start_warm
 
@@ -53,6 +55,7 @@ class Popen(StandardPopen):
     cold: str | None = None
     _process: Process | None = None
     _template: Template | Warm | None = None
+    _until: float | None = None  # the deadline for its start
     _outlives: bool = True  # whether the program goes on when this process has ended
 
     def __init__(self, args: Any, *positional: Any, template: Template | Warm | None = None, **keywords: Any) -> None:
@@ -85,12 +88,14 @@ class Popen(StandardPopen):
         template, warm, imports_to = self._template, None, ""
         if isinstance(template, Warm):
             warm = template
-            generation, env = generation_for(warm, env)
+            generation, env = generation_for(warm, env, self._until)
             template, imports_to = generation.template, warm._imports_to(line.kind, line.target)
         stdin, stdout, stderr = (None if fd == -1 else fd for fd in (p2cread, c2pwrite, errwrite))
         attributes = program_attributes(stdin, stdout, stderr, cwd, env, umask, uid, gid, gids, new_session)
         attributes["detached"] = self._outlives
-        self._process, why = start_warm(template, line, attributes, pass_fds, None if group < 0 else group, imports_to)
+        self._process, why = start_warm(
+            template, line, attributes, pass_fds, None if group < 0 else group, imports_to, self._until
+        )
         if warm is not None:
             warm._count(generation, why)
         self.pid: int = self._process.pid or 0
@@ -140,10 +145,52 @@ class Popen(StandardPopen):
             self._process.send_signal(sig)
 
 
-def generation_for(warm: Warm, env: Any) -> tuple[Generation, Any]:
-    """Return the generation for a program, and the program's environment. Raises NotAProgramError."""
+class TimedPopen(Popen):
+    """A Popen whose timeouts end at the deadline for its start at the latest."""
+
+    def __init__(self, args: Any, *positional: Any, until: float | None = None, **keywords: Any) -> None:
+        self._until = until
+        super().__init__(args, *positional, **keywords)
+
+    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:  # noqa: A002  # as there
+        return super().communicate(input, self._left(timeout))
+
+    def wait(self, timeout: float | None = None) -> int:
+        return super().wait(self._left(timeout))
+
+    def _left(self, timeout: float | None) -> float | None:
+        left = remaining(self._until)
+        return timeout if timeout is None or left is None else min(timeout, left)
+
+
+def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of the standard module with a timeout that counts from its call on, the start included.
+
+    It makes a TimedPopen.
+    """
+
+    @wraps(function)
+    def call(*popenargs: Any, timeout: float | None = None, **keywords: Any) -> Any:
+        if timeout is None:
+            return function(*popenargs, **keywords)
+        try:
+            return function(*popenargs, timeout=timeout, until=deadline(timeout), **keywords)
+        except subprocess.TimeoutExpired as error:
+            error.timeout = timeout  # not what the start has left of it
+            raise
+        except NotInTimeError:
+            raise subprocess.TimeoutExpired(popenargs[0] if popenargs else keywords["args"], timeout) from None
+
+    return call
+
+
+def generation_for(warm: Warm, env: Any, until: float | None = None) -> tuple[Generation, Any]:
+    """Return the generation for a program, and the program's environment.
+
+    Raises NotAProgramError, and NotInTimeError at the deadline.
+    """
     try:
-        generation, given = warm._for_program("Popen", os.environb if env is None else env)
+        generation, given = warm._for_program("Popen", os.environb if env is None else env, until)
         check_local("Popen", Template, generation.template)
     except NotWarmError as why:
         raise NotAProgramError from why  # the Warm has logged it

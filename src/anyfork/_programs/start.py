@@ -12,10 +12,11 @@ from _anyfork_child.wire.program_reports import FAILED
 
 from .._blocking.process import Process
 from .._blocking.template import Template
-from .._errors import AnyforkError, ArgumentError, AttributeRefusedError
+from .._errors import AnyforkError, ArgumentError, AttributeRefusedError, NotReadyError
 from .._processes.handles import TemplateHandle, check_template
 from .._processes.start import fork_present
 from .._system.pipes import open_pipe
+from .._system.timeouts import NotInTimeError, remaining
 from .command_line import NotAProgramError
 
 TYPE_CHECKING = False
@@ -39,16 +40,18 @@ def start_warm(
     passed: Sequence[int],
     group: int | None,
     imports_to: str = "",
+    until: float | None = None,
 ) -> tuple[Process, str]:
     """Start a command line; return its process, and why a new interpreter runs it, if one does.
 
     ``passed`` are descriptors that it gets under their numbers, ``group`` the process group that it joins. It tells
     the address ``imports_to`` what it has imported. Raises
-    NotAProgramError if nothing was started, and OSError if the system has refused an attribute.
+    NotAProgramError if nothing was started, OSError if the system has refused an attribute, and NotInTimeError if it
+    has not started at the deadline ``until``.
     """
     with errors_of_start(attributes):
         handle, report = request(Template, Process._of, template, line, attributes, passed, group, imports_to)
-        process = handle._ready_or_gone(None)
+        process = handle._ready_or_gone(remaining(until))
     said = read_report(report)
     if said.startswith(FAILED):
         process.wait()
@@ -111,11 +114,13 @@ def read_report(report: Owned) -> bytes:
 
 @contextmanager
 def errors_of_start(attributes: Mapping[str, object]) -> Iterator[None]:
-    """Turn errors of a start into OSError, if the system refused an attribute, and NotAProgramError."""
+    """Turn errors of a start into OSError, if the system refused an attribute, NotInTimeError and NotAProgramError."""
     try:
         yield
     except AttributeRefusedError as error:
         raise _refused(error.errno, attributes["cwd"] if error.attribute == "cwd" else None) from error
+    except NotReadyError:
+        raise NotInTimeError from None
     except (AnyforkError, OSError) as error:
         raise NotAProgramError(f"the template cannot start it: {error}") from error
 

@@ -1,10 +1,19 @@
-"""Timeouts, as callers give them to all functions: their valid values and their deadlines."""
+"""Timeouts, as callers give them to all functions: their valid values, their deadlines, and calls with a deadline."""
 
 from __future__ import annotations
 
+from _thread import allocate_lock, start_new_thread
 from time import monotonic
 
 from .._errors import ArgumentError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar, TypeVarTuple
+
+    Args = TypeVarTuple("Args")
+    Result = TypeVar("Result")
 
 inf = float("inf")  # math.inf would need the math module, a file that nothing else here loads
 LONGEST = 1e6  # seconds that one system call is asked to wait: poll takes 24.8 days at most; longer waits are repeated
@@ -47,3 +56,35 @@ def remaining(until: float | None) -> float | None:
 def one_wait(left: float | None) -> float:
     """Return how many of the seconds left one system call may wait; -1 without a limit."""
     return -1 if left is None else min(left, LONGEST)
+
+
+class NotInTimeError(Exception):
+    """Raised at a deadline for a call that goes on in the background."""
+
+
+def call_until(until: float, function: Callable[[*Args], Result], *args: *Args) -> Result:
+    """Call a function in another thread; return its result.
+
+    Raises what the function raises, RuntimeError if there can be no thread, and NotInTimeError at the deadline. The
+    function goes on then, and nobody gets its result.
+    """
+    results: list[Result] = []
+    errors: list[BaseException] = []
+    done = allocate_lock()
+    done.acquire()
+
+    def run() -> None:
+        try:
+            results.append(function(*args))
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            done.release()
+
+    start_new_thread(run, ())
+    while not done.acquire(timeout=one_wait(remaining(until))):
+        if monotonic() >= until:
+            raise NotInTimeError
+    if errors:
+        raise errors.pop()
+    return results[0]
