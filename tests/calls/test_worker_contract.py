@@ -286,6 +286,16 @@ def test_large_items_of_a_map_do_not_lock_both_sides(worker):
         assert result == data
 
 
+@pytest.mark.parametrize("further", [0, 1])
+def test_results_that_came_before_a_worker_was_closed_are_taken_before_it_refuses_further_items(new_worker, further):
+    with new_worker() as worker:
+        results = worker.map(operator.neg, range(4 + further), window=4)
+        assert next(results) == 0
+    assert [next(results) for _ in range(3)] == [-1, -2, -3]
+    with pytest.raises(anyfork.WorkerDiedError if further else StopIteration):
+        next(results)
+
+
 def test_what_a_map_that_was_closed_had_ahead_does_not_run(plain_worker, tmp_path):
     with pipe() as (read, write):
         here = anyfork.Descriptor(read)

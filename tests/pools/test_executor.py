@@ -373,6 +373,16 @@ def test_a_map_collects_its_items_at_once_or_as_they_are_wanted(executor):
     assert list(found) == [-n for n in range(5, 1000)]
 
 
+def test_results_that_came_before_the_shutdown_are_taken_before_further_items_are_refused():
+    with anyfork.Executor(max_workers=1) as executor:
+        found = executor.map(operator.neg, range(10), buffersize=4)
+        assert next(found) == 0
+    got = []
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        got.extend(found)
+    assert got == [-1, -2, -3, -4]
+
+
 def test_a_map_that_is_given_up_does_not_go_on(pipe, other_pipe, tmp_path):
     path = str(tmp_path / "done")
     with Executor(max_workers=1) as executor:

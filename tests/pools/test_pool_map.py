@@ -12,7 +12,7 @@ import anyio
 import pool_functions as jobs
 import pytest
 from deadlines import DEADLINE
-from pool_side import until
+from pool_side import ask, until
 
 import anyfork
 from anyfork import aio
@@ -229,14 +229,30 @@ async def test_an_item_that_takes_too_long_ends_its_worker_alone(template, gate)
         assert isinstance(got[1], anyfork.CallTimeoutError)
 
 
-async def test_a_closed_pool_gives_no_further_items(template):
-    pool = aio.Pool(template)
-    results = pool.map(operator.neg, range(10), window=2)
+@pytest.mark.parametrize("further", [0, 1])
+async def test_results_that_came_before_a_pool_was_closed_are_taken_before_it_refuses_further_items(template, further):
+    pool = aio.Pool(template, max_workers=1)
+    results = pool.map(operator.neg, range(4 + further), window=4)
     assert await anext(results) == 0
     await pool.aclose()
-    with pytest.raises(anyfork.HandleError, match="closed"):
-        async for _ in results:
-            pass
+    assert [await anext(results) for _ in range(3)] == [-1, -2, -3]
+    with pytest.raises(anyfork.HandleError if further else StopAsyncIteration):
+        await anext(results)
+    with pytest.raises(StopAsyncIteration):
+        await anext(results)
+
+
+async def test_a_map_waits_for_an_item_that_its_closing_pool_finishes(template, gate, tasks):
+    file = gate.file
+    pool = aio.Pool(template, max_workers=1)
+    results = pool.map(lambda item: item or jobs.wait(file), [1, 0])
+    assert await anext(results) == 1
+    closing = ask(tasks, pool.aclose)
+    await until(lambda: pool._pool_loop.refuses)
+    waiting = ask(tasks, anext, results)
+    gate.open()
+    assert await waiting.outcome() is None
+    await closing.outcome()
 
 
 @pytest.mark.parametrize("window", [0, -3])

@@ -163,8 +163,11 @@ class CallMap:
 
     @property
     def wants_more(self) -> bool:
-        """True when it is time for the calls of further items."""
-        return self.more and len(self.ahead) <= self.low
+        """True when it is time for the calls of further items.
+
+        A worker that has ended refuses them. That error waits until the calls that were made have been taken.
+        """
+        return self.more and len(self.ahead) <= self.low and not (self.ahead and self.channel.calls.failed)
 
     def first_is_done(self) -> bool:
         """Return whether the next call is done."""

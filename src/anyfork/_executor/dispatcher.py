@@ -100,6 +100,11 @@ class Dispatcher(PoolHandle):
         """True if a full queue raises an error instead of blocking the caller."""
         return bool(self._settings.raises)
 
+    @property
+    def refuses(self) -> bool:
+        """True if a new job would be refused now."""
+        return self._refusal() is not None
+
     def check_open(self) -> None:
         """Raise the exception that refuses a new job, if there is one."""
         why = self._refusal()

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
         @property
         def owner(self) -> int: ...
+        @property
+        def refuses(self) -> bool: ...
         def begin_work(self, work: ExecutorMap) -> None: ...
         def check_owner(self, call: str) -> None: ...
         def check_wait(self, call: str) -> None: ...
@@ -132,20 +134,26 @@ def in_chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def results_of(work: ExecutorMap, items: Iterator[Any], count: int, deadline: float | None) -> Iterator[Any]:
-    """Yield the results. Collect and submit further items, several at once, as results are taken."""
+    """Yield the results. Collect and submit further items, several at once, as results are taken.
+
+    If the Executor refuses further items, the exception comes after the results of those that it has accepted.
+    """
     index, bound, more = 0, count, True
     done = work.done
     some = max(1, count // 4)
     try:
-        while index < count:
-            if index not in work.results if done is None else not done:
+        while index < count or more:
+            last = index == count
+            if not last and (index not in work.results if done is None else not done):
                 work.wait(index, deadline)
-            if more and count - index <= bound - some + 1:
+            if more and count - index <= bound - some + 1 and (last or not work.pool.refuses):
                 ahead = list(islice(items, some))
                 more = len(ahead) == some
                 if ahead:
                     work.add(ahead)
                     count += len(ahead)
+            if last:
+                continue
             index += 1
             yield work.take(index - 1 if done is None else done.popleft())
     finally:

@@ -146,6 +146,11 @@ class PoolHandle:
             raise HandleError(f"{call}() on a pool that was closed: make a new one, or close it later")
 
     @property
+    def refuses(self) -> bool:
+        """True if the pool refuses new jobs, because it was closed or has failed."""
+        return self._closed
+
+    @property
     def foreign(self) -> bool:
         """Return whether this is a forked copy of the process that made the pool."""
         return self._owner != this_process.pid

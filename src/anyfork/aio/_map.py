@@ -62,15 +62,18 @@ class AsyncMapItems(MapItems):
 
     @property
     def room(self) -> int:
-        """The number of items that may be added now."""
-        return self._window - (self.count - self._taken)
+        """The number of items to collect now. If the pool refuses them, the first one is enough for the error."""
+        return 1 if self.pool.refuses else self._window - (self.count - self._taken)
 
     @property
     def wants_more(self) -> bool:
-        """True if it is time to get further items. Many are fetched at once, when half of the window is free."""
+        """True if it is time to get further items. Many are fetched at once, when half of the window is free.
+
+        A pool that was closed refuses them. That error waits until the results in progress have been taken.
+        """
         if self.exhausted or 2 * (self.count - self._taken) > self._window:
             return False
-        return self.empty or self.pool.scheduler.has_room
+        return self.empty or (self.pool.scheduler.has_room and not self.pool.refuses)
 
     def begin(self) -> None:
         """Submit the added items. Runs as a decision of the pool."""
@@ -188,7 +191,7 @@ class PoolMap(Stays, Generic[Result]):
     async def __anext__(self) -> Result:
         work = self._work
         if self._pool_loop.foreign:
-            self._pool_loop.here("map")
+            self._pool_loop.check_owner("map")
         self._turn.check()
         if work.wants_more:
             with self._turn:
@@ -214,7 +217,8 @@ class PoolMap(Stays, Generic[Result]):
 
     async def _wait(self) -> Any:
         """Wait for the next result, and return it. Raises StopAsyncIteration if there is none."""
-        work, loop = self._work, self._pool_loop.here("map")
+        work, loop = self._work, self._pool_loop.find_loop("map")
+        assert loop is not None  # since the call of ``map``
         while True:
             work.waiter = waiter = loop.waiting()  # first, so that what a signal handler ends from now on is seen
             try:
@@ -232,28 +236,34 @@ class PoolMap(Stays, Generic[Result]):
     async def _fill(self) -> None:
         """Collect further items, and submit them together."""
         work, pool_loop = self._work, self._pool_loop
-        pool_loop.here("map")
+        pool_loop.find_loop("map")
         try:
-            await pool_loop.follow()
-            if work.empty and not pool_loop.scheduler.has_room:
-                await pool_loop.wait_for_room()
-            for job in work.add(await self._collect()):
-                if isinstance(job.body, Message):
-                    await write_files(job.body)
-            pool_loop.request(work.begin)
+            refused = pool_loop.refuses
+            if not refused:
+                await pool_loop.follow()
+                if work.empty and not pool_loop.scheduler.has_room:
+                    await pool_loop.wait_for_room()
+            if found := await self._collect():
+                for job in work.add(found):
+                    if isinstance(job.body, Message):
+                        await write_files(job.body)
+                if refused or pool_loop.scheduler.finished:  # a closing pool does what was begun before
+                    pool_loop.here("map")
+                pool_loop.request(work.begin)
         except BaseException:
             work.close()
             raise
 
     async def _collect(self) -> list[tuple[object]]:
         """Return further items, as arguments of calls."""
-        work, room = self._work, self._work.room
+        work = self._work
         if self._later is None:
+            room = work.room
             found = [(item,) for item in islice(self._items, room)]
             work.exhausted = len(found) < room
             return found
         found = []
-        while len(found) < room:
+        while len(found) < work.room:
             try:
                 found.append((await self._later.__anext__(),))
             except StopAsyncIteration:

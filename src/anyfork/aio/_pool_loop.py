@@ -67,16 +67,11 @@ class PoolLoop(PoolHandle):
         return self.scheduler.limits.boosts_load
 
     def here(self, call: str) -> Loop:
-        """Return the pool's event loop, which is the loop of its first use.
+        """Return the pool's event loop, which is the loop of its first use, for a call that submits jobs.
 
         Raises HandleError in another loop, without a loop, in a forked copy of the owner, and after the closing.
         """
-        loop = self._loop
-        if loop is not None and not loop.runs:
-            self.check_owner(call)  # a forked copy has no loop
-            raise HandleError(
-                f"{call}() on a pool that belongs to another event loop, and ends with it: make one in this loop"
-            )
+        loop = self.find_loop(call)
         self._check(call)
         if loop is None:
             loop = running_loop()
@@ -85,6 +80,16 @@ class PoolLoop(PoolHandle):
                     f"{call}() on an async pool needs an event loop that runs: use it in an async function"
                 )
             self._live_in(loop)
+        return loop
+
+    def find_loop(self, call: str) -> Loop | None:
+        """Return the pool's event loop, or None before the first use. Raises HandleError in another loop."""
+        loop = self._loop
+        if loop is not None and not loop.runs:
+            self.check_owner(call)  # a forked copy has no loop
+            raise HandleError(
+                f"{call}() on a pool that belongs to another event loop, and ends with it: make one in this loop"
+            )
         return loop
 
     # --- Admission to the queue ---
