@@ -13,7 +13,7 @@ from deadlines import DEADLINE
 from owner_side import forked_template
 
 import anyfork
-from _anyfork_child.wire.owned_descriptors import Owned
+from _anyfork_child.wire.descriptors import Owned
 from anyfork import CHANNEL, DEVNULL, PIPE, STDOUT, aio
 from anyfork._blocking.streams import _reader
 

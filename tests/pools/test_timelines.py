@@ -18,7 +18,7 @@ from deadlines import PROGRAM_DEADLINE
 from observed_faces import opened
 
 import anyfork
-from anyfork._calls.labels import label_of
+from anyfork._calls.known_functions import label_of
 from anyfork._calls.trace_file import TraceFile
 from anyfork._calls.track import NEXT_LANE, Track
 from anyfork._cli.command_line import main

@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from _anyfork_child.remote import bundle
-from _anyfork_child.remote.bootstrap import BOOT, NOISE, Answers, digest, lines, package, with_boot
+from _anyfork_child.remote.bootstrap import BOOT, NOISE, Answers, digest, lines, pack, package, with_boot
 from _anyfork_child.remote.importer import BundleImporter
 from _anyfork_child.remote.protocol import DATA, EOF, MAX_BODY, MessageDecoder, credit, message
 from _anyfork_child.remote.ssh_command import LONGEST, StderrLines
@@ -112,7 +111,7 @@ def test_noise_without_end_is_an_error():
 
 
 def test_what_is_carried_are_the_sources_of_the_child_and_of_cloudpickle():
-    data = zlib.decompress(bundle.pack(("host", 7)))
+    data = zlib.decompress(pack(("host", 7)))
     files = eval(data)
     assert files.pop("") == ("host", 7)
     assert {
@@ -122,7 +121,7 @@ def test_what_is_carried_are_the_sources_of_the_child_and_of_cloudpickle():
         "cloudpickle.cloudpickle",
     } <= {*files}
     assert not [name for name in files if name.partition(".")[0] not in ("_anyfork_child", "cloudpickle")]
-    whole = package(bundle.pack(("host", 7)))
+    whole = package(pack(("host", 7)))
     assert whole.endswith(digest(whole[8:-64]).encode())
 
 

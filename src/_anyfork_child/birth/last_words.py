@@ -17,7 +17,7 @@ from os import O_CLOEXEC, O_WRONLY, open, read, set_blocking, write  # noqa: A00
 from time import sleep
 
 from ..wire.channel import SHORTAGE
-from .claims import is_claimed
+from ..wire.descriptors import is_claimed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

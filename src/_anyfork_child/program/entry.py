@@ -17,13 +17,12 @@ from ..birth import exit as birth
 from ..birth.last_words import UNTOLD, report
 from ..template import template as templates
 from ..wire.frames import DETACHED
-from . import streams
 from .cold import begin_anew, reason
 from .command_line import SCRIPT, Command
 from .ending import print_error, thaw
 from .execution import CannotRunError, load
 from .starter import Starter
-from .state import restore, set_signals
+from .state import renew_streams, restore, set_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ class Program:
         except (CannotRunError, OSError) as error:
             self.starter.tell_cold(str(error))
             begin_anew(command)
-        streams.renew()
+        renew_streams()
         self.starter.tell_begun()
         if getsignal(SIGINT) == SIG_DFL:
             signal(SIGINT, default_int_handler)

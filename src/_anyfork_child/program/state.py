@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from _signal import (
@@ -22,6 +23,7 @@ from _signal import (
 
 from ..birth import exit as birth
 from ..wire import resource_tracker
+from ..wire.frames import STDIO
 from ..wire.own_imports import OwnFirst
 from ..wire.threads import unwarn
 
@@ -73,3 +75,46 @@ def _restore_multiprocessing(process: Any) -> None:
         process.ORIGINAL_DIR = os.path.abspath(os.getcwd())
     except OSError:  # the directory was removed
         process.ORIGINAL_DIR = None
+
+
+def renew_streams() -> None:
+    """Make the standard streams anew, as the interpreter makes them for the descriptors at its start.
+
+    The template has made them for its own descriptors. Its text streams stay the same objects, because modules that it
+    has loaded may hold them.
+    """
+    for fd, name in enumerate(STDIO):
+        old = getattr(sys, f"__{name}__")
+        stream = _opened(fd, name, old)
+        setattr(sys, f"__{name}__", stream)
+        if getattr(sys, name) in (old, None) or stream is None:  # otherwise a loaded module has replaced it
+            setattr(sys, name, stream)
+
+
+def _opened(fd: int, name: str, old: Any) -> Any:
+    """Return a standard stream, None if its descriptor is closed. Follows create_stdio() of CPython."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return None
+    encoding, errors, unbuffered = _kind(name)
+    write = fd > 0
+    raw: Any
+    buffer: Any = open(fd, "wb" if write else "rb", 0 if write and unbuffered else -1, closefd=False)
+    raw = buffer if write and unbuffered else buffer.raw
+    raw.name = f"<{name}>"
+    by_line = not unbuffered and (fd == 2 or raw.isatty())
+    stream: Any = old if type(old) is io.TextIOWrapper else io.TextIOWrapper.__new__(io.TextIOWrapper)
+    stream.__init__(buffer, encoding, errors, "\n", by_line, unbuffered)
+    stream.mode = "w" if write else "r"
+    return stream
+
+
+def _kind(name: str) -> tuple[str, str, bool]:
+    """Return the encoding and the error handler that the interpreter has chosen, and whether output is unbuffered."""
+    known = getattr(sys, f"__{name}__")
+    if known is not None:
+        return known.encoding, known.errors, known.write_through
+    other = sys.__stderr__ or sys.__stdout__ or sys.__stdin__
+    errors = "backslashreplace" if name == "stderr" else "strict"
+    return ("utf-8", errors, False) if other is None else (other.encoding, errors, other.write_through)

@@ -1,4 +1,4 @@
-"""Bootstrap of a remote interpreter: the bytes that turn a bare Python into the remote relay. No I/O here.
+"""Bootstrap of a remote interpreter: the bytes that turn a bare Python into the remote relay. Runs in the local relay.
 
 Nothing needs to be installed on the other machine. A command ends in a Python, possibly inside a text for a shell, and
 ssh joins its arguments for the shell of the other machine, so the number of shells that read our addition is unknown.
@@ -6,7 +6,8 @@ Hence BOOT: a program without a blank, a quote or any other character that is sp
 its words, carriage returns separate its lines, and decorators make its calls. BOOT evaluates the first line that
 arrives, a short one, which evaluates the second (``lines``). The second line runs on any Python since 2.7: it reports
 the version, and if that is new enough it reads the package, exactly the announced number of bytes, and checks the
-digest.
+digest. The package is the sources of _anyfork_child, and of cloudpickle, which values by value need; their loaders
+supply them.
 
 Output before an answer is noise and is skipped. Each answer begins with a random word, drawn for this connection and
 written backwards: neither an echo of our input nor a greeting can contain it.
@@ -15,6 +16,10 @@ written backwards: neither an echo of our input nor a greeting can contain it.
 from __future__ import annotations
 
 import sys
+import zlib
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import find_spec
+from pkgutil import iter_modules
 
 try:
     from _sha2 import sha256  # the hash alone: hashlib would load OpenSSL into every template
@@ -22,14 +27,17 @@ except ImportError:
     from _sha256 import sha256  # before Python 3.12
 
 from ..wire.platform import OLDEST
+from . import importer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from importlib.machinery import ModuleSpec
 
 NOISE = 1 << 20  # bytes before the answer
 SHELLS = frozenset({"sh", "ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "tcsh", "yash", "zsh"})
 SWITCHERS = frozenset({"su", "runuser", "script", "sg", "flock"})  # these pass the value of -c to a shell
+PACKAGES = ("_anyfork_child", "cloudpickle")
 BOOT = "import\fsys\r@eval\r@sys.stdin.readline\r@sys.getsizeof\rclass\fX:pass"
 
 _SECOND = """
@@ -97,6 +105,35 @@ def lines(word: str) -> bytes:
     """Return the first bytes to send to the interpreter; its answers begin with the word, written backwards."""
     source = _SECOND.format(word=word, oldest=OLDEST)
     return f"eval(sys.stdin.readline())\neval(compile({source!r},'<anyfork>','exec'))\n".encode()
+
+
+def pack(options: Sequence[object]) -> bytes:
+    """Return the files, compressed, with the options of the remote relay."""
+    files = {name: source for package in PACKAGES for name, source in _sources(package)}
+    return zlib.compress(repr({importer.OPTIONS: tuple(options), **files}).encode("utf-8", "surrogatepass"), 6)
+
+
+def _sources(package: str) -> list[tuple[str, str]]:
+    spec = find_spec(package)
+    return [] if spec is None else [(found.name, _source(found)) for found in _with_submodules(spec)]
+
+
+def _with_submodules(spec: ModuleSpec) -> Iterator[ModuleSpec]:
+    """Yield the specifications of a module and of all modules below it, without importing any."""
+    yield spec
+    for module in iter_modules(spec.submodule_search_locations) if spec.submodule_search_locations else ():
+        # Ask the finders themselves: importlib's find_spec would import the package.
+        found = module.module_finder.find_spec(f"{spec.name}.{module.name}", None)
+        if found is not None and not isinstance(found.loader, ExtensionFileLoader):  # an optional compiled part
+            yield from _with_submodules(found)
+
+
+def _source(spec: ModuleSpec) -> str:
+    get_source = getattr(spec.loader, "get_source", None)
+    source = None if get_source is None else get_source(spec.name)
+    if source is None:
+        raise ImportError(f"there is no source of {spec.name}, which the other side needs")
+    return str(source)
 
 
 def package(data: bytes) -> bytes:

@@ -32,8 +32,7 @@ from ..wire.frames import (
     messages,
 )
 from ..wire.platform import OLDEST
-from .bootstrap import Answers, lines, package, version_text, with_boot
-from .bundle import pack
+from .bootstrap import Answers, lines, pack, package, version_text, with_boot
 from .protocol import FRAME, NUMBER
 from .relay import SPEAKS, Relay, settle_in
 from .ssh_command import Command, StderrLines

@@ -13,12 +13,12 @@ from sys import modules
 
 from ..birth.exit import end_copy, fail_copy
 from ..birth.last_words import CHILDLESS, UNTOLD, report
-from ..birth.owner_watch import has_ended
 from ..birth.preparation import function_name
 from ..values.decode import DescriptorsLostError, FunctionNotFoundError, Payload
 from ..wire.channel import public_socket
 from ..wire.failure import Failure, failure_of
 from ..wire.frames import DETACHED, ENTERED, EXECUTING, HEADER, VERSION, Frame
+from ..wire.lifeline import has_ended
 from ..wire.platform import NOSIGNAL
 from ..wire.signals import default_actions, handled_signals, program_signals, still_ignored, unblock_all
 from . import shutdown

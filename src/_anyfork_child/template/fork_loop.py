@@ -18,10 +18,9 @@ from _signal import pthread_sigmask as sigmask
 from fcntl import fcntl
 from os import close, closerange, dup2, getpid, pipe
 
-from ..birth.claims import claim
-from ..birth.owner_watch import F_OWNER_PID, F_SETOWN_EX, pack_owner
 from ..values.decode import load_call
 from ..wire.channel import NOWAIT, ROOM, close_all, receive_body, unpack_descriptors, wait_for_memory
+from ..wire.descriptors import claim
 from ..wire.failure import Failure
 from ..wire.frames import (
     DETACHED,
@@ -35,6 +34,7 @@ from ..wire.frames import (
     START,
     VERSION,
 )
+from ..wire.lifeline import F_OWNER_PID, F_SETOWN_EX, pack_owner
 from ..wire.platform import CLOEXEC
 from . import shutdown
 from .entry import enter, ignore_no_more, refuse_start

@@ -14,9 +14,9 @@ from ..birth.exit import end as end
 from ..birth.exit import end_copy as end_copy
 from ..birth.exit import exit_code as exit_code
 from ..birth.last_words import ENDING, report
-from ..birth.owner_watch import has_ended
 from ..wire.failure import Failure
 from ..wire.frames import FAILED, Frame
+from ..wire.lifeline import has_ended
 from ..wire.own_imports import import_own
 
 TYPE_CHECKING = False

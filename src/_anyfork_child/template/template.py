@@ -13,7 +13,6 @@ from select import POLLIN, poll
 from time import monotonic_ns
 
 from ..birth.attributes import give
-from ..birth.owner_watch import follow
 from ..birth.preparation import STEPS
 from ..values.decode import DescriptorsLostError, Payload, find_function
 from ..values.objects_of_main import inherit
@@ -49,6 +48,7 @@ from ..wire.frames import (
     ProtocolError,
     wipe,
 )
+from ..wire.lifeline import follow
 from ..wire.platform import has_pidfds
 from ..wire.resource_tracker import use as use_tracker
 from ..wire.signals import FROM_CHILDREN, ignore_defaults

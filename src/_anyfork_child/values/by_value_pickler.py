@@ -15,11 +15,20 @@ import cloudpickle
 
 from .classes import MEMBERS, fill_class, make_class, make_enum
 from .definition_parts import order_fields, reduce_c_type, reduce_kind
+from .function_globals import (
+    all_names,
+    assigned_in,
+    changed_by,
+    hints_of,
+    is_of_module,
+    looked_up,
+    needed,
+    share,
+    words_of,
+)
 from .functions_by_value import OWNER
-from .global_names import all_names, hints_of, looked_up, needed, words_of
 from .objects_of_main import install
 from .reduce import CannotTravelError, reduce
-from .shared_globals import assigned_in, changed_by, is_of_module, share
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

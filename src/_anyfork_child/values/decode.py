@@ -226,8 +226,8 @@ class _FileBody(RawIOBase):
 
 
 def keep_shared_data() -> None:
-    """Let the data that functions by value share stay in this process, as it would in a module; see shared_globals."""
-    shared = sys.modules.get("_anyfork_child.values.shared_globals")
+    """Let the data that functions by value share stay in this process, as in a module; see function_globals."""
+    shared = sys.modules.get("_anyfork_child.values.function_globals")
     if shared is not None:
         shared.keep_data()
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
-    from ..wire.owned_descriptors import Owned
+    from ..wire.descriptors import Owned
     from .functions_by_value import Receiver
 
 PROTOCOL = 5

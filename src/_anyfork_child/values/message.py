@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from ..wire.call_messages import BUFFERS, HEADER, IN_FILE, MAX_DESCRIPTORS, MAX_IN_FILE
 from ..wire.channel import close_all
-from ..wire.descriptors import duplicates
+from ..wire.descriptors import Owned, duplicates
 from ..wire.frames import LOST_DESCRIPTOR
 from ..wire.memfd import new_file, seal, take, write_stepwise
-from ..wire.owned_descriptors import Owned
 from .decode import DescriptorsLostError, load_values
 from .encode import INLINE, CannotTravelError, Encoded
 from .remote_descriptors import check_none

@@ -1,21 +1,39 @@
-"""Descriptor numbers: anyfork's own stay above those of the standard streams.
+"""Descriptors: their numbers, their owners in Python, and the claims of a process on them. Used by both sides.
 
 In a program that was started without a standard stream, or has closed one, the next descriptor to be opened gets its
-number, and then receives everything that is written to that stream. Both the owner and its processes keep their own
-descriptors out of that range.
+number, and then receives everything that is written to that stream. So anyfork's own descriptors stay above those of
+the standard streams, in the owner and in its processes.
+
+No signal handler runs inside a function written in C, nor between a loop in C over such functions and the assignment of
+its result. So the call that makes a descriptor also puts it into its owner, as in ``Owned(map(os.dup, (fd,)))``. This
+uses the ``map`` up: its calls are made once, even if a signal handler interrupts the caller or enters it again.
+
+User code may close our descriptors, open others under their numbers, and fork copies of the process. The kernel keeps
+the claim of a process with the open file (as its F_SETOWN owner, which causes no signal without O_ASYNC or out-of-band
+data). So one system call distinguishes our file from any other, and the process from its copies, and a start costs no
+further page.
 """
 
 from __future__ import annotations
 
 import _socket
 import os
-from fcntl import F_DUPFD_CLOEXEC, F_GETFD, FD_CLOEXEC, fcntl
+from fcntl import F_DUPFD_CLOEXEC, F_GETFD, F_GETOWN, F_SETOWN, FD_CLOEXEC, fcntl
+from os import getpid
+
+from .platform import epoll, kqueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
 
 FIRST = 3  # the lowest number above the standard streams
+
+# A class written in C whose objects close any descriptor when they are deleted, without a warning. A destructor in
+# Python could lose an interrupt, because the interpreter drops the exceptions of destructors.
+# macOS has no epoll, but objects of its kqueue hold a descriptor just as well.
+_Holder: Any = epoll or kqueue
 
 
 def duplicate(fd: int) -> int:
@@ -67,3 +85,52 @@ def open_stdio() -> None:
         except OSError:
             os.open("/dev/null", os.O_RDWR)
             os.set_inheritable(fd, True)
+
+
+class Owned:
+    """Descriptors that are closed once: by ``close``, or with the last reference to this object.
+
+    ``fds`` are the open ones.
+    """
+
+    __slots__ = ("_held", "fds")
+
+    def __init__(self, made: Iterable[int] = ()) -> None:
+        self._held = [*map(_Holder.fromfd, made)]
+        self.fds: list[int] = [*map(_Holder.fileno, self._held)]
+
+    @property
+    def fd(self) -> int:
+        """The number of the only descriptor. Raises ValueError once it is closed."""
+        [fd] = self.fds
+        return fd
+
+    def lifted(self) -> Owned:
+        """Return the owner of the same files with numbers above those of the standard streams. Raises OSError."""
+        return Owned(duplicates(self.fds)) if self.fds and min(self.fds) < FIRST else self
+
+    def split(self) -> list[Owned]:
+        """Return an owner of each descriptor; this object has none afterwards."""
+        owners = [Owned() for _ in self._held]
+        for owner, holder, fd in zip(owners, self._held, self.fds, strict=True):
+            owner._held, owner.fds = [holder], [fd]
+        self._held, self.fds = [], []
+        return owners
+
+    def close(self) -> None:
+        """Close the descriptors. Closing twice is harmless."""
+        self.fds = []
+        any(map(_Holder.close, self._held))
+
+
+def claim(fd: int) -> None:
+    """Claim a descriptor for this process."""
+    fcntl(fd, F_SETOWN, getpid())
+
+
+def is_claimed(fd: int) -> bool:
+    """Return whether this number is still the file that this process has claimed; False in a copy of the process."""
+    try:
+        return fcntl(fd, F_GETOWN) == getpid()
+    except OSError:  # the number is closed
+        return False

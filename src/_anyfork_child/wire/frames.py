@@ -46,7 +46,7 @@ COMPILED, IN_PYTHON = b"compiled", b"python"  # the body of READY: which part se
 # NOTED carries a text for the log of the owner about the template whose pid is its value.
 # BORN_AS_PROGRAM is BORN after FORK_PROGRAM, of a process that has executed its program already.
 # Bits of the value of FORK: the process outlives the owner; the kernel tells it of the owner's end (see
-# birth.owner_watch); it executes an interpreter; nobody waits for it yet.
+# wire.lifeline); it executes an interpreter; nobody waits for it yet.
 DETACHED, FOLLOWED, EXECUTES, SPARE = 1, 2, 4, 8
 # The body of DIED: the status of waitpid and the sixteen fields of struct rusage in their order, followed by the text
 # of an error in UTF-8.

@@ -6,8 +6,7 @@ import os
 import sys
 from os import fstat
 
-from .descriptors import duplicates
-from .owned_descriptors import Owned
+from .descriptors import Owned, duplicates
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import os
 from _signal import SIGKILL, SIGSTOP
 from time import monotonic, sleep
 
-from .owned_descriptors import Owned
+from .descriptors import Owned
 from .platform import has_pidfds, signal_pidfd
 
 TYPE_CHECKING = False

@@ -14,9 +14,9 @@ from _thread import RLock
 from collections import deque
 from contextlib import suppress
 
-from ..birth.claims import is_claimed
 from ..wire.call_messages import HEADER, LOG, MAX_BODY
 from ..wire.channel import NOWAIT
+from ..wire.descriptors import is_claimed
 from ..wire.platform import NOSIGNAL
 
 TYPE_CHECKING = False

@@ -10,7 +10,6 @@ from _pickle import loads
 from collections import deque
 from time import monotonic
 
-from ..birth.claims import claim
 from ..values.decode import FunctionNotFoundError, keep_shared_data, named
 from ..values.encode import INLINE
 from ..values.scalars import FORMAT, SCALARS, dump_scalars, load_plain
@@ -40,6 +39,7 @@ from ..wire.call_messages import (
     VERSION,
 )
 from ..wire.channel import NOWAIT, close_all
+from ..wire.descriptors import claim
 from ..wire.emitter import become
 from .server import NobodyListensError, WorkerServer, handle_interrupts
 

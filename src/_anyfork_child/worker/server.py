@@ -14,7 +14,6 @@ from os import dup, getpid, register_at_fork
 from sys import exception
 
 from .. import HOST
-from ..birth.claims import claim, is_claimed
 from ..birth.exit import end_copy, fail_copy
 from ..values.decode import FunctionNotFoundError, find_function, load_values, named
 from ..values.encode import INLINE, PROTOCOL, Encoded, encode, encode_error, is_plain
@@ -35,6 +34,7 @@ from ..wire.call_messages import (
     Inbox,
 )
 from ..wire.channel import ROOM, TRUNCATED, close_all, plain_socket, send_all, unpack_descriptors
+from ..wire.descriptors import claim, is_claimed
 from ..wire.failure import format_error, pack_texts
 from ..wire.memfd import read_all
 from ..wire.platform import CLOEXEC

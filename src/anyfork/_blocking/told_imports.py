@@ -16,7 +16,7 @@ from .._system.pipes import open_pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _anyfork_child.wire.owned_descriptors import Owned
+    from _anyfork_child.wire.descriptors import Owned
 
 ROOM = 1 << 20  # bytes: what some hundred programs tell, between two looks
 PIECE = 1 << 16  # bytes to read at once

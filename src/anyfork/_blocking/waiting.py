@@ -12,7 +12,7 @@ import os
 from select import POLLIN, POLLOUT
 from sys import _getframe, modules
 
-from _anyfork_child.wire.owned_descriptors import Owned
+from _anyfork_child.wire.descriptors import Owned
 from _anyfork_child.wire.platform import eventfd
 
 from .._processes.undelivered import RETRY

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any, Self, TypeVar, Unpack
 
-    from _anyfork_child.wire.owned_descriptors import Owned
+    from _anyfork_child.wire.descriptors import Owned
 
     from .._processes.arguments import Argument, Kind
     from .._processes.attributes import Attributes

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import TypeVar
 
-    from _anyfork_child.wire.owned_descriptors import Owned
+    from _anyfork_child.wire.descriptors import Owned
 
     from .._processes.arguments import Argument, Kind
     from .._processes.handles import ProcessHandle, TemplateHandle

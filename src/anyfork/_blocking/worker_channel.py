@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, TypeVar, TypeVarTuple
 
-    from _anyfork_child.wire.owned_descriptors import Owned
+    from _anyfork_child.wire.descriptors import Owned
 
     from .._calls.call import Call
     from .._calls.calls import Calls

@@ -4,7 +4,8 @@ A function by value carries what it refers to, which may be large: globals, a cl
 object of a method. A map takes the function as it is when the map begins. A call takes it as it is at the call, and
 encodes it each time, because its data may have changed (``fingerprint`` tells whether it may); if it is large, equal
 bytes are kept once for all waiting calls, in sealed files in memory. Each worker gets the function before its first
-call of it, and forgets it when no call needs it any more. A log record names what makes a function large.
+call of it, and forgets it when no call needs it any more. A log record names what makes a function large. People see
+functions by their labels.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 from weakref import ref
 
 from _anyfork_child.values.encode import INLINE, CannotTravelError
-from _anyfork_child.values.global_names import looked_up
+from _anyfork_child.values.function_globals import looked_up
 from _anyfork_child.values.message import Message, message_of
 from _anyfork_child.values.scalars import SCALARS
 from _anyfork_child.wire.call_messages import FRESH, VALUE
@@ -24,7 +25,6 @@ from _anyfork_child.wire.call_messages import FRESH, VALUE
 from .._errors import ArgumentError
 from .._processes.arguments import encode_for
 from .durations import JobDuration
-from .labels import label_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -274,3 +274,17 @@ def names_of(code: CodeType) -> set[str]:
         if isinstance(constant, CodeType):
             found |= names_of(constant)
     return found
+
+
+def label_of(function: Callable[..., Any] | str) -> str:
+    """Return the name of a function for people. Pools with a timeline call this for every job."""
+    try:
+        return function.__qualname__  # type: ignore[union-attr]  # names and partials have none
+    except AttributeError:
+        return _label_of_other(function)
+
+
+def _label_of_other(function: Callable[..., Any] | str) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    return function if isinstance(function, str) else getattr(function, "__qualname__", type(function).__qualname__)

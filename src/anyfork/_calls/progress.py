@@ -7,7 +7,7 @@ from math import inf
 from time import monotonic
 
 from .._errors import ArgumentError
-from .labels import label_of
+from .known_functions import label_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

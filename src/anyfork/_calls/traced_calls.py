@@ -8,8 +8,7 @@ from time import monotonic
 from _anyfork_child.wire.call_messages import CALL, NUMBER
 
 from .calls import Calls
-from .known_functions import KnownFunction
-from .labels import label_of
+from .known_functions import KnownFunction, label_of
 from .track import GAP, TOGETHER, Track
 
 TYPE_CHECKING = False

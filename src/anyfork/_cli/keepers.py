@@ -14,7 +14,7 @@ from _anyfork_client.place import SUFFIX, UnusableError, connect, file_in, open_
 
 from .._programs.unused_files import remove_killed
 from .._system.process_memory import memory_of
-from .foreign_text import accept_all_text, printable
+from .top_screen import accept_all_text, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

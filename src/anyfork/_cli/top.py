@@ -13,8 +13,7 @@ from _anyfork_client.place import UnusableError, file_in, open_directory
 
 from .._pools.observation import SUFFIX
 from .._system.process_memory import memory_of
-from .foreign_text import accept_all_text
-from .top_screen import Line, as_text, lines_of
+from .top_screen import Line, accept_all_text, as_text, lines_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The screen of ``anyfork top``: what programs, their pools and their processes do, as a tree of lines.
 
-A terminal shows the lines, drawn again and again, and is then as it was.
+A terminal shows the lines, drawn again and again, and is then as it was. Text of other programs cannot control it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-
-from .foreign_text import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +37,16 @@ BEGIN, END = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # another screen wi
 CLEAR = "\x1b[H\x1b[J"
 STYLES = {"program": "bold", "pool": "cyan", "job": "green", "idle": "dim", "error": "red"}
 EACH_SECOND = 4  # drawings, so that a window of another size is filled soon
+
+
+def printable(text: str) -> str:
+    """Return a line without characters that could control the terminal, as titles, names and arguments may have."""
+    return "".join(one if one.isprintable() else "?" for one in text)
+
+
+def accept_all_text() -> None:
+    """Let the standard output show a question mark for each character that its encoding has not."""
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # it is a stream of a program's start
 
 
 @dataclass(slots=True)

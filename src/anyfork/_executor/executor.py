@@ -9,7 +9,7 @@ from itertools import islice
 from math import inf
 
 from .._blocking.waiting import warn_in_loop
-from .._calls.labels import label_of
+from .._calls.known_functions import label_of
 from .._calls.progress import UnlessStarted, progress_of
 from .._errors import ArgumentError
 from .._pools.jobs import write_files

@@ -11,7 +11,7 @@ from math import inf
 from select import POLLIN, POLLOUT
 from time import monotonic
 
-from _anyfork_child.wire.owned_descriptors import Owned
+from _anyfork_child.wire.descriptors import Owned
 
 from .._processes.undelivered import RETRY
 from .._system.locks import do_locked

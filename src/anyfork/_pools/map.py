@@ -11,7 +11,7 @@ from collections import deque
 
 from _anyfork_child.wire.call_messages import CHUNKS, ITEMS
 
-from .._calls.labels import label_of
+from .._calls.known_functions import label_of
 from .encoder import simple
 from .jobs import BatchJob, ItemJob, UnsentItem
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, TypeAlias, TypedDict
 
     from _anyfork_child.values.functions_by_value import Receiver
-    from _anyfork_child.wire.owned_descriptors import Owned
+    from _anyfork_child.wire.descriptors import Owned
 
     class HasFileno(Protocol):
         """An object that has a descriptor."""

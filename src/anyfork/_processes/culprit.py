@@ -90,7 +90,7 @@ def _state(value: Any) -> dict[str, Any]:
 
 
 def _parts_of_function(function: FunctionType) -> Iterator[tuple[str, object]]:
-    from _anyfork_child.values.global_names import globals_of  # only now: it loads modules that read code
+    from _anyfork_child.values.function_globals import globals_of  # only now: it loads modules that read code
 
     name = function.__qualname__
     wrapped = vars(function).items()

@@ -15,7 +15,7 @@ from _thread import RLock
 from sys import byteorder
 
 from _anyfork_child.wire.channel import NOWAIT, Channel
-from _anyfork_child.wire.descriptors import duplicates, lift
+from _anyfork_child.wire.descriptors import Owned, duplicates, lift
 from _anyfork_child.wire.frames import (
     DEATH,
     EXECUTING,
@@ -26,7 +26,6 @@ from _anyfork_child.wire.frames import (
     Frame,
     ProtocolError,
 )
-from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.platform import has_pidfds, signal_pidfd
 from _anyfork_child.wire.signals import comes_from_outside
 

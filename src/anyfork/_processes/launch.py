@@ -18,10 +18,9 @@ from posix import (
 import _anyfork_child
 from _anyfork_child.values.decode import file_name
 from _anyfork_child.values.encode import pickle_into
-from _anyfork_child.wire.descriptors import duplicates, is_standard_stream, socket_pair
+from _anyfork_child.wire.descriptors import Owned, duplicates, is_standard_stream, socket_pair
 from _anyfork_child.wire.frames import INIT, STDIO
 from _anyfork_child.wire.memfd import new_file
-from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.platform import OLDEST, affinity, bind_now
 
 from .._errors import ArgumentError, LaunchError

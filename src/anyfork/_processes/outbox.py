@@ -15,10 +15,9 @@ from itertools import islice, starmap
 from operator import call
 
 from _anyfork_child.wire.channel import LATER, NOWAIT, RIGHTS, pack_descriptors
-from _anyfork_child.wire.descriptors import duplicate, duplicates
+from _anyfork_child.wire.descriptors import Owned, duplicate, duplicates
 from _anyfork_child.wire.frames import messages
 from _anyfork_child.wire.memfd import write_stepwise
-from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.platform import NOSIGNAL
 from _anyfork_child.wire.signals import comes_from_outside
 

@@ -10,7 +10,7 @@ from time import monotonic
 
 from _anyfork_child.values.decode import change_places, file_name
 from _anyfork_child.values.encode import INLINE, Encoded, pickle_into
-from _anyfork_child.wire.descriptors import FIRST, lift, socket_pair
+from _anyfork_child.wire.descriptors import FIRST, Owned, lift, socket_pair
 from _anyfork_child.wire.frames import (
     ADOPT,
     DETACHED,
@@ -26,7 +26,6 @@ from _anyfork_child.wire.frames import (
 )
 from _anyfork_child.wire.memfd import new_file, write_stepwise
 from _anyfork_child.wire.own_imports import warm
-from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.resource_tracker import MODULE
 from _anyfork_child.wire.signals import comes_from_outside
 

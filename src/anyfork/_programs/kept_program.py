@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from _anyfork_child.wire.owned_descriptors import Owned
+    from _anyfork_child.wire.descriptors import Owned
 
     from .._blocking.generation import Generation
     from .kept_templates import KeptTemplate

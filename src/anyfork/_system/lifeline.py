@@ -1,7 +1,8 @@
 """The lifeline: a pipe by which every process started here notices the end of this process.
 
 Only this process holds the writing end, which is open as long as the process lives. No handle owns it, because
-templates and processes may outlive their handles. The other side's reaction is in _anyfork_child.birth.owner_watch.
+templates and processes may outlive their handles. The processes use the other end as in
+_anyfork_child.wire.lifeline.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 import os
 from _thread import RLock
 
-from _anyfork_child.wire.descriptors import duplicates
-from _anyfork_child.wire.lifeline import READ, follow, open_pipe, path_of
-from _anyfork_child.wire.owned_descriptors import Owned
+from _anyfork_child.wire.descriptors import Owned, duplicates
+from _anyfork_child.wire.lifeline import READ, open_pipe, path_of, set_signal
 from _anyfork_child.wire.platform import F_SETSIG
 
 from .locks import do_locked
@@ -34,7 +34,7 @@ def open_lifeline() -> tuple[Owned, int]:
             pass
         else:
             line = line.lifted()
-            return line, follow(line.fds[0])
+            return line, set_signal(line.fds[0])
     return Owned(duplicates(_pipe[:1])), 0
 
 

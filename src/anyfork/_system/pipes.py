@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from itertools import chain, starmap
 
-from _anyfork_child.wire.owned_descriptors import Owned
+from _anyfork_child.wire.descriptors import Owned
 
 from .._errors import ArgumentError, HandleError, OutputLimitError
 

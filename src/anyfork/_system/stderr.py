@@ -7,7 +7,7 @@ from _locale import getencoding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _anyfork_child.wire.owned_descriptors import Owned
+    from _anyfork_child.wire.descriptors import Owned
 
 TAIL = 4096  # bytes that a person still reads
 CONTINUATION = bytes(range(0x80, 0xC0))  # bytes in UTF-8 that follow another one, which may lie before the tail

@@ -7,7 +7,7 @@ from functools import partial
 from anyio import CancelScope
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
-from .._calls.labels import label_of
+from .._calls.known_functions import label_of
 from .._calls.progress import UnlessStarted, progress_of
 from .._calls.worker_options import check_window
 from .._pools.pool_options import NewLimits, check_job_options

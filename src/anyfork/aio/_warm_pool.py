@@ -15,8 +15,7 @@ from .._processes.flows import why_gone
 from ._pool_loop import PoolLoop
 from ._template import Template
 from ._waiting import run
-from ._warm import Warm
-from ._warm_worker import receiver_of
+from ._warm import Warm, receiver_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

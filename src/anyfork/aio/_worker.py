@@ -22,8 +22,7 @@ from .._system.timeouts import seconds
 from ._process import Process
 from ._template import Template
 from ._waiting import OneTask, limited
-from ._warm import Warm
-from ._warm_worker import WarmWorkerChannel, receiver_of
+from ._warm import Warm, WarmWorkerChannel, receiver_of
 from ._worker_channel import AsyncWorkerChannel, write_files
 
 TYPE_CHECKING = False

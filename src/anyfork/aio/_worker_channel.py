@@ -293,7 +293,7 @@ class AsyncWorkerChannel(WorkerChannel):
             return await self.run(flows.fate(self))
 
     async def prevent(self) -> None:
-        """Let no worker begin any more that has not begun. Does nothing here; see aio._warm_worker."""
+        """Let no worker begin any more that has not begun. Does nothing here; see aio._warm."""
 
     async def put_down(self) -> None:
         """Kill the worker, and release the channel."""

@@ -17,7 +17,7 @@ from _anyfork_child.values.in_span import END, InSpan, StreamInSpan
 from .. import aio
 from .._blocking import call as blocking_call
 from .._blocking.worker import Worker
-from .._calls.labels import label_of
+from .._calls.known_functions import label_of
 from .._executor.executor import Submitter
 from .._processes.arguments import check_function
 from ..aio import _call as async_call

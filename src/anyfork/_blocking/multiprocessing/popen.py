@@ -8,9 +8,8 @@ from multiprocessing import connection, popen_fork, process, resource_tracker, s
 
 from _anyfork_child.values.decode import Descriptor, file_name
 from _anyfork_child.values.multiprocessing_context import preload_found
-from _anyfork_child.wire.descriptors import duplicates
+from _anyfork_child.wire.descriptors import Owned, duplicates
 from _anyfork_child.wire.frames import PREPARE
-from _anyfork_child.wire.owned_descriptors import Owned
 
 from ..._errors import HandleError, StatusUnknownError
 from ..._processes.arguments import encode_call

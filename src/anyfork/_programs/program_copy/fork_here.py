@@ -14,9 +14,8 @@ import sys
 
 from _anyfork_child.values.functions_by_value import Receiver
 from _anyfork_child.values.objects_of_main import common
-from _anyfork_child.wire.descriptors import duplicates, socket_pair
+from _anyfork_child.wire.descriptors import Owned, duplicates, socket_pair
 from _anyfork_child.wire.own_imports import import_own
-from _anyfork_child.wire.owned_descriptors import Owned
 from _anyfork_child.wire.platform import has_pidfds
 from _anyfork_child.wire.threads import Unwarned
 from _anyfork_child.wire.unsafe_modules import unsafe_modules
