@@ -19,11 +19,13 @@ from owner_side import output_of
 
 import anyfork
 from anyfork import subprocess
+from anyfork._blocking.generation import NotWarmError
 from anyfork._blocking.sources import Sources
 from anyfork._blocking.warm import Warm
 from anyfork._blocking.warm_starts import Beginning, WarmStarts
 from anyfork._executor.warm import WarmDispatcher
 from anyfork._pools.records import MAX_TRIES
+from anyfork._programs import kept_templates
 from anyfork._system.pipes import open_pipe
 
 
@@ -391,9 +393,37 @@ def test_what_cannot_be_warm_starts_cold_or_raises(warm, shown, caplog):
     assert "start cold: the template cannot be made: module 'shown'" in record.getMessage()
     assert "SyntaxError" in warm.report().why_cold
     assert warm.report().cold == 4
-    warm._not_before = 0.0  # the cool-down is over
-    shown.path.write_text(good)
+    shown.path.write_text(good)  # which ends the cool-down
     assert output(warm) == "11 True"
+
+
+def test_an_edit_of_what_the_error_names_ends_the_cool_down(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "repaired"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .part import name\nfrom . import missing")
+    (package / "part.py").write_text("")
+    recipe = {"make": lambda: anyfork.Template.new_exec().preload("repaired")}
+    with anyfork.Warm("repaired", cool_down=math.inf) as warm, anyfork.Warm(**recipe, cool_down=math.inf) as made:
+        for file, text in (("part.py", "name = 1"), ("missing.py", "1 / 0"), ("missing.py", "value = 2")):
+            for one in (warm, made):
+                with pytest.raises(anyfork.PreloadError):
+                    one.template()
+            (package / file).write_text(text)
+        for one in (warm, made):
+            one.template()
+
+
+def test_a_keeper_tries_again_after_an_edit_of_what_the_error_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_templates, "COOL_DOWN", math.inf)
+    (tmp_path / "repaired.py").write_text("1 / 0")
+    env = {**os.environb, b"PYTHONPATH": os.fsencode(tmp_path)}
+    kept = kept_templates.KeptTemplate(kept_templates.Recipe(("repaired",), ()), [])
+    with pytest.raises(NotWarmError, match="ZeroDivisionError"):
+        kept.await_made(env)
+    (tmp_path / "repaired.py").write_text("")
+    assert "repaired" in kept.await_made(env).modules
+    kept.close()
 
 
 def test_a_failure_is_tried_again_after_the_cool_down_or_a_change(tmp_path):

@@ -118,6 +118,24 @@ class Sources:
         return Sources(self._files, self._directories, time.time_ns(), watched=self._watched)
 
 
+def snapshot_after(error: BaseException, base: Sources | None = None) -> Sources:
+    """Return a snapshot of the files that the remote traceback of an error names, with their directories.
+
+    It has those of ``base``, too. A change of one of them may have removed the reason for the error.
+    """
+    files = [*_paths(getattr(error, "remote_traceback", ""))]
+    return Sources(files, map(os.path.dirname, files), time.time_ns(), base=base)
+
+
+def _paths(text: str) -> Iterator[str]:
+    """Yield the paths in a traceback: those of its frames, and of a module that lacks a name."""
+    for line in text.splitlines():
+        quoted = line.lstrip().startswith('File "')
+        path = line.split('"')[1] if quoted else line.rpartition("(")[2].partition(")")[0]
+        if os.path.isabs(path):
+            yield path
+
+
 def expand(paths: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return the files and directories that paths stand for: a directory stands for all below it, too."""
     files, directories = [], []

@@ -31,7 +31,7 @@ from .._system.timeouts import NotInTimeError, call_until, deadline, remaining
 from .generation import WROTE, Generation, NotWarmError, adopt, make, settled, split_installed
 from .learned_imports import Learning
 from .process import Process
-from .sources import Sources, expand
+from .sources import Sources, expand, snapshot_after
 from .template import Template
 from .warm_starts import KINDS, WarmStarts, note_cold
 
@@ -132,7 +132,8 @@ class Warm(TemplateSource):
 
     If the template cannot be made, ``run_module``, ``run_script``, ``run_code`` and ``anyfork.subprocess`` start their
     programs cold; the log says why. Everything else raises the error. It is tried again after ``cool_down`` seconds, or
-    when a file of the last template or a path of ``watch`` has changed. Every method may be used from any thread.
+    when a file of the last template, one that the traceback of the error names or a path of ``watch`` has changed.
+    Every method may be used from any thread.
     Raises ArgumentError.
 
     For example::
@@ -420,10 +421,11 @@ class Warm(TemplateSource):
     def _fail(self, error: Exception) -> None:
         """Note that no template can be made now."""
         if self._made:
-            self._sources = self._sources.again()
+            known = self._sources.again()
         else:
             files, watched = expand(self._watch)
-            self._sources = Sources(files, filter(os.path.isdir, sys.path), 0, watched=watched)
+            known = Sources(files, filter(os.path.isdir, sys.path), 0, watched=watched)
+        self._sources = snapshot_after(error, known)
         self._failure, self._not_before = _again(error), monotonic() + self._cool_down
         self._tell(WARNING, _why(error))
 

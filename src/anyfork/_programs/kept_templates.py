@@ -10,6 +10,7 @@ from functools import partial
 from _anyfork_client.place import START_VARIABLES
 
 from .._blocking.generation import WROTE, NotWarmError, make, settled, split_installed
+from .._blocking.sources import Sources, snapshot_after
 from .._errors import AnyforkError, PreloadError
 
 TYPE_CHECKING = False
@@ -59,6 +60,7 @@ class KeptTemplate:
         self._maker: threading.Thread | None = None
         self._why = ""
         self._not_before = 0.0
+        self._sources_of_failure = Sources((), (), 0)
         self._left_out: set[str] = set()  # learned modules that cannot be loaded
         self._distrusted: set[str] = set()  # files that have changed, whose byte code may be older
 
@@ -140,7 +142,7 @@ class KeptTemplate:
             base.template.close()
 
     def _make(self, env: Mapping[bytes, bytes]) -> None:
-        if self._maker is None and not self._closed.is_set() and time.monotonic() >= self._not_before:
+        if self._maker is None and not self._closed.is_set() and self._may_try():
             self._why = ""
             maker = threading.Thread(target=self._run, args=(dict(env),), name="anyfork maker")
             try:
@@ -150,13 +152,16 @@ class KeptTemplate:
             else:
                 self._maker = maker
 
+    def _may_try(self) -> bool:
+        return time.monotonic() >= self._not_before or bool(self._sources_of_failure.changed())
+
     def _run(self, env: Mapping[bytes, bytes]) -> None:
         """Make a template from files that do not change meanwhile. Runs in a thread of its own."""
         made, why = None, ""
         try:
             made = settled(partial(self._attempt, env), self._closed.wait)
         except (AnyforkError, OSError) as error:
-            why = f"the template cannot be made: {error}"
+            why, self._sources_of_failure = f"the template cannot be made: {error}", snapshot_after(error)
         with self._lock:
             self._maker, self._made, self._why = None, made, why
             pause = LONG_COOL_DOWN if self.recipe.learned else COOL_DOWN
