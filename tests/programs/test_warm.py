@@ -214,6 +214,22 @@ def test_a_module_that_reads_all_variables_is_named(warm, shown, monkeypatch):
     assert warm.report().why_cold == "ZZZ is new, and shown has read all variables"
 
 
+COPIES = """
+import ctypes.util, os, platform, subprocess, sys, uuid
+platform._syscmd_file(sys.executable)
+ctypes.util._findLib_gcc("no_such_library")
+uuid._get_command_stdout("cat")
+subprocess.run(["/bin/true"], close_fds=False)
+"""
+
+
+def test_a_copy_of_all_variables_for_another_program_counts_as_what_that_reads(warm, shown):
+    shown.edit(COPIES)
+    for env, found in (({"ZZZ": "1"}, "12 True"), ({"MAGIC": "/other"}, "12 False")):
+        assert output(warm, env={**os.environ, **env}) == found
+    assert warm.report().why_cold == "MAGIC is new, and platform has read it"
+
+
 def test_variables_of_shells_and_of_putenv_are_as_the_documentation_says(warm, shown, monkeypatch):
     shown.edit("import os\nvalue = dict(os.environ)['PWD']\nos.putenv('PUT', '1')\nos.unsetenv('TAKEN')")
     source = "import os, shown; print(shown.value, os.environ['PWD'], flush=True); os.system('echo $PUT$TAKEN')"

@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
 OUTPUTS = (1, 2)
 ACCESSORS = {"os", "collections.abc", "_collections_abc"}  # the modules of os.environ's own methods
+# Functions of the standard library, with their modules, that copy all variables only to start another program, and the
+# variables that they and that program read. (LD_* and locales count in any case, see ``cold``.)
+COPIES_FOR_PROGRAMS: dict[tuple[str, str], tuple[bytes, ...]] = {
+    ("platform", "_syscmd_file"): (b"PATH", b"MAGIC"),
+    ("ctypes.util", "_findLib_gcc"): (b"PATH", b"TMPDIR", b"LIBRARY_PATH", b"COMPILER_PATH", b"GCC_EXEC_PREFIX"),
+    ("uuid", "_get_command_stdout"): (b"PATH",),
+    ("subprocess", "_posix_spawn"): (),  # as _execute_child, which copies nothing
+}
 
 
 class NotingDict(dict[bytes, bytes]):
@@ -36,11 +44,18 @@ class NotingDict(dict[bytes, bytes]):
 
     def __getitem__(self, name: bytes) -> bytes:
         if name not in self.readers:
-            self.readers[name] = _reader()
+            reader = _reader()
+            if name in COPIES_FOR_PROGRAMS.get(reader, (name,)):
+                self.readers[name] = reader[0]
         return super().__getitem__(name)
 
     def __iter__(self) -> Iterator[bytes]:
-        self.whole = self.whole or _reader()
+        reader = _reader()
+        read = COPIES_FOR_PROGRAMS.get(reader)
+        if read is None:
+            self.whole = self.whole or reader[0]
+        for name in read or ():
+            self.readers.setdefault(name, reader[0])
         return super().__iter__()
 
     def plain(self) -> dict[bytes, bytes]:
@@ -52,12 +67,12 @@ class NotingDict(dict[bytes, bytes]):
         return {*self.readers, *self.at_first} - VOLATILE if self.whole else {*self.readers}
 
 
-def _reader() -> str:
-    """Return the name of the module that reads the environment now."""
+def _reader() -> tuple[str, str]:
+    """Return the names of the module and the function that read the environment now."""
     frame = sys._getframe(2)
     while frame.f_globals.get("__name__") in ACCESSORS and frame.f_back is not None:
         frame = frame.f_back
-    return str(frame.f_globals.get("__name__", "?"))
+    return str(frame.f_globals.get("__name__", "?")), frame.f_code.co_name
 
 
 class Noting:
