@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import signal
 import sys
@@ -165,3 +166,8 @@ def append_slowly(path, text):
     """Append a text as ``append`` does, in a millisecond."""
     time.sleep(0.001)
     return append(path, text)
+
+
+def warn(name):
+    """Log a warning."""
+    logging.getLogger(name).warning("a warning")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import math
 import operator
 import os
+import queue
 import signal
 import sys
 import threading
@@ -480,6 +482,37 @@ def test_a_job_that_runs_too_long_is_ended_with_its_worker(executor, pipe):
     with Executor(max_workers=1, timeout=0.05) as strict:
         with pytest.raises(TimeoutError):
             strict.submit(call_functions.wait_for, pipe[0]).result(SOON)
+
+
+def test_a_job_of_a_callback_that_fails_at_once_ends(executor):
+    submitted = queue.SimpleQueue()
+    late = executor.options(timeout=0)
+    executor.submit(abs, -1).add_done_callback(lambda _: submitted.put(late.submit(abs, -1)))
+    with pytest.raises(anyfork.CallTimeoutError):
+        submitted.get(timeout=SOON).result(SOON)
+
+
+class RaisingHandler(logging.Handler):
+    """A handler that raises in the program that logs."""
+
+    def emit(self, record):
+        raise ValueError(record)
+
+
+@pytest.mark.parametrize("logs", [False, True], ids=["of the Executor", "of a job"])
+def test_a_log_handler_that_raises_is_reported_and_ends_no_executor(logs, monkeypatch, caplog):
+    reported = []
+    monkeypatch.setattr(threading, "excepthook", lambda given: reported.append(given.exc_type))
+    logger, handler = logging.getLogger("anyfork"), RaisingHandler()
+    logger.addHandler(handler)
+    caplog.set_level(logging.WARNING if logs else logging.DEBUG, "anyfork")
+    try:
+        with Executor(max_workers=1, logs=logs) as executor:
+            assert executor.submit(executor_functions.warn, "anyfork.job").result(SOON) is None
+            assert executor.submit(abs, -1).result(SOON) == 1
+    finally:
+        logger.removeHandler(handler)
+    assert set(reported) == {ValueError}
 
 
 def test_the_greatest_priority_goes_first(pipe, other_pipe, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import types
+from collections import deque
 from enum import IntEnum
 from math import inf
 
@@ -17,7 +18,7 @@ from anyfork._calls.known_functions import KnownFunction, fingerprint
 from anyfork._calls.permits import MOST as MOST_PERMITS
 from anyfork._calls.permits import Permits
 from anyfork._pools.encoder import JobEncoder, simple
-from anyfork._pools.jobs import BatchJob, EncodedJob
+from anyfork._pools.jobs import BatchJob, EncodedJob, deliver
 from anyfork._pools.pool_options import Limits
 from anyfork._pools.records import Job, JobState, TemplateRecord
 from anyfork._pools.scheduler import Scheduler
@@ -301,3 +302,22 @@ def test_no_more_is_written_to_a_worker_than_permits_have_room_for():
     sent.jobs.clear()
     assert len(written(sent)[1]) == MOST_PERMITS - 1
     assert not sent.unwritten
+
+
+# --- Delivery ---------------------------------------------------------------------------------------------------
+
+
+def test_a_delivery_in_the_middle_of_a_delivery_loses_nothing():
+    """A signal handler may do that."""
+    finished, seen = deque(), []
+
+    class Receiver:
+        def fail(self, error):
+            seen.append(error)
+            if len(seen) == 1:
+                deliver(finished)
+
+    finished.extend((Receiver(), number) for number in range(3))
+    deliver(finished)
+    assert seen == [0, 0, 1, 2]
+    assert not finished

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections import deque
 from math import inf
 from time import monotonic
@@ -56,7 +58,10 @@ def handle_event(event: Event) -> None:
     try:
         event.handle()
     except BaseException as error:  # SystemExit too: it must not end the thread that all jobs depend on
-        event.not_handled(error)
+        try:
+            event.not_handled(error)
+        except BaseException:
+            _report()
 
 
 class LogEntry:
@@ -83,4 +88,12 @@ def log(name: str, text: str, error: BaseException | None, level: int = CRITICAL
     """Log what no caller is told."""
     import logging
 
-    logging.getLogger(name).log(level, text, exc_info=error)
+    try:
+        logging.getLogger(name).log(level, text, exc_info=error)
+    except BaseException:
+        _report()
+
+
+def _report() -> None:
+    """Report the exception of a log handler as that of a thread, which goes on: all jobs depend on it."""
+    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))

@@ -334,8 +334,7 @@ class Dispatcher(PoolHandle):
             going_on = (
                 self.pooled_workers or self.works or self.put_off or self.watch.busy or not self.scheduler.finished
             )
-            finished, self.finished = self.finished, deque()
-        deliver(finished, handle_event)
+        deliver(self.finished, handle_event)
         self.completion.go_on()
         return bool(going_on)
 
@@ -366,14 +365,14 @@ class Dispatcher(PoolHandle):
             failure.__cause__ = error
             self._failure = failure
             self._deliver_unmeasured([*self._unmeasured])
-            finished = [*self.finished, *((job, failure) for job in self.open)]
+            self.finished += ((job, failure) for job in self.open)
             for work in list(self.works):
-                work.cancel(finished)
-            finished += ((who, failure) for _, who in self.put_off)
+                work.cancel(self.finished)
+            self.finished += ((who, failure) for _, who in self.put_off)
             self.put_off.clear()
             self.open.clear()
         try:
-            deliver(finished, handle_event)
+            deliver(self.finished, handle_event)
         finally:
             with self.lock:
                 self.workers.kill()

@@ -29,6 +29,7 @@ from .records import Job
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any, Protocol, TypeAlias
 
@@ -286,12 +287,14 @@ def write_files(encoded: Encoded) -> None:
         message.write_files()
 
 
-def deliver(finished: Iterable[tuple[Any, Any]], handle_event: Callable[[Event], None]) -> None:
+def deliver(finished: deque[tuple[Any, Any]], handle_event: Callable[[Event], object] = Event.handle) -> None:
     """Deliver each pair: a job or map with its answers, its error, or None if cancelled; or an event with None.
 
-    No lock is held, because this runs arbitrary user code.
+    Each pair is removed once it is delivered: after an interrupt it is delivered again. No lock is held, because this
+    runs arbitrary user code. What that appends is delivered, too, and it may deliver pairs itself.
     """
-    for who, what in finished:
+    while finished:
+        who, what = pair = finished[0]
         if type(what) is tuple or type(what) is list:
             who.finish(what)
         elif type(who) is Event:
@@ -300,3 +303,5 @@ def deliver(finished: Iterable[tuple[Any, Any]], handle_event: Callable[[Event],
             who.cancel()
         else:
             who.fail(what)
+        if finished and finished[0] is pair:
+            finished.popleft()

@@ -13,6 +13,7 @@ from _anyfork_child.wire.signals import comes_from_outside
 
 from .._errors import AnyforkError, HandleError, PeerError
 from .._pools.admission import Admission
+from .._pools.jobs import deliver
 from .._pools.pool import PoolHandle
 from .._pools.pooled_worker import PooledWorker
 from .._pools.records import JobState, WorkerState
@@ -148,23 +149,12 @@ class PoolLoop(PoolHandle):
     def _decide(self) -> None:
         try:
             super().decide()
-            self.deliver()
+            deliver(self.finished)
             self._admit()
         except Exception as error:  # otherwise tasks would wait for ever
             if comes_from_outside(error):
                 raise
             self._collapse(error)
-
-    def deliver(self) -> None:
-        """Deliver answers and errors. An interrupt may stop this: then the last one is delivered again."""
-        finished = self.finished
-        while finished:
-            who, what = finished[0]
-            if type(what) is tuple or type(what) is list:
-                who.finish(what)
-            else:
-                who.fail(what)
-            finished.popleft()
 
     # --- Requests of tasks ---
 
@@ -201,7 +191,7 @@ class PoolLoop(PoolHandle):
         """Rebuild the state of the pool if an interrupt has stopped a step. Runs at the beginning of a step."""
         if not self.busy:
             return
-        self.deliver()
+        deliver(self.finished)
         killed = self.scheduler.killed
         if self._timer is not None:
             self._timer.cancel()
@@ -228,7 +218,7 @@ class PoolLoop(PoolHandle):
         for pooled_worker in list(self.pooled_workers):
             pooled_worker.kill()
         self._admit()
-        self.deliver()  # the answers that had come
+        deliver(self.finished)  # the answers that had come
 
     def _check(self, call: str) -> None:
         if self._failure is not None:
@@ -410,7 +400,7 @@ class PoolLoop(PoolHandle):
         channel = pooled_worker.channel
         try:
             while (event := pooled_worker.take()) is not None:
-                self.deliver()
+                deliver(self.finished)
                 answer = event.handle()
                 if hasattr(answer, "__await__"):
                     return event, answer
