@@ -23,6 +23,7 @@ from anyfork import aio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import FrameType
 
     from anyfork import Template
 
@@ -54,6 +55,24 @@ _connections: dict[str, Template] = {}
 def owner_of(new_template: Callable[[], Template]) -> int:
     """Return the pid of the program whose template this makes a fork of, as ps shows it."""
     return early_program().pid if new_template is KINDS["early"] else os.getpid()
+
+
+def interrupted_at(function: Callable[..., object], action: Callable[[], object]) -> BaseException:
+    """Let an interrupt come when a function begins, in the middle of an action. Return it, with its traceback."""
+
+    def trace(frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call" and frame.f_code is function.__code__:
+            sys.settrace(before)
+            raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(KeyboardInterrupt) as raised:
+            action()
+    finally:
+        sys.settrace(before)
+    return raised.value
 
 
 # For what concerns the blocking face alone.

@@ -18,7 +18,7 @@ import pytest
 from call_makers import MAKERS
 from conftest import descriptors, eventually
 from deadlines import DEADLINE
-from owner_side import output_of, pipe, stopped
+from owner_side import interrupted_at, output_of, pipe, stopped
 from test_serializers import SPEAK, message
 
 import anyfork
@@ -294,6 +294,23 @@ def test_the_descriptors_of_answers_that_nobody_takes_are_closed(worker):
         assert len(descriptors()) > before + 20
         results.close()
         assert len(descriptors()) <= before
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda worker, data: worker.call(len, data),
+        lambda worker, data: next(worker.stream(iter, data)),
+        lambda worker, data: next(worker.map(len, [data, data])),
+    ],
+)
+@pytest.mark.parametrize("step", ["_free_for", "_define_first"])
+def test_what_an_interrupt_kept_from_being_sent_is_closed_although_the_traceback_is_kept(use, step):
+    before = descriptors()
+    with anyfork.Worker() as worker:
+        interrupt = interrupted_at(getattr(calls.Calls, step), lambda: use(worker.ready(), bytes(calls.INLINE + 1)))
+        assert [to for fd, to in descriptors().items() if fd not in before and "memfd" in to] == []
+    assert interrupt.__traceback__ is not None
 
 
 def test_the_descriptors_of_a_result_that_cannot_be_decoded_are_closed(worker):

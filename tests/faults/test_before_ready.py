@@ -8,6 +8,7 @@ import sys
 import faulty
 import pytest
 from deadlines import DEADLINE
+from owner_side import interrupted_at
 from programs import stop
 
 import anyfork
@@ -35,23 +36,6 @@ def test_a_function_that_was_entered_is_ready_however_much_stands_before_that_in
     assert process.returncode == 0
 
 
-def interrupt_in(function, action):
-    """Let an interrupt come when a function begins, in the middle of an action."""
-
-    def trace(frame, event, _argument):
-        if event == "call" and frame.f_code is function.__code__:
-            sys.settrace(before)
-            raise KeyboardInterrupt
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            action()
-    finally:
-        sys.settrace(before)
-
-
 def test_an_interrupt_before_the_wait_for_a_process_leaves_none():
     with Template() as template, anyfork.Warm("json") as warm:
         warm.template()
@@ -60,7 +44,7 @@ def test_an_interrupt_before_the_wait_for_a_process_leaves_none():
             lambda: template.fork().run_code("import signal; signal.pause()"),
             lambda: warm.run_code("import signal; signal.pause()"),
         ):
-            interrupt_in(Process._ready_or_gone, run)
+            interrupted_at(Process._ready_or_gone, run)
 
 
 def test_a_start_that_is_revoked_before_its_template_has_heard_of_it_says_nothing(tmp_path):

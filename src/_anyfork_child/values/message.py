@@ -60,23 +60,19 @@ class Message:
         """
         if self._holders is None:
             return
-        ours = {one.fd for one in self._owned}
-        owned = list(self._owned)
-        fds: list[int] = []
-        for fd in self.fds:
-            if fd not in ours:
-                owned.append(Owned(duplicates((fd,))))
-                fd = owned[-1].fd
-            fds.append(fd)
-        self._owned, self.fds, self._holders = owned, fds, None
+        ours = {fd for one in self._owned for fd in one.fds}
+        theirs = [fd for fd in self.fds if fd not in ours]
+        self._owned = [*self._owned, Owned(duplicates(theirs))]  # in no local variable, see ``close``
+        copies = dict(zip(theirs, self._owned[-1].fds, strict=True))
+        self.fds, self._holders = [copies.get(fd, fd) for fd in self.fds], None
 
     def add_file(self, parts: Sequence[ReadableBuffer], size: int) -> int:
         """Add a file for these bytes; return its descriptor. Raises OSError."""
-        file = new_file()
-        self._owned = [*self._owned, file]
-        self.fills = [*self.fills, (file.fd, parts)]
+        self._owned = [*self._owned, new_file()]  # in no local variable, see ``close``
+        fd = self._owned[-1].fd
+        self.fills = [*self.fills, (fd, parts)]
         self.size += size
-        return file.fd
+        return fd
 
     def write_stepwise(self) -> Iterator[None]:
         """Write the files, piece by piece, and seal them. Raises OSError.
@@ -98,7 +94,10 @@ class Message:
             pass
 
     def close(self) -> None:
-        """Drop the references to descriptors. The message cannot be sent any more."""
+        """Drop the references to descriptors. The message cannot be sent any more.
+
+        This closes them at once after an interrupt, too, unless a frame in its traceback refers to them.
+        """
         self.fds = self._owned = ()
         self._holders = None
 
@@ -123,17 +122,17 @@ def message_of(kind: int, number: int, detail: int, encoded: Encoded, *, remote:
             body = b"".join(encoded.pieces)
         if len(fds) > MAX_DESCRIPTORS:
             raise CannotTravelError(f"{len(fds)} descriptors in one message; at most {MAX_DESCRIPTORS} can travel")
+        if message.fills:  # filler makes the file count in the socket's buffer: backpressure where nobody reads
+            body += bytes(min(message.size >> WEIGHT, INLINE - len(body)))
+        message.data = HEADER.pack(len(body), number, detail, kind, flags, len(fds)) + body
+        message.size += len(message.data)
+        message.fds = fds
+        if encoded.fds:
+            message.hold(encoded.holders)
+        return message
     except BaseException:
         message.close()
         raise
-    if message.fills:  # filler makes the file count in the socket's buffer: backpressure for senders that nobody reads
-        body += bytes(min(message.size >> WEIGHT, INLINE - len(body)))
-    message.data = HEADER.pack(len(body), number, detail, kind, flags, len(fds)) + body
-    message.size += len(message.data)
-    message.fds = fds
-    if encoded.fds:
-        message.hold(encoded.holders)
-    return message
 
 
 def _message_without_descriptors(kind: int, number: int, detail: int, encoded: Encoded) -> Message:

@@ -252,7 +252,7 @@ class Calls:
         return self._running == overtaken
 
     def _send(self, call: Call) -> None:
-        message, call.message = call.message, None
+        message = call.message
         assert message is not None
         call.state = State.SENT
         self._sent[call.number] = call
@@ -263,6 +263,7 @@ class Calls:
             self.streams += 1
         self._define_first()
         self.out.append(message)
+        call.message = None
 
     def _define_first(self) -> None:
         definitions = self._requests.definitions

@@ -11,7 +11,7 @@ from functools import partial
 from .._processes.flows import birth, end, enter, entered
 from .._status import UNKNOWN
 from .._system.timeouts import remaining
-from .call import DONE, State
+from .call import DONE
 from .worker_channel import WORKER_END_TIMEOUT
 
 TYPE_CHECKING = False
@@ -69,8 +69,7 @@ def begin(channel: WorkerChannel, call: Call) -> Flow[None]:
         while not channel.whole(partial(channel.add_if_room, call)):
             yield (channel.has_room,)
     except BaseException:
-        if call.state is State.NEW:
-            message.close()
+        channel.drop_unsent(call)
         raise
 
 

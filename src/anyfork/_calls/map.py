@@ -91,9 +91,8 @@ class Batch:
             self._small.append(item)
             return None
         self._close_small()
-        call = self._make(item)
-        self._made.append(call)
-        message = call.message
+        self._made.append(self._make(item))
+        message = self._made[-1].message  # type: ignore[union-attr]  # it is a call
         assert message is not None
         self._size += message.size
         return message if message.fills else None
@@ -112,6 +111,12 @@ class Batch:
         if last is not None and not isinstance(last, list) and last.message is not None and last.message.fills:
             self._made.pop()
             last.message.close()
+
+    def drop(self) -> None:
+        """Close the descriptors of calls that an exception has kept from being sent."""
+        for part in self._made:
+            if not isinstance(part, list) and part.message is not None:
+                part.message.close()
 
     def send(self) -> None:
         """Hand the calls of the batch over to ``Calls``, and append them to ``ahead``."""
@@ -186,7 +191,11 @@ class CallMap:
 
     def send(self, batch: Batch) -> None:
         """Send the calls that were made, without the last one if its files could not be written."""
-        self.channel.whole(partial(self._send, batch))
+        try:
+            self.channel.whole(partial(self._send, batch))
+        except BaseException:
+            batch.drop()
+            raise
 
     def stop(self, batch: Batch) -> None:
         """Send the calls that were made, and close the map, after an exception in the middle of a batch."""

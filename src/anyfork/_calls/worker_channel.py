@@ -177,8 +177,8 @@ class WorkerChannel:
                 self.calls.drop_out()
                 return
             if sent[0] == len(message.data):
-                call_all(WHOLE, (out, sent))
                 message.close()
+                call_all(WHOLE, (out, sent))
             else:
                 rest = memoryview(message.data)[sent[0] :]
                 noted = map(setattr, (message, message), ("fds", "data"), ((), rest))
@@ -197,7 +197,11 @@ class WorkerChannel:
     def begin_at_once(self, call: Call) -> bool:
         """Queue a call and send what the socket takes, unless that needs a wait: ``flows.begin`` has to follow then."""
         assert call.message is not None
-        return not call.message.fills and bool(self.whole(partial(self.add_if_room, call)))
+        try:
+            return not call.message.fills and bool(self.whole(partial(self.add_if_room, call)))
+        except BaseException:
+            self.drop_unsent(call)
+            raise
 
     def add_if_room(self, call: Call) -> bool:
         """Queue a call and send what the socket takes, unless too many are queued."""
@@ -206,6 +210,11 @@ class WorkerChannel:
         self.calls.add(call)
         self.flush()
         return True
+
+    def drop_unsent(self, call: Call) -> None:
+        """Close the descriptors of a call that an exception has kept from being sent."""
+        if call.message is not None and (self.torn or call.state is State.NEW):
+            call.message.close()
 
     def has_room(self) -> bool:
         """Return whether another call may be queued."""

@@ -85,8 +85,11 @@ class WorkerHandle(Stays):
         Return whether it may have begun. A worker that is torn ends, and its calls fail then.
         """
         channel = self._channel
-        if call is None or channel.torn:
-            return call is not None
+        if call is None:
+            return False
+        channel.drop_unsent(call)
+        if channel.torn:
+            return True
         return call.state is not State.NEW and bool(channel.whole(partial(channel.give_up, call, wanted)))
 
     def _raise_given_up(self, error: BaseException, timeout: float | None, started: bool) -> NoReturn:

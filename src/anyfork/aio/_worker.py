@@ -276,8 +276,9 @@ class Worker(WorkerHandle):
             raise refused_keywords("stream", function, keywords, "on_event")
         channel = await self._connected("stream")
         call = channel.calls.make("stream", STREAM, function, args, on_event)
+        stream: Stream[Any] = Stream(channel, call)  # before: it gives the call up when it is dropped
         await channel.begin(call)
-        return Stream(channel, call)
+        return stream
 
     async def wait(self) -> ExitStatus:
         """Wait until the worker has ended, and return its exit status. Events are handled meanwhile.
@@ -565,4 +566,5 @@ class Stream(StreamHandle[Item]):
 
     @destructor
     def __del__(self) -> None:
-        self._close()
+        if hasattr(self, "_call"):  # otherwise an interrupt has stopped ``__init__``
+            self._close()
