@@ -524,11 +524,40 @@ def test_a_remote_template_is_made_again():
 
 
 def test_a_program_for_another_machine_never_runs_here():
-    with (
-        anyfork.Warm(make=lambda: anyfork.RemoteTemplate(["/no/such/command"])) as warm,
-        pytest.raises(anyfork.RemoteTemplateError),
-    ):
+    def remote(command, *modules):
+        return anyfork.Warm(make=lambda: anyfork.RemoteTemplate([command]).preload(*modules))
+
+    with remote("/no/such/command") as warm, pytest.raises(anyfork.RemoteTemplateError):
         warm.run_code("print('here')")
+    with remote(sys.executable, "no_such_module") as warm, pytest.raises(anyfork.PreloadError):
+        warm.run_code("print('here')")
+    with remote(sys.executable) as warm, warm.run_code("pass", env={**os.environ, "NEW": "1"}) as process:
+        process.wait(PROGRAM_DEADLINE)
+        assert (warm.report().starts, warm.report().cold) == (1, 0)
+
+
+def fail():
+    raise ZeroDivisionError
+
+
+def test_a_cold_start_runs_in_the_interpreter_that_make_names(tmp_path):
+    other = tmp_path / "python"
+    other.symlink_to(os.path.realpath(sys.executable))
+    source = "import sys; print(sys.executable)"
+
+    def make(*modules):
+        return anyfork.Template.new_exec(python=other).preload(*modules)
+
+    with anyfork.Warm(make=lambda: make("no_such_module")) as failed, anyfork.Warm(make=make) as made:
+        assert output(failed, source) == output(made, source) == str(other)
+        assert output(made, source, env={**os.environ, "NEW": "1"}) == str(other)
+        assert (failed.report().cold, made.report().starts, made.report().cold) == (1, 1, 1)
+    with anyfork.Warm(make=fail, python=other) as named, anyfork.Warm(make=fail) as unnamed:
+        assert (output(named, source), output(unnamed, source)) == (str(other), sys.executable)
+    with anyfork.Warm(make=lambda: anyfork.Template.new_exec(python=tmp_path / "missing")) as missing:
+        with pytest.raises(anyfork.LaunchError, match="missing"):
+            missing.run_code(source)
+        assert missing.report().cold == 0
 
 
 def test_threads_that_need_it_at_once_make_it_once(warm):

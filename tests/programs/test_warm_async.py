@@ -325,6 +325,17 @@ async def test_what_cannot_be_warm_starts_cold_or_raises(edit, caplog):
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
 
 
+def fail():
+    raise ZeroDivisionError
+
+
+async def test_a_cold_start_runs_in_the_interpreter_that_is_named(tmp_path):
+    other = tmp_path / "python"
+    other.symlink_to(os.path.realpath(sys.executable))
+    async with aio.Warm(make=fail, python=other) as warm:
+        assert await output(warm, "import sys; print(sys.executable)") == os.fsencode(other) + b"\n"
+
+
 STARTS = {"fork": lambda warm: warm.fork(), "run_process": lambda warm: aio.run_process(COMMAND, template=warm)}
 COMMAND = [sys.executable, "-c", "pass"]
 

@@ -48,12 +48,14 @@ def use_path_of_start() -> None:
 
 
 def report(channel: _socket.socket) -> None:
-    """Send what this process has loaded: modules, files and directories, the environment of its template, and what was
-    noted meanwhile: states of source files, variables that were read and that were set, which modules have read each
-    and all of them, whether it wrote something, and how long it took.
+    """Send what this process has loaded: modules, files, directories, its interpreter, and its template's environment.
+
+    Send what was noted meanwhile, too: states of source files, variables that were read and that were set, which
+    modules have read each and all of them, whether it wrote something, and how long it took.
     """
     environment: dict[bytes, bytes] = templates.this.attributes.get("env", templates.this.start_environment)
     told: dict[str, object] = {
+        "interpreter": sys.executable,
         "environment": environment,
         "modules": sorted(sys.modules),
         "files": sorted(_files()),

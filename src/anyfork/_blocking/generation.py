@@ -51,7 +51,8 @@ class Generation:
     written something. ``seconds`` is how long it took to load the modules. ``places`` are the directories that this
     program had put on its path, ``left_out`` the learned modules that it has not loaded, with the reasons.
     ``environment_of_make`` is the environment of a template that a function has made: all of it counts for programs,
-    while the function depends on the ``variables`` of this program.
+    while the function depends on the ``variables`` of this program. ``interpreter`` is that of such a template; empty
+    if it is on another machine.
     """
 
     template: Template
@@ -67,6 +68,7 @@ class Generation:
     places: Sequence[str] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     environment_of_make: Mapping[bytes, bytes] | None = None
+    interpreter: str = ""
 
     def outdated(self, env: Mapping[bytes, bytes]) -> str:
         """Return why the template does not serve this program, with this environment, any more; empty if it does."""
@@ -161,9 +163,10 @@ def make(
         raise
 
 
-def adopt(function: Callable[[], Template], watch: Sequence[str]) -> Generation:
+def adopt(function: Callable[[], Template], watch: Sequence[str], note: Callable[[Template], None]) -> Generation:
     """Return the template that a function makes, ready. Raises what the function raises, AnyforkError and OSError.
 
+    ``note`` gets the template before it is ready, which it may never be.
     What the function does depends on all variables of this program, as nobody knows which ones it reads.
     """
     began, at = time.time_ns(), time.monotonic()
@@ -171,13 +174,15 @@ def adopt(function: Callable[[], Template], watch: Sequence[str]) -> Generation:
     template = function()
     if not isinstance(template, Template):
         raise TypeError(f"make= returned {type(template).__name__}: it has to return a Template")
+    note(template)
     try:
         template.ready(MAKING_TIMEOUT)
         seconds = time.monotonic() - at
         told: Report = {} if template._link.session.host else _ask(template, "report")
         told |= {"read": _lasting(environment), "read_all": "make", "seconds": seconds}
         made = _generation(template, told, watch, began)
-        return replace(made, environment_of_make=told.get("environment", environment))
+        own: dict[bytes, bytes] = told.get("environment", environment)
+        return replace(made, environment_of_make=own, interpreter=told.get("interpreter", ""))
     except BaseException:
         template.close()
         raise

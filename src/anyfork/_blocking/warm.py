@@ -16,6 +16,7 @@ from .._errors import (
     ArgumentError,
     ForkError,
     HandleError,
+    LaunchError,
     NotReadyError,
     PreloadError,
     RemoteTemplateError,
@@ -133,7 +134,8 @@ class Warm(TemplateSource):
     If the template cannot be made, ``run_module``, ``run_script``, ``run_code`` and ``anyfork.subprocess`` start their
     programs cold; the log says why. Everything else raises the error. It is tried again after ``cool_down`` seconds, or
     when a file of the last template, one that the traceback of the error names or a path of ``watch`` has changed.
-    Every method may be used from any thread.
+    With ``make``, they run in the interpreter of the last template, or in ``python`` until there was one: name it if
+    the function makes templates of another interpreter. Every method may be used from any thread.
     Raises ArgumentError.
 
     For example::
@@ -149,6 +151,7 @@ class Warm(TemplateSource):
         self,
         *preload: str,
         make: Callable[[], Template] | None = None,
+        python: str | os.PathLike[str] | None = None,
         watch: Iterable[str | os.PathLike[str]] = (),
         cool_down: float = COOL_DOWN,
         learn: str | os.PathLike[str] | None = None,
@@ -158,10 +161,14 @@ class Warm(TemplateSource):
             raise ArgumentError("Warm() needs names of modules, or make= with a function that returns a template")
         if make is not None and learn is not None:
             raise ArgumentError("Warm() has learn= for modules that it loads itself, not together with make=")
+        if make is None and python is not None:
+            raise ArgumentError("Warm() has python= for the interpreter that make= names, not without make=")
         if isinstance(watch, str | bytes):
             raise ArgumentError(f"Warm() needs watch= as a list of paths, not {watch!r}")
         self._preload = preload
         self._recipe = make
+        self._python = python  # for cold starts; None for that of this program
+        self._is_remote = False  # whether the last template that ``make`` has returned is on another machine
         self._watch = [os.path.abspath(os.fspath(path)) for path in watch]
         self._cool_down = cool_down
         self._learning = None if learn is None else Learning(os.path.abspath(os.fspath(learn)))
@@ -391,7 +398,9 @@ class Warm(TemplateSource):
 
     def _attempt(self) -> Generation:
         if self._recipe is not None:
-            return adopt(self._recipe, self._watch)
+            made = adopt(self._recipe, self._watch, self._note_place)
+            self._python = None if made.interpreter == sys.executable else made.interpreter or self._python
+            return made
         installed, rest = split_installed(self._preload)
         if self._learning is None and not (installed and rest):
             return make(self._preload, self._watch, distrusted=self._distrusted)
@@ -399,6 +408,11 @@ class Warm(TemplateSource):
         if base is None or not base.serves(os.environb):
             base = self._base = settled(partial(self._load, installed), sleep)
         return make(rest, base=base, distrusted=self._distrusted) if rest else base
+
+    def _note_place(self, template: Template) -> None:
+        """Note where programs of this template run, which may never get ready."""
+        self._is_remote = bool(template._link.session.host)
+        self._python = template._link.interpreter or self._python
 
     def _load(self, names: Sequence[str]) -> Generation:
         made = make(names, self._watch, distrusted=self._distrusted)
@@ -467,16 +481,28 @@ class Warm(TemplateSource):
         else:
             self._note_start(process, generation, report)
             return process
-        cold: Process = getattr(Template.new_exec(**attributes), call)(target, *argv, timeout=remaining(until))
+        cold: Process = getattr(Template.new_exec(python=self._python, **attributes), call)(
+            target, *argv, timeout=remaining(until)
+        )
         note_cold(cold, why)
         return cold
 
     def _why_not(self, error: Exception) -> str:
-        """Return why a program starts cold, after it was counted."""
+        """Return why a program starts cold, after it was counted. Raises the error if it must not."""
         why = str(error)
         if not isinstance(error, NotWarmError):  # otherwise it is counted
+            if not self._may_start_cold(error):
+                raise error
             self._note_cold(why)
         return why
+
+    def _may_start_cold(self, error: Exception) -> bool:
+        """Return whether a program may start cold: not for another machine, nor for an interpreter that is not known.
+
+        With ``make``, a LaunchError before there was a template means that the function has named an interpreter.
+        """
+        unknown = self._recipe is not None and self._python is None
+        return not (self._is_remote or (unknown and isinstance(error, LaunchError)))
 
     def _take_over(
         self, made: TemplateHandle, make: Callable[[Link], Made], call: str, target: Argument, argv: Sequence[Argument]
@@ -520,9 +546,11 @@ class Warm(TemplateSource):
         except (HandleError, RemoteTemplateError, NotInTimeError):
             raise
         except Exception as error:  # as in _make
+            if not self._may_start_cold(error):
+                raise
             self._note_cold(_why(error))
             raise NotWarmError(_why(error)) from error
-        given = None if env is None else _encoded(env)
+        given = None if env is None or self._is_remote else _encoded(env)
         why = WROTE if generation.wrote else "" if given is None else generation.differs(given)
         if why:
             self._note_cold(why)

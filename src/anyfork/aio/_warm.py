@@ -66,11 +66,12 @@ class Warm(HasTemplates):
         self,
         *preload: str,
         make: Callable[[], BlockingTemplate] | None = None,
+        python: str | os.PathLike[str] | None = None,
         watch: Iterable[str | os.PathLike[str]] = (),
         cool_down: float = COOL_DOWN,
         learn: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._warm = BlockingWarm(*preload, make=make, watch=watch, cool_down=cool_down, learn=learn)
+        self._warm = BlockingWarm(*preload, make=make, python=python, watch=watch, cool_down=cool_down, learn=learn)
         self._kept: tuple[Generation, Template] | None = None  # what ``template`` has returned last
 
     async def template(self) -> Template:
@@ -249,7 +250,7 @@ class Warm(HasTemplates):
         else:
             warm._note_start(process, generation, report)
             return process
-        cold: Process = await getattr(Template.new_exec(**attributes), call)(target, *argv)
+        cold: Process = await getattr(Template.new_exec(python=warm._python, **attributes), call)(target, *argv)
         note_cold(cold, why)
         return cold
 
