@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from functools import partial
 
 import anyio
 import pytest
@@ -167,7 +168,7 @@ async def test_an_answer_whose_worker_is_being_measured_is_delivered_when_the_po
     with anyio.fail_after(DEADLINE):
         async with aio.Pool(max_workers=1, max_memory=1 << 40) as pool:
             assert await pool.call(abs, -1) == 1
-            with pytest.raises(anyfork.PeerError, match="the pool has failed: ZeroDivisionError"):
+            with pytest.raises(anyfork.PeerError, match="a pool has failed: ZeroDivisionError"):
                 await pool.call(abs, -1)
 
 
@@ -180,6 +181,49 @@ async def test_a_pool_that_fails_can_be_closed_although_a_map_has_items_that_wer
             assert await anext(results) == 0
         rest = [await anext(results) for _ in range(8)]
         assert isinstance(rest[-1], anyfork.PeerError)
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Let each decision of a scheduler fail as soon as it has seen an answer."""
+    decide = Scheduler.decide
+
+    def decide_or_fail(scheduler: Scheduler, now: float) -> object:
+        if scheduler.stats().answered:
+            raise ZeroDivisionError
+        return decide(scheduler, now)
+
+    monkeypatch.setattr(Scheduler, "decide", decide_or_fail)
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("broken")
+async def test_a_pool_whose_every_decision_fails_ends_its_calls_and_can_be_closed():
+    with anyio.fail_after(DEADLINE):
+        async with aio.Pool(max_workers=1, load=1) as pool, anyio.create_task_group() as group:
+
+            async def wait_for_failure() -> None:
+                with pytest.raises(anyfork.PeerError, match="a pool has failed: ZeroDivisionError"):
+                    await pool.call(signal.pause)
+
+            group.start_soon(partial(pool.call, abs, -1, priority=1))
+            for _ in range(2):
+                group.start_soon(wait_for_failure)
+        stats = pool.stats()
+        assert (stats.queued, stats.running, stats.submitted) == (0, 0, stats.answered + stats.failed)
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it is meant
+def test_an_executor_whose_every_decision_fails_ends_its_futures_and_can_be_shut_down():
+    with anyfork.Executor(max_workers=1, load=1) as executor:
+        executor.submit(abs, -1)
+        futures = [executor.submit(signal.pause) for _ in range(2)]
+        for future in futures:
+            with pytest.raises(anyfork.PeerError, match="an Executor has failed: ZeroDivisionError"):
+                future.result(DEADLINE)
+    stats = executor.stats()
+    assert (stats.queued, stats.running, stats.submitted) == (0, 0, stats.answered + stats.failed)
 
 
 @pytest.mark.usefixtures("failing")

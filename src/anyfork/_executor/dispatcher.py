@@ -24,7 +24,7 @@ from time import monotonic
 
 from _anyfork_child.wire.call_messages import DETAIL, TIME
 
-from .._errors import AnyforkError, ArgumentError, HandleError, InitializerError, PeerError
+from .._errors import AnyforkError, ArgumentError, HandleError, InitializerError
 from .._pools.jobs import deliver
 from .._pools.pool import PoolHandle
 from .._pools.records import JobState
@@ -76,7 +76,6 @@ class Dispatcher(PoolHandle):
         self.pooled_workers = self.workers.pooled_workers
         self.put_off: deque[tuple[Callable[[Any], None], AnyJob | ExecutorMap]] = deque()
         self.broken: AnyforkError | None = None  # why these templates have no workers and never will
-        self._failure: AnyforkError | None = None  # the error that has ended the thread
         self.abandoned = False  # the Executor object was deleted
         self.started = self.over = False  # state of the thread
         self._killed = False
@@ -361,16 +360,9 @@ class Dispatcher(PoolHandle):
     def _collapse(self, error: BaseException) -> None:
         """Fail all present and future jobs, because an unexpected error has ended the thread."""
         with self.lock:
-            failure = PeerError(f"the Executor has failed: {type(error).__name__}: {error}", may_have_run=True)
-            failure.__cause__ = error
-            self._failure = failure
-            self._deliver_unmeasured([*self._unmeasured])
-            self.finished += ((job, failure) for job in self.open)
-            for work in list(self.works):
-                work.cancel(self.finished)
-            self.finished += ((who, failure) for _, who in self.put_off)
+            self._give_up(error)
+            self.finished += ((who, copy(self._failure)) for _, who in self.put_off)
             self.put_off.clear()
-            self.open.clear()
         try:
             deliver(self.finished, handle_event)
         finally:

@@ -193,15 +193,15 @@ class MapItems:
 
     def fail(self, error: BaseException) -> None:
         """Fail all items that are in no job yet: the map was deferred and cannot begin, or the pool has failed."""
-        for item in self._unsent():
+        for item in self.remove_unsent():
             item.fail(error)
 
     def cancel(self, finished: Any) -> None:
         """Cancel the items that are in no job yet: append them to ``finished``."""
-        finished.extend((item, None) for item in self._unsent())
+        finished.extend((item, None) for item in self.remove_unsent())
         self.pool.works.discard(self)
 
-    def _unsent(self) -> list[ItemJob | UnsentItem]:
+    def remove_unsent(self) -> list[ItemJob | UnsentItem]:
         """Remove and return the items that are in no job yet."""
         found: list[ItemJob | UnsentItem] = []
         while self.waiting:

@@ -28,6 +28,7 @@ from .observation import observation, snapshot_of
 from .pool_options import PoolSettings, check_number, check_template
 from .pooled_worker import ALL
 from .records import JobState, WorkerRecord, WorkerState
+from .recovery import fail_all
 from .scheduler import Scheduler
 from .steps import FailureReason, error_for
 from .worker_queue import JobCalls, MemoryRequest
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from _anyfork_child.values.serializers import Serializer
     from _anyfork_child.wire import call_messages
 
+    from .._errors import AnyforkError
     from .._processes.handles import TemplateHandle
     from .._processes.link import Link
     from .jobs import AnyJob
@@ -85,6 +87,7 @@ class PoolHandle:
         self._settings = settings
         self.timeout: float | None = settings.timeout
         self._closed = False
+        self._failure: AnyforkError | None = None  # the unexpected error that has ended the pool
         self._again = False  # an event came while steps were carried out: decide again
         self._owner = os.getpid()
 
@@ -536,6 +539,15 @@ class PoolHandle:
             self._closed = True
             self._kill()
             self.decide()
+
+    def _give_up(self, error: BaseException) -> None:
+        """Let all present and future jobs fail, because of an unexpected error in the pool itself.
+
+        The face delivers what is in ``finished`` then, and ends the workers.
+        """
+        self._closed = True
+        self._deliver_unmeasured([*self._unmeasured])
+        self._failure = fail_all(self, error)
 
     def _kill(self) -> None:
         self._deliver_unmeasured([*self._unmeasured])

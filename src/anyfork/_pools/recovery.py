@@ -1,4 +1,4 @@
-"""Recovery of a scheduler that an interrupt has stopped in the middle of a change.
+"""Recovery of a scheduler that an interrupt has stopped in the middle of a change, and the end of one that has failed.
 
 The state of the scheduler may be half written then. But each worker's calls say which jobs the worker has, and the pool
 has a list of all jobs whose callers wait. The scheduler's state is rebuilt from these two, and no job is lost.
@@ -6,11 +6,13 @@ has a list of all jobs whose callers wait. The scheduler's state is rebuilt from
 
 from __future__ import annotations
 
+from .._errors import PeerError
 from .jobs import BatchJob, ItemJob
 from .records import JobState, WorkerState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Container, Iterable, Mapping, Sequence
     from typing import Any, Protocol
 
@@ -30,6 +32,16 @@ if TYPE_CHECKING:
 
         @property
         def admission(self) -> Admission: ...
+
+    class Failed(Protocol):
+        """A pool that has failed by an unexpected error."""
+
+        what: str
+        scheduler: Scheduler
+        pooled_workers: set[PooledWorker]
+        works: set[MapItems]
+        open: dict[AnyJob, None]
+        finished: deque[tuple[Any, Any]]
 
     class Recovered(Protocol):
         """A worker of the pool."""
@@ -108,6 +120,36 @@ def rebuild(pool: Torn, wanted: Mapping[AnyJob, None], now: float) -> None:
     present = [each for each in pool.pooled_workers if each.worker.state is not WorkerState.GONE]
     adopt_all(pool.scheduler, present, wanted, now)
     complete_maps(pool.works, wanted)
+
+
+def fail_all(pool: Failed, error: BaseException) -> PeerError:
+    """Let all open jobs, and all items of maps that are in no job, fail; return the error that present and future
+    jobs get. The pool itself has failed with ``error``.
+
+    The scheduler may be in any state, and its next decision may fail, too. So nothing is asked of it: the pool gets a
+    new one, which is killed. The face has to deliver what is in ``finished``. The failures are before the answers that
+    have come, because the delivery of one of these may be what has failed.
+    """
+    for pooled_worker in pool.pooled_workers:
+        pooled_worker.worker.state = WorkerState.GONE
+        pooled_worker.worker.jobs.clear()
+    pool.scheduler = pool.scheduler.anew()
+    pool.scheduler.kill()
+    for job in pool.open:
+        if job.state is not JobState.NEW:
+            pool.scheduler._counts.failed += job.size - job.answers
+        job.state = JobState.DONE
+    failed = [*pool.open, *(item for work in pool.works for item in work.remove_unsent())]
+    pool.open.clear()
+    pool.works.clear()
+    pool.finished.extendleft((who, _failure_of(pool, error)) for who in reversed(failed))
+    return _failure_of(pool, error)
+
+
+def _failure_of(pool: Failed, error: BaseException) -> PeerError:
+    failure = PeerError(f"{pool.what} has failed: {type(error).__name__}: {error}", may_have_run=True)
+    failure.__cause__ = error
+    return failure
 
 
 def complete_maps(works: Iterable[MapItems], jobs: Iterable[AnyJob]) -> None:

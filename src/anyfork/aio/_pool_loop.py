@@ -11,7 +11,7 @@ from anyio import Event
 
 from _anyfork_child.wire.signals import comes_from_outside
 
-from .._errors import AnyforkError, HandleError, PeerError
+from .._errors import AnyforkError, HandleError
 from .._pools.admission import Admission
 from .._pools.jobs import deliver
 from .._pools.pool import PoolHandle
@@ -47,7 +47,6 @@ class PoolLoop(PoolHandle):
         # A step is half done. A signal handler that interrupts it leaves changes to the loop. If this is True when the
         # loop begins another step, an exception of a signal handler has stopped the step before.
         self.busy = False
-        self._failure: AnyforkError | None = None  # the unexpected error that has ended the pool
         self._timer: Handle | None = None
         self._timer_at = inf
         self.admission = Admission(self, end_wait)
@@ -206,19 +205,11 @@ class PoolLoop(PoolHandle):
 
     def _collapse(self, error: Exception) -> None:
         """Fail all present and future jobs, because of an unexpected error in the pool itself."""
-        self._failure = PeerError(f"the pool has failed: {type(error).__name__}: {error}", may_have_run=True)
-        self._failure.__cause__ = error
-        self._closed = True
-        self._kill()
-        for job, _, _ in self.scheduler.decide(self.now()).fail:
-            job.fail(copy(self._failure))  # type: ignore[attr-defined]  # all jobs here are an AnyJob
-        for work in self.works:
-            work.fail(copy(self._failure))
-        self.works.clear()
+        self._give_up(error)
         for pooled_worker in list(self.pooled_workers):
             pooled_worker.kill()
         self._admit()
-        deliver(self.finished)  # the answers that had come
+        deliver(self.finished)
 
     def _check(self, call: str) -> None:
         if self._failure is not None:
