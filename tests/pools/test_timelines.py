@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import itertools
 import json
 import os
 import signal
@@ -60,6 +61,22 @@ def test_a_timeline_has_a_track_for_each_worker_with_its_start_and_its_jobs(kind
     assert all(event["dur"] >= 0 and event["pid"] == os.getpid() for event in drawn)
     assert sum(event["args"]["jobs"] for event in drawn if event["name"] == "abs") == 3
     assert "ended" in names(path, ph="i", tid=pid)
+
+
+@pytest.mark.parametrize("kind", ["worker", "aio-worker"])
+def test_each_quick_call_of_a_worker_is_counted_once_beside_other_calls(kind, tmp_path):
+    path = tmp_path / "run.json"
+    with opened(kind, trace=path) as face:
+        for _ in range(30):
+            assert face.call(abs, -1) == 1
+            assert face.call(abs, -1) == 1
+            assert face.call(len, "ab") == 2
+        assert face.map(abs, range(-3, 0)) == [3, 2, 1]
+        assert face.call(abs, -1) == 1
+    jobs = events(path, cat="job")
+    counted = {name: sum(job["args"]["jobs"] for job in jobs if job["name"] == name) for name in ("abs", "len")}
+    assert counted == {"abs": 64, "len": 30}
+    assert all(job["ts"] + job["dur"] <= later["ts"] + 1 for job, later in itertools.pairwise(jobs)), "none overlap"
 
 
 @pytest.mark.parametrize("kind", observed_faces.POOLS)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from time import monotonic
 
 from _anyfork_child.wire.call_messages import CALL, NUMBER
 
 from .calls import Calls
 from .known_functions import KnownFunction, label_of
-from .track import GAP, TOGETHER, Track
+from .track import GAP, Track
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from .trace_file import TraceFile
 
 
-# The methods of the base class that every small call needs: ``super`` costs more.
-begin_small, end_small = Calls.begin_small, Calls.end_small
-
-
 class TracedCalls(Calls):
     """The calls of a worker with a timeline, which ``file`` writes.
 
@@ -37,8 +34,9 @@ class TracedCalls(Calls):
     wait in a queue, each with how many calls have it. Calls that run at the same time are known by their numbers.
     """
 
-    # Beside the attributes of the base class, which has as many as one object can have quickly.
-    __slots__ = ("_began", "_file", "_function", "_labels", "_last", "_names", "_open", "_told", "_track")
+    # Beside the attributes of the base class, because more than 30 make each access to any of them slower.
+    __slots__ = ("_file", "_labels", "_names", "_open", "_told")
+    _track: Track
 
     def __init__(
         self,
@@ -52,9 +50,6 @@ class TracedCalls(Calls):
         self._file = file
         self._track = Track(file, self.kind, concurrency is not None, monotonic())
         self._told = False  # the timeline knows that the worker is ready
-        self._function: Any = None  # of the last small call
-        self._began = 0.0  # when that call began
-        self._last: Any = None  # of the small calls that were drawn last
         self._labels: dict[int, str] = {}  # of calls that were made and not sent
         self._names: deque[tuple[str, int]] = deque()  # of calls that were sent
         self._open: dict[int, tuple[str, float]] = {}  # of calls that run at the same time, and of streams
@@ -98,18 +93,9 @@ class TracedCalls(Calls):
         super()._send(call)
         self._begin(self._labels.pop(call.number, "call"), call.number, call.kind != CALL)
 
-    def begin_small(self, function: Callable[..., object] | str, args: Sequence[object]) -> bytes | None:
-        """Begin a small call, and note when. This and ``end_small`` take as few steps as possible."""
-        data = begin_small(self, function, args)
-        if data is not None:
-            self._function = function
-            self._began = monotonic()
-        return data
-
     def expect(self, number: int, on_event: Handler | None = None) -> Call:
         """Make the call object for a small call, and note its name."""
-        self._track.began = self._began
-        self._names.append((_label(self._function), 1))
+        self._names.append((_label(self._track.function), 1))
         return super().expect(number, on_event)
 
     def add_small(
@@ -137,19 +123,11 @@ class TracedCalls(Calls):
 
     # --- Calls that end ---
 
-    def end_small(self) -> None:
-        """Draw the small call, as ``Track.extend`` does if it is a quick one."""
-        end_small(self)
-        track = self._track
-        last = track.last
-        if self._function is self._last and self._began - last <= GAP and last - track.first <= TOGETHER:
-            track.count += 1
-            track.last = monotonic()
-            return
-        track.began = self._began
-        self._names.appendleft((_label(self._function), 1))
-        self._draw(1)
-        self._last = self._function
+    def _draw_small(self, track: Track, now: float) -> None:
+        if track.until == -inf or not track.extend(now, 1):
+            self._names.appendleft((_label(track.function), 1))
+            self._draw(1, now)
+        track.until = now + GAP
 
     def take_results(self, messages: deque[call_messages.Message]) -> None:
         """Process results, and draw their calls."""
@@ -162,7 +140,7 @@ class TracedCalls(Calls):
         before = len(messages)
         super().take_results(messages)
         if before > len(messages):
-            self._draw(before - len(messages))
+            self._draw(before - len(messages), monotonic())
 
     def _answered(self, call: Answer, message: call_messages.Message) -> None:
         number = call.number
@@ -177,12 +155,11 @@ class TracedCalls(Calls):
             self._track.job_in_lane(*found, now)
             self._file.flush(now)
         elif self._concurrency is None:
-            self._draw(1)
+            self._draw(1, monotonic())
 
-    def _draw(self, count: int) -> None:
+    def _draw(self, count: int, now: float) -> None:
         """Draw so many calls, the first of those that were sent and have not ended."""
-        now, track, names = monotonic(), self._track, self._names
-        self._last = None
+        track, names = self._track, self._names
         if not self._told:
             self._told = True
             track.ready(track.began)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 from json import dumps
 from math import inf
+from time import monotonic
 
 from .._processes.undelivered import destructor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .trace_file import TraceFile
 
 IDLE = 0.001  # seconds between two jobs that count as idle
@@ -27,9 +30,25 @@ class Track:
 
     ``label`` is the name of the jobs that share the present event, ``count`` their number, and ``first`` when the first
     one began.
+
+    Small calls of a ``Worker`` are counted without ``extend`` as long as they call ``function`` and end before
+    ``until``: less than GAP after the last one that ``extend`` has added.
     """
 
-    __slots__ = ("_file", "_kind", "_lanes", "_open", "began", "count", "first", "label", "last", "pid")
+    __slots__ = (
+        "_file",
+        "_kind",
+        "_lanes",
+        "_open",
+        "began",
+        "count",
+        "first",
+        "function",
+        "label",
+        "last",
+        "pid",
+        "until",
+    )
 
     def __init__(self, file: TraceFile, kind: str, concurrent: bool, now: float) -> None:
         self._file = file
@@ -39,6 +58,8 @@ class Track:
         self.began = self.last = self.first = now
         self.label = ""
         self.count = 0
+        self.function: Any = None
+        self.until = -inf
         # When the last job of each lane ended. Jobs that run one after the other have the first lane for themselves.
         self._lanes: list[float] = [] if concurrent else [inf]
         file.open_track()
@@ -75,6 +96,7 @@ class Track:
 
     def job(self, label: str, began: float, now: float, count: int = 1, outcome: str = "") -> None:
         """Note that a job has ended. Quick jobs of the same function, one right after the other, share an event."""
+        self.until = -inf
         self.began = began
         if label == self.label and not outcome and self.extend(now, count):
             return
@@ -93,6 +115,11 @@ class Track:
         self.count += count
         self.last = now
         return True
+
+    def begin_other(self, function: Any) -> float:
+        """Note that a small call of another function begins, which needs an event of its own. Return the time."""
+        self.function, self.until = function, -inf
+        return monotonic()
 
     def _write(self, outcome: str = "") -> None:
         if self.count:
