@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
 TYPE_CHECKING = False
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
         """A dispatcher whose thread runs."""
 
         @property
-        def owner(self) -> int: ...
+        def foreign(self) -> bool: ...
         def close(self, cancel: bool) -> None: ...
         def join(self) -> None: ...
 
@@ -25,7 +24,7 @@ dispatchers: set[Running] = set()  # dispatchers whose threads run
 def _finish_all() -> None:
     global exiting
     exiting = True
-    here = [one for one in list(dispatchers) if one.owner == os.getpid()]
+    here = [one for one in list(dispatchers) if not one.foreign]
     for dispatcher in here:
         dispatcher.close(cancel=False)
     for dispatcher in here:

@@ -90,11 +90,6 @@ class Dispatcher(PoolHandle):
         return self.remote or self.memory is not None or self.concurrent
 
     @property
-    def owner(self) -> int:
-        """The process id of the owner: only its threads may use the Executor."""
-        return self._owner
-
-    @property
     def raises_when_full(self) -> bool:
         """True if a full queue raises an error instead of blocking the caller."""
         return bool(self._settings.raises)
@@ -215,7 +210,7 @@ class Dispatcher(PoolHandle):
 
         Return False if it has begun, if it cannot be removed now, or in a forked copy of the owner.
         """
-        if self._owner != os.getpid():
+        if self.foreign:
             return False
         return self.lock.do(unchecked, self._take_out, job) is True
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from _signal import SIGKILL, SIGTERM
 from concurrent.futures import Executor as AnyExecutor
 from itertools import islice
@@ -349,7 +348,7 @@ class Executor(Submitter, HasTemplates):
             assert future.done()
         """
         dispatcher = self._dispatcher
-        if dispatcher.owner != os.getpid():
+        if dispatcher.foreign:
             return
         dispatcher.close(cancel_futures)
         if wait:
@@ -387,7 +386,7 @@ class Executor(Submitter, HasTemplates):
 
     def _end_workers(self, signal: int) -> None:
         dispatcher = self._dispatcher
-        if dispatcher.owner == os.getpid():
+        if not dispatcher.foreign:
             dispatcher.end_workers(signal)
 
     def kill(self) -> None:
@@ -404,7 +403,7 @@ class Executor(Submitter, HasTemplates):
             assert isinstance(future.exception(), anyfork.CallCancelledError)
         """
         dispatcher = self._dispatcher
-        if dispatcher.owner == os.getpid():
+        if not dispatcher.foreign:
             dispatcher.kill()
 
     def resize(

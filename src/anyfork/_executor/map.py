@@ -9,7 +9,6 @@ from time import monotonic
 from .._blocking.waiting import warn_in_loop
 from .._pools.jobs import Raised, value_of, write_files
 from .._pools.map import MapItems
-from .._system import this_process
 from .._system.timeouts import one_wait, remaining
 from .errors import drop_in
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
         """The dispatcher, as its maps see it."""
 
         @property
-        def owner(self) -> int: ...
+        def foreign(self) -> bool: ...
         @property
         def refuses(self) -> bool: ...
         def begin_work(self, work: ExecutorMap) -> None: ...
@@ -108,7 +107,7 @@ class ExecutorMap(MapItems):
 
     def take(self, index: int) -> Any:
         """Remove and return the result of an item, or raise or return the error of its call."""
-        if self.pool.owner != this_process.pid:
+        if self.pool.foreign:
             self.pool.check_owner("map")
         result = self.results.pop(index)
         if type(result) is Raised:
@@ -123,7 +122,7 @@ class ExecutorMap(MapItems):
     def close(self) -> None:
         """Close the map, and let the dispatcher's thread drop the items that have not begun."""
         self.end()
-        if self.pool.owner == this_process.pid:
+        if not self.pool.foreign:
             self.pool.post(self.withdraw)
 
 

@@ -8,7 +8,6 @@ under one lock.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from dataclasses import replace
 from math import inf
@@ -89,7 +88,7 @@ class PoolHandle:
         self._closed = False
         self._failure: AnyforkError | None = None  # the unexpected error that has ended the pool
         self._again = False  # an event came while steps were carried out: decide again
-        self._owner = os.getpid()
+        self._owner = this_process.pid
 
     def _new_scheduler(self, kind: str, settings: PoolSettings) -> Scheduler:
         observed = observation.is_on()
@@ -535,7 +534,7 @@ class PoolHandle:
 
     def kill(self) -> None:
         """End the pool now: kill all workers. Calls that have no result yet fail with CallCancelledError."""
-        if self._owner == os.getpid():
+        if not self.foreign:
             self._closed = True
             self._kill()
             self.decide()

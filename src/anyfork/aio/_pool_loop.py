@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from copy import copy
 from functools import partial
 from math import inf
@@ -256,7 +255,7 @@ class PoolLoop(PoolHandle):
 
     def kill(self) -> None:
         """End the pool now: kill its workers, and fail calls that have no result yet with CallCancelledError."""
-        self._closed = self._closed or self._owner == os.getpid()
+        self._closed = self._closed or not self.foreign
         self.change(super().kill)
 
     def resize(self, new: NewLimits) -> None:
