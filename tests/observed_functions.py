@@ -54,7 +54,7 @@ def count_up_in_a_thread(count, flag):
 def drop_much(count, flag):
     from _anyfork_child.worker import logs
 
-    logs.MOST = 20_000
+    logs.MOST_BYTES = 20_000
     count_up_in_a_thread(count, flag)
 
 

@@ -20,7 +20,7 @@ Run a Python program as `python` would, from a template that has its modules loa
   --cold             run the program in a new interpreter, and tell how long that and its last warm run took
   --verbose          say why a program starts cold
 """
-IDLE = 10.0  # minutes
+IDLE_MINUTES = 10.0  # minutes
 KINDS = ("-m", "-c")
 
 
@@ -36,7 +36,7 @@ class RunArguments:
     def __init__(self, arguments: Sequence[str]) -> None:
         self.preload: list[str] = []
         self.watch: list[str] = []
-        self.idle = IDLE
+        self.idle = IDLE_MINUTES
         self.cold = self.verbose = False
         rest = self._take_options([*arguments])
         self.kind = rest.pop(0) if rest[:1] and rest[0] in KINDS else ""

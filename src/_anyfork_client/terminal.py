@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 CHUNK = 1 << 16  # bytes
-LAST_WORDS = 100  # milliseconds to wait for more output when processes of an ended program have the terminal open
+LAST_WORDS_MS = 100  # milliseconds to wait for more output when processes of an ended program have the terminal open
 MOST_LAST_WORDS = 1 << 20  # bytes: much more than the kernel keeps of what a program has written
-LOOK = 200  # milliseconds between two looks whether a job in the background has come to the foreground
+LOOK_MS = 200  # milliseconds between two looks whether a job in the background has come to the foreground
 OFLAG, LFLAG, CC = 1, 3, 6  # places in the attributes of a terminal
 SIZE = bytes(8)  # of struct winsize
 
@@ -71,7 +71,7 @@ class Terminal:
         """Pass on what the program has written; processes that it has left may write for ever."""
         waiting = poll()
         waiting.register(self._inner, POLLIN)
-        patience, most = LAST_WORDS, MOST_LAST_WORDS
+        patience, most = LAST_WORDS_MS, MOST_LAST_WORDS
         while not self._hung_up and patience > 0 and most > 0:
             began = monotonic()
             if not waiting.poll(patience):
@@ -90,7 +90,7 @@ class Terminal:
     @property
     def patience(self) -> int | None:
         """Return how many milliseconds to wait for events; None for as long as it takes."""
-        return LOOK if self.program and self._passes_input and not self._is_raw else None
+        return LOOK_MS if self.program and self._passes_input and not self._is_raw else None
 
     def handle(self, ready: dict[int, int]) -> None:
         """Pass on what has come."""

@@ -15,8 +15,7 @@ from _anyfork_child.values.message import Message
 from _anyfork_child.wire.call_messages import FUNCTION, HELD, ITEMS, RESULT, SMALL_CALL, Inbox
 from anyfork._calls.durations import MOST_JOBS, JobDuration
 from anyfork._calls.known_functions import KnownFunction, fingerprint
-from anyfork._calls.permits import MOST as MOST_PERMITS
-from anyfork._calls.permits import Permits
+from anyfork._calls.permits import MOST_PERMITS, Permits
 from anyfork._pools.encoder import JobEncoder, simple
 from anyfork._pools.jobs import BatchJob, EncodedJob, deliver
 from anyfork._pools.pool_options import Limits

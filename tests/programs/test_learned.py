@@ -98,7 +98,7 @@ def test_what_another_interpreter_has_learned_is_kept_and_not_used(tmp_path):
 
 
 def test_the_oldest_programs_are_forgotten_whoever_has_noted_them(tmp_path, monkeypatch):
-    monkeypatch.setattr("anyfork._blocking.learned_imports.MOST", 3)
+    monkeypatch.setattr("anyfork._blocking.learned_imports.MOST_PROGRAMS", 3)
     path = str(tmp_path / "learned.json")
     for number in range(3):
         one, other = LearnedImports(path), LearnedImports(path)

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 OWN = "_anyfork_child"
 IMPORT = "import"
 _importlib: Any = _bootstrap  # its functions are not in the stubs
-MOST = 16 << 20  # bytes of notes; further imports are not noted
+MOST_BYTES = 16 << 20  # bytes of notes; further imports are not noted
 PAGE = os.sysconf("SC_PAGE_SIZE")
 CACHE_TYPE: type = _functools._lru_cache_wrapper
-LONGEST = 200  # characters of a pattern
+MOST_CHARACTERS = 200  # characters of a pattern
 PATTERN, CACHE, UNSHARED = "pattern", "cache", "unshared"
 
 
@@ -72,7 +72,7 @@ class ImportWatch:
         """Write down something that this process has done, with its nanoseconds and its size, of which kind it is."""
         try:
             found = os.fstat(self._file)
-            if (found.st_dev, found.st_ino) == self._identity and found.st_size < MOST:
+            if (found.st_dev, found.st_ino) == self._identity and found.st_size < MOST_BYTES:
                 line = f"{kind} {os.getpid()} {time} {size} {' '.join(name.splitlines())}\n"
                 os.write(self._file, line.encode("utf-8", "backslashreplace"))
         except OSError:  # the program has closed it
@@ -121,7 +121,7 @@ class FirstCallWatch:
         began = monotonic_ns()
         compiled = self._compile(pattern, *flags)
         if self._imports.is_idle:
-            self._imports.note(PATTERN, monotonic_ns() - began, 0, ascii(pattern)[:LONGEST])
+            self._imports.note(PATTERN, monotonic_ns() - began, 0, ascii(pattern)[:MOST_CHARACTERS])
         return compiled
 
     def _at_end(self) -> None:

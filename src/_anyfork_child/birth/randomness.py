@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-WORDS = 624  # of the state of MT19937
-SIZE = WORDS * 4  # bytes
-ALL_USED = WORDS.to_bytes(4, "little")  # the position in the state: the next draw makes new words
+STATE_WORDS = 624  # of the state of MT19937
+SIZE = STATE_WORDS * 4  # bytes
+ALL_USED = STATE_WORDS.to_bytes(4, "little")  # the position in the state: the next draw makes new words
 
 
 def numpy_reset() -> Callable[[], object] | None:

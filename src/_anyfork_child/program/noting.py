@@ -12,7 +12,7 @@ import time
 from _frozen_importlib_external import SourceFileLoader
 
 from ..wire.memfd import new_file
-from ..wire.program_reports import UNSETTLED, VOLATILE, file_state, margin
+from ..wire.program_reports import UNSETTLED_NS, VOLATILE, file_state, margin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Noting:
                 self.seconds -= late / 1e9
                 state = file_state(path)
         self.states[path] = state
-        return state is not None and time.time_ns() - max(state[-2:]) > UNSETTLED and path not in self._distrusted
+        return state is not None and time.time_ns() - max(state[-2:]) > UNSETTLED_NS and path not in self._distrusted
 
     def end(self) -> None:
         """Stop noting, and pass on to the standard error what was written meanwhile."""

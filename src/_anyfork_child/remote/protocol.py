@@ -5,8 +5,8 @@ stands for a socket at each end. It carries bytes both ways, and whole frames if
 descriptor of a socket or pipe becomes a stream of its own on the other side; the content of a file is copied before the
 frame (FILE).
 
-Each side may send as many bytes on a stream as it has credit for, at first WINDOW; it gets more credit when the other
-side has written the bytes to the socket. So backpressure on one stream never stops another.
+Each side may send as many bytes on a stream as it has credit for, at first WINDOW_BYTES; it gets more credit when the
+other side has written the bytes to the socket. So backpressure on one stream never stops another.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HEADER = Struct("<BII")
 SIZE = HEADER.size
 NUMBER = Struct("<I")
-WINDOW = 1 << 20  # bytes in flight on one stream: fills 80 Mbit/s at a round trip of 100 ms
+WINDOW_BYTES = 1 << 20  # bytes in flight on one stream: fills 80 Mbit/s at a round trip of 100 ms
 PIECE = 64 << 10  # bytes to read and to send at once
 MAX_STREAMS = 8  # streams that one frame may bring
 MAX_BODY = FRAME_SIZE + MAX_STREAMS * NUMBER.size + MAX_FRAME

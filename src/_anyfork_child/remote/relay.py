@@ -54,7 +54,7 @@ from .protocol import (
     NUMBER,
     PIECE,
     STOP,
-    WINDOW,
+    WINDOW_BYTES,
     MessageDecoder,
     credit,
     message,
@@ -72,11 +72,11 @@ if TYPE_CHECKING:
     # allowed here.
     Admit = Callable[[int, int, int], tuple[Sequence[int], int]]
 
-HALF = WINDOW // 2
+HALF = WINDOW_BYTES // 2
 NEXT = 2  # the step between two stream numbers of one end
 STEPS = frozenset((EXECUTE, PRELOAD, PREPARE))
 HURRY = 0.05  # seconds between looks of a relay that is about to end
-LIMIT = 1 << 16  # most descriptors that a relay asks for
+MOST_DESCRIPTORS = 1 << 16  # most descriptors that a relay asks for
 SPEAKS = f"{FRAME_VERSION}.{CALL_VERSION}"  # the versions of the two protocols that a connection carries
 LAST_FRAMES = frozenset((START, PROGRAM, ENTERED, EXECUTING))  # after these the socket carries the user's own bytes
 
@@ -265,8 +265,8 @@ class Relay:
 
         Raises ProtocolError if more bytes are queued than the other side may have sent.
         """
-        if stream.queued > WINDOW + MAX_BODY:
-            raise ProtocolError(f"{stream.queued} bytes wait at one stream, which has room for {WINDOW}")
+        if stream.queued > WINDOW_BYTES + MAX_BODY:
+            raise ProtocolError(f"{stream.queued} bytes wait at one stream, which has room for {WINDOW_BYTES}")
         if stream.owed >= HALF:
             self._transport.say(credit(stream.number, stream.owed))
             stream.owed = 0
@@ -445,6 +445,6 @@ def settle_in() -> None:
 
     gc.freeze()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = LIMIT if hard == resource.RLIM_INFINITY else min(hard, LIMIT)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -15,7 +15,7 @@ from ..wire.descriptors import duplicate
 from ..wire.frames import messages
 from ..wire.memfd import new_file
 from ..wire.platform import NOSIGNAL
-from .protocol import WINDOW
+from .protocol import WINDOW_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class RelayStream:
         self.fd = sock.fileno()
         self.channel = None if role == PLAIN or isinstance(sock, RelayPipe) else Channel(sock)
         self.answers = role != PLAIN
-        self.credit = WINDOW
+        self.credit = WINDOW_BYTES
         self.owed = 0
         self.reads = True
         self.writes = not isinstance(sock, RelayPipe)

@@ -16,9 +16,9 @@ VOLATILE = {b"_", b"PWD", b"OLDPWD", b"SHLVL"}  # shells change them; who reads 
 
 # Nanoseconds. Byte code is trusted by the size and the whole seconds of its source. The clock of files goes in steps of
 # at most 10 ms, on a few file systems of a second or two; within a step, a second change of a file does not show.
-UNSETTLED = 2 * 10**9
-TICK = 2 * 10**7
-SECOND = 10**9
+UNSETTLED_NS = 2 * 10**9
+TICK_NS = 2 * 10**7
+SECOND_NS = 10**9
 
 
 def file_state(path: str) -> State:
@@ -32,4 +32,4 @@ def file_state(path: str) -> State:
 
 def margin(state: State) -> int:
     """Return how many nanoseconds after its last change another change of a file surely shows."""
-    return UNSETTLED if state is not None and state[-1] % SECOND == 0 else TICK
+    return UNSETTLED_NS if state is not None and state[-1] % SECOND_NS == 0 else TICK_NS

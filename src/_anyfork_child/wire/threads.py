@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Native threads that a fork may leave behind. jemalloc, which comes with pyarrow and so with pandas, takes its locks
 # around a fork, and works in the copy without its cleanup thread.
 SAFE_THREADS = frozenset({"jemalloc_bg_thd"})
-ENDING = 0.1  # seconds that a thread may take to end after its last Python code
+END_TIMEOUT = 0.1  # seconds that a thread may take to end after its last Python code
 LOOK = 0.001  # seconds between two looks: no event tells of the end of a native thread
 
 
@@ -85,7 +85,7 @@ def unsafe_threads() -> list[str]:
     if len(_tasks()) <= 1 or not _native_threads():
         return []
     _probe_fork()
-    deadline = time.monotonic() + ENDING
+    deadline = time.monotonic() + END_TIMEOUT
     threads = _native_threads()
     while any(runs for _, runs in threads) and time.monotonic() < deadline:
         time.sleep(LOOK)  # no event tells of the end of a native thread

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     # Its number, its kind, the number of its function, flags, its arguments, descriptors.
     Job: TypeAlias = tuple[int, int, int, int, Any, Sequence[int]]
 
-LONGEST = (1 << 32) - 2  # the longest time that the detail of a result can hold: twice the time in units of 1024 ns
+LARGEST_TIME = (1 << 32) - 2  # the most that the detail of a result can hold: twice the time in units of 1024 ns
 
 
 def serve(channel: socket.socket, *given: Any) -> None:
@@ -227,8 +227,8 @@ class JobLoop(Loop):
             server.send_failure(number, error)
             return
         took = (monotonic_ns() - began >> 10) + 1 << 1
-        if took > LONGEST:
-            took = LONGEST
+        if took > LARGEST_TIME:
+            took = LARGEST_TIME
         if type(result) in SCALARS and server.serializer is None:
             body = dump_scalars(result, FORMAT)
             if len(body) <= INLINE:

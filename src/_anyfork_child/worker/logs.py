@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from .server import WorkerServer
 
 AT_ONCE = 16 << 10  # bytes of a record that the socket takes whole or not at all
-LONGEST = 40_000  # characters of a text in a record; the rest is cut off
-MOST = 8 << 20  # bytes of records that wait; the oldest are dropped
+MOST_CHARACTERS = 40_000  # characters of a text in a record; the rest is cut off
+MOST_BYTES = 8 << 20  # bytes of records that wait; the oldest are dropped
 NEVER_SENT = frozenset({"msg", "args", "exc_info", "exc_text", "message", "asctime"})
 # What is left of a record with more data than a message holds.
 PLAIN = ("name", "levelno", "levelname", "created", "pathname", "filename", "lineno", "funcName", "process", "exc_text")
@@ -79,14 +79,14 @@ class OwnerHandler(logging.Handler):
         data = HEADER.pack(len(body), self._server.number, 0, LOG, 0, 0) + body
         self._waiting.append(data)
         self._size += len(data)
-        if self._size > MOST:
+        if self._size > MOST_BYTES:
             self._drop()
         self._try()
 
     def _drop(self) -> None:
         dropped = 0
         with suppress(IndexError):  # another thread may send or drop the last ones
-            while self._size > MOST // 2:
+            while self._size > MOST_BYTES // 2:
                 self._size -= len(self._waiting.popleft())
                 dropped += 1
         self._dropped.append(dropped)
@@ -198,7 +198,7 @@ def encode(record: logging.LogRecord) -> bytes:
 
 def shortened(value: Any) -> Any:
     """Cut a long text off."""
-    return value[:LONGEST] + "..." if isinstance(value, str) and len(value) > LONGEST else value
+    return value[:MOST_CHARACTERS] + "..." if isinstance(value, str) and len(value) > MOST_CHARACTERS else value
 
 
 def text_of(value: object) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 FORMAT = 1
-MOST = 1000  # programs that are remembered
+MOST_PROGRAMS = 1000  # programs that are remembered
 INTERPRETER = f"{sys.implementation.cache_tag} {sys.hexversion:x} {sys.prefix}"
 REWRITTEN_BY = "an import hook of the program has changed it"
 MOST_AWAITED = 10000  # programs that may still tell something
@@ -56,7 +56,7 @@ class LearnedImports:
         everything = _read(self.path)
         # The newest ones come last; what this process knows of a program is as new as the file.
         self.programs = {**self.programs, **_of_interpreter(everything), **self.programs, program: imports}
-        while len(self.programs) > MOST:
+        while len(self.programs) > MOST_PROGRAMS:
             self.programs.pop(next(iter(self.programs)))
         everything[INTERPRETER] = [
             {"program": [*one], "modules": [*known.modules], "rewritten": [*known.rewritten]}

@@ -6,7 +6,7 @@ import os
 
 from .._errors import ArgumentError
 from .._processes.remote import fork_relay
-from .._system.timeouts import LONGEST
+from .._system.timeouts import LONGEST_WAIT
 from .template import Template
 
 TYPE_CHECKING = False
@@ -37,7 +37,7 @@ def connect(command: Sequence[Argument], connect_timeout: float, keep_alive: flo
             isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0  # nor is nan
         ):
             raise ArgumentError(f"RemoteTemplate() needs {name} as a positive number of seconds, not {seconds!r}")
-    return fork_relay(parts, destination(parts), min(connect_timeout, LONGEST), min(keep_alive, LONGEST))
+    return fork_relay(parts, destination(parts), min(connect_timeout, LONGEST_WAIT), min(keep_alive, LONGEST_WAIT))
 
 
 def destination(command: Sequence[str]) -> str:

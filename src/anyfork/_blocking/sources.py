@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from _anyfork_child.wire.program_reports import UNSETTLED, file_state, margin
+from _anyfork_child.wire.program_reports import UNSETTLED_NS, file_state, margin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Sources:
                 return path, 0.0
         now = time.time_ns()
         for path, since in self._late():
-            if self._began < since <= now + UNSETTLED:  # otherwise another machine's clock is ahead
+            if self._began < since <= now + UNSETTLED_NS:  # otherwise another machine's clock is ahead
                 return path, max(0, since - now) / 1e9
         return None
 
@@ -76,7 +76,7 @@ class Sources:
         """Yield files with the time from which on the making of a template sees their last change."""
         for path, state in self._files.items():
             if state is not None and path not in self._noted:
-                yield path, state[-1] + (UNSETTLED if path.endswith(".py") else margin(state))
+                yield path, state[-1] + (UNSETTLED_NS if path.endswith(".py") else margin(state))
         for directory, (state, names) in self._directories.items():
             if state is not None and state[-1] + margin(state) > self._began:
                 yield from self._new(directory, names)

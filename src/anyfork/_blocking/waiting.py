@@ -18,7 +18,7 @@ from _anyfork_child.wire.platform import eventfd
 from .._processes.undelivered import RETRY
 from .._system.locks import locked
 from .._system.polling import new_poll
-from .._system.timeouts import LONGEST, remaining
+from .._system.timeouts import LONGEST_WAIT, remaining
 from .._system.timeouts import deadline as deadline_of
 
 TYPE_CHECKING = False
@@ -161,7 +161,7 @@ class ThreadWaiter:
     @staticmethod
     def _milliseconds(left: float | None, pollable: bool, alarmed: bool) -> float | None:
         if alarmed and pollable:
-            return None if left is None else min(left, LONGEST) * 1000
+            return None if left is None else min(left, LONGEST_WAIT) * 1000
         most = (UNALARMED if pollable else RETRY) * 1000
         return most if left is None else min(left * 1000, most)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-QUICK = 200.0  # microseconds: calls of a function that take less are quick
-AHEAD = 1000.0  # microseconds of work that may be ahead of a quick call in its worker
+QUICK_US = 200.0  # microseconds: calls of a function that take less are quick
+QUICK_AHEAD_US = 1000.0  # microseconds of work that may be ahead of a quick call in its worker
 DEEPEST = 64  # calls at most, even if they take no time
-PER_CALL = 8.0  # microseconds that a call takes at least, in addition to its function
-AHEAD_US = 2000.0  # microseconds of work that may be queued at a worker: longer than a busy owner needs to look again
-SHORT = 3000.0  # microseconds: another job may be queued behind such a job, so that the worker never lacks work
+PER_CALL_US = 8.0  # microseconds that a call takes at least, in addition to its function
+QUEUED_US = 2000.0  # microseconds of work that may be queued at a worker: longer than a busy owner needs to look again
+SHORT_US = 3000.0  # microseconds: another job may be queued behind such a job, so that the worker never lacks work
 MOST_JOBS = 256  # jobs
 MOST_ITEMS = 128  # items of a map in one job
 
@@ -33,20 +33,20 @@ class JobDuration:
     def load(self) -> int:
         """The number of jobs that a worker may have."""
         mean = self.mean
-        if mean is None or mean > SHORT:
+        if mean is None or mean > SHORT_US:
             return 1
-        return max(2, min(MOST_JOBS, int(AHEAD_US / (mean + PER_CALL))))
+        return max(2, min(MOST_JOBS, int(QUEUED_US / (mean + PER_CALL_US))))
 
     @property
     def items(self) -> int:
         """The number of items of a map that may go together."""
         mean = self.mean
-        return 1 if mean is None else max(1, min(MOST_ITEMS, int(AHEAD_US / 2 / (mean + PER_CALL))))
+        return 1 if mean is None else max(1, min(MOST_ITEMS, int(QUEUED_US / 2 / (mean + PER_CALL_US))))
 
     @property
     def depth(self) -> int:
         """The number of calls that a worker may have in all if one of them is such a call; 0 if it is not quick."""
         mean = self.mean
-        if mean is None or mean > QUICK:
+        if mean is None or mean > QUICK_US:
             return 0
-        return DEEPEST if mean * DEEPEST < AHEAD else int(AHEAD / mean)
+        return DEEPEST if mean * DEEPEST < QUICK_AHEAD_US else int(QUICK_AHEAD_US / mean)

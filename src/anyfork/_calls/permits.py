@@ -15,7 +15,7 @@ from .._system.locks import call_all
 
 NUMBER = "I"  # type code of the array module: the kernel moves a multiple of its size in one piece
 SIZE = array(NUMBER).itemsize
-MOST = 512  # permits that fit into any pipe: two pages if the user has many pipes, and one of them may be half read
+MOST_PERMITS = 512  # they fit into any pipe: two pages if the user has many pipes, and one of them may be half read
 
 
 class Permits:

@@ -24,7 +24,7 @@ from .._system.locks import try_locked
 BEGIN = b"[\n"
 LONGEST_END = 200  # bytes of the last line with the mark of a program, and of the end of the array
 PAUSE = 0.5  # seconds between two writes
-MOST = 100_000  # events that wait to be written, while the file is in use by others; older ones are dropped
+MOST_EVENTS = 100_000  # events that wait to be written, while the file is in use by others; older ones are dropped
 ATTEMPTS, WAIT = 100, 0.001  # to lock a file that another program is just opening or closing; seconds between them
 RUN = time_ns()  # tells this program from an earlier one with the same pid
 
@@ -37,7 +37,7 @@ class TraceFile:
         self.tracks = 0
         self.wake_at = inf  # when events have to be written at the latest
         self._fd = -1
-        self._lines: deque[str] = deque(maxlen=MOST)
+        self._lines: deque[str] = deque(maxlen=MOST_EVENTS)
         self._lock = RLock()
         self._owner = this_process.pid
         self._broken = False

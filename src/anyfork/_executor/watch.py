@@ -16,6 +16,7 @@ from _anyfork_child.wire.descriptors import Owned
 from .._processes.undelivered import RETRY
 from .._system.locks import do_locked
 from .._system.polling import new_epoll, new_poll, wait_for
+from .._system.timeouts import LONGEST_WAIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._processes.flows import Flow, Need
-
-
-LONGEST = 86400.0  # seconds to wait in one go: the kernel counts milliseconds in 32 bits
 
 
 class Watch:
@@ -90,7 +88,7 @@ class Watch:
 
     def wait(self, wakes_at: float) -> list[int]:
         """Wait until ``wakes_at`` at the latest; return the descriptors that are ready."""
-        left = None if wakes_at == inf else min(LONGEST, max(0.0, wakes_at - monotonic()))
+        left = None if wakes_at == inf else min(LONGEST_WAIT, max(0.0, wakes_at - monotonic()))
         if self._flows and not self.late:
             self._wait_for_flows(left)
             left = 0.0

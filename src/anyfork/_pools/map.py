@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         def withdraw_jobs(self, jobs: Iterable[AnyJob], kill: bool = True) -> None: ...
 
 
-TOGETHER = 256  # items whose size is checked together
+CHECKED_TOGETHER = 256  # items whose size is checked together
 OF_ITS_OWN = 1 << 10  # bytes: longer items are sent separately
 JOBS_AHEAD = 2  # jobs for each worker, or for each call that a concurrent worker runs
 
@@ -99,8 +99,8 @@ class MapItems:
         first = self.count
         alone: list[ItemJob] = []
         self.count += len(items)
-        for start in range(0, len(items), TOGETHER):
-            some = items[start : start + TOGETHER]
+        for start in range(0, len(items), CHECKED_TOGETHER):
+            some = items[start : start + CHECKED_TOGETHER]
             numbers = range(first + start, first + start + len(some))
             self.items.update(zip(numbers, some, strict=True))
             together = self._simple_ones(numbers, some)

@@ -8,7 +8,7 @@ from sys import float_info
 
 from _anyfork_child.values.functions_by_value import Receiver
 
-from .._calls.permits import MOST
+from .._calls.permits import MOST_PERMITS
 from .._calls.worker_options import Options, find_trace
 from .._errors import ArgumentError
 from .._processes.handles import TemplateHandle
@@ -158,7 +158,7 @@ class PoolSettings:
 
         The bound is how many jobs can be taken back from a worker, see _calls.permits; on another machine it is 1.
         """
-        return min(load, 1 if self.receiver.remote else MOST)
+        return min(load, 1 if self.receiver.remote else MOST_PERMITS)
 
 
 def check_number(call: str, name: str, value: object) -> None:

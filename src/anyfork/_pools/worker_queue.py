@@ -22,7 +22,7 @@ from _anyfork_child.wire.call_messages import (
 from .._calls.calls import LAST_NUMBER, Calls
 from .._calls.events import Event
 from .._calls.known_functions import FIRST_BY_VALUE
-from .._calls.permits import MOST
+from .._calls.permits import MOST_PERMITS
 from .._system.locks import call_all, in_one_go
 from .jobs import BatchJob
 
@@ -92,7 +92,7 @@ class JobCalls(Calls):
             self.out.append(Message(self._requests.drop_unwanted()))
         present, jobs = len(self.jobs), written.jobs
         for job in self.unwritten:
-            if len(jobs) + job.size > MOST - present and (present or jobs):
+            if len(jobs) + job.size > MOST_PERMITS - present and (present or jobs):
                 break
             held = HELD if self._holds and (present or jobs or job.size > 1 or self._drops) else 0
             self._write(job, written, held)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from _anyfork_child.values.functions_by_value import Receiver
 
-DEEPEST = 8  # levels of parts of parts
-MOST = 1000  # parts that are tried
+MOST_LEVELS = 8  # levels of parts of parts
+MOST_PARTS = 1000  # parts that are tried
 # Words in multiprocessing's errors about its locks and queues, and the remedy.
 OF_MULTIPROCESSING = ("through inheritance", "in a fork context", "of a fork context")
 REMEDY = "make it with anyfork.get_context(), and give it in initargs= or to a Process of that context"
@@ -29,10 +29,10 @@ def reason(value: object, error: Exception, receiver: Receiver) -> str:
     if any(words in str(error) for words in OF_MULTIPROCESSING):
         return f"{error} ({REMEDY})"
     where, tried = "", 0
-    for _ in range(DEEPEST):
+    for _ in range(MOST_LEVELS):
         for place, part in _parts(value, receiver):
             tried += 1
-            again = None if tried > MOST else _failure(part, receiver)
+            again = None if tried > MOST_PARTS else _failure(part, receiver)
             if again is not None:
                 where, value, error = place, part, again
                 break

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 BACKLOG = 128
 PAUSE = 0.1  # seconds until there may be a descriptor for a connection again
-ENDING = SIGTERM, SIGINT, SIGHUP  # signals that end the keeper
+END_SIGNALS = SIGTERM, SIGINT, SIGHUP  # signals that end the keeper
 
 
 def keep(path: str, recipe: Recipe, options: Sequence[str]) -> None:
     """Serve hosts at a path, until a signal or the end of standard input. Raises OSError if nobody can listen there."""
-    for number in ENDING:
+    for number in END_SIGNALS:
         if getsignal(number) != SIG_IGN:
             signal(number, _end)
     source = ProgramSource(recipe, options)
@@ -47,7 +47,7 @@ def keep(path: str, recipe: Recipe, options: Sequence[str]) -> None:
 
 
 def _end(*_: object) -> None:
-    for number in ENDING:
+    for number in END_SIGNALS:
         signal(number, SIG_IGN)
     sys.exit(0)
 

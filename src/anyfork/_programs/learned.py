@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .._blocking.learned_imports import MOST, Imports, LearnedImports
+from .._blocking.learned_imports import MOST_PROGRAMS, Imports, LearnedImports
 from .._blocking.told_imports import ToldImports
 from .kept_templates import Recipe
 
@@ -59,7 +59,7 @@ class Learned:
         self._before.pop(program, None)
         if before.modules:
             self._before[program] = before
-            if len(self._before) > MOST:
+            if len(self._before) > MOST_PROGRAMS:
                 self._before.pop(next(iter(self._before)))
         try:
             self._imports.note(program, now)

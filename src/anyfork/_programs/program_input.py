@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO
 
-MOST = 16 << 20  # bytes that wait until the program reads them
+MOST_BYTES = 16 << 20  # bytes that wait until the program reads them
 PIECE = 1 << 16  # bytes to write at once
 
 
@@ -32,8 +32,8 @@ class ProgramInput:
         with self._lock:
             if not self._is_open:
                 raise InputError('the standard input of the program is no "pipe", or is closed')
-            if len(self._data) + len(data) > MOST:
-                raise InputError(f"more than {MOST} bytes would wait: the program does not read them")
+            if len(self._data) + len(data) > MOST_BYTES:
+                raise InputError(f"more than {MOST_BYTES} bytes would wait: the program does not read them")
             self._data += data
             self._is_open = not end
             self._notify()

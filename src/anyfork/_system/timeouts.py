@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 inf = float("inf")  # math.inf would need the math module, a file that nothing else here loads
-LONGEST = 1e6  # seconds that one system call is asked to wait: poll takes 24.8 days at most; longer waits are repeated
+LONGEST_WAIT = 1e6  # seconds in one system call: poll takes 24.8 days at most; longer waits are repeated
 
 
 def seconds(timeout: object) -> float | None:
@@ -55,7 +55,7 @@ def remaining(until: float | None) -> float | None:
 
 def one_wait(left: float | None) -> float:
     """Return how many of the seconds left one system call may wait; -1 without a limit."""
-    return -1 if left is None else min(left, LONGEST)
+    return -1 if left is None else min(left, LONGEST_WAIT)
 
 
 class NotInTimeError(Exception):
