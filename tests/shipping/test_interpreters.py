@@ -171,6 +171,39 @@ def test_a_program_without_an_interpreter_may_name_one():
     assert python("-c", source, "None", sys.executable) == SAYS
 
 
+OTHER_PACKAGES = """
+import sys
+import anyfork
+python, *names = sys.argv[1:]
+with anyfork.Template.new_exec(python=python).preload(*names) as template:
+    print(*(anyfork.call("source:place", name, template=template) for name in names))
+"""
+SOURCE = """
+def place(name):
+    return __import__(name).__file__.split("/")[-2]
+"""
+
+
+def test_a_template_of_another_environment_finds_its_own_packages_first(tmp_path):
+    home, version = Path(sys.executable).resolve(), "python{}.{}".format(*sys.version_info)
+    environment, program, sources = (tmp_path / name for name in ("other", "program-packages", "sources"))
+    own = environment / "lib" / version / "site-packages"
+    for place, names in ((own, ["both", "source", "other"]), (program, ["both", "one"]), (sources, ["source"])):
+        place.mkdir(parents=True)
+        for name in names:
+            (place / f"{name}.py").write_text(SOURCE)
+    other = environment / "bin" / "python"
+    other.parent.mkdir()
+    other.symlink_to(home)
+    (environment / "pyvenv.cfg").write_text(f"home = {home.parent}\n")
+    for interpreter, names, found in (
+        (other, ["source", "both", "one", "other"], "sources site-packages program-packages site-packages"),
+        (sys.executable, ["source", "both", "one"], "sources program-packages program-packages"),
+    ):
+        command = [sys.executable, "-c", OTHER_PACKAGES, interpreter, *names]
+        assert outcome(command, env={"PYTHONPATH": f"{sources}:{program}"}).strip() == found
+
+
 def test_a_program_that_is_no_interpreter_is_never_executed_to_see_what_it_is(tmp_path):
     other = tmp_path / "editor"
     other.write_text(f"#!/bin/sh\necho started >> {tmp_path}/started\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ..values.decode import DescriptorsLostError, Payload
@@ -19,19 +20,33 @@ if TYPE_CHECKING:
 def _initialise(payload: Payload) -> None:
     """Set the program's module path, arguments and mode of lazy imports in this template.
 
-    None in the path stands for the standard library.
+    None in the path stands for the standard library. The packages that are installed with this interpreter come before
+    those of the program, if the program has named it and has another one.
     """
     for name in ("socket", "resource"):  # every template needs them (os.wait4 the latter), and the path may hide them
         import_own(name)
-    path, sys.argv[:], lazy_imports = payload.load()
+    path, sys.argv[:], lazy_imports, home = payload.load()
+    own = _own_packages() if home not in (None, (sys.prefix, sys.hexversion >> 16)) else []
     ours = [entry for entry in sys.path if is_standard_library(entry)]
     at = path.index(None) if None in path else len(path)
     path[at:at] = ours
-    sys.path[:] = [entry for entry in path if entry is not None]
+    path = [entry for entry in path if entry is not None]
+    at = next((number for number, entry in enumerate(path) if entry.endswith("-packages")), len(path))
+    path[at:at] = [entry for entry in own if entry not in path]
+    sys.path[:] = path
     if lazy_imports is not None and LAZY_IMPORTS:
         from .lazy_imports import set_mode
 
         set_mode(*lazy_imports)
+
+
+def _own_packages() -> list[str]:
+    """Return the places that this interpreter has put on its path behind the standard library, until now."""
+    given = {os.path.normpath(place) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep)}
+    package = sys.modules[__name__.partition(".")[0]]
+    given.add(os.path.dirname(package.__path__[0]))
+    last = max(number for number, entry in enumerate(sys.path) if is_standard_library(entry))
+    return [entry for entry in sys.path[last + 1 :] if entry not in given]
 
 
 def _preload(payload: Payload) -> None:

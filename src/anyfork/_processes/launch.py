@@ -84,17 +84,18 @@ def _of_no_directory() -> list[str]:
     return ["-P"] if sys.version_info[:2] == (3, 13) and not current_directory() else []
 
 
-def initialise(link: Link) -> None:
+def initialise(link: Link, named: bool = False) -> None:
     """Give a fresh interpreter its module path, its arguments and its setting for lazy imports, as this program has
-    them.
+    them. An interpreter that the user has ``named`` may have packages of its own.
     """
     from .._system.interpreter import lazy_imports
 
     path = [found for entry in sys.path if isinstance(entry, str) for found in places(entry)]
     note_given(path)
     arguments = getattr(sys, "argv", [""])
-    named = [*map(file_name, path)], [*map(file_name, arguments)]
-    link.post(INIT, encode_values("Template", (*named, lazy_imports())))
+    texts = [*map(file_name, path)], [*map(file_name, arguments)]
+    home = (file_name(sys.prefix), sys.hexversion >> 16) if named else None
+    link.post(INIT, encode_values("Template", (*texts, lazy_imports(), home)))
     link.ask()
 
 

@@ -265,7 +265,7 @@ def fork_exec(
     link.tracker = Link.tracker  # it is another program by now, and has nothing of its template
     link.output = StderrTail(output)
     try:
-        initialise(link)
+        initialise(link, named=python is not None)
     except BaseException:  # the caller gets no handle of this template
         link.close_template()
         raise
