@@ -123,6 +123,77 @@ def unpickle_in_here(data):
     return [value.size for value in p.loads(data)[:1]]
 
 
+class Sentinel:
+    __slots__ = ("name",)
+
+    def __init__(self, name):
+        self.name = name
+
+    def __reduce__(self):
+        return self.name
+
+
+MISSING = Sentinel("MISSING")
+
+
+class Options:
+    default = Sentinel("Options.default")
+
+
+def give(value):
+    return value
+
+
+def is_missing(value):
+    return value is MISSING, value is Options.default, value.name
+
+
+UserId = typing.NewType("UserId", int)
+P = typing.ParamSpec("P")
+R = typing.TypeVar("R", bound=typing.Hashable)
+
+
+def twice(function: typing.Callable[P, R]) -> typing.Callable[P, R]:
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        return 2 * function(*args, **kwargs)
+
+    return inner
+
+
+class Task(typing.Generic[P, R]):
+    def __init__(self, function: typing.Callable[P, R]):
+        self.function = function
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+
+twice_a, task_a, task_a.__name__ = twice(do_a), Task(do_a), "task_a"
+NEW_SYNTAX = """
+type Tree = list[Tree] | int
+
+def first[T](tree: Tree, of: T = None) -> T:
+    return tree[0], str(first.__annotations__["tree"].__value__)
+
+def doubled[**Q](function):
+    def inner(*args: Q.args, **kwargs: Q.kwargs):
+        return 2 * function(*args, **kwargs)
+    return inner
+
+NEW = (first, [2, 3]), (doubled(do_a), 2), (give, Tree)
+"""
+NEW = ()
+if sys.version_info >= (3, 12):
+    exec(compile(NEW_SYNTAX, "new syntax", "exec", dont_inherit=True))
+
+
+def around():
+    def inside():
+        return LIMIT
+
+    return inside, Other
+
+
 DATA = pickle.dumps([Shape(), Shape])
 CASES = [
     (by_name, "a"),
@@ -138,6 +209,11 @@ CASES = [
     (unpickle, DATA),
     (unpickle_by_name, DATA),
     (unpickle_in_here, DATA),
+    *[(function, value) for function in (is_missing, give) for value in (MISSING, Options.default)],
+    *[(give, kind) for kind in (UserId, P, R)],
+    (twice_a, 1),
+    (task_a, 1),
+    *NEW,
 ]
 if __name__ == "__main__":
     from faces_of_calls import compare
@@ -146,3 +222,13 @@ if __name__ == "__main__":
     LIMIT = 10
     with anyfork.Executor(max_workers=1) as executor:
         assert [executor.submit(by_eval).result() for _ in range(3)] == [by_eval()] * 3 == [31] * 3
+    with anyfork.get_context().Pool(1) as pool:
+        assert [pool.apply(is_missing, (value,)) for value in (MISSING, Options.default)] == [
+            is_missing(MISSING),
+            is_missing(Options.default),
+        ]
+        assert all(pool.apply(give, (value,)) is value for value in (MISSING, Options.default, UserId, P, R))
+    template = anyfork.Template().execute("def has(name): return name in globals()")
+    with anyfork.Worker(template) as worker:
+        assert worker.call(around()[0]) == 10
+        assert not worker.call("__main__:has", "around")  # what is around a function need not travel

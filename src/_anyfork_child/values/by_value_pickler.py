@@ -29,6 +29,7 @@ from .function_globals import (
 from .functions_by_value import OWNER
 from .objects_of_main import install
 from .reduce import CannotTravelError, reduce
+from .single_objects import reduce_named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,10 +85,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         For a class, note the globals in its type hints, too.
         """
         if value.__module__ == "__main__":
-            name, dot, _ = value.__qualname__.partition(".")
-            found = self._main.get(name)
-            if found is not None and (found is value or (dot and self._can_travel(found))):
-                self._names[name] = found
+            self._note_path(value.__qualname__, value)
         if isinstance(value, type):
             try:
                 hints = value.__annotations__
@@ -95,6 +93,24 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
                 return
             names = vars(sys.modules.get(value.__module__, types))
             self._add_names((name, names[name], inf) for name in sorted(words_of(hints)) if name in names)
+
+    def _note_path(self, path: str, value: object) -> None:
+        """Note the global of ``__main__`` that is or contains the value of this path. Nothing contains a local one."""
+        name, _, inner = path.partition(".")
+        found = self._main.get(name)
+        is_member = inner and not inner.startswith("<locals>")
+        if found is not None and (found is value or (is_member and self._can_travel(found))):
+            self._names[name] = found
+
+    def _reduce_object(self, value: Any) -> Any:
+        """Return how to pickle an object that is neither a function nor a class."""
+        if not self._receiver.lacks_main or getattr(value, "__module__", "") != "__main__":
+            return super().reducer_override(value)
+        if type(value) in self.dispatch_table:
+            return NotImplemented
+        reduced, name = reduce_named(value)
+        self._note_path(name, value)
+        return NotImplemented if reduced is None else reduced
 
     def _add_names(self, found: Iterable[tuple[str, Any, float]]) -> dict[str, Any]:
         taken = {name: value for name, value, limit in found if self._can_travel(value, limit)}
@@ -124,7 +140,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
                 f"{value.__qualname__} was compiled (by Nuitka), and has no code that can be sent: put it into a module"
             )
         if not isinstance(value, FunctionType | type):
-            return super().reducer_override(value)
+            return self._reduce_object(value)
         if self._receiver.imports_main and self._receiver.name_there(value):
             return NotImplemented
         module = sys.modules.get(value.__module__)

@@ -6,14 +6,13 @@ that decodes them.
 
 from __future__ import annotations
 
-import contextvars
 import ctypes
 import functools
 import sys
-import typing
-import uuid
 import weakref
 from typing import TYPE_CHECKING
+
+from . import single_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,9 +29,6 @@ _OF_C = (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._Pointer, ctypes._
 _CLASSES_OF_C = {type(cls): cls for cls in _OF_C}
 _SWAPPED, _NATIVE = ("__ctype_be__", "__ctype_le__") if sys.byteorder == "little" else ("__ctype_le__", "__ctype_be__")
 
-_variables: dict[str, contextvars.ContextVar[Any]] = {}  # by tracker, which is the same in all processes
-_trackers: dict[contextvars.ContextVar[Any], str] = {}
-
 
 def reduce_kind(value: Any) -> Reduced | None:
     """Return how to rebuild an object of one of these types, or None for any other object."""
@@ -47,7 +43,7 @@ def reduce_kind(value: Any) -> Reduced | None:
     return None
 
 
-# --- functools, weakref, contextvars, typing ------------------------------------------------------------------------
+# --- functools, weakref ---------------------------------------------------------------------------------------------
 
 
 def rebuild_cached_property(kind: Any) -> object:
@@ -86,30 +82,6 @@ def _reduce_reference(value: Any) -> Reduced:
 def rebuild_reference(value: object) -> object:
     """Make a weak reference to a value; a dead one for None."""
     return weakref.ref(value if value is not None else {1})
-
-
-def _reduce_variable(value: Any) -> Reduced:
-    try:
-        default: tuple[object, ...] = (contextvars.Context().run(value.get),)
-    except LookupError:
-        default = ()
-    tracker = _trackers.setdefault(value, uuid.uuid4().hex)
-    return rebuild_variable, (_variables.setdefault(tracker, value).name, default, tracker)
-
-
-def rebuild_variable(name: str, default: Sequence[Any], tracker: str) -> Any:
-    """Return the context variable of this tracker; make it if it is not known here."""
-    if tracker not in _variables:
-        variable: Any = contextvars.ContextVar(name, default=default[0]) if default else contextvars.ContextVar(name)
-        _trackers[_variables.setdefault(tracker, variable)] = tracker
-    return _variables[tracker]
-
-
-def _reduce_new_type(value: Any) -> Reduced | None:
-    if value.__module__ != "__main__":
-        return None
-    names = {"__module__": value.__module__, "__qualname__": value.__qualname__}
-    return typing.NewType, (value.__name__, value.__supertype__), names, None, None, set_state
 
 
 # --- ctypes ---------------------------------------------------------------------------------------------------------
@@ -153,6 +125,5 @@ _REDUCERS: dict[type, Callable[[Any], Reduced | None]] = {
     weakref.WeakKeyDictionary: _reduce_weak_dictionary,
     weakref.WeakValueDictionary: _reduce_weak_dictionary,
     weakref.ReferenceType: _reduce_reference,
-    contextvars.ContextVar: _reduce_variable,
-    typing.NewType: _reduce_new_type,
+    **single_objects.REDUCERS,
 }

@@ -201,11 +201,15 @@ class _Pickler(_pickle.Pickler):
         super().__init__(encoded, PROTOCOL, buffer_callback=take_buffer)
         self._encoded = encoded
         self._receiver = receiver
+        self._lacks_main = receiver.lacks_main
 
     def reducer_override(self, value: Any) -> Any:
         reduced = reduce(self._encoded, value, self._receiver)
         if reduced is not None:
             return reduced
-        if isinstance(value, FunctionType | type) and self._receiver.name_of(value) is None:
-            raise _ByValueNeededError
+        if isinstance(value, FunctionType | type):
+            if self._receiver.name_of(value) is None:
+                raise _ByValueNeededError
+        elif self._lacks_main and getattr(value, "__module__", "") == "__main__":
+            raise _ByValueNeededError  # pickle may store it by its name in __main__
         return NotImplemented  # tells the pickler to go on as usual

@@ -128,5 +128,10 @@ class Receiver:
             return self.imports_main
         return self.main is not None or self.has(module_name)
 
+    @property
+    def lacks_main(self) -> bool:
+        """Return whether the receiver has nothing of this process's ``__main__`` but what is sent by value."""
+        return self is not OWNER and self.main is None and not self.imports_main
+
 
 OWNER = Receiver()  # the owner, as its processes see it: it has everything that they have by name

@@ -1,0 +1,151 @@
+"""Objects of which only the identity counts, or mostly: pickle stores them by their name in a module.
+
+Where the other side does not find that name, such an object goes by value, but each process makes it only once: every
+further message brings the same object. So ``value is MISSING`` stays true, and a type parameter remains the same.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import sys
+import typing
+import uuid
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Reduced = tuple[Any, ...]
+
+MADE_AT_RUN_TIME = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is not one of the interpreter's own
+
+_made: dict[str, Any] = {}  # by tracker, which is the same in all processes
+_trackers: dict[int, str] = {}  # by the id of an object that _made keeps
+
+
+def reduce_single(value: object, make: Callable[..., object], args: Reduced, state: object = None) -> Reduced:
+    """Return how to rebuild an object once in each process, by a call of ``make`` and, if any, the state."""
+    tracker = _trackers.get(id(value)) or _keep(uuid.uuid4().hex, value)
+    return rebuild_single, (tracker, make, args, state)
+
+
+def rebuild_single(tracker: str, make: Callable[..., object], args: Reduced, state: object) -> object:
+    """Return the object of this tracker; make it if it is not known here."""
+    if tracker not in _made:
+        made = make(*args)
+        _set_state(made, state)
+        _keep(tracker, made)
+    return _made[tracker]
+
+
+def _keep(tracker: str, value: object) -> str:
+    _trackers[id(_made.setdefault(tracker, value))] = tracker
+    return tracker
+
+
+def _set_state(made: Any, state: Any) -> None:
+    if hasattr(made, "__setstate__"):
+        made.__setstate__(state)
+        return
+    for attributes in state if isinstance(state, tuple) else (state,):
+        for name, part in (attributes or {}).items():
+            object.__setattr__(made, name, part)
+
+
+def reduce_named(value: Any) -> tuple[Reduced | None, str]:
+    """Return how to rebuild an object of ``__main__`` and, if pickle stores it by a name, that name.
+
+    Return None for an object that can only be stored by its name, because its class is not written in Python.
+    """
+    reduced = value.__reduce_ex__(5)
+    if not isinstance(reduced, str):
+        return reduced, ""
+    cls = type(value)
+    if any(base is not object and not base.__flags__ & MADE_AT_RUN_TIME for base in cls.__mro__):
+        return None, reduced
+    return reduce_single(value, object.__new__, (cls,), value.__getstate__()), reduced
+
+
+# --- Type parameters, types by NewType, context variables ---------------------------------------------------------
+
+
+OPTIONS = ("bound", "covariant", "contravariant", "infer_variance")
+
+
+def _is_found(value: Any) -> bool:
+    """Return whether any process finds an object under its name."""
+    module = value.__module__
+    return module != "__main__" and getattr(sys.modules.get(module), value.__name__, None) is value
+
+
+def _reduce_new_type(value: Any) -> Reduced | None:
+    if _is_found(value):
+        return None
+    names = {"__module__": value.__module__, "__qualname__": value.__qualname__}
+    return reduce_single(value, typing.NewType, (value.__name__, value.__supertype__), names)
+
+
+def _reduce_parameter(value: Any) -> Reduced | None:
+    """Return how to rebuild a TypeVar, ParamSpec or TypeVarTuple, whose attributes are named as its options."""
+    if _is_found(value):
+        return None
+    options = {name: getattr(value, f"__{name}__") for name in OPTIONS if hasattr(value, f"__{name}__")}
+    if getattr(value, "has_default", bool)():  # since Python 3.13
+        options["default"] = value.__default__
+    kind: Any = type(value)
+    make = functools.partial(kind, value.__name__, *getattr(value, "__constraints__", ()), **options)
+    return reduce_single(value, make, (), {"__module__": value.__module__})
+
+
+def _reduce_alias(value: Any) -> Reduced | None:
+    """Return how to rebuild what ``type X = ...`` makes, since Python 3.12. Its value may refer to the alias itself."""
+    if _is_found(value):
+        return None
+    parameters = value.__type_params__
+    if parameters:
+        return reduce_single(value, type(value), (value.__name__, value.__value__, parameters))
+    return (*reduce_single(value, make_alias, (value.__name__,)), [value.__value__], None, None, set_alias)
+
+
+_of_aliases: dict[int, list[object]] = {}
+
+
+def make_alias(name: str) -> object:
+    """Return a type alias without parameters whose value is not known yet."""
+    later: list[object] = []
+    names: dict[str, Any] = {"__name__": "__main__", "later": later}
+    exec(f"type {name} = later[0]", names)
+    _of_aliases[id(names[name])] = later
+    return names[name]
+
+
+def set_alias(alias: object, value: list[object]) -> None:
+    """Set the value of an alias that has none; leave an alias that this process has made itself."""
+    later = _of_aliases.get(id(alias))
+    if later is not None and not later:
+        later.extend(value)
+
+
+def _reduce_variable(value: Any) -> Reduced:
+    try:
+        default: tuple[object, ...] = (contextvars.Context().run(value.get),)
+    except LookupError:
+        default = ()
+    return reduce_single(value, make_variable, (value.name, default))
+
+
+def make_variable(name: str, default: tuple[object, ...]) -> object:
+    """Return a context variable, with a default if there is one."""
+    return contextvars.ContextVar(name, default=default[0]) if default else contextvars.ContextVar(name)
+
+
+REDUCERS: dict[type, Callable[[Any], Reduced | None]] = {
+    typing.NewType: _reduce_new_type,
+    typing.TypeVar: _reduce_parameter,
+    typing.ParamSpec: _reduce_parameter,
+    typing.TypeVarTuple: _reduce_parameter,
+    contextvars.ContextVar: _reduce_variable,
+    getattr(typing, "TypeAliasType", type(None)): _reduce_alias,  # since Python 3.12; pickle asks nobody about None
+}
