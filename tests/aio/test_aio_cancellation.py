@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import select
+import sys
 
 import anyio
 import child_side
@@ -17,6 +19,7 @@ from owner_side import pipe, stopped
 
 import anyfork
 from anyfork import aio
+from anyfork.aio import _waiting
 
 pytestmark = pytest.mark.anyio
 
@@ -249,3 +252,47 @@ async def test_a_block_that_is_cancelled_does_not_wait_for_a_template_that_is_st
                 await process.wait()
         await anyio.wait_readable(pidfd)
     os.close(pidfd)
+
+
+class InterruptAtLine:
+    """Raises KeyboardInterrupt at the n-th line of a function that this thread executes in a block."""
+
+    def __init__(self, function, number):
+        self._code, self.left = function.__code__, number
+
+    def __enter__(self):
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+
+    def __exit__(self, *_):
+        sys.settrace(self._before)
+
+    def _trace(self, frame, event, _argument):
+        if frame.f_code is self._code and event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self._trace if frame.f_code is self._code else None
+
+
+@pytest.mark.parametrize(
+    ("function", "use"),
+    [
+        (aio.Worker.call, lambda worker: worker.call(abs, -1, timeout=DEADLINE)),
+        (_waiting.within, lambda worker: worker.aclose()),
+    ],
+)
+async def test_an_interrupt_at_the_exit_of_a_cancel_scope_leaves_it_and_those_around_it(template, function, use):
+    kept = []  # with all that their tracebacks refer to
+    for number in itertools.count(1):
+        worker = await aio.Worker(template.fork()).ready()
+        line = InterruptAtLine(function, number)
+        with anyio.CancelScope():
+            try:
+                with line:
+                    await use(worker)
+            except KeyboardInterrupt as interrupt:
+                kept.append(interrupt)
+        await worker.aclose()
+        if line.left > 0:
+            return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from anyio import CancelScope
-
 from .._blocking.call import start_one
 from .._calls.calls import Calls
 from .._calls.worker_handle import raise_given_up
@@ -14,7 +12,7 @@ from .._system.signatures import overload
 from .._system.timeouts import seconds
 from ._process import Process
 from ._template import Template
-from ._waiting import limited, run
+from ._waiting import leave, limited, run, shielded
 from ._warm import Warm
 from ._worker_channel import AsyncWorkerChannel
 
@@ -79,26 +77,25 @@ async def run_alone(
     on_event: Handler | None,
 ) -> Any:
     """Run a call in a process of its own, as ``call`` says."""
-    limit = seconds(timeout)
+    scope = limited(seconds(timeout))
     taken = await _fork_of(template)
     process = start_one(Process._of, taken, function, args)
     taken._queued()
     channel = AsyncWorkerChannel(process, Calls(receiver=process._link.receiver))
     asked = channel.calls.expect(1, on_event)
     try:
-        with limited(limit):
+        with scope:
             await channel.connect()
             await channel.wait_for(asked)
             await process.wait()
     except BaseException as error:
+        leave(scope, error)
         started = not process._link.revoke()
         if started:
-            with CancelScope(shield=True):
-                await run(put_down(process._link))
+            await shielded(run, put_down(process._link))
         raise_given_up(error, timeout, started)
     finally:
-        with CancelScope(shield=True):
-            await channel.drop()
+        await shielded(channel.drop)
     return asked.result()
 
 

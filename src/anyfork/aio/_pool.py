@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from anyio import CancelScope
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from .._calls.known_functions import label_of
@@ -18,6 +17,7 @@ from .._processes.undelivered import destructor
 from .._system.signatures import overload
 from ._call_job import CallJob
 from ._map import WINDOW, AsyncMapItems, PoolMap
+from ._waiting import shielded
 from ._warm_pool import WarmPoolLoop
 from ._worker_channel import write_files
 
@@ -188,8 +188,7 @@ class Pool(HasTemplates):
             pool_loop.decide_soon()
         if pool_loop.waits and job.state in (JobState.SENT, JobState.RUNNING):
             job.waiting = loop.waiting()
-            with CancelScope(shield=True):
-                await job.waiting
+            await shielded(lambda: job.waiting)
         if job.answered:
             job.drop()
         else:
@@ -433,8 +432,7 @@ class Pool(HasTemplates):
             await self.aclose()
         except BaseException:
             self.kill()
-            with CancelScope(shield=True):
-                await self.aclose()
+            await shielded(self.aclose)
             raise
 
     def __repr__(self) -> str:

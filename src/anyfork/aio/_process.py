@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from weakref import finalize, ref
 
-from anyio import CancelScope
 from anyio.abc import SocketAttribute, UNIXSocketStream
 
 from .._blocking.process import Process as BlockingProcess
@@ -16,7 +15,7 @@ from .._processes.undelivered import destructor
 from .._system.link_socket import carry_out, hand_on, unopened
 from .._system.pipes import Exchange
 from ._streams import ReceivePipe, SendPipe, close, exchange
-from ._waiting import run, run_now
+from ._waiting import run, run_now, shielded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -373,8 +372,7 @@ class Process(ProcessHandle):
         process = BlockingProcess._of(self._give_up("to_blocking"), channel)
         self._stream = self._sock = None
         if stream is not None:
-            with CancelScope(shield=True):
-                await stream.aclose()
+            await shielded(stream.aclose)
         return process
 
     async def __aenter__(self) -> Self:
@@ -390,12 +388,10 @@ class Process(ProcessHandle):
             await self.wait()
         except BaseException:
             # Cancelled: code after the block relies on the end of the process.
-            with CancelScope(shield=True):
-                await run(flows.put_down(self._link))
+            await shielded(run, flows.put_down(self._link))
             raise
         finally:
-            with CancelScope(shield=True):
-                await self.aclose()
+            await shielded(self.aclose)
 
     @destructor
     def __del__(self) -> None:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from anyio import (
     BrokenResourceError,
     BusyResourceError,
-    CancelScope,
     ClosedResourceError,
     EndOfStream,
     create_task_group,
@@ -21,6 +20,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from .._errors import HandleError
 from .._system.pipes import Exchange, check_limit
+from ._waiting import shielded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,8 +174,11 @@ def _explained(name: str) -> Iterator[None]:
 
 async def close(streams: Streams) -> None:
     """Close all streams of a process that are left."""
-    with CancelScope(shield=True):
-        for name, end in streams.pipes.items():
-            if name in streams.opened:
-                await streams.opened[name].aclose()
-            end.close()
+    await shielded(_close, streams)
+
+
+async def _close(streams: Streams) -> None:
+    for name, end in streams.pipes.items():
+        if name in streams.opened:
+            await streams.opened[name].aclose()
+        end.close()

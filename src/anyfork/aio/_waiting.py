@@ -6,9 +6,9 @@ read the data that another task waits for, which then would wait in vain: so the
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
-from anyio import fail_after, move_on_after
+from anyio import CancelScope, fail_after, move_on_after
 from anyio.lowlevel import checkpoint
 
 from .._errors import HandleError
@@ -19,19 +19,48 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from contextlib import AbstractContextManager
-    from typing import Any
+    from typing import Any, TypeVarTuple
 
     from .._processes.endpoints import Source
     from .._processes.flows import Flow, Result
     from .._processes.link import Link
 
+    Args = TypeVarTuple("Args")
+
 
 def limited(limit: float | None) -> AbstractContextManager[object]:
     """Return a context manager that raises TimeoutError after so many seconds; without a limit, it has no scope.
 
-    An interrupt at the exit of a scope leaves it entered, and none around it can be left.
+    ``leave`` has to follow an exception.
     """
     return nullcontext() if limit is None else fail_after(limit)
+
+
+def leave(scope: AbstractContextManager[object], error: BaseException) -> None:
+    """Leave a cancel scope after an exception, unless that was done.
+
+    An interrupt at the exit of a scope leaves it entered, and no scope around it can be left then.
+    """
+    with suppress(RuntimeError):  # it was left, or never entered
+        scope.__exit__(type(error), error, error.__traceback__)
+
+
+async def within(
+    scope: AbstractContextManager[object], function: Callable[[*Args], Awaitable[Result]], *args: *Args
+) -> Result | None:
+    """Await the result of a function in a cancel scope. Return None if the scope ends the wait."""
+    try:
+        with scope:
+            return await function(*args)
+    except BaseException as error:
+        leave(scope, error)
+        raise
+    return None
+
+
+async def shielded(function: Callable[[*Args], Awaitable[Result]], *args: *Args) -> Result:
+    """Await the result of a function, which no cancellation reaches."""
+    return await within(CancelScope(shield=True), function, *args)  # type: ignore[return-value]  # it ends no wait
 
 
 def run_now(flow: Flow[Result]) -> Result:
@@ -63,8 +92,7 @@ async def wait_for_process(
     elif timeout <= 0:  # a scope without time would be cancelled before anything is read
         return _look(link, done, source)
     else:
-        with move_on_after(timeout):
-            await _wait_long(link, done, source)
+        await within(move_on_after(timeout), _wait_long, link, done, source)
     return done()
 
 

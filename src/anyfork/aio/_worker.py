@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anyio import CancelScope, Lock, get_current_task
+from anyio import Lock, get_current_task
 
 from _anyfork_child.wire.call_messages import CALL, STREAM
 
@@ -21,7 +21,7 @@ from .._system.signatures import Generic, Item, Result, overload
 from .._system.timeouts import seconds
 from ._process import Process
 from ._template import Template
-from ._waiting import OneTask, limited
+from ._waiting import OneTask, leave, limited, shielded
 from ._warm import Warm, WarmWorkerChannel, receiver_of
 from ._worker_channel import AsyncWorkerChannel, write_files
 
@@ -155,19 +155,20 @@ class Worker(WorkerHandle):
                     self._stop(call, interrupted)
                 finally:
                     del interrupted  # see raise_given_up
+        scope = limited(limit)
         try:
-            with limited(limit):
+            with scope:
                 if call is None:
                     channel = await self._connected("call")
                     call = channel.calls.make("call", CALL, function, args, on_event)
                     await channel.begin(call)
                 if self._waits:
                     await channel.wait(lambda: call.state > State.QUEUED)
-                    with CancelScope(shield=True):
-                        await channel.wait_for(call)
+                    await shielded(channel.wait_for, call)
                 else:
                     await channel.wait_for(call)
         except BaseException as error:
+            leave(scope, error)
             if call is not None and call.state == State.DONE:
                 if isinstance(error, TimeoutError):
                     return call.result()
@@ -381,8 +382,7 @@ class Worker(WorkerHandle):
             await self.aclose()
         except BaseException:
             if self._status is None:
-                with CancelScope(shield=True):
-                    await self._channel.put_down()
+                await shielded(self._channel.put_down)
                 self._status = UNKNOWN
             raise
 

@@ -10,8 +10,8 @@ import socket
 from functools import partial
 from time import monotonic
 
-from anyio import CancelScope, get_current_task, move_on_after
 from anyio import Event as Turn
+from anyio import get_current_task, move_on_after
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from _anyfork_child.values.scalars import load_plain
@@ -23,7 +23,7 @@ from .._calls.worker_channel import WorkerChannel
 from .._processes.flows import put_down
 from .._processes.undelivered import RETRY, destructor
 from ._loop import Readiness
-from ._waiting import follow, run, wait_for_process
+from ._waiting import follow, run, shielded, wait_for_process, within
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -250,8 +250,7 @@ class AsyncWorkerChannel(WorkerChannel):
         """
         before, self._handling = self._handling, get_current_task()
         try:
-            with CancelScope(shield=True):
-                await answer
+            await shielded(lambda: answer)
         except Exception as error:
             event.not_handled(error)
         finally:
@@ -273,8 +272,7 @@ class AsyncWorkerChannel(WorkerChannel):
         readiness = self._watching()
         while True:
             if self.stalled:
-                with move_on_after(RETRY):
-                    await readiness.wait()
+                await within(move_on_after(RETRY), readiness.wait)
             else:
                 await readiness.wait()
             came = self.whole(self.came)
@@ -287,10 +285,9 @@ class AsyncWorkerChannel(WorkerChannel):
         """Record the end of the worker, after the end of its channel."""
         self.died(await self.fate())
 
-    async def fate(self) -> ExitStatus:  # type: ignore[return]  # a shield swallows no exception
+    async def fate(self) -> ExitStatus:
         """Return the worker's exit status after its channel has ended; kill it if none is known in time."""
-        with CancelScope(shield=True):
-            return await self.run(flows.fate(self))
+        return await shielded(self.run, flows.fate(self))
 
     async def prevent(self) -> None:
         """Let no worker begin any more that has not begun. Does nothing here; see aio._warm."""
