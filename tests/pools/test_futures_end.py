@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import math
 import os
 import queue
@@ -14,6 +15,7 @@ import threading
 import time
 import weakref
 from concurrent import futures
+from contextlib import contextmanager
 from functools import partial
 from textwrap import dedent
 
@@ -570,9 +572,54 @@ def test_a_callback_may_raise_anything(executor, raised, caplog):
     assert "exception calling callback" in caplog.text
 
 
-def test_a_log_handler_may_use_the_executor_whose_initializer_fails(warm):
-    import logging
+class RaisingHandler(logging.Handler):
+    """A log handler that raises, as one whose queue is full or whose server is gone."""
 
+    def __init__(self, raised):
+        super().__init__(logging.DEBUG)
+        self.raised = raised
+
+    def emit(self, record):
+        raise self.raised("no room for a record")
+
+
+@contextmanager
+def raising_log(raised):
+    logger = logging.getLogger("anyfork")
+    handler, before, reported = RaisingHandler(raised), logger.level, []
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(threading, "excepthook", lambda given: reported.append(given.exc_type))
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+    assert set(reported) == {raised}
+
+
+def emit_and_return(value):
+    anyfork.emit(value)
+    return value
+
+
+def test_a_log_handler_may_exit_and_the_executor_goes_on(warm):
+    with raising_log(SystemExit), Executor(warm, max_workers=1) as executor:
+        assert isinstance(executor.submit(os._exit, 3).exception(SOON), anyfork.WorkerDiedError)
+        assert executor.submit(emit_and_return, 1).result(SOON) == 1, "an event without a handler is logged"
+        assert list(executor.map(abs, [-1, -2], progress=lambda *_: int("no"), timeout=SOON)) == [1, 2]
+
+
+async def test_a_log_handler_may_raise_and_the_pool_goes_on(anyio_backend):
+    async with aio.Pool(max_workers=1) as pool:
+        with raising_log(ValueError), pytest.raises(anyfork.WorkerDiedError):
+            await pool.call(os._exit, 3)
+        with raising_log(ValueError):
+            assert await pool.call(emit_and_return, 1) == 1
+
+
+def test_a_log_handler_may_use_the_executor_whose_initializer_fails(warm):
     class Handler(logging.Handler):
         def emit(self, record):
             said.append((record.getMessage(), executor.stats()))

@@ -68,6 +68,12 @@ def test_a_callback_that_raises_does_not_disturb_the_map(kind, caplog):
     assert [record.getMessage() for record in caplog.records] == ["the progress of a map is not shown any more"]
 
 
+def test_a_callback_that_exits_does_not_end_the_thread_of_an_executor(caplog):
+    with anyfork.Executor(max_workers=1) as executor:
+        assert list(executor.map(abs, [-1, -2], progress=lambda *_: sys.exit(3), timeout=20)) == [1, 2]
+    assert [record.getMessage() for record in caplog.records] == ["the progress of a map is not shown any more"]
+
+
 @pytest.mark.parametrize("kind", observed_faces.ALL)
 def test_what_cannot_show_progress_is_refused(kind):
     with (

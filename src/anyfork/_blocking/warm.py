@@ -564,10 +564,10 @@ class Warm(TemplateSource):
 
     def _tell(self, level: int, why: str) -> None:
         """Log why programs start cold, once until there is another template."""
-        logger = logger_for(level) if why not in self._told else None
-        if logger is not None:  # otherwise it may be asked for later
+        log = logger_for(level) if why not in self._told else None
+        if log is not None:  # otherwise it may be asked for later
             self._told.add(why)
-            logger.log(level, "programs of %r start cold: %s", self, why)
+            log("programs of %r start cold: %s", self, why)
 
     def _count(self, generation: Generation, why_cold: str = "") -> None:
         """Count a start from this generation; if a new interpreter has run the program nevertheless, that is why."""

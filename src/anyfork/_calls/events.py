@@ -9,6 +9,7 @@ from __future__ import annotations
 from _anyfork_child.wire.call_messages import FDS
 from _anyfork_child.wire.channel import close_all
 
+from .._system.log import WARNING, write_record
 from .results import decode_value
 
 TYPE_CHECKING = False
@@ -43,7 +44,7 @@ class Event:
         """Call the handler and return its result. Log an event that has no handler."""
         if self.handler is None:
             self.drop()
-            _log("an event of a worker was dropped: there is no on_event for it")
+            write_record(WARNING, "an event of a worker was dropped: there is no on_event for it")
             return None
         try:
             return self.handler(self.value())
@@ -57,7 +58,7 @@ class Event:
         It is not raised here, because the reader may wait for another call.
         """
         if self._call is None:
-            _log("the on_event of a worker has raised", error)
+            write_record(WARNING, "the on_event of a worker has raised", error=error)
         else:
             self._call.error = self._call.error or error
 
@@ -68,12 +69,6 @@ class Event:
     def drop(self) -> None:
         """Close the descriptors of an event that will not be handled."""
         close_all(self._message[FDS])
-
-
-def _log(text: str, error: BaseException | None = None) -> None:
-    import logging
-
-    logging.getLogger("anyfork").warning(text, exc_info=error)
 
 
 # --- Log records ------------------------------------------------------------------------------------------------

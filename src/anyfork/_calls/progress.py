@@ -7,6 +7,7 @@ from math import inf
 from time import monotonic
 
 from .._errors import ArgumentError
+from .._system.log import WARNING, may_be_interrupt, write_record
 from .known_functions import label_of
 
 TYPE_CHECKING = False
@@ -60,11 +61,11 @@ class Progress:
         """Show the progress. An error of the display, or of a callback, is not the map's problem."""
         try:
             method(self._done, now - self._begin)
-        except Exception as error:
-            import logging
-
+        except BaseException as error:  # SystemExit too: it must not end the thread of an Executor
+            if may_be_interrupt(error):
+                raise
             self._next = inf
-            logging.getLogger("anyfork").warning("the progress of a map is not shown any more", exc_info=error)
+            write_record(WARNING, "the progress of a map is not shown any more", error=error)
 
 
 class UnlessStarted:

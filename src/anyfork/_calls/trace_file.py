@@ -20,6 +20,7 @@ from time import sleep, time_ns
 from .._errors import ArgumentError
 from .._system import this_process
 from .._system.locks import try_locked
+from .._system.log import WARNING, write_record
 
 BEGIN = b"[\n"
 LONGEST_END = 200  # bytes of the last line with the mark of a program, and of the end of the array
@@ -125,12 +126,10 @@ class TraceFile:
 
     def _fail(self, error: OSError) -> None:
         """Give up the timeline, which must not disturb the program."""
-        import logging
-
         self._broken = True
         self._lines.clear()
         self._shut()
-        logging.getLogger("anyfork").warning("the timeline %s ends here: writing it failed: %s", self.path, error)
+        write_record(WARNING, "the timeline %s ends here: writing it failed: %s", self.path, error)
 
     # --- The file ---
 

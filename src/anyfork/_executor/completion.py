@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections import deque
 from math import inf
 from time import monotonic
+
+from .._system.log import CRITICAL, write_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from .._calls.events import Event
 
 PAUSE = 0.02  # seconds between attempts to notify a future whose lock is held
-CRITICAL = 50  # of logging, which need not be loaded
 ATTEMPTS = 50  # afterwards the future is notified without the lock, which an interrupt has left held
 
 
@@ -58,10 +57,7 @@ def handle_event(event: Event) -> None:
     try:
         event.handle()
     except BaseException as error:  # SystemExit too: it must not end the thread that all jobs depend on
-        try:
-            event.not_handled(error)
-        except BaseException:
-            _report()
+        event.not_handled(error)
 
 
 class LogEntry:
@@ -77,23 +73,8 @@ class LogEntry:
 
     def fail(self, error: BaseException | None) -> None:
         """Write the record, with the error."""
-        log(self._name, self._text, error, self._level)
+        write_record(self._level, "%s", self._text, error=error, name=self._name)
 
     def cancel(self) -> None:
         """Write the record, which has no error."""
         self.fail(None)
-
-
-def log(name: str, text: str, error: BaseException | None, level: int = CRITICAL) -> None:
-    """Log what no caller is told."""
-    import logging
-
-    try:
-        logging.getLogger(name).log(level, text, exc_info=error)
-    except BaseException:
-        _report()
-
-
-def _report() -> None:
-    """Report the exception of a log handler as that of a thread, which goes on: all jobs depend on it."""
-    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))

@@ -13,9 +13,9 @@ from _anyfork_child.wire.call_messages import BODY
 
 from .._pools.jobs import EncodedJob, plain, value_of
 from .._pools.records import JobState
+from .._system.log import CRITICAL, write_record
 from .._system.timeouts import deadline as deadline_of
 from .._system.timeouts import one_wait, remaining
-from .completion import log
 from .errors import drop_in
 
 TYPE_CHECKING = False
@@ -201,7 +201,8 @@ class JobFuture(Future):  # type: ignore[type-arg]  # typing is not loaded
             try:
                 callback(self)
             except BaseException as error:  # SystemExit too: it must not end the thread that all jobs depend on
-                log("concurrent.futures", f"exception calling callback for {self!r}", error)
+                text = f"exception calling callback for {self!r}"
+                write_record(CRITICAL, "%s", text, error=error, name="concurrent.futures")
 
 
 class FutureJob(EncodedJob):

@@ -69,10 +69,10 @@ def prepare(link: Link, timeout: float | None) -> Flow[None]:
 
 def _log_part(session: Session) -> None:
     """Log whether the compiled part serves a template that is ready."""
-    logger = logger_for(DEBUG)
-    if logger is not None:
+    log = logger_for(DEBUG)
+    if log is not None:
         server = "the compiled part" if session.compiled else "Python code"
-        logger.debug("template %s is ready; %s serves it", session.pid, server)
+        log("template %s is ready; %s serves it", session.pid, server)
 
 
 def hand_over(link: Link, kind: type[Moved]) -> Flow[Moved]:
@@ -138,9 +138,9 @@ def enter(link: Link, timeout: float | None) -> Flow[None]:
 
 def _log_import(module: str, duration: float) -> None:
     """Log, once for each module, that a process had to import the module of its function."""
-    logger, this_time = logger_for(INFO), object()
-    if logger is not None and imports_told.setdefault(module, this_time) is this_time:
-        logger.info(
+    log, this_time = logger_for(INFO), object()
+    if log is not None and imports_told.setdefault(module, this_time) is this_time:
+        log(
             "run(): the process had to import %s for its function, which took %.1f ms, and each further one has to; "
             "have its template do that once: template.preload(%r)",
             module,
@@ -189,9 +189,9 @@ def end(link: Link, timeout: float | None) -> Flow[ExitStatus]:
 def _log_note(session: Session) -> None:
     """Log what a template has said with its latest process, once."""
     note, session.note = session.note, ""
-    logger = logger_for(INFO) if note else None
-    if logger is not None:
-        logger.info(note)
+    log = logger_for(INFO) if note else None
+    if log is not None:
+        log(note)
 
 
 def _channel_state(link: Link) -> str:

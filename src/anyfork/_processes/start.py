@@ -128,9 +128,9 @@ def _add_spares(template: Link, spares: Spares[Link]) -> None:
 
 def _log_failure(template: Link, error: OSError) -> None:
     """Log why a spare could not be asked for: starts go on without."""
-    logger = logger_for(DEBUG)
-    if logger is not None:
-        logger.debug("template %s has no spare now: %s", template.session.pid, error)
+    log = logger_for(DEBUG)
+    if log is not None:
+        log("template %s has no spare now: %s", template.session.pid, error)
 
 
 def add_next_spare(process: Link) -> None:

@@ -287,9 +287,9 @@ class PoolLoop(PoolHandle):
         self.decide()
 
     def _write_log(self, level: int, text: str) -> None:
-        logger = logger_for(level)
-        if logger is not None and self._loop is not None:
-            self._loop.soon(partial(logger.log, level, text))
+        log = logger_for(level)
+        if log is not None and self._loop is not None:
+            self._loop.soon(partial(log, text))
 
     # --- Workers ---
 
