@@ -232,6 +232,8 @@ def test_what_a_signal_handler_asks_of_an_executor_does_not_wait_for_a_decision_
             decides.wait()
             job = executor.submit(abs, -2)
             executor.replace_template(template)
+            assert executor.stats().workers == len(executor.pids) == 1
+            assert "workers=1" in repr(executor)
         decider.join()
         assert found == [True]
         assert job.result(DEADLINE) == 2

@@ -227,11 +227,12 @@ class Dispatcher(PoolHandle):
         return True
 
     def signal_job(self, job: AnyJob, number: int) -> None:
-        """Send a signal to the worker that runs a job. Do nothing if the job has ended, or no worker has it.
+        """Send a signal to the worker that runs a job, now or soon. Do nothing if no worker has it by then.
 
         With ``load=1``, no other job can be in that worker: it gets one under the lock that is held here.
         """
-        self.lock.look(self._signal_job, job, number)
+        if self.lock.do(unchecked, self._signal_job, job, number) is LATER:
+            self.post(partial(self._signal_job, job, number))
 
     def _signal_job(self, job: AnyJob, number: int) -> None:
         if job.state is JobState.RUNNING:

@@ -353,7 +353,7 @@ class PoolHandle:
 
         A worker that has done its last job is not one of them: its process ends while the next worker starts.
         """
-        here = [pooled_worker for pooled_worker in self.pooled_workers if pooled_worker.worker.counts]
+        here = [one for one in [*self.pooled_workers] if one.worker.counts]  # any thread may read
         return [pooled_worker.pid for pooled_worker in here if pooled_worker.pid is not None]
 
     # --- Steps ---

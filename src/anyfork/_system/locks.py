@@ -209,8 +209,14 @@ class DecisionLock:
         return found
 
     def look(self, action: Callable[..., Result], *args: Any) -> Result:
-        """Read, under the lock, state that decisions change."""
-        return do_locked(self._lock, action, *args)
+        """Read, under the lock, state that decisions change.
+
+        If the thread that decides now may wait for this one, read without the lock: ``action`` has to allow that.
+        """
+        found: list[Result] = []
+        if try_locked(self._lock, lambda: found.append(action(*args))):
+            return found[0]
+        return action(*args) if self._awaited() else do_locked(self._lock, action, *args)
 
     def __enter__(self) -> None:
         """Acquire the lock, in a thread where no interrupt comes."""
