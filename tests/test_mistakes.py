@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,46 @@ def test_a_template_that_is_used_up_says_by_what_and_how_to_keep_it(name, forked
             pass  # until its process has been closed, too
         with pytest.raises(anyfork.HandleError, match=rf"taken over by {name}\(\): fork\(\) it first to keep it"):
             template.run(child_side.enter)
+
+
+USES_OF_PROCESSES = {
+    "ready()": lambda p: p.ready(),
+    "channel": lambda p: p.channel,
+    "wait()": lambda p: p.wait(),
+    "poll()": lambda p: p.poll(),
+    "communicate()": lambda p: p.communicate(),
+    "send_signal()": lambda p: p.send_signal(15),
+    "terminate()": lambda p: p.terminate(),
+    "kill()": lambda p: p.kill(tree=True),
+    "fileno()": lambda p: p.fileno(),
+}
+OF_THE_ASYNC_FACE = {"to_blocking()": lambda p: p.to_blocking()}
+
+
+def test_a_closed_process_names_the_use_that_it_refuses():
+    with anyfork.Template().start(child_side.enter) as process:
+        process.wait()
+    for name, use in {**USES_OF_PROCESSES, "wait() ": lambda p: anyfork.wait([p])}.items():
+        with pytest.raises(anyfork.HandleError, match=re.escape(f"{name.strip()} on a process handle that was closed")):
+            use(process)
+
+
+def test_a_closed_process_of_the_async_face_names_the_use_that_it_refuses():
+    async def main():
+        async with await aio.Template().run(child_side.enter) as process:
+            pass
+        for name, use in (USES_OF_PROCESSES | OF_THE_ASYNC_FACE).items():
+            with pytest.raises(anyfork.HandleError, match=re.escape(f"{name} on a process handle that was closed")):
+                await use(process)
+
+    asyncio.run(main())
+
+
+def test_a_closed_template_names_the_function_that_it_was_given_to():
+    with anyfork.Template() as template:
+        pass
+    with pytest.raises(anyfork.HandleError, match=r"^call\(\) on a template that was closed"):
+        anyfork.call(abs, -1, template=template)
 
 
 # --- Handles among the arguments ------------------------------------------------------------------------------------

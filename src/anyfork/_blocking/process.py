@@ -113,7 +113,7 @@ class Process(ProcessHandle):
         """
         if self._channel is None:
             link = self._link
-            run(flows.enter(link, None))
+            run(flows.enter(link, None, "channel"))
             run(flows.birth(link))  # before, the pid is certain only as long as the link has the socket
             import_own("socket")
             from .._system.channel_socket import (
@@ -165,7 +165,10 @@ class Process(ProcessHandle):
                 process.send_signal(signal.SIGUSR1)
                 assert process.wait().signal == signal.SIGUSR1
         """
-        run(flows.signal(self._link, number))
+        self._signal(number, "send_signal()")
+
+    def _signal(self, number: int, use: str) -> None:
+        run(flows.signal(self._link, number, use))
 
     def fileno(self) -> int:
         """Return a descriptor that becomes readable when the process has ended. The handle still owns it.
@@ -257,6 +260,7 @@ class Process(ProcessHandle):
             with anyfork.Template().fork(stdin=PIPE, stdout=PIPE).run_code("print(input()[::-1])") as process:
                 assert process.communicate(b"abc", timeout=60, limit=1000)[0].strip() == b"cba"
         """
+        flows.check(self._link, "communicate()")
         until = deadline(timeout)
         streams = self._link.streams
         if streams is None:
@@ -265,7 +269,6 @@ class Process(ProcessHandle):
             return None, None
         from .streams import exchange
 
-        flows.check(self._link, "communicate")
         done = exchange(streams, input, limit, until)
         if done is None:
             text = f"process {self.pid} has not closed its output within {timeout} seconds"
@@ -347,7 +350,7 @@ def wait(processes: Iterable[Process], timeout: float | None = None) -> list[Pro
 
 
 def _has_ended(process: Process) -> bool:
-    run(flows.look(process._link))
+    run(flows.look(process._link, "wait()"))
     return process._link.session.status is not None
 
 

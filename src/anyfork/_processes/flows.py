@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 NAME = "name another one with python= or in ANYFORK_PYTHON"
 NEEDED = "anyfork needs a Python 3.11 or newer there, named with python= or in ANYFORK_PYTHON"
-USE = {CLOSED: "close it later", MOVED: "use the handle that it was moved to"}
+USE = {CLOSED: "do that before you close the handle", MOVED: "use the handle that it was moved to"}
 imports_told: dict[str, object] = {}  # the modules of which the log of this program says that processes import them
 # Seconds to learn how a template whose forks failed has ended: it is reaped at once, or was killed too.
 TEMPLATE_END_TIMEOUT = 1.0
@@ -104,23 +104,21 @@ def hand_over(link: Link, kind: type[Moved]) -> Flow[Moved]:
 # --- Processes --------------------------------------------------------------------------------------------------
 
 
-def check(link: Link, call: str) -> None:
-    """Raise HandleError for the handle of a process that must not be used any more."""
+def check(link: Link, use: str) -> None:
+    """Raise HandleError for the handle of a process that must not be used any more. ``use`` is "wait()" or another."""
     if link.foreign:
         raise HandleError(
-            f"{call}() on a process handle in a forked copy of its owner: handles do not work there; ask the owner"
+            f"{use} on a process handle in a forked copy of its owner: handles do not work there; ask the owner"
         )
     if link.session.phase in (CLOSED, MOVED):
-        raise HandleError(
-            f"{call}() on a process handle that was {link.session.phase.value}: {USE[link.session.phase]}"
-        )
+        raise HandleError(f"{use} on a process handle that was {link.session.phase.value}: {USE[link.session.phase]}")
 
 
-def enter(link: Link, timeout: float | None) -> Flow[None]:
+def enter(link: Link, timeout: float | None, use: str = "ready()") -> Flow[None]:
     """Wait until a process has entered its function. Raises why it has not; after the timeout it is killed and never
     will.
     """
-    check(link, "ready")
+    check(link, use)
     limit, link.unclaimed = seconds(timeout), False  # who waits here ends the process after an interrupt
     if not (yield link, link.answered_or_used_up, link.answer_source, limit):
         if link.revoke():
@@ -129,7 +127,7 @@ def enter(link: Link, timeout: float | None) -> Flow[None]:
                 text += f"; on {link.session.host} it may have entered it meanwhile"
             raise NotReadyError(text, may_have_run=link.remote)
         return
-    check(link, "ready")
+    check(link, use)
     if not link.session.succeeded:
         raise (yield from explain(link))
     if link.session.imported is not None:
@@ -151,7 +149,7 @@ def _log_import(module: str, duration: float) -> None:
 
 def entered(link: Link, timeout: float | None) -> Flow[bool]:
     """Return whether the timeout suffices to learn if a process has entered its function; it goes on otherwise."""
-    check(link, "ready")
+    check(link, "ready()")
     return (yield link, link.answered_or_used_up, link.answer_source, timeout)
 
 
@@ -168,7 +166,7 @@ def birth(link: Link) -> Flow[None]:
 
 def end(link: Link, timeout: float | None) -> Flow[ExitStatus]:
     """Wait until a process has ended and return its exit status. Raises TimeoutError."""
-    check(link, "wait")
+    check(link, "wait()")
     limit = seconds(timeout)
     if link.origin is not None:
         add_next_spare(link)
@@ -178,7 +176,7 @@ def end(link: Link, timeout: float | None) -> Flow[ExitStatus]:
         waiting = _channel_state(link)
         raise TimeoutError(f"process {link.session.pid} has not ended within {timeout} seconds{waiting}")
     if link.session.status is None:
-        check(link, "wait")
+        check(link, "wait()")
     yield from _learn_why(link)
     status = link.session.status
     assert status is not None
@@ -219,9 +217,9 @@ def put_down(link: Link) -> Flow[None]:
     yield link, link.ended, link.status_source, TEMPLATE_END_TIMEOUT
 
 
-def look(link: Link) -> Flow[None]:
+def look(link: Link, use: str = "poll()") -> Flow[None]:
     """Learn whether a process has ended. If its pidfd says so, wait a moment for the template to report how."""
-    check(link, "poll")
+    check(link, use)
     if link.origin is not None:
         add_next_spare(link)
     yield from _ends(link)
@@ -257,16 +255,16 @@ def _readable(fd: int) -> bool:
     return fd >= 0 and is_ready(fd)
 
 
-def signal(link: Link, number: int) -> Flow[None]:
+def signal(link: Link, number: int, use: str) -> Flow[None]:
     """Send the process a signal, after waiting for its birth."""
-    check(link, "send_signal")
+    check(link, use)
     yield from birth(link)
     link.signal(number)
 
 
 def end_descriptor(link: Link) -> Flow[int]:
     """Return the pidfd; if there is none, the status socket, which brings the report of the end."""
-    check(link, "fileno")
+    check(link, "fileno()")
     yield from birth(link)
     session = link.session
     if session.status is not None or (session.status_ended and session.pidfd < 0):

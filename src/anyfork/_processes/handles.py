@@ -498,10 +498,11 @@ def check_modules(call: str, names: Sequence[str]) -> None:
 
 
 def check_template(call: str, template: object) -> None:
-    """Raise ArgumentError for an object that is not a template."""
+    """Raise ArgumentError for an object that is not a template, and HandleError for one that is used up."""
     if not isinstance(template, TemplateHandle):
         what = f"the class {template.__name__}" if isinstance(template, type) else type(template).__name__
         raise ArgumentError(f"{call}() needs a template, as anyfork.Template() makes one, not {what}")
+    template._link.check(call)
 
 
 class ProcessHandle(Stays):
@@ -572,6 +573,9 @@ class ProcessHandle(Stays):
         def send_signal(self, number: int) -> None:
             """Send the process a signal; do nothing if it has ended."""
 
+        def _signal(self, number: int, use: str) -> None:
+            """Do the same for the method that errors name, as check() does."""
+
         def fileno(self) -> int:
             """Return a descriptor that becomes readable when the process has ended."""
 
@@ -585,7 +589,7 @@ class ProcessHandle(Stays):
     def _give_up(self, call: str) -> Link:
         """Hand the link over to another handle; this handle is used up."""
         link = self._link
-        check(link, call)
+        check(link, f"{call}()")
         if link.streams is not None and link.streams.opened:
             raise HandleError(f"{call}() on a process whose standard streams are in use: move it before you use them")
         self._link = _moved()
@@ -602,7 +606,7 @@ class ProcessHandle(Stays):
                 process.terminate()
                 assert process.wait().signal == 15
         """
-        self.send_signal(SIGTERM)
+        self._signal(SIGTERM, "terminate()")
 
     def kill(self, *, tree: bool = False) -> None:
         """Send SIGKILL to the process, and with ``tree`` to all of its descendants, on Linux.
@@ -620,14 +624,14 @@ class ProcessHandle(Stays):
         """
         if tree:
             self._kill_descendants()
-        self.send_signal(SIGKILL)
+        self._signal(SIGKILL, "kill()")
 
     def _kill_descendants(self) -> None:
         link = self._link
         if link.remote or not LINUX:
             where = link.session.host or "this system"
             raise ArgumentError(f"kill(tree=True) cannot find the processes on {where}: use kill(), for one process")
-        self.send_signal(SIGSTOP)
+        self._signal(SIGSTOP, "kill()")
         link.read_news(link.ended)
         pid, pidfd = link.session.pid, link.session.pidfd
         if pid is None or link.session.status is not None or (pidfd >= 0 and is_ready(pidfd)):
@@ -635,7 +639,7 @@ class ProcessHandle(Stays):
         try:
             kill_descendants(pid)
         except BaseException:
-            self.send_signal(SIGKILL)
+            self._signal(SIGKILL, "kill()")
             raise
 
     def __repr__(self) -> str:

@@ -192,7 +192,10 @@ class Process(ProcessHandle):
 
             anyio.run(main)
         """
-        flows.check(self._link, "send_signal")
+        self._signal(number, "send_signal()")
+
+    def _signal(self, number: int, use: str) -> None:
+        flows.check(self._link, use)
         self._link.signal_now_or_at_birth(number)
 
     def fileno(self) -> int:
@@ -296,12 +299,12 @@ class Process(ProcessHandle):
 
             anyio.run(main)
         """
+        flows.check(self._link, "communicate()")
         streams = self._link.streams
         if streams is None:
             Exchange((), input)
             await self.wait()
             return None, None
-        flows.check(self._link, "communicate")
         done = await exchange(streams, input, limit)
         await self.wait()
         return done.result()
@@ -365,6 +368,7 @@ class Process(ProcessHandle):
 
             anyio.run(main)
         """
+        flows.check(self._link, "to_blocking()")
         stream, channel = self._stream, self._sock
         if stream is not None:
             channel = stream.extra(SocketAttribute.raw_socket).dup()
