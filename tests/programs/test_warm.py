@@ -8,8 +8,10 @@ import math
 import os
 import pickle
 import signal
+import subprocess as standard
 import sys
 import threading
+from functools import partial
 from multiprocessing import resource_tracker
 
 import pytest
@@ -496,6 +498,33 @@ def test_a_function_may_give_its_template_another_environment():
                 assert program.communicate()[0].strip() == found
         assert program.cold == "MADE differs from the template's, and with make= each variable counts"
         assert warm.report().made == 1
+
+
+LOCALE = """
+import os, sys
+print(sorted(os.environ.items()), sys.flags.utf8_mode, sys.stdout.errors, sys.stdout.encoding, sys.stderr.errors)
+print('fractions' in sys.modules)
+"""
+
+
+def made_in(env):
+    return anyfork.Template.new_exec(env=env).preload("fractions")
+
+
+def test_an_environment_without_a_locale_starts_warm_as_it_would_cold():
+    without = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
+
+    def run(module, *options, **keywords):
+        return module.check_output([sys.executable, *options, "-c", LOCALE], env=env, text=True, **keywords)
+
+    for env in (without, {**without, "PYTHONCOERCECLOCALE": "0"}):
+        with anyfork.Warm(make=partial(made_in, env)) as warm:
+            own = options_of(warm)
+            assert run(subprocess, *own, template=warm) == run(standard, *own).replace("False", "True")
+            assert run(subprocess, "-Xutf8=0", *own, template=warm) == run(standard, "-Xutf8=0", *own)
+    env = without
+    with anyfork.Template.new_exec(env={**env, "LC_CTYPE": "C.UTF-8"}) as template:  # which is not the UTF-8 mode
+        assert run(subprocess, *own, template=template) == run(standard, *own)
 
 
 LATE = """

@@ -6,6 +6,7 @@ import os
 import sys
 from _signal import SIGPIPE, SIGXFSZ
 
+from ..wire.program_reports import COERCED, LOCALES
 from ..wire.signals import default_actions
 from .command_line import have_same_effect, own
 
@@ -27,19 +28,32 @@ MODULE_SUFFIXES = (".py", ".pyc", ".so")
 
 
 def reason(template: Template, command: Command) -> str:
-    """Return why this process cannot run a program as a new interpreter would; empty if it can. Raises OSError."""
+    """Return why this process cannot run a program as a new interpreter would; empty if it can. Raises OSError.
+
+    If it can, set what a new interpreter sets that starts without a locale.
+    """
     if sys.flags.inspect or os.environ.get("PYTHONINSPECT"):
         return "PYTHONINSPECT is set"
     if command.line[0] != sys.executable:
         return f"the template runs another interpreter, {sys.executable!r}"
     if not have_same_effect(own(), command.options):
         return f"the template has the options {own()}, and the command has {list(command.options)}"
-    changed = sorted(_start_variables(template.start_environment) ^ _start_variables(os.environb))
+    start = template.start_environment
+    coerced = COERCED if _is_coerced(start, os.environb) else {}
+    changed = sorted(_start_variables(start) ^ _start_variables({**os.environb, **coerced}))
     if changed:
         return f"{os.fsdecode(changed[0][0])} differs from the template's"
     if template.start_directory != _directory() and _has_relative_places():
         return "PYTHONPATH is relative to another directory"
-    return next(_shadowed(command), "")
+    why = next(_shadowed(command), "")
+    if not why:
+        os.environb.update(coerced)
+    return why
+
+
+def _is_coerced(start: dict[bytes, bytes], environment: os._Environ[bytes]) -> bool:
+    """Return whether a new interpreter would start without a locale, and become as this one: in UTF-8 mode."""
+    return environment.keys().isdisjoint(LOCALES) and COERCED.items() <= start.items() and bool(sys.flags.utf8_mode)
 
 
 def _start_variables(environment: dict[bytes, bytes] | os._Environ[bytes]) -> set[tuple[bytes, bytes]]:

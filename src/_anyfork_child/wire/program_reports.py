@@ -14,6 +14,10 @@ FAILED, COLD = b"E", b"C"  # what a report begins with; a pipe that is closed wi
 REWRITTEN = "!"  # before the name of a module that a hook of the program has loaded
 VOLATILE = {b"_", b"PWD", b"OLDPWD", b"SHLVL"}  # shells change them; who reads all variables means no single one
 
+# What an interpreter sets that starts without a locale (PEP 538), and the variables that are missing then.
+COERCED = {b"LC_CTYPE": b"C.UTF-8"}
+LOCALES = {b"LC_ALL", b"LC_CTYPE", b"LANG"}
+
 # Nanoseconds. Byte code is trusted by the size and the whole seconds of its source. The clock of files goes in steps of
 # at most 10 ms, on a few file systems of a second or two; within a step, a second change of a file does not show.
 UNSETTLED_NS = 2 * 10**9

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 from _anyfork_child.wire.memfd import new_file
-from _anyfork_child.wire.program_reports import VOLATILE
+from _anyfork_child.wire.program_reports import COERCED, LOCALES, VOLATILE
 
 from .._processes.flows import why_gone
 from .._processes.start import fork_present
@@ -78,7 +78,10 @@ class Generation:
     def differs(self, env: Mapping[bytes, bytes]) -> str:
         """Return which variable of an environment is another one than for the template; empty if there is none."""
         made = self.environment_of_make
-        return self._differs(env, self.variables if made is None else _lasting(made))
+        variables = self.variables if made is None else _lasting(made)
+        if env.keys().isdisjoint(LOCALES) and {*COERCED.items()} <= {*variables}:
+            env = {**env, **COERCED}  # the process decides whether a new interpreter would set that
+        return self._differs(env, variables)
 
     def _differs(self, env: Mapping[bytes, bytes], variables: Sequence[Variable]) -> str:
         for name, value in variables:
