@@ -458,6 +458,15 @@ except ChildProcessError:  # that is what it raises where SIGCHLD is ignored
     os.close(write)
 
 
+@pytest.mark.parametrize("handler", ["SIG_IGN", "lambda *_: print(os.wait())"])
+def test_code_in_a_template_that_handles_sigchld_takes_no_status_later(handler):
+    # Libraries that start programs set such handlers when they are imported.
+    code = f"import os; from signal import *; signal(SIGCHLD, {handler})"
+    with Template().execute(code) as template, template.fork().run(faulty.end_with, 3) as process:
+        pass
+    assert process.returncode == 3
+
+
 def test_code_in_a_template_that_wants_sigpipe_does_not_end_it_when_handles_are_dropped():
     # Reports to nobody are not worth a signal.
     code = "import signal; signal.signal(signal.SIGPIPE, signal.SIG_DFL)"

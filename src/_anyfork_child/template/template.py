@@ -193,6 +193,7 @@ class Template:
         _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # Ctrl-C is for the owner and for running processes
         _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)  # a pipe for reports may have no reader
         _signal.signal(_signal.SIGTERM, self.handler)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # ignored, or with a handler that waits, it takes the statuses
         self.ignored = (*self.ignored, *ignore_defaults(FROM_CHILDREN))
         if self.children is not None:
             self.children.take_signals()
