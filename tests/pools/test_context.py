@@ -496,9 +496,11 @@ def test_the_thread_that_answers_ends_with_the_last_process(default):
     assert len(answering()) == 1
     second.terminate()
     second.join(DEADLINE)
-    eventually(lambda: not answering())
-    with default.Pool(1) as pool:
-        assert pool.apply(abs, (-1,)) == 1
+    assert not answering()
+    for _ in range(5):  # at once: a program that looks for threads, as fork_here does, need not wait for ours
+        with default.Pool(1) as pool:
+            assert pool.apply(abs, (-1,)) == 1
+        assert not answering()
 
 
 @pytest.mark.parametrize("how", ["return", "raise", "exit"])

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from _thread import RLock
-from select import POLLIN
+from select import POLLHUP, POLLIN
 from types import ModuleType
 
 from _anyfork_child.wire.channel import NOWAIT, ROOM, Channel, close_all, unpack_descriptors, wait_for_memory
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 LONGEST = 4096  # bytes of a name
 STEP = 1 << 20  # bytes of a large answer to write at once
+MOMENT = 1.0  # seconds: a thread without processes ends at once, unless this thread holds the lock
 
 
 class MainLookup:
@@ -84,6 +85,18 @@ class MainLookup:
             return False
         self.forget()
         return True
+
+    def join(self) -> None:
+        """Wait for the end of the thread if all processes have ended, so that whoever looks sees no thread of ours."""
+        thread = do_locked(self.lock, self._ending)
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(MOMENT)
+
+    def _ending(self) -> threading.Thread | None:
+        if self._events is None:
+            return None
+        ended = [fd for fd, mask in self._events.poll(0) if mask & POLLHUP]
+        return self._thread if len(ended) == len(self._asked) else None
 
     def forget(self) -> None:
         """Close everything. Also runs in a forked copy of the owner, where no thread answers."""

@@ -95,6 +95,7 @@ class Popen(popen_fork.Popen):
                 self.returncode = UNKNOWN
             except (TimeoutError, HandleError):  # it runs; or this is a forked copy of its owner, which cannot know
                 return None
+            lookup.join()
         self.hand_over(0)  # again, if that was not possible when the end was seen
         return self.returncode
 
