@@ -23,6 +23,7 @@ from anyfork._calls import flows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from call_makers import Blocking
 
@@ -53,6 +54,15 @@ def plain_worker(new_worker: Blocking) -> Iterator[Any]:
     """Provide a worker that runs one call after the other."""
     with new_worker() as worker:
         yield worker
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[call_functions.NamedPipe]:
+    """Provide what functions of workers wait for, on other machines too."""
+    path = tmp_path.parent / f"{tmp_path.name}-gate"  # the directory itself stays empty
+    os.mkfifo(path)
+    with contextlib.closing(call_functions.NamedPipe(str(path))) as gate:
+        yield gate
 
 
 # --- Results --------------------------------------------------------------------------------------------------------
@@ -296,22 +306,20 @@ def test_results_that_came_before_a_worker_was_closed_are_taken_before_it_refuse
         next(results)
 
 
-def test_what_a_map_that_was_closed_had_ahead_does_not_run(plain_worker, tmp_path):
-    with pipe() as (read, write):
-        here = anyfork.Descriptor(read)
-        plain_worker.ready()
-        results = plain_worker.map(
-            lambda n: call_functions.wait_for(here) if n == 0 else call_functions.mark(f"{tmp_path}/{n}"), range(30)
-        )
-        if hasattr(results, "_loop"):
-            channel = results._items._channel
-            results._loop.wait(channel.connect)
-            results._loop.wait(channel.follow, flows.fill(results._items._work))
-        else:
-            begin(results, plain_worker)
-        results.close()
-        os.write(write, b"go")
-        assert plain_worker.call(call_functions.echo, 1) == 1
+def test_what_a_map_that_was_closed_had_ahead_does_not_run(plain_worker, tmp_path, gate):
+    plain_worker.ready()
+    results = plain_worker.map(
+        lambda n: call_functions.wait_for(gate) if n == 0 else call_functions.mark(f"{tmp_path}/{n}"), range(30)
+    )
+    if hasattr(results, "_loop"):
+        channel = results._items._channel
+        results._loop.wait(channel.connect)
+        results._loop.wait(channel.follow, flows.fill(results._items._work))
+    else:
+        begin(results, plain_worker)
+    results.close()
+    os.write(gate.fileno(), b"go")
+    assert plain_worker.call(call_functions.echo, 1) == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -443,13 +451,13 @@ def test_emit_elsewhere_says_so():
 # --- Timeouts -------------------------------------------------------------------------------------------------------
 
 
-def test_a_call_behind_a_running_one_is_withdrawn_and_surely_does_not_run(plain_worker, tmp_path):
+def test_a_call_behind_a_running_one_is_withdrawn_and_surely_does_not_run(plain_worker, tmp_path, gate):
     plain_worker.ready()
-    with pipe() as (read, write), running(plain_worker, call_functions.wait_for, anyfork.Descriptor(read)) as first:
+    with running(plain_worker, call_functions.wait_for, gate) as first:
         with pytest.raises(anyfork.CallTimeoutError, match="nothing of it has run") as caught:
             plain_worker.call(call_functions.mark, str(tmp_path / "mark"), timeout=0.05)
         assert not caught.value.may_have_run
-        os.write(write, b"done")
+        os.write(gate.fileno(), b"done")
     assert first == [b"done"]
     assert plain_worker.call(call_functions.echo, 1) == 1
     assert not (tmp_path / "mark").exists()
@@ -476,24 +484,23 @@ def running(worker, function, *args):
         assert not thread.is_alive()
 
 
-def test_a_timeout_ends_the_worker_of_a_running_call(plain_worker):
+def test_a_timeout_ends_the_worker_of_a_running_call(plain_worker, gate):
     plain_worker.ready()
-    with pipe() as (read, _):
-        with pytest.raises(anyfork.CallTimeoutError, match="it may have run") as caught:
-            plain_worker.call(call_functions.wait_for, anyfork.Descriptor(read), timeout=0.05)
-        assert caught.value.may_have_run
-        assert isinstance(caught.value, TimeoutError)
-        with pytest.raises(anyfork.WorkerDiedError):
-            plain_worker.call(call_functions.echo, 1)
-        assert plain_worker.wait(DEADLINE).signal == signal.SIGKILL
+    with pytest.raises(anyfork.CallTimeoutError, match="it may have run") as caught:
+        plain_worker.call(call_functions.wait_for, gate, timeout=0.05)
+    assert caught.value.may_have_run
+    assert isinstance(caught.value, TimeoutError)
+    with pytest.raises(anyfork.WorkerDiedError):
+        plain_worker.call(call_functions.echo, 1)
+    assert plain_worker.wait(DEADLINE).signal == signal.SIGKILL
 
 
-def test_a_running_call_may_be_waited_for_nevertheless(new_worker):
-    with new_worker(on_cancel="wait") as worker, pipe() as (read, write):
+def test_a_running_call_may_be_waited_for_nevertheless(new_worker, gate):
+    with new_worker(on_cancel="wait") as worker:
         worker.ready()
-        timer = threading.Timer(0.2, os.write, (write, b"late"))
+        timer = threading.Timer(0.2, os.write, (gate.fileno(), b"late"))
         timer.start()
-        assert worker.call(call_functions.wait_for, anyfork.Descriptor(read), timeout=0.05) == b"late"
+        assert worker.call(call_functions.wait_for, gate, timeout=0.05) == b"late"
         timer.join()
         assert worker.call(call_functions.echo, 1) == 1
 
@@ -523,27 +530,26 @@ def test_a_timeout_that_is_not_reached_changes_nothing(worker):
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_async_functions_run_at_the_same_time_under_the_backend(new_worker, backend):
-    with new_worker(concurrency=3, backend=backend) as worker, pipe() as (read, write):
+def test_async_functions_run_at_the_same_time_under_the_backend(new_worker, backend, gate):
+    with new_worker(concurrency=3, backend=backend) as worker:
         assert worker.call(call_functions.loop_kind) == backend
         with contextlib.ExitStack() as stack:
             waiting = [
-                stack.enter_context(running(worker, call_functions.echo_when_told, number, anyfork.Descriptor(read)))
-                for number in range(2)
+                stack.enter_context(running(worker, call_functions.echo_when_told, number, gate)) for number in range(2)
             ]
             assert worker.call(call_functions.echo_later, "meanwhile") == "meanwhile"
             assert waiting == [[], []]
-            os.write(write, b"x")
+            os.write(gate.fileno(), b"x")
         assert waiting == [[0], [1]]
 
 
-def test_no_more_calls_run_than_allowed(new_worker):
-    with new_worker(concurrency=1) as worker, pipe() as (read, write):
-        with running(worker, call_functions.echo_when_told, 1, anyfork.Descriptor(read)):
+def test_no_more_calls_run_than_allowed(new_worker, gate):
+    with new_worker(concurrency=1) as worker:
+        with running(worker, call_functions.echo_when_told, 1, gate):
             with pytest.raises(anyfork.CallTimeoutError) as caught:
                 worker.call(call_functions.echo_later, 2, timeout=0.05)
             assert not caught.value.may_have_run
-            os.write(write, b"x")
+            os.write(gate.fileno(), b"x")
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -602,12 +608,10 @@ def test_a_worker_that_dies_fails_its_call_with_its_status(worker, function, arg
     assert not caught.value.may_have_run
 
 
-def test_all_calls_fail_when_the_worker_is_killed(new_worker):
-    with new_worker() as worker, pipe() as (read, _), contextlib.ExitStack() as stack:
+def test_all_calls_fail_when_the_worker_is_killed(new_worker, gate):
+    with new_worker() as worker, contextlib.ExitStack() as stack:
         worker.ready()
-        results = [
-            stack.enter_context(running(worker, call_functions.wait_for, anyfork.Descriptor(read))) for _ in range(5)
-        ]
+        results = [stack.enter_context(running(worker, call_functions.wait_for, gate)) for _ in range(5)]
         eventually(lambda: worker._channel.calls.outstanding == 5)
         worker.kill()
         stack.close()
@@ -699,13 +703,13 @@ def test_what_stands_in_the_way_of_its_start_is_raised(new_worker):
             worker.call(call_functions.echo, 1)
 
 
-def test_close_lets_running_calls_finish(new_worker):
+def test_close_lets_running_calls_finish(new_worker, gate):
     worker = new_worker()
     worker.ready()
-    with pipe() as (read, write), running(worker, call_functions.wait_for, anyfork.Descriptor(read)) as results:
+    with running(worker, call_functions.wait_for, gate) as results:
         closing = threading.Thread(target=worker.close)
         closing.start()
-        os.write(write, b"finished")
+        os.write(gate.fileno(), b"finished")
         closing.join(DEADLINE)
     assert results == [b"finished"]
     with pytest.raises(anyfork.HandleError, match="closed"):
@@ -720,9 +724,9 @@ def test_a_dropped_worker_ends(new_worker):
     eventually_freed(lambda: pid not in descendants())
 
 
-def test_a_killed_worker_ends_at_once(new_worker):
+def test_a_killed_worker_ends_at_once(new_worker, gate):
     worker = new_worker()
-    with pipe() as (read, _), running(worker, call_functions.wait_for, anyfork.Descriptor(read)) as results:
+    with running(worker, call_functions.wait_for, gate) as results:
         worker.kill()
     assert isinstance(results[0], anyfork.WorkerDiedError)
     worker.close()

@@ -95,6 +95,6 @@ def test_a_wrong_argument_is_told(template, what, argv):
 
 
 @pytest.mark.parametrize("new_template", ["forked", "execed", "twice_forked", "asyncio", "remote"], indirect=True)
-def test_a_program_has_no_descriptors_but_the_standard_streams(template):
+def test_a_python_program_has_no_descriptors_but_the_standard_streams(template):
     code = "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))"
     assert said(template, "run_code", code) == (b"[0, 1, 2, 3]\n", 0)
