@@ -194,26 +194,6 @@ def say_from_a_thread(count):
     thread.join()
 
 
-class NamedPipe:
-    """A pipe that each process opens by its path: it reaches the processes of a RemoteTemplate on this machine, too."""
-
-    def __init__(self, path):
-        self.path = path
-        self._file = None
-
-    def __reduce__(self):
-        return NamedPipe, (self.path,)
-
-    def fileno(self):
-        if self._file is None:
-            self._file = open(self.path, "r+b", 0)
-        return self._file.fileno()
-
-    def close(self):
-        if self._file is not None:
-            self._file.close()
-
-
 def wait_for(file):
     """Return what can be read from a pipe."""
     return os.read(file.fileno(), 100)

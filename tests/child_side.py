@@ -228,8 +228,28 @@ def die_when_decoded(number):
     os.kill(os.getpid(), number)
 
 
+class NamedPipe:
+    """A pipe that each process opens by its path: it reaches the processes of a RemoteTemplate on this machine, too."""
+
+    def __init__(self, path):
+        self.path = path
+        self._file = None
+
+    def __reduce__(self):
+        return NamedPipe, (self.path,)
+
+    def fileno(self):
+        if self._file is None:
+            self._file = open(self.path, "r+b", 0)
+        return self._file.fileno()
+
+    def close(self):
+        if self._file is not None:
+            self._file.close()
+
+
 def stay_when_decoded(fd):
-    """Wait, when a Decoding is decoded, until the other end of a pipe is closed."""
+    """Wait, when a Decoding is decoded, until something comes, or the other end of a pipe is closed."""
     os.read(fd.fileno(), 1)
 
 

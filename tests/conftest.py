@@ -12,6 +12,7 @@ import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+import child_side
 import faces
 import hypothesis  # before garbage is frozen: its hook for trio looks for references in what is not
 import pytest
@@ -29,6 +30,7 @@ from anyfork._processes.flows import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from anyfork import Template
 
@@ -234,6 +236,15 @@ def _default_template(request: pytest.FixtureRequest) -> Iterator[None]:
         connect()
     yield
     disconnect()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[child_side.NamedPipe]:
+    """Provide what functions in processes wait for or write to, on other machines too."""
+    path = tmp_path.parent / f"{tmp_path.name}-gate"  # the directory itself stays empty
+    os.mkfifo(path)
+    with contextlib.closing(child_side.NamedPipe(str(path))) as gate:
+        yield gate
 
 
 @pytest.fixture(scope="session")

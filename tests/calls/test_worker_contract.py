@@ -23,7 +23,6 @@ from anyfork._calls import flows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from call_makers import Blocking
 
@@ -54,15 +53,6 @@ def plain_worker(new_worker: Blocking) -> Iterator[Any]:
     """Provide a worker that runs one call after the other."""
     with new_worker() as worker:
         yield worker
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[call_functions.NamedPipe]:
-    """Provide what functions of workers wait for, on other machines too."""
-    path = tmp_path.parent / f"{tmp_path.name}-gate"  # the directory itself stays empty
-    os.mkfifo(path)
-    with contextlib.closing(call_functions.NamedPipe(str(path))) as gate:
-        yield gate
 
 
 # --- Results --------------------------------------------------------------------------------------------------------
@@ -341,15 +331,11 @@ def test_a_stream_gives_the_items_of_a_generator(worker):
     assert list(worker.stream(call_functions.count, 0)) == []
 
 
-def test_the_worker_is_no_further_ahead_than_some_items(worker):
-    with (
-        pipe() as (read, write),
-        worker.stream(call_functions.count_and_tell, 1000, anyfork.Descriptor(write)) as items,
-    ):
+def test_the_worker_is_no_further_ahead_than_some_items(worker, gate):
+    with worker.stream(call_functions.count_and_tell, 1000, gate) as items:
         assert [next(items) for _ in range(3)] == [0, 1, 2]
         worker.call(call_functions.echo, 1)
-        os.set_blocking(read, False)
-        assert len(os.read(read, 1000)) <= 30
+        assert len(os.read(gate.fileno(), 1000)) <= 30
 
 
 def test_closing_a_stream_closes_the_generator(worker, tmp_path):

@@ -223,14 +223,13 @@ def test_the_first_failure_is_the_one_that_is_told(template):
         template.ready(DEADLINE)
 
 
-def test_nothing_is_done_after_a_failed_step(template):
-    with pipe() as (read, write):
-        template.execute("1 / 0").execute("import os; os.write(args[0].fileno(), b'done')", anyfork.Descriptor(write))
-        with pytest.raises(anyfork.ExecuteError):
-            template.ready(DEADLINE)
-        os.set_blocking(read, False)
-        with pytest.raises(BlockingIOError):
-            os.read(read, 1)
+def test_nothing_is_done_after_a_failed_step(template, gate):
+    template.execute("1 / 0").execute("import os; os.write(args[0].fileno(), b'done')", gate)
+    with pytest.raises(anyfork.ExecuteError):
+        template.ready(DEADLINE)
+    os.set_blocking(gate.fileno(), False)
+    with pytest.raises(BlockingIOError):
+        os.read(gate.fileno(), 1)
 
 
 def test_a_failure_is_told_as_often_as_asked_each_time_as_a_new_error(template):
@@ -432,12 +431,9 @@ def pipe_is_broken(fd):
     return False
 
 
-def test_a_deadline_that_passed_is_a_timeout_error(template):
-    with pipe() as (read, write):
-        value = Decoding(child_side.stay_when_decoded, anyfork.Descriptor(read))
-        with pytest.raises(TimeoutError):
-            template.run(child_side.enter, value, timeout=0.05)
-        os.close(write)
+def test_a_deadline_that_passed_is_a_timeout_error(template, gate):
+    with pytest.raises(TimeoutError):
+        template.run(child_side.enter, Decoding(child_side.stay_when_decoded, gate), timeout=0.05)
 
 
 def test_a_process_of_a_stopped_template_is_not_ready_and_never_enters_its_function(template):

@@ -228,21 +228,18 @@ def test_ready_returns_the_template_itself_as_often_as_asked(template):
     assert template.ready() is template.ready() is template
 
 
-def test_ready_waits_for_the_steps_before_it(template):
-    with pipe() as (read, write):
-        template.execute("import os; os.write(args[0].fileno(), b'done')", anyfork.Descriptor(write)).ready()
-        os.set_blocking(read, False)
-        assert os.read(read, 100) == b"done"
+def test_ready_waits_for_the_steps_before_it(template, gate):
+    template.execute("import os; os.write(args[0].fileno(), b'done')", gate).ready()
+    os.set_blocking(gate.fileno(), False)
+    assert os.read(gate.fileno(), 100) == b"done"
 
 
-def test_ready_with_a_timeout_gives_up_and_the_template_goes_on(template):
-    with pipe() as (read, write):
-        template.prepare(child_side.wait_for_end, anyfork.Descriptor(read))
-        os.close(read)
-        with pytest.raises(TimeoutError, match="not ready within 0.05 seconds"):
-            template.ready(0.05)
-        os.close(write)
-        assert template.ready(DEADLINE) is template
+def test_ready_with_a_timeout_gives_up_and_the_template_goes_on(template, gate):
+    template.prepare(child_side.stay_when_decoded, gate)
+    with pytest.raises(TimeoutError, match="not ready within 0.05 seconds"):
+        template.ready(0.05)
+    os.write(gate.fileno(), b"x")
+    assert template.ready(DEADLINE) is template
 
 
 def test_the_pid_is_known_after_ready_and_is_that_of_the_process(template):

@@ -408,15 +408,12 @@ def test_the_repr_of_a_process_says_pid_and_state(template):
         )
 
 
-def test_start_returns_before_the_function_is_entered(template):
-    with pipe() as (read, write):
-        value = child_side.Decoding(child_side.stay_when_decoded, anyfork.Descriptor(read))
-        process = template.start(child_side.leave, value)
-        os.close(read)
-        state = repr(process)
-        os.close(write)
-        ended(process)
-        assert "starting" in state
+def test_start_returns_before_the_function_is_entered(template, gate):
+    process = template.start(child_side.leave, child_side.Decoding(child_side.stay_when_decoded, gate))
+    state = repr(process)
+    os.write(gate.fileno(), b"x")
+    ended(process)
+    assert "starting" in state
 
 
 def test_ready_returns_the_process_itself_as_often_as_asked(template):
