@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import math
 import operator
 import os
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pool_functions as jobs
 import pytest
-from conftest import descendants, eventually
+from conftest import descendants, eventually, wait_for_end
 from deadlines import DEADLINE
 from executor_functions import say_pid_and_wait
 from pool_side import Seen, ask, ask_in_turn, until
@@ -867,6 +869,23 @@ def test_a_pool_that_was_not_closed_ends_with_its_loop_and_starts_nothing_more(b
     assert not pool.pids
     assert pool.stats().started <= 2
     assert "closed" in repr(pool)
+    pool.kill()
+
+
+def test_a_pool_whose_loop_was_closed_with_its_tasks_leaves_nothing():
+    loop = asyncio.new_event_loop()
+
+    async def use():
+        pool = aio.Pool(max_workers=1)
+        assert await pool.call(operator.neg, 1) == -1
+        return pool
+
+    pool = loop.run_until_complete(use())
+    loop.close()
+    worker = pool.pids[0]
+    del pool, loop
+    gc.collect()
+    wait_for_end(worker)
 
 
 async def test_a_forked_copy_of_the_owner_cannot_use_the_pool(template):

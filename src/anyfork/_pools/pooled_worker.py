@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from _anyfork_child.wire.frames import ProtocolError
 
+from .._errors import HandleError
 from .._system.log import DEBUG, INFO
 from .records import JobState, WorkerState
 from .worker_queue import MemoryRequest
@@ -96,9 +99,14 @@ class PooledWorker:
             self.kill()
 
     def kill(self) -> None:
-        """Kill the worker now."""
+        """Kill the worker now.
+
+        If the collector has closed the handle of its process, with an event loop that nobody refers to any more, the
+        worker ends by itself: its channel is closed, too. In a forked copy of the owner, nothing happens to it.
+        """
         self.calls.drop_out()
-        self.channel.process.kill()
+        with suppress(HandleError):
+            self.channel.process.kill()
 
     # --- Jobs that have not begun ---
 

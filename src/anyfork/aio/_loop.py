@@ -64,6 +64,11 @@ class AsyncioLoop:
         """True if this is the loop that runs in the calling thread."""
         return self._running() is self.loop
 
+    @property
+    def has_ended(self) -> bool:
+        """True if nothing runs in this loop any more."""
+        return self.loop.is_closed()
+
     def at(self, when: float, action: Callable[[], None]) -> Handle:
         """Run an action at the given time of time.monotonic. Return a handle that cancels it."""
         return self.loop.call_later(max(0.0, when - monotonic()), action)
@@ -122,6 +127,15 @@ class TrioLoop:
     def runs(self) -> bool:
         """True if this is the loop that runs in the calling thread."""
         return self._trio.lowlevel.in_trio_run() and self._trio.lowlevel.current_trio_token() is self._token
+
+    @property
+    def has_ended(self) -> bool:
+        """True if nothing runs in this loop any more."""
+        try:
+            self._token.run_sync_soon(nothing, idempotent=True)
+        except self._trio.RunFinishedError:
+            return True
+        return False
 
     @property
     def between_tasks(self) -> bool:

@@ -122,7 +122,11 @@ class PoolLoop(PoolHandle):
     def decide_soon(self) -> None:
         """Schedule ``decide`` to run once all tasks that can run now have made their requests."""
         if not self.asked and self._loop is not None:
-            self._loop.soon(self._decide_now)
+            try:
+                self._loop.soon(self._decide_now)
+            except RuntimeError:
+                if not self._loop.has_ended:
+                    raise
             self.asked = True  # afterwards: an interrupt may come in between, and one decision too many is harmless
 
     def later(self, action: Callable[[], None]) -> None:
