@@ -153,6 +153,25 @@ def test_hooks_of_forks_run_in_spares(plain_template):
         assert born == here
 
 
+FLAGS_OF_SIGCHLD = """
+import ctypes, signal
+action = ctypes.create_string_buffer(1024)
+def flags():
+    ctypes.CDLL(None).sigaction(signal.SIGCHLD, None, action)
+    return ctypes.c_int.from_buffer(action, 136).value  # after the handler, and a mask of 128 bytes
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or sys.maxsize < 1 << 32, reason="the place of the flags")
+def test_a_spare_has_the_flags_of_signals_that_a_library_has_set(plain_template):
+    plain_template.execute(f"{FLAGS_OF_SIGCHLD}\nsignal.siginterrupt(signal.SIGCHLD, False)")
+    flags = ask(plain_template.fork(), "__import__('__main__').flags()")
+    assert flags & 0x10000000  # SA_RESTART
+    [pid] = with_spares(plain_template, 1)
+    eventually(lambda: descendants(plain_template.pid).get(pid, "").endswith(" anyfork"), "the spare waits")
+    assert ask(plain_template.fork(), f"__import__('__main__').flags() if {PID} == {pid} else 'no spare'") == flags
+
+
 @both_faces
 def test_a_spare_shows_the_title_of_a_template_and_then_that_of_its_function(template):
     [pid] = with_spares(template, 1)

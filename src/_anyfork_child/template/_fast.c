@@ -1076,7 +1076,12 @@ rehearse(void)
     Py_XDECREF(function);
     Py_XDECREF(values);
     PyErr_Clear(); /* what fails now fails again, if it is needed */
-    return PyOS_getsig(SIGCHLD) == SIG_DFL ? set_signal(parts[NUMBER_CHILD], parts[SIG_DEFAULT]) : 0;
+    struct sigaction before; /* with the flags that a library may have set, which signal.signal clears */
+    if (sigaction(SIGCHLD, NULL, &before) != 0 || before.sa_handler != SIG_DFL)
+        return 0;
+    int failed = set_signal(parts[NUMBER_CHILD], parts[SIG_DEFAULT]);
+    sigaction(SIGCHLD, &before, NULL);
+    return failed;
 }
 
 /* Run the function of a usual START if that has come. Return if not, with nothing read, or with an exception. */
