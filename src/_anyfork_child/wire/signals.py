@@ -38,10 +38,12 @@ def ignore_defaults(numbers: Collection[int]) -> list[int]:
 
 def still_ignored(numbers: Iterable[int]) -> Sequence[int]:
     """Return those signals that are ignored: a library may have set a handler without the interpreter's knowledge."""
-    return tuple(number for number in numbers if getsignal(number) == SIG_IGN and _has(b"SigIgn:", number, True))
+    return tuple(
+        number for number in numbers if getsignal(number) == SIG_IGN and _has(b"SigIgn:", number, unknown=True)
+    )
 
 
-def _has(field: bytes, number: int, unknown: bool = False) -> bool:
+def _has(field: bytes, number: int, *, unknown: bool = False) -> bool:
     """Return whether a signal is in a mask of this process, or ``unknown`` where the system does not tell."""
     try:
         with open("/proc/self/status", "rb") as status:

@@ -31,7 +31,7 @@ class PipeEnd(RawIOBase):
     in_use = False  # still so in one that another thread or an interrupt has made superfluous
     paused = False  # whether a read returns at once, without data
 
-    def __init__(self, end: Owned, writes: bool) -> None:
+    def __init__(self, end: Owned, *, writes: bool) -> None:
         self._end, self._writes = end, writes
 
     def fileno(self) -> int:
@@ -72,11 +72,11 @@ def writer(streams: Streams) -> BufferedWriter | None:
 
 
 def _reader(end: Owned) -> BufferedReader:
-    return BufferedReader(PipeEnd(end, False))
+    return BufferedReader(PipeEnd(end, writes=False))
 
 
 def _writer(end: Owned) -> BufferedWriter:
-    return BufferedWriter(PipeEnd(end, True))
+    return BufferedWriter(PipeEnd(end, writes=True))
 
 
 def _use(file: File) -> File:

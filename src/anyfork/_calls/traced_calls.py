@@ -91,7 +91,7 @@ class TracedCalls(Calls):
 
     def _send(self, call: Call) -> None:
         super()._send(call)
-        self._begin(self._labels.pop(call.number, "call"), call.number, call.kind != CALL)
+        self._begin(self._labels.pop(call.number, "call"), call.number, stream=call.kind != CALL)
 
     def expect(self, number: int, on_event: Handler | None = None) -> Call:
         """Make the call object for a small call, and note its name."""
@@ -107,10 +107,10 @@ class TracedCalls(Calls):
             self._note(_label(function), len(answers))
         else:
             for answer in answers:
-                self._begin(_label(function), answer.number, False)
+                self._begin(_label(function), answer.number, stream=False)
         return answers
 
-    def _begin(self, label: str, number: int, stream: bool) -> None:
+    def _begin(self, label: str, number: int, *, stream: bool) -> None:
         if stream or self._concurrency is not None:
             self._open[number] = label, monotonic()
         else:

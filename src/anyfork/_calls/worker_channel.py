@@ -136,7 +136,7 @@ class WorkerChannel:
     def flush(self) -> None:
         """Send what the socket takes now. The rest stays queued, and the next reader sends on."""
         self._send()
-        self.watch_writes(bool(self.calls.out))
+        self.watch_writes(wanted=bool(self.calls.out))
 
     @property
     def stalled(self) -> bool:
@@ -147,11 +147,11 @@ class WorkerChannel:
         """Note that an interrupt has left it unknown what the epoll watches; the next flush sets it again."""
         self._writes = None
 
-    def watch_writes(self, watch: bool) -> None:
+    def watch_writes(self, *, wanted: bool) -> None:
         """Let the reader wake also when the socket takes more, or no longer."""
-        if self.watch is not None and self._writes is not watch and self.sock is not None:
-            self._writes = watch
-            self.watch.modify(self.sock, POLLIN | POLLOUT if watch else POLLIN)
+        if self.watch is not None and self._writes is not wanted and self.sock is not None:
+            self._writes = wanted
+            self.watch.modify(self.sock, POLLIN | POLLOUT if wanted else POLLIN)
 
     def _send(self) -> None:
         assert self.sock is not None
@@ -318,7 +318,7 @@ class WorkerChannel:
         if self.calls.out:
             self.flush()
             if self._refused:  # the socket is writable all the time
-                self.watch_writes(False)
+                self.watch_writes(wanted=False)
         try:
             return self.receive()
         except BlockingIOError:
@@ -372,7 +372,7 @@ class WorkerChannel:
         """Let all calls fail; see Calls.fail."""
         self.calls.fail(make)
         if self.sock is not None:
-            self.watch_writes(False)
+            self.watch_writes(wanted=False)
         self.close_unread()
 
     def close_unread(self) -> None:

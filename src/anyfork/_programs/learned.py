@@ -81,4 +81,5 @@ def _program(request: Mapping[str, Any]) -> Program:
 
 
 def _recipe(request: Mapping[str, Any], imports: Imports) -> Recipe:
-    return Recipe(imports.modules, tuple(request["watch"]), True, request["directory"], imports.rewritten)
+    watch, directory = tuple(request["watch"]), request["directory"]
+    return Recipe(imports.modules, watch, learned=True, directory=directory, refused=imports.rewritten)

@@ -265,7 +265,7 @@ class AsyncWorkerChannel(WorkerChannel):
     def _retry(self) -> None:
         self._retries = False
         if self.stalled:
-            self.watch_writes(True)
+            self.watch_writes(wanted=True)
 
     async def _ended(self) -> bool:
         """Read the next data. Return True at the end of the stream."""
