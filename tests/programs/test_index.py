@@ -22,6 +22,11 @@ def test_fails():
 """
 MODULE = "def f(x: int) -> str:\n    return x\n\n\nclass   A:\n  b=1\nprint( f (1) )\n"
 FLASK = "from flask import Flask\napp = Flask(__name__)\n@app.route('/')\ndef home(): return 'hello'\n"
+NOTEBOOK = """{"cells": [
+    {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# Title"},
+    {"cell_type": "code", "id": "b", "metadata": {}, "source": "print(1)", "outputs": [], "execution_count": 1}
+], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+"""
 CONF = "project = 'x'\nextensions = ['sphinx.ext.autodoc']\n"
 
 
@@ -31,6 +36,7 @@ def make(place):
     (place / "module.py").write_text(MODULE)
     (place / "broken.py").write_text("def f(:\n")
     (place / "app.py").write_text(FLASK)
+    (place / "notebook.ipynb").write_text(NOTEBOOK)
     (place / "docs").mkdir()
     (place / "docs" / "conf.py").write_text(CONF)
     (place / "docs" / "index.rst").write_text("Title\n=====\n\n* :doc:`missing`\n")
@@ -65,6 +71,10 @@ PROGRAMS = {
     "yt_dlp": ("yt_dlp", "--help|--version|"),
     "streamlit": ("streamlit.web.cli", "--help|--version|run missing.py"),
     "jupyter": ("jupyter_core.command", "--version|--paths|nonsense"),
+    "nbconvert": (
+        "nbconvert.nbconvertapp",
+        "--to markdown --stdout notebook.ipynb|--to python notebook.ipynb|missing.ipynb",
+    ),
     "docutils": ("docutils.core", "docs/index.rst|--version|missing.rst"),
     "pylint": ("pylint.lint", "module.py --score=n|--version|missing.py"),
 }
