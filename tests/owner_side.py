@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import faces
@@ -31,6 +32,18 @@ if TYPE_CHECKING:
 # Leads to another Python here, for which this program is on another machine. It finds the modules of the tests.
 HERE = os.path.dirname(os.path.abspath(__file__))
 PYTHON = ["env", f"PYTHONPATH={HERE}:{HERE}/contract:{HERE}/calls", sys.executable, "-"]
+
+
+def environment(place: Path) -> tuple[Path, Path]:
+    """Make a virtual environment without any package; return its interpreter and the directory of its packages."""
+    home = Path(sys.executable).resolve()
+    python, packages = place / "bin" / "python", place / "lib" / "python{}.{}".format(*sys.version_info)
+    for directory in (python.parent, packages / "site-packages"):
+        directory.mkdir(parents=True)
+    python.symlink_to(home)
+    (place / "pyvenv.cfg").write_text(f"home = {home.parent}\n")
+    return python, packages / "site-packages"
+
 
 # The contract holds for templates of every kind: what makes one of each.
 KINDS: dict[str, Callable[[], Template]] = {

@@ -520,6 +520,20 @@ def test_a_client_that_the_kernel_would_end_earlier_has_another_keeper():
     assert output_of("-c", ANOTHER_KEY, env=PLAIN) == "False\n"
 
 
+def test_a_client_of_another_version_has_another_keeper(monkeypatch, tmp_path):
+    def key():
+        return place.key([], place.read_status(), place.inheritance(place.read_status()))
+
+    found = {key()}
+    monkeypatch.setattr(place, "__file__", str(tmp_path / "place.py"))  # installed there
+    found.add(key())
+    os.utime(tmp_path, (1, 1))  # and there anew
+    found.add(key())
+    monkeypatch.setattr(sys, "version", f"{sys.version} (another)")
+    found.add(key())
+    assert len(found) == 4
+
+
 AUDITOR = """
 import os, sys
 def hold(event, arguments):

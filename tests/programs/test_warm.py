@@ -7,17 +7,19 @@ import logging
 import math
 import os
 import pickle
+import shutil
 import signal
 import subprocess as standard
 import sys
 import threading
 from functools import partial
 from multiprocessing import resource_tracker
+from pathlib import Path
 
 import pytest
 from conftest import descendants, eventually, wait_for_end
 from deadlines import PROGRAM_DEADLINE
-from owner_side import output_of
+from owner_side import environment, output_of
 
 import anyfork
 from anyfork import subprocess
@@ -252,6 +254,27 @@ def test_what_is_watched_counts(shown, tmp_path):
             first = warm.template()
             assert warm.template() is first
             change.write_text("")
+            assert warm.template() is not first
+
+
+@pytest.mark.slow
+def test_the_interpreter_and_what_is_installed_with_it_count(tmp_path):
+    python, packages = environment(tmp_path)
+
+    def replace():
+        python.unlink()
+        shutil.copy(Path(sys.executable).resolve(), python)
+
+    changes = [
+        lambda: os.utime(tmp_path / "pyvenv.cfg", (1, 1)),
+        lambda: (packages / "new-1.0.dist-info").mkdir(),
+        replace,
+    ]
+    with anyfork.Warm(make=lambda: anyfork.Template.new_exec(python=python)) as warm:
+        for change in changes:
+            first = warm.template()
+            assert warm.template() is first
+            change()
             assert warm.template() is not first
 
 

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from owner_side import environment
 from shipped import SAYS, SOURCES, outcome, program, python
 
 # --- Options --------------------------------------------------------------------------------------------------------
@@ -185,17 +186,12 @@ def place(name):
 
 
 def test_a_template_of_another_environment_finds_its_own_packages_first(tmp_path):
-    home, version = Path(sys.executable).resolve(), "python{}.{}".format(*sys.version_info)
-    environment, program, sources = (tmp_path / name for name in ("other", "program-packages", "sources"))
-    own = environment / "lib" / version / "site-packages"
+    other, own = environment(tmp_path / "other")
+    program, sources = tmp_path / "program-packages", tmp_path / "sources"
     for place, names in ((own, ["both", "source", "other"]), (program, ["both", "one"]), (sources, ["source"])):
-        place.mkdir(parents=True)
+        place.mkdir(exist_ok=True)
         for name in names:
             (place / f"{name}.py").write_text(SOURCE)
-    other = environment / "bin" / "python"
-    other.parent.mkdir()
-    other.symlink_to(home)
-    (environment / "pyvenv.cfg").write_text(f"home = {home.parent}\n")
     for interpreter, names, found in (
         (other, ["source", "both", "one", "other"], "sources site-packages program-packages site-packages"),
         (sys.executable, ["source", "both", "one"], "sources program-packages program-packages"),
