@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import anyfork
-from anyfork.contrib.rq import Worker
+from anyfork.contrib.rq import NEEDED, Worker
 
 
 class Preloading(Worker):
@@ -34,6 +34,34 @@ class Unrepeatable(Killing):
     def make_template(self):
         template = super().make_template()
         return template if self._template is None else template.preload("no_such_module")
+
+
+class Renewing(Worker):
+    """A worker that makes its template again when the module of the jobs has changed."""
+
+    def make_template(self):
+        return anyfork.Warm(*NEEDED, "changing_jobs")
+
+
+class KillingRenewed(Renewing):
+    """A worker whose template is killed before each job, and whose Warm makes another one."""
+
+    def fork_work_horse(self, job, queue):
+        os.kill(self._template.template().pid, signal.SIGKILL)
+        super().fork_work_horse(job, queue)
+
+
+class RenewingOwn(Worker):
+    """A worker that does the same with a template of its own making."""
+
+    def make_template(self):
+        return anyfork.Warm(make=lambda: anyfork.Template().preload(*NEEDED, "changing_jobs"))
+
+
+class PreloadingTwice(Renewing):
+    """A worker whose modules do not reach its template."""
+
+    preload = ("json",)
 
 
 class Broken(Worker):

@@ -27,7 +27,7 @@ from rq import Callback, Queue, Retry
 from rq.command import send_kill_horse_command, send_stop_job_command
 from rq.job import JobStatus
 
-from anyfork import PreloadError
+from anyfork import ArgumentError, PreloadError
 from anyfork.contrib.rq import Worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(TEST_DEADLINE)]
@@ -157,6 +157,55 @@ def test_a_template_that_cannot_be_made_leaves_the_jobs_in_the_queue():
             rq_jobs.Broken([queue]).work(burst=True)
         assert queue.count == 1
         assert rq_jobs.Broken.all(connection=connection) == []
+
+
+CHANGING = """
+import os
+
+def which():
+    return "old", os.getppid()
+
+def replace(found, by):
+    with open(__file__) as file:
+        source = file.read()
+    with open(__file__, "w") as file:
+        file.write(source.replace(found, by))
+"""
+
+
+@in_program
+def test_a_stale_template_of_a_warm_is_made_anew_between_jobs_and_no_old_code_runs():
+    with redis() as connection:
+        queue = Queue(connection=connection)
+        for kind in (rq_jobs.Renewing, rq_jobs.RenewingOwn):
+            Path("changing_jobs.py").write_text(CHANGING)
+            which = "changing_jobs.which"
+            first, second = (queue.enqueue(which) for _ in range(2))
+            queue.enqueue("changing_jobs.replace", '"old"', '"new"')
+            third, fourth = (queue.enqueue(which) for _ in range(2))
+            queue.enqueue("changing_jobs.replace", "def which()", "def which(")
+            fifth, sixth = (queue.enqueue(which) for _ in range(2))
+            kind([queue]).work(burst=True)
+            (text, old), (new_text, new) = first.return_value(), third.return_value()
+            assert (text, new_text) == ("old", "new")
+            assert second.return_value() == ("old", old)
+            assert fourth.return_value() == ("new", new)
+            assert old != new
+            assert "SyntaxError" in fifth.latest_result().exc_string
+            assert (fifth.get_status(), sixth.get_status()) == (JobStatus.FAILED, JobStatus.QUEUED)
+            assert queue.job_ids == [sixth.id]
+            queue.empty()
+        with pytest.raises(ArgumentError, match="PreloadingTwice.preload does not reach the Warm"):
+            rq_jobs.PreloadingTwice([queue]).work(burst=True)
+
+
+@in_program
+def test_a_killed_template_of_a_warm_is_replaced():
+    with redis() as connection:
+        Path("changing_jobs.py").write_text(CHANGING)
+        worker = rq_jobs.KillingRenewed([Queue(connection=connection)])
+        first, second = done(connection, worker, "changing_jobs.which", "changing_jobs.which")
+        assert first.return_value()[1] != second.return_value()[1]
 
 
 def command_line():

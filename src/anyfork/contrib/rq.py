@@ -10,7 +10,8 @@ import traceback
 from resource import struct_rusage
 
 from .._blocking.template import Template
-from .._errors import TemplateDiedError
+from .._blocking.warm import Warm
+from .._errors import ArgumentError, TemplateDiedError
 from ._engine import require
 
 require("rq", "3", "rq")
@@ -53,12 +54,16 @@ class Worker(rq.Worker):  # type: ignore[misc]  # the checker does not look into
     """
 
     preload: Sequence[str] = ()
-    _template: Template | None = None
+    _template: Template | Warm | None = None
     _horse: Process | None = None
     _logging: tuple[str | None, str, str] = "INFO", DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 
-    def make_template(self) -> Template:
-        """Return the template of the work horses. Modules of ``preload`` are imported there afterwards."""
+    def make_template(self) -> Template | Warm:
+        """Return the template of the work horses. Modules of ``preload`` are imported there afterwards.
+
+        If it is a ``Warm``, the template is made again before the next job when it is stale. It loads its own modules:
+        name those of RQ there, ``NEEDED``, and those of the jobs, and leave ``preload`` empty.
+        """
         return Template()
 
     def bootstrap(
@@ -72,14 +77,22 @@ class Worker(rq.Worker):  # type: ignore[misc]  # the checker does not look into
         self._renew_template()
         super().bootstrap(*self._logging)
 
-    def _renew_template(self) -> Template:
-        self._template = template = self.make_template().preload(*NEEDED, *self.preload).ready()
-        return template
+    def _renew_template(self) -> Template | Warm:
+        made = self.make_template()
+        if isinstance(made, Warm):
+            if self.preload:
+                raise ArgumentError(
+                    f"{type(self).__name__}.preload does not reach the Warm of make_template(): "
+                    "name the modules in the Warm, and leave preload empty"
+                )
+            made.template()
+        else:
+            made = made.preload(*NEEDED, *self.preload).ready()
+        self._template = made
+        return made
 
     def fork_work_horse(self, job: rq.job.Job, queue: rq.Queue) -> None:
         """Start a work horse for a job. RQ calls this. If that is not possible, the job fails, and the worker ends."""
-        os.environ["RQ_WORKER_ID"] = self.name
-        os.environ["RQ_JOB_ID"] = job.id
         try:
             horse = self._new_horse(job, queue)
         except Exception:  # any error, because ``make_template`` and pickling run user code
@@ -91,18 +104,22 @@ class Worker(rq.Worker):  # type: ignore[misc]  # the checker does not look into
         self.procline(f"Forked {horse.pid}")
 
     def _new_horse(self, job: rq.job.Job, queue: rq.Queue) -> Process:
+        template = self._template or self._renew_template()
         try:
-            return self._start_horse(self._template or self._renew_template(), job, queue)
+            return self._start_horse(template, job, queue)
         except TemplateDiedError:
-            return self._start_horse(self._renew_template(), job, queue)
+            # A Warm makes another template by itself.
+            return self._start_horse(template if isinstance(template, Warm) else self._renew_template(), job, queue)
 
-    def _start_horse(self, template: Template, job: rq.job.Job, queue: rq.Queue) -> Process:
+    def _start_horse(self, template: Template | Warm, job: rq.job.Job, queue: rq.Queue) -> Process:
         settings = {name: getattr(self, name) for name in SETTINGS}
         execution = self.execution
         names = self.key, self._serializer_arg, job.id, queue.name, execution and execution.id
         connection = parse_connection(self.connection)
+        # Not set in the worker, as RQ does it: a Warm with ``make`` is stale when any variable of its program changes.
+        env = {**os.environ, "RQ_WORKER_ID": self.name, "RQ_JOB_ID": job.id}
         # A session of its own, and so a process group: RQ kills the group.
-        return template.fork(env=dict(os.environ), new_session=True).run(
+        return template.fork(env=env, new_session=True).run(
             run_horse, type(self), settings, connection, names, self._logging
         )
 
