@@ -13,9 +13,31 @@ def pid(_=None):
     return os.getpid(), os.getppid()
 
 
-def loaded(name):
-    """Say whether a module has been loaded."""
-    return name in sys.modules
+def number_uploaded(_):
+    """Say whether a module that was uploaded is loaded already, and what is in it."""
+    there = "uploaded" in sys.modules
+    import uploaded
+
+    return there, uploaded.NUMBER
+
+
+async def coroutine():
+    """Say which process runs a coroutine."""
+    return os.getpid()
+
+
+class Actor:
+    """An actor that says which process runs it."""
+
+    def pid(self):
+        return os.getpid()
+
+
+def worker_of_dask():
+    """Ask Dask for the worker that runs this."""
+    from distributed import get_worker
+
+    return get_worker().address
 
 
 def die(_=None):

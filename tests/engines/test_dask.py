@@ -19,7 +19,7 @@ pytest.importorskip("distributed", reason="distributed is not installed, or has 
 import dask
 import dask_tasks
 from conftest import descendants, eventually, wait_for_end
-from distributed import Client, LocalCluster
+from distributed import Client, KilledWorker, LocalCluster
 from in_program import SECONDS, TEST_DEADLINE, in_program
 
 from anyfork import PreloadError, TemplateDiedError, WorkerDiedError
@@ -81,7 +81,10 @@ def test_a_process_that_is_killed_fails_its_own_task_and_retries_run_it_again():
 
 @in_program
 def test_a_template_that_is_killed_is_replaced_and_retries_run_the_task_that_met_it():
-    with cluster(max_calls=1) as client:
+    with cluster(threads=2, max_calls=1) as client:
+        release, path = fifo("release"), os.path.abspath("begun")
+        before = client.submit(dask_tasks.say_and_wait, path, release)
+        begun(path)
         for retries in (0, 1):
             _, template = client.submit(dask_tasks.pid, ("before", retries)).result(SECONDS)
             os.kill(template, signal.SIGKILL)
@@ -91,6 +94,8 @@ def test_a_template_that_is_killed_is_replaced_and_retries_run_the_task_that_met
             else:
                 with pytest.raises(TemplateDiedError, match="SIGKILL"):
                     task.result(SECONDS)
+        open(release, "w").close()
+        assert before.result(SECONDS) is None
 
 
 @in_program
@@ -121,6 +126,58 @@ def test_the_task_with_the_greatest_priority_runs_first():
         open(release, "w").close()
         client.gather([first, *tasks])
         assert Path(path).read_text().split() == ["3", "1"]
+
+
+@in_program
+def test_a_task_runs_where_its_data_is():
+    made = LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
+    with made, Client(made) as client, dask.annotate(executor="anyfork"):
+        client.register_plugin(TemplatePlugin("dask_tasks"))
+        templates = {
+            address: client.submit(dask_tasks.pid, address, workers=[address]).result(SECONDS)[1]
+            for address in client.scheduler_info()["workers"]
+        }
+        assert len({*templates.values()}) == 2
+        for address, template in templates.items():
+            data = client.scatter(bytes(5_000_000), workers=[address], hash=False)
+            assert client.submit(dask_tasks.pid, data).result(SECONDS)[1] == template
+
+
+@in_program
+def test_a_module_that_was_uploaded_is_preloaded_and_its_new_version_runs_after_another_registration():
+    with cluster() as client:
+        os.mkdir("elsewhere")
+        found = []
+        for number, registers in ((1, True), (22, False), (333, True)):
+            Path("elsewhere/uploaded.py").write_text(f"NUMBER = {number}\n")
+            client.upload_file("elsewhere/uploaded.py")
+            if registers:
+                client.register_plugin(TemplatePlugin("dask_tasks", "uploaded"))
+            found.append(client.submit(dask_tasks.number_uploaded, number).result(SECONDS))
+        assert found == [(True, 1), (True, 1), (True, 333)]
+
+
+@in_program
+def test_coroutines_and_actors_run_in_the_worker_and_a_process_has_no_dask_worker():
+    with cluster() as client:
+        assert client.submit(dask_tasks.coroutine).result(SECONDS) == os.getpid()
+        actor = client.submit(dask_tasks.Actor, actor=True).result(SECONDS)
+        assert actor.pid().result(SECONDS) == os.getpid()
+        with pytest.raises(Exception, match="No worker found"):
+            client.submit(dask_tasks.worker_of_dask).result(SECONDS)
+
+
+@in_program
+def test_a_task_that_calls_exit_ends_the_dask_worker_as_in_a_thread():
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+        made = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
+    with made, Client(made) as client:
+        client.register_plugin(TemplatePlugin())
+        for executor in ("anyfork", "default"):
+            with dask.annotate(executor=executor), pytest.raises(KilledWorker):
+                client.submit(sys.exit, 3, pure=False).result(SECONDS)
+        with dask.annotate(executor="anyfork"):
+            assert client.submit(pow, 2, 3).result(SECONDS) == 8
 
 
 @in_program

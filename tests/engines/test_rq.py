@@ -13,7 +13,7 @@ from pathlib import Path
 from resource import struct_rusage
 
 import pytest
-from procfs import runs
+from procfs import parent_of, runs
 
 pytest.importorskip("rq", reason="rq is not installed, or has no wheel for this interpreter")
 if shutil.which("redis-server") is None:
@@ -208,10 +208,27 @@ def test_a_killed_template_of_a_warm_is_replaced():
         assert first.return_value()[1] != second.return_value()[1]
 
 
-def command_line():
-    """Start a worker by RQ's command line."""
-    command = [sys.executable, "-m", "rq.cli", "worker", "--url", f"unix://{os.path.abspath('redis.sock')}"]
+def command_line(kind="worker", *options):
+    """Start a worker, or a pool of them, by RQ's command line."""
+    command = [sys.executable, "-m", "rq.cli", kind, "--url", f"unix://{os.path.abspath('redis.sock')}", *options]
     return subprocess.Popen([*command, "--worker-class", "rq_jobs.Preloading"])
+
+
+@in_program
+def test_each_worker_of_a_pool_of_rq_has_a_template():
+    with redis() as connection:
+        queue, paths = Queue(connection=connection), [os.path.abspath(f"begun-{n}") for n in range(2)]
+        os.mkfifo("fifo")
+        jobs = [queue.enqueue(rq_jobs.finish, path, os.path.abspath("fifo")) for path in paths]
+        with command_line("worker-pool", "--burst", "--num-workers", "2") as pool:
+            eventually(lambda: all(Path(path).exists() for path in paths), deadline=ENGINE_DEADLINE)
+            horses = [int(Path(path).read_text()) for path in paths]
+            templates = {parent_of(horse) for horse in horses}
+            assert len(templates) == 2
+            assert templates < {*descendants(pool.pid)}
+            with open("fifo", "w"):
+                assert pool.wait(ENGINE_DEADLINE) == 0
+        assert [job.get_status() for job in jobs] == [JobStatus.FINISHED] * 2
 
 
 @in_program
