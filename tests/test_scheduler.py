@@ -607,6 +607,20 @@ def test_jobs_fail_when_the_last_worker_leaves_and_the_template_is_broken() -> N
     assert play.ends[job] == [FailureReason.NO_WORKER]
 
 
+def test_jobs_do_not_wait_for_a_worker_that_leaves_when_the_template_is_broken() -> None:
+    play = Play(max_workers=2, load=1)
+    play.at_once = False
+    (running,) = play.submit(1)
+    play.scheduler.ready(play.started[0], 0)
+    play.decide()
+    play.scheduler.retire(play.started[0])
+    (waiting,) = play.submit(1)
+    play.scheduler.not_started(play.started[1], 0, RuntimeError(), permanent=True)
+    play.decide()
+    assert play.ends[waiting] == [FailureReason.NO_WORKER]
+    assert not play.ends[running]
+
+
 def test_where_one_template_fails_the_others_are_used() -> None:
     play = Play(max_workers=2, load=1, sources=[TemplateRecord("bad", 1), TemplateRecord("good", 1)])
     play.at_once = False

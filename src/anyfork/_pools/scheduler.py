@@ -118,7 +118,7 @@ class Scheduler:
 
     @property
     def hopeless(self) -> bool:
-        """Return whether there is no worker, and the present templates will never give one."""
+        """Return whether no worker takes jobs, and the present templates will never give one that does."""
         return self._growth.broken
 
     @property

@@ -6,7 +6,7 @@ from math import inf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .pool_options import Limits
     from .records import TemplateRecord
@@ -37,13 +37,20 @@ class WorkerCount:
     @property
     def hopeless(self) -> bool:
         """Return whether no worker lives, and none of the templates gives a living worker."""
-        used = [source for source in self._sources if source.limit]
-        return not self._workers.count and bool(used) and all(source.hopeless for source in used)
+        return not self._workers.count and self._all_used(lambda source: source.hopeless)
 
     @property
     def broken(self) -> bool:
-        """Return whether the pool is hopeless and will always be."""
-        return self.hopeless and all(source.broken for source in self._sources if source.limit)
+        """Return whether no worker takes jobs, and none of the templates will ever give one that does.
+
+        Those that leave may run a job for long. Jobs that wait do not wait for that.
+        """
+        lasting = self._workers.starting or self._workers.working
+        return not lasting and self._all_used(lambda source: source.hopeless and source.broken)
+
+    def _all_used(self, holds: Callable[[TemplateRecord], bool]) -> bool:
+        used = [source for source in self._sources if source.limit]
+        return bool(used) and all(map(holds, used))
 
     def is_forbidden(self, limits: Limits) -> bool:
         """Return whether no worker is left, and the limits allow no working one until they change."""
