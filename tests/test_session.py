@@ -79,13 +79,23 @@ ANSWERS = {
 }
 
 
+def take_control(session, frame):
+    """Give the session what came on the control socket."""
+    vars(session).update(session.said_on_control(frame))
+
+
+def take_status(session, frame):
+    """Give the session what came on the status socket."""
+    vars(session).update(session.said_on_status(frame))
+
+
 @pytest.mark.parametrize("case", ANSWERS)
 def test_what_comes_on_the_control_socket_answers_the_question(case):
     template, frames, expected = ANSWERS[case]
     session = Session()
     session.__dict__.update(template.__dict__)
     for frame in frames:
-        session.take_control(frame)
+        take_control(session, frame)
     assert outcome(session) == expected
 
 
@@ -112,38 +122,38 @@ WRONG_ANSWERS = {
 @pytest.mark.parametrize(("session", "frame"), WRONG_ANSWERS.values(), ids=WRONG_ANSWERS)
 def test_what_does_not_belong_on_the_control_socket_is_an_error(session, frame):
     with pytest.raises(ProtocolError):
-        session.take_control(frame)
+        take_control(session, frame)
 
 
 @pytest.mark.parametrize("kind", [READY, ADOPTED])
 def test_an_answer_tells_the_pid(kind):
     session = asked()
-    session.take_control(Frame(kind, 4711))
+    take_control(session, Frame(kind, 4711))
     assert session.pid == 4711
 
 
 @pytest.mark.parametrize("kind", [ENTERED, EXECUTING])
 def test_a_start_tells_the_pid(kind):
     session = asked(0, Phase.STARTING)
-    session.take_control(Frame(kind, 4711))
+    take_control(session, Frame(kind, 4711))
     assert session.pid == 4711
 
 
 def test_entering_the_function_ends_the_talk_on_the_control_socket():
     session = asked(0, Phase.STARTING)
-    session.take_control(Frame(ENTERED, 7))
+    take_control(session, Frame(ENTERED, 7))
     assert (session.phase, session.expects_control) == (Phase.RUNNING, False)
 
 
 def test_lost_forks_are_known_by_their_numbers():
     session = asked()
-    session.take_control(Frame(LOST, 3, failed("fork", summary="three").body))
-    session.take_control(Frame(LOST, 5, failed("fork", summary="five").body))
+    take_control(session, Frame(LOST, 3, failed("fork", summary="three").body))
+    take_control(session, Frame(LOST, 5, failed("fork", summary="five").body))
     assert {number: report.summary for number, report in session.lost.items()} == {3: "three", 5: "five"}
 
 
 def test_lost_forks_of_one_template_are_not_those_of_another():
-    asked().take_control(Frame(LOST, 3, failed("fork").body))
+    take_control(asked(), Frame(LOST, 3, failed("fork").body))
     assert dict(asked().lost) == {}
 
 
@@ -168,7 +178,7 @@ def test_a_word_on_that_pipe_is_the_reason_why_it_does_not():
 
 def test_the_birth_of_a_program_is_its_answer_too():
     session = asked(0, Phase.STARTING)
-    session.take_status(Frame(BORN_AS_PROGRAM, 4711, b"", [9]))
+    take_status(session, Frame(BORN_AS_PROGRAM, 4711, b"", [9]))
     assert (session.pid, session.pidfd, session.born, session.phase, outcome(session)) == (
         4711,
         9,
@@ -180,19 +190,19 @@ def test_the_birth_of_a_program_is_its_answer_too():
 
 def test_a_handle_that_was_closed_stays_closed_at_the_birth_of_its_program():
     session = asked(0, Phase.CLOSED)
-    session.take_status(Frame(BORN_AS_PROGRAM, 4711))
+    take_status(session, Frame(BORN_AS_PROGRAM, 4711))
     assert (session.born, session.phase) == (True, Phase.CLOSED)
 
 
 def test_a_birth_tells_pid_and_pidfd():
     session = Session()
-    session.take_status(Frame(BORN, 4711, b"", [9]))
+    take_status(session, Frame(BORN, 4711, b"", [9]))
     assert (session.born, session.pid, session.pidfd) == (True, 4711, 9)
 
 
 def test_a_birth_without_a_pidfd_has_none():
     session = Session()
-    session.take_status(Frame(BORN, 4711))
+    take_status(session, Frame(BORN, 4711))
     assert (session.born, session.pid, session.pidfd) == (True, 4711, -1)
 
 
@@ -210,14 +220,14 @@ def test_a_birth_without_a_pidfd_has_none():
 )
 def test_a_death_tells_the_status(frame, code, number, error):
     session = Session()
-    session.take_status(frame)
+    take_status(session, frame)
     assert session.status is not None
     assert (session.status.code, session.status.signal, session.status.error) == (code, number, error)
 
 
 def test_a_death_tells_the_usage():
     session = Session()
-    session.take_status(died(0, user=1.5, system=0.25, max_rss=2048))
+    take_status(session, died(0, user=1.5, system=0.25, max_rss=2048))
     assert session.status is not None
     assert session.status.usage == anyfork.Usage(1.5, 0.25, 2048, 11, 12, 13, 14, 15, 16)
 
@@ -236,7 +246,7 @@ WRONG_NEWS = {
 @pytest.mark.parametrize(("session", "frame"), WRONG_NEWS.values(), ids=WRONG_NEWS)
 def test_what_does_not_belong_on_the_status_socket_is_an_error(session, frame):
     with pytest.raises(ProtocolError):
-        session.take_status(frame)
+        take_status(session, frame)
 
 
 # --- Ends -----------------------------------------------------------------------------------------------------------

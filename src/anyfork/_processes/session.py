@@ -99,12 +99,11 @@ class Session:
 
     # --- Incoming frames ---
 
-    def take_control(self, frame: Frame) -> None:
-        """Note what a frame on the control socket says. Raises ProtocolError for a frame that does not belong there."""
-        vars(self).update(self.said_on_control(frame))
-
     def said_on_control(self, frame: Frame) -> dict[str, object]:
-        """Return what a frame on the control socket says, as attributes of this session. Raises ProtocolError."""
+        """Return what a frame on the control socket says, as attributes of this session.
+
+        Raises ProtocolError for a frame that does not belong there.
+        """
         kind = frame.kind
         if self.adopting and kind in (READY, FAILED, LOST):  # an answer to the previous owner
             if kind != READY:
@@ -139,12 +138,11 @@ class Session:
         else:
             self.phase = RUNNING
 
-    def take_status(self, frame: Frame) -> None:
-        """Note what a frame on the status socket says. Raises ProtocolError for a frame that does not belong there."""
-        vars(self).update(self.said_on_status(frame))
-
     def said_on_status(self, frame: Frame) -> dict[str, object]:
-        """Return what a frame on the status socket says, as attributes of this session. Raises ProtocolError."""
+        """Return what a frame on the status socket says, as attributes of this session.
+
+        Raises ProtocolError for a frame that does not belong there.
+        """
         if frame.kind in (BORN, BORN_AS_PROGRAM) and not self.born:
             runs = {"phase": RUNNING} if frame.kind == BORN_AS_PROGRAM and self.phase is STARTING else {}
             return {"born": True, "pid": _pid(frame), "pidfd": frame.fds[0] if frame.fds else -1, **runs}

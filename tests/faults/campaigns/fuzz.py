@@ -44,7 +44,7 @@ def session(data: bytes) -> None:
     with contextlib.suppress(_wire.ProtocolError):
         for at in range(1, len(data), 32):
             frame = _wire.Frame(kinds[data[at] % len(kinds)], data[at], data[at + 1 : at + 32], ())
-            (known.take_status if data[0] & 2 else known.take_control)(frame)
+            vars(known).update((known.said_on_status if data[0] & 2 else known.said_on_control)(frame))
     if known.settled and not known.succeeded:
         known.why("is gone", "")
 
