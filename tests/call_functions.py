@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import socket
@@ -67,6 +68,14 @@ def fail_with_notes():
     error.add_note("remember this")
     error.extra = [1, 2]
     raise error
+
+
+def fail_to_parse():
+    try:
+        json.loads("{")
+    except json.JSONDecodeError as error:  # it has a reduction of its own, without the notes
+        error.add_note("remember this")
+        raise
 
 
 def fail_in_a_group():

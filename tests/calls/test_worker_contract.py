@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import operator
 import os
 import signal
@@ -186,6 +187,9 @@ def test_notes_and_attributes_are_kept(worker):
         worker.call(call_functions.fail_with_notes)
     assert caught.value.__notes__ == ["remember this"]
     assert caught.value.extra == [1, 2]
+    with pytest.raises(json.JSONDecodeError) as caught:
+        worker.call(call_functions.fail_to_parse)
+    assert (caught.value.pos, caught.value.__notes__) == (1, ["remember this"])
 
 
 def test_groups_are_kept(worker):

@@ -22,11 +22,22 @@ def reduce_error(error: BaseException) -> tuple[Any, ...] | None:
     """Return how to rebuild an exception with a constructor of its own, or None if pickle can rebuild it."""
     cls = type(error)
     built_in = _built_in(cls)
-    if built_in is None or not _differ(cls, built_in, ("__init__", "__new__")):
+    if built_in is None or cls in copyreg.dispatch_table:
         return None
-    if cls in copyreg.dispatch_table or _differ(cls, built_in, REDUCTIONS):
+    if _differ(cls, built_in, REDUCTIONS):
+        return _with_notes(error)
+    return _reduce(error, built_in) if _differ(cls, built_in, ("__init__", "__new__")) else None
+
+
+def _with_notes(error: BaseException) -> tuple[Any, ...] | None:
+    """Return the reduction that the class of an exception has itself, with the notes that it leaves out, if any."""
+    notes = getattr(error, "__notes__", None)
+    if not notes:
         return None
-    return _reduce(error, built_in)
+    reduced: Any = error.__reduce_ex__(5)
+    if isinstance(reduced, str) or len(reduced) != 2:  # it has state of its own
+        return reduced  # type: ignore[no-any-return]  # as that of all exceptions
+    return *reduced, {"__notes__": notes}, None, None, set_attributes
 
 
 class Reduced:
