@@ -575,12 +575,20 @@ def test_a_remote_template_is_made_again():
         assert warm.report().made == 2
 
 
+def run_with(warm, code):
+    subprocess.check_call([sys.executable, "-c", code], template=warm)
+
+
 def test_a_program_for_another_machine_never_runs_here():
     def remote(command, *modules):
         return anyfork.Warm(make=lambda: anyfork.RemoteTemplate([command]).preload(*modules))
 
-    with remote("/no/such/command") as warm, pytest.raises(anyfork.RemoteTemplateError):
-        warm.run_code("print('here')")
+    with remote("/no/such/command") as warm:
+        for start in (anyfork.Warm.run_code, run_with):
+            with pytest.raises(anyfork.RemoteTemplateError):
+                start(warm, "print('here')")
+    with remote(sys.executable) as warm, pytest.raises(anyfork.RemoteTemplateError, match="on this machine"):
+        run_with(warm, "print('here')")
     with remote(sys.executable, "no_such_module") as warm, pytest.raises(anyfork.PreloadError):
         warm.run_code("print('here')")
     with remote(sys.executable) as warm, warm.run_code("pass", env={**os.environ, "NEW": "1"}) as process:

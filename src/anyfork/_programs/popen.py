@@ -11,7 +11,7 @@ from functools import wraps
 from .._blocking.generation import NotWarmError
 from .._blocking.template import Template
 from .._blocking.warm import Warm
-from .._errors import AnyforkError, ArgumentError, StatusUnknownError
+from .._errors import AnyforkError, ArgumentError, RemoteTemplateError, StatusUnknownError
 from .._system.timeouts import NotInTimeError, deadline, remaining
 from .command_line import NotAProgramError, take_apart
 from .start import check_local, program_attributes, start_warm
@@ -187,15 +187,21 @@ def timed(function: Callable[..., Any]) -> Callable[..., Any]:
 def generation_for(warm: Warm, env: Any, until: float | None = None) -> tuple[Generation, Any]:
     """Return the generation for a program, and the program's environment.
 
-    Raises NotAProgramError, and NotInTimeError at the deadline.
+    Raises NotAProgramError, NotInTimeError at the deadline, and what prevents a start on another machine.
     """
     try:
         generation, given = warm._for_program("Popen", os.environb if env is None else env, until)
-        check_local("Popen", Template, generation.template)
     except NotWarmError as why:
         raise NotAProgramError from why  # the Warm has logged it
     except AnyforkError as error:
+        if warm._is_remote or isinstance(error, RemoteTemplateError):
+            raise
         raise NotAProgramError(str(error)) from error
+    if warm._is_remote:
+        host = generation.template._link.session.host
+        raise RemoteTemplateError(
+            f"Popen() needs a template on this machine, and that of {warm!r} is on {host}", host=host
+        )
     return generation, given
 
 
