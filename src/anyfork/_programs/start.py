@@ -133,9 +133,12 @@ def reason(said: bytes) -> str:
 
 
 def check_local(call: str, face: type[TemplateHandle], template: object) -> None:
-    """Raise ArgumentError for an object that is not a template of this face on this machine."""
-    check_template(call, template)
+    """Raise ArgumentError for an object that is not a template of this face on this machine.
+
+    One that is used up is no error: programs start cold then.
+    """
     if not isinstance(template, face) or template._link.session.host:
+        check_template(call, template)
         raise ArgumentError(f"{call}() needs a template on this machine, as {face.__module__}.Template() makes one")
 
 
