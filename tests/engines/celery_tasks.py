@@ -9,7 +9,7 @@ from pathlib import Path
 from billiard.exceptions import SoftTimeLimitExceeded
 from billiard.process import current_process
 from celery import Celery
-from celery.signals import worker_process_init
+from celery.signals import worker_process_init, worker_process_shutdown
 
 if Path("broken").exists():
     raise RuntimeError("this module was broken meanwhile")
@@ -31,6 +31,22 @@ LOADED_IN = os.getpid()
 def note(**_):
     """Note that Celery's signal has been sent in this process."""
     initialised.append(os.getpid())
+
+
+@worker_process_shutdown.connect
+def note_end(**_):
+    """Note that Celery's signal has been sent at the end of this process."""
+    Path(f"ended-{os.getpid()}").touch()
+
+
+KEPT = []
+
+
+@app.task
+def keep(size):
+    """Keep so many bytes in this process. Return its number."""
+    KEPT.append(b"x" * size)
+    return os.getpid()
 
 
 @app.task

@@ -319,6 +319,7 @@ def test_processes_end_after_their_number_of_tasks_and_the_pool_grows_and_shrink
     with working("-c", "1", "--max-tasks-per-child", "1") as (tasks, worker):
         found = [tasks.processes.delay().get(SECONDS)[0] for _ in range(3)]
         assert len({*found}) == 3
+        eventually(lambda: all(Path(f"ended-{pid}").exists() for pid in found))  # worker_process_shutdown
         (answer,) = tasks.app.control.pool_grow(1, reply=True, timeout=SECONDS, limit=1)
         assert "ok" in str(answer)
         paths = [os.path.abspath(name) for name in ("one", "two")]
@@ -330,3 +331,10 @@ def test_processes_end_after_their_number_of_tasks_and_the_pool_grows_and_shrink
         (answer,) = tasks.app.control.pool_shrink(1, reply=True, timeout=SECONDS, limit=1)
         assert "ok" in str(answer)
         assert tasks.add.delay(1, 2).get(SECONDS) == 3
+
+
+@in_program
+def test_a_process_that_has_grown_beyond_its_limit_ends_after_its_task():
+    with working("-c", "1", "--max-memory-per-child", "50000") as (tasks, _):
+        first, second, third = [tasks.keep.delay(size).get(SECONDS) for size in (1000, 100_000_000, 1000)]
+        assert first == second != third
