@@ -263,6 +263,7 @@ def fork_of(call: str, template: Template | TemplateSource | None) -> Template:
         return Template()
     if not isinstance(template, TemplateSource):
         check_template(call, template)
+        template._link.check(call)
     return template.fork()  # type: ignore[return-value]  # that of this face makes them
 
 

@@ -92,7 +92,7 @@ class WatchedProcess(Process):
 
     __slots__ = ()
 
-    def send_signal(self, number: int) -> None:
+    def _signal(self, number: int, use: str) -> None:  # noqa: ARG002  # no user has this handle, so it refuses nothing
         """Send a signal to the process now, or at its birth if that is still to come."""
         self._link.signal_now_or_at_birth(number)
 

@@ -498,11 +498,10 @@ def check_modules(call: str, names: Sequence[str]) -> None:
 
 
 def check_template(call: str, template: object) -> None:
-    """Raise ArgumentError for an object that is not a template, and HandleError for one that is used up."""
+    """Raise ArgumentError for an object that is not a template."""
     if not isinstance(template, TemplateHandle):
         what = f"the class {template.__name__}" if isinstance(template, type) else type(template).__name__
         raise ArgumentError(f"{call}() needs a template, as anyfork.Template() makes one, not {what}")
-    template._link.check(call)
 
 
 class ProcessHandle(Stays):

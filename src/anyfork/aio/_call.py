@@ -106,4 +106,5 @@ async def _fork_of(template: Template | Warm | None) -> Template:
     if isinstance(template, Warm):
         return await template.fork()
     check_template("call", template)
+    template._link.check("call")
     return template.fork()
