@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SRC = Path(__file__).parent.parent / "src"
 PACKAGES = ("_anyfork_child", "_anyfork_client", "anyfork")
+LONGEST = 400  # lines of code of a file: those with more than a comment or a docstring
 MOST = 20  # entries of a folder, as a reader counts them: modules, folders, __init__, the compiled part's sources
 
 # What each folder of the child's package may import. ``root`` is its __init__, ``main`` its __main__.
@@ -208,6 +209,23 @@ def counts(path: Path) -> bool:
     if path.is_dir():
         return any(path.rglob("*.py"))
     return path.suffix not in (".so", ".pyd")
+
+
+def test_a_file_has_at_most_four_hundred_lines_of_code():
+    lengths = {module.name: code_lines(module.path) for module in modules().values()}
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+def code_lines(path: Path) -> int:
+    docstrings = {
+        line
+        for node in nodes(path)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and ast.get_docstring(node) is not None
+        for line in range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
+    }
+    lines = map(str.strip, path.read_text().splitlines())
+    return sum(bool(line) and line[0] != "#" and number not in docstrings for number, line in enumerate(lines, 1))
 
 
 def test_sub_packages_are_free_to_import():

@@ -43,18 +43,13 @@ from _anyfork_child.wire.call_messages import (
 from _anyfork_child.wire.channel import close_all
 from _anyfork_child.wire.frames import ProtocolError
 
-from .._errors import (
-    AnyforkError,
-    InitializerError,
-    PeerError,
-)
 from .._system.import_path import ORDINARY
 from .._system.locks import in_one_go
 from .call import SENT, Answer, Call, SmallAnswer, State
 from .events import Event, log_event
 from .known_functions import FunctionsByValue
 from .requests import Requests, small
-from .results import error_of
+from .results import failure_to_begin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,6 +60,7 @@ if TYPE_CHECKING:
     from _anyfork_child.values.serializers import Serializer
     from _anyfork_child.wire import call_messages
 
+    from .._errors import AnyforkError
     from .call import Handler
     from .known_functions import KnownFunction
     from .track import Track
@@ -486,19 +482,7 @@ class Calls:
             self.admit()
 
     def _fail_to_begin(self, message: call_messages.Message) -> None:
-        _, _, detail, flags, body, fds = message
-        error = error_of(detail, flags, body, fds, self._serializer is None)
-        name = getattr(error, "type_name", type(error).__name__)
-        if name == "WorkerVersionError":
-            self.fail(lambda _: PeerError(str(error), may_have_run=False))
-            return
-
-        def make(_: bool) -> AnyforkError:
-            failure = InitializerError(f"the worker's initializer raised {name}: {error}", may_have_run=False)
-            failure.__cause__ = error
-            return failure
-
-        self.fail(make)
+        self.fail(failure_to_begin(message, self._serializer is None))
 
     def fail(self, make: Callable[[bool], AnyforkError]) -> None:
         """Fail all calls, because there is no worker any more.

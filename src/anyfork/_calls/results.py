@@ -8,11 +8,19 @@ from _anyfork_child.wire.channel import close_all
 from _anyfork_child.wire.failure import unpack_texts
 from _anyfork_child.wire.memfd import read_all
 
-from .._errors import ArgumentDecodeError, FunctionNotFoundError, PeerError, RemoteError, ResultError
+from .._errors import (
+    AnyforkError,
+    ArgumentDecodeError,
+    FunctionNotFoundError,
+    InitializerError,
+    PeerError,
+    RemoteError,
+    ResultError,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from _anyfork_child.values.serializers import Decoder
@@ -94,3 +102,19 @@ def error_of(
     )
     remote.__cause__ = RemoteTraceback(trace)
     return remote
+
+
+def failure_to_begin(message: call_messages.Message, trusted: bool) -> Callable[[bool], AnyforkError]:
+    """Return what makes the error of each call of a worker that tells why it cannot begin."""
+    _, _, detail, flags, body, fds = message
+    error = error_of(detail, flags, body, fds, trusted)
+    name = getattr(error, "type_name", type(error).__name__)
+    if name == "WorkerVersionError":
+        return lambda _: PeerError(str(error), may_have_run=False)
+
+    def make(_: bool) -> AnyforkError:
+        failure = InitializerError(f"the worker's initializer raised {name}: {error}", may_have_run=False)
+        failure.__cause__ = error
+        return failure
+
+    return make

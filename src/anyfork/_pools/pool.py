@@ -24,7 +24,7 @@ from .._system.log import DEBUG, INFO, logger_for
 from .encoder import JobEncoder
 from .jobs import BatchJob, ItemJob
 from .observation import observation, snapshot_of
-from .pool_options import PoolSettings, check_number, check_template
+from .pool_options import PoolSettings, check_template
 from .pooled_worker import ALL
 from .records import JobState, WorkerRecord, WorkerState
 from .recovery import fail_all
@@ -447,20 +447,7 @@ class PoolHandle:
         self._resize(new)
 
     def _check_resize(self, new: NewLimits) -> None:
-        for name, value in (("max_workers", new.max_workers), ("min_idle", new.min_idle), ("load", new.load)):
-            if value is not None:
-                check_number("resize", name, value)
-        if new.load is not None and self.concurrent:
-            raise ArgumentError(
-                "resize(): load= cannot change in a pool with concurrency=, which sets the load: make another pool"
-            )
-        templates = [source.key for source in self.scheduler.sources]
-        for template, limit in ({} if new.limits is None else new.limits).items():
-            check_number("resize", "max_workers", limit)
-            if template not in templates:
-                raise ArgumentError(
-                    "resize(): limits= has a template that is not the pool's: give those that the pool was made with"
-                )
+        new.check([source.key for source in self.scheduler.sources], self.concurrent)
 
     def _resize(self, new: NewLimits) -> None:
         max_workers = new.max_workers

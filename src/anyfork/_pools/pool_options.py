@@ -75,6 +75,22 @@ class NewLimits:
     load: int | None
     limits: Mapping[Any, int] | None
 
+    def check(self, templates: Sequence[object], concurrent: bool) -> None:
+        """Raise ArgumentError for limits that a pool of these templates cannot have."""
+        for name, value in (("max_workers", self.max_workers), ("min_idle", self.min_idle), ("load", self.load)):
+            if value is not None:
+                check_number("resize", name, value)
+        if self.load is not None and concurrent:
+            raise ArgumentError(
+                "resize(): load= cannot change in a pool with concurrency=, which sets the load: make another pool"
+            )
+        for template, limit in ({} if self.limits is None else self.limits).items():
+            check_number("resize", "max_workers", limit)
+            if template not in templates:
+                raise ArgumentError(
+                    "resize(): limits= has a template that is not the pool's: give those that the pool was made with"
+                )
+
 
 DEFAULTS: PoolOptions = {
     "max_workers": None,
