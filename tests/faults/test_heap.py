@@ -13,11 +13,13 @@ from pathlib import Path
 import child_side
 import pytest
 from conftest import eventually
+from owner_side import ask
 from programs import stop
 
-from _anyfork_child.template.heap import SEVERAL, TRANSPARENT
+from _anyfork_child.template.heap import ENTRY, PAGE, REACH, SEVERAL, TRANSPARENT
 from anyfork import CallCancelledError, Executor, Template
 
+MAP_NORESERVE = 0x4000  # Linux; in the mmap module since Python 3.13
 LOAD = "kept = [bytes(1000) for _ in range(20_000)]\ndef end(channel): pass"
 
 pytestmark = pytest.mark.usefixtures("part")
@@ -101,6 +103,41 @@ def test_a_small_heap_stays_where_it_is(template):
     template.execute("def end(channel): pass").ready()
     fork_often(template, SEVERAL + 1)
     assert huge(template) == 0
+
+
+RESERVE = f"""
+import mmap
+reserved = mmap.mmap(-1, 1 << 40, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | {MAP_NORESERVE})  # as ASan does
+reserved[0] = 1
+"""
+READS = """
+import builtins
+from _anyfork_child.template import heap
+read = 0
+def count(*args, **options):
+    file = builtins.open(*args, **options)
+    if args[0] != "/proc/self/pagemap":
+        return file
+    class Counted:
+        __enter__, __exit__ = lambda self: self, lambda self, *_: file.close()
+        seek = file.seek
+        def read(self, size):
+            global read
+            read += size
+            return file.read(size)
+    return Counted()
+heap.open = count
+"""
+
+
+@huge_pages
+def test_what_a_large_heap_costs_depends_on_what_is_resident_and_not_on_what_is_reserved(template):
+    template.execute(LOAD).execute(RESERVE).execute(READS).ready()
+    fork_often(template, SEVERAL + 1)
+    assert huge(template) >= 10
+    with template.fork().run("end") as process:
+        resident = process.wait().usage.max_rss
+    assert 0 < int(ask(template, "sys.modules['__main__'].read")) <= REACH * (resident << 10) // PAGE * ENTRY
 
 
 def test_a_fork_leaves_the_heap_of_its_template_where_it_is(template, caplog):

@@ -36,6 +36,7 @@ ENTRY = 8  # bytes of /proc/self/pagemap for each page
 # The highest byte of an entry: present, and mapped by this process alone; the pages of files have another bit.
 ALONE, ABSENT = b"\x81", b"\0"
 SPARSE = PAGES // 4  # most absent pages of a range: they become present
+REACH = 16  # a heap that has grown fills at least this part of its mapping, from its beginning
 LARGE = 16 << 20  # bytes: 8 MB more than a bare template has
 SEVERAL = 8  # forks: by then, forks of a large template have taken a third of the time that is spent once
 MADV_COLLAPSE = 25  # since Linux 6.1
@@ -100,7 +101,7 @@ def _huge() -> int:
 def _own_ranges() -> Iterator[int]:
     """Yield the addresses of ranges that can become huge pages: nearly full, writable, of this process alone."""
     with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
-        for start, end in _writable():
+        for start, end in _dense(_writable()):
             pagemap.seek(start // PAGE * ENTRY)
             for address in range(start, end, HUGE):
                 state = pagemap.read(PAGES * ENTRY)[ENTRY - 1 :: ENTRY]
@@ -109,16 +110,27 @@ def _own_ranges() -> Iterator[int]:
                     yield address
 
 
-def _writable() -> list[tuple[int, int]]:
-    """Return the writable, private mappings without a file, cut to whole huge pages."""
-    found = []
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
+def _dense(mappings: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield the part of each mapping to look at, in whole huge pages: at most REACH times what is resident of it.
+
+    Programs reserve terabytes of which they use the beginning, and a look at a page costs the same if it is absent.
+    """
+    for start, end, resident in mappings:
+        first = -(-start // HUGE) * HUGE
+        yield first, min(end // HUGE * HUGE, first + resident * REACH // HUGE * HUGE)
+
+
+def _writable() -> Iterator[tuple[int, int, int]]:
+    """Yield start, end and resident bytes of each writable, private mapping without a file."""
+    with open("/proc/self/smaps", encoding="utf-8", errors="replace") as file:
         for line in file:
-            addresses, permissions, _, _, inode, *name = line.split()
-            if permissions == "rw-p" and inode == "0" and (not name or name == ["[heap]"]):
+            first, *rest = line.split()
+            if not first.endswith(":"):
+                addresses, (permissions, _, _, inode, *name) = first, rest
+                wanted = permissions == "rw-p" and inode == "0" and (not name or name == ["[heap]"])
+            elif first == "Rss:" and wanted:
                 start, end = (int(address, 16) for address in addresses.split("-"))
-                found.append((-(-start // HUGE) * HUGE, end // HUGE * HUGE))
-    return found
+                yield start, end, int(rest[0]) << 10
 
 
 def why_not_immortal() -> str:
