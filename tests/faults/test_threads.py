@@ -184,7 +184,9 @@ def test_threads_may_wait_for_one_future_while_it_ends():
 
 def test_an_executor_that_a_thread_shuts_down_ends_or_refuses_the_jobs_of_others():
     for _ in range(5):
-        executor = Executor(max_workers=2)
+        executor = Executor(
+            max_workers=2, max_queued=50
+        )  # without a bound, the queue would grow while the first one waits
 
         def use(number, executor=executor):
             if number == 1:
