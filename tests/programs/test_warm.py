@@ -458,7 +458,8 @@ def test_an_edit_of_what_the_error_names_ends_the_cool_down(tmp_path, monkeypatc
 def test_a_keeper_tries_again_after_an_edit_of_what_the_error_names(tmp_path, monkeypatch):
     monkeypatch.setattr(kept_templates, "COOL_DOWN", math.inf)
     (tmp_path / "repaired.py").write_text("1 / 0")
-    env = {**os.environb, b"PYTHONPATH": os.fsencode(tmp_path)}
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    env = dict(os.environb)
     kept = kept_templates.KeptTemplate(kept_templates.Recipe(("repaired",), ()), [])
     with pytest.raises(NotWarmError, match="ZeroDivisionError"):
         kept.await_made(env)
