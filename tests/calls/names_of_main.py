@@ -171,6 +171,7 @@ class Task(typing.Generic[P, R]):
 twice_a, task_a, task_a.__name__ = twice(do_a), Task(do_a), "task_a"
 NEW_SYNTAX = """
 type Tree = list[Tree] | int
+type Pair[T] = tuple[T, T]
 
 def first[T](tree: Tree, of: T = None) -> T:
     return tree[0], str(first.__annotations__["tree"].__value__)
@@ -180,7 +181,10 @@ def doubled[**Q](function):
         return 2 * function(*args, **kwargs)
     return inner
 
-NEW = (first, [2, 3]), (doubled(do_a), 2), (give, Tree)
+def of_pair(pair):
+    return str(pair[int].__value__)
+
+NEW = (first, [2, 3]), (doubled(do_a), 2), (give, Tree), (give, Pair), (of_pair, Pair)
 """
 NEW = ()
 if sys.version_info >= (3, 12):

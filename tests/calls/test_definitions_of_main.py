@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextvars
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
+
+from _anyfork_child.values.definition_parts import reduce_kind
 
 
 @pytest.mark.parametrize("program", ["kinds_of_main", "names_of_main"])
@@ -60,3 +64,15 @@ def test_functions_travel_whose_hints_cannot_be_evaluated(tmp_path):
         [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False
     )
     assert (done.stdout.splitlines(), done.stderr) == (3 * ["6 4 7 6 4 7"] + ["[2, 4] [3, 4]", "pd.DataFrame 8"], "")
+
+
+def test_an_object_whose_identity_counts_has_one_tracker_if_two_threads_send_it_first(monkeypatch):
+    variable, of_other_thread, draw = contextvars.ContextVar("variable"), [], uuid.uuid4
+
+    def draw_after_another_thread():
+        monkeypatch.setattr(uuid, "uuid4", draw)
+        of_other_thread.append(reduce_kind(variable))
+        return draw()
+
+    monkeypatch.setattr(uuid, "uuid4", draw_after_another_thread)
+    assert [reduce_kind(variable), reduce_kind(variable)] == of_other_thread * 2

@@ -41,8 +41,9 @@ def rebuild_single(tracker: str, make: Callable[..., object], args: Reduced, sta
 
 
 def _keep(tracker: str, value: object) -> str:
-    _trackers[id(_made.setdefault(tracker, value))] = tracker
-    return tracker
+    """Keep an object. Return its tracker: that of the first thread, if several send or receive it at the same time."""
+    kept = _made.setdefault(tracker, value)
+    return _trackers.setdefault(id(kept), tracker)
 
 
 def _set_state(made: Any, state: Any) -> None:
@@ -103,9 +104,10 @@ def _reduce_alias(value: Any) -> Reduced | None:
     """Return how to rebuild what ``type X = ...`` makes, since Python 3.12. Its value may refer to the alias itself."""
     if _is_found(value):
         return None
-    parameters = value.__type_params__
-    if parameters:
-        return reduce_single(value, type(value), (value.__name__, value.__value__, parameters))
+    if value.__type_params__ or not value.__name__.isidentifier():
+        kind: Any = type(value)
+        make = functools.partial(kind, type_params=value.__type_params__)
+        return reduce_single(value, make, (value.__name__, value.__value__))
     return (*reduce_single(value, make_alias, (value.__name__,)), [value.__value__], None, None, set_alias)
 
 
