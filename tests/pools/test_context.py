@@ -503,6 +503,29 @@ def test_the_thread_that_answers_ends_with_the_last_process(default):
         assert not answering()
 
 
+def test_an_interrupt_that_ends_the_thread_that_answers_leaves_no_socket(default):
+    class Interrupted(threading.Thread):
+        """A thread whose start is interrupted: CPython may end it before it runs its function."""
+
+        def start(self):
+            super().start()
+            raise KeyboardInterrupt
+
+        def run(self):
+            pass
+
+    eventually(lambda: main_lookup.lookup._events is None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "Thread", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            main_lookup.lookup.open()
+    process = default.Process(target=functions.nothing)
+    process.start()
+    process.join(DEADLINE)
+    process.close()
+    eventually(lambda: main_lookup.lookup._events is None)
+
+
 @pytest.mark.parametrize("how", ["return", "raise", "exit"])
 def test_a_copy_of_a_pools_worker_answers_nothing_and_takes_no_task(default, how):
     with default.Pool(1, functions.fork, (how,)) as pool:
@@ -695,7 +718,7 @@ def test_a_failure_of_the_thread_that_answers_for_main_costs_later_processes_not
         patch.setattr(threading, "excepthook", lambda _: None)
         with contextlib.closing(main_lookup.lookup.open()) as asking:
             asking.send(b"__main__:name")
-        eventually(lambda: main_lookup.lookup._thread is None)
+        eventually(lambda: main_lookup.lookup._events is None)
     process = default.Process(target=functions.nothing)
     process.start()
     finish(process)

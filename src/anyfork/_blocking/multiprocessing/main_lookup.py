@@ -43,7 +43,8 @@ class MainLookup:
         self.lock = RLock()  # reentrant: a destructor or a signal handler may start a process while the lock is held
         self._asked: dict[int, _socket.socket] = {}  # by descriptor
         self._events: select.epoll | None = None
-        self._thread: threading.Thread | None = None  # answers
+        self._thread: threading.Thread | None = None  # the newest one
+        self._answers = False  # whether a thread does
 
     def open(self) -> _socket.socket:
         """Return the socket that a new process asks on. Raises OSError, and RuntimeError if no thread can start."""
@@ -51,24 +52,38 @@ class MainLookup:
 
     def _open(self) -> _socket.socket:
         asked, asking = socket_pair(_socket.SOCK_SEQPACKET)
+        try:
+            self._listen(asked)
+        except BaseException:  # the thread that answers sees this end closed, and closes the other one
+            asking.close()
+            raise
+        return asking
+
+    def _listen(self, asked: _socket.socket) -> None:
         if self._events is None:
             self._events = new_epoll()
         self._events.register(asked, POLLIN)
         self._asked[asked.fileno()] = asked
-        if self._thread is None:
+        if not self._answers:  # also after a start that has failed; an interrupted one may end the new thread
             self._thread = threading.Thread(target=self._serve, name="anyfork definitions", daemon=True)
-        if self._thread.ident is None:  # also after a start that has failed, or an interrupt before it
             self._thread.start()
-        return asking
 
     def _serve(self) -> None:
-        """Answer until the last process has ended. Runs in a thread of its own."""
+        """Answer until the last process has ended, unless another thread does. Runs in a thread of its own."""
+        if not do_locked(self.lock, self._begin):
+            return
         try:
             while not do_locked(self.lock, self._finish):
                 self._step()
         except BaseException:  # processes that ask see the end of the stream, and the next process gets a new thread
             do_locked(self.lock, self.forget)
             raise
+
+    def _begin(self) -> bool:
+        if self._answers or self._events is None:
+            return False
+        self._answers = True
+        return True
 
     def _step(self) -> None:
         events = self._events
@@ -106,7 +121,7 @@ class MainLookup:
         if self._events is not None:
             self._events.close()
         self._events = None
-        self._thread = None
+        self._answers = False
 
 
 def _hear(asked: _socket.socket) -> bool:
