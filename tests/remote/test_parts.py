@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import subprocess
 import sys
 import traceback
@@ -12,13 +13,16 @@ from select import POLLHUP, POLLIN, POLLOUT
 
 import machines
 import pytest
+from conftest import eventually
+from deadlines import DEADLINE
 from hypothesis import given
 from hypothesis import strategies as st
+from procfs import runs
 
 from _anyfork_child.remote.bootstrap import BOOT, NOISE, Answers, digest, lines, pack, package, with_boot
 from _anyfork_child.remote.importer import BundleImporter
 from _anyfork_child.remote.protocol import DATA, EOF, MAX_BODY, MessageDecoder, credit, message
-from _anyfork_child.remote.ssh_command import LONGEST, StderrLines
+from _anyfork_child.remote.ssh_command import LONGEST, Command, StderrLines
 from _anyfork_child.remote.transport import EpollPoller, PollPoller
 from _anyfork_child.wire.frames import ProtocolError
 from anyfork._blocking.remote import destination
@@ -246,3 +250,25 @@ def test_both_ways_to_wait_tell_the_same(make, pipe):
     assert list(poller.wait(1.0)) == [(other, POLLHUP)]
     poller.remove(other)
     os.close(other)
+
+
+BY_A_THREAD = """
+import subprocess, sys, threading
+def start():
+    print(subprocess.Popen(["sleep", "1000"]).pid, flush=True)
+    threading.Event().wait()
+threading.Thread(target=start).start()
+"""
+
+
+def test_what_a_thread_of_a_command_has_started_is_killed_with_it():
+    command = Command([sys.executable, "-c", BY_A_THREAD])
+    try:
+        select.select([command.fd], [], [], DEADLINE)
+        pid = int(os.read(command.fd, 100))
+        command.kill()
+        assert command.ended(DEADLINE)
+        eventually(lambda: not runs(pid), "the child of a thread goes on")
+    finally:
+        os.close(command.fd)
+        os.close(command.errors)

@@ -12,6 +12,7 @@ from _thread import _count as count_threads
 
 from ..birth.exit import flush_stdio
 from ..wire.gpu_devices import GpuDevices
+from ..wire.process_tree import children
 from ..wire.threads import SAFE_THREADS, subinterpreters, unsafe_threads
 from ..wire.unsafe_modules import CUDA, unsafe_modules
 
@@ -78,10 +79,9 @@ def _descriptors() -> Iterator[Remain]:
 
 
 def _processes() -> Iterator[Remain]:
-    for task in os.listdir(TASKS):
-        for pid in _read(f"{TASKS}/{task}/children").split():
-            name = _read(f"/proc/{pid}/comm").rstrip("\n")
-            yield (UNSAFE, f"process {pid}"), f"has started the process {pid} ({name})"
+    for pid in children(os.getpid()):
+        name = _read(f"/proc/{pid}/comm").rstrip("\n")
+        yield (UNSAFE, f"process {pid}"), f"has started the process {pid} ({name})"
 
 
 def _signals() -> Iterator[Remain]:

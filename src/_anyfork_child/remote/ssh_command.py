@@ -12,6 +12,8 @@ from _signal import SIGKILL
 from select import POLLIN, POLLOUT, poll
 from time import monotonic
 
+from ..wire.process_tree import children
+
 POLL_INTERVAL = 0.01  # seconds between looks at a process that should end now
 
 
@@ -83,15 +85,7 @@ class Command:
 
 def _below(pid: int) -> list[int]:
     """Return the descendants of a process, each after its own descendants, as far as /proc lists them."""
-    found: list[int] = []
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children") as listed:
-            children = [int(child) for child in listed.read().split()]
-    except OSError:  # the process has ended, or there is no /proc
-        return found
-    for child in children:
-        found += [*_below(child), child]
-    return found
+    return [one for child in children(pid) for one in (*_below(child), child)]
 
 
 TAIL = 4096  # bytes that are kept for the text of an error

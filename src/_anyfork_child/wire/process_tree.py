@@ -55,7 +55,7 @@ def _stop_children(found: dict[int, Owned]) -> bool:
     while new:
         for pid in new:
             _stop(pid, found)
-        new = [child for pid in new if pid in found for child in _children(pid) if child not in found]
+        new = [child for pid in new if pid in found for child in children(pid) if child not in found]
     return len(found) > before
 
 
@@ -77,15 +77,17 @@ def _stop(pid: int, found: dict[int, Owned]) -> None:
         _signal(pid, pidfd, SIGSTOP)
 
 
-def _children(pid: int) -> list[int]:
-    """Return the children of a process as the kernel lists them, which may be too few, at a small part of the price of
-    a look at all processes: a chain that grows is caught up with.
+def children(pid: int) -> list[int]:
+    """Return the children of all threads of a process as the kernel lists them, which may be too few, at a small part
+    of the price of a look at all processes: a chain that grows is caught up with.
     """
+    found: list[int] = []
     try:
-        lists = [f"/proc/{pid}/task/{thread}/children" for thread in os.listdir(f"/proc/{pid}/task")]
-        return [int(child) for path in lists for child in _words(path)]
-    except OSError:  # it has ended, or this kernel has no such lists
-        return []
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, _words(f"/proc/{pid}/task/{thread}/children"))
+    except OSError:  # it or the thread has ended, or this kernel has no such lists
+        pass
+    return found
 
 
 def _signal(pid: int, pidfd: Owned, number: int) -> bool:
