@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import logging
 import math
@@ -896,16 +897,20 @@ TIMED = {
 @pytest.mark.parametrize("name", TIMED)
 def test_a_timeout_includes_the_making_of_the_template_which_goes_on(name):
     start, expected = TIMED[name]
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
 
     def make():
+        begun.set()
         assert release.wait(PROGRAM_DEADLINE)
         return anyfork.Template.new_exec()
 
+    threads = _thread._count()
     with anyfork.Warm(make=make) as warm:
-        for _ in range(2):
+        for _ in range(3):
             with pytest.raises(expected, match=r"0\.01"):
                 start(warm, [sys.executable, "-c", "print('warm')"])
+            assert begun.wait(PROGRAM_DEADLINE)
+        assert _thread._count() <= threads + 1, "one thread makes the template, however many calls wait for it"
         release.set()
         command = [sys.executable, *options_of(warm), "-c", "print('warm')"]
         assert subprocess.check_output(command, template=warm, timeout=PROGRAM_DEADLINE) == b"warm\n"

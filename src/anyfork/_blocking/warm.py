@@ -28,7 +28,7 @@ from .._status import Record
 from .._system import this_process
 from .._system.locks import do_locked, try_locked
 from .._system.log import INFO, WARNING, logger_for
-from .._system.timeouts import NotInTimeError, call_until, deadline, remaining
+from .._system.timeouts import NotInTimeError, call_until, deadline, one_wait, remaining
 from .generation import WROTE, Generation, NotWarmError, adopt, make, settled, split_installed
 from .learned_imports import Learning
 from .process import Process
@@ -336,9 +336,11 @@ class Warm(TemplateSource):
         if until is None:
             return do_locked(self._lock, self._get, call)
         found: list[Generation | None] = []
-        if try_locked(self._lock, lambda: found.append(self._up_to_date())) and found[0] is not None:
-            return found[0]
-        return call_until(until, self._current, call)
+        # Wait here for a thread that makes a template: one more thread for each call would stay as long as that takes.
+        while not try_locked(self._lock, lambda: found.append(self._up_to_date()), one_wait(remaining(until))):
+            if monotonic() >= until:
+                raise NotInTimeError
+        return found[0] or call_until(until, self._current, call)
 
     def _templates(self, call: str) -> Sequence[Template]:
         return [self._current(call).template]

@@ -85,14 +85,17 @@ def do_locked(lock: RLock, action: Callable[..., Result], /, *args: Any, **optio
     return result
 
 
-def try_locked(lock: RLock, action: Callable[[], Any]) -> bool:
-    """Call the action with the lock held. Return False, with nothing done, if another thread holds the lock now."""
+def try_locked(lock: RLock, action: Callable[[], Any], wait: float = 0) -> bool:
+    """Call the action with the lock held. Return False, with nothing done, if another thread holds the lock now.
+
+    Wait so many seconds for the other thread.
+    """
     if lock._is_owned():  # type: ignore[attr-defined]  # as in ``locked``
         action()
         return True
     try:
         try:
-            if not lock.acquire(blocking=False):
+            if not lock.acquire(timeout=wait):
                 return False
             action()
             lock.release()
