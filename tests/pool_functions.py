@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 
 from _anyfork_child.wire.emitter import emit, retire
 
@@ -162,3 +163,9 @@ def keep_gate(gate):
 def wait_at_gate():
     """Wait at the gate that was kept."""
     os.read(held[-1].fileno(), 1)
+
+
+def leave_a_thread():
+    """Start a thread that never ends, so that the worker does not end by itself. Return its pid."""
+    threading.Thread(target=threading.Event().wait).start()
+    return os.getpid()

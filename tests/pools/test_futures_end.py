@@ -22,6 +22,7 @@ from textwrap import dedent
 import anyio
 import pool_functions as jobs
 import pytest
+from conftest import eventually, wait_for_end
 from deadlines import DEADLINE
 from pool_side import until
 
@@ -556,6 +557,26 @@ def test_a_callback_that_would_wait_for_a_later_job_gets_an_error(executor, gate
     refused, late = anyfork.HandleError, TimeoutError
     assert [told.get(timeout=DEADLINE) for _ in range(6)] == [refused, refused, refused, late, refused, refused]
     assert told.get(timeout=DEADLINE).result(DEADLINE) > 0
+
+
+def test_kill_ends_a_worker_that_has_done_its_last_job_and_does_not_end(warm):
+    executor = Executor(warm, max_workers=1)
+    worker = executor.submit(jobs.leave_a_thread).result(SOON)
+    executor.shutdown(wait=False)
+    eventually(lambda: not executor.stats().workers)
+    executor.kill()
+    executor.shutdown()
+    wait_for_end(worker)
+
+
+async def test_a_cancelled_end_of_a_pool_kills_a_worker_that_does_not_end(anyio_backend):
+    with anyio.CancelScope() as scope:
+        async with aio.Pool(max_workers=1) as pool, anyio.create_task_group() as tasks:
+            worker = await pool.call(jobs.leave_a_thread)
+            tasks.start_soon(pool.aclose)
+            await until(lambda: not pool.stats().workers)
+            scope.cancel()
+    wait_for_end(worker)
 
 
 @pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, GeneratorExit])

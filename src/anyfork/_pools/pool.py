@@ -538,6 +538,8 @@ class PoolHandle:
     def _kill(self) -> None:
         self._deliver_unmeasured([*self._unmeasured])
         self.scheduler.kill()
+        for pooled_worker in [*self.pooled_workers]:  # a worker that has done its last job may never end by itself
+            pooled_worker.kill()
 
     def __repr__(self) -> str:
         return self._describe("Pool", self.stats())
