@@ -4,8 +4,9 @@ The orphans of a process, daemons and those with a session of their own included
 ancestor that has asked the kernel for them (PR_SET_CHILD_SUBREAPER). The container is that ancestor. It reaps them, and
 kills them when its process has ended, before it reports that end to the owner. There are two containers, one in the
 other, because one of them may be killed: the orphans become children of the other then. Only a program that kills both
-gets away. Where the system allows it, the inner one forks its process in a control group, which the outer one has made.
-Both kill that group first, which no process escapes, however fast it starts others. (A PID namespace would hold even
+gets away, and what it has started. (PR_SET_PDEATHSIG would not help: a fork does not inherit it.) Where the system
+allows it, the inner one forks its process in a control group, which the outer one has made. Both kill that group first,
+which no process escapes as long as one of them lives, however fast it starts others. (A PID namespace would hold even
 against a program that kills both. But it changes what the program sees: its pid, /proc, and who may signal whom.)
 """
 
