@@ -151,6 +151,15 @@ def test_what_cannot_travel_is_the_error_of_its_future_alone(executor):
     assert executor.submit(pow, 2, 3).result(SOON) == 8
 
 
+@pytest.mark.parametrize("options", [{}, {"buffersize": 1}, {"chunksize": 2}], ids=str)
+def test_what_cannot_travel_is_a_pickling_error_of_a_map_too(executor, options):
+    lock = threading.Lock()
+    for function, items in ((call_functions.echo, [1, lock]), (lambda _: lock, [1])):
+        with pytest.raises(anyfork.ArgumentError) as raised:
+            list(executor.map(function, items, **options))
+        assert isinstance(raised.value, PicklingError)
+
+
 def test_what_cannot_be_decoded_is_the_error_of_its_future_alone(executor):
     pid = executor.submit(os.getpid).result(SOON)
     with pytest.raises(anyfork.ArgumentDecodeError, match="this does not want to arrive"):

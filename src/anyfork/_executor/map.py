@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import _thread
+from contextlib import contextmanager
 from itertools import islice
 from time import monotonic
 
 from .._blocking.waiting import warn_in_loop
+from .._errors import ArgumentError
 from .._pools.jobs import Raised, value_of, write_files
 from .._pools.map import MapItems
 from .._system.timeouts import one_wait, remaining
@@ -38,6 +40,15 @@ if TYPE_CHECKING:
         def post(self, action: Callable[[], None]) -> None: ...
 
 
+@contextmanager
+def _drop_in_errors() -> Iterator[None]:
+    """Raise the error for values that cannot travel as the kind that concurrent.futures knows, as ``submit`` does."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise drop_in(error) from error.__cause__
+
+
 class ExecutorMap(MapItems):
     """The items and results of one map."""
 
@@ -54,9 +65,10 @@ class ExecutorMap(MapItems):
         ordered: bool,
         return_exceptions: bool,
     ) -> None:
-        super().__init__(
-            dispatcher, function, options, ordered=ordered, progress=progress, chunked=chunked, on_event=on_event
-        )
+        with _drop_in_errors():
+            super().__init__(
+                dispatcher, function, options, ordered=ordered, progress=progress, chunked=chunked, on_event=on_event
+            )
         self._return_exceptions = return_exceptions
         # The index of the result that the thread of the map waits for, and the lock on which it waits. Only that thread
         # sets this, both in one step: the Executor's thread may look at any moment, without the GIL.
@@ -64,7 +76,8 @@ class ExecutorMap(MapItems):
 
     def add(self, items: Sequence[Any]) -> list[ItemJob]:
         """Add further items and submit them. Raises ArgumentError, OSError, and the exception that refuses the map."""
-        alone = super().add(items)
+        with _drop_in_errors():
+            alone = super().add(items)
         for job in alone:
             write_files((job.function, job.kind, job.body))
         self.pool.begin_work(self)
