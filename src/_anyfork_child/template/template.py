@@ -51,7 +51,7 @@ from ..wire.frames import (
 from ..wire.lifeline import follow
 from ..wire.platform import has_pidfds
 from ..wire.resource_tracker import use as use_tracker
-from ..wire.signals import FROM_CHILDREN, ignore_defaults
+from ..wire.signals import FROM_CHILDREN, ignore_defaults, restore_default
 from . import shutdown, user_code
 from .entry import start_program, start_with_all
 from .fork_loop import fork_for
@@ -193,7 +193,7 @@ class Template:
         _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # Ctrl-C is for the owner and for running processes
         _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)  # a pipe for reports may have no reader
         _signal.signal(_signal.SIGTERM, self.handler)
-        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # ignored, or with a handler that waits, it takes the statuses
+        restore_default(_signal.SIGCHLD)  # ignored, or with a handler that waits, it takes the statuses
         self.ignored = (*self.ignored, *ignore_defaults(FROM_CHILDREN))
         if self.children is not None:
             self.children.take_signals()

@@ -26,6 +26,12 @@ def default_actions(numbers: Iterable[int]) -> None:
         signal(number, SIG_DFL)
 
 
+def restore_default(number: int) -> None:
+    """Give a signal back its default action, unless it has that: this would clear flags that a library has set."""
+    if getsignal(number) != SIG_DFL or _has(b"SigCgt:", number, unknown=True) or _has(b"SigIgn:", number):
+        signal(number, SIG_DFL)
+
+
 def ignore_defaults(numbers: Collection[int]) -> list[int]:
     """Ignore those signals whose action is the default; return them."""
     found = [number for number in numbers if getsignal(number) == SIG_DFL]
