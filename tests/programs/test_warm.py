@@ -622,6 +622,22 @@ def test_a_cold_start_runs_in_the_interpreter_that_make_names(tmp_path):
         assert missing.report().cold == 0
 
 
+def test_a_program_starts_cold_if_a_template_of_this_interpreter_cannot_be_launched_again(monkeypatch):
+    refused = threading.Event()
+
+    def make():
+        if refused.is_set():
+            raise anyfork.LaunchError("no room for a process")
+        return anyfork.Template.new_exec()
+
+    with anyfork.Warm(make=make) as warm:
+        warm.template()
+        refused.set()
+        monkeypatch.setenv("NEW", "1")
+        assert output(warm, "import sys; print(sys.executable)") == sys.executable
+        assert warm.report().cold == 1
+
+
 def test_threads_that_need_it_at_once_make_it_once(warm):
     results = []
     threads = [threading.Thread(target=lambda: results.append(of_a_call(warm))) for _ in range(4)]

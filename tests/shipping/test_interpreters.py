@@ -192,9 +192,11 @@ def test_a_template_of_another_environment_finds_its_own_packages_first(tmp_path
         place.mkdir(exist_ok=True)
         for name in names:
             (place / f"{name}.py").write_text(SOURCE)
+    (own / "colorsys.py").write_text("raise ImportError('it hides the standard library')")
+    here, library = ["source", "both", "one"], "python{}.{}".format(*sys.version_info)
     for interpreter, names, found in (
-        (other, ["source", "both", "one", "other"], "sources site-packages program-packages site-packages"),
-        (sys.executable, ["source", "both", "one"], "sources program-packages program-packages"),
+        (other, ["colorsys", *here, "other"], f"{library} sources site-packages program-packages site-packages"),
+        (sys.executable, here, "sources program-packages program-packages"),
     ):
         command = [sys.executable, "-c", OTHER_PACKAGES, interpreter, *names]
         assert outcome(command, env={"PYTHONPATH": f"{sources}:{program}"}).strip() == found

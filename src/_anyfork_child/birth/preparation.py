@@ -20,24 +20,28 @@ if TYPE_CHECKING:
 def _initialise(payload: Payload) -> None:
     """Set the program's module path, arguments and mode of lazy imports in this template.
 
-    None in the path stands for the standard library. The packages that are installed with this interpreter come before
-    those of the program, if the program has named it and has another one.
+    None in the path stands for the standard library. If the program has named this interpreter and has another one, the
+    packages that are installed with this one come next, and then those of the program, also of its PYTHONPATH.
     """
     for name in ("socket", "resource"):  # every template needs them (os.wait4 the latter), and the path may hide them
         import_own(name)
     path, sys.argv[:], lazy_imports, home = payload.load()
-    own = _own_packages() if home not in (None, (sys.prefix, sys.hexversion >> 16)) else []
-    ours = [entry for entry in sys.path if is_standard_library(entry)]
     at = path.index(None) if None in path else len(path)
-    path[at:at] = ours
-    path = [entry for entry in path if entry is not None]
-    at = next((number for number, entry in enumerate(path) if entry.endswith("-packages")), len(path))
-    path[at:at] = [entry for entry in own if entry not in path]
-    sys.path[:] = path
+    before, behind = path[:at], [entry for entry in path[at:] if entry is not None]
+    if home not in (None, (sys.prefix, sys.hexversion >> 16)):
+        own = [entry for entry in _own_packages() if entry not in path]
+        behind = [*own, *filter(_is_for_packages, before), *behind]
+        before = [entry for entry in before if not _is_for_packages(entry)]
+    sys.path[:] = [*before, *filter(is_standard_library, sys.path), *behind]
     if lazy_imports is not None and LAZY_IMPORTS:
         from .lazy_imports import set_mode
 
         set_mode(*lazy_imports)
+
+
+def _is_for_packages(entry: str) -> bool:
+    """Return whether installers put packages into this place, as into site-packages and dist-packages."""
+    return entry.endswith("-packages")
 
 
 def _own_packages() -> list[str]:

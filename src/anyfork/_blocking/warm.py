@@ -503,7 +503,7 @@ class Warm(TemplateSource):
 
         With ``make``, a LaunchError before there was a template means that the function has named an interpreter.
         """
-        unknown = self._recipe is not None and self._python is None
+        unknown = self._recipe is not None and self._python is None and not self._made
         return not (self._is_remote or (unknown and isinstance(error, LaunchError)))
 
     def _take_over(
