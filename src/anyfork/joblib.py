@@ -2,14 +2,15 @@
 
 Further keyword arguments of ``parallel_config`` or ``Parallel`` are ``template``, from which the workers are forked,
 and the options of Executor. Without a template the workers come from one that has loaded joblib, and scikit-learn if
-this program has loaded it. Workers stay as long as the ``parallel_config`` does, or end earlier when they have been
-idle for a while.
+this program has loaded it. Workers stay for the next ``Parallel`` with the same options, in this ``parallel_config`` or
+a later one, until they have been idle for 10 seconds (``idle_timeout``).
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import weakref
 from importlib.util import find_spec
 
 try:
@@ -35,7 +36,41 @@ if TYPE_CHECKING:
     from typing import Any
 
 IDLE = 10.0  # seconds until an idle worker ends
+KEPT = 2  # Executors that stay for later blocks: a program may take turns between two sets of options
 WITH_IT = ("sklearn",)  # modules that jobs need if the program uses them, and that take long to import
+
+
+_Options = dict[str, object]
+_kept: dict[Executor, _Options] = {}  # what blocks that have ended left, the last one last; each step on it is atomic
+os.register_at_fork(after_in_child=_kept.clear)
+
+
+def _take(options: _Options) -> Executor | None:
+    """Return an Executor with these options that a block has left, if there is one."""
+    for executor, others in _kept.copy().items():
+        if _are_same(others, options) and _kept.pop(executor, None) is not None:
+            return executor
+    return None
+
+
+def _keep(executor: Executor, options: _Options) -> None:
+    """Let a later block have this Executor."""
+    _kept[executor] = options
+    for surplus in [*_kept.copy()][:-KEPT]:
+        if _kept.pop(surplus, None) is not None:
+            surplus.shutdown(wait=False)
+
+
+def _are_same(one: object, other: object) -> bool:
+    """Tell whether two options mean the same. What is not known to be a plain value is compared by identity."""
+    if type(one) is type(other):
+        if isinstance(one, dict) and isinstance(other, dict):
+            return one.keys() == other.keys() and all(_are_same(one[name], other[name]) for name in one)
+        if isinstance(one, tuple) and isinstance(other, tuple):
+            return len(one) == len(other) and all(map(_are_same, one, other))
+        if isinstance(one, str | int | float):
+            return one == other
+    return one is other
 
 
 class _Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
@@ -46,7 +81,7 @@ class _Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  #
 
     _executor: Executor | None = None
     _template: Template | None = None
-    _n_jobs = 0
+    _options: _Options
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many jobs run at once."""
@@ -61,24 +96,33 @@ class _Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  #
         n_jobs = self.effective_n_jobs(n_jobs)
         if n_jobs == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
-        self.parallel = parallel
-        if self._executor is None or n_jobs != self._n_jobs:
-            self._stop()
-            self._executor = self._start(n_jobs)
-            self._n_jobs = n_jobs
-        return n_jobs
-
-    def _start(self, n_jobs: int) -> Executor:
-        options = {"idle_timeout": IDLE, **self.backend_kwargs}
-        template = options.pop("template", None)
-        if template is None:
-            if self._template is None:
-                self._template = _template()
-            template = self._template
+        self.parallel = parallel and weakref.proxy(
+            parallel
+        )  # which has this backend: without a circle, its end is seen
+        options = {"idle_timeout": IDLE, **self.backend_kwargs, "max_workers": n_jobs}
+        if options.get("template") is None:
+            options["template"] = tuple(name for name in WITH_IT if name in sys.modules)
         first = options.pop("initializer", None), options.pop("initargs", ())
         options["initializer"] = f"{__name__}:prepare"
         options["initargs"] = (self._prepare_worker_env(n_jobs), *first)
-        return Executor(template, n_jobs, **options)
+        if self._executor is None or not _are_same(self._options, options):
+            self._leave()
+            self._executor, self._options = _take(options) or self._start(**options), options
+        return n_jobs
+
+    def _start(self, template: Template | tuple[str, ...], **options: Any) -> Executor:
+        if isinstance(template, tuple):
+            if self._template is None:
+                self._template = Template().preload("joblib.parallel", "anyfork.joblib", *template)
+            template = self._template
+        return Executor(template, **options)
+
+    def _leave(self) -> None:
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            _keep(executor, self._options)
+
+    __del__ = _leave
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Future[Any]], None] | None = None) -> Future[Any]:
         """Run a batch of calls in a worker."""
@@ -98,20 +142,12 @@ class _Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  #
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Kill everything that runs, because its results are not wanted."""
-        if self._executor is not None:
-            self._executor.kill()
-        self._stop()
-        if ensure_ready:
-            self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel)
-
-    def _stop(self) -> None:
         executor, self._executor = self._executor, None
         if executor is not None:
+            executor.kill()
             executor.shutdown(wait=False)
-
-
-def _template() -> Template:
-    return Template().preload("joblib.parallel", "anyfork.joblib", *(name for name in WITH_IT if name in sys.modules))
+        if ensure_ready:
+            self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel)
 
 
 def prepare(env: Mapping[str, object], initializer: Callable[..., object] | str | None, args: Sequence[object]) -> None:

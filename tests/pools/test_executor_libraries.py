@@ -8,7 +8,7 @@ import os
 import executor_functions
 import numpy
 import pytest
-from conftest import eventually
+from conftest import descendants, eventually
 
 import anyfork
 from anyfork import Executor, Template
@@ -22,6 +22,14 @@ def ready_for_joblib():
     """Yield a template that has loaded joblib: importing it takes longer than most tests."""
     with Template().preload("joblib.parallel", "anyfork.joblib").ready(60) as template:
         yield template
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_kept():
+    """End the workers that joblib's backend keeps for later blocks."""
+    yield
+    while anyfork.joblib._kept:
+        anyfork.joblib._kept.popitem()[0].shutdown()
 
 
 @pytest.fixture
@@ -107,6 +115,36 @@ def test_joblib_takes_the_options_of_executor(ready_for_joblib):
     with joblib.parallel_config(backend="anyfork", template=ready_for_joblib, **options):
         found = joblib.Parallel(n_jobs=2)(joblib.delayed(executor_functions.what_was_initialized)() for _ in range(2))
     assert found == [[7], [7]]
+
+
+def executor_of_a_block(*args, **options):
+    """Use the backend in a block with these arguments of an initializer; return the Executor that it leaves."""
+    options = {"initializer": executor_functions.initialize, "initargs": args, **options}
+    with joblib.parallel_config(backend="anyfork", n_jobs=2, **options):
+        assert joblib.Parallel()(joblib.delayed(operator.neg)(n) for n in range(3)) == [0, -1, -2]
+    return [*anyfork.joblib._kept][-1]
+
+
+def test_joblib_keeps_workers_between_blocks(ready_for_joblib):
+    options = {"template": ready_for_joblib, "inner_max_num_threads": 1}
+    first = executor_of_a_block(7, **options)
+    pids = first.pids
+    assert executor_of_a_block(7, **options) is first
+    assert {*pids} <= {*first.pids}, "its workers have stayed"
+    assert executor_of_a_block(8, **options) is not first
+    assert executor_of_a_block(7, **options) is first, "two sets are kept"
+    executor_of_a_block(7, template=ready_for_joblib, inner_max_num_threads=2)
+    executor_of_a_block([7], **options)
+    assert first not in anyfork.joblib._kept, "not more than two"
+    eventually(lambda: not {*pids} & {*descendants()}, "they end")
+
+
+def test_joblib_does_not_keep_workers_of_a_block_that_failed(ready_for_joblib):
+    kept = executor_of_a_block(template=ready_for_joblib)
+    options = {"initializer": executor_functions.initialize, "template": ready_for_joblib}
+    with pytest.raises(ZeroDivisionError), joblib.parallel_config(backend="anyfork", n_jobs=2, **options):
+        joblib.Parallel()(joblib.delayed(operator.truediv)(1, n) for n in range(4))
+    assert kept not in anyfork.joblib._kept
 
 
 def test_dask_computes():
