@@ -503,6 +503,21 @@ def test_the_thread_that_answers_ends_with_the_last_process(default):
         assert not answering()
 
 
+def test_the_thread_that_answers_is_joined_although_another_one_was_started_before_it_began():
+    def answering():
+        return [thread for thread in threading.enumerate() if thread.name == "anyfork definitions"]
+
+    lookup = main_lookup.lookup
+    eventually(lambda: not answering())
+    with lookup.lock:
+        asking = [lookup.open(), lookup.open()]
+    eventually(lambda: lookup._answers and len(answering()) == 1, "the other thread has ended")
+    for end in asking:
+        end.close()
+    lookup.join()
+    assert not answering()
+
+
 def test_an_interrupt_that_ends_the_thread_that_answers_leaves_no_socket(default):
     class Interrupted(threading.Thread):
         """A thread whose start is interrupted: CPython may end it before it runs its function."""

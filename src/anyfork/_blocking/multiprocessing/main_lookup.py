@@ -43,7 +43,7 @@ class MainLookup:
         self.lock = RLock()  # reentrant: a destructor or a signal handler may start a process while the lock is held
         self._asked: dict[int, _socket.socket] = {}  # by descriptor
         self._events: select.epoll | None = None
-        self._thread: threading.Thread | None = None  # the newest one
+        self._thread: threading.Thread | None = None  # the one that answers, or answers soon
         self._answers = False  # whether a thread does
 
     def open(self) -> _socket.socket:
@@ -82,7 +82,7 @@ class MainLookup:
     def _begin(self) -> bool:
         if self._answers or self._events is None:
             return False
-        self._answers = True
+        self._answers, self._thread = True, threading.current_thread()  # not one that was started meanwhile
         return True
 
     def _step(self) -> None:
