@@ -119,7 +119,7 @@ class _Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  #
 
     def _leave(self) -> None:
         executor, self._executor = self._executor, None
-        if executor is not None:
+        if executor is not None and not executor._dispatcher.foreign:  # a forked copy of the program starts its own
             _keep(executor, self._options)
 
     __del__ = _leave

@@ -139,6 +139,20 @@ def test_joblib_keeps_workers_between_blocks(ready_for_joblib):
     eventually(lambda: not {*pids} & {*descendants()}, "they end")
 
 
+def test_joblib_keeps_no_workers_in_a_copy_of_the_program_that_was_forked_in_a_block(ready_for_joblib):
+    with joblib.parallel_config(backend="anyfork", n_jobs=2, template=ready_for_joblib):
+        joblib.Parallel()(joblib.delayed(operator.neg)(n) for n in range(3))
+        pid = os.fork()
+        if pid == 0:
+            kept = -1
+            try:
+                joblib.parallel.get_active_backend()[0]._leave()  # what the end of the block does
+                kept = len(anyfork.joblib._kept)
+            finally:
+                os._exit(kept)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
 def test_joblib_does_not_keep_workers_of_a_block_that_failed(ready_for_joblib):
     kept = executor_of_a_block(template=ready_for_joblib)
     options = {"initializer": executor_functions.initialize, "template": ready_for_joblib}
