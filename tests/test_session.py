@@ -23,7 +23,7 @@ from _anyfork_child.wire.frames import (
     Frame,
     ProtocolError,
 )
-from anyfork._processes.session import Phase, Report, Session
+from anyfork._processes.session import CLOSED, PREPARING, RUNNING, STARTING, Report, Session
 from anyfork._status import UNKNOWN
 
 
@@ -36,7 +36,7 @@ def died(wait_status, words=b"", user=0.0, system=0.0, max_rss=0):
     return Frame(DIED, 1, DEATH.pack(wait_status, user, system, *counts) + words)
 
 
-def asked(pings=1, phase=Phase.PREPARING, **state):
+def asked(pings=1, phase=PREPARING, **state):
     """Return a session that was asked so often, in a phase."""
     session = Session()
     session.pings, session.phase = pings, phase
@@ -63,13 +63,13 @@ ANSWERS = {
     "ready, and then failed": (asked(2), [Frame(READY, 7), failed("execute")], NO),
     "a fork was lost": (asked(), [Frame(LOST, 3, failed("fork").body)], OPEN),
     "a fork was lost, and ready": (asked(), [Frame(LOST, 3, failed("fork").body), Frame(READY, 7)], YES),
-    "starting": (asked(0, Phase.STARTING), [], OPEN),
-    "entered": (asked(0, Phase.STARTING), [Frame(ENTERED, 7)], YES),
-    "imported, not entered yet": (asked(0, Phase.STARTING), [Frame(IMPORTED, 10**6, b"module")], OPEN),
-    "asked, and then entered": (asked(1, Phase.STARTING), [Frame(READY, 7), Frame(ENTERED, 7)], YES),
-    "ready is not entered": (asked(1, Phase.STARTING), [Frame(READY, 7)], OPEN),
-    "refused": (asked(0, Phase.STARTING), [failed("argument")], NO),
-    "executing": (asked(0, Phase.STARTING), [Frame(EXECUTING, 7)], OPEN),
+    "starting": (asked(0, STARTING), [], OPEN),
+    "entered": (asked(0, STARTING), [Frame(ENTERED, 7)], YES),
+    "imported, not entered yet": (asked(0, STARTING), [Frame(IMPORTED, 10**6, b"module")], OPEN),
+    "asked, and then entered": (asked(1, STARTING), [Frame(READY, 7), Frame(ENTERED, 7)], YES),
+    "ready is not entered": (asked(1, STARTING), [Frame(READY, 7)], OPEN),
+    "refused": (asked(0, STARTING), [failed("argument")], NO),
+    "executing": (asked(0, STARTING), [Frame(EXECUTING, 7)], OPEN),
     "adopted": (asked(adopting=True), [Frame(ADOPTED, 7)], YES),
     "ready, for the former owner": (asked(adopting=True), [Frame(READY, 7)], OPEN),
     "failed, for the former owner": (asked(adopting=True), [failed("preload")], OPEN),
@@ -105,7 +105,7 @@ WRONG_ANSWERS = {
     "adopted, unasked": (asked(0), Frame(ADOPTED, 7)),
     "imported, never started": (asked(1), Frame(IMPORTED, 10**6, b"module")),
     "entered, never started": (asked(1), Frame(ENTERED, 7)),
-    "entered twice": (asked(0, Phase.RUNNING), Frame(ENTERED, 7)),
+    "entered twice": (asked(0, RUNNING), Frame(ENTERED, 7)),
     "a question": (asked(), Frame(PING)),
     "a command": (asked(), Frame(FORK)),
     "a birth": (asked(), Frame(BORN, 7)),
@@ -134,15 +134,15 @@ def test_an_answer_tells_the_pid(kind):
 
 @pytest.mark.parametrize("kind", [ENTERED, EXECUTING])
 def test_a_start_tells_the_pid(kind):
-    session = asked(0, Phase.STARTING)
+    session = asked(0, STARTING)
     take_control(session, Frame(kind, 4711))
     assert session.pid == 4711
 
 
 def test_entering_the_function_ends_the_talk_on_the_control_socket():
-    session = asked(0, Phase.STARTING)
+    session = asked(0, STARTING)
     take_control(session, Frame(ENTERED, 7))
-    assert (session.phase, session.expects_control) == (Phase.RUNNING, False)
+    assert (session.phase, session.expects_control) == (RUNNING, False)
 
 
 def test_lost_forks_are_known_by_their_numbers():
@@ -161,13 +161,13 @@ def test_lost_forks_of_one_template_are_not_those_of_another():
 
 
 def test_a_pipe_that_ends_without_a_word_is_a_program_that_runs():
-    session = asked(0, Phase.STARTING)
+    session = asked(0, STARTING)
     session.take_executed(b"")
-    assert (session.phase, outcome(session)) == (Phase.RUNNING, YES)
+    assert (session.phase, outcome(session)) == (RUNNING, YES)
 
 
 def test_a_word_on_that_pipe_is_the_reason_why_it_does_not():
-    session = asked(0, Phase.STARTING)
+    session = asked(0, STARTING)
     session.take_executed(failed("program", "ls", 2).body)
     assert outcome(session) == NO
     assert isinstance(session.why("", ""), anyfork.ProgramError)
@@ -177,21 +177,21 @@ def test_a_word_on_that_pipe_is_the_reason_why_it_does_not():
 
 
 def test_the_birth_of_a_program_is_its_answer_too():
-    session = asked(0, Phase.STARTING)
+    session = asked(0, STARTING)
     take_status(session, Frame(BORN_AS_PROGRAM, 4711, b"", [9]))
     assert (session.pid, session.pidfd, session.born, session.phase, outcome(session)) == (
         4711,
         9,
         True,
-        Phase.RUNNING,
+        RUNNING,
         YES,
     )
 
 
 def test_a_handle_that_was_closed_stays_closed_at_the_birth_of_its_program():
-    session = asked(0, Phase.CLOSED)
+    session = asked(0, CLOSED)
     take_status(session, Frame(BORN_AS_PROGRAM, 4711))
-    assert (session.born, session.phase) == (True, Phase.CLOSED)
+    assert (session.born, session.phase) == (True, CLOSED)
 
 
 def test_a_birth_tells_pid_and_pidfd():
@@ -238,7 +238,7 @@ WRONG_NEWS = {
     "died twice": (asked(0, status=UNKNOWN), died(0)),
     "a death that is cut off": (asked(0), Frame(DIED, 1, b"\0" * (DEATH.size - 1))),
     "ready": (asked(1), Frame(READY, 7)),
-    "entered": (asked(0, Phase.STARTING), Frame(ENTERED, 7)),
+    "entered": (asked(0, STARTING), Frame(ENTERED, 7)),
     "failed": (asked(1), failed("preload")),
 }
 
@@ -256,9 +256,9 @@ ENDS = {
     "both ended": (asked(control_ended=True, status_ended=True), NO),
     "the control socket ended and the status is known": (asked(control_ended=True, status=UNKNOWN), NO),
     "ended after the answer": (asked(1, answers=1, control_ended=True, status=UNKNOWN), NO),
-    "ended while starting": (asked(0, Phase.STARTING, control_ended=True, status=UNKNOWN), NO),
+    "ended while starting": (asked(0, STARTING, control_ended=True, status=UNKNOWN), NO),
     "what came was no frame": (asked(protocol_error=ProtocolError("noise")), (True, False, True)),
-    "ended while running": (asked(0, Phase.RUNNING, control_ended=True, status=UNKNOWN), YES),
+    "ended while running": (asked(0, RUNNING, control_ended=True, status=UNKNOWN), YES),
 }
 
 
@@ -284,12 +284,12 @@ WHYS = {
         "template 7 ended by signal 9 (SIGKILL)",
     ),
     "a process that died": (
-        asked(0, Phase.STARTING, born=True, pid=7, control_ended=True, status=anyfork.ExitStatus(3)),
+        asked(0, STARTING, born=True, pid=7, control_ended=True, status=anyfork.ExitStatus(3)),
         anyfork.DiedBeforeReadyError,
         "process 7 ended with exit code 3 before it entered its function",
     ),
     "a process that died in an unknown way": (
-        asked(0, Phase.STARTING, born=True, pid=7, control_ended=True, status=UNKNOWN),
+        asked(0, STARTING, born=True, pid=7, control_ended=True, status=UNKNOWN),
         anyfork.DiedBeforeReadyError,
         "process 7 ended with an unknown exit status before it entered its function",
     ),
@@ -315,7 +315,7 @@ def test_the_reason_ends_with_what_the_process_wrote():
 
 
 def test_the_status_of_what_died_goes_with_the_reason():
-    session = asked(0, Phase.STARTING, born=True, pid=7, control_ended=True, status=anyfork.ExitStatus(3))
+    session = asked(0, STARTING, born=True, pid=7, control_ended=True, status=anyfork.ExitStatus(3))
     error = session.why("", "")
     assert isinstance(error, anyfork.DiedBeforeReadyError)
     assert error.status == anyfork.ExitStatus(3)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from _anyfork_child.wire import call_messages, failure
 from _anyfork_child.wire import frames as _wire
-from anyfork._processes.session import Phase, Session
+from anyfork._processes.session import PREPARING, STARTING, Session
 
 if TYPE_CHECKING:
     import argparse
@@ -38,7 +38,7 @@ def session(data: bytes) -> None:
     if len(data) < 2:
         return
     known = Session()
-    known.phase = Phase.STARTING if data[0] & 1 else Phase.PREPARING
+    known.phase = STARTING if data[0] & 1 else PREPARING
     known.pings = data[0] >> 6
     kinds = sorted(_wire.KINDS)
     with contextlib.suppress(_wire.ProtocolError):
