@@ -244,6 +244,7 @@ def gate(tmp_path: Path) -> Iterator[child_side.NamedPipe]:
     path = tmp_path.parent / f"{tmp_path.name}-gate"  # the directory itself stays empty
     os.mkfifo(path)
     with contextlib.closing(child_side.NamedPipe(str(path))) as gate:
+        gate.fileno()  # opens it: what a process writes would be gone with the process if nobody had it open
         yield gate
 
 

@@ -87,7 +87,6 @@ _BY_REASON = {
         "test_events_of_concurrent_calls_reach_their_own_handlers",
         "test_exit_handlers_of_the_template_do_not_run_in_its_processes",
         "test_threads_are_joined_and_then_exit_handlers_run",
-        "test_what_was_asked_before_a_handle_was_closed_is_still_done",
         "test_what_was_asked_before_a_handle_was_dropped_is_still_done",
     ),
     "it asks for the module path of this program": (

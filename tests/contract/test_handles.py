@@ -56,11 +56,9 @@ def test_what_was_asked_before_a_handle_was_dropped_is_still_done(new_template):
         assert os.read(read, 1) == b""
 
 
-def test_what_was_asked_before_a_handle_was_closed_is_still_done(template):
-    with pipe() as (read, write):
-        template.execute("import os; os.write(args[0].fileno(), b'done')", anyfork.Descriptor(write)).close()
-        os.close(write)
-        assert os.read(read, 100) == b"done"
+def test_what_was_asked_before_a_handle_was_closed_is_still_done(template, gate):
+    template.execute("import os; os.write(args[0].fileno(), b'done')", gate).close()
+    assert os.read(gate.fileno(), 100) == b"done"
 
 
 def test_a_process_started_from_a_dropped_handle_runs(new_template):
