@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 
+import anyio
 import far_side
 import machines
 import pytest
@@ -136,6 +137,44 @@ def test_closing_a_template_while_it_connects_ends_the_command(tmp_path):
     gc.collect()
     pid = int((tmp_path / "pid").read_text())
     wait_for_end(pid)
+
+
+async def close_while_it_connects(command, *directories):
+    """Ask a template and a fork of it each for a directory, and close both at once, in the async face."""
+    async with aio.RemoteTemplate(command) as template:
+        for asked, directory in zip((template, template.fork()), directories, strict=True):
+            asked.execute("import os; os.mkdir(args[0])", str(directory))
+
+
+def test_what_was_asked_of_a_template_that_was_closed_while_it_connects_is_still_done(tmp_path, gate):
+    command = ["sh", "-c", f"read go < {gate.path}; exec {sys.executable}"]
+    with anyfork.RemoteTemplate(command) as template:
+        for asked, name in ((template, "by it"), (template.fork(), "by a fork")):
+            asked.execute("import os; os.mkdir(args[0])", str(tmp_path / name))
+    del asked
+    directories = [tmp_path / "by an async one", tmp_path / "by its fork"]
+    anyio.run(close_while_it_connects, command, *directories)
+    gc.collect()
+    os.write(gate.fileno(), b"go\n" * 2)
+    names = {"by it", "by a fork", "by an async one", "by its fork"}
+    eventually(lambda: set(os.listdir(tmp_path)) == names, lambda: str(os.listdir(tmp_path)))
+
+
+def test_a_closed_template_that_does_not_connect_says_what_is_not_done(gate, capfd):
+    with anyfork.RemoteTemplate(["sh", "-c", f"read go < {gate.path}; exit 3; python3"]) as template:
+        template.execute("pass")
+    os.write(gate.fileno(), b"go\n")
+    said = ""
+
+    def all_said():
+        nonlocal said
+        said += capfd.readouterr().err
+        return "\n" in said
+
+    eventually(all_said)
+    assert said == (
+        "anyfork: a template that nobody waited for failed: 'sh' has ended with exit code 3 before a Python has answered\n"
+    )
 
 
 def test_a_deadline_of_ready_leaves_the_connection_alone():

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import resource
+import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -21,6 +24,10 @@ from owner_side import ended, read_all, stopped
 from procfs import parent_of, runs
 
 import anyfork
+from _anyfork_child.remote.bootstrap import lines, pack, package, with_boot
+from _anyfork_child.remote.local_relay import PARTING
+from _anyfork_child.remote.protocol import BYE, EOF, FRAME, STOP, message
+from _anyfork_child.wire import frames
 
 remote = machines.remote
 NODE = os.uname().nodename
@@ -219,6 +226,42 @@ def test_closing_the_template_lets_its_processes_finish_and_then_nothing_is_left
     assert ended(process).code == 0
 
 
+def test_a_step_of_a_closed_template_is_completed_although_another_template_has_answered_since(tmp_path, gate):
+    with anyfork.RemoteTemplate(machines.PYTHON) as template:
+        code = "import os; os.mkdir(args[1] + open(args[0]).readline())"
+        template.fork().execute(code, gate.path, f"{tmp_path}/").close()
+        pidfd = os.pidfd_open(relays_of(template)[0])
+    with open(pidfd, "rb"):
+        assert not select.select([pidfd], [], [], PARTING + 0.2)[0]
+    os.write(gate.fileno(), b"done\n")
+    eventually((tmp_path / "done\n").exists)
+
+
+def test_a_template_that_is_closed_as_soon_as_it_is_there_does_what_was_asked_and_all_ends(tmp_path):
+    # The test is the local relay: all that the owner has sent arrives at once.
+    word = os.urandom(8).hex() + "-"
+    mark = b"\n<%s>" % word[::-1].encode()
+    control, status = 1, 3
+    sent = carried(0, frames.FORK, struct.pack("<II", control, status), 2)
+    sent += carried(control, frames.EXECUTE, pickle.dumps(("import os; os.mkdir(args[0])", str(tmp_path / "done"))))
+    sent += carried(control, frames.CLOSE)
+    sent += b"".join(message(kind, number) for number in (control, status) for kind in (EOF, STOP))
+    with subprocess.Popen(with_boot(machines.PYTHON), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as far:
+        for data in (lines(word), package(pack(("", mark, os.getpid(), DEADLINE))), sent):
+            far.stdin.write(data)
+            said = far.stdout.read(1 << 16)
+        while data := far.stdout.read(1 << 16):
+            said += data
+    assert said.endswith(message(BYE, 0))
+    assert (tmp_path / "done").exists()
+
+
+def carried(number, kind, body=b"", streams=0):
+    """Return the message with a frame; the body begins with the numbers of the streams that come with it."""
+    length = len(body) - 4 * streams
+    return message(FRAME, number, frames.HEADER.pack(frames.VERSION, kind, streams, length, 0) + body)
+
+
 @pytest.mark.parametrize("which", ["local relay", "remote relay"])
 def test_the_end_of_a_relay_ends_everything_on_the_other_side(which, own_relays, remote):
     stubborn = remote.fork().run(far_side.stay_whatever_comes)
@@ -313,8 +356,9 @@ def test_the_end_of_the_owner_ends_everything_on_both_sides(number):
     eventually(lambda: not any(map(runs, pids)), lambda: f"left: {[pid for pid in pids if runs(pid)]}")
 
 
-def test_the_end_of_the_owner_ends_a_command_that_has_not_connected(tmp_path):
-    program = "import anyfork, sys; t = anyfork.RemoteTemplate(sys.argv[1:]); sys.stdin.read()"
+@pytest.mark.parametrize("more", ["", "t.execute('pass').close()"], ids=["open", "closed"])
+def test_the_end_of_the_owner_ends_a_command_that_has_not_connected(tmp_path, more):
+    program = f"import anyfork, sys; t = anyfork.RemoteTemplate(sys.argv[1:]); {more or 'pass'}; sys.stdin.read()"
     command = ["sh", "-c", f"echo $$ > {tmp_path}/pid; sleep 1000; python3"]
     with subprocess.Popen([sys.executable, "-c", program, *command], stdin=subprocess.PIPE) as owner:
         eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())

@@ -8,7 +8,9 @@ owner.
 from __future__ import annotations
 
 import _signal
+import _socket
 import os
+import sys
 from select import POLLIN, POLLOUT, poll
 from time import monotonic
 
@@ -16,15 +18,18 @@ from ..wire.channel import NOWAIT
 from ..wire.failure import Failure
 from ..wire.frames import (
     BORN,
+    CLOSE,
     DIED,
     ENTERED,
     EXECUTING,
     FAILED,
     FORK,
     HEADER,
+    HEADER_SIZE,
     IMPORTED,
     LOST,
     NOTED,
+    PING,
     READY,
     VERSION,
     Frame,
@@ -41,7 +46,6 @@ from .transport import LostError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
     from collections.abc import Sequence
     from typing import NoReturn
 
@@ -54,10 +58,12 @@ NOT_FOUND = (126, 127)  # exit codes of shells and similar programs for a progra
 FROM_PROCESSES = frozenset(
     {READY, ENTERED, IMPORTED, EXECUTING, FAILED, LOST, BORN, DIED, NOTED}
 )  # kinds of frames they may send
+IDLE = frozenset({PING, CLOSE})  # kinds of frames, without a body, that leave nothing to do if nobody listens
+PEEK = NOWAIT | _socket.MSG_PEEK
 
 
 class _OwnerGone(Exception):  # noqa: N818  # no error
-    """Raised when the owner has closed the template's control socket before there is a connection."""
+    """Raised when the owner has closed the template before there is a connection, and has asked nothing of it."""
 
 
 def relay(
@@ -83,20 +89,36 @@ def relay(
         relay_here.connect(command, connect_timeout)
         relay_here.run()
     except Failure as failure:
-        _tell(control, Frame(FAILED, 0, failure.pack()))
+        if not _tell(control, Frame(FAILED, 0, failure.pack())) and not _asks_nothing(control):
+            print(f"anyfork: a template that nobody waited for failed: {failure.summary}", file=sys.stderr)
     except _OwnerGone:
         pass
     finally:
         relay_here.end()
 
 
-def _tell(sock: _socket.socket, frame: Frame) -> None:
-    """Send the owner a last frame, if it still reads and its socket takes the frame at once."""
+def _tell(sock: _socket.socket, frame: Frame) -> bool:
+    """Send the owner a last frame; return False if it does not read any more, or its socket does not take the frame at
+    once.
+    """
     try:
         for data, _ in messages(frame):
             sock.send(data, NOWAIT)
     except OSError:
-        pass
+        return False
+    return True
+
+
+def _asks_nothing(control: _socket.socket) -> bool:
+    """Return whether the unread requests leave nothing to do, now that the owner has closed the template.
+
+    Only frames of IDLE, which are mere headers, can come before the first frame of another kind.
+    """
+    try:
+        data = control.recv(READ, PEEK)
+    except OSError:  # there is nothing to read
+        return True
+    return IDLE.issuperset(data[1::HEADER_SIZE])
 
 
 class _LocalRelay:
@@ -117,6 +139,7 @@ class _LocalRelay:
         self._before = "a Python has answered"  # the step that the connection waits for, for error messages
         self._relay: Relay | None = None
         self._gives_up_at = 0.0  # set once all streams are closed
+        self._dropped = False  # whether the owner has closed the template
         _signal.signal(_signal.SIGTERM, self._terminated)
 
     def _terminated(self, *_: object) -> NoReturn:
@@ -219,13 +242,16 @@ class _LocalRelay:
         poller = poll()
         poller.register(self._command.fd, POLLIN | POLLOUT if writes else POLLIN)
         poller.register(self._command.errors, POLLIN)
-        poller.register(self._control, 0)  # reports only its end
+        if not self._dropped:
+            poller.register(self._control, 0)  # reports only its end
         left = deadline - monotonic()
         if left <= 0:
             raise TimeoutError
         ready = dict(poller.poll(left * 1000))
         if self._control.fileno() in ready:
-            raise _OwnerGone
+            self._dropped = True
+            if _asks_nothing(self._control):
+                raise _OwnerGone
         if self._command.errors in ready:
             self._hear(POLLIN)
 
@@ -270,18 +296,17 @@ class _LocalRelay:
     def _is_over(self) -> bool:
         """Return whether the relay can end: all streams are closed, and the other side has said BYE.
 
-        If nothing is known to run on the other side, the relay ends without a BYE after PARTING seconds, or after
-        ``keep_alive`` seconds if requested steps are unanswered: these are completed first. Started processes may go on
-        without a handle.
+        If nothing can run on the other side, the relay ends without a BYE after PARTING seconds. Requested steps are
+        completed first, however long they take, and started processes may go on without a handle.
         """
         relay = self._relay
         assert relay is not None
         if relay.streams:
             return False
-        if relay.said_bye or relay.started:
+        if relay.said_bye or relay.started or relay.asked:
             return relay.said_bye
         if not self._gives_up_at:
-            self._gives_up_at = relay.now + (self._keep_alive if relay.asked else PARTING)
+            self._gives_up_at = relay.now + PARTING
             relay.hurry()
         return relay.now > self._gives_up_at
 

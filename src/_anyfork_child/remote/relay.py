@@ -34,7 +34,6 @@ from ..wire.frames import (
     PRELOAD,
     PREPARE,
     PROGRAM,
-    READY,
     START,
     Frame,
     ProtocolError,
@@ -100,7 +99,7 @@ class Relay:
         self._actions: dict[int, Callable[[int], None]] = {}
         self._by_fd: dict[int, RelayStream] = {}
         self._files: set[RelayStream] = set()  # streams that are sending a file
-        self.asked = False  # whether steps were requested that nothing has answered yet
+        self.asked = False  # whether anything was requested that runs code there: only the other side knows its end
         self.started: set[int] = set()  # the status streams of started processes whose end was not reported yet
         if outgoing != incoming:
             self.watch(outgoing, self._transport.broken, 0)
@@ -244,8 +243,8 @@ class Relay:
         others, value = self._admit(kind, count, value)
         if kind == DIED:
             self.started.discard(stream.number)
-        elif kind in (READY, FAILED):
-            self.asked = False
+        elif kind == FORK:
+            stream.forks += 1
         ends = [self._make_stream(number, at if kind == FORK else PLAIN) for at, number in enumerate(numbers)]
         files = [stream.take_file()] if kind & IN_FILE else []
         stream.put_frame(Frame(kind, value, body[start:], [*ends, *others, *files]))
@@ -328,6 +327,7 @@ class Relay:
             return
         if frame.kind == FORK:
             stream.forks += 1
+            self.asked = self.asked or bool(frame.body)  # attributes: there may be a function among them
             if LOST_DESCRIPTOR in frame.fds:
                 _refuse_fork(stream, frame.fds)
                 return

@@ -72,7 +72,7 @@ def _relay(incoming: int, outgoing: int, root: _socket.socket, pid: int, lifelin
     relay = Relay(incoming, outgoing, 2, keep_alive, admit)
     first = relay.open(root, CONTROL, ROOT)
     try:
-        relay.run(lambda: len(relay.streams) > 1)
+        relay.run(lambda: first.forks > 0)
         first.put_frame(Frame(CLOSE))  # the first template forks one template, the owner's, and stays to reap it
         relay.run(lambda: not relay.streams)
         _watch(relay, pid)

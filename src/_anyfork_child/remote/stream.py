@@ -126,7 +126,7 @@ class RelayStream:
         self.broken = False
         self.mask = -1  # the events that are watched; -1 if the descriptor is not watched
         self.file: RelayFile | None = None  # the file that is being sent; the socket is not read meanwhile
-        self.forks = 0  # forks requested on this stream
+        self.forks = 0  # forks requested over this stream
         self.queued = 0  # bytes in the queue
         self._queue: deque[tuple[bytes | memoryview, Sequence[int]]] = deque()
         self._filling = -1  # the file that is being received
