@@ -129,6 +129,11 @@ def first_process_only(path):
             raise RuntimeError("not yet")
 
 
+def say_all(count):
+    for value in range(count):
+        emit(value)
+
+
 def say(value):
     emit(value)
     return value

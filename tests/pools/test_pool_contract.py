@@ -753,15 +753,90 @@ async def test_a_handler_that_raises_fails_its_call_and_no_other(template):
         assert await pool.call(operator.neg, 1) == -1
 
 
-async def test_a_handler_may_call(template):
-    async with aio.Pool(template, max_workers=2, load=1, start_after=0) as pool:
-        found = []
+async def test_a_handler_may_call_the_same_worker_also_behind_many_events_and_in_other_tasks(template, monkeypatch):
+    monkeypatch.setattr("anyfork.aio._pool_loop.MANY_EVENTS", 3)
+    found = []
+    async with aio.Pool(template, max_workers=1) as pool:
 
-        async def handle(value):
+        async def call(value):
             found.append(await pool.call(operator.neg, value))
 
-        await pool.call(jobs.say, 4, on_event=handle)
-        assert found == [-4]
+        async def handle(value):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(call, value)
+
+        with anyio.fail_after(DEADLINE):
+            await pool.call(jobs.say_all, 9, on_event=handle)
+        assert found == [-value for value in range(9)]
+
+
+async def test_a_handler_of_the_pool_may_call_what_calls_it_and_results_of_a_map_wait_for_it(template):
+    seen = []
+
+    async def handle(value):
+        if value % 10:
+            await pool.call(jobs.say, value - 1)
+        seen.append(value)
+
+    async with aio.Pool(template, max_workers=1, on_event=handle) as pool:
+        with anyio.fail_after(DEADLINE):
+            async for value in pool.map(jobs.say, [3, 12, 20]):
+                assert value in seen
+    assert sorted(seen) == [0, 1, 2, 3, 10, 11, 12, 20]
+
+
+@pytest.mark.parametrize("on_cancel", ["kill", "wait"])
+async def test_a_handler_that_does_not_end_is_cancelled_with_its_call(template, tasks, on_cancel):
+    entered, left = anyio.Event(), anyio.Event()
+
+    async def handle(_):
+        entered.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            left.set()
+
+    async with aio.Pool(template, max_workers=1, on_cancel=on_cancel) as pool:
+        asked = ask(tasks, pool.call, jobs.say_all, 2, on_event=handle)
+        with anyio.fail_after(DEADLINE):
+            await entered.wait()
+            asked.scope.cancel()
+            await asked.done.wait()
+            await left.wait()
+            assert await pool.call(operator.neg, 1) == -1
+
+
+async def test_a_pool_is_killed_in_spite_of_a_handler_that_does_not_end_and_not_closed_in_it(template, tasks):
+    refused = []
+
+    async def handle(_):
+        try:
+            await pool.aclose()
+        except anyfork.HandleError as error:
+            refused.append(error)
+        await anyio.sleep_forever()
+
+    async with aio.Pool(template, max_workers=1, on_event=handle) as pool:
+        asked = ask(tasks, pool.call, jobs.say, 1)
+        await until(lambda: refused and pool.stats().answered == 1)  # the answer waits for the handler
+        pool.kill()
+        assert await asked.outcome() == 1
+    assert "wait for itself" in str(refused[0])
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # a task of trio cannot be awaited
+async def test_a_call_fails_if_what_its_handler_returns_is_cancelled(template):
+    loop = asyncio.get_running_loop()
+
+    def handle(_):
+        task = loop.create_task(asyncio.sleep(DEADLINE))
+        loop.call_soon(task.cancel)
+        return task
+
+    async with aio.Pool(template, max_workers=1) as pool:
+        with pytest.raises(anyfork.CallCancelledError, match="on_event"):
+            await pool.call(jobs.say, 1, on_event=handle)
+        assert await pool.call(operator.neg, 1) == -1
 
 
 # --- The end --------------------------------------------------------------------------------------------------------

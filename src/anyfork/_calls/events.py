@@ -24,9 +24,13 @@ if TYPE_CHECKING:
 
 
 class Event:
-    """A value that a worker has emitted, for its handler."""
+    """A value that a worker has emitted, for its handler.
 
-    __slots__ = ("_call", "_decoder", "_message", "handler")
+    ``call`` fails if the handler raises. ``receiver`` gets the answer that follows the event: a job of a pool, or the
+    map that it belongs to.
+    """
+
+    __slots__ = ("_call", "_decoder", "_message", "handler", "receiver")
 
     def __init__(
         self,
@@ -34,11 +38,13 @@ class Event:
         decoder: Decoder | None,
         handler: Handler | None,
         call: Failed | None,
+        receiver: object = None,
     ) -> None:
         self.handler: Handler | None = handler
         self._message = message
         self._decoder = decoder
         self._call = call
+        self.receiver: object = receiver
 
     def handle(self) -> Any:
         """Call the handler and return its result. Log an event that has no handler."""

@@ -173,9 +173,12 @@ class JobCalls(Calls):
     def _event(self, message: call_messages.Message) -> Event:
         job = self.jobs.get(message[NUMBER])
         self.check_descriptors(message)
-        if job is None or isinstance(job, MemoryRequest) or job.on_event is None:
+        if job is None or isinstance(job, MemoryRequest):
             return Event(message, self._serializer, self._on_event, None)
-        return Event(message, self._serializer, job.on_event, job.failing)
+        receiver = getattr(job, "work", job)
+        if job.on_event is None:
+            return Event(message, self._serializer, self._on_event, None, receiver)
+        return Event(message, self._serializer, job.on_event, job.failing, receiver)
 
     def taken_back(self, numbers: Sequence[int]) -> tuple[list[AnyJob], list[BatchJob]]:
         """Remove calls that will not begin, in one step. Return whole jobs, and parts of other jobs."""

@@ -27,7 +27,7 @@ USED: Sequence[Any] = ()  # in place of an answer that was used, or dropped
 class CallJob(EncodedJob):
     """A job with the call of a task, which waits for the answer."""
 
-    __slots__ = ("_answer", "error", "pool", "waiting")
+    __slots__ = ("_answer", "closed", "error", "pool", "waiting")
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class CallJob(EncodedJob):
         self.pool = pool
         self.waiting = waiting
         self._answer: Any = None  # a message
+        self.closed = False  # its task does not wait for the handlers of its events any more
         self.error: BaseException | None = None  # instead of an answer; also the error of a handler of its events
         # The same as EncodedJob.__init__, without the cost of a call, because every small job comes here.
         self.function, self.kind, self.body = encoded

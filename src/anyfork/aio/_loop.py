@@ -78,6 +78,12 @@ class AsyncioLoop:
         """True in a signal handler that has interrupted the loop itself; False if nobody can tell."""
         return False
 
+    @property
+    def is_cancelled(self) -> bool:
+        """True if the current task was cancelled, and not only something that it has awaited."""
+        task = sys.modules["asyncio"].current_task(self.loop)
+        return task is None or task.cancelling() > 0
+
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
         """Run a function of this library as a task."""
         task = self.loop.create_task(function(*args))
@@ -141,6 +147,8 @@ class TrioLoop:
     def between_tasks(self) -> bool:
         """True in a signal handler that has interrupted the loop itself."""
         return not self._trio.lowlevel.in_trio_task()
+
+    is_cancelled = True  # only the current task itself can be cancelled
 
     def waiting(self) -> FutureLike:
         """Make an awaitable for one task."""

@@ -8,7 +8,7 @@ from _anyfork_child.values.message import Message
 from _anyfork_child.wire.call_messages import FDS
 from _anyfork_child.wire.channel import close_all
 
-from .._pools.jobs import Raised, deliver, value_of
+from .._pools.jobs import Raised, value_of
 from .._pools.map import MapItems
 from .._processes.arguments import Stays
 from .._system.signatures import Generic, Result
@@ -120,7 +120,7 @@ class AsyncMapItems(MapItems):
     def next(self) -> Any:
         """Remove and return the next result for the consumer, which is to be decoded; None if it is not there yet."""
         if self.pool.finished:  # an interrupt has stopped their delivery
-            deliver(self.pool.finished)
+            self.pool.deliver()
         if self.done is None:
             found = self.results.pop(self._taken, None)
         else:

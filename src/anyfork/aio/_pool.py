@@ -181,6 +181,7 @@ class Pool(HasTemplates):
     async def _abandon(self, job: CallJob, loop: Loop) -> None:
         """Withdraw a call whose task was interrupted; with ``on_cancel="wait"``, wait for it first if it runs."""
         pool_loop = self._pool_loop
+        pool_loop.leave_handlers(job)
         if pool_loop.waits and pool_loop.busy:
             await cancel_shielded_checkpoint()  # so that the loop can recover the pool from an interrupt
         if pool_loop.waits and job.worker is not None and job.state is JobState.SENT:

@@ -6,11 +6,11 @@ from copy import copy
 from functools import partial
 from math import inf
 
-from anyio import Event
+from anyio import Event, sleep
 
 from _anyfork_child.wire.signals import comes_from_outside
 
-from .._errors import AnyforkError, HandleError
+from .._errors import AnyforkError, HandleError, WorkerDiedError
 from .._pools.admission import Admission
 from .._pools.jobs import deliver
 from .._pools.pool import PoolHandle
@@ -18,6 +18,7 @@ from .._pools.pooled_worker import PooledWorker
 from .._pools.records import JobState, WorkerState
 from .._pools.recovery import rebuild
 from .._system.log import logger_for
+from ._awaited_events import AwaitedEvents
 from ._call_job import CallJob, end_wait
 from ._loop import nothing, running_loop
 from ._process import Process
@@ -30,10 +31,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .._calls import events
     from .._pools.pool_options import NewLimits, PoolOptions, Templates
     from .._pools.records import WorkerRecord
     from .._processes.handles import TemplateHandle
     from ._loop import Handle, Loop
+
+
+MANY_EVENTS = 1000  # of one call, that wait for the handler of the event before them
+SLOW_READ = 0.05  # seconds between two reads then: the worker has to wait, but no call of a handler waits for ever
 
 
 class PoolLoop(PoolHandle):
@@ -49,6 +55,7 @@ class PoolLoop(PoolHandle):
         self._timer: Handle | None = None
         self._timer_at = inf
         self.admission = Admission(self, end_wait)
+        self._awaited: dict[object, AwaitedEvents] = {}  # by calls and maps; by worker for events outside of a call
         self._gone: list[Event] = []  # for tasks that wait for the end of the pool
         self.waits: bool = self._settings.worker.on_cancel == "wait"
         self.bounded: bool = self.scheduler.limits.max_queued is not None
@@ -151,7 +158,7 @@ class PoolLoop(PoolHandle):
     def _decide(self) -> None:
         try:
             super().decide()
-            deliver(self.finished)
+            self.deliver()
             self._admit()
         except Exception as error:  # otherwise tasks would wait for ever
             if comes_from_outside(error):
@@ -193,7 +200,7 @@ class PoolLoop(PoolHandle):
         """Rebuild the state of the pool if an interrupt has stopped a step. Runs at the beginning of a step."""
         if not self.busy:
             return
-        deliver(self.finished)
+        self.deliver()
         killed = self.scheduler.killed
         if self._timer is not None:
             self._timer.cancel()
@@ -211,8 +218,9 @@ class PoolLoop(PoolHandle):
         self._give_up(error)
         for pooled_worker in list(self.pooled_workers):
             pooled_worker.kill()
+        self._cancel_handlers()
         self._admit()
-        deliver(self.finished)
+        self.deliver()
 
     def _check(self, call: str) -> None:
         if self._failure is not None:
@@ -222,7 +230,8 @@ class PoolLoop(PoolHandle):
     def _admit(self) -> None:
         self.admission.admit()
         scheduler = self.scheduler
-        if self._gone and scheduler.finished and not self.pooled_workers and not any(w.waiting for w in self.works):
+        busy = self.pooled_workers or self._awaited or any(work.waiting for work in self.works)
+        if self._gone and scheduler.finished and not busy:
             for event in self._gone:
                 event.set()
 
@@ -260,7 +269,11 @@ class PoolLoop(PoolHandle):
     def kill(self) -> None:
         """End the pool now: kill its workers, and fail calls that have no result yet with CallCancelledError."""
         self._closed = self._closed or not self.foreign
-        self.change(super().kill)
+        self.change(self._kill_all)
+
+    def _kill_all(self) -> None:
+        super().kill()
+        self._cancel_handlers()
 
     def resize(self, new: NewLimits) -> None:
         """Change limits as PoolHandle.resize does; in a signal handler that has interrupted the pool, do it soon."""
@@ -347,32 +360,26 @@ class PoolLoop(PoolHandle):
         loop = self._loop
         assert loop is not None
         assert channel.watch is not None
-        awaited: Any = None
-        ended = False
+        crowded = ended = False
 
         def come() -> bool:
-            nonlocal awaited, ended
+            nonlocal crowded, ended
             self._recover()
             self.busy = True
             if self._read(pooled_worker):
-                awaited = self._handle_messages(pooled_worker)
+                crowded = self._handle_messages(pooled_worker)
             else:
                 ended = True
             self._decide()
             if channel.stalled:
                 channel.retry_soon(loop)
             self.busy = False
-            return ended or awaited is not None
+            return ended or crowded
 
         while not ended:
             await loop.read(channel.watch.fileno(), come)
-            while awaited is not None:
-                await channel.await_handler(*awaited)
-                self._recover()
-                self.busy = True
-                awaited = self._handle_messages(pooled_worker)
-                self._decide()
-                self.busy = False
+            if crowded:
+                await sleep(SLOW_READ)
         status = await channel.fate()
         self._recover()
         pooled_worker.ended(status)
@@ -386,34 +393,90 @@ class PoolLoop(PoolHandle):
             pooled_worker.channel.tear(error)
             raise
 
-    def _handle_messages(self, pooled_worker: PooledWorker) -> Any:
-        """Handle the messages that were read, up to an event whose handler has to be awaited.
-
-        Return that event and what has to be awaited, or None when all messages are handled.
-        """
-        channel = pooled_worker.channel
+    def _handle_messages(self, pooled_worker: PooledWorker) -> bool:
+        """Handle the messages that were read. Return True if many events of a call wait for a handler."""
+        channel, most = pooled_worker.channel, 0
         try:
             while (event := pooled_worker.take()) is not None:
-                deliver(self.finished)
-                answer = event.handle()
-                if hasattr(answer, "__await__"):
-                    return event, answer
+                self.deliver()
+                most = max(most, self._handle(event, event.receiver or pooled_worker))
             if not channel.stalled:  # otherwise ``retry_soon`` follows
                 pooled_worker.flush()
         except BaseException as error:
             channel.tear(error)
             raise
-        return None
+        return most > MANY_EVENTS
+
+    # --- Handlers that are awaited ---
+
+    def _handle(self, event: events.Event, receiver: object) -> int:
+        """Handle an event after those before it. Return how many events wait for a handler of the same receiver."""
+        assert self._loop is not None
+        awaited = self._awaited.get(receiver)
+        if awaited is not None:
+            awaited.add((event, None))
+            return len(awaited)
+        answer = event.handle()
+        if hasattr(answer, "__await__"):
+            self._awaited[receiver] = awaited = AwaitedEvents(self._loop, event, answer)
+            self._loop.spawn(self._await_handlers, receiver, awaited)
+            if isinstance(receiver, CallJob) and receiver.closed:
+                self.leave_handlers(receiver)
+        return 0
+
+    async def _await_handlers(self, receiver: object, awaited: AwaitedEvents) -> None:
+        try:
+            await awaited.run()
+        except Exception as error:
+            self._collapse(error)
+        except BaseException:  # an interrupt, or the loop ends
+            self._recover()
+            self.kill()
+            raise
+        finally:
+            del self._awaited[receiver]
+            self.decide_soon()
+
+    def deliver(self) -> None:
+        """Deliver what is finished; answers wait for the handlers of the events before them."""
+        if self._awaited:
+            for pair in [*self.finished]:
+                self._hold(pair)
+        deliver(self.finished)
+
+    def _hold(self, pair: tuple[Any, Any]) -> None:
+        """Let an answer wait, or the error for the end of its worker. All other errors end the handlers."""
+        receiver, what = pair
+        awaited = self._awaited.get(receiver)
+        if awaited is None or receiver.closed:
+            return
+        if isinstance(what, BaseException) and not isinstance(what, WorkerDiedError):
+            self.leave_handlers(receiver)
+        else:
+            awaited.add(pair)
+            self.finished.remove(pair)
+
+    def leave_handlers(self, job: CallJob) -> None:
+        """Do not let the answer of a job wait for handlers any more, and cancel its own handler."""
+        job.closed = True
+        if job.on_event is not None and job in self._awaited:
+            self._awaited[job].cancel()
+
+    def _cancel_handlers(self) -> None:
+        for awaited in [*self._awaited.values()]:
+            awaited.cancel()
 
     # --- The end ---
 
     async def end(self) -> None:
         """Finish all jobs, let all workers end, and wait until they have ended."""
+        if any(awaited.is_current for awaited in self._awaited.values()):
+            raise HandleError("aclose() in an on_event of the pool would wait for itself: await it in another task")
         self._closed = True
         self.scheduler.close()
         if self._loop is None:
             return
-        if self.pooled_workers or self.busy or not self.scheduler.finished:
+        if self.pooled_workers or self.busy or self._awaited or not self.scheduler.finished:
             if not self._loop.runs:
                 raise HandleError("aclose() of a pool that belongs to another event loop: await it there")
             event = Event()
