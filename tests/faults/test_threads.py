@@ -14,11 +14,16 @@ from queue import SimpleQueue
 
 import anyio
 import pytest
+from conftest import eventually
 from deadlines import DEADLINE
 
 import anyfork
 from anyfork import Executor, Template, Worker, aio
+from anyfork._blocking.multiprocessing.main_lookup import MainLookup
 from anyfork._calls.calls import Calls
+from anyfork._executor.dispatcher import Dispatcher
+from anyfork._system.threads import start_thread
+from anyfork._system.timeouts import call_until
 from tests.faults import faulty
 
 THREADS = 8
@@ -274,3 +279,72 @@ def test_each_of_many_threads_may_run_an_event_loop_of_its_own(backend):
                     assert (await process.wait()).code == number
 
     together(lambda number: anyio.run(use, number, backend=backend), 4)
+
+
+# --- The start of a thread ------------------------------------------------------------------------------------------
+
+STARTS = {
+    function.__code__
+    for function in (
+        threading.Thread.start,
+        threading.Event.wait,
+        call_until,
+        start_thread,
+        Dispatcher._start,
+    )
+}
+
+
+def interrupt_start(action, at):
+    """Interrupt an action before one of the bytecode instructions that start a thread. Return whether it had so many."""
+    left = at
+
+    def trace(frame, event, _):
+        nonlocal left
+        if frame.f_code not in STARTS:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left == -1:
+                raise TimeoutError
+        return trace
+
+    before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # before settrace, for Python 3.12
+    sys.settrace(trace)
+    try:
+        action()
+    except TimeoutError:
+        pass
+    finally:
+        sys.settrace(before)
+    return left < 0
+
+
+def submit_first(template):
+    with Executor(template, 1) as executor:
+        executor.submit(abs, -1)
+
+
+def answer_for_main(_):
+    lookup = MainLookup()
+    try:
+        lookup.open().close()
+    finally:
+        sys.settrace(None)
+        lookup.open().close()  # an interrupted call leaves to the next one what it has not done
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize(
+    ("start", "name"), [(submit_first, "anyfork Executor"), (answer_for_main, "anyfork definitions")]
+)
+def test_an_interrupt_of_the_start_of_a_thread_leaves_no_thread(start, name):
+    # CPython lists some such threads for ever, and ends others before they call their function.
+    with Template() as template:
+        at = 0
+        while interrupt_start(lambda: start(template), at):
+            at += 1
+    assert at > 20
+    eventually(lambda: name not in {thread.name for thread in threading.enumerate()})

@@ -33,6 +33,7 @@ from .._pools.worker_queue import LOW, MANY
 from .._pools.worker_table import STALL
 from .._processes.undelivered import RETRY
 from .._system.locks import LATER, DecisionLock
+from .._system.threads import start_thread
 from . import at_exit
 from .admission import ThreadAdmission, unchecked
 from .completion import Completion, LogEntry, handle_event
@@ -146,12 +147,19 @@ class Dispatcher(PoolHandle):
             if at_exit.exiting:
                 return self._end_of_it()
             self.watch = Watch(self._run)
-            self.watch.thread.start()
+            start_thread(self.watch.thread)
             self.started = True
         finally:
             if not self.started:
                 at_exit.dispatchers.discard(self)
+                self._forget_thread()
         return None
+
+    def _forget_thread(self) -> None:
+        """Close the descriptors of a thread whose start has failed; if it runs, it ends at once."""
+        watch = vars(self).get("watch")
+        if watch is not None:
+            watch.close()
 
     def _accept(self, action: Callable[[Any], None], who: AnyJob | ExecutorMap) -> None:
         """Begin a job or a map now, or leave it to the thread. Raises the exception that refuses it."""
@@ -286,7 +294,7 @@ class Dispatcher(PoolHandle):
     def _run(self) -> None:
         with self.lock:  # the starting thread holds it until it is done, unless an interrupt comes in between
             watch = self.watch
-            if watch.thread is not threading.current_thread():  # after such an interrupt, another thread was started
+            if watch.closed or watch.thread is not threading.current_thread():  # there was such an interrupt
                 return
             self.started = True
             at_exit.dispatchers.add(self)

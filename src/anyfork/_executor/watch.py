@@ -53,6 +53,11 @@ class Watch:
         return _thread.get_ident() == self.ident
 
     @property
+    def closed(self) -> bool:
+        """True once the descriptors are closed."""
+        return self._wakeup < 0
+
+    @property
     def held(self) -> bool:
         """True if this thread was interrupted while it woke the Executor's thread."""
         return self._gate._is_owned()  # type: ignore[attr-defined,no-any-return]  # see _system.locks

@@ -87,16 +87,19 @@ class Observation:
 
     def _listen(self) -> socket:
         import threading
-        from socket import AF_UNIX, SOCK_STREAM, socket
+        from socket import AF_UNIX, SHUT_RDWR, SOCK_STREAM, socket
 
         from _anyfork_client.place import file_in
+
+        from .._system.threads import start_thread
 
         listener = socket(AF_UNIX, SOCK_STREAM)
         try:
             listener.bind(file_in(self._directory, f"{os.getpid()}{SUFFIX}"))
             listener.listen(BACKLOG)
-            threading.Thread(target=self._serve, args=(listener,), name="anyfork status", daemon=True).start()
+            start_thread(threading.Thread(target=self._serve, args=(listener,), name="anyfork status", daemon=True))
         except BaseException:
+            listener.shutdown(SHUT_RDWR)  # ends the thread, if it runs
             listener.close()
             self._unlink()
             raise

@@ -26,6 +26,7 @@ from ..._processes.multiprocessing_inheritance import encode_inherited
 from ..._system.import_path import is_importable
 from ..._system.locks import do_locked
 from ..._system.polling import new_epoll, wait_for
+from ..._system.threads import start_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class MainLookup:
         self._asked[asked.fileno()] = asked
         if not self._answers:  # also after a start that has failed; an interrupted one may end the new thread
             self._thread = threading.Thread(target=self._serve, name="anyfork definitions", daemon=True)
-            self._thread.start()
+            start_thread(self._thread)
 
     def _serve(self) -> None:
         """Answer until the last process has ended, unless another thread does. Runs in a thread of its own."""
