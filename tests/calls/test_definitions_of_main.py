@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import subprocess
 import sys
+import typing
 import uuid
 from pathlib import Path
 
 import pytest
 
+from _anyfork_child.values import single_objects
 from _anyfork_child.values.definition_parts import reduce_kind
 
 
@@ -76,3 +79,25 @@ def test_an_object_whose_identity_counts_has_one_tracker_if_two_threads_send_it_
 
     monkeypatch.setattr(uuid, "uuid4", draw_after_another_thread)
     assert [reduce_kind(variable), reduce_kind(variable)] == of_other_thread * 2
+
+
+def rebuild(value, tracker):
+    """Return the object that a process makes which receives it first."""
+    make, (_, *others) = reduce_kind(value)
+    return make(tracker, *others)
+
+
+@pytest.mark.parametrize("make", [contextvars.ContextVar, typing.TypeVar, lambda name: typing.NewType(name, int)])
+def test_objects_whose_identity_counts_are_not_held_for_ever(make, monkeypatch):
+    monkeypatch.setattr(single_objects, "MOST", 8)
+    steady = make("steady")
+    tracker, received = reduce_kind(steady)[1][0], rebuild(steady, "of steady")
+    for number in range(40):
+        value = make("fresh")
+        assert rebuild(value, f"of {number}") is rebuild(value, f"of {number}")
+        assert reduce_kind(steady)[1][0] == tracker
+        assert rebuild(steady, "of steady") is received
+    del value
+    gc.collect()
+    tables = single_objects._made, single_objects._trackers, single_objects._held
+    assert max(map(len, tables)) < 20

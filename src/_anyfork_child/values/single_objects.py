@@ -11,6 +11,7 @@ import functools
 import sys
 import typing
 import uuid
+import weakref
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,29 +22,66 @@ if TYPE_CHECKING:
 
 MADE_AT_RUN_TIME = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is not one of the interpreter's own
 
-_made: dict[str, Any] = {}  # by tracker, which is the same in all processes
-_trackers: dict[int, str] = {}  # by the id of an object that _made keeps
+MOST = 1000  # objects without weak references that stay known: context variables, for instance
+
+_made: dict[str, Callable[[], Any]] = {}  # how to get an object, by its tracker, which is the same in all processes
+_trackers: dict[int, str] = {}  # by the id of an object
+_held: dict[str, Any] = {}  # objects without weak references, by tracker; those used last are the last
 
 
 def reduce_single(value: object, make: Callable[..., object], args: Reduced, state: object = None) -> Reduced:
     """Return how to rebuild an object once in each process, by a call of ``make`` and, if any, the state."""
-    tracker = _trackers.get(id(value)) or _keep(uuid.uuid4().hex, value)
-    return rebuild_single, (tracker, make, args, state)
+    tracker = _trackers.get(id(value)) or uuid.uuid4().hex
+    _keep(tracker, value)
+    return rebuild_single, (_trackers.get(id(value), tracker), make, args, state)
 
 
 def rebuild_single(tracker: str, make: Callable[..., object], args: Reduced, state: object) -> object:
     """Return the object of this tracker; make it if it is not known here."""
-    if tracker not in _made:
-        made = make(*args)
-        _set_state(made, state)
-        _keep(tracker, made)
-    return _made[tracker]
+    found = _made.get(tracker, _nothing)()
+    if found is None:
+        found = make(*args)
+        _set_state(found, state)
+    return _keep(tracker, found)
 
 
-def _keep(tracker: str, value: object) -> str:
-    """Keep an object. Return its tracker: that of the first thread, if several send or receive it at the same time."""
-    kept = _made.setdefault(tracker, value)
-    return _trackers.setdefault(id(kept), tracker)
+def _nothing() -> None:
+    pass
+
+
+def _keep(tracker: str, value: Any) -> Any:
+    """Know an object as long as it is in use. Return that of the first thread, if several receive it at the same time.
+
+    An object without weak references may not be in use any more: it is forgotten when MOST others have been used since.
+    """
+    known = _made.get(tracker) or _made.setdefault(tracker, _reference(tracker, value))
+    kept = known()
+    if kept is None:  # the one before it has just ended
+        kept = value
+        _made[tracker] = _reference(tracker, value)
+    _trackers.setdefault(id(kept), tracker)
+    if tracker in _held:
+        _held[tracker] = _held.pop(tracker, kept)
+        for surplus in [*_held][:-MOST] if len(_held) > MOST else ():
+            _forget(surplus, id(_held.pop(surplus, None)))
+    return kept
+
+
+def _reference(tracker: str, value: Any) -> Callable[[], Any]:
+    """Return a weak reference, if the object allows one. Hold the object otherwise."""
+    try:
+        return weakref.ref(value, functools.partial(_forget, tracker, id(value)))
+    except TypeError:
+        _held.setdefault(tracker, value)
+        return functools.partial(_held.get, tracker)
+
+
+def _forget(tracker: str, number: int, reference: object = None) -> None:
+    """Forget an object, unless another one has its tracker meanwhile."""
+    if _trackers.get(number) == tracker:
+        del _trackers[number]
+    if reference is None or _made.get(tracker) is reference:
+        _made.pop(tracker, None)
 
 
 def _set_state(made: Any, state: Any) -> None:
@@ -111,7 +149,7 @@ def _reduce_alias(value: Any) -> Reduced | None:
     return (*reduce_single(value, make_alias, (value.__name__,)), [value.__value__], None, None, set_alias)
 
 
-_of_aliases: dict[int, list[object]] = {}
+_of_aliases: dict[int, tuple[object, list[object]]] = {}  # without a value yet, by their ids
 
 
 def make_alias(name: str) -> object:
@@ -119,15 +157,16 @@ def make_alias(name: str) -> object:
     later: list[object] = []
     names: dict[str, Any] = {"__name__": "__main__", "later": later}
     exec(f"type {name} = later[0]", names)
-    _of_aliases[id(names[name])] = later
-    return names[name]
+    alias = names[name]
+    _of_aliases[id(alias)] = alias, later
+    return alias
 
 
 def set_alias(alias: object, value: list[object]) -> None:
     """Set the value of an alias that has none; leave an alias that this process has made itself."""
-    later = _of_aliases.get(id(alias))
-    if later is not None and not later:
-        later.extend(value)
+    known = _of_aliases.pop(id(alias), None)
+    if known is not None:
+        known[1].extend(value)
 
 
 def _reduce_variable(value: Any) -> Reduced:
