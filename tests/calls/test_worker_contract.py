@@ -420,7 +420,7 @@ def test_last_words_arrive(worker):
 
 def test_an_event_without_a_handler_is_logged_and_the_call_goes_on(worker, caplog):
     assert worker.call(call_functions.say, 2) == "said"
-    assert [record.name for record in caplog.records] == ["anyfork", "anyfork"]
+    assert [(record.name, record.funcName) for record in caplog.records] == [("anyfork", "handle")] * 2
 
 
 def test_log_records_may_be_forwarded(new_worker, caplog):

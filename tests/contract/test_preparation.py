@@ -26,6 +26,7 @@ def test_the_log_says_once_which_module_processes_import_for_their_function(temp
     template.execute("import sys; sys.path.insert(0, args[0])", str(tmp_path)).preload(names[2])
     for name in (*names, *names):
         template.fork().run(f"{name}:work").close()
+    assert "_log_import" in {record.funcName for record in caplog.records}  # which is what says it
     told = [record.getMessage() for record in caplog.records if "to import" in record.getMessage()]
     assert [text.partition(" for its function")[0].split()[-1] for text in told] == names[:2]
     assert told[0].endswith(f"template.preload('{names[0]}')")

@@ -320,3 +320,19 @@ def test_a_delivery_in_the_middle_of_a_delivery_loses_nothing():
     deliver(finished)
     assert seen == [0, 0, 1, 2]
     assert not finished
+
+
+def test_an_answer_whose_delivery_fails_keeps_none_behind_it_from_delivery():
+    finished, seen = deque(), []
+
+    class Receiver:
+        def fail(self, error):
+            seen.append(error)
+            if error < 2:
+                raise ValueError(error)
+
+    finished.extend((Receiver(), number) for number in range(3))
+    with pytest.raises(ValueError, match="0"):
+        deliver(finished)
+    assert seen == [0, 1, 2]
+    assert not finished

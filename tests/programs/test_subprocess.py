@@ -41,6 +41,13 @@ def test_code_a_module_and_a_script_start_warm(template, tmp_path):
         assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
 
 
+def test_a_timeout_of_0_does_not_hide_why_a_program_cannot_be_started(template):
+    template.ready()
+    for cwd, error in (("/nowhere", FileNotFoundError), ("/", subprocess.TimeoutExpired)):
+        with pytest.raises(error):
+            start(template, "-c", "import signal; signal.pause()", cwd=cwd, timeout=0)
+
+
 def test_an_empty_path_for_modules_is_none():
     env = {**PLAIN, "PYTHONPATH": ""}
     with bare(env).preload("fractions") as template:

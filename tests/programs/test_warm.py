@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import pickle
+import py_compile
 import shutil
 import signal
 import subprocess as standard
@@ -536,17 +537,21 @@ def made_in(env):
     return anyfork.Template.new_exec(env=env).preload("fractions")
 
 
-def test_an_environment_without_a_locale_starts_warm_as_it_would_cold():
+def test_an_environment_without_a_locale_starts_warm_as_it_would_cold(tmp_path):
     without = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
 
-    def run(module, *options, **keywords):
-        return module.check_output([sys.executable, *options, "-c", LOCALE], env=env, text=True, **keywords)
+    def run(module, *options, program=("-c", LOCALE), **keywords):
+        return module.check_output([sys.executable, *options, *program], env=env, text=True, **keywords)
+
+    (tmp_path / "program.py").write_text(LOCALE)
+    only_cold = [py_compile.compile(str(tmp_path / "program.py"), str(tmp_path / "program.pyc"))]
 
     for env in (without, {**without, "PYTHONCOERCECLOCALE": "0"}):
         with anyfork.Warm(make=partial(made_in, env)) as warm:
             own = options_of(warm)
             assert run(subprocess, *own, template=warm) == run(standard, *own).replace("False", "True")
             assert run(subprocess, "-Xutf8=0", *own, template=warm) == run(standard, "-Xutf8=0", *own)
+            assert run(subprocess, *own, program=only_cold, template=warm) == run(standard, *own, program=only_cold)
     env = without
     with anyfork.Template.new_exec(env={**env, "LC_CTYPE": "C.UTF-8"}) as template:  # which is not the UTF-8 mode
         assert run(subprocess, *own, template=template) == run(standard, *own)

@@ -28,10 +28,7 @@ MODULE_SUFFIXES = (".py", ".pyc", ".so")
 
 
 def reason(template: Template, command: Command) -> str:
-    """Return why this process cannot run a program as a new interpreter would; empty if it can. Raises OSError.
-
-    If it can, set what a new interpreter sets that starts without a locale.
-    """
+    """Return why this process cannot run a program as a new interpreter would; empty if it can. Raises OSError."""
     if sys.flags.inspect or os.environ.get("PYTHONINSPECT"):
         return "PYTHONINSPECT is set"
     if command.line[0] != sys.executable:
@@ -39,21 +36,29 @@ def reason(template: Template, command: Command) -> str:
     if not have_same_effect(own(), command.options):
         return f"the template has the options {own()}, and the command has {list(command.options)}"
     start = template.start_environment
-    coerced = COERCED if _is_coerced(start, os.environb) else {}
+    coerced = _coerced(start)
     changed = sorted(_start_variables(start) ^ _start_variables({**os.environb, **coerced}))
     if changed:
         return f"{os.fsdecode(changed[0][0])} differs from the template's"
     if template.start_directory != _directory() and _has_relative_places():
         return "PYTHONPATH is relative to another directory"
-    why = next(_shadowed(command), "")
-    if not why:
-        os.environb.update(coerced)
-    return why
+    return next(_shadowed(command), "")
 
 
-def _is_coerced(start: dict[bytes, bytes], environment: os._Environ[bytes]) -> bool:
-    """Return whether a new interpreter would start without a locale, and become as this one: in UTF-8 mode."""
-    return environment.keys().isdisjoint(LOCALES) and COERCED.items() <= start.items() and bool(sys.flags.utf8_mode)
+def set_coerced(template: Template) -> None:
+    """Set what a new interpreter sets that starts without a locale.
+
+    A process that a new interpreter takes over must not: that would not be in UTF-8 mode then.
+    """
+    os.environb.update(_coerced(template.start_environment))
+
+
+def _coerced(start: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return the variables that a new interpreter would set, if it started without a locale and became as this one: in
+    UTF-8 mode.
+    """
+    has_none = os.environb.keys().isdisjoint(LOCALES)
+    return COERCED if has_none and COERCED.items() <= start.items() and sys.flags.utf8_mode else {}
 
 
 def _start_variables(environment: dict[bytes, bytes] | os._Environ[bytes]) -> set[tuple[bytes, bytes]]:

@@ -17,7 +17,7 @@ from ..birth import exit as birth
 from ..birth.last_words import UNTOLD, report
 from ..template import template as templates
 from ..wire.frames import DETACHED
-from .cold import begin_anew, reason
+from .cold import begin_anew, reason, set_coerced
 from .command_line import SCRIPT, Command
 from .ending import print_error, thaw
 from .execution import CannotRunError, load
@@ -119,6 +119,7 @@ class Program:
         except (CannotRunError, OSError) as error:
             self.starter.tell_cold(str(error))
             begin_anew(command)
+        set_coerced(self.template)
         renew_streams()
         self.starter.tell_begun()
         if getsignal(SIGINT) == SIG_DFL:

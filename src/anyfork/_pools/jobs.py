@@ -25,6 +25,7 @@ from _anyfork_child.wire.call_messages import (
 from .._calls.events import Event
 from .._calls.results import decode_value, error_of
 from .._errors import CallCancelledError
+from .._system.log import may_be_interrupt
 from .records import Job
 
 TYPE_CHECKING = False
@@ -291,17 +292,30 @@ def deliver(finished: deque[tuple[Any, Any]], handle_event: Callable[[Event], ob
     """Deliver each pair: a job or map with its answers, its error, or None if cancelled; or an event with None.
 
     Each pair is removed once it is delivered: after an interrupt it is delivered again. No lock is held, because this
-    runs arbitrary user code. What that appends is delivered, too, and it may deliver pairs itself.
+    runs arbitrary user code. What that appends is delivered, too, and it may deliver pairs itself. Any other exception
+    is raised when all pairs are delivered.
     """
+    failure = None
     while finished:
-        who, what = pair = finished[0]
-        if type(what) is tuple or type(what) is list:
-            who.finish(what)
-        elif type(who) is Event:
-            handle_event(who)
-        elif what is None:
-            who.cancel()
-        else:
-            who.fail(what)
+        pair = finished[0]
+        try:
+            _deliver(*pair, handle_event)
+        except Exception as error:
+            if may_be_interrupt(error):
+                raise
+            failure = failure or error
         if finished and finished[0] is pair:
             finished.popleft()
+    if failure is not None:
+        raise failure
+
+
+def _deliver(who: Any, what: Any, handle_event: Callable[[Event], object]) -> None:
+    if type(what) is tuple or type(what) is list:
+        who.finish(what)
+    elif type(who) is Event:
+        handle_event(who)
+    elif what is None:
+        who.cancel()
+    else:
+        who.fail(what)

@@ -47,16 +47,19 @@ def write_record(
     """Write a record for a problem that no caller is told, with the error."""
     import logging
 
-    _write(logging.getLogger(name), level, text, *args, error=error)
+    _write(logging.getLogger(name), level, text, *args, error=error, frames=3)
 
 
-def _write(logger: Logger, level: int, text: str, *args: object, error: BaseException | None = None) -> None:
+def _write(
+    logger: Logger, level: int, text: str, *args: object, error: BaseException | None = None, frames: int = 2
+) -> None:
     """Write a record. Report what a log handler of the program raises as an exception of the thread, which goes on.
 
+    The record names the function that has called this, or one that is more ``frames`` above.
     The caller may be a thread or a task that all jobs of a pool depend on.
     """
     try:
-        logger.log(level, text, *args, exc_info=error, stacklevel=3)
+        logger.log(level, text, *args, exc_info=error, stacklevel=frames)
     except BaseException as failure:
         if may_be_interrupt(failure):
             raise

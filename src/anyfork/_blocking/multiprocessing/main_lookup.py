@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LONGEST = 4096  # bytes of a name
 STEP = 1 << 20  # bytes of a large answer to write at once
-MOMENT = 1.0  # seconds: a thread without processes ends at once, unless this thread holds the lock
+MOMENT = 1.0  # seconds: a thread without processes ends at once, but may have a large answer to write before
 
 
 class MainLookup:
@@ -102,11 +102,16 @@ class MainLookup:
         self.forget()
         return True
 
-    def join(self) -> None:
-        """Wait for the end of the thread if all processes have ended, so that whoever looks sees no thread of ours."""
+    def join(self, moment: float = MOMENT) -> None:
+        """Wait for the end of the thread if all processes have ended, so that whoever looks sees no thread of ours.
+
+        Never wait in the middle of another step of this thread, which a signal handler has interrupted.
+        """
+        if self.lock._is_owned():  # type: ignore[attr-defined]  # as in ``do_locked``. The other thread needs the lock
+            return
         thread = do_locked(self.lock, self._ending)
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            thread.join(MOMENT)
+            thread.join(moment)
 
     def _ending(self) -> threading.Thread | None:
         if self._events is None:

@@ -20,7 +20,7 @@ from ..._processes.start import tell_path, warm_template
 from ..._system.import_path import current_directory
 from ..._system.timeouts import seconds
 from ..template import Template
-from .main_lookup import lookup
+from .main_lookup import MOMENT, lookup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..warm import Warm
 
 MODULE = "_anyfork_child.multiprocessing.process"  # what such a process runs
+GLANCE = 0.05  # seconds that a look may wait for a thread that ends at once: a closed Pool only looks at its processes
 UNKNOWN = 255  # the exit code if it is unknown; forkserver says the same
 BEFORE_UNLINKING = 1  # above the priority of the finalizer that removes the names of locks at the end of the program
 OF_MODULE, OF_FILE = "init_main_from_name", "init_main_from_path"  # as multiprocessing.spawn names them
@@ -86,16 +87,17 @@ class Popen(popen_fork.Popen):
     def wait(self, timeout: float | None = None) -> int | None:
         """Return the exit code, or None when the process still runs after the timeout, in seconds."""
         timeout = seconds(timeout)
+        looks = timeout == 0
         if self.returncode is None:
             try:
-                if timeout is None or timeout > 0:
+                if not looks:
                     self._process.wait(timeout)
                 self.returncode = self._process.poll()
             except StatusUnknownError:
                 self.returncode = UNKNOWN
             except (TimeoutError, HandleError):  # it runs; or this is a forked copy of its owner, which cannot know
                 return None
-            lookup.join()
+            lookup.join(GLANCE if looks else MOMENT)
         self.hand_over(0)  # again, if that was not possible when the end was seen
         return self.returncode
 
