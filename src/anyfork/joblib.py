@@ -27,7 +27,9 @@ except ImportError as _error:
     raise ImportError("anyfork.joblib needs joblib 1.4 or newer: install anyfork[joblib]") from _error
 
 from ._blocking.template import Template
+from ._blocking.waiting import run
 from ._executor.executor import Executor
+from ._processes.flows import why_gone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,11 +48,26 @@ os.register_at_fork(after_in_child=_kept.clear)
 
 
 def _take(options: _Options) -> Executor | None:
-    """Return an Executor with these options that a block has left, if there is one."""
+    """Return an Executor with these options that a block has left, if there is one. Close those that are of no use."""
     for executor, others in _kept.copy().items():
         if _are_same(others, options) and _kept.pop(executor, None) is not None:
-            return executor
+            if not _is_lost(executor, options):
+                return executor
+            executor.shutdown(wait=False)
     return None
+
+
+def _is_lost(executor: Executor, options: _Options) -> bool:
+    """Tell whether an Executor refuses jobs, or its template has ended that a new one can replace."""
+    if executor._dispatcher.refuses:
+        return True
+    return isinstance(options["template"], tuple) and any(
+        _has_ended(source.key) for source in executor._dispatcher.scheduler.sources
+    )
+
+
+def _has_ended(template: Template) -> bool:
+    return bool(run(why_gone(template._link)))
 
 
 def _keep(executor: Executor, options: _Options) -> None:
@@ -105,14 +122,14 @@ class _Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  #
         first = options.pop("initializer", None), options.pop("initargs", ())
         options["initializer"] = f"{__name__}:prepare"
         options["initargs"] = (self._prepare_worker_env(n_jobs), *first)
-        if self._executor is None or not _are_same(self._options, options):
+        if self._executor is None or not _are_same(self._options, options) or _is_lost(self._executor, options):
             self._leave()
             self._executor, self._options = _take(options) or self._start(**options), options
         return n_jobs
 
     def _start(self, template: Template | tuple[str, ...], **options: Any) -> Executor:
         if isinstance(template, tuple):
-            if self._template is None:
+            if self._template is None or _has_ended(self._template):
                 self._template = Template().preload("joblib.parallel", "anyfork.joblib", *template)
             template = self._template
         return Executor(template, **options)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import operator
 import os
+import signal
 
 import executor_functions
 import numpy
 import pytest
-from conftest import descendants, eventually
+from conftest import descendants, eventually, wait_for_end
 
 import anyfork
 from anyfork import Executor, Template
@@ -151,6 +152,19 @@ def test_joblib_keeps_no_workers_in_a_copy_of_the_program_that_was_forked_in_a_b
             finally:
                 os._exit(kept)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_joblib_makes_another_template_if_its_own_has_ended_between_blocks(ready_for_joblib, monkeypatch):
+    monkeypatch.setattr(anyfork.joblib, "Template", ready_for_joblib.fork)  # which has loaded what it is to load
+    monkeypatch.setattr(anyfork.joblib, "WITH_IT", ())
+    first = executor_of_a_block(7, idle_timeout=0.01)
+    eventually(lambda: not first.pids, "its workers are idle")
+    [source] = first._dispatcher.scheduler.sources
+    pid = source.key.ready().pid
+    os.kill(pid, signal.SIGKILL)
+    wait_for_end(pid)
+    assert executor_of_a_block(7, idle_timeout=0.01) is not first
+    assert first not in anyfork.joblib._kept
 
 
 def test_joblib_does_not_keep_workers_of_a_block_that_failed(ready_for_joblib):
