@@ -385,6 +385,27 @@ ATTEMPTS = {
 }
 
 
+def test_large_data_for_which_the_owner_has_no_descriptors_is_an_oserror_that_names_the_limit():
+    source = """
+def told(action):
+    try:
+        action()
+    except OSError as error:
+        return error.errno == errno.EMFILE and "RLIMIT_NOFILE" in str(error)
+
+large = bytes(1 << 20)
+with anyfork.Worker() as worker, anyfork.Executor(max_workers=1) as executor:
+    worker.call(len, large), executor.submit(len, large).result()
+    calls = (
+        lambda: worker.call(len, large),
+        lambda: executor.submit(len, large),
+        lambda: list(executor.map(len, [large] * 300)),
+    )
+    say([with_room(0, lambda: told(call)) for call in calls])
+"""
+    assert run_program(NO_DESCRIPTORS + source) == [True, True, True]
+
+
 @pytest.mark.parametrize("attempt", ATTEMPTS)
 def test_an_owner_without_descriptors_fails_clearly_and_works_again(attempt):
     # Wherever in the middle of a request they ran out, nothing leaks, and the next request works.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import EMFILE
 from os import fstat
 
 from .descriptors import Owned, duplicates
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 F_ADD_SEALS = 1033  # Linux, <linux/fcntl.h>
 SEALS = 0x0001 | 0x0002 | 0x0004 | 0x0008  # SEAL, SHRINK, GROW, WRITE
 
+FULL = (
+    "no descriptor is left for a file in memory, which each large argument or result needs: "
+    "raise the limit of open files (RLIMIT_NOFILE), or have fewer calls in progress (buffersize of map)"
+)
+
 # Before Python 3.13 a map keeps a descriptor open, without an option to change that: small files are read instead.
 TRACKS_DESCRIPTORS = sys.version_info < (3, 13)
 WORTH_A_MAP = 1 << 20 if TRACKS_DESCRIPTORS else 0  # bytes
@@ -27,6 +33,15 @@ def new_file() -> Owned:
 
     Return the owner of its descriptor. Raises OSError.
     """
+    try:
+        return _new_file()
+    except OSError as error:
+        if error.errno != EMFILE:
+            raise
+        raise OSError(EMFILE, FULL) from error
+
+
+def _new_file() -> Owned:
     if hasattr(os, "memfd_create"):
         return Owned(map(os.memfd_create, ("anyfork",), (os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING,))).lifted()
     import tempfile
