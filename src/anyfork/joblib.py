@@ -27,9 +27,8 @@ except ImportError as _error:
     raise ImportError("anyfork.joblib needs joblib 1.4 or newer: install anyfork[joblib]") from _error
 
 from ._blocking.template import Template
-from ._blocking.waiting import run
 from ._executor.executor import Executor
-from ._processes.flows import why_gone
+from ._executor.warm import has_ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,12 +61,8 @@ def _is_lost(executor: Executor, options: _Options) -> bool:
     if executor._dispatcher.refuses:
         return True
     return isinstance(options["template"], tuple) and any(
-        _has_ended(source.key) for source in executor._dispatcher.scheduler.sources
+        has_ended(source.key) for source in executor._dispatcher.scheduler.sources
     )
-
-
-def _has_ended(template: Template) -> bool:
-    return bool(run(why_gone(template._link)))
 
 
 def _keep(executor: Executor, options: _Options) -> None:
@@ -129,7 +124,7 @@ class _Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  #
 
     def _start(self, template: Template | tuple[str, ...], **options: Any) -> Executor:
         if isinstance(template, tuple):
-            if self._template is None or _has_ended(self._template):
+            if self._template is None or has_ended(self._template):
                 self._template = Template().preload("joblib.parallel", "anyfork.joblib", *template)
             template = self._template
         return Executor(template, **options)

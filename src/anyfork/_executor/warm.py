@@ -130,7 +130,12 @@ def _is_latest(followed: Followed) -> bool:
     if followed.warm._current("submit") is not followed.generation:
         return False
     template = followed.template
-    return template is None or not run(why_gone(template._link))
+    return template is None or not has_ended(template)
+
+
+def has_ended(template: TemplateHandle) -> bool:
+    """Return whether a template can never be forked again."""
+    return bool(run(why_gone(template._link)))
 
 
 def _latest(warm: Any, call: str) -> tuple[Generation, Template]:
