@@ -147,7 +147,8 @@ def test_a_process_has_nothing_of_asyncio_and_its_like(kind):
 
 def test_a_process_may_import_anyfork_itself():
     with anyfork.Template() as template:
-        assert ask(template, "__import__('anyfork').__version__") == anyfork.__version__
+        for name in ("anyfork", "_anyfork_child"):
+            assert ask(template.fork(), f"__import__({name!r}).__version__") == anyfork.__version__
 
 
 def test_what_a_process_gets_is_what_anyfork_calls_it():

@@ -2,6 +2,8 @@
 
 import os
 
+__version__ = "0.2.0"  # that of anyfork: the two belong together
+
 if not hasattr(os, "fork"):
     raise ImportError(
         "anyfork needs fork(), which Windows does not have: run the program on Linux, for instance in WSL, or use "

@@ -12,6 +12,8 @@ import pytest
 from owner_side import environment
 from shipped import SAYS, SOURCES, outcome, program, python
 
+import anyfork
+
 # --- Options --------------------------------------------------------------------------------------------------------
 
 OPTIONS = textwrap.dedent("""
@@ -200,6 +202,19 @@ def test_a_template_of_another_environment_finds_its_own_packages_first(tmp_path
     ):
         command = [sys.executable, "-c", OTHER_PACKAGES, interpreter, *names]
         assert outcome(command, env={"PYTHONPATH": f"{sources}:{program}"}).strip() == found
+
+
+@pytest.mark.parametrize(("source", "version"), [("", "an older version"), ("__version__ = '9.0.0'", "9.0.0")])
+def test_an_interpreter_that_has_another_version_of_anyfork_is_no_template(tmp_path, source, version):
+    other, own = environment(tmp_path / "other")
+    (own / "_anyfork_child").mkdir()
+    (own / "_anyfork_child" / "__init__.py").write_text(source)
+    with pytest.raises(anyfork.LaunchError) as raised, anyfork.Template.new_exec(python=other) as template:
+        template.ready()
+    assert f"{str(other)!r} has anyfork {version} in {own}, and this program has {anyfork.__version__}" in str(
+        raised.value
+    )
+    assert "install the same version there, or none" in str(raised.value)
 
 
 def test_a_program_that_is_no_interpreter_is_never_executed_to_see_what_it_is(tmp_path):

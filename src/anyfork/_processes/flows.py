@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from _signal import SIGKILL
 
+from _anyfork_child import __version__
+
 from .._errors import HandleError, LaunchError, NotReadyError
 from .._status import ExitStatus
-from .._system.interpreter import TOO_OLD
+from .._system.interpreter import OTHER_PARTS, TOO_OLD
 from .._system.log import DEBUG, INFO, logger_for
 from .._system.polling import is_ready
 from .._system.timeouts import seconds
@@ -319,6 +321,13 @@ def _launch_error(link: Link) -> LaunchError:
     version = said.rpartition(TOO_OLD)[2].strip()
     if version != said.strip() and version.replace(".", "").isdigit():
         text = f"the interpreter {link.interpreter!r} is Python {version}, and anyfork needs 3.11 or newer: {NAME}"
+        return LaunchError(text, stderr=said)
+    if OTHER_PARTS in said:
+        other, _, place = said.rpartition(OTHER_PARTS)[2].strip().partition("|")
+        text = (
+            f"the interpreter {link.interpreter!r} has anyfork {other} in {place}, and this program has {__version__}: "
+            "install the same version there, or none"
+        )
         return LaunchError(text, stderr=said)
     how = f" ({link.session.status})" if link.session.status else ""
     text = f"the interpreter {link.interpreter!r} did not come up as a template{how}; {NEEDED}"

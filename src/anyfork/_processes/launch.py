@@ -25,7 +25,14 @@ from _anyfork_child.wire.platform import OLDEST, affinity, bind_now
 
 from .._errors import ArgumentError, LaunchError
 from .._system.import_path import current_directory, note_given, places
-from .._system.interpreter import TOO_OLD, check_reentry, executable_environment, find_python, frozen_program
+from .._system.interpreter import (
+    OTHER_PARTS,
+    TOO_OLD,
+    check_reentry,
+    executable_environment,
+    find_python,
+    frozen_program,
+)
 from .._system.lifeline import open_lifeline
 from .._system.link_socket import quiet
 from .._system.stderr import StderrTail
@@ -41,12 +48,15 @@ if TYPE_CHECKING:
 
 # Runs in the new interpreter. Any Python since 2.7 can run it up to the end of the first check. The directory of the
 # package goes to the end of the path, where it hides nothing, but before the directories of PYTHONPATH: the program may
-# have set that for other programs. INIT brings the path of the program.
+# have set that for other programs. INIT brings the path of the program. An interpreter with an anyfork of its own loads
+# the package of that, which serves only if it is of the same version: INIT and all that follows may differ otherwise.
 BOOT = (
     f"import os,sys;sys.version_info<{OLDEST!r}and sys.exit('{TOO_OLD}%d.%d.%d'%sys.version_info[:3]);"
     "start_path=sys.path;d=sys.argv[1];"
     "e=[os.path.normpath(p)for p in os.environ.get('PYTHONPATH','').split(os.pathsep)];"
     "sys.path=sorted([p for p in sys.path if p]+[d],key=lambda p:p!=d and p in e);"
+    "import _anyfork_child as e;a=getattr(e,'__version__','an older version');"
+    f"a!={_anyfork_child.__version__!r}and sys.exit('{OTHER_PARTS}%s|%s'%(a,os.path.dirname(e.__path__[0])));"
     "from _anyfork_child.__main__ import main;a=sys.argv[2:];"
     "del sys.argv[1:];main(*a)"
 )

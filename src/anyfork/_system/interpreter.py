@@ -33,6 +33,7 @@ NAMES = ("python", "pypy")
 SUFFIXES = ("", "w", "d", "t", "td", "-dbg", "-intel64", "-wrapped")
 VERSION = "{}.{}".format(*sys.version_info)
 TOO_OLD = "anyfork: this is Python "  # printed before its version by an interpreter too old for a template
+OTHER_PARTS = "anyfork: this has anyfork "  # printed before the version and place of another one than the program's
 REMEDY = (
     "name an interpreter with python= or in ANYFORK_PYTHON, or make `import anyfork.early` the first import of the "
     "program, which needs none"
