@@ -205,7 +205,8 @@ def test_a_template_of_another_environment_finds_its_own_packages_first(tmp_path
 
 
 @pytest.mark.parametrize(("source", "version"), [("", "an older version"), ("__version__ = '9.0.0'", "9.0.0")])
-def test_an_interpreter_that_has_another_version_of_anyfork_is_no_template(tmp_path, source, version):
+def test_an_interpreter_that_has_another_version_of_anyfork_is_no_template(tmp_path, monkeypatch, source, version):
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # where that of the program may be found first
     other, own = environment(tmp_path / "other")
     (own / "_anyfork_child").mkdir()
     (own / "_anyfork_child" / "__init__.py").write_text(source)
