@@ -43,6 +43,11 @@ def flood(channel):
         channel.sendall(bytes(1 << 16))
 
 
+def say(channel, size):
+    """Send so many bytes."""
+    channel.sendall(bytes(size))
+
+
 def sink(channel):
     """Say that it is there, and read nothing until it gets SIGUSR1; then say how much has come."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1,))

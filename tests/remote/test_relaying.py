@@ -18,7 +18,7 @@ from pathlib import Path
 import far_side
 import machines
 import pytest
-from conftest import eventually, owned
+from conftest import eventually, owned, wait_for_end
 from deadlines import DEADLINE
 from owner_side import ended, read_all, stopped
 from procfs import parent_of, runs
@@ -26,7 +26,7 @@ from procfs import parent_of, runs
 import anyfork
 from _anyfork_child.remote.bootstrap import lines, pack, package, with_boot
 from _anyfork_child.remote.local_relay import PARTING
-from _anyfork_child.remote.protocol import BYE, EOF, FRAME, STOP, message
+from _anyfork_child.remote.protocol import BYE, EOF, FRAME, STOP, WINDOW_BYTES, message
 from _anyfork_child.wire import frames
 
 remote = machines.remote
@@ -224,6 +224,17 @@ def test_closing_the_template_lets_its_processes_finish_and_then_nothing_is_left
     assert process.channel.recv(100) == b"still there"
     process.channel.close()
     assert ended(process).code == 0
+
+
+def test_what_a_process_has_sent_arrives_whole_although_the_connection_has_ended_meanwhile():
+    size = WINDOW_BYTES - 1000  # more than any socket holds
+    template = anyfork.RemoteTemplate(machines.PYTHON)
+    _, far = relays_of(template)
+    with template.fork().run(far_side.say, size) as process:
+        template.close()
+        wait_for_end(far)
+        assert len(read_all(process.channel)) == size
+        assert process.wait(DEADLINE).code == 0
 
 
 def test_a_step_of_a_closed_template_is_completed_although_another_template_has_answered_since(tmp_path, gate):

@@ -328,15 +328,15 @@ class _LocalRelay:
         self._command.ended(COMMAND_END_TIMEOUT)
         self._lines.take(self._command.drain_errors(0.0))
         failure = self._failure("lost", f"the connection is lost: {error}")
-        for stream in list(relay.streams.values()):
+        for stream in relay.streams.values():
             _tell_loss(stream, failure)
-            stream.close()
+        relay.end_streams()
 
 
 def _tell_loss(stream: RelayStream, failure: Failure) -> None:
-    stream.flush()
-    if stream.answers and not stream.queued:
-        _tell(stream.sock, Frame(FAILED if stream.role == CONTROL else LOST, 0, failure.pack()))
+    """Report the loss behind what has arrived, unless the stream has come to its end before."""
+    if stream.answers and not stream.stops:
+        stream.put_frame(Frame(FAILED if stream.role == CONTROL else LOST, 0, failure.pack()))
 
 
 def _admit(kind: int, streams: int, value: int) -> tuple[Sequence[int], int]:

@@ -390,6 +390,22 @@ class Relay:
 
     # --- The ends of streams ---
 
+    def end_streams(self) -> None:
+        """Write to the sockets what has arrived for them, and close them; the connection has ended."""
+        for fd in {self._transport.incoming, self._transport.outgoing}:
+            self.forget(fd)
+        for stream in list(self.streams.values()):
+            stream.refuse()
+            stream.stop()
+            self._watch(stream)
+        while self.streams:
+            for fd, event in self._poller.wait(-1):
+                if (writer := self._by_fd.get(fd)) is not None:
+                    self._serve(writer, event)
+                elif fd in self._actions:
+                    self._actions[fd](event)
+            self._transport.discard()
+
     def _end(self, stream: RelayStream) -> None:
         if stream.reads:
             stream.reads = False

@@ -94,7 +94,6 @@ class RelayStream:
     __slots__ = (
         "_filling",
         "_queue",
-        "_stops",
         "answers",
         "broken",
         "channel",
@@ -109,6 +108,7 @@ class RelayStream:
         "reads",
         "role",
         "sock",
+        "stops",
         "writes",
     )
 
@@ -130,7 +130,7 @@ class RelayStream:
         self.queued = 0  # bytes in the queue
         self._queue: deque[tuple[bytes | memoryview, Sequence[int]]] = deque()
         self._filling = -1  # the file that is being received
-        self._stops = False  # whether to shut the socket once the queue is empty
+        self.stops = False  # whether to shut the socket once the queue is empty
 
     @property
     def interest(self) -> int:
@@ -195,12 +195,12 @@ class RelayStream:
                 queue[0] = memoryview(data)[sent:], ()
             else:
                 queue.popleft()
-        if self._stops:
+        if self.stops:
             self.stop()
 
     def stop(self) -> None:
         """Shut the socket for writing once the queue is written: the other side sends nothing more."""
-        self._stops = True
+        self.stops = True
         if not self._queue and self.writes:
             self.writes = False
             self._shut(_socket.SHUT_WR)
