@@ -143,6 +143,37 @@ async def test_handlers_of_events_may_be_async(template):
     assert said == list(range(20))
 
 
+async def test_a_handler_may_call_the_worker_for_each_of_many_events_and_in_other_tasks(template):
+    found = []
+    async with aio.Worker(template.fork()) as worker:
+
+        async def ask(value):
+            found.append(await worker.call(abs, -value))
+
+        async def ask_beside(value):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask, value)
+
+        with anyio.fail_after(DEADLINE):
+            assert await worker.call(call_functions.say, 400, on_event=ask) == "said"
+            assert await worker.call(call_functions.say, 3, on_event=ask_beside) == "said"
+    assert found == [*range(400), 0, 1, 2]
+
+
+async def test_a_handler_that_does_not_end_is_cancelled_with_its_call(template):
+    async with aio.Worker(template.fork(), concurrency=2) as worker:
+        with anyio.fail_after(DEADLINE):
+            with anyio.CancelScope() as scope:
+
+                async def hang(_):
+                    scope.cancel()
+                    await anyio.sleep_forever()
+
+                await worker.call(call_functions.say, 2, on_event=hang)
+            assert scope.cancelled_caught
+            assert await worker.call(call_functions.echo, 1) == 1
+
+
 async def test_a_handler_that_raises_fails_its_call(template):
     def refuse(event):
         raise ValueError(event)

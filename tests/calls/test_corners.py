@@ -100,7 +100,32 @@ def test_a_handler_of_an_event_may_call_the_worker_again(backend):
             3,
             on_event=lambda value: found.append(worker.call(call_functions.echo_later, value, timeout=DEADLINE)),
         )
-    assert sorted(found) == [0, 1, 2]  # the handler of the next one is called while that of the first waits
+    assert sorted(found) == [0, 1, 2]
+
+
+def test_a_handler_may_call_the_worker_for_each_of_many_events():
+    """The handlers do not nest: 165 levels were enough for a RecursionError, and the worker was killed."""
+    found = []
+    with anyfork.Worker() as worker:
+        worker.call(call_functions.say, 1000, on_event=lambda value: found.append(worker.call(abs, -value)))
+        assert worker.call(abs, -1) == 1
+    assert found == list(range(1000))
+
+
+def test_events_that_come_during_the_handler_of_an_event_are_handled_after_an_interrupt():
+    found = []
+
+    def handle(value):
+        found.append(value)
+        if value == 0:
+            worker.call(abs, -1)  # this reads the other events
+            raise KeyboardInterrupt
+
+    with anyfork.Worker(on_event=handle, concurrency=2) as worker:
+        with pytest.raises(KeyboardInterrupt):
+            worker.call(call_functions.say, 3)
+        assert worker.call(abs, -1) == 1
+    assert found == [0, 1, 2]
 
 
 @pytest.mark.anyio

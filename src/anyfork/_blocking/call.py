@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from _anyfork_child.wire.frames import START
 
-from .._calls.call import State
 from .._calls.calls import Calls
 from .._calls.worker_handle import raise_given_up
 from .._calls.worker_options import MODULE
@@ -95,7 +94,7 @@ def run_alone(
         if timeout is not None:
             process.ready(remaining(deadline))
         channel.connect()
-        channel.wait(lambda: asked.state == State.DONE, deadline)
+        channel.wait(lambda: channel.is_done(asked), deadline)
         process.wait(remaining(deadline))
     except NotReadyError:  # the process is killed, if it is ever forked
         raise_given_up(TimeoutError(), timeout, started=False)

@@ -161,7 +161,7 @@ class Worker(WorkerHandle):
                 channel = self._connected("call", deadline)
                 call = channel.calls.make("call", CALL, function, args, on_event)
                 channel.begin(call, deadline)
-            channel.wait(lambda: call.state is DONE, deadline)
+            channel.wait(lambda: channel.is_done(call), deadline)
         except BaseException as error:
             if call is None or call.state is not DONE:
                 self._give_up(call, error, timeout)

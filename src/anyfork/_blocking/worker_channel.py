@@ -15,6 +15,7 @@ import _thread
 from _socket import SO_RCVTIMEO, SOL_SOCKET
 from _struct import Struct
 from _thread import RLock
+from collections import deque
 from functools import partial, wraps
 from select import POLLIN
 from sys import modules
@@ -26,6 +27,7 @@ from _anyfork_child.wire.platform import CLOEXEC
 from _anyfork_child.wire.signals import comes_from_outside
 
 from .._calls import flows
+from .._calls.call import DONE
 from .._calls.worker_channel import WorkerChannel
 from .._errors import HandleError
 from .._processes.undelivered import RETRY, destructor
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
     from _anyfork_child.wire.descriptors import Owned
 
-    from .._calls.call import Call
+    from .._calls.call import Answer, Call
     from .._calls.calls import Calls
     from .._calls.events import Event
     from .._status import ExitStatus
@@ -116,6 +118,9 @@ class BlockingWorkerChannel(WorkerChannel):
         self._waiting: dict[Turn, None] = {}  # the other threads
         self._received: list[Any] = []  # data that ``exchange`` received, not accepted yet
         self._small_call: Call | None = None  # the call of ``exchange``, if another wait has to take its answer
+        # The events that have come for the receivers whose handlers run now: they nest only for different receivers.
+        self._handling: dict[object, deque[Event]] = {}
+        self._put_off: deque[Event] = deque()  # events that were left when an interrupt came
         self._late: list[Callable[[], None]] = []  # actions that destructors could not run at once
         self._alarm: Owned | None = None  # wakes a wait after another wait inside it
 
@@ -376,7 +381,9 @@ class BlockingWorkerChannel(WorkerChannel):
                 self._waiting.pop(turn, None)
 
     def _read(self, left: float | None) -> None:
-        """Wait for messages, and take all that have come. Raises what a handler raises."""
+        """Wait for messages, and take all that have come. Raises what interrupts a handler."""
+        while self._put_off:
+            self._handle(self._put_off.popleft())
         if not self.incoming:
             watch, stalled = self.watch, self.stalled
             if watch is None:
@@ -399,9 +406,33 @@ class BlockingWorkerChannel(WorkerChannel):
         while self.incoming:
             event = self._take()
             if event is not None:
-                event.handle()
+                self._handle(event)
         if self._waiting:
             self._wake()
+
+    def is_done(self, call: Answer) -> bool:
+        """Return whether a call has its answer, and all its events were handled."""
+        return call.state is DONE and call not in self._handling
+
+    def _handle(self, event: Event) -> None:
+        """Handle an event, and those of the same call that come while its handler uses the worker."""
+        receiver = event.receiver
+        if receiver in self._handling:
+            self._handling[receiver].append(event)
+            return
+        try:
+            try:
+                self._handling[receiver] = events = deque([event])
+                while events:
+                    events.popleft().handle()
+            finally:
+                self._end_handling(receiver)
+        except BaseException:
+            self._end_handling(receiver)  # again: an interrupt may have come in the middle of it
+            raise
+
+    def _end_handling(self, receiver: object) -> None:
+        self._put_off.extend(self._handling.pop(receiver, ()))
 
     @section
     def _came(self) -> bool | None:

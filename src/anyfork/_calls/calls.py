@@ -437,8 +437,8 @@ class Calls:
         if kind == EVENT:
             call = self._sent.get(number)
             if call is None or call.on_event is None:
-                return Event(message, self._serializer, self._on_event, None)
-            return Event(message, self._serializer, call.on_event, call)
+                return Event(message, self._serializer, self._on_event, None, call)
+            return Event(message, self._serializer, call.on_event, call, call)
         if fds and kind not in (RESULT, ERROR, ITEM):
             close_all(fds)
             raise ProtocolError(f"descriptors with a message of kind {kind}, which must have none")

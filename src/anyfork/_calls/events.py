@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Event:
     """A value that a worker has emitted, for its handler.
 
-    ``call`` fails if the handler raises. ``receiver`` gets the answer that follows the event: a job of a pool, or the
-    map that it belongs to.
+    ``call`` fails if the handler raises. ``receiver`` gets the answer that follows the event: a call, a job of a pool,
+    or the map that it belongs to.
     """
 
     __slots__ = ("_call", "_decoder", "_message", "handler", "receiver")

@@ -7,18 +7,19 @@ come, or until it is their turn to read. No extra task is started for that.
 from __future__ import annotations
 
 import socket
+from collections import deque
 from functools import partial
 from time import monotonic
 
 from anyio import Event as Turn
-from anyio import get_current_task, move_on_after
+from anyio import move_on_after
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from _anyfork_child.values.scalars import load_plain
 from _anyfork_child.wire.channel import NOWAIT
 
 from .._calls import flows
-from .._calls.call import DONE
+from .._calls.call import DONE, State
 from .._calls.worker_channel import WorkerChannel
 from .._processes.flows import put_down
 from .._processes.undelivered import RETRY, destructor
@@ -29,8 +30,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from typing import Any, TypeVar
-
-    from anyio import TaskInfo
 
     from _anyfork_child.values.message import Message
 
@@ -44,6 +43,21 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 
+class _Handling:
+    """The events of one receiver, of which a handler runs now."""
+
+    __slots__ = ("done", "events")
+
+    def __init__(self, event: Event) -> None:
+        self.events: deque[Event] = deque([event])
+        self.done = Turn()
+
+
+def _is_left(receiver: Any) -> bool:
+    """Return whether an event is for the own handler of a call that is no longer waited for."""
+    return receiver is not None and receiver.state is State.GIVEN_UP and receiver.on_event is not None
+
+
 class AsyncWorkerChannel(WorkerChannel):
     """The channel of one worker, for any number of tasks of one loop."""
 
@@ -51,8 +65,9 @@ class AsyncWorkerChannel(WorkerChannel):
 
     def __init__(self, process: Process, calls: Calls) -> None:
         super().__init__(process, calls)
-        self._reading = False  # a task reads now
-        self._handling: TaskInfo | None = None  # the task that reads, while it awaits the handler of an event
+        self._reader: object = None  # the wait that reads now; none while it awaits the handler of an event
+        self._handling: dict[object, _Handling] = {}  # by receivers of the events whose handlers run now
+        self._put_off: deque[Event] = deque()  # events that were left when an interrupt or a cancellation came
         # The other tasks: the event that wakes each, and its condition if it does not wait for a call.
         self._waiting: dict[Turn, Callable[[], bool] | None] = {}
         self._readiness: Readiness | None = None  # of messages, and of the end of the worker
@@ -127,12 +142,12 @@ class AsyncWorkerChannel(WorkerChannel):
         Return True and the result. If that takes more than these steps, return False, the call to wait for, and the
         exception that has interrupted this method, if there is one. If nothing was done, return False and None.
         """
-        if self._reading or self.sock is None or self.incoming or self.foreign or self.torn:
+        if self._reader or self.sock is None or self.incoming or self.foreign or self.torn:
             return False, None, None
         try:
             if not self.begin_small(function, args):
                 return False, None, None
-            self._reading = True
+            self._reader = self
             answer: bytes | None = None
             interrupted: BaseException | None = None
             try:
@@ -142,11 +157,11 @@ class AsyncWorkerChannel(WorkerChannel):
                 pass
             except BaseException as error:
                 interrupted = error
-            self._reading = False
+            self._reader = None
             call = self.end_small(answer)
         except BaseException as error:
             self.tear(error)
-            self._end_reading()
+            self._end_reading(self)
             raise
         if self._waiting:
             self._wake()
@@ -159,8 +174,10 @@ class AsyncWorkerChannel(WorkerChannel):
     # --- Waiting ---
 
     async def wait_for(self, call: Answer) -> None:
-        """Wait until a call is done."""
+        """Wait until a call is done, and all its events were handled."""
         await self.wait(lambda: call.state is DONE, call)
+        while (handling := self._handling.get(call)) is not None:
+            await handling.done.wait()
 
     async def wait(self, done: Callable[[], bool], call: Answer | None = None) -> None:
         """Wait until ``done()`` is true: read messages, or wait while another task reads them.
@@ -171,27 +188,26 @@ class AsyncWorkerChannel(WorkerChannel):
         if done():
             await cancel_shielded_checkpoint()
             return
+        me = object()
         while not done():
-            if self._reading:
-                if self._handling is not None and self._handling == get_current_task():
-                    await self._read()  # the handler of an event makes a call
-                else:
-                    await self._wait_for_turn(done, call)
+            if self._reader:
+                await self._wait_for_turn(done, call)
                 continue
             try:
                 try:
-                    self._reading = True
-                    while not done():
-                        await self._read()
+                    self._reader = me
+                    while self._reader is me and not done():
+                        await self._read(me, call)
                 finally:
-                    self._end_reading()
+                    self._end_reading(me)
             except BaseException:
-                self._end_reading()  # again: an interrupt may have come in the middle of it
+                self._end_reading(me)  # again: an interrupt may have come in the middle of it
                 raise
 
-    def _end_reading(self) -> None:
-        self._reading = False
-        self._wake()
+    def _end_reading(self, me: object) -> None:
+        if self._reader is me:
+            self._reader = None
+            self._wake()
 
     async def _wait_for_turn(self, done: Callable[[], bool], call: Answer | None) -> None:
         turn = Turn()
@@ -222,39 +238,71 @@ class AsyncWorkerChannel(WorkerChannel):
                     room = False
             elif done():
                 turn.set()
-        if not self._reading:
+        if not self._reader:
             for turn in self._waiting:
                 if not turn.is_set():
                     turn.set()
                     return
 
-    async def _read(self) -> None:
-        """Wait for messages, and process all that have come. Raises the exceptions of handlers."""
+    async def _read(self, me: object, call: Answer | None) -> None:
+        """Wait for messages, and process all that have come, until a handler has to be awaited."""
+        while self._put_off and self._reader is me:
+            await self._handle(self._put_off.popleft(), me, call)
+        if self._reader is not me:
+            return
         if self.torn or (not self.incoming and await self._ended()):
             await self._bury()
             return
-        while self.incoming:
+        while self.incoming and self._reader is me:
             event = self.whole(self.take)
             if event is not None:
-                answer = event.handle()
-                if hasattr(answer, "__await__"):
-                    await self.await_handler(event, answer)
+                await self._handle(event, me, call)
         if self._waiting:
             self._wake()
 
-    async def await_handler(self, event: Event, answer: Awaitable[object]) -> None:
-        """Await the handler of an event, shielded from cancellation.
+    async def _handle(self, event: Event, me: object, call: Answer | None) -> None:
+        """Handle an event, and those of the same receiver that come while its handler is awaited."""
+        receiver = event.receiver
+        if receiver in self._handling:
+            self._handling[receiver].events.append(event)
+            return
+        try:
+            try:
+                self._handling[receiver] = handling = _Handling(event)
+                while handling.events:
+                    event = handling.events.popleft()
+                    if _is_left(receiver):
+                        event.drop()
+                        continue
+                    answer = event.handle()
+                    if hasattr(answer, "__await__"):
+                        self._end_reading(me)  # the handler may wait for a call, and the task of that reads then
+                        await self._await_handler(event, answer, own=call is not None and receiver is call)
+            finally:
+                self._end_handling(receiver)
+        except BaseException:
+            self._end_handling(receiver)  # again: an interrupt may have come in the middle of it
+            raise
+
+    def _end_handling(self, receiver: object) -> None:
+        handling = self._handling.pop(receiver, None)
+        if handling is not None:
+            self._put_off.extend(handling.events)
+            handling.done.set()
+
+    async def _await_handler(self, event: Event, answer: Awaitable[object], own: bool) -> None:
+        """Await the handler of an event, shielded from cancellation unless it is of the call of this task.
 
         The task that reads may be cancelled while it awaits the handler of another task's call, which must not suffer
         from that.
         """
-        before, self._handling = self._handling, get_current_task()
         try:
-            await shielded(lambda: answer)
+            if own:
+                await answer
+            else:
+                await shielded(lambda: answer)
         except Exception as error:
             event.not_handled(error)
-        finally:
-            self._handling = before
 
     def retry_soon(self, loop: Loop) -> None:
         """Let the reader wake after RETRY if messages are unsent and polling is no use."""
