@@ -297,9 +297,16 @@ def deliver(finished: deque[tuple[Any, Any]], handle_event: Callable[[Event], ob
     """
     failure = None
     while finished:
-        pair = finished[0]
+        who, what = pair = finished[0]
         try:
-            _deliver(*pair, handle_event)
+            if type(what) is tuple or type(what) is list:
+                who.finish(what)
+            elif type(who) is Event:
+                handle_event(who)
+            elif what is None:
+                who.cancel()
+            else:
+                who.fail(what)
         except Exception as error:
             if may_be_interrupt(error):
                 raise
@@ -308,14 +315,3 @@ def deliver(finished: deque[tuple[Any, Any]], handle_event: Callable[[Event], ob
             finished.popleft()
     if failure is not None:
         raise failure
-
-
-def _deliver(who: Any, what: Any, handle_event: Callable[[Event], object]) -> None:
-    if type(what) is tuple or type(what) is list:
-        who.finish(what)
-    elif type(who) is Event:
-        handle_event(who)
-    elif what is None:
-        who.cancel()
-    else:
-        who.fail(what)
