@@ -216,12 +216,16 @@ async def test_a_pool_whose_every_decision_fails_ends_its_calls_and_can_be_close
 @pytest.mark.usefixtures("broken")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it is meant
 def test_an_executor_whose_every_decision_fails_ends_its_futures_and_can_be_shut_down():
+    read, write = os.pipe()
     with anyfork.Executor(max_workers=1, load=1) as executor:
-        executor.submit(abs, -1)
+        executor.submit(lambda gate: os.read(gate.fileno(), 1), anyfork.Descriptor(read))
         futures = [executor.submit(signal.pause) for _ in range(2)]
+        os.write(write, b"x")  # the first answer comes when all are submitted
         for future in futures:
             with pytest.raises(anyfork.PeerError, match="an Executor has failed: ZeroDivisionError"):
                 future.result(DEADLINE)
+    os.close(read)
+    os.close(write)
     stats = executor.stats()
     assert (stats.queued, stats.running, stats.submitted) == (0, 0, stats.answered + stats.failed)
 
