@@ -806,6 +806,30 @@ async def test_a_handler_that_does_not_end_is_cancelled_with_its_call(template, 
             assert await pool.call(operator.neg, 1) == -1
 
 
+async def test_a_handler_whose_tasks_raise_when_they_are_cancelled_fails_no_other_call(template, tasks):
+    entered = anyio.Event()
+
+    async def clean_up():
+        try:
+            entered.set()
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError
+
+    async def handle(_):
+        async with anyio.create_task_group() as group:
+            group.start_soon(clean_up)
+            group.start_soon(anyio.sleep_forever)
+
+    async with aio.Pool(template, max_workers=1) as pool:
+        asked = ask(tasks, pool.call, jobs.say, 1, on_event=handle)
+        with anyio.fail_after(DEADLINE):
+            await entered.wait()
+            asked.scope.cancel()
+            await asked.done.wait()
+        assert await pool.call(operator.neg, 1) == -1
+
+
 async def test_a_pool_is_killed_in_spite_of_a_handler_that_does_not_end_and_not_closed_in_it(template, tasks):
     refused = []
 

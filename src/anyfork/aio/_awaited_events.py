@@ -87,6 +87,13 @@ class AwaitedEvents:
             event.not_handled(CallCancelledError("the task that an on_event returned was cancelled"))
         except Exception as error:
             event.not_handled(error)
+        except BaseExceptionGroup as group:  # of trio: what tasks have raised when they were cancelled
+            cancelled, raised = group.split(get_cancelled_exc_class())
+            if not isinstance(raised, Exception):
+                raise
+            event.not_handled(raised)
+            if cancelled is not None:
+                raise cancelled from None
 
     def _end(self) -> None:
         """Drop the events that are left, and deliver the answers."""
