@@ -57,8 +57,10 @@ def _take(options: _Options) -> Executor | None:
 
 
 def _is_lost(executor: Executor, options: _Options) -> bool:
-    """Tell whether an Executor refuses jobs, or its template has ended that a new one can replace."""
-    if executor._dispatcher.refuses:
+    """Tell whether an Executor refuses jobs or is another process's, or its template has ended that a new one can
+    replace.
+    """
+    if executor._dispatcher.foreign or executor._dispatcher.refuses:
         return True
     return isinstance(options["template"], tuple) and any(
         has_ended(source.key) for source in executor._dispatcher.scheduler.sources
@@ -108,9 +110,9 @@ class _Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  #
         n_jobs = self.effective_n_jobs(n_jobs)
         if n_jobs == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
-        self.parallel = parallel and weakref.proxy(
-            parallel
-        )  # which has this backend: without a circle, its end is seen
+        if parallel is not None and not isinstance(parallel, weakref.ProxyTypes):
+            parallel = weakref.proxy(parallel)  # it has this backend: without a circle, its end is seen
+        self.parallel = parallel
         options = {"idle_timeout": IDLE, **self.backend_kwargs, "max_workers": n_jobs}
         if options.get("template") is None:
             options["template"] = tuple(name for name in WITH_IT if name in sys.modules)
@@ -124,7 +126,7 @@ class _Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  #
 
     def _start(self, template: Template | tuple[str, ...], **options: Any) -> Executor:
         if isinstance(template, tuple):
-            if self._template is None or has_ended(self._template):
+            if self._template is None or self._template._link.foreign or has_ended(self._template):
                 self._template = Template().preload("joblib.parallel", "anyfork.joblib", *template)
             template = self._template
         return Executor(template, **options)

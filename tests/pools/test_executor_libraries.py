@@ -62,6 +62,12 @@ class TestJoblib:
             joblib.Parallel()(joblib.delayed(operator.truediv)(1, n - 3) for n in range(10))
         assert joblib.Parallel()(joblib.delayed(operator.neg)(n) for n in range(3)) == [0, -1, -2]
 
+    def test_what_a_call_raises_leaves_a_block_of_calls_in_use(self):
+        with joblib.Parallel() as parallel:
+            with pytest.raises(ZeroDivisionError):
+                parallel(joblib.delayed(operator.truediv)(1, n - 3) for n in range(10))
+            assert parallel(joblib.delayed(operator.neg)(n) for n in range(3)) == [0, -1, -2]
+
     def test_a_worker_that_dies_is_told(self):
         with pytest.raises(anyfork.WorkerDiedError):
             joblib.Parallel()(joblib.delayed(executor_functions.die_if)(n, 2) for n in range(4))
@@ -151,6 +157,25 @@ def test_joblib_keeps_no_workers_in_a_copy_of_the_program_that_was_forked_in_a_b
                 kept = len(anyfork.joblib._kept)
             finally:
                 os._exit(kept)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_copy_of_the_program_that_was_forked_in_a_block_of_joblib_has_its_own_executor(ready_for_joblib, monkeypatch):
+    monkeypatch.setattr(anyfork.joblib, "WITH_IT", ())
+    with monkeypatch.context() as patched:
+        patched.setattr(anyfork.joblib, "Template", ready_for_joblib.fork)
+        config = joblib.parallel_config(backend="anyfork", n_jobs=2)
+        joblib.Parallel()(joblib.delayed(operator.neg)(n) for n in range(3))
+    pid = os.fork()
+    if pid == 0:
+        code = 2
+        try:
+            backend = joblib.parallel.get_active_backend()[0]
+            backend.configure(n_jobs=2)
+            code = backend._executor._dispatcher.foreign or backend._template._link.foreign
+        finally:
+            os._exit(code)
+    config.unregister()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
