@@ -155,6 +155,15 @@ def test_a_death_that_the_other_side_tells_is_a_status_and_no_more(hostile):
     process.close()
 
 
+def test_too_much_for_a_reader_that_comes_late_ends_the_connection_and_not_the_relay(hostile):
+    born = message(FRAME, STATUS, frame(frames.BORN, value=1))
+    entered = message(FRAME, CONTROL, frame(frames.ENTERED, value=1))
+    process = hostile(born + entered + message(DATA, CONTROL, bytes(1 << 20)) * 8).start(far_side.echo).ready(DEADLINE)
+    assert not process.wait(DEADLINE).known  # nothing was read yet
+    with process, process.channel.makefile("rb") as came:
+        assert len(came.read()) == 3 << 20, "what came before there was too much"
+
+
 # --- Workers ----------------------------------------------------------------------------------------------------
 
 SPEAK = """

@@ -401,10 +401,10 @@ class Relay:
         while self.streams:
             for fd, event in self._poller.wait(-1):
                 if (writer := self._by_fd.get(fd)) is not None:
-                    self._serve(writer, event)
+                    writer.flush()
+                    self._watch(writer)
                 elif fd in self._actions:
                     self._actions[fd](event)
-            self._transport.discard()
 
     def _end(self, stream: RelayStream) -> None:
         if stream.reads:

@@ -79,10 +79,6 @@ class Transport:
         if self.size > MAX_WAITING:
             raise LostError(f"{self.size} bytes wait for the other side, which does not read")
 
-    def discard(self) -> None:
-        """Drop the output buffer, because nobody will read it."""
-        self.out, self.size = [], 0
-
     def write(self) -> bool:
         """Send as much as the connection takes; return whether the output buffer is empty."""
         data = self.out[0] if len(self.out) == 1 else b"".join(self.out)
