@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import math
 import operator
@@ -828,6 +829,25 @@ async def test_a_handler_whose_tasks_raise_when_they_are_cancelled_fails_no_othe
             asked.scope.cancel()
             await asked.done.wait()
         assert await pool.call(operator.neg, 1) == -1
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio cancels a task again and again
+async def test_no_further_handler_begins_when_the_loop_ends(template):
+    handled = []
+
+    async def handle(value):
+        handled.append(value)
+        if value == 0:
+            with contextlib.suppress(asyncio.CancelledError):
+                await anyio.sleep_forever()
+
+    async with aio.Pool(template, max_workers=1, max_calls=1, on_event=handle) as pool:
+        async with anyio.create_task_group() as group:
+            group.start_soon(pool.call, jobs.say_all, 2)
+            await until(lambda: handled and not pool._pool_loop.pooled_workers)  # the end of that would kill the pool
+            [task] = pool._pool_loop.here("call")._tasks
+            task.cancel()  # as asyncio.run does
+        assert handled == [0]
 
 
 async def test_a_pool_is_killed_in_spite_of_a_handler_that_does_not_end_and_not_closed_in_it(template, tasks):

@@ -48,6 +48,11 @@ class AwaitedEvents:
         """True in a handler that is awaited here."""
         return self._task is not None and self._task == get_current_task()
 
+    @property
+    def _is_cancelled(self) -> bool:
+        """True if no further handler should run: also at the end of the loop, when a handler has caught that."""
+        return self._cancelled or self._loop.is_cancelled
+
     def add(self, pair: tuple[Any, Any]) -> None:
         """Deliver a pair once the handlers of the events before it are done."""
         self._pairs.append(pair)
@@ -67,7 +72,7 @@ class AwaitedEvents:
             self._end()
 
     async def _run(self) -> None:
-        while self._pairs and not self._cancelled:
+        while self._pairs and not self._is_cancelled:
             who, what = self._pairs[0]
             if type(who) is Event:
                 self._pairs.popleft()
@@ -82,7 +87,7 @@ class AwaitedEvents:
         try:
             await answer
         except get_cancelled_exc_class():
-            if self._cancelled or self._loop.is_cancelled:
+            if self._is_cancelled:
                 raise
             event.not_handled(CallCancelledError("the task that an on_event returned was cancelled"))
         except Exception as error:

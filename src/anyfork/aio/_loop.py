@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from math import inf
 from time import monotonic
 
 from anyio import wait_readable
@@ -148,7 +149,10 @@ class TrioLoop:
         """True in a signal handler that has interrupted the loop itself."""
         return not self._trio.lowlevel.in_trio_task()
 
-    is_cancelled = True  # only the current task itself can be cancelled
+    @property
+    def is_cancelled(self) -> bool:
+        """True if the current task was cancelled."""
+        return self._trio.current_effective_deadline() == -inf
 
     def waiting(self) -> FutureLike:
         """Make an awaitable for one task."""
