@@ -303,6 +303,7 @@ def test_the_start_method_may_be_set_for_the_whole_program(program):
     assert said == ["('anyfork', 'one')"]
 
 
+@pytest.mark.untraced  # the resource tracker or server of another method may be ended while coverage writes its data
 def test_other_start_methods_work_where_ours_is_that_of_the_program(program):
     said = program("""
         import multiprocessing

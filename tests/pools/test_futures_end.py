@@ -620,6 +620,10 @@ def raising_log(raised):
     assert set(reported) == {raised}
 
 
+def vanish():
+    os._exit(3)
+
+
 def emit_and_return(value):
     anyfork.emit(value)
     return value
@@ -627,7 +631,7 @@ def emit_and_return(value):
 
 def test_a_log_handler_may_exit_and_the_executor_goes_on(warm):
     with raising_log(SystemExit), Executor(warm, max_workers=1) as executor:
-        assert isinstance(executor.submit(os._exit, 3).exception(SOON), anyfork.WorkerDiedError)
+        assert isinstance(executor.submit(vanish).exception(SOON), anyfork.WorkerDiedError)
         assert executor.submit(emit_and_return, 1).result(SOON) == 1, "an event without a handler is logged"
         assert list(executor.map(abs, [-1, -2], progress=lambda *_: int("no"), timeout=SOON)) == [1, 2]
 
@@ -635,7 +639,7 @@ def test_a_log_handler_may_exit_and_the_executor_goes_on(warm):
 async def test_a_log_handler_may_raise_and_the_pool_goes_on(anyio_backend):
     async with aio.Pool(max_workers=1) as pool:
         with raising_log(ValueError), pytest.raises(anyfork.WorkerDiedError):
-            await pool.call(os._exit, 3)
+            await pool.call(vanish)
         with raising_log(ValueError):
             assert await pool.call(emit_and_return, 1) == 1
 

@@ -115,7 +115,7 @@ class MainLookup:
 
     def _ending(self) -> threading.Thread | None:
         if self._events is None:
-            return None
+            return self._thread  # which has done all and is about to end
         ended = [fd for fd, mask in self._events.poll(0) if mask & POLLHUP]
         return self._thread if len(ended) == len(self._asked) else None
 
