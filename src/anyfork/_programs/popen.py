@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 else:
     StandardPopen = subprocess.Popen
 
-SHORTEST_START = 0.5  # seconds that a start may take whatever the timeout is: a warm one takes milliseconds, more under load
+SHORTEST_START = 0.5  # seconds that a start may take whatever the timeout is; a warm one takes milliseconds
 
 logger = logging.getLogger("anyfork.subprocess")
 _told: set[str] = set()  # the reasons for cold starts that were logged
