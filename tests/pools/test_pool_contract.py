@@ -844,8 +844,10 @@ async def test_no_further_handler_begins_when_the_loop_ends(template):
     async with aio.Pool(template, max_workers=1, max_calls=1, on_event=handle) as pool:
         async with anyio.create_task_group() as group:
             group.start_soon(pool.call, jobs.say_all, 2)
-            await until(lambda: handled and not pool._pool_loop.pooled_workers)  # the end of that would kill the pool
-            [task] = pool._pool_loop.here("call")._tasks
+            await until(lambda: handled)
+            tasks = pool._pool_loop.here("call")._tasks
+            await until(lambda: len(tasks) == 1)  # the one of the handler: the end of another would kill the pool
+            [task] = tasks
             task.cancel()  # as asyncio.run does
         assert handled == [0]
 
