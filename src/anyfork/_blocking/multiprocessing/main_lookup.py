@@ -116,8 +116,8 @@ class MainLookup:
     def _ending(self) -> threading.Thread | None:
         if self._events is None:
             return self._thread  # which has done all and is about to end
-        ended = [fd for fd, mask in self._events.poll(0) if mask & POLLHUP]
-        return self._thread if len(ended) == len(self._asked) else None
+        ended = {fd for fd, mask in self._events.poll(0) if mask & POLLHUP}  # also those that the thread closes now
+        return self._thread if ended >= self._asked.keys() else None
 
     def forget(self) -> None:
         """Close everything. Also runs in a forked copy of the owner, where no thread answers."""
