@@ -148,18 +148,30 @@ def test_an_answer_is_delivered_although_an_interrupt_comes_before_its_worker_is
         loop.run_until_complete(task)
 
 
-@pytest.fixture
-def failing(monkeypatch):
-    """Let the next pool fail once, when the first answer has come."""
+def fail_after_an_answer(monkeypatch, once):
+    """Let decisions of schedulers fail, once or always, when the first answer has come."""
     decide = Scheduler.decide
 
-    def fail_after_an_answer(scheduler: Scheduler, now: float) -> object:
+    def decide_or_fail(scheduler: Scheduler, now: float) -> object:
         if scheduler.stats().answered:
-            monkeypatch.undo()
+            if once:
+                monkeypatch.undo()
             raise ZeroDivisionError
         return decide(scheduler, now)
 
-    monkeypatch.setattr(Scheduler, "decide", fail_after_an_answer)
+    monkeypatch.setattr(Scheduler, "decide", decide_or_fail)
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Let the next pool fail once, when the first answer has come."""
+    fail_after_an_answer(monkeypatch, once=True)
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Let each decision of a scheduler fail as soon as it has seen an answer."""
+    fail_after_an_answer(monkeypatch, once=False)
 
 
 @pytest.mark.anyio
@@ -181,19 +193,6 @@ async def test_a_pool_that_fails_can_be_closed_although_a_map_has_items_that_wer
             assert await anext(results) == 0
         rest = [await anext(results) for _ in range(8)]
         assert isinstance(rest[-1], anyfork.PeerError)
-
-
-@pytest.fixture
-def broken(monkeypatch):
-    """Let each decision of a scheduler fail as soon as it has seen an answer."""
-    decide = Scheduler.decide
-
-    def decide_or_fail(scheduler: Scheduler, now: float) -> object:
-        if scheduler.stats().answered:
-            raise ZeroDivisionError
-        return decide(scheduler, now)
-
-    monkeypatch.setattr(Scheduler, "decide", decide_or_fail)
 
 
 @pytest.mark.anyio
