@@ -94,7 +94,7 @@ def _of_no_directory() -> list[str]:
     return ["-P"] if sys.version_info[:2] == (3, 13) and not current_directory() else []
 
 
-def initialise(link: Link, named: bool = False) -> None:
+def initialise(link: Link, *, named: bool = False) -> None:
     """Give a fresh interpreter its module path, its arguments and its setting for lazy imports, as this program has
     them. An interpreter that the user has ``named`` may have packages of its own.
     """

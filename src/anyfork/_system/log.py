@@ -55,8 +55,8 @@ def _write(
 ) -> None:
     """Write a record. Report what a log handler of the program raises as an exception of the thread, which goes on.
 
-    The record names the function that has called this, or one that is more ``frames`` above.
-    The caller may be a thread or a task that all jobs of a pool depend on.
+    The caller may be a thread or a task that all jobs of a pool depend on. ``frames`` counts the calls from here up to
+    the function that the record names.
     """
     try:
         logger.log(level, text, *args, exc_info=error, stacklevel=frames)
