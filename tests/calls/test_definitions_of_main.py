@@ -89,7 +89,7 @@ def rebuild(value, tracker):
 
 @pytest.mark.parametrize("make", [contextvars.ContextVar, typing.TypeVar, lambda name: typing.NewType(name, int)])
 def test_objects_whose_identity_counts_are_not_held_for_ever(make, monkeypatch):
-    monkeypatch.setattr(single_objects, "MOST", 8)
+    monkeypatch.setattr(single_objects, "MOST_HELD", 8)
     steady = make("steady")
     tracker, received = reduce_kind(steady)[1][0], rebuild(steady, "of steady")
     for number in range(40):

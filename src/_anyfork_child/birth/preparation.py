@@ -49,7 +49,7 @@ def _own_packages() -> list[str]:
     given = {os.path.normpath(place) for place in os.environ.get("PYTHONPATH", "").split(os.pathsep)}
     package = sys.modules[__name__.partition(".")[0]]
     given.add(os.path.dirname(package.__path__[0]))
-    last = max(number for number, entry in enumerate(sys.path) if is_standard_library(entry))
+    last = max((number for number, entry in enumerate(sys.path) if is_standard_library(entry)), default=-1)
     return [entry for entry in sys.path[last + 1 :] if entry not in given]
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MADE_AT_RUN_TIME = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is not one of the interpreter's own
 
-MOST = 1000  # objects without weak references that stay known: context variables, for instance
+MOST_HELD = 1000  # objects without weak references that stay known: context variables, for instance
 
 _made: dict[str, Callable[[], Any]] = {}  # how to get an object, by its tracker, which is the same in all processes
 _trackers: dict[int, str] = {}  # by the id of an object
@@ -52,7 +52,8 @@ def _nothing() -> None:
 def _keep(tracker: str, value: Any) -> Any:
     """Know an object as long as it is in use. Return that of the first thread, if several receive it at the same time.
 
-    An object without weak references may not be in use any more: it is forgotten when MOST others have been used since.
+    An object without weak references may not be in use any more: it is forgotten when MOST_HELD others have been used
+    since.
     """
     known = _made.get(tracker) or _made.setdefault(tracker, _reference(tracker, value))
     kept = known()
@@ -62,7 +63,7 @@ def _keep(tracker: str, value: Any) -> Any:
     _trackers.setdefault(id(kept), tracker)
     if tracker in _held:
         _held[tracker] = _held.pop(tracker, kept)
-        for surplus in [*_held][:-MOST] if len(_held) > MOST else ():
+        for surplus in [*_held][:-MOST_HELD] if len(_held) > MOST_HELD else ():
             _forget(surplus, id(_held.pop(surplus, None)))
     return kept
 
