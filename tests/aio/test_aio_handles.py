@@ -28,6 +28,7 @@ from deadlines import DEADLINE
 from owner_side import ended, pipe, read_all, stopped
 
 import anyfork
+from _anyfork_child.wire.platform import has_pidfds
 from anyfork import aio
 
 pytestmark = pytest.mark.anyio
@@ -50,6 +51,11 @@ async def read_to_end(stream):
         while True:
             data += await stream.receive()
     return data
+
+
+def pidfds():
+    """Return how many pidfds this process holds."""
+    return [*descriptors().values()].count("anon_inode:[pidfd]")
 
 
 async def ask(template, expression, *values):
@@ -216,6 +222,25 @@ async def test_a_process_may_be_killed_right_after_it_was_entered(template):
         process.kill()
         assert (await process.wait()).signal == signal.SIGKILL
         await process.aclose()
+
+
+async def test_a_process_may_be_killed_twice_before_its_template_has_said_so(template):
+    # The template is held between the fork and its report, so that only the process itself has said who it is.
+    code = "import os\nos.register_at_fork(after_in_parent=lambda: os.read(args[0].fileno(), 1))"
+    with pipe() as (held, release):
+        await template.execute(code, anyfork.Descriptor(held)).ready()
+        process, before = template.fork().start(child_side.until_closed), pidfds()
+        async with anyio.create_task_group() as group:
+            group.start_soon(process.ready)
+            with anyio.fail_after(DEADLINE):
+                while process.pid is None:
+                    await anyio.lowlevel.checkpoint()
+            process.kill()
+            process.kill()
+            assert pidfds() == before + has_pidfds()
+            os.write(release, b"x")
+    assert (await process.wait()).signal == signal.SIGKILL
+    await process.aclose()
 
 
 async def test_many_tasks_may_wait_for_one_process(template):

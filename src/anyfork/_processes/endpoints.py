@@ -400,9 +400,14 @@ class Endpoints:
             opened = Owned(map(os.pidfd_open, (pid,)))
             # While the other end of its socket is open the process lives, so the pid was its own when it was looked up.
             if not is_ready(fd, 0):  # it has not hung up
-                [self.session.pidfd] = duplicates(opened.fds)
+                self._keep_pidfd(opened)
         except OSError:  # it has ended, or descriptors have run out
             pass
+
+    def _keep_pidfd(self, opened: Owned) -> None:
+        """Keep an opened pidfd, unless a signal handler has come in between, and its call has found one."""
+        session, made = self.session, duplicates(opened.fds)
+        [session.pidfd] = made if session.pidfd < 0 else (session.pidfd,)
 
     def _end_unknown(self) -> None:
         """Note the end of a process that has outlived its template. Its status is unknown, unless this process is its
@@ -499,17 +504,17 @@ class Endpoints:
 
     def _recognise(self, pid: int) -> None:
         """Open a pidfd for a process that has reported its function before its template has reported its birth."""
-        if self.remote or not has_pidfds():
+        session = self.session
+        if session.pidfd >= 0 or self.remote or not has_pidfds():
             return
         try:
             opened = Owned(map(os.pidfd_open, (pid,)))
         except OSError:  # it has ended
             return
         self.read_status()
-        session = self.session
         if not (session.born or session.status_ended):
             # The template reports before it reaps, so the process was not reaped when the pid was looked up.
-            [session.pidfd] = duplicates(opened.fds)
+            self._keep_pidfd(opened)
 
     def _close_executed(self) -> None:
         close_attribute(self, "executed")
