@@ -19,7 +19,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
-from conftest import descendants, eventually, wait_for_end
+from conftest import count_descriptors, descendants, eventually, wait_for_end
 from deadlines import PROGRAM_DEADLINE
 from owner_side import environment, output_of
 
@@ -906,6 +906,16 @@ def test_an_interrupt_while_a_start_is_counted_leaves_no_program(warm, interrupt
             warm.run_code("import signal; signal.pause()")
     finally:
         sys.settrace(before)
+
+
+def test_a_start_with_a_timeout_keeps_no_descriptor_of_those_before(warm):
+    counts = []
+    for _ in range(4):
+        with warm.run_code("pass", timeout=PROGRAM_DEADLINE) as process:
+            process.wait(PROGRAM_DEADLINE)
+        del process
+        counts.append(count_descriptors())
+    assert counts[1] == counts[-1]
 
 
 TIMED = {

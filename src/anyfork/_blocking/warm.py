@@ -333,6 +333,7 @@ class Warm(TemplateSource):
         Raises NotInTimeError at a deadline, too. The making goes on then, for the next call.
         """
         self._check(call)
+        self._recount()
         if until is None:
             return do_locked(self._lock, self._get, call)
         found: list[Generation | None] = []
@@ -347,7 +348,6 @@ class Warm(TemplateSource):
 
     def _get(self, call: str) -> Generation:
         self._check(call)
-        self._recount()
         present = self._up_to_date()
         if present is not None:
             return present
