@@ -357,6 +357,24 @@ async def test_a_cancelled_caller_does_not_wait(name):
         await anyio.to_thread.run_sync(ended.wait)
 
 
+async def test_cancelled_callers_leave_the_threads_of_the_program_to_others():
+    release = threading.Event()
+
+    def make():
+        anyio.from_thread.run_sync(tasks.cancel_scope.cancel)
+        release.wait()
+        return anyfork.Template.new_exec()
+
+    async with aio.Warm(make=make) as warm:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(warm.fork)
+        assert anyio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+        release.set()
+        async with await warm.run_code("pass") as process:
+            assert (await process.wait()).code == 0
+
+
 async def test_it_stays_in_its_process():
     async with aio.Warm() as warm:
         with pytest.raises(anyfork.ArgumentError, match="make another one there"):

@@ -7,7 +7,6 @@ from subprocess import PIPE, CalledProcessError, CompletedProcess
 import anyio
 from anyio import BrokenResourceError, create_task_group
 from anyio.abc import Process as AnyProcess
-from anyio.to_thread import run_sync
 
 from _anyfork_child.wire.program_reports import FAILED
 
@@ -145,7 +144,7 @@ async def open_process(
             attributes = program_attributes(stdin, stdout, stderr, **options)
             return (await _start(template, line, attributes, pass_fds))[0]
         warm = template._warm
-        generation, env = await run_sync(generation_for, warm, options.get("env"), abandon_on_cancel=True)
+        generation, env = await template._in_thread(generation_for, warm, options.get("env"))
         attributes = program_attributes(stdin, stdout, stderr, **{**options, "env": env})
         program, why = await _start(
             generation.template, line, attributes, pass_fds, warm._imports_to(line.kind, line.target)

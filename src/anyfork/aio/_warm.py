@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from anyio import Lock
+from anyio import CapacityLimiter, Lock
 from anyio.to_thread import run_sync
 
 from .._blocking.generation import NotWarmError
@@ -16,6 +16,7 @@ from .._errors import ArgumentError, ForkError, HandleError, RemoteTemplateError
 from .._processes.flows import why_gone
 from .._processes.handles import HasTemplates
 from .._system.import_path import ORDINARY
+from ._loop import running_loop
 from ._process import Process
 from ._template import Template
 from ._waiting import run
@@ -25,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any, Self, Unpack
+    from typing import Any, Self, TypeVarTuple, Unpack
 
     from _anyfork_child.values.functions_by_value import Receiver
 
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from .._processes.attributes import Attributes
     from .._processes.flows import Result
     from .._processes.handles import TemplateHandle
+    from ._loop import Loop
+
+    Args = TypeVarTuple("Args")
 
 
 class Warm(HasTemplates):
@@ -73,6 +77,7 @@ class Warm(HasTemplates):
     ) -> None:
         self._warm = BlockingWarm(*preload, make=make, python=python, watch=watch, cool_down=cool_down, learn=learn)
         self._kept: tuple[Generation, Template] | None = None  # what ``template`` has returned last
+        self._loop: Loop | None = None  # the event loop that has used this last
 
     async def template(self) -> Template:
         """Return a fork of the present template, ready. It stays with this object: fork it.
@@ -90,7 +95,7 @@ class Warm(HasTemplates):
 
             anyio.run(main)
         """
-        generation = await run_sync(self._warm._current, "template", abandon_on_cancel=True)
+        generation = await self._in_thread(self._warm._current, "template")
         kept = self._kept
         if kept is None or kept[0] is not generation or bool(await run(why_gone(kept[1]._link))):
             template = Template.from_blocking(await run_sync(self._warm._fork_of, generation, {}))
@@ -113,7 +118,7 @@ class Warm(HasTemplates):
 
             anyio.run(main)
         """
-        made = await run_sync(partial(self._warm.fork, **attributes), abandon_on_cancel=True)
+        made = await self._in_thread(partial(self._warm.fork, **attributes))
         return Template.from_blocking(made)
 
     async def run_module(self, name: str, /, *argv: Argument, **attributes: Unpack[Attributes]) -> Process:
@@ -237,10 +242,20 @@ class Warm(HasTemplates):
         own = [] if kept is None or kept[0] is not generation else [kept[1]]
         return [generation.template, *own]
 
+    async def _in_thread(self, function: Callable[[*Args], Result], *args: *Args) -> Result:
+        """Call a function that looks at the template in a thread. A cancelled caller does not wait for it.
+
+        All of them need the same lock, so one thread at a time is enough. They take none from other uses of threads:
+        under trio, a thread that a caller has left counts until it ends, which is when the template is made.
+        """
+        if self._loop is None or not self._loop.runs:
+            self._loop, self._limiter = running_loop(), CapacityLimiter(1)
+        return await run_sync(function, *args, abandon_on_cancel=True, limiter=self._limiter)
+
     async def _run(self, call: str, target: Argument, argv: Sequence[Argument], attributes: Any) -> Process:
         warm = self._warm
         try:
-            made, generation = await run_sync(warm._begin, call, attributes, abandon_on_cancel=True)
+            made, generation = await self._in_thread(warm._begin, call, attributes)
             process, report = warm._take_over(Template.from_blocking(made), Process._of, call, target, argv)
             await process._ready_or_gone()
         except RemoteTemplateError:  # it was to run there

@@ -7,7 +7,6 @@ from copy import copy
 from functools import partial
 
 from anyio import Event
-from anyio.to_thread import run_sync
 
 from .._errors import AnyforkError, ArgumentError, CallCancelledError
 from .._pools.generations import FollowingPool, in_place, several
@@ -182,7 +181,8 @@ class WarmPoolLoop(FollowingPool, PoolLoop):
             known = None if gone else known
         if followed.source is None:  # another template has taken its place, maybe during the wait
             return None
-        return await run_sync(_newer_than, known, followed.warm._warm, abandon_on_cancel=True)
+        found: Made | None = await followed.warm._in_thread(_newer_than, known, followed.warm._warm)
+        return found
 
     def _take(self, followed: Followed, made: Made) -> None:
         generation, template = made
