@@ -160,6 +160,27 @@ async def test_a_handler_may_call_the_worker_for_each_of_many_events_and_in_othe
     assert found == [*range(400), 0, 1, 2]
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # a task of trio cannot be awaited
+async def test_a_call_fails_alone_if_what_its_handler_returns_is_cancelled(template):
+    loop = asyncio.get_running_loop()
+
+    def handle(_):
+        task = loop.create_task(asyncio.sleep(DEADLINE))
+        loop.call_soon(task.cancel)
+        return task
+
+    async with aio.Worker(template.fork()) as worker:
+
+        async def fail():
+            with pytest.raises(anyfork.CallCancelledError, match="on_event"):
+                await worker.call(call_functions.say, 1, on_event=handle)
+
+        async with anyio.create_task_group() as tasks:  # one of them awaits what is for the other
+            tasks.start_soon(fail)
+            tasks.start_soon(fail)
+        assert await worker.call(call_functions.echo, 1) == 1
+
+
 async def test_a_handler_that_does_not_end_is_cancelled_with_its_call(template):
     async with aio.Worker(template.fork(), concurrency=2) as worker:
         with anyio.fail_after(DEADLINE):

@@ -1,7 +1,8 @@
-"""The events whose handlers an async pool awaits, each call's in a task of their own.
+"""Handlers of events that are awaited, and the events that wait for them in an async pool.
 
-The pool goes on reading from the worker meanwhile: the handler may wait for a call that is in the same worker. What
-comes after such an event for the same call or map waits for the handler: further events, and the answers.
+The handlers of each call of a pool run in a task of their own. The pool goes on reading from the worker meanwhile: a
+handler may wait for a call that is in the same worker. What comes after such an event for the same call or map waits
+for the handler: further events, and the answers.
 """
 
 from __future__ import annotations
@@ -13,16 +14,15 @@ from anyio import CancelScope, get_cancelled_exc_class, get_current_task
 from .._calls.events import Event
 from .._errors import CallCancelledError
 from .._pools.jobs import deliver
+from ._loop import is_cancelled
 from ._waiting import within
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from typing import Any
 
     from anyio import TaskInfo
-
-    from ._loop import Loop
 
 
 class AwaitedEvents:
@@ -31,10 +31,9 @@ class AwaitedEvents:
     The pairs are those of ``deliver``. Only the first one may have something to await in place of None.
     """
 
-    __slots__ = ("_cancelled", "_loop", "_pairs", "_scope", "_task")
+    __slots__ = ("_cancelled", "_pairs", "_scope", "_task")
 
-    def __init__(self, loop: Loop, event: Event, answer: Awaitable[object]) -> None:
-        self._loop = loop
+    def __init__(self, event: Event, answer: Awaitable[object]) -> None:
         self._pairs: deque[tuple[Any, Any]] = deque([(event, answer)])
         self._cancelled = False
         self._scope: CancelScope | None = None
@@ -51,7 +50,7 @@ class AwaitedEvents:
     @property
     def _is_cancelled(self) -> bool:
         """True if no further handler should run: also at the end of the loop, when a handler has caught that."""
-        return self._cancelled or self._loop.is_cancelled
+        return self._cancelled or is_cancelled()
 
     def add(self, pair: tuple[Any, Any]) -> None:
         """Deliver a pair once the handlers of the events before it are done."""
@@ -76,29 +75,12 @@ class AwaitedEvents:
             who, what = self._pairs[0]
             if type(who) is Event:
                 self._pairs.popleft()
-                await self._await_handler(who, who.handle() if what is None else what)
+                answer = who.handle() if what is None else what
+                if hasattr(answer, "__await__"):
+                    await await_handler(who, answer, lambda: self._is_cancelled)
             else:
                 deliver(deque(((who, what),)))
                 self._pairs.popleft()  # afterwards: an interrupt may come in between, see ``deliver``
-
-    async def _await_handler(self, event: Event, answer: Any) -> None:
-        if not hasattr(answer, "__await__"):
-            return
-        try:
-            await answer
-        except get_cancelled_exc_class():
-            if self._is_cancelled:
-                raise
-            event.not_handled(CallCancelledError("the task that an on_event returned was cancelled"))
-        except Exception as error:
-            event.not_handled(error)
-        except BaseExceptionGroup as group:  # of trio: what tasks have raised when they were cancelled
-            cancelled, raised = group.split(get_cancelled_exc_class())
-            if not isinstance(raised, Exception):
-                raise
-            event.not_handled(raised)
-            if cancelled is not None:
-                raise cancelled from None
 
     def _end(self) -> None:
         """Drop the events that are left, and deliver the answers."""
@@ -111,3 +93,27 @@ class AwaitedEvents:
                 who.drop()
             elif hasattr(what, "close"):  # a coroutine that was not started
                 what.close()
+
+
+async def await_handler(
+    event: Event, answer: Awaitable[object], is_cancelled: Callable[[], bool] = is_cancelled
+) -> None:
+    """Await what the handler of an event has returned. Exceptions are reported as the event's.
+
+    A cancellation is raised if ``is_cancelled()``. Otherwise only what the handler has returned was cancelled.
+    """
+    try:
+        await answer
+    except get_cancelled_exc_class():
+        if is_cancelled():
+            raise
+        event.not_handled(CallCancelledError("the task that an on_event returned was cancelled"))
+    except Exception as error:
+        event.not_handled(error)
+    except BaseExceptionGroup as group:  # of trio: what tasks have raised when they were cancelled
+        cancelled, raised = group.split(get_cancelled_exc_class())
+        if not isinstance(raised, Exception):
+            raise
+        event.not_handled(raised)
+        if cancelled is not None:
+            raise cancelled from None

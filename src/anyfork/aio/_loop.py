@@ -245,6 +245,12 @@ def running_loop() -> Loop | None:
     return TrioLoop() if trio is not None and trio.lowlevel.in_trio_run() else None
 
 
+def is_cancelled() -> bool:
+    """Return whether the current task was cancelled, and not only something that it has awaited."""
+    loop = running_loop()
+    return loop is None or loop.is_cancelled
+
+
 class TaskWait:
     """A wait of one task: until ``wake`` is called, or a descriptor is readable.
 

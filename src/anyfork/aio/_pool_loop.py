@@ -418,7 +418,7 @@ class PoolLoop(PoolHandle):
             return len(awaited)
         answer = event.handle()
         if hasattr(answer, "__await__"):
-            self._awaited[receiver] = awaited = AwaitedEvents(self._loop, event, answer)
+            self._awaited[receiver] = awaited = AwaitedEvents(event, answer)
             self._loop.spawn(self._await_handlers, receiver, awaited)
             if isinstance(receiver, CallJob) and receiver.closed:
                 self.leave_handlers(receiver)

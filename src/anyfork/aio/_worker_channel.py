@@ -23,6 +23,7 @@ from .._calls.call import DONE, State
 from .._calls.worker_channel import WorkerChannel
 from .._processes.flows import put_down
 from .._processes.undelivered import RETRY, destructor
+from ._awaited_events import await_handler
 from ._loop import Readiness
 from ._waiting import follow, run, shielded, wait_for_process, within
 
@@ -296,13 +297,7 @@ class AsyncWorkerChannel(WorkerChannel):
         The task that reads may be cancelled while it awaits the handler of another task's call, which must not suffer
         from that.
         """
-        try:
-            if own:
-                await answer
-            else:
-                await shielded(lambda: answer)
-        except Exception as error:
-            event.not_handled(error)
+        await await_handler(event, answer if own else shielded(lambda: answer))
 
     def retry_soon(self, loop: Loop) -> None:
         """Let the reader wake after RETRY if messages are unsent and polling is no use."""
