@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from functools import wraps
-from time import monotonic
 
 from .._blocking.generation import NotWarmError
 from .._blocking.template import Template
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     StandardPopen: TypeAlias = subprocess.Popen[Any]  # generic in the stubs, by what its streams carry
 else:
     StandardPopen = subprocess.Popen
-
-SHORTEST_START = 0.5  # seconds that a start may take whatever the timeout is; a warm one takes milliseconds
 
 logger = logging.getLogger("anyfork.subprocess")
 _told: set[str] = set()  # the reasons for cold starts that were logged
@@ -149,15 +146,10 @@ class Popen(StandardPopen):
 
 
 class TimedPopen(Popen):
-    """A Popen whose timeouts end at a deadline at the latest.
-
-    The deadline for its start is a moment later, if necessary: with a timeout of 0, the standard module starts the
-    command and says why it cannot be started.
-    """
+    """A Popen whose timeouts end at a deadline at the latest, which is that of its start, too."""
 
     def __init__(self, args: Any, *positional: Any, until: float | None = None, **keywords: Any) -> None:
-        self._end = until
-        self._until = None if until is None else max(until, monotonic() + SHORTEST_START)
+        self._until = until
         super().__init__(args, *positional, **keywords)
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:  # noqa: A002  # as there
@@ -167,7 +159,7 @@ class TimedPopen(Popen):
         return super().wait(self._left(timeout))
 
     def _left(self, timeout: float | None) -> float | None:
-        left = remaining(self._end)
+        left = remaining(self._until)
         return timeout if timeout is None or left is None else min(timeout, left)
 
 

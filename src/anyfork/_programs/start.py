@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     Made = TypeVar("Made")
 
+SHORTEST_START = 0.5  # seconds that a start may take whatever the timeout is; a warm one takes milliseconds
+
 
 def start_warm(
     template: Template | None,
@@ -45,13 +47,14 @@ def start_warm(
     """Start a command line; return its process, and why a new interpreter runs it, if one does.
 
     ``passed`` are descriptors that it gets under their numbers, ``group`` the process group that it joins. It tells
-    the address ``imports_to`` what it has imported. Raises
-    NotAProgramError if nothing was started, OSError if the system has refused an attribute, and NotInTimeError if it
-    has not started at the deadline ``until``.
+    the address ``imports_to`` what it has imported. Raises NotAProgramError if nothing was started, OSError if the
+    system has refused an attribute, and NotInTimeError if it has not started at the deadline ``until``, or a moment
+    later: with a timeout of 0, too, the standard module says why a command cannot be started.
     """
     with errors_of_start(attributes):
         handle, report = request(Template, Process._of, template, line, attributes, passed, group, imports_to)
-        process = handle._ready_or_gone(remaining(until))
+        left = remaining(until)
+        process = handle._ready_or_gone(None if left is None else max(left, SHORTEST_START))
     said = read_report(report)
     if said.startswith(FAILED):
         process.wait()
