@@ -181,18 +181,22 @@ async def test_a_call_fails_alone_if_what_its_handler_returns_is_cancelled(templ
         assert await worker.call(call_functions.echo, 1) == 1
 
 
-async def test_a_handler_that_does_not_end_is_cancelled_with_its_call(template):
+async def test_a_handler_that_does_not_end_is_cancelled_with_its_call_and_gets_no_further_event(template):
+    found = []
     async with aio.Worker(template.fork(), concurrency=2) as worker:
         with anyio.fail_after(DEADLINE):
             with anyio.CancelScope() as scope:
 
-                async def hang(_):
+                async def hang(value):
+                    found.append(value)
+                    await worker.call(call_functions.echo, 1)  # this reads the other events
                     scope.cancel()
                     await anyio.sleep_forever()
 
                 await worker.call(call_functions.say, 2, on_event=hang)
             assert scope.cancelled_caught
             assert await worker.call(call_functions.echo, 1) == 1
+    assert found == [0]
 
 
 async def test_a_handler_that_raises_fails_its_call(template):

@@ -112,7 +112,8 @@ def test_a_handler_may_call_the_worker_for_each_of_many_events():
     assert found == list(range(1000))
 
 
-def test_events_that_come_during_the_handler_of_an_event_are_handled_after_an_interrupt():
+@pytest.mark.parametrize("of_the_call", [False, True])
+def test_events_that_come_during_the_handler_of_an_event_are_handled_after_an_interrupt_but_by_no_call(of_the_call):
     found = []
 
     def handle(value):
@@ -123,9 +124,9 @@ def test_events_that_come_during_the_handler_of_an_event_are_handled_after_an_in
 
     with anyfork.Worker(on_event=handle, concurrency=2) as worker:
         with pytest.raises(KeyboardInterrupt):
-            worker.call(call_functions.say, 3)
+            worker.call(call_functions.say, 3, on_event=handle if of_the_call else None)
         assert worker.call(abs, -1) == 1
-    assert found == [0, 1, 2]
+    assert found == ([0] if of_the_call else [0, 1, 2])
 
 
 @pytest.mark.anyio

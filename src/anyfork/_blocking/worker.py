@@ -165,9 +165,11 @@ class Worker(WorkerHandle):
         except BaseException as error:
             if call is None or call.state is not DONE:
                 self._give_up(call, error, timeout)
-            elif not isinstance(error, TimeoutError):
-                call.drop()
-                raise
+            else:
+                call.end_events()
+                if not isinstance(error, TimeoutError):
+                    call.drop()
+                    raise
         assert call is not None  # or its error was raised
         return call.result()
 

@@ -424,7 +424,7 @@ class BlockingWorkerChannel(WorkerChannel):
             try:
                 self._handling[receiver] = events = deque([event])
                 while events:
-                    events.popleft().handle()
+                    self.handle_event(events.popleft())
             finally:
                 self._end_handling(receiver)
         except BaseException:

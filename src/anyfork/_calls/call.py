@@ -35,7 +35,7 @@ class State(IntEnum):
     NEW = 0
     QUEUED = 1
     SENT = 2
-    GIVEN_UP = 3  # sent, but its caller no longer waits for it
+    GIVEN_UP = 3  # sent, but its caller no longer waits for it, or for the handlers of its events
     DONE = 4
 
 
@@ -90,6 +90,10 @@ class Answer:
         self.items.append(item)
         if self.wake is not None:
             self.wake()
+
+    def end_events(self) -> None:
+        """Let no further event reach the call's own handler: the caller does not wait for the handlers any more."""
+        self.state = GIVEN_UP
 
     def drop(self) -> None:
         """Close the descriptors of the answer and of the items that have arrived and will not be used."""

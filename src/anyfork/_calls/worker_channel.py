@@ -347,6 +347,17 @@ class WorkerChannel:
             self.flush()
         return event
 
+    @staticmethod
+    def handle_event(event: Event) -> Any:
+        """Handle an event, and return what its handler returns. Drop it if it is for the handler of a call that was
+        given up.
+        """
+        call: Any = event.receiver
+        if call is not None and call.state is State.GIVEN_UP and call.on_event is not None:
+            event.drop()
+            return None
+        return event.handle()
+
     def distrust(self, error: ProtocolError) -> None:
         """Kill the worker and fail all calls, because it has sent something that is not the protocol."""
         text = f"the worker sent data that is not anyfork's protocol, and was killed: {error}"

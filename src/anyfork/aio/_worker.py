@@ -170,6 +170,7 @@ class Worker(WorkerHandle):
         except BaseException as error:
             leave(scope, error)
             if call is not None and call.state == State.DONE:
+                call.end_events()
                 if isinstance(error, TimeoutError):
                     return call.result()
                 call.drop()

@@ -19,7 +19,7 @@ from _anyfork_child.values.scalars import load_plain
 from _anyfork_child.wire.channel import NOWAIT
 
 from .._calls import flows
-from .._calls.call import DONE, State
+from .._calls.call import DONE
 from .._calls.worker_channel import WorkerChannel
 from .._processes.flows import put_down
 from .._processes.undelivered import RETRY, destructor
@@ -52,11 +52,6 @@ class _Handling:
     def __init__(self, event: Event) -> None:
         self.events: deque[Event] = deque([event])
         self.done = Turn()
-
-
-def _is_left(receiver: Any) -> bool:
-    """Return whether an event is for the own handler of a call that is no longer waited for."""
-    return receiver is not None and receiver.state is State.GIVEN_UP and receiver.on_event is not None
 
 
 class AsyncWorkerChannel(WorkerChannel):
@@ -272,10 +267,7 @@ class AsyncWorkerChannel(WorkerChannel):
                 self._handling[receiver] = handling = _Handling(event)
                 while handling.events:
                     event = handling.events.popleft()
-                    if _is_left(receiver):
-                        event.drop()
-                        continue
-                    answer = event.handle()
+                    answer = self.handle_event(event)
                     if hasattr(answer, "__await__"):
                         self._end_reading(me)  # the handler may wait for a call, and the task of that reads then
                         await self._await_handler(event, answer, own=call is not None and receiver is call)
