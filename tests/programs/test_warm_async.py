@@ -291,6 +291,12 @@ def test_a_pool_that_its_loop_leaves_behind_ends_its_own_template(used):
         warm.close()
 
 
+async def test_a_command_names_the_function_that_needs_a_template_on_this_machine():
+    async with aio.Warm(make=lambda: anyfork.RemoteTemplate([sys.executable])) as warm:
+        with pytest.raises(anyfork.RemoteTemplateError, match=r"^open_process\(\) needs"):
+            await aio.run_process(COMMAND, template=warm)
+
+
 async def test_a_pool_on_another_machine_needs_to_know_it_beforehand():
     async with aio.Warm(make=lambda: anyfork.RemoteTemplate([sys.executable])) as warm:
         async with aio.Pool(warm) as pool:

@@ -88,7 +88,7 @@ class Popen(StandardPopen):
         template, warm, imports_to = self._template, None, ""
         if isinstance(template, Warm):
             warm = template
-            generation, env = generation_for(warm, env, self._until)
+            generation, env = generation_for("Popen", warm, env, self._until)
             template, imports_to = generation.template, warm._imports_to(line.kind, line.target)
         stdin, stdout, stderr = (None if fd == -1 else fd for fd in (p2cread, c2pwrite, errwrite))
         attributes = program_attributes(stdin, stdout, stderr, cwd, env, umask, uid, gid, gids, new_session)
@@ -184,13 +184,13 @@ def timed(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def generation_for(warm: Warm, env: Any, until: float | None = None) -> tuple[Generation, Any]:
+def generation_for(call: str, warm: Warm, env: Any, until: float | None = None) -> tuple[Generation, Any]:
     """Return the generation for a program, and the program's environment.
 
     Raises NotAProgramError, NotInTimeError at the deadline, and what prevents a start on another machine.
     """
     try:
-        generation, given = warm._for_program("Popen", os.environb if env is None else env, until)
+        generation, given = warm._for_program(call, os.environb if env is None else env, until)
     except NotWarmError as why:
         raise NotAProgramError from why  # the Warm has logged it
     except AnyforkError as error:
@@ -199,9 +199,8 @@ def generation_for(warm: Warm, env: Any, until: float | None = None) -> tuple[Ge
         raise NotAProgramError(str(error)) from error
     if warm._is_remote:
         host = generation.template._link.session.host
-        raise RemoteTemplateError(
-            f"Popen() needs a template on this machine, and that of {warm!r} is on {host}", host=host
-        )
+        text = f"{call}() needs a template on this machine, and that of {warm!r} is on {host}"
+        raise RemoteTemplateError(text, host=host)
     return generation, given
 
 

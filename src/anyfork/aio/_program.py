@@ -144,7 +144,7 @@ async def open_process(
             attributes = program_attributes(stdin, stdout, stderr, **options)
             return (await _start(template, line, attributes, pass_fds))[0]
         warm = template._warm
-        generation, env = await template._in_thread(generation_for, warm, options.get("env"))
+        generation, env = await template._in_thread(generation_for, "open_process", warm, options.get("env"))
         attributes = program_attributes(stdin, stdout, stderr, **{**options, "env": env})
         program, why = await _start(
             generation.template, line, attributes, pass_fds, warm._imports_to(line.kind, line.target)
