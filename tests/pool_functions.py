@@ -134,6 +134,17 @@ def say_all(count):
         emit(value)
 
 
+async def say_before_and_after():
+    """Say something, and something more when this is cancelled."""
+    import anyio
+
+    emit("before")
+    try:
+        await anyio.sleep_forever()
+    finally:
+        emit("after")
+
+
 def say(value):
     emit(value)
     return value

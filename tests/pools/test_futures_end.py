@@ -688,6 +688,16 @@ async def test_a_signal_handler_may_change_a_pool_in_the_middle_of_anything(acti
         await template.aclose()
 
 
+def test_a_job_that_is_out_of_time_gives_its_handler_no_further_event(warm):
+    found = []
+    with Executor(warm, max_workers=1, concurrency=2) as executor:
+        job = executor.options(timeout=0.1, on_event=found.append).submit(jobs.say_before_and_after)
+        with pytest.raises(anyfork.CallTimeoutError):
+            job.result(SOON)
+        assert executor.submit(abs, -1).result(SOON) == 1
+    assert found in ([], ["before"])
+
+
 def test_an_executor_that_is_dropped_in_the_middle_is_collected(warm):
     executor = Executor(warm, max_workers=1)
     future = executor.submit(abs, -1)

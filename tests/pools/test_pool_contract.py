@@ -531,9 +531,10 @@ async def test_calls_that_are_cancelled_at_any_moment_leave_the_pool_as_it_was(t
         assert pool._pool_loop.scheduler.waiters == pool._pool_loop.scheduler.promised == 0
 
 
-async def test_a_call_that_is_cancelled_may_be_waited_for_instead(template, gate, seen, tasks):
-    async with aio.Pool(template, max_workers=1, on_event=seen, on_cancel="wait") as pool:
-        running = ask(tasks, pool.call, jobs.tell_and_wait, gate.file)
+async def test_a_call_that_is_cancelled_may_be_waited_for_instead_without_its_handler(template, gate, seen, tasks):
+    file = gate.file
+    async with aio.Pool(template, max_workers=1, on_cancel="wait") as pool:
+        running = ask(tasks, pool.call, lambda: jobs.say(jobs.tell_and_wait(file)), on_event=seen)
         (pid,) = await seen.wait(1)
         running.scope.cancel()
         await anyio.lowlevel.checkpoint()
@@ -541,6 +542,7 @@ async def test_a_call_that_is_cancelled_may_be_waited_for_instead(template, gate
         gate.open()
         await running.done.wait()
         assert await pool.call(jobs.pid) == pid
+    assert seen.values == [pid]
 
 
 async def test_a_call_that_is_cancelled_while_the_pool_closes_is_waited_for_too(template, gate, seen, tasks):
@@ -556,6 +558,14 @@ async def test_a_call_that_is_cancelled_while_the_pool_closes_is_waited_for_too(
         await running.done.wait()
         await closing.done.wait()
     assert running.error is None
+
+
+async def test_a_call_that_is_out_of_time_gives_its_handler_no_further_event(template, seen):
+    async with aio.Pool(template, max_workers=1, concurrency=2) as pool:
+        with pytest.raises(anyfork.CallTimeoutError):
+            await pool.call(jobs.say_before_and_after, timeout=0.1, on_event=seen)
+        assert await pool.call(operator.neg, 1) == -1
+    assert seen.values in ([], ["before"])
 
 
 # --- The queue ------------------------------------------------------------------------------------------------------

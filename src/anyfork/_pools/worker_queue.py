@@ -25,6 +25,7 @@ from .._calls.known_functions import FIRST_BY_VALUE
 from .._calls.permits import MOST_PERMITS
 from .._system.locks import call_all, in_one_go
 from .jobs import BatchJob
+from .records import JobState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ class JobCalls(Calls):
                 return event
         return None
 
-    def _event(self, message: call_messages.Message) -> Event:
+    def _event(self, message: call_messages.Message) -> Event | None:
+        """Return the event; drop it if it is for the handler of a job that was given up."""
         job = self.jobs.get(message[NUMBER])
         self.check_descriptors(message)
         if job is None or isinstance(job, MemoryRequest):
@@ -178,7 +180,11 @@ class JobCalls(Calls):
         receiver = getattr(job, "work", job)
         if job.on_event is None:
             return Event(message, self._serializer, self._on_event, None, receiver)
-        return Event(message, self._serializer, job.on_event, job.failing, receiver)
+        event = Event(message, self._serializer, job.on_event, job.failing, receiver)
+        if job.state is not JobState.GIVEN_UP:
+            return event
+        event.drop()
+        return None
 
     def taken_back(self, numbers: Sequence[int]) -> tuple[list[AnyJob], list[BatchJob]]:
         """Remove calls that will not begin, in one step. Return whole jobs, and parts of other jobs."""

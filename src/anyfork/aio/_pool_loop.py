@@ -416,12 +416,13 @@ class PoolLoop(PoolHandle):
         if awaited is not None:
             awaited.add((event, None))
             return len(awaited)
+        if isinstance(receiver, CallJob) and receiver.closed and receiver.on_event is not None:
+            event.drop()
+            return 0
         answer = event.handle()
         if hasattr(answer, "__await__"):
             self._awaited[receiver] = awaited = AwaitedEvents(event, answer)
             self._loop.spawn(self._await_handlers, receiver, awaited)
-            if isinstance(receiver, CallJob) and receiver.closed:
-                self.leave_handlers(receiver)
         return 0
 
     async def _await_handlers(self, receiver: object, awaited: AwaitedEvents) -> None:
