@@ -923,6 +923,7 @@ TIMED = {
     "run": (lambda warm, command: subprocess.run(command, template=warm, timeout=0.01), subprocess.TimeoutExpired),
     "call": (lambda warm, command: subprocess.call(command, template=warm, timeout=0.01), subprocess.TimeoutExpired),
     "run_code": (lambda warm, command: warm.run_code(command[-1], timeout=0.01), anyfork.NotReadyError),
+    "anyfork.call": (lambda warm, _: anyfork.call(abs, -1, template=warm, timeout=0.01), anyfork.CallTimeoutError),
 }
 
 

@@ -12,8 +12,8 @@ from .._processes.arguments import check_function, encode_for, refused_keywords
 from .._processes.session import STARTING
 from .._processes.start import take_over, warm_parent
 from .._system.signatures import overload
+from .._system.timeouts import NotInTimeError, remaining
 from .._system.timeouts import deadline as deadline_of
-from .._system.timeouts import remaining
 from .process import Process
 from .template import fork_of
 from .worker_channel import BlockingWorkerChannel
@@ -87,7 +87,10 @@ def run_alone(
 ) -> Any:
     """Run a call in a process of its own, as ``call`` says."""
     deadline = deadline_of(timeout)
-    process = start_one(Process._of, fork_of("call", template), function, args)
+    try:
+        process = start_one(Process._of, fork_of("call", template, deadline), function, args)
+    except NotInTimeError:
+        raise_given_up(TimeoutError(), timeout, started=False)
     channel = BlockingWorkerChannel(process, Calls(receiver=process._link.receiver))
     asked = channel.calls.expect(1, on_event)
     try:

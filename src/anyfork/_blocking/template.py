@@ -257,14 +257,18 @@ class Template(TemplateHandle):
         self.close()
 
 
-def fork_of(call: str, template: Template | TemplateSource | None) -> Template:
-    """Return a fork of a template, or of the default one. Raises ArgumentError, and what prevents a new template."""
+def fork_of(call: str, template: Template | TemplateSource | None, until: float | None = None) -> Template:
+    """Return a fork of a template, or of the default one.
+
+    Raises ArgumentError, what prevents a new template, and NotInTimeError if there is none at a deadline.
+    """
     if template is None:
         return Template()
-    if not isinstance(template, TemplateSource):
-        check_template(call, template)
-        template._link.check(call)
-    return template.fork()  # type: ignore[return-value]  # that of this face makes them
+    if isinstance(template, TemplateSource):
+        return template._fork_for(call, until, {})  # type: ignore[return-value]  # that of this face makes them
+    check_template(call, template)
+    template._link.check(call)
+    return template.fork()
 
 
 def is_template(value: object) -> bool:

@@ -218,7 +218,10 @@ class Warm(TemplateSource):
             with anyfork.Warm("json") as warm, warm.fork(cwd="/").run_code("import json") as process:
                 process.wait()
         """
-        generation = self._current("fork")
+        return self._fork_for("fork", None, attributes)
+
+    def _fork_for(self, call: str, until: float | None, attributes: Attributes) -> Template:
+        generation = self._current(call, until)
         made = self._fork_of(generation, attributes)
         self._count(generation)
         return made

@@ -489,6 +489,10 @@ class TemplateSource(HasTemplates):
         """Return a new template, which is the caller's. Each face implements this."""
         raise NotImplementedError
 
+    def _fork_for(self, call: str, until: float | None, attributes: Attributes) -> TemplateHandle:
+        """Do the same as ``fork`` for a call, which errors name. Raises NotInTimeError at a deadline, too."""
+        raise NotImplementedError
+
 
 def check_modules(call: str, names: Sequence[str]) -> None:
     """Raise ArgumentError for what is not the name of a module."""
