@@ -385,6 +385,17 @@ ATTEMPTS = {
 }
 
 
+def test_a_process_whose_pidfd_could_not_be_received_gets_signals_all_the_same():
+    source = """
+process = template.fork().start(faulty.forever)
+template.ready()  # it has reported the birth
+with_room(0, lambda: attempt(process.poll))
+process.terminate()
+say([process._link.session.pidfd, process.wait().signal])
+"""
+    assert run_program(NO_DESCRIPTORS + source) == [-1, signal.SIGTERM]
+
+
 def test_large_data_for_which_the_owner_has_no_descriptors_is_an_oserror_that_names_the_limit():
     source = """
 def told(action):

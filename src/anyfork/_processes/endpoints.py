@@ -447,12 +447,26 @@ class Endpoints:
             except ProcessLookupError:
                 pass  # ended, but not reported yet
         elif self.status is not None and not session.status_ended:
+            if session.pid is not None and not self.remote and has_pidfds():
+                self._signal_by_pid(session.pid, number)
+                return
             # No pidfds here, or another machine: the template, which has not reaped the process yet, knows its pid for
             # certain.
             try:
                 Channel(self.status.sock).send(Frame(SIGNAL, number))
             except ConnectionError:
                 pass  # ended, but not reported yet; or the template is gone
+
+    def _signal_by_pid(self, pid: int, number: int) -> None:
+        """Send a signal to a process whose pidfd could not be received (EMFILE). Raises OSError if that is still so."""
+        try:
+            opened = Owned(map(os.pidfd_open, (pid,)))
+            self.read_status()
+            # The template reports before it reaps, so the process was not reaped when the pid was looked up.
+            if self.session.status is None and not self.session.status_ended:
+                signal_pidfd(opened.fd, number)
+        except ProcessLookupError:
+            pass  # ended, but not reported yet
 
     @locked
     def signal_now_or_at_birth(self, number: int) -> None:
