@@ -78,6 +78,23 @@ def fail_to_parse():
         raise
 
 
+class StatementError(Exception):
+    """An error whose class has a reduction with state of its own, as those of SQLAlchemy."""
+
+    def __init__(self, statement, *, detail=()):
+        super().__init__(statement)
+        self.detail = detail
+
+    def __reduce__(self):
+        return StatementError, self.args, {"detail": self.detail}
+
+
+def fail_to_execute():
+    error = StatementError("select", detail=["no table"])
+    error.add_note("remember this")
+    raise error
+
+
 def fail_in_a_group():
     raise ExceptionGroup("several", [ValueError("one"), ExceptionGroup("inner", [PlainError("two")])])
 

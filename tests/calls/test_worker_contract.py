@@ -190,6 +190,9 @@ def test_notes_and_attributes_are_kept(worker):
     with pytest.raises(json.JSONDecodeError) as caught:
         worker.call(call_functions.fail_to_parse)
     assert (caught.value.pos, caught.value.__notes__) == (1, ["remember this"])
+    with pytest.raises(call_functions.StatementError) as caught:
+        worker.call(call_functions.fail_to_execute)
+    assert (caught.value.detail, caught.value.__notes__) == (["no table"], ["remember this"])
 
 
 def test_groups_are_kept(worker):

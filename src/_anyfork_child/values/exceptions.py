@@ -35,9 +35,12 @@ def _with_notes(error: BaseException) -> tuple[Any, ...] | None:
     if not notes:
         return None
     reduced: Any = error.__reduce_ex__(5)
-    if isinstance(reduced, str) or len(reduced) != 2:  # it has state of its own
-        return reduced  # type: ignore[no-any-return]  # as that of all exceptions
-    return *reduced, {"__notes__": notes}, None, None, set_attributes
+    match reduced:
+        case make, args:
+            return make, args, {"__notes__": notes}, None, None, set_attributes
+        case make, args, dict(state) if not _differ(type(error), BaseException, ("__setstate__",)):
+            return make, args, {**state, "__notes__": notes}
+    return reduced  # type: ignore[no-any-return]  # with state that the class alone understands
 
 
 class Reduced:
