@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -12,6 +13,7 @@ from deadlines import DEADLINE
 from owner_side import forked_template
 
 import anyfork
+from _anyfork_child.wire.process_tree import children
 from anyfork import PIPE, aio
 
 TREES = {
@@ -79,6 +81,15 @@ def test_a_process_is_killed_as_soon_as_it_is_born(template):
     process = template.start("child_side:until_closed")
     process.kill(tree=True)
     assert process.wait(DEADLINE).signal == signal.SIGKILL
+
+
+@pytest.mark.skipif(not os.path.exists(f"/proc/self/task/{os.getpid()}/children"), reason="no lists of children")
+def test_a_thread_that_ends_during_a_look_hides_no_child_of_another(monkeypatch):
+    threads = ["0", *os.listdir("/proc/self/task")]  # the first one has ended since
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        monkeypatch.setattr(os, "listdir", lambda _: threads)
+        assert child.pid in children(os.getpid())
+        child.kill()
 
 
 def test_trees_on_other_machines_are_refused():

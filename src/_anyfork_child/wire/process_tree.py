@@ -81,12 +81,16 @@ def children(pid: int) -> list[int]:
     """Return the children of all threads of a process as the kernel lists them, which may be too few, at a small part
     of the price of a look at all processes: a chain that grows is caught up with.
     """
-    found: list[int] = []
     try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:  # it has ended
+        return []
+    found: list[int] = []
+    for thread in threads:
+        try:
             found += map(int, _words(f"/proc/{pid}/task/{thread}/children"))
-    except OSError:  # it or the thread has ended, or this kernel has no such lists
-        pass
+        except OSError:  # the thread has ended, or this kernel has no such lists
+            pass
     return found
 
 
