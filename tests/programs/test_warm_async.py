@@ -15,7 +15,7 @@ import anyio.from_thread
 import anyio.to_thread
 import pytest
 from conftest import descendants, eventually
-from deadlines import DEADLINE
+from deadlines import DEADLINE, PROGRAM_DEADLINE
 from pool_side import Gate, ask, until
 
 import anyfork
@@ -361,6 +361,21 @@ async def test_a_cancelled_caller_does_not_wait(name):
             tasks.start_soon(STARTS[name], warm)
         release.set()
         await anyio.to_thread.run_sync(ended.wait)
+
+
+async def test_a_timeout_of_a_call_includes_the_making_of_the_template_which_goes_on():
+    release = threading.Event()
+
+    def make():
+        assert release.wait(PROGRAM_DEADLINE)
+        return anyfork.Template.new_exec()
+
+    async with aio.Warm(make=make) as warm:
+        with pytest.raises(anyfork.CallTimeoutError, match=r"0\.01"):
+            await aio.call(abs, -1, template=warm, timeout=0.01)
+        release.set()
+        assert await aio.call(abs, -1, template=warm, timeout=PROGRAM_DEADLINE) == 1
+        assert warm.report().made == 1
 
 
 async def test_cancelled_callers_leave_the_threads_of_the_program_to_others():

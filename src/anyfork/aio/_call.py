@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from anyio import move_on_after
+
 from .._blocking.call import start_one
 from .._calls.calls import Calls
 from .._calls.worker_handle import raise_given_up
@@ -9,10 +11,10 @@ from .._processes.arguments import refused_keywords
 from .._processes.flows import put_down
 from .._processes.handles import check_template
 from .._system.signatures import overload
-from .._system.timeouts import seconds
+from .._system.timeouts import NotInTimeError, deadline, remaining
 from ._process import Process
 from ._template import Template
-from ._waiting import leave, limited, run, shielded
+from ._waiting import leave, limited, run, shielded, within
 from ._warm import Warm
 from ._worker_channel import AsyncWorkerChannel
 
@@ -77,8 +79,12 @@ async def run_alone(
     on_event: Handler | None,
 ) -> Any:
     """Run a call in a process of its own, as ``call`` says."""
-    scope = limited(seconds(timeout))
-    taken = await _fork_of(template)
+    until = deadline(timeout)
+    try:
+        taken = await _fork_of(template, until)
+    except NotInTimeError:
+        raise_given_up(TimeoutError(), timeout, started=False)
+    scope = limited(remaining(until))
     process = start_one(Process._of, taken, function, args)
     taken._queued()
     channel = AsyncWorkerChannel(process, Calls(receiver=process._link.receiver))
@@ -99,12 +105,18 @@ async def run_alone(
     return asked.result()
 
 
-async def _fork_of(template: Template | Warm | None) -> Template:
-    """Return a fork of a template, or of the default one. Raises ArgumentError, and what prevents a new template."""
+async def _fork_of(template: Template | Warm | None, until: float | None) -> Template:
+    """Return a fork of a template, or of the default one.
+
+    Raises ArgumentError, what prevents a new template, and NotInTimeError if there is none at a deadline.
+    """
     if template is None:
         return Template()
     if isinstance(template, Warm):
-        return await template.fork()
+        taken = await within(move_on_after(remaining(until)), template.fork)
+        if taken is None:
+            raise NotInTimeError
+        return taken
     check_template("call", template)
     template._link.check("call")
     return template.fork()
