@@ -87,6 +87,16 @@ def rebuild(value, tracker):
     return make(tracker, *others)
 
 
+class Stateless:
+    def __setstate__(self, state):
+        raise AssertionError(state)
+
+
+def test_an_object_without_state_gets_none_where_it_arrives():
+    kept = single_objects.rebuild_single("stateless", object.__new__, (Stateless,), Stateless().__getstate__())
+    assert type(kept) is Stateless
+
+
 @pytest.mark.parametrize("make", [contextvars.ContextVar, typing.TypeVar, lambda name: typing.NewType(name, int)])
 def test_objects_whose_identity_counts_are_not_held_for_ever(make, monkeypatch):
     monkeypatch.setattr(single_objects, "MOST_HELD", 8)

@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from cloudpickle import cloudpickle
 
-from .exceptions import MADE_AT_RUN_TIME
+from .exceptions import built_in_base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,7 +73,7 @@ def _maker(members: Sequence[tuple[Any, Any]]) -> Callable[..., object]:
 
     def make(cls: type, *_: object) -> object:
         value, data = next(ahead)
-        native: Any = next(base for base in cls.__mro__ if not base.__flags__ & MADE_AT_RUN_TIME)
+        native: Any = built_in_base(cls)
         member = native.__new__(cls, *data)
         member._value_ = value
         return member

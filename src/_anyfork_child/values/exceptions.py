@@ -85,18 +85,23 @@ def rebuild_error(
     return error
 
 
-def set_attributes(error: BaseException, state: dict[str, Any]) -> None:
+def set_attributes(made: object, state: dict[str, Any]) -> None:
     """Set attributes past the ``__setattr__`` of the class."""
     for name, value in state.items():
-        if hasattr(type(error), name):
-            object.__setattr__(error, name, value)
+        if hasattr(type(made), name):
+            object.__setattr__(made, name, value)
         else:
-            error.__dict__[name] = value
+            made.__dict__[name] = value
+
+
+def built_in_base(cls: type) -> type:
+    """Return the first base class that is not written in Python: it decides the memory layout."""
+    return next(base for base in cls.__mro__ if not base.__flags__ & MADE_AT_RUN_TIME)
 
 
 def _built_in(cls: type) -> type[BaseException] | None:
-    """Return the built-in base class, which decides the memory layout; None if it is not an exception class."""
-    found = next(base for base in cls.__mro__ if not base.__flags__ & MADE_AT_RUN_TIME)
+    """Return the built-in base class; None if it is not an exception class."""
+    found = built_in_base(cls)
     return found if issubclass(found, BaseException) else None
 
 

@@ -14,13 +14,13 @@ import uuid
 import weakref
 from typing import TYPE_CHECKING
 
+from .exceptions import built_in_base, set_attributes
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
     Reduced = tuple[Any, ...]
-
-MADE_AT_RUN_TIME = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class is not one of the interpreter's own
 
 MOST_HELD = 1000  # objects without weak references that stay known: context variables, for instance
 
@@ -41,7 +41,8 @@ def rebuild_single(tracker: str, make: Callable[..., object], args: Reduced, sta
     found = _made.get(tracker, _nothing)()
     if found is None:
         found = make(*args)
-        _set_state(found, state)
+        if state is not None:  # otherwise pickle would not call __setstate__ either
+            _set_state(found, state)
     return _keep(tracker, found)
 
 
@@ -90,8 +91,7 @@ def _set_state(made: Any, state: Any) -> None:
         made.__setstate__(state)
         return
     for attributes in state if isinstance(state, tuple) else (state,):
-        for name, part in (attributes or {}).items():
-            object.__setattr__(made, name, part)
+        set_attributes(made, attributes or {})
 
 
 def reduce_named(value: Any) -> tuple[Reduced | None, str]:
@@ -103,7 +103,7 @@ def reduce_named(value: Any) -> tuple[Reduced | None, str]:
     if not isinstance(reduced, str):
         return reduced, ""
     cls = type(value)
-    if any(base is not object and not base.__flags__ & MADE_AT_RUN_TIME for base in cls.__mro__):
+    if built_in_base(cls) is not object:
         return None, reduced
     return reduce_single(value, object.__new__, (cls,), value.__getstate__()), reduced
 
